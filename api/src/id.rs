@@ -1,0 +1,124 @@
+//! Message ids: an opaque, sortable text for (lane, offset). 20 characters of Crockford's base 32 in lower case, 40 bits
+//! of lane and 60 of offset; no `.`, so that an id can be a `webhook-id`. An id says where a message is and grants nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const CHARS: usize = 20;
+const OFFSET_BITS: u32 = 60;
+const LANE_BITS: u32 = 40;
+
+/// The place of a message: its lane and its offset there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MessageId {
+    /// Lane, 1 to 2^40 − 1.
+    pub lane: i64,
+    /// Offset in the lane, 0 to 2^60 − 1.
+    pub offset: i64,
+}
+
+/// Why a text is no message id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a message id has 20 characters of 0-9 a-z without i, l, o, u")]
+pub struct InvalidId;
+
+impl MessageId {
+    /// The id as its 20 ASCII characters.
+    #[must_use]
+    pub fn to_chars(self) -> [u8; CHARS] {
+        let bits = (u128::from(self.lane.unsigned_abs()) << OFFSET_BITS)
+            | u128::from(self.offset.unsigned_abs());
+        std::array::from_fn(|i| {
+            let shift = 5 * (CHARS - 1 - i);
+            ALPHABET[((bits >> shift) & 31) as usize]
+        })
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.to_chars()).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if text.len() != CHARS {
+            return Err(InvalidId);
+        }
+        let mut bits = 0_u128;
+        for byte in text.bytes() {
+            let digit = ALPHABET.iter().position(|&c| c == byte).ok_or(InvalidId)?;
+            bits = (bits << 5) | digit as u128;
+        }
+        let lane = bits >> OFFSET_BITS & ((1 << LANE_BITS) - 1);
+        let offset = bits & ((1 << OFFSET_BITS) - 1);
+        Ok(Self {
+            lane: i64::try_from(lane).map_err(|_| InvalidId)?,
+            offset: i64::try_from(offset).map_err(|_| InvalidId)?,
+        })
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.to_string()
+    }
+}
+
+impl PartialSchema for MessageId {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[0-9a-hjkmnp-tv-z]{20}$"))
+            .examples(["000000010000000002s3"])
+            .description(Some("Opaque id of a message"))
+            .into()
+    }
+}
+
+impl ToSchema for MessageId {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_sorts_like_its_place() {
+        let places = [
+            (1, 0),
+            (1, 1),
+            (1, (1 << 60) - 1),
+            (2, 0),
+            ((1 << 40) - 1, 7),
+        ];
+        let ids: Vec<_> = places
+            .map(|(lane, offset)| MessageId { lane, offset })
+            .to_vec();
+        let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        assert!(texts.is_sorted());
+        for (id, text) in ids.iter().zip(&texts) {
+            assert_eq!(text.parse(), Ok(*id));
+        }
+        for bad in ["", "0", "zzzzzzzzzzzzzzzzzzzu", "ZZZZZZZZZZZZZZZZZZZZ"] {
+            assert_eq!(bad.parse::<MessageId>(), Err(InvalidId));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Every limit a user can meet, in one place, with its unit in the name and the reason it exists. Errors name these
+//! (I9), the schema's CHECK constraints repeat them, and a test holds the two together.
+
+use std::ops::RangeInclusive;
+
+/// Body of one message inside a JSON batch: a batch is parsed in memory.
+pub const BATCH_BODY_BYTES_MAX: usize = 1 << 20;
+/// Body of one raw publish; it streams to object storage and is never held in memory.
+pub const RAW_BODY_BYTES_MAX: u64 = 100 << 20;
+/// JSON text of a whole batch; what one request may occupy in a node.
+pub const BATCH_BYTES_MAX: usize = 10 << 20;
+/// Messages in one publish, receive, ack, visibility or settle.
+pub const BATCH_MESSAGES_MAX: usize = 100;
+/// JSON text of every other request: settings and receipts are small.
+pub const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// Attributes of one message.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// Characters of an attribute's name.
+pub const ATTRIBUTE_NAME_CHARS_MAX: usize = 128;
+/// Names and values of one message's attributes together; they travel with every copy of the message.
+pub const ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
+/// Characters of a tag, key or ordering key.
+pub const KEY_CHARS_MAX: usize = 128;
+/// Characters of a content type.
+pub const CONTENT_TYPE_CHARS_MAX: usize = 256;
+/// Characters of a `dedup_id` or an `Idempotency-Key`.
+pub const DEDUP_ID_CHARS_MAX: usize = 255;
+/// Characters of a name of a topic or subscription.
+pub const NAME_CHARS_MAX: usize = 128;
+/// Visibility timeout in seconds: half a day hides a message longer than any job that still reports progress needs.
+pub const VISIBILITY_SECONDS: RangeInclusive<u32> = 0..=43_200;
+/// Visibility timeout when neither the call nor the subscription says one.
+pub const VISIBILITY_SECONDS_DEFAULT: u32 = 30;
+/// Long poll in seconds: shorter than the idle timeout of common proxies.
+pub const WAIT_SECONDS: RangeInclusive<u32> = 0..=30;
+/// Retention in seconds.
+pub const RETENTION_SECONDS: RangeInclusive<u32> = 60..=2_678_400;
+/// Retention when the topic says none: a long weekend.
+pub const RETENTION_SECONDS_DEFAULT: u32 = 345_600;
+/// Deduplication window in seconds.
+pub const DEDUP_WINDOW_SECONDS: RangeInclusive<u32> = 60..=86_400;
+/// Deduplication window when the topic says none.
+pub const DEDUP_WINDOW_SECONDS_DEFAULT: u32 = 600;
+/// Attempts before a message is dead-lettered.
+pub const ATTEMPTS: RangeInclusive<u16> = 1..=1_000;
+/// Attempts when the subscription says none.
+pub const ATTEMPTS_DEFAULT: u16 = 16;
+/// Delay of a `nack` in seconds, bounded like the visibility timeout that carries it.
+pub const NACK_DELAY_SECONDS: RangeInclusive<u32> = VISIBILITY_SECONDS;
+/// Messages in flight per subscription.
+pub const IN_FLIGHT: RangeInclusive<u32> = 1..=1_000_000;
+/// Messages in flight when the subscription says none.
+pub const IN_FLIGHT_DEFAULT: u32 = 120_000;
+/// Characters of the reason of a `dead_letter`.
+pub const REASON_CHARS_MAX: usize = 512;
+/// Items of one page of a list.
+pub const PAGE: RangeInclusive<u32> = 1..=1_000;
+/// Items of one page when the call says none.
+pub const PAGE_DEFAULT: u32 = 100;
+/// Header lines and values of one request together.
+pub const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Receivers waiting in one node for one subscription.
+pub const WAITING_RECEIVERS_MAX: usize = 10_000;
+/// Bytes of publishes that wait in one node for the next turn.
+pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,110 @@
+//! Subscriptions on the wire: settings a user gives, a subscription and its stats as the service shows them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::error::FieldError;
+use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
+use crate::topic::check_range;
+use crate::{SubscriptionName, Timestamp, TopicName};
+
+/// Where a new subscription begins to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the first message published after it exists.
+    #[default]
+    End,
+    /// With the oldest message that the topic still keeps.
+    Start,
+}
+
+/// Settings of a subscription. An absent field takes its default when the subscription is created and keeps its value
+/// when it exists; `topic` is needed to create it and cannot change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SubscriptionSettings {
+    /// The topic it reads.
+    pub topic: Option<TopicName>,
+    /// Where it begins to read; only looked at when it is created.
+    pub from: Option<Start>,
+    /// Seconds a received message stays hidden unless the receive says otherwise.
+    #[schema(minimum = 0, maximum = 43200, default = 30)]
+    pub visibility_timeout_seconds: Option<u32>,
+    /// Attempts before a message goes to the dead-letter topic; without one it is redelivered until retention ends.
+    #[schema(minimum = 1, maximum = 1000, default = 16)]
+    pub max_attempts: Option<u16>,
+    /// Topic that takes the messages whose attempts are used up. Empty text takes it away.
+    pub dead_letter_topic: Option<String>,
+    /// Messages that may be out at once.
+    #[schema(minimum = 1, maximum = 1000000, default = 120000)]
+    pub max_in_flight: Option<u32>,
+}
+
+impl SubscriptionSettings {
+    /// The fields that are out of range.
+    #[must_use]
+    pub fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let visibility = self.visibility_timeout_seconds;
+        check_range(
+            &mut errors,
+            "/visibility_timeout_seconds",
+            visibility,
+            &VISIBILITY_SECONDS,
+        );
+        check_range(&mut errors, "/max_attempts", self.max_attempts, &ATTEMPTS);
+        check_range(
+            &mut errors,
+            "/max_in_flight",
+            self.max_in_flight,
+            &IN_FLIGHT,
+        );
+        if let Some(topic) = self
+            .dead_letter_topic
+            .as_deref()
+            .filter(|topic| !topic.is_empty())
+            && let Err(error) = topic.parse::<TopicName>()
+        {
+            errors.push(FieldError::new("/dead_letter_topic", error.to_string()));
+        }
+        errors
+    }
+}
+
+/// A subscription.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Subscription {
+    /// Its name.
+    pub name: SubscriptionName,
+    /// The topic it reads.
+    pub topic: TopicName,
+    /// Seconds a received message stays hidden unless the receive says otherwise.
+    pub visibility_timeout_seconds: u32,
+    /// Attempts before a message is dead-lettered.
+    pub max_attempts: u16,
+    /// Topic that takes the messages whose attempts are used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letter_topic: Option<TopicName>,
+    /// Messages that may be out at once.
+    pub max_in_flight: u32,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When its settings last changed.
+    pub updated_at: Timestamp,
+}
+
+/// How a subscription stands, for people, dashboards and autoscalers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SubscriptionStats {
+    /// Messages that a receive would get now.
+    pub ready: u64,
+    /// Messages handed out and neither settled nor due again.
+    pub in_flight: u64,
+    /// Messages put back with a delay that is not over.
+    pub delayed: u64,
+    /// `ready` + `in_flight`.
+    pub backlog: u64,
+    /// Seconds since the oldest ready message was published; 0 when none is ready.
+    pub oldest_ready_age_seconds: f64,
+}
