@@ -1,1 +1,5 @@
 //! placeholder
+/// Placeholder.
+#[derive(Debug, thiserror::Error)]
+#[error("placeholder")]
+pub struct Error;

@@ -4,4 +4,6 @@ pub mod blob;
 pub mod clock;
 pub mod config;
 pub mod embedded;
+pub mod engine;
 pub mod shutdown;
+pub mod store;

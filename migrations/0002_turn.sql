@@ -1,0 +1,201 @@
+-- The turn: what a node commits at once. One call carries the publishes, settles and claims that gathered while the last
+-- turn was committing, so it costs one round trip and one commit. Each statement inside has a snapshot of its own, taken
+-- after the locks of the statement before it: the end of a lane is read after the lane is locked (I4), and a claim sees the
+-- blocks that the same turn published. Locks are taken in the order lanes, leases, cursors, each sorted by the caller, and
+-- cursors are skipped when another node has them, so turns of two nodes cannot wait for each other in a circle.
+--
+-- A new version of the program that needs another turn adds turn_2 beside it (README.md: expand, then contract).
+CREATE FUNCTION turn_1(
+    p_now           timestamptz,
+    -- publishes: one block per lane at most, sorted by lane
+    b_lane          bigint[],
+    b_count         integer[],
+    b_bytes         bigint[],
+    b_compressed    boolean[],
+    b_slot          smallint[],
+    b_object        bigint[],
+    -- parts of hot payloads: position of the block in b_lane (from 1), number of the part, data
+    p_slot          smallint,
+    h_block         integer[],
+    h_part          integer[],
+    h_data          bytea[],
+    -- settles of some messages of a lease, sorted by lane, subscription, lease; mask of the bits to clear
+    s_lane          bigint[],
+    s_subscription  bigint[],
+    s_lease         bigint[],
+    s_mask          bigint[],
+    -- settles of all that a lease ever held
+    d_lane          bigint[],
+    d_subscription  bigint[],
+    d_lease         bigint[],
+    -- claims, one per lane and subscription, sorted
+    c_lane          bigint[],
+    c_subscription  bigint[],
+    c_wanted        integer[],
+    c_visibility    integer[],
+    OUT at              timestamptz, -- the database's time of this turn
+    OUT first_offsets   bigint[],    -- per block; null where the lane is gone or closed
+    OUT settled_lease   bigint[],    -- leases found …
+    OUT settled_bits    bigint[],    -- … and the bits that were pending and now are settled
+    OUT tried           integer[],   -- claims (from 1) whose cursor was free
+    OUT leased_lane     bigint[],    -- leases made …
+    OUT leased_sub      bigint[],
+    OUT leased_base     bigint[],
+    OUT leased_pending  bigint[],
+    OUT leased_id       bigint[]
+) LANGUAGE plpgsql AS $$
+DECLARE
+    whole_lease bigint[];
+    whole_bits  bigint[];
+    left_bits   bigint[];
+BEGIN
+    IF b_lane <> '{}' THEN
+        PERFORM l.lane_id
+        FROM unnest(b_lane) AS b (lane_id)
+        CROSS JOIN LATERAL (SELECT x.lane_id FROM lane x WHERE x.lane_id = b.lane_id FOR UPDATE) l;
+    END IF;
+    at := coalesce(p_now, clock_timestamp());
+
+    IF b_lane <> '{}' THEN
+        SELECT array_agg(
+            CASE WHEN l.closed THEN NULL ELSE coalesce(
+                (SELECT k.first_offset + k.count FROM block k
+                 WHERE k.lane_id = b.lane_id ORDER BY k.first_offset DESC LIMIT 1),
+                l.start_offset
+            ) END ORDER BY b.ordinal)
+        INTO first_offsets
+        FROM unnest(b_lane) WITH ORDINALITY AS b (lane_id, ordinal)
+        LEFT JOIN LATERAL (SELECT x.closed, x.start_offset FROM lane x WHERE x.lane_id = b.lane_id) l ON true;
+
+        INSERT INTO block (lane_id, first_offset, count, bytes, compressed, published_at, slot, object_id, object_offset)
+        SELECT b.lane_id, b.first_offset, b.count, b.bytes, b.compressed, at, b.slot, b.object_id,
+               CASE WHEN b.object_id IS NOT NULL THEN 0 END
+        FROM unnest(b_lane, first_offsets, b_count, b_bytes, b_compressed, b_slot, b_object)
+            AS b (lane_id, first_offset, count, bytes, compressed, slot, object_id)
+        WHERE b.first_offset IS NOT NULL;
+
+        IF h_block <> '{}' THEN
+            -- One statement per slot: a table's name cannot be a parameter of a prepared plan.
+            CASE p_slot
+                WHEN 0 THEN
+                    INSERT INTO hot_payload_0 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 1 THEN
+                    INSERT INTO hot_payload_1 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 2 THEN
+                    INSERT INTO hot_payload_2 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 3 THEN
+                    INSERT INTO hot_payload_3 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 4 THEN
+                    INSERT INTO hot_payload_4 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 5 THEN
+                    INSERT INTO hot_payload_5 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 6 THEN
+                    INSERT INTO hot_payload_6 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+                WHEN 7 THEN
+                    INSERT INTO hot_payload_7 (lane_id, first_offset, part, data)
+                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
+                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
+                    WHERE first_offsets[h.block] IS NOT NULL;
+            END CASE;
+        END IF;
+    END IF;
+
+    IF s_lane <> '{}' THEN
+        WITH done AS (
+            UPDATE lease l
+            SET pending = l.pending & ~s.mask, settling = l.pending & s.mask
+            FROM unnest(s_lane, s_subscription, s_lease, s_mask) AS s (lane_id, subscription_id, lease_id, mask)
+            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
+              AND l.part = 0
+            RETURNING l.lane_id, l.subscription_id, l.lease_id, l.settling, l.pending
+        )
+        SELECT array_agg(lease_id), array_agg(settling), array_agg(pending)
+        INTO settled_lease, settled_bits, left_bits
+        FROM done;
+
+        IF 0 = ANY (left_bits) THEN
+            DELETE FROM lease l
+            USING unnest(s_lane, s_subscription, s_lease) AS s (lane_id, subscription_id, lease_id)
+            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
+              AND l.part = 0 AND l.pending = 0;
+        END IF;
+    END IF;
+
+    IF d_lane <> '{}' THEN
+        WITH done AS (
+            DELETE FROM lease l
+            USING unnest(d_lane, d_subscription, d_lease) AS s (lane_id, subscription_id, lease_id)
+            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
+              AND l.part = 0
+            RETURNING l.lease_id, l.pending
+        )
+        SELECT array_agg(lease_id), array_agg(pending) INTO whole_lease, whole_bits FROM done;
+        settled_lease := settled_lease || whole_lease;
+        settled_bits := settled_bits || whole_bits;
+    END IF;
+
+    IF c_lane <> '{}' THEN
+        WITH attempt AS MATERIALIZED (
+            SELECT c.ordinal, c.lane_id, c.subscription_id, c.visibility, u.version, u.next_offset AS base,
+                   least(u.next_offset + c.wanted, e.next_offset) AS until
+            FROM unnest(c_lane, c_subscription, c_wanted, c_visibility) WITH ORDINALITY
+                AS c (lane_id, subscription_id, wanted, visibility, ordinal)
+            CROSS JOIN LATERAL (
+                SELECT x.version, x.next_offset FROM cursor x
+                WHERE x.lane_id = c.lane_id AND x.subscription_id = c.subscription_id
+                ORDER BY x.version DESC LIMIT 1
+                FOR UPDATE SKIP LOCKED
+            ) u
+            LEFT JOIN LATERAL (
+                SELECT k.first_offset + k.count AS next_offset FROM block k
+                WHERE k.lane_id = c.lane_id ORDER BY k.first_offset DESC LIMIT 1
+            ) e ON true
+        ), moved AS (
+            -- If another node moved the cursor since this snapshot, its new version is locked above and missed here: the
+            -- claim gets nothing and is tried again.
+            UPDATE cursor x
+            SET next_offset = a.until, version = x.version + 1
+            FROM attempt a
+            WHERE x.lane_id = a.lane_id AND x.subscription_id = a.subscription_id AND x.version = a.version
+              AND a.until > a.base
+            RETURNING a.lane_id, a.subscription_id, a.base, a.until, a.visibility
+        ), leased AS (
+            INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed)
+            SELECT m.lane_id, m.subscription_id, nextval('lease_id_seq'), 0, g.base,
+                   CASE WHEN m.until - g.base >= 64 THEN -1 ELSE (1::bigint << (m.until - g.base)::integer) - 1 END,
+                   at + m.visibility * interval '1 second', 1, false
+            FROM moved m
+            CROSS JOIN LATERAL generate_series(m.base, m.until - 1, 64) AS g (base)
+            RETURNING lane_id, subscription_id, base, pending, lease_id
+        )
+        SELECT (SELECT array_agg(a.ordinal::integer) FROM attempt a
+                WHERE a.until > a.base IS NOT TRUE
+                   OR EXISTS (SELECT FROM moved m WHERE m.lane_id = a.lane_id AND m.subscription_id = a.subscription_id)),
+               array_agg(d.lane_id), array_agg(d.subscription_id),
+               array_agg(d.base), array_agg(d.pending), array_agg(d.lease_id)
+        INTO tried, leased_lane, leased_sub, leased_base, leased_pending, leased_id
+        FROM leased d;
+    END IF;
+END
+$$;

@@ -1,0 +1,5 @@
+//! All SQL, one table a file. Nothing else speaks to the database.
+
+mod error;
+
+pub use error::Error;
