@@ -21,8 +21,9 @@ where
                     key: key.to_owned(),
                 }
             }
-            // Too early, too often, or timed out over there: worth another try.
+            // Too early, too often, or timed out over there: worth another try. S3 says 400 to a body that was too slow.
             (Some(408 | 409 | 425 | 429), ..) => unavailable(action, error),
+            (Some(400), Some(code), _) if code == "RequestTimeout" => unavailable(action, error),
             (Some(status @ 400..500), code, _) => Error::Refused {
                 action,
                 code: code.unwrap_or_else(|| status.to_string()),

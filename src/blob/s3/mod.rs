@@ -178,6 +178,11 @@ impl S3 {
             .find(|error| error.code() != Some("NoSuchKey"));
         match refused {
             None => Ok(()),
+            Some(error) if error.code() == Some("AccessDenied") => Err(Error::Refused {
+                action,
+                code: "AccessDenied".to_owned(),
+                source: format!("{error:?}").into(),
+            }),
             Some(error) => Err(Error::unavailable(action)(format!("{error:?}"))),
         }
     }

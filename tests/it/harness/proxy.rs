@@ -78,7 +78,9 @@ async fn connection(mut client: TcpStream, server: SocketAddr, mut modes: watch:
             modes.changed().await.ok();
             Cut::Reset
         }
-        _ => relay(&mut client, server, modes).await,
+        Mode::Pass | Mode::Latency(_) | Mode::ResetAfter(_) | Mode::TruncateAfter(_) => {
+            relay(&mut client, server, modes).await
+        }
     };
     if matches!(cut, Cut::Reset) {
         client.set_zero_linger().ok();
