@@ -1,5 +1,0 @@
-//! placeholder
-/// Placeholder.
-#[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct Error;

@@ -1,0 +1,299 @@
+//! Objects as files below one directory: the embedded mode. A file appears under its key only when it is whole and on
+//! disk (temporary file, fsync, rename, fsync of the directory), so a crash leaves nothing but a temporary file.
+//! Does not check keys (`key` did) and does not remove directories that became empty: that would race with a write.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt};
+use time::OffsetDateTime;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio_util::io::ReaderStream;
+
+use super::source::Source;
+use super::{Error, Listed};
+
+/// Where unfinished files are. Begins with a dot, so no key can name it.
+const UNFINISHED: &str = ".unfinished";
+/// Objects a page of a listing, as S3 has it.
+const PAGE: usize = 1_000;
+/// Bytes a piece of a stream.
+const PIECE_BYTES: usize = 256 * 1024;
+
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    root: Arc<Path>,
+}
+
+impl Directory {
+    pub(super) async fn open(root: &Path) -> Result<Self, Error> {
+        let unfinished = root.join(UNFINISHED);
+        blocking("opening the directory", move || {
+            fs::create_dir_all(unfinished)
+        })
+        .await?;
+        Ok(Self { root: root.into() })
+    }
+
+    pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
+        let (target, unfinished) = (self.path(key), self.unfinished());
+        let root = Arc::clone(&self.root);
+        blocking("writing a file", move || {
+            let mut file = File::create_new(&unfinished.0)?;
+            file.write_all(&body)?;
+            file.sync_all()?;
+            publish(&root, &unfinished, &target)
+        })
+        .await
+    }
+
+    pub(super) async fn upload(&self, key: &str, source: &mut Source<'_>) -> Result<(), Error> {
+        let failed = |error: io::Error| Error::unavailable("writing a file")(error);
+        let (target, unfinished) = (self.path(key), self.unfinished());
+        let mut file = tokio::fs::File::create_new(&unfinished.0)
+            .await
+            .map_err(failed)?;
+        while let Some(piece) = source.piece().await? {
+            file.write_all(&piece).await.map_err(failed)?;
+        }
+        file.flush().await.map_err(failed)?;
+        file.sync_all().await.map_err(failed)?;
+        let root = Arc::clone(&self.root);
+        blocking("writing a file", move || {
+            publish(&root, &unfinished, &target)
+        })
+        .await
+    }
+
+    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        let (path, want) = (self.path(key), range.end - range.start);
+        let read = blocking("reading a file", move || {
+            let mut file = match File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                opened => opened?,
+            };
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut body = Vec::new();
+            file.take(want).read_to_end(&mut body)?;
+            Ok(Some(body))
+        });
+        let body = read.await?.ok_or_else(|| not_found(key))?;
+        let got = body.len() as u64;
+        if got < want {
+            return Err(Error::Truncated {
+                key: key.to_owned(),
+                expected: want,
+                got,
+            });
+        }
+        Ok(body.into())
+    }
+
+    /// What there is of the range, not necessarily all.
+    pub(super) async fn stream(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let failed = |error: io::Error| Error::unavailable("reading a file")(error);
+        let mut file = match tokio::fs::File::open(self.path(key)).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found(key)),
+            opened => opened.map_err(failed)?,
+        };
+        file.seek(SeekFrom::Start(range.start))
+            .await
+            .map_err(failed)?;
+        let body = file.take(range.end - range.start);
+        Ok(ReaderStream::with_capacity(body, PIECE_BYTES)
+            .map_err(failed)
+            .boxed())
+    }
+
+    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), Error> {
+        let paths: Vec<_> = keys.iter().map(|key| self.path(key)).collect();
+        blocking("deleting files", move || {
+            for path in paths {
+                remove(&path)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Listed>, Error> {
+        let root = Arc::clone(&self.root);
+        let mut page = Page {
+            prefix: prefix.to_owned(),
+            after: after.map(str::to_owned),
+            found: BTreeMap::new(),
+        };
+        blocking("listing files", move || {
+            let (folder, _) = page.prefix.rsplit_once('/').unwrap_or_default();
+            let folder = folder.to_owned();
+            page.walk(&root, &folder)?;
+            Ok(page.found.into_values().collect())
+        })
+        .await
+    }
+
+    pub(super) async fn sweep_uploads(&self, before: OffsetDateTime) -> Result<usize, Error> {
+        let folder = self.root.join(UNFINISHED);
+        blocking("sweeping unfinished files", move || {
+            let mut swept = 0;
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                let Some(meta) = gone_is_none(entry.metadata())? else {
+                    continue;
+                };
+                if OffsetDateTime::from(meta.modified()?) < before {
+                    remove(&entry.path())?;
+                    swept += 1;
+                }
+            }
+            Ok(swept)
+        })
+        .await
+    }
+
+    /// Creates and removes an empty file: finds a directory that is gone, read-only or full.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        let unfinished = self.unfinished();
+        blocking("checking the directory", move || {
+            File::create_new(&unfinished.0).map(drop)
+        })
+        .await
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
+    }
+
+    fn unfinished(&self) -> Unfinished {
+        let name = format!("{:032x}", rand::random::<u128>());
+        Unfinished(self.root.join(UNFINISHED).join(name))
+    }
+}
+
+/// A temporary file; removed when dropped, which finds nothing to remove once it was renamed.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "an unfinished file stays until the next sweep");
+        }
+    }
+}
+
+/// Gives a synced temporary file its name, durably. A new folder is durable only once its parent was synced too.
+fn publish(root: &Path, unfinished: &Unfinished, target: &Path) -> io::Result<()> {
+    let parent = target.parent().unwrap_or(root);
+    let missing: Vec<_> = parent
+        .ancestors()
+        .take_while(|folder| *folder != root && !folder.exists())
+        .collect();
+    for folder in missing.into_iter().rev() {
+        match fs::create_dir(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => sync(folder.parent().unwrap_or(root))?,
+        }
+    }
+    fs::rename(&unfinished.0, target)?;
+    sync(parent)
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    gone_is_none(fs::remove_file(path)).map(drop)
+}
+
+fn gone_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn not_found(key: &str) -> Error {
+    Error::NotFound {
+        key: key.to_owned(),
+    }
+}
+
+/// Runs file work off the async threads. Work that was begun goes on to its end even when nobody waits any more, which
+/// every caller here can stand: files appear whole or not at all.
+async fn blocking<T: Send + 'static>(
+    action: &'static str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(Error::unavailable(action))?
+        .map_err(Error::unavailable(action))
+}
+
+/// The first objects of a listing found so far, never more than one page of them.
+struct Page {
+    prefix: String,
+    after: Option<String>,
+    found: BTreeMap<String, Listed>,
+}
+
+impl Page {
+    fn walk(&mut self, root: &Path, folder: &str) -> io::Result<()> {
+        let Some(entries) = gone_is_none(fs::read_dir(root.join(folder)))? else {
+            return Ok(());
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.starts_with('.')) else {
+                continue;
+            };
+            let key = if folder.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{folder}/{name}")
+            };
+            let Some(meta) = gone_is_none(entry.metadata())? else {
+                continue;
+            };
+            if meta.is_dir() {
+                self.walk(root, &key)?;
+            } else {
+                self.add(key, &meta)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: String, meta: &fs::Metadata) -> io::Result<()> {
+        let is_asked =
+            key.starts_with(&self.prefix) && self.after.as_ref().is_none_or(|after| key > *after);
+        if is_asked {
+            let listed = Listed {
+                key: key.clone(),
+                bytes: meta.len(),
+                modified: meta.modified()?.into(),
+            };
+            self.found.insert(key, listed);
+            if self.found.len() > PAGE {
+                self.found.pop_last();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! Objects in a bucket, by the S3 protocol. Repeats what can be repeated: the SDK does it for whole requests, `range`
+//! does it for reads whose body broke off. Does not decide how many requests run at once: `pool` does.
+
+mod error;
+mod multipart;
+mod settings;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::operation::get_object::GetObjectOutput;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
+use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Object, ObjectIdentifier};
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use futures_util::stream::{BoxStream, try_unfold};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+pub use settings::{S3Settings, Timeouts};
+
+use super::exact::exact;
+use super::{Error, Listed};
+use error::failed;
+use settings::{ATTEMPTS_MAX, BACKOFF};
+
+/// Keys one request can delete.
+pub(super) const DELETE_KEYS_MAX: usize = 1_000;
+/// How long the check for `/readyz` may take.
+const CHECK_WAIT: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub(super) struct S3 {
+    client: Client,
+    bucket: String,
+    /// Empty, or ends with a slash.
+    prefix: String,
+    timeouts: Timeouts,
+    /// Aborts of uploads whose future was dropped.
+    aborts: TaskTracker,
+}
+
+impl S3 {
+    pub(super) async fn new(settings: S3Settings) -> Self {
+        let prefix = match settings.prefix.trim_matches('/') {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        };
+        Self {
+            client: settings.client().await,
+            bucket: settings.bucket,
+            prefix,
+            timeouts: settings.timeouts,
+            aborts: TaskTracker::new(),
+        }
+    }
+
+    pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
+        self.client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(failed("put", None))?;
+        Ok(())
+    }
+
+    /// All of the range, in at most three attempts that include the body: a connection that breaks in the middle of
+    /// one is the ordinary failure here, and the SDK does not see it.
+    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        let attempts = async {
+            let mut attempt = 1;
+            loop {
+                let error = match timeout(self.timeouts.attempt, self.range_once(key, &range)).await
+                {
+                    Ok(Ok(body)) => return Ok(body),
+                    Ok(Err(error)) => error,
+                    Err(elapsed) => Error::unavailable("get")(elapsed),
+                };
+                if attempt == ATTEMPTS_MAX || !error.is_retryable() {
+                    return Err(error);
+                }
+                let pause = BACKOFF * 2_u32.pow(attempt - 1);
+                tokio::time::sleep(pause.mul_f64(rand::random())).await;
+                attempt += 1;
+            }
+        };
+        timeout(self.timeouts.overall, attempts)
+            .await
+            .map_err(Error::unavailable("get"))?
+    }
+
+    async fn range_once(&self, key: &str, range: &Range<u64>) -> Result<Bytes, Error> {
+        let want = range.end - range.start;
+        let once = RetryConfig::disabled();
+        let pieces = self.get(key, range, Some(once)).await?;
+        let mut pieces = std::pin::pin!(exact(pieces, key.to_owned(), want));
+        let first = pieces.try_next().await?.unwrap_or_default();
+        if first.len() as u64 == want {
+            return Ok(first);
+        }
+        let mut body = BytesMut::from(first);
+        while let Some(piece) = pieces.try_next().await? {
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// What storage gives of the range, not necessarily all.
+    pub(super) async fn open(
+        &self,
+        key: &str,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        self.get(key, &range, None).await
+    }
+
+    async fn get(
+        &self,
+        key: &str,
+        range: &Range<u64>,
+        retry: Option<RetryConfig>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let mut overrides = aws_sdk_s3::config::Builder::new();
+        overrides.set_retry_config(retry);
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.full(key))
+            .range(format!("bytes={}-{}", range.start, range.end - 1))
+            .customize()
+            .config_override(overrides)
+            .send()
+            .await;
+        match answer {
+            // The range begins beyond the end: the object is shorter than its metadata says.
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|r| r.status().as_u16() == 416) =>
+            {
+                Err(Error::Truncated {
+                    key: key.to_owned(),
+                    expected: range.end - range.start,
+                    got: 0,
+                })
+            }
+            answer => pieces(answer.map_err(failed("get", Some(key)))?, range),
+        }
+    }
+
+    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), Error> {
+        let action = "delete";
+        let mut delete = Delete::builder().quiet(true);
+        for key in keys {
+            let object = ObjectIdentifier::builder().key(self.full(key)).build();
+            delete = delete.objects(object.map_err(Error::unavailable(action))?);
+        }
+        let answer = self
+            .client
+            .delete_objects()
+            .bucket(&self.bucket)
+            .delete(delete.build().map_err(Error::unavailable(action))?)
+            .send()
+            .await
+            .map_err(failed(action, None))?;
+        // 200 with some keys refused inside. S3 does not count missing ones among them, others do.
+        let refused = answer
+            .errors()
+            .iter()
+            .find(|error| error.code() != Some("NoSuchKey"));
+        match refused {
+            None => Ok(()),
+            Some(error) if error.code() == Some("AccessDenied") => Err(Error::Refused {
+                action,
+                code: "AccessDenied".to_owned(),
+                source: format!("{error:?}").into(),
+            }),
+            Some(error) => Err(Error::unavailable(action)(format!("{error:?}"))),
+        }
+    }
+
+    pub(super) async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+    ) -> Result<Vec<Listed>, Error> {
+        let page = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.full(prefix))
+            .set_start_after(after.map(|after| self.full(after)))
+            .send()
+            .await
+            .map_err(failed("list", None))?;
+        let listed = page.contents().iter();
+        Ok(listed.filter_map(|object| self.listed(object)).collect())
+    }
+
+    /// Lists one object, because it is the cheapest question whose answer names what is wrong: a HEAD has no body.
+    pub(super) async fn check(&self) -> Result<(), Error> {
+        let question = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(&self.prefix)
+            .max_keys(1)
+            .send();
+        timeout(CHECK_WAIT, question)
+            .await
+            .map_err(Error::unavailable("check"))?
+            .map_err(failed("check", None))?;
+        Ok(())
+    }
+
+    pub(super) async fn drain(&self) {
+        self.aborts.close();
+        self.aborts.wait().await;
+    }
+
+    fn full(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// `None` for what is not one of ours: a key outside the prefix, or an entry without a time.
+    fn listed(&self, object: &Object) -> Option<Listed> {
+        Some(Listed {
+            key: object.key()?.strip_prefix(&self.prefix)?.to_owned(),
+            bytes: u64::try_from(object.size()?).ok()?,
+            modified: at(object.last_modified()?)?,
+        })
+    }
+}
+
+/// The body of an answer, once it is certain that it begins where asked: a server that ignores the range would give
+/// the right number of wrong bytes.
+fn pieces(
+    answer: GetObjectOutput,
+    range: &Range<u64>,
+) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    let begins = format!("bytes {}-", range.start);
+    if !answer
+        .content_range()
+        .is_some_and(|given| given.starts_with(&begins))
+    {
+        let given = format!("answered range {:?}", answer.content_range());
+        return Err(Error::unavailable("get")(given));
+    }
+    Ok(Box::pin(try_unfold(answer.body, |mut body| async move {
+        let piece = body.try_next().await;
+        let piece = piece.map_err(Error::unavailable("reading a body"))?;
+        Ok(piece.map(|piece| (piece, body)))
+    })))
+}
+
+fn at(time: &DateTime) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(time.as_nanos()).ok()
+}

@@ -1,0 +1,234 @@
+//! Uploads of unknown length, in parts. The object appears only with the last request; until then there are parts that
+//! cost money and nobody sees, so every way out but success aborts them, and the sweep finds what a crash left.
+
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, MultipartUpload,
+};
+use bytes::Bytes;
+use time::OffsetDateTime;
+use tokio::runtime::Handle;
+
+use super::super::metrics::{Metrics, Op};
+use super::super::pool::Pool;
+use super::super::source::Source;
+use super::super::{BoxError, Error};
+use super::error::failed;
+use super::{S3, at};
+
+/// Bytes a part, and so the memory of an upload. S3 wants 5 MiB at least and 10,000 parts at most.
+const PART_BYTES: usize = 8 * 1024 * 1024;
+/// Pages of unfinished uploads that one sweep looks at, 1,000 a page; the next sweep does the rest.
+const SWEEP_PAGES_MAX: usize = 10;
+
+impl S3 {
+    /// Slots are taken by the request and not by the upload, so that slow clients do not hold those of others.
+    pub(in super::super) async fn upload(
+        &self,
+        key: &str,
+        source: &mut Source<'_>,
+        writes: &Pool,
+        metrics: &Metrics,
+    ) -> Result<(), Error> {
+        let first = source.part(PART_BYTES).await?;
+        if first.len() < PART_BYTES {
+            let _slot = writes.slot().await?;
+            return metrics.count(Op::Put, self.put(key, first)).await;
+        }
+        let begun = metrics.count(Op::Upload, self.begin(key)).await?;
+        let sent = async {
+            let mut parts = Vec::new();
+            let mut body = first;
+            while !body.is_empty() {
+                let slot = writes.slot().await?;
+                let number = i32::try_from(parts.len() + 1).unwrap_or(i32::MAX);
+                let part = begun.part(number, body);
+                parts.push(metrics.count(Op::UploadPart, part).await?);
+                drop(slot);
+                body = source.part(PART_BYTES).await?;
+            }
+            let _slot = writes.slot().await?;
+            metrics.count(Op::Upload, begun.complete(parts)).await
+        };
+        match sent.await {
+            Ok(()) => {
+                begun.disarm();
+                Ok(())
+            }
+            Err(error) => {
+                begun.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, key: &str) -> Result<Begun, Error> {
+        let action = "begin of an upload";
+        let key = self.full(key);
+        let answer = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(&key)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .send()
+            .await
+            .map_err(failed(action, None))?;
+        let id = answer.upload_id.ok_or("an answer without upload id");
+        Ok(Begun {
+            s3: self.clone(),
+            key,
+            id: id.map_err(Error::unavailable(action))?,
+            is_armed: true,
+        })
+    }
+
+    pub(in super::super) async fn sweep_uploads(
+        &self,
+        before: OffsetDateTime,
+    ) -> Result<usize, Error> {
+        let (mut swept, mut markers) = (0, (None, None));
+        for _ in 0..SWEEP_PAGES_MAX {
+            let page = self
+                .client
+                .list_multipart_uploads()
+                .bucket(&self.bucket)
+                .prefix(&self.prefix)
+                .set_key_marker(markers.0)
+                .set_upload_id_marker(markers.1)
+                .send()
+                .await
+                .map_err(failed("list of uploads", None))?;
+            for upload in page.uploads() {
+                if let Some((key, id)) = self.abandoned(upload, before) {
+                    self.abort(key, id).await?;
+                    swept += 1;
+                }
+            }
+            if page.is_truncated() != Some(true) {
+                break;
+            }
+            markers = (page.next_key_marker, page.next_upload_id_marker);
+        }
+        Ok(swept)
+    }
+
+    fn abandoned<'a>(
+        &self,
+        upload: &'a MultipartUpload,
+        before: OffsetDateTime,
+    ) -> Option<(&'a str, &'a str)> {
+        let key = upload.key().filter(|key| key.starts_with(&self.prefix))?;
+        let is_old = at(upload.initiated()?)? < before;
+        is_old.then_some((key, upload.upload_id()?))
+    }
+
+    /// An upload that is gone already is aborted as well.
+    async fn abort(&self, key: &str, id: &str) -> Result<(), Error> {
+        let answer = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key)
+            .upload_id(id)
+            .send()
+            .await;
+        match answer {
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|e| e.is_no_such_upload()) =>
+            {
+                Ok(())
+            }
+            answer => {
+                answer.map_err(failed("abort of an upload", None))?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// An upload that has begun. Dropping it without an end aborts it in the background, on the tracker of `drain`.
+struct Begun {
+    s3: S3,
+    key: String,
+    id: String,
+    is_armed: bool,
+}
+
+impl Begun {
+    async fn part(&self, number: i32, body: Bytes) -> Result<CompletedPart, Error> {
+        let answer = self
+            .s3
+            .client
+            .upload_part()
+            .bucket(&self.s3.bucket)
+            .key(&self.key)
+            .upload_id(&self.id)
+            .part_number(number)
+            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .body(ByteStream::from(body))
+            .send()
+            .await
+            .map_err(failed("part of an upload", None))?;
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .set_checksum_crc32(answer.checksum_crc32)
+            .build())
+    }
+
+    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<(), Error> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts));
+        self.s3
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.s3.bucket)
+            .key(&self.key)
+            .upload_id(&self.id)
+            .multipart_upload(parts.build())
+            .send()
+            .await
+            .map_err(failed("end of an upload", None))?;
+        Ok(())
+    }
+
+    fn disarm(mut self) {
+        self.is_armed = false;
+    }
+
+    async fn abort(mut self) {
+        if let Err(error) = self.s3.abort(&self.key, &self.id).await {
+            warn_left(&self.key, error.into());
+        }
+        // Only now, so that a drop during the abort tries it again.
+        self.is_armed = false;
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if !self.is_armed {
+            return;
+        }
+        let (s3, key, id) = (self.s3.clone(), self.key.clone(), self.id.clone());
+        let Ok(runtime) = Handle::try_current() else {
+            return warn_left(&key, "the runtime has ended".into());
+        };
+        let abort = async move {
+            if let Err(error) = s3.abort(&key, &id).await {
+                warn_left(&key, error.into());
+            }
+        };
+        drop(self.s3.aborts.spawn_on(abort, &runtime));
+    }
+}
+
+fn warn_left(key: &str, error: BoxError) {
+    tracing::warn!(
+        key,
+        error,
+        "an unfinished upload stays until the next sweep"
+    );
+}

@@ -1,0 +1,74 @@
+//! The body of an upload on its way in: counts it, stops it at its limit, and tells a client that went away from
+//! storage that failed. Gathers pieces into parts, so that an upload holds one part and never the whole body.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, TryStreamExt};
+
+use super::{BoxError, Error};
+
+/// Longest pause between two pieces. Shorter than any sweep of abandoned uploads.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+pub(super) struct Source<'a> {
+    stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,
+    /// What a piece had beyond the end of the last part.
+    rest: Bytes,
+    taken: u64,
+    limit: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(
+        stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,
+        limit: u64,
+    ) -> Self {
+        Self {
+            stream,
+            rest: Bytes::new(),
+            taken: 0,
+            limit,
+        }
+    }
+
+    /// Bytes received so far; after the end, the length of the body.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The next piece as it comes, or `None` at the end.
+    pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        if !self.rest.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.rest)));
+        }
+        let piece = tokio::time::timeout(PAUSE_MAX, self.stream.try_next())
+            .await
+            .map_err(|_| Error::SourceStalled { limit: PAUSE_MAX })?
+            .map_err(Error::Source)?;
+        if let Some(piece) = &piece {
+            self.taken = self.taken.saturating_add(piece.len() as u64);
+            if self.taken > self.limit {
+                return Err(Error::TooLarge { limit: self.limit });
+            }
+        }
+        Ok(piece)
+    }
+
+    /// The next `size` bytes in one; fewer only at the end of the body, and none after it.
+    pub(super) async fn part(&mut self, size: usize) -> Result<Bytes, Error> {
+        let mut part = BytesMut::new();
+        while part.len() < size {
+            let Some(mut piece) = self.piece().await? else {
+                break;
+            };
+            let room = size - part.len();
+            if piece.len() > room {
+                self.rest = piece.split_off(room);
+            }
+            part.extend_from_slice(&piece);
+        }
+        Ok(part.freeze())
+    }
+}

@@ -1,0 +1,6 @@
+//! What the tests stand on: servers they start, faults they inject, folders they throw away. Every part ends with the
+//! value that holds it, also when the test panics.
+
+pub(crate) mod proxy;
+pub(crate) mod scratch;
+pub(crate) mod seaweed;
