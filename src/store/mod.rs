@@ -1,5 +1,23 @@
-//! All SQL, one table a file. Nothing else speaks to the database.
+//! All SQL, one table a file; nothing else speaks to the database. A function is one statement, named in its first line
+//! and counted under that name. Transactions are opened by the engine only.
 
 mod error;
+mod session;
+
+pub mod api_key;
+pub mod block;
+pub mod cursor;
+pub mod dedup;
+pub mod hot_payload;
+pub mod installation;
+pub mod lane;
+pub mod lease;
+pub mod migrate;
+pub mod node;
+pub mod object;
+pub mod subscription;
+pub mod topic;
+pub mod turn;
 
 pub use error::Error;
+pub use session::{Metrics, Session, Store};

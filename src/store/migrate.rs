@@ -1,0 +1,58 @@
+//! Brings the schema up to date. Any number of nodes may start at once: they take turns by a lock on the table that lists
+//! what was applied, and each file is applied in one transaction with its row there.
+
+use sqlx::{AssertSqlSafe, Executor};
+
+use super::{Error, Store};
+
+/// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
+const MIGRATIONS: [(&str, &str); 2] = [
+    ("0001_core", include_str!("../../migrations/0001_core.sql")),
+    ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
+];
+
+/// Applies what is missing.
+///
+/// # Errors
+/// When the database does not answer, or refuses a migration.
+pub async fn migrate(store: &Store) -> Result<(), Error> {
+    create_table(store).await?;
+    let mut tx = store.tx("migrate").await?;
+    sqlx::query("-- migration.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
+        .execute(tx.run("migration.lock"))
+        .await?;
+    let applied: Vec<String> = sqlx::query_scalar("-- migration.list\nSELECT name FROM migration ORDER BY name")
+        .fetch_all(tx.run("migration.list"))
+        .await?;
+    for (name, sql) in MIGRATIONS {
+        if applied.iter().any(|done| done == name) {
+            continue;
+        }
+        tx.run("migration.apply").execute(AssertSqlSafe(sql)).await?;
+        sqlx::query("-- migration.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())")
+            .bind(name)
+            .execute(tx.run("migration.insert"))
+            .await?;
+        tracing::info!(name, "migration applied");
+    }
+    tx.commit().await
+}
+
+/// `CREATE TABLE IF NOT EXISTS` of two nodes at once can fail in one of them, which then finds it on the second try.
+async fn create_table(store: &Store) -> Result<(), Error> {
+    let mut failure = None;
+    for _ in 0..3 {
+        let mut session = store.session().await?;
+        let created = sqlx::query(
+            "-- migration.create\nCREATE TABLE IF NOT EXISTS migration (
+                 name text COLLATE \"C\" PRIMARY KEY, applied_at timestamptz NOT NULL)",
+        )
+        .execute(session.run("migration.create"))
+        .await;
+        match created {
+            Ok(_) => return Ok(()),
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(()), |error| Err(error.into()))
+}

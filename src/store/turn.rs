@@ -1,0 +1,219 @@
+//! The statement of the turn: `turn_1` of `migrations/0002_turn.sql`, its arrays and its answer. Publishes outside a turn
+//! (deduplicated ones, dead letters) call it too, inside their own transaction, so that a block is inserted in one place.
+
+use sqlx::Row;
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// Bytes of one part of a hot payload: a row fills a page.
+pub const PART_BYTES: usize = 8_096;
+
+/// Where the payload of a new block is.
+#[derive(Debug, Clone)]
+pub enum NewPlace {
+    /// In the statement: it goes to the current hot slot.
+    Hot(Vec<u8>),
+    /// In an object of its own, from its first byte on.
+    Object {
+        /// Which one.
+        object_id: i64,
+        /// Bytes.
+        bytes: i64,
+    },
+}
+
+/// A block to insert.
+#[derive(Debug, Clone)]
+pub struct NewBlock {
+    /// Its lane.
+    pub lane: i64,
+    /// Messages.
+    pub count: i32,
+    /// Whether the payload is a zstd frame.
+    pub compressed: bool,
+    /// The payload.
+    pub place: NewPlace,
+}
+
+/// Bits to clear in a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Clear {
+    /// Lane.
+    pub lane: i64,
+    /// Subscription.
+    pub subscription: i64,
+    /// Lease.
+    pub lease: i64,
+    /// The bits.
+    pub mask: u64,
+    /// Whether `mask` is all that the lease ever held.
+    pub whole: bool,
+}
+
+/// Fresh messages wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// Lane.
+    pub lane: i64,
+    /// Subscription.
+    pub subscription: i64,
+    /// Messages at most.
+    pub wanted: i32,
+    /// Visibility timeout in seconds.
+    pub visibility_seconds: i32,
+}
+
+/// What goes into one turn. The caller sorts blocks by lane (one per lane at most), clears by lane, subscription and lease
+/// (one per lease), and claims by lane and subscription (one per pair): that is the order of the locks.
+#[derive(Debug, Clone, Default)]
+pub struct TurnInput {
+    /// Blocks.
+    pub blocks: Vec<NewBlock>,
+    /// Settles.
+    pub clears: Vec<Clear>,
+    /// Claims.
+    pub claims: Vec<Claim>,
+    /// The hot slot to write to.
+    pub slot: i16,
+}
+
+/// A lease that a claim made.
+#[derive(Debug, Clone, Copy)]
+pub struct Leased {
+    /// Lane.
+    pub lane: i64,
+    /// Subscription.
+    pub subscription: i64,
+    /// Offset of bit 0.
+    pub base: i64,
+    /// Messages in it, 1 to 64.
+    pub count: u32,
+    /// Its id.
+    pub lease: i64,
+}
+
+/// What became of a turn.
+#[derive(Debug, Clone)]
+pub struct TurnOutput {
+    /// The database's time.
+    pub at: OffsetDateTime,
+    /// Per block its first offset; `None` when the lane is gone.
+    pub first_offsets: Vec<Option<i64>>,
+    /// (lease, bits that were pending and now are settled).
+    pub settled: Vec<(i64, u64)>,
+    /// Indices of the claims whose cursor was free.
+    pub tried: Vec<usize>,
+    /// New leases, in order of lane, subscription and base.
+    pub leased: Vec<Leased>,
+}
+
+/// Runs a turn.
+///
+/// # Errors
+/// When the database does not answer (the outcome is unknown), or refuses it (nothing is done).
+pub async fn run(session: &mut Session, now: Option<OffsetDateTime>, input: &TurnInput) -> Result<TurnOutput, Error> {
+    let blocks = &input.blocks;
+    let slots: Vec<Option<i16>> =
+        blocks.iter().map(|b| matches!(b.place, NewPlace::Hot(_)).then_some(input.slot)).collect();
+    let objects: Vec<Option<i64>> = blocks
+        .iter()
+        .map(|b| match b.place {
+            NewPlace::Hot(_) => None,
+            NewPlace::Object { object_id, .. } => Some(object_id),
+        })
+        .collect();
+    let bytes: Vec<i64> = blocks
+        .iter()
+        .map(|b| match &b.place {
+            NewPlace::Hot(data) => i64::try_from(data.len()).unwrap_or(i64::MAX),
+            NewPlace::Object { bytes, .. } => *bytes,
+        })
+        .collect();
+    let parts = Parts::of(blocks);
+    let (whole, some): (Vec<&Clear>, Vec<&Clear>) = input.clears.iter().partition(|clear| clear.whole);
+    let row = sqlx::query(
+        "-- turn.run
+         SELECT * FROM turn_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+    )
+    .bind(now)
+    .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
+    .bind(blocks.iter().map(|b| b.count).collect::<Vec<_>>())
+    .bind(bytes)
+    .bind(blocks.iter().map(|b| b.compressed).collect::<Vec<_>>())
+    .bind(slots)
+    .bind(objects)
+    .bind(input.slot)
+    .bind(parts.block)
+    .bind(parts.part)
+    .bind(parts.data)
+    .bind(some.iter().map(|s| s.lane).collect::<Vec<_>>())
+    .bind(some.iter().map(|s| s.subscription).collect::<Vec<_>>())
+    .bind(some.iter().map(|s| s.lease).collect::<Vec<_>>())
+    .bind(some.iter().map(|s| s.mask.cast_signed()).collect::<Vec<_>>())
+    .bind(whole.iter().map(|s| s.lane).collect::<Vec<_>>())
+    .bind(whole.iter().map(|s| s.subscription).collect::<Vec<_>>())
+    .bind(whole.iter().map(|s| s.lease).collect::<Vec<_>>())
+    .bind(input.claims.iter().map(|c| c.lane).collect::<Vec<_>>())
+    .bind(input.claims.iter().map(|c| c.subscription).collect::<Vec<_>>())
+    .bind(input.claims.iter().map(|c| c.wanted).collect::<Vec<_>>())
+    .bind(input.claims.iter().map(|c| c.visibility_seconds).collect::<Vec<_>>())
+    .fetch_one(session.run("turn.run"))
+    .await?;
+    let first_offsets: Option<Vec<Option<i64>>> = row.try_get("first_offsets")?;
+    let settled_lease: Option<Vec<i64>> = row.try_get("settled_lease")?;
+    let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
+    let tried: Option<Vec<i32>> = row.try_get("tried")?;
+    let bits = settled_bits.unwrap_or_default().into_iter().map(i64::cast_unsigned);
+    Ok(TurnOutput {
+        at: row.try_get("at")?,
+        first_offsets: first_offsets.unwrap_or_default(),
+        settled: settled_lease.unwrap_or_default().into_iter().zip(bits).collect(),
+        tried: tried.unwrap_or_default().into_iter().filter_map(|n| usize::try_from(n - 1).ok()).collect(),
+        leased: leased(&row)?,
+    })
+}
+
+/// The parts of all hot payloads as the arrays of the statement.
+#[derive(Default)]
+struct Parts<'a> {
+    /// Position of the block, from 1.
+    block: Vec<i32>,
+    part: Vec<i32>,
+    data: Vec<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(blocks: &'a [NewBlock]) -> Self {
+        let mut parts = Self::default();
+        for (block, position) in blocks.iter().zip(1..) {
+            if let NewPlace::Hot(payload) = &block.place {
+                for (data, part) in payload.chunks(PART_BYTES).zip(0..) {
+                    parts.block.push(position);
+                    parts.part.push(part);
+                    parts.data.push(data);
+                }
+            }
+        }
+        parts
+    }
+}
+
+fn leased(row: &sqlx::postgres::PgRow) -> Result<Vec<Leased>, Error> {
+    let Some(lanes) = row.try_get::<Option<Vec<i64>>, _>("leased_lane")? else { return Ok(Vec::new()) };
+    let subscriptions: Vec<i64> = row.try_get("leased_sub")?;
+    let bases: Vec<i64> = row.try_get("leased_base")?;
+    let pending: Vec<i64> = row.try_get("leased_pending")?;
+    let ids: Vec<i64> = row.try_get("leased_id")?;
+    let mut leased: Vec<Leased> = (0..lanes.len())
+        .map(|i| Leased {
+            lane: lanes[i],
+            subscription: subscriptions[i],
+            base: bases[i],
+            count: pending[i].count_ones(),
+            lease: ids[i],
+        })
+        .collect();
+    leased.sort_unstable_by_key(|l| (l.lane, l.subscription, l.base));
+    Ok(leased)
+}
