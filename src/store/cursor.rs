@@ -7,7 +7,12 @@ use super::{Error, Session};
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn begin(session: &mut Session, subscription: i64, topic: i64, from_start: bool) -> Result<(), Error> {
+pub async fn begin(
+    session: &mut Session,
+    subscription: i64,
+    topic: i64,
+    from_start: bool,
+) -> Result<(), Error> {
     sqlx::query(
         "-- cursor.begin
          INSERT INTO cursor (lane_id, subscription_id, version, next_offset)
@@ -56,7 +61,11 @@ pub struct Look {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn look(session: &mut Session, lanes: &[i64], subscriptions: &[i64]) -> Result<Vec<Look>, Error> {
+pub async fn look(
+    session: &mut Session,
+    lanes: &[i64],
+    subscriptions: &[i64],
+) -> Result<Vec<Look>, Error> {
     Ok(sqlx::query_as(
         "-- cursor.look
          SELECT w.subscription_id, coalesce(e.next_offset > u.next_offset, false) AS fresh

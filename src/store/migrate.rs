@@ -21,18 +21,23 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     sqlx::query("-- migration.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
         .execute(tx.run("migration.lock"))
         .await?;
-    let applied: Vec<String> = sqlx::query_scalar("-- migration.list\nSELECT name FROM migration ORDER BY name")
-        .fetch_all(tx.run("migration.list"))
-        .await?;
+    let applied: Vec<String> =
+        sqlx::query_scalar("-- migration.list\nSELECT name FROM migration ORDER BY name")
+            .fetch_all(tx.run("migration.list"))
+            .await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {
             continue;
         }
-        tx.run("migration.apply").execute(AssertSqlSafe(sql)).await?;
-        sqlx::query("-- migration.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())")
-            .bind(name)
-            .execute(tx.run("migration.insert"))
+        tx.run("migration.apply")
+            .execute(AssertSqlSafe(sql))
             .await?;
+        sqlx::query(
+            "-- migration.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())",
+        )
+        .bind(name)
+        .execute(tx.run("migration.insert"))
+        .await?;
         tracing::info!(name, "migration applied");
     }
     tx.commit().await

@@ -48,14 +48,22 @@ impl Store {
     pub fn new(options: PgConnectOptions, connections: u32) -> Self {
         let options = options
             .application_name("cursus")
-            .options([("statement_timeout", STATEMENT_TIMEOUT), ("jit", "off"), ("timezone", "UTC")])
+            .options([
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                ("jit", "off"),
+                ("timezone", "UTC"),
+            ])
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(Duration::from_secs(300))
             .connect_lazy_with(options.clone());
-        Self { pool, options, metrics: Arc::default() }
+        Self {
+            pool,
+            options,
+            metrics: Arc::default(),
+        }
     }
 
     /// What the store counts.
@@ -69,7 +77,10 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn session(&self) -> Result<Session, Error> {
-        Ok(Session { inner: Inner::Pooled(self.pool.acquire().await?), metrics: self.metrics.clone() })
+        Ok(Session {
+            inner: Inner::Pooled(self.pool.acquire().await?),
+            metrics: self.metrics.clone(),
+        })
     }
 
     /// A transaction called `name`; dropped without [`Session::commit`] it is rolled back.
@@ -78,7 +89,10 @@ impl Store {
     /// When the database does not answer.
     pub async fn tx(&self, name: &'static str) -> Result<Session, Error> {
         tracing::trace!(name, "transaction");
-        Ok(Session { inner: Inner::Tx(self.pool.begin().await?), metrics: self.metrics.clone() })
+        Ok(Session {
+            inner: Inner::Tx(self.pool.begin().await?),
+            metrics: self.metrics.clone(),
+        })
     }
 
     /// A connection of its own for a turn loop: plans are made once, and always walk the arrays they are given in order,
@@ -95,7 +109,10 @@ impl Store {
             ("enable_bitmapscan", "off"),
         ]);
         let connection = options.connect().await?;
-        Ok(Session { inner: Inner::Own(Box::new(connection)), metrics: self.metrics.clone() })
+        Ok(Session {
+            inner: Inner::Own(Box::new(connection)),
+            metrics: self.metrics.clone(),
+        })
     }
 
     /// A listener for hints between nodes.
@@ -131,7 +148,10 @@ enum Inner {
 impl Session {
     /// The connection for the statement `name` (`table.verb`).
     pub fn run(&mut self, statement: &'static str) -> &mut PgConnection {
-        self.metrics.statements.get_or_create(&Statement { statement }).inc();
+        self.metrics
+            .statements
+            .get_or_create(&Statement { statement })
+            .inc();
         match &mut self.inner {
             Inner::Pooled(connection) => {
                 self.metrics.commits.inc();

@@ -112,10 +112,16 @@ pub struct TurnOutput {
 ///
 /// # Errors
 /// When the database does not answer (the outcome is unknown), or refuses it (nothing is done).
-pub async fn run(session: &mut Session, now: Option<OffsetDateTime>, input: &TurnInput) -> Result<TurnOutput, Error> {
+pub async fn run(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    input: &TurnInput,
+) -> Result<TurnOutput, Error> {
     let blocks = &input.blocks;
-    let slots: Vec<Option<i16>> =
-        blocks.iter().map(|b| matches!(b.place, NewPlace::Hot(_)).then_some(input.slot)).collect();
+    let slots: Vec<Option<i16>> = blocks
+        .iter()
+        .map(|b| matches!(b.place, NewPlace::Hot(_)).then_some(input.slot))
+        .collect();
     let objects: Vec<Option<i64>> = blocks
         .iter()
         .map(|b| match b.place {
@@ -131,7 +137,8 @@ pub async fn run(session: &mut Session, now: Option<OffsetDateTime>, input: &Tur
         })
         .collect();
     let parts = Parts::of(blocks);
-    let (whole, some): (Vec<&Clear>, Vec<&Clear>) = input.clears.iter().partition(|clear| clear.whole);
+    let (whole, some): (Vec<&Clear>, Vec<&Clear>) =
+        input.clears.iter().partition(|clear| clear.whole);
     let row = sqlx::query(
         "-- turn.run
          SELECT * FROM turn_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
@@ -164,12 +171,23 @@ pub async fn run(session: &mut Session, now: Option<OffsetDateTime>, input: &Tur
     let settled_lease: Option<Vec<i64>> = row.try_get("settled_lease")?;
     let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
     let tried: Option<Vec<i32>> = row.try_get("tried")?;
-    let bits = settled_bits.unwrap_or_default().into_iter().map(i64::cast_unsigned);
+    let bits = settled_bits
+        .unwrap_or_default()
+        .into_iter()
+        .map(i64::cast_unsigned);
     Ok(TurnOutput {
         at: row.try_get("at")?,
         first_offsets: first_offsets.unwrap_or_default(),
-        settled: settled_lease.unwrap_or_default().into_iter().zip(bits).collect(),
-        tried: tried.unwrap_or_default().into_iter().filter_map(|n| usize::try_from(n - 1).ok()).collect(),
+        settled: settled_lease
+            .unwrap_or_default()
+            .into_iter()
+            .zip(bits)
+            .collect(),
+        tried: tried
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|n| usize::try_from(n - 1).ok())
+            .collect(),
         leased: leased(&row)?,
     })
 }
@@ -200,7 +218,9 @@ impl<'a> Parts<'a> {
 }
 
 fn leased(row: &sqlx::postgres::PgRow) -> Result<Vec<Leased>, Error> {
-    let Some(lanes) = row.try_get::<Option<Vec<i64>>, _>("leased_lane")? else { return Ok(Vec::new()) };
+    let Some(lanes) = row.try_get::<Option<Vec<i64>>, _>("leased_lane")? else {
+        return Ok(Vec::new());
+    };
     let subscriptions: Vec<i64> = row.try_get("leased_sub")?;
     let bases: Vec<i64> = row.try_get("leased_base")?;
     let pending: Vec<i64> = row.try_get("leased_pending")?;

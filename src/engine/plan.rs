@@ -1,0 +1,231 @@
+//! What becomes of leases, as pure functions: rows that were locked go in, the difference to write comes out. Nothing here
+//! awaits, reads a clock or knows SQL, so that property tests can try every order of events against I2 and I3.
+
+use std::collections::BTreeMap;
+
+use time::OffsetDateTime;
+
+use crate::store::lease::{Lease, LeaseKey};
+
+/// What to write: rows to delete, to update in place, and to insert (lease id 0: a new one).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Rows whose last bit went, or that were handed out again as a whole.
+    pub delete: Vec<LeaseKey>,
+    /// Rows with fewer bits or another deadline.
+    pub update: Vec<Lease>,
+    /// Rows to insert.
+    pub insert: Vec<Lease>,
+}
+
+/// One message of one lease and what to do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    /// Lane.
+    pub lane: i64,
+    /// Lease.
+    pub lease: i64,
+    /// Its bit.
+    pub bit: u8,
+    /// What to do.
+    pub step: Step,
+}
+
+/// What can be done with a message of a current lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It is done.
+    Done,
+    /// Nobody gets it until then, and its receipt stays good.
+    Hide(OffsetDateTime),
+    /// It failed; it is handed out again from then on, under a new lease, so its receipt is void.
+    Return(OffsetDateTime),
+}
+
+/// Takes items in order against the locked rows. Answers, per item, whether it was current (I3), and what to write.
+#[must_use]
+pub fn settle(rows: &[Lease], items: &[Item], now: OffsetDateTime) -> (Vec<bool>, Changes) {
+    let mut table: BTreeMap<LeaseKey, Lease> = rows.iter().map(|row| (row.key, *row)).collect();
+    let mut returned = Vec::new();
+    let current = items.iter().map(|item| step(&mut table, &mut returned, item, now)).collect();
+    (current, difference(rows, table, returned))
+}
+
+/// One item. A message is in part 0 of its lease, or in the part of its own that an earlier `Hide` split off.
+fn step(table: &mut BTreeMap<LeaseKey, Lease>, returned: &mut Vec<Lease>, item: &Item, now: OffsetDateTime) -> bool {
+    let mask = 1_u64 << item.bit;
+    let split = i16::from(item.bit) + 1;
+    let found = table
+        .values()
+        .find(|row| {
+            (row.key.lane, row.key.lease) == (item.lane, item.lease)
+                && (row.key.part == 0 || row.key.part == split)
+                && row.pending & mask != 0
+        })
+        .copied();
+    let Some(row) = found else { return false };
+    match item.step {
+        Step::Hide(until) if row.pending == mask => {
+            table.insert(row.key, Lease { deadline: until, ..row });
+            return true;
+        }
+        Step::Hide(until) => {
+            let key = LeaseKey { part: split, ..row.key };
+            table.insert(key, Lease { key, pending: mask, deadline: until, ..row });
+        }
+        Step::Return(until) => merge(returned, &fail(row, mask, until, now)),
+        Step::Done => {}
+    }
+    table.insert(row.key, Lease { pending: row.pending & !mask, ..row });
+    true
+}
+
+/// The same message as a lease of its own that nobody has a receipt for.
+fn fail(row: Lease, mask: u64, until: OffsetDateTime, now: OffsetDateTime) -> Lease {
+    Lease {
+        key: LeaseKey { lease: 0, part: 0, ..row.key },
+        pending: mask,
+        deadline: until,
+        delayed: true,
+        first_failed_at: row.first_failed_at.or(Some(now)),
+        last_failed_at: Some(now),
+        ..row
+    }
+}
+
+/// Messages that go back together from one lease stay together.
+fn merge(returned: &mut Vec<Lease>, new: &Lease) {
+    let same = returned.iter_mut().find(|old| Lease { pending: new.pending, ..**old } == *new);
+    match same {
+        Some(old) => old.pending |= new.pending,
+        None => returned.push(*new),
+    }
+}
+
+fn difference(rows: &[Lease], table: BTreeMap<LeaseKey, Lease>, returned: Vec<Lease>) -> Changes {
+    let mut changes = Changes { insert: returned, ..Changes::default() };
+    for (key, row) in table {
+        match rows.iter().find(|old| old.key == key) {
+            Some(_) if row.pending == 0 => changes.delete.push(key),
+            Some(old) if *old != row => changes.update.push(row),
+            None if row.pending != 0 => changes.insert.push(row),
+            Some(_) | None => {}
+        }
+    }
+    changes
+}
+
+/// A receiver that takes what is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taker {
+    /// Messages it still takes.
+    pub wanted: u32,
+    /// Until when they are hidden from others.
+    pub deadline: OffsetDateTime,
+}
+
+/// Hands out messages of leases past their deadline again, each under a new lease with one attempt more. A row that is
+/// handed out in part keeps its other bits and its id, so receipts for those stay good. Answers what to write; the rows
+/// to insert are what the taker gets.
+#[must_use]
+pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
+    let mut changes = Changes::default();
+    let mut wanted = taker.wanted;
+    for row in due.iter().filter(|row| row.pending != 0) {
+        if wanted == 0 {
+            break;
+        }
+        let taken = lowest(row.pending, wanted);
+        wanted -= taken.count_ones();
+        let failed_at = if row.delayed { row.last_failed_at } else { Some(row.deadline) };
+        changes.insert.push(Lease {
+            key: LeaseKey { lease: 0, part: 0, ..row.key },
+            pending: taken,
+            deadline: taker.deadline,
+            attempt: row.attempt.saturating_add(1),
+            delayed: false,
+            first_failed_at: row.first_failed_at.or(failed_at),
+            last_failed_at: failed_at,
+            ..*row
+        });
+        if taken == row.pending {
+            changes.delete.push(row.key);
+        } else {
+            changes.update.push(Lease { pending: row.pending & !taken, ..*row });
+        }
+    }
+    changes
+}
+
+/// The lowest `n` bits that are set in `bits`.
+#[must_use]
+pub fn lowest(bits: u64, n: u32) -> u64 {
+    let mut rest = bits;
+    for _ in 0..n.min(64) {
+        rest &= rest.wrapping_sub(1);
+    }
+    bits & !rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn lease(lease: i64, base: i64, pending: u64) -> Lease {
+        Lease {
+            key: LeaseKey { lane: 1, subscription: 1, lease, part: 0 },
+            base,
+            pending,
+            deadline: T0,
+            attempt: 1,
+            delayed: false,
+            first_failed_at: None,
+            last_failed_at: None,
+        }
+    }
+
+    fn item(lease: i64, bit: u8, step: Step) -> Item {
+        Item { lane: 1, lease, bit, step }
+    }
+
+    #[test]
+    fn hiding_one_message_splits_it_off_and_keeps_its_receipt() {
+        let later = T0 + time::Duration::HOUR;
+        let (current, changes) = settle(&[lease(5, 100, 0b111)], &[item(5, 1, Step::Hide(later))], T0);
+        assert_eq!(current, [true]);
+        assert_eq!(changes.update[0].pending, 0b101);
+        let split = changes.insert[0];
+        assert_eq!((split.key.lease, split.key.part, split.base, split.pending), (5, 2, 100, 0b010));
+        let rows = [changes.update[0], split];
+        let (current, changes) = settle(&rows, &[item(5, 1, Step::Done), item(5, 1, Step::Done)], T0);
+        assert_eq!(current, [true, false]);
+        assert_eq!(changes.delete, [split.key]);
+    }
+
+    #[test]
+    fn messages_returned_together_stay_in_one_lease_without_receipts() {
+        let items = [0, 2].map(|bit| item(5, bit, Step::Return(T0)));
+        let (current, changes) = settle(&[lease(5, 100, 0b111)], &items, T0);
+        assert_eq!(current, [true, true]);
+        assert_eq!(changes.insert.len(), 1);
+        assert_eq!((changes.insert[0].pending, changes.insert[0].key.lease), (0b101, 0));
+        assert_eq!(changes.update[0].pending, 0b010);
+    }
+
+    #[test]
+    fn a_lease_handed_out_in_part_keeps_the_rest() {
+        let changes = redeliver(&[lease(5, 100, 0b1110)], Taker { wanted: 2, deadline: T0 });
+        assert_eq!((changes.insert[0].pending, changes.insert[0].attempt), (0b0110, 2));
+        assert_eq!((changes.update[0].pending, changes.update[0].key.lease), (0b1000, 5));
+        assert!(changes.delete.is_empty());
+    }
+
+    #[test]
+    fn the_lowest_bits_are_taken_first() {
+        assert_eq!(lowest(0b1011_0000, 2), 0b0011_0000);
+        assert_eq!(lowest(u64::MAX, 64), u64::MAX);
+        assert_eq!((lowest(1 << 63, 1), lowest(0, 3), lowest(5, 0)), (1 << 63, 0, 0));
+    }
+}

@@ -1,0 +1,251 @@
+//! Table `subscription`. Every look-up starts from the tenant (I7).
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row, with the names that go with its numbers.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct SubscriptionRow {
+    /// Internal number.
+    pub subscription_id: i64,
+    /// Owner.
+    pub tenant_id: i64,
+    /// The topic it reads.
+    pub topic_id: i64,
+    /// That topic's name.
+    pub topic_name: String,
+    /// Name within the tenant.
+    pub name: String,
+    /// Seconds a lease hides its messages.
+    pub visibility_seconds: i32,
+    /// Attempts before a message is dead-lettered.
+    pub max_attempts: i16,
+    /// The topic that takes dead letters.
+    pub dead_letter_topic_id: Option<i64>,
+    /// That topic's name.
+    pub dead_letter_topic_name: Option<String>,
+    /// Messages that may be leased at once.
+    pub max_in_flight: i32,
+    /// Time of creation.
+    pub created_at: OffsetDateTime,
+    /// Time of the last change.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Settings to write; `None` keeps what is there, or takes the default given beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSubscription<'a> {
+    /// Owner.
+    pub tenant: i64,
+    /// Name.
+    pub name: &'a str,
+    /// Visibility timeout, and its default.
+    pub visibility_seconds: (Option<i32>, i32),
+    /// Attempts, and their default.
+    pub max_attempts: (Option<i16>, i16),
+    /// Dead-letter topic: kept, taken away, or set.
+    pub dead_letter_topic: Option<Option<i64>>,
+    /// Messages in flight, and their default.
+    pub max_in_flight: (Option<i32>, i32),
+}
+
+/// Creates a subscription; `None` when one of this name exists.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn insert(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    topic: i64,
+    new: &NewSubscription<'_>,
+) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- subscription.insert
+         INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, dead_letter_topic_id,
+                                   max_in_flight, created_at, updated_at)
+         VALUES ($1, $2, $3, coalesce($4, $5), coalesce($6, $7), $8, coalesce($9, $10), coalesce($11, now()), coalesce($11, now()))
+         ON CONFLICT (tenant_id, name) DO NOTHING
+         RETURNING subscription_id",
+    )
+    .bind(new.tenant)
+    .bind(topic)
+    .bind(new.name)
+    .bind(new.visibility_seconds.0)
+    .bind(new.visibility_seconds.1)
+    .bind(new.max_attempts.0)
+    .bind(new.max_attempts.1)
+    .bind(new.dead_letter_topic.flatten())
+    .bind(new.max_in_flight.0)
+    .bind(new.max_in_flight.1)
+    .bind(now)
+    .fetch_optional(session.run("subscription.insert"))
+    .await?)
+}
+
+/// Changes the settings that are given; false when there is no such subscription.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn update(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    new: &NewSubscription<'_>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- subscription.update
+         UPDATE subscription SET visibility_seconds = coalesce($3, visibility_seconds),
+             max_attempts = coalesce($4, max_attempts),
+             dead_letter_topic_id = CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END,
+             max_in_flight = coalesce($7, max_in_flight), updated_at = coalesce($8, now())
+         WHERE tenant_id = $1 AND name = $2",
+    )
+    .bind(new.tenant)
+    .bind(new.name)
+    .bind(new.visibility_seconds.0)
+    .bind(new.max_attempts.0)
+    .bind(new.dead_letter_topic.is_some())
+    .bind(new.dead_letter_topic.flatten())
+    .bind(new.max_in_flight.0)
+    .bind(now)
+    .execute(session.run("subscription.update"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Finds a subscription by name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_name(
+    session: &mut Session,
+    tenant: i64,
+    name: &str,
+) -> Result<Option<SubscriptionRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.by_name
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+         WHERE s.tenant_id = $1 AND s.name = $2",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("subscription.by_name"))
+    .await?)
+}
+
+/// Subscriptions of a tenant after a name, in order of name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    session: &mut Session,
+    tenant: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<SubscriptionRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.list
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+         WHERE s.tenant_id = $1 AND s.name > $2 ORDER BY s.name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("subscription.list"))
+    .await?)
+}
+
+/// Names of the subscriptions that read a topic or dead-letter to it, ten at most.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- subscription.that_need
+         SELECT name FROM subscription WHERE topic_id = $1
+         UNION SELECT name FROM subscription WHERE dead_letter_topic_id = $1
+         ORDER BY name LIMIT 10",
+    )
+    .bind(topic)
+    .fetch_all(session.run("subscription.that_need"))
+    .await?)
+}
+
+/// Deletes a subscription; its cursors and leases are cleared by the caller.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete(session: &mut Session, subscription: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- subscription.delete
+         DELETE FROM subscription WHERE subscription_id = $1",
+    )
+    .bind(subscription)
+    .execute(session.run("subscription.delete"))
+    .await?;
+    Ok(())
+}
+
+/// How a subscription stands.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct SubscriptionFill {
+    /// Ahead of the cursors.
+    pub fresh: i64,
+    /// In leases past their deadline.
+    pub due: i64,
+    /// In leases that hide them.
+    pub in_flight: i64,
+    /// Given back with a delay that is not over.
+    pub delayed: i64,
+    /// Seconds since the oldest ready message was published.
+    pub oldest_age_seconds: Option<f64>,
+}
+
+/// How a subscription stands: three look-ups per lane and one pass over its leases, whatever the backlog.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    subscription: i64,
+    topic: i64,
+) -> Result<SubscriptionFill, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.fill
+         SELECT coalesce(sum(f.fresh), 0)::bigint AS fresh,
+                coalesce(sum(d.due), 0)::bigint AS due,
+                coalesce(sum(d.in_flight), 0)::bigint AS in_flight,
+                coalesce(sum(d.delayed), 0)::bigint AS delayed,
+                extract(epoch FROM coalesce($3, now()) - min(least(f.oldest, d.oldest)))::float8 AS oldest_age_seconds
+         FROM lane l
+         LEFT JOIN LATERAL (
+             SELECT greatest(e.next_offset - u.next_offset, 0) AS fresh,
+                    CASE WHEN e.next_offset > u.next_offset THEN
+                        (SELECT b.published_at FROM block b WHERE b.lane_id = l.lane_id AND b.first_offset <= u.next_offset
+                         ORDER BY b.first_offset DESC LIMIT 1) END AS oldest
+             FROM (SELECT x.next_offset FROM cursor x WHERE x.lane_id = l.lane_id AND x.subscription_id = $1
+                   ORDER BY x.version DESC LIMIT 1) u
+             CROSS JOIN LATERAL (SELECT b.first_offset + b.count AS next_offset FROM block b WHERE b.lane_id = l.lane_id
+                   ORDER BY b.first_offset DESC LIMIT 1) e
+         ) f ON true
+         LEFT JOIN LATERAL (
+             SELECT sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline <= coalesce($3, now())) AS due,
+                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND NOT y.delayed) AS in_flight,
+                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND y.delayed) AS delayed,
+                    (SELECT b.published_at FROM block b
+                     WHERE b.lane_id = l.lane_id
+                       AND b.first_offset <= min(y.base) FILTER (WHERE y.deadline <= coalesce($3, now()))
+                     ORDER BY b.first_offset DESC LIMIT 1) AS oldest
+             FROM lease y WHERE y.lane_id = l.lane_id AND y.subscription_id = $1
+         ) d ON true
+         WHERE l.topic_id = $2",
+    )
+    .bind(subscription)
+    .bind(topic)
+    .bind(now)
+    .fetch_one(session.run("subscription.fill"))
+    .await?)
+}

@@ -1,0 +1,225 @@
+//! Table `topic`. Every look-up starts from the tenant (I7).
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct TopicRow {
+    /// Internal number.
+    pub topic_id: i64,
+    /// Owner.
+    pub tenant_id: i64,
+    /// Name within the tenant.
+    pub name: String,
+    /// Seconds a message is kept at most.
+    pub retention_seconds: i32,
+    /// Whether consumed messages are kept.
+    pub keep_consumed: bool,
+    /// Seconds of the deduplication window.
+    pub dedup_window_seconds: i32,
+    /// Time of creation.
+    pub created_at: OffsetDateTime,
+    /// Time of the last change.
+    pub updated_at: OffsetDateTime,
+}
+
+/// Settings to write; `None` keeps what is there, or takes the default given beside it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewTopic<'a> {
+    /// Owner.
+    pub tenant: i64,
+    /// Name.
+    pub name: &'a str,
+    /// Retention, and its default.
+    pub retention_seconds: (Option<i32>, i32),
+    /// Whether consumed messages are kept.
+    pub keep_consumed: Option<bool>,
+    /// Deduplication window, and its default.
+    pub dedup_window_seconds: (Option<i32>, i32),
+}
+
+/// Creates a topic; `None` when one of this name exists.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn insert(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    new: &NewTopic<'_>,
+) -> Result<Option<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.insert
+         INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
+         VALUES ($1, $2, coalesce($3, $4), coalesce($5, false), coalesce($6, $7), coalesce($8, now()), coalesce($8, now()))
+         ON CONFLICT (tenant_id, name) DO NOTHING
+         RETURNING *",
+    )
+    .bind(new.tenant)
+    .bind(new.name)
+    .bind(new.retention_seconds.0)
+    .bind(new.retention_seconds.1)
+    .bind(new.keep_consumed)
+    .bind(new.dedup_window_seconds.0)
+    .bind(new.dedup_window_seconds.1)
+    .bind(now)
+    .fetch_optional(session.run("topic.insert"))
+    .await?)
+}
+
+/// Changes the settings that are given; `None` when there is no such topic.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn update(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    new: &NewTopic<'_>,
+) -> Result<Option<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.update
+         UPDATE topic SET retention_seconds = coalesce($3, retention_seconds), keep_consumed = coalesce($4, keep_consumed),
+             dedup_window_seconds = coalesce($5, dedup_window_seconds), updated_at = coalesce($6, now())
+         WHERE tenant_id = $1 AND name = $2
+         RETURNING *",
+    )
+    .bind(new.tenant)
+    .bind(new.name)
+    .bind(new.retention_seconds.0)
+    .bind(new.keep_consumed)
+    .bind(new.dedup_window_seconds.0)
+    .bind(now)
+    .fetch_optional(session.run("topic.update"))
+    .await?)
+}
+
+/// Finds a topic by name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_name(
+    session: &mut Session,
+    tenant: i64,
+    name: &str,
+) -> Result<Option<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.by_name
+         SELECT * FROM topic WHERE tenant_id = $1 AND name = $2",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("topic.by_name"))
+    .await?)
+}
+
+/// Finds the topic of a lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn of_lane(
+    session: &mut Session,
+    tenant: i64,
+    lane: i64,
+) -> Result<Option<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.of_lane
+         SELECT t.* FROM lane l JOIN topic t USING (topic_id) WHERE l.lane_id = $2 AND t.tenant_id = $1",
+    )
+    .bind(tenant)
+    .bind(lane)
+    .fetch_optional(session.run("topic.of_lane"))
+    .await?)
+}
+
+/// Topics of a tenant after a name, in order of name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    session: &mut Session,
+    tenant: i64,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.list
+         SELECT * FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("topic.list"))
+    .await?)
+}
+
+/// Locks a topic, so that nobody subscribes to it or takes it for dead letters meanwhile.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(
+    session: &mut Session,
+    tenant: i64,
+    name: &str,
+) -> Result<Option<TopicRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.lock
+         SELECT * FROM topic WHERE tenant_id = $1 AND name = $2 FOR UPDATE",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("topic.lock"))
+    .await?)
+}
+
+/// Deletes a topic; its lanes are closed by the caller.
+///
+/// # Errors
+/// When the database does not answer, or a subscription needs it.
+pub async fn delete(session: &mut Session, topic: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- topic.delete
+         DELETE FROM topic WHERE topic_id = $1",
+    )
+    .bind(topic)
+    .execute(session.run("topic.delete"))
+    .await?;
+    Ok(())
+}
+
+/// How full a topic is.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct TopicFill {
+    /// Sum of the lanes' ends.
+    pub published: i64,
+    /// Sum of what lies between the lanes' starts and ends.
+    pub kept: i64,
+    /// Time of the oldest block.
+    pub oldest: Option<OffsetDateTime>,
+}
+
+/// How full a topic is: two look-ups per lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.fill
+         SELECT coalesce(sum(e.next_offset), 0)::bigint AS published,
+                coalesce(sum(e.next_offset - coalesce(s.first_offset, e.next_offset)), 0)::bigint AS kept,
+                min(s.published_at) AS oldest
+         FROM lane l
+         CROSS JOIN LATERAL (
+             SELECT coalesce((SELECT b.first_offset + b.count FROM block b WHERE b.lane_id = l.lane_id
+                              ORDER BY b.first_offset DESC LIMIT 1), l.start_offset) AS next_offset
+         ) e
+         LEFT JOIN LATERAL (
+             SELECT b.first_offset, b.published_at FROM block b
+             WHERE b.lane_id = l.lane_id AND b.first_offset >= l.start_offset ORDER BY b.first_offset LIMIT 1
+         ) s ON true
+         WHERE l.topic_id = $1",
+    )
+    .bind(topic)
+    .fetch_one(session.run("topic.fill"))
+    .await?)
+}
