@@ -40,6 +40,8 @@ pub enum Step {
     Hide(OffsetDateTime),
     /// It failed; it is handed out again from then on, under a new lease, so its receipt is void.
     Return(OffsetDateTime),
+    /// It could not be given after all: at once due again, and not an attempt.
+    GiveBack,
 }
 
 /// Takes items in order against the locked rows. Answers, per item, whether it was current (I3), and what to write.
@@ -73,7 +75,14 @@ fn step(table: &mut BTreeMap<LeaseKey, Lease>, returned: &mut Vec<Lease>, item: 
             let key = LeaseKey { part: split, ..row.key };
             table.insert(key, Lease { key, pending: mask, deadline: until, ..row });
         }
-        Step::Return(until) => merge(returned, &fail(row, mask, until, now)),
+        Step::Return(until) => {
+            let failed = Lease { first_failed_at: row.first_failed_at.or(Some(now)), last_failed_at: Some(now), ..row };
+            merge(returned, &detached(failed, mask, until));
+        }
+        Step::GiveBack => {
+            let untried = Lease { attempt: row.attempt.saturating_sub(1).max(0), ..row };
+            merge(returned, &detached(untried, mask, now));
+        }
         Step::Done => {}
     }
     table.insert(row.key, Lease { pending: row.pending & !mask, ..row });
@@ -81,16 +90,8 @@ fn step(table: &mut BTreeMap<LeaseKey, Lease>, returned: &mut Vec<Lease>, item: 
 }
 
 /// The same message as a lease of its own that nobody has a receipt for.
-fn fail(row: Lease, mask: u64, until: OffsetDateTime, now: OffsetDateTime) -> Lease {
-    Lease {
-        key: LeaseKey { lease: 0, part: 0, ..row.key },
-        pending: mask,
-        deadline: until,
-        delayed: true,
-        first_failed_at: row.first_failed_at.or(Some(now)),
-        last_failed_at: Some(now),
-        ..row
-    }
+fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
+    Lease { key: LeaseKey { lease: 0, part: 0, ..row.key }, pending: mask, deadline: until, delayed: true, ..row }
 }
 
 /// Messages that go back together from one lease stay together.

@@ -44,3 +44,11 @@ impl From<sqlx::Error> for Error {
         }
     }
 }
+
+impl Error {
+    /// The database took too long.
+    #[must_use]
+    pub fn timed_out() -> Self {
+        Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+}

@@ -121,26 +121,32 @@ pub async fn lock_due(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// The earliest deadline at or after `low`, per subscription.
+/// The database's time, and the earliest deadline at or after `low` of a subscription.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn next_deadline(
     session: &mut Session,
-    lane: i64,
+    now: Option<OffsetDateTime>,
     subscription: i64,
+    lanes: &[i64],
     low: Option<OffsetDateTime>,
-) -> Result<Option<OffsetDateTime>, Error> {
-    Ok(sqlx::query_scalar(
+) -> Result<(OffsetDateTime, Option<OffsetDateTime>), Error> {
+    Ok(sqlx::query_as(
         "-- lease.next_deadline
-         SELECT deadline FROM lease
-         WHERE lane_id = $1 AND subscription_id = $2 AND deadline >= coalesce($3, '-infinity')
-         ORDER BY deadline LIMIT 1",
+         SELECT coalesce($1, clock_timestamp()), (
+             SELECT min(d.deadline) FROM unnest($3::bigint[]) AS k (lane_id)
+             CROSS JOIN LATERAL (
+                 SELECT l.deadline FROM lease l
+                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2 AND l.deadline >= coalesce($4, '-infinity')
+                 ORDER BY l.deadline LIMIT 1
+             ) d)",
     )
-    .bind(lane)
+    .bind(now)
     .bind(subscription)
+    .bind(lanes)
     .bind(low)
-    .fetch_optional(session.run("lease.next_deadline"))
+    .fetch_one(session.run("lease.next_deadline"))
     .await?)
 }
 

@@ -1,0 +1,206 @@
+//! Topics and subscriptions as this node knows them: looked up once by tenant and name (I7), then kept until the
+//! installation's catalog version changes. A name that is not here is always looked up, so what another node created is
+//! found at once; what it changed or deleted is noticed when the version is polled next, and a publish to a closed lane or
+//! a claim on a missing cursor finds nothing in any case.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use api::{SubscriptionName, TopicName};
+use parking_lot::RwLock;
+
+use crate::store::topic::TopicRow;
+use crate::store::{self, Store};
+
+use super::Tenant;
+use super::error::Error;
+use super::subscriber::Subscriber;
+
+/// Entries kept of each kind; beyond it all are dropped and looked up again.
+const ENTRIES_MAX: usize = 100_000;
+
+/// A topic as this node knows it.
+#[derive(Debug)]
+pub struct TopicEntry {
+    /// Its row.
+    pub row: TopicRow,
+    /// Its name, shared by all that show it.
+    pub name: Arc<TopicName>,
+    /// Its lanes in order of number.
+    pub lanes: Vec<i64>,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    value: Arc<T>,
+    epoch: u64,
+}
+
+type ByName<N, T> = RwLock<HashMap<i64, HashMap<N, Known<T>>>>;
+
+/// The catalog of a node.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    epoch: AtomicU64,
+    version: AtomicI64,
+    topics: ByName<TopicName, TopicEntry>,
+    subscribers: ByName<SubscriptionName, Subscriber>,
+    /// Topics by lane, for message ids.
+    by_lane: RwLock<HashMap<(i64, i64), Known<TopicEntry>>>,
+    /// Subscriptions of a topic that were used on this node: a publish wakes their receivers.
+    by_topic: RwLock<HashMap<i64, Vec<Arc<Subscriber>>>>,
+}
+
+impl Catalog {
+    /// Takes note of the installation's version; everything is looked up again when it changed.
+    pub fn observe(&self, version: i64) {
+        if self.version.swap(version, Ordering::AcqRel) != version {
+            self.invalidate();
+        }
+    }
+
+    /// Everything is looked up again before it is used.
+    pub fn invalidate(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// A topic by name.
+    ///
+    /// # Errors
+    /// When there is none, or the database does not answer.
+    pub async fn topic(&self, store: &Store, tenant: Tenant, name: &TopicName) -> Result<Arc<TopicEntry>, Error> {
+        let epoch = self.epoch();
+        if let Some(known) = self.topics.read().get(&tenant.0).and_then(|topics| topics.get(name))
+            && known.epoch == epoch
+        {
+            return Ok(known.value.clone());
+        }
+        let mut session = store.session().await?;
+        let row = store::topic::by_name(&mut session, tenant.0, name.as_str()).await?;
+        let Some(row) = row else {
+            if let Some(topics) = self.topics.write().get_mut(&tenant.0) {
+                topics.remove(name);
+            }
+            return Err(Error::not_found("topic", name));
+        };
+        let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
+        let value = Arc::new(TopicEntry { row, name: Arc::new(name.clone()), lanes });
+        remember(&self.topics, tenant, name.clone(), Known { value: value.clone(), epoch });
+        Ok(value)
+    }
+
+    /// The topic of a lane, when it is the tenant's.
+    ///
+    /// # Errors
+    /// When there is none, or the database does not answer.
+    pub async fn topic_of_lane(&self, store: &Store, tenant: Tenant, lane: i64) -> Result<Option<Arc<TopicEntry>>, Error> {
+        let epoch = self.epoch();
+        if let Some(known) = self.by_lane.read().get(&(tenant.0, lane))
+            && known.epoch == epoch
+        {
+            return Ok(Some(known.value.clone()));
+        }
+        let mut session = store.session().await?;
+        let Some(row) = store::topic::of_lane(&mut session, tenant.0, lane).await? else { return Ok(None) };
+        let Ok(name) = row.name.parse::<TopicName>() else {
+            return Err(store::Error::Corrupt { table: "topic", column: "name", row: row.topic_id.to_string() }.into());
+        };
+        let value = Arc::new(TopicEntry { row, name: Arc::new(name), lanes: vec![lane] });
+        let mut by_lane = self.by_lane.write();
+        if by_lane.len() >= ENTRIES_MAX {
+            by_lane.clear();
+        }
+        by_lane.insert((tenant.0, lane), Known { value: value.clone(), epoch });
+        Ok(Some(value))
+    }
+
+    /// A subscription by name.
+    ///
+    /// # Errors
+    /// When there is none, or the database does not answer.
+    pub async fn subscriber(
+        &self,
+        store: &Store,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<Arc<Subscriber>, Error> {
+        let epoch = self.epoch();
+        let known = self.subscribers.read().get(&tenant.0).and_then(|all| all.get(name)).map(|k| (k.value.clone(), k.epoch));
+        if let Some((value, seen)) = &known
+            && *seen == epoch
+        {
+            return Ok(value.clone());
+        }
+        let mut session = store.session().await?;
+        let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
+        let Some(row) = row else {
+            self.forget(tenant, name);
+            return Err(Error::not_found("subscription", name));
+        };
+        let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
+        let value = match known {
+            Some((same, _)) if same.id == row.subscription_id => {
+                same.refresh(row, lanes);
+                same
+            }
+            _ => self.adopt(row, lanes)?,
+        };
+        remember(&self.subscribers, tenant, name.clone(), Known { value: value.clone(), epoch });
+        Ok(value)
+    }
+
+    fn adopt(&self, row: store::subscription::SubscriptionRow, lanes: Vec<i64>) -> Result<Arc<Subscriber>, Error> {
+        let Ok(topic) = row.topic_name.parse::<TopicName>() else {
+            return Err(store::Error::Corrupt { table: "topic", column: "name", row: row.topic_id.to_string() }.into());
+        };
+        let mut by_topic = self.by_topic.write();
+        let of_topic = by_topic.entry(row.topic_id).or_default();
+        if let Some(same) = of_topic.iter().find(|known| known.id == row.subscription_id) {
+            return Ok(same.clone());
+        }
+        let subscriber = Arc::new(Subscriber::new(row, Arc::new(topic), lanes));
+        of_topic.push(subscriber.clone());
+        Ok(subscriber)
+    }
+
+    /// A subscription is gone: its waiting receivers learn it.
+    pub fn forget(&self, tenant: Tenant, name: &SubscriptionName) {
+        let gone = self.subscribers.write().get_mut(&tenant.0).and_then(|all| all.remove(name));
+        let Some(gone) = gone.map(|known| known.value) else { return };
+        if let Some(of_topic) = self.by_topic.write().get_mut(&gone.topic_id) {
+            of_topic.retain(|known| known.id != gone.id);
+        }
+        let waiters = gone.with_waiters(std::mem::take);
+        for waiter in waiters {
+            let _ = waiter.reply.send(Err(Error::not_found("subscription", name)));
+        }
+    }
+
+    /// Subscriptions of a topic that were used on this node.
+    pub fn of_topic(&self, topic: i64, mut each: impl FnMut(&Arc<Subscriber>)) {
+        if let Some(of_topic) = self.by_topic.read().get(&topic) {
+            of_topic.iter().for_each(&mut each);
+        }
+    }
+
+    /// All subscriptions that somebody waits on here.
+    #[must_use]
+    pub fn waited_on(&self) -> Vec<Arc<Subscriber>> {
+        let by_topic = self.by_topic.read();
+        by_topic.values().flatten().filter(|known| known.has_waiters()).cloned().collect()
+    }
+}
+
+fn remember<N: std::hash::Hash + Eq, T>(map: &ByName<N, T>, tenant: Tenant, name: N, known: Known<T>) {
+    let mut map = map.write();
+    let of_tenant = map.entry(tenant.0).or_default();
+    if of_tenant.len() >= ENTRIES_MAX {
+        of_tenant.clear();
+    }
+    of_tenant.insert(name, known);
+}

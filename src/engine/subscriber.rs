@@ -1,0 +1,283 @@
+//! A subscription as one node knows it: its settings, its lanes, and the receivers that wait here. Shared by receive (which
+//! queues a waiter), the turn (which serves waiters with fresh messages) and redelivery. Nothing in here is needed after a
+//! restart: a waiter that is lost with its node has been given nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use api::TopicName;
+use api::limits::WAITING_RECEIVERS_MAX;
+use parking_lot::{Mutex, RwLock};
+use time::OffsetDateTime;
+use tokio::sync::oneshot;
+
+use crate::store::subscription::SubscriptionRow;
+
+use super::error::Error;
+
+/// Messages of one lease given to one receiver.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    /// Lane.
+    pub lane: i64,
+    /// Lease.
+    pub lease: i64,
+    /// Offset of bit 0.
+    pub base: i64,
+    /// The bits that are given.
+    pub bits: u64,
+    /// Messages the lease was made with.
+    pub count: u8,
+    /// How many times they have been handed out, this time included.
+    pub attempt: u32,
+    /// Until when they are hidden from others.
+    pub deadline: OffsetDateTime,
+}
+
+/// What a receiver gets from a turn: grants, maybe none.
+pub type Served = Result<Vec<Grant>, Error>;
+
+/// A receiver that waits for fresh messages.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Messages it takes at most.
+    pub wanted: u32,
+    /// Visibility timeout in seconds.
+    pub visibility_seconds: u32,
+    /// Whether it goes on waiting when there is nothing.
+    pub patient: bool,
+    /// Where its answer goes.
+    pub reply: oneshot::Sender<Served>,
+}
+
+/// A subscription on this node.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// Internal number.
+    pub id: i64,
+    /// The topic it reads.
+    pub topic_id: i64,
+    /// That topic's name.
+    pub topic: Arc<TopicName>,
+    settings: RwLock<Arc<SubscriptionRow>>,
+    lanes: RwLock<Arc<Vec<i64>>>,
+    waiting: Mutex<VecDeque<Waiter>>,
+    /// Whether it stands in the queue of its turn loop.
+    queued: AtomicBool,
+    /// Lanes still to be tried before waiters are told that there is nothing.
+    untried_lanes: AtomicUsize,
+    /// The lane that is tried next.
+    next_lane: AtomicUsize,
+    /// Messages in flight: exact when counted, then moved by what this node does.
+    in_flight: AtomicI64,
+    /// Whether `max_in_flight` held a receiver back since the last settle.
+    held_back: AtomicBool,
+    due: Mutex<Due>,
+}
+
+/// When redelivery looks again. Instants pace the looks; what is due only the database's clock says (I10).
+#[derive(Debug, Clone, Copy)]
+pub struct Due {
+    /// No look before: one that just came back is enough for all.
+    pub not_before: Instant,
+    /// A look then at the latest, for leases that other nodes gave.
+    pub at_latest: Instant,
+    /// A look from then on: the earliest deadline that is known here.
+    pub expected: Option<Instant>,
+    /// In the database's time: below it there is no lease in any lane.
+    pub low: Option<OffsetDateTime>,
+    /// When `low` is forgotten, so that a lease which a slow commit put below it is found all the same.
+    pub low_until: Instant,
+}
+
+/// Least pause between two looks for expired leases of one subscription.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Longest pause while receivers ask.
+const LOOK_LATEST: Duration = Duration::from_secs(1);
+
+impl Subscriber {
+    /// A subscription as it was just loaded.
+    #[must_use]
+    pub fn new(row: SubscriptionRow, topic: Arc<TopicName>, lanes: Vec<i64>) -> Self {
+        let now = Instant::now();
+        Self {
+            id: row.subscription_id,
+            topic_id: row.topic_id,
+            topic,
+            settings: RwLock::new(Arc::new(row)),
+            lanes: RwLock::new(Arc::new(lanes)),
+            waiting: Mutex::default(),
+            queued: AtomicBool::new(false),
+            untried_lanes: AtomicUsize::new(0),
+            next_lane: AtomicUsize::new(0),
+            in_flight: AtomicI64::new(0),
+            held_back: AtomicBool::new(false),
+            due: Mutex::new(Due { not_before: now, at_latest: now, expected: None, low: None, low_until: now }),
+        }
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn settings(&self) -> Arc<SubscriptionRow> {
+        self.settings.read().clone()
+    }
+
+    /// The lanes of its topic.
+    #[must_use]
+    pub fn lanes(&self) -> Arc<Vec<i64>> {
+        self.lanes.read().clone()
+    }
+
+    /// Takes over what was loaded again.
+    pub fn refresh(&self, row: SubscriptionRow, lanes: Vec<i64>) {
+        *self.settings.write() = Arc::new(row);
+        *self.lanes.write() = Arc::new(lanes);
+    }
+
+    /// Adds a receiver at the end of the queue.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub fn enqueue(&self, waiter: Waiter) -> Result<(), Error> {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING_RECEIVERS_MAX {
+            waiting.retain(|waiter| !waiter.reply.is_closed());
+            if waiting.len() >= WAITING_RECEIVERS_MAX {
+                return Err(Error::Overloaded("10,000 receivers of this subscription wait on this node already"));
+            }
+        }
+        waiting.push_back(waiter);
+        self.untried_lanes.store(self.lanes().len(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether somebody waits.
+    #[must_use]
+    pub fn has_waiters(&self) -> bool {
+        !self.waiting.lock().is_empty()
+    }
+
+    /// Looks through the queue of receivers.
+    pub fn with_waiters<T>(&self, look: impl FnOnce(&mut VecDeque<Waiter>) -> T) -> T {
+        look(&mut self.waiting.lock())
+    }
+
+    /// Marks it as queued for the next turn; false when it was already.
+    pub fn mark_queued(&self) -> bool {
+        !self.queued.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes it out of the queue of the next turn.
+    pub fn unmark_queued(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    /// All lanes may have something again.
+    pub fn expect_fresh(&self) {
+        self.untried_lanes.store(self.lanes().len(), Ordering::Release);
+    }
+
+    /// The lane to claim from next.
+    #[must_use]
+    pub fn lane_to_try(&self) -> Option<i64> {
+        let lanes = self.lanes();
+        lanes.get(self.next_lane.load(Ordering::Relaxed) % lanes.len().max(1)).copied()
+    }
+
+    /// Claims from `lane` next: it has just been published to.
+    pub fn prefer(&self, lane: i64) {
+        if let Some(at) = self.lanes().iter().position(|known| *known == lane) {
+            self.next_lane.store(at, Ordering::Relaxed);
+            self.untried_lanes.fetch_max(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The lane that was tried gave less than was wanted: the next one's turn.
+    pub fn lane_was_empty(&self) {
+        self.next_lane.fetch_add(1, Ordering::Relaxed);
+        let less = |untried: usize| untried.checked_sub(1);
+        let _ = self.untried_lanes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// Whether some lane was not tried since the last receiver came or the last hint.
+    #[must_use]
+    pub fn has_untried_lanes(&self) -> bool {
+        self.untried_lanes.load(Ordering::Acquire) > 0
+    }
+
+    /// Messages that may still be handed out under `max_in_flight`, as far as this node knows.
+    #[must_use]
+    pub fn headroom(&self) -> u32 {
+        let room = i64::from(self.settings.read().max_in_flight) - self.in_flight.load(Ordering::Relaxed);
+        u32::try_from(room.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Remembers that `max_in_flight` holds receivers back.
+    pub fn hold_back(&self) {
+        self.held_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether receivers were held back; asked when something was settled.
+    pub fn release(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed) && self.held_back.swap(false, Ordering::Relaxed)
+    }
+
+    /// Moves the count of messages in flight.
+    pub fn moved(&self, by: i64) {
+        self.in_flight.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Sets the count of messages in flight to what was counted.
+    pub fn counted(&self, messages: i64) {
+        self.in_flight.store(messages, Ordering::Relaxed);
+    }
+
+    /// Whether it is time to look for expired leases; if so the next look waits for [`Subscriber::looked`] or a while.
+    #[must_use]
+    pub fn begin_look(&self) -> Option<Option<OffsetDateTime>> {
+        let now = Instant::now();
+        let mut due = self.due.lock();
+        let wanted = now >= due.at_latest || due.expected.is_some_and(|at| now >= at);
+        if !wanted || now < due.not_before {
+            return None;
+        }
+        if now >= due.low_until {
+            due.low = None;
+            due.low_until = now + Duration::from_secs(30);
+        }
+        due.not_before = now + LOOK_PAUSE;
+        due.at_latest = now + LOOK_LATEST;
+        due.expected = None;
+        Some(due.low)
+    }
+
+    /// After a look that left nothing due: nothing is below `low`, and the next deadline is `wait` away.
+    pub fn looked(&self, low: OffsetDateTime, wait: Option<Duration>) {
+        let mut due = self.due.lock();
+        due.low = Some(low);
+        if let Some(wait) = wait {
+            let at = Instant::now() + wait;
+            due.expected = Some(due.expected.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    /// A lease of this subscription will be due after `wait`; zero when one is due now.
+    pub fn expect_due(&self, wait: Duration) {
+        let at = Instant::now() + wait;
+        let mut due = self.due.lock();
+        due.expected = Some(due.expected.map_or(at, |earlier| earlier.min(at)));
+        if wait.is_zero() {
+            due.not_before = due.not_before.min(at);
+            due.low = None;
+        }
+    }
+
+    /// When the next look is wanted.
+    #[must_use]
+    pub fn next_look(&self) -> Instant {
+        let due = self.due.lock();
+        due.expected.map_or(due.at_latest, |at| at.min(due.at_latest)).max(due.not_before)
+    }
+}

@@ -1,0 +1,243 @@
+//! From what gathered to the statement's arrays: publishes are joined into one block per lane and compressed, settles are
+//! folded into one mask per lease, receivers become one claim per subscription. Everything is sorted in the order of the
+//! locks (see `migrations/0002_turn.sql`). Pure but for the queues of receivers; the loop calls it.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::engine::error::Error;
+use crate::engine::payload::Records;
+use crate::engine::subscriber::Subscriber;
+use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
+
+use super::Shared;
+use super::gather::{Content, Gathered, Placed, Publish, Settle};
+
+/// Messages of one block.
+const BLOCK_MESSAGES_MAX: usize = 4_096;
+/// Bytes of one block before compression; what a cold read of one message costs at most.
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// Bytes of all blocks of a turn: the statement is held in memory on both sides.
+const TURN_BYTES_MAX: usize = 8 << 20;
+/// Messages claimed for one subscription in one turn.
+const CLAIM_MESSAGES_MAX: u32 = 1_024;
+/// Below this many bytes compression costs more than it saves.
+const COMPRESS_BYTES_MIN: usize = 512;
+/// zstd level: the fastest, because a turn waits for it.
+const COMPRESS_LEVEL: i32 = 1;
+
+/// Those who wait for a turn.
+#[derive(Default)]
+pub(super) struct Pending {
+    pub(super) blocks: Vec<PendingBlock>,
+    pub(super) settles: Vec<Settle>,
+    pub(super) claims: Vec<PendingClaim>,
+    /// Publishes for the next turn.
+    pub(super) left_over: Vec<Publish>,
+}
+
+/// A block of the turn and those who wait for it.
+pub(super) struct PendingBlock {
+    pub(super) lane: i64,
+    pub(super) topic_id: i64,
+    pub(super) count: u32,
+    /// The payload uncompressed, for the cache; not of objects.
+    pub(super) payload: Option<Bytes>,
+    /// Index in the block of the first message of each publish.
+    pub(super) replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,
+}
+
+/// A claim of the turn.
+pub(super) struct PendingClaim {
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) lane: i64,
+    pub(super) wanted: u32,
+    pub(super) visibility_seconds: u32,
+}
+
+impl Pending {
+    /// Whether the turn would do nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.blocks.is_empty() && self.settles.is_empty() && self.claims.is_empty()
+    }
+}
+
+/// A block that is being joined.
+struct Joined {
+    topic_id: i64,
+    content: Content,
+    replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,
+    /// Nothing more goes in: a later publish had to wait, and those after it must not overtake it.
+    full: bool,
+}
+
+/// Makes the turn's input.
+pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pending) {
+    let mut input = TurnInput { slot: shared.slot(), ..TurnInput::default() };
+    let mut pending = Pending { settles: gathered.settles, ..Pending::default() };
+    let joined = join(gathered.publishes, &mut pending.left_over);
+    let mut subscribers = gathered.subscribers;
+    for subscriber in &subscribers {
+        subscriber.unmark_queued();
+    }
+    for (lane, block) in &joined {
+        shared.catalog.of_topic(block.topic_id, |subscriber| {
+            if subscriber.has_waiters() {
+                subscriber.prefer(*lane);
+                subscribers.push(subscriber.clone());
+            }
+        });
+    }
+    for (lane, block) in joined {
+        let (new, waiting) = close(lane, block);
+        input.blocks.push(new);
+        pending.blocks.push(waiting);
+    }
+    input.clears = fold(&pending.settles);
+    subscribers.sort_unstable_by_key(|subscriber| subscriber.id);
+    subscribers.dedup_by_key(|subscriber| subscriber.id);
+    pending.claims = subscribers.into_iter().filter_map(claim).collect();
+    pending.claims.sort_unstable_by_key(|claim| (claim.lane, claim.subscriber.id));
+    input.claims = pending
+        .claims
+        .iter()
+        .map(|claim| Claim {
+            lane: claim.lane,
+            subscription: claim.subscriber.id,
+            wanted: claim.wanted.cast_signed(),
+            visibility_seconds: claim.visibility_seconds.cast_signed(),
+        })
+        .collect();
+    (input, pending)
+}
+
+/// One block per lane, in order of lane; what does not fit is left over, in order.
+fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Joined)> {
+    let mut lanes: HashMap<i64, Joined> = HashMap::new();
+    let mut bytes = 0;
+    for publish in publishes {
+        let size = publish.content.queued_bytes();
+        match lanes.entry(publish.lane) {
+            Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => left_over.push(publish),
+            Entry::Vacant(lane) => {
+                bytes += size;
+                lane.insert(Joined {
+                    topic_id: publish.topic_id,
+                    content: publish.content,
+                    replies: vec![(0, publish.reply)],
+                    full: false,
+                });
+            }
+            Entry::Occupied(mut lane) => {
+                let block = lane.get_mut();
+                match (&mut block.content, publish.content) {
+                    (Content::Records(all), Content::Records(more))
+                        if !block.full && fits(all, &more) && bytes + size <= TURN_BYTES_MAX =>
+                    {
+                        bytes += size;
+                        block.replies.push((count(all), publish.reply));
+                        all.append(&more);
+                    }
+                    (_, content) => {
+                        block.full = true;
+                        left_over.push(Publish { content, ..publish });
+                    }
+                }
+            }
+        }
+    }
+    let mut joined: Vec<_> = lanes.into_iter().collect();
+    joined.sort_unstable_by_key(|(lane, _)| *lane);
+    joined
+}
+
+fn fits(all: &Records, more: &Records) -> bool {
+    all.len() + more.len() <= BLOCK_MESSAGES_MAX && all.bytes() + more.bytes() <= BLOCK_BYTES_MAX
+}
+
+fn count(records: &Records) -> u32 {
+    u32::try_from(records.len()).unwrap_or(u32::MAX)
+}
+
+/// The block as the statement takes it, and those who wait for it.
+fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
+    let (count, payload, place, compressed) = match joined.content {
+        Content::Records(records) => {
+            let raw = records.to_payload();
+            let packed = compress(&raw);
+            let compressed = packed.is_some();
+            let place = NewPlace::Hot(packed.unwrap_or_else(|| raw.clone()));
+            (count(&records), Some(Bytes::from(raw)), place, compressed)
+        }
+        Content::Object { object_id, bytes, count } => {
+            (count, None, NewPlace::Object { object_id, bytes: bytes.cast_signed() }, false)
+        }
+    };
+    let waiting = PendingBlock { lane, topic_id: joined.topic_id, count, payload, replies: joined.replies };
+    (NewBlock { lane, count: count.cast_signed(), compressed, place }, waiting)
+}
+
+/// A zstd frame of `raw`, when that is worth it.
+pub(in crate::engine) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    if raw.len() < COMPRESS_BYTES_MIN {
+        return None;
+    }
+    let packed = zstd::bulk::compress(raw, COMPRESS_LEVEL).ok()?;
+    (packed.len() < raw.len()).then_some(packed)
+}
+
+/// One clear per lease, in the order of the locks.
+fn fold(settles: &[Settle]) -> Vec<Clear> {
+    let mut clears: Vec<Clear> = Vec::new();
+    for settle in settles {
+        clears.extend(settle.entries.iter().map(|entry| Clear {
+            lane: entry.lane,
+            subscription: settle.subscriber.id,
+            lease: entry.lease,
+            mask: entry.mask,
+            whole: entry.mask == entry.whole,
+        }));
+    }
+    clears.sort_unstable_by_key(|clear| (clear.lane, clear.subscription, clear.lease));
+    clears.dedup_by(|next, first| {
+        let same = (next.lane, next.subscription, next.lease) == (first.lane, first.subscription, first.lease);
+        if same {
+            first.mask |= next.mask;
+        }
+        same
+    });
+    mark_whole(&mut clears, settles);
+    clears
+}
+
+/// A lease whose every bit is settled in this turn is deleted instead of updated and then deleted.
+fn mark_whole(clears: &mut [Clear], settles: &[Settle]) {
+    for entry in settles.iter().flat_map(|settle| &settle.entries) {
+        if let Ok(at) = clears.binary_search_by_key(&(entry.lane, entry.lease), |clear| (clear.lane, clear.lease)) {
+            clears[at].whole = clears[at].mask == entry.whole;
+        }
+    }
+}
+
+/// What a subscription's receivers want: the first ones that agree on a visibility timeout.
+fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
+    let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
+    let (wanted, visibility_seconds) = subscriber.with_waiters(|waiters| {
+        waiters.retain(|waiter| !waiter.reply.is_closed());
+        let visibility_seconds = waiters.front()?.visibility_seconds;
+        let alike = waiters.iter().take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
+        let wanted = alike.map(|waiter| waiter.wanted).fold(0_u32, u32::saturating_add);
+        Some((wanted.min(headroom), visibility_seconds))
+    })?;
+    if wanted == 0 {
+        subscriber.hold_back();
+        super::deliver::dismiss(&subscriber);
+        return None;
+    }
+    let lane = subscriber.lane_to_try()?;
+    Some(PendingClaim { subscriber, lane, wanted, visibility_seconds })
+}

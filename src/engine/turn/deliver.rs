@@ -1,0 +1,182 @@
+//! From the statement's answer to everybody who waits for it. Only hands out what is committed (I1, I2): the loop calls it
+//! after the commit, and a receiver that has gone away meanwhile gives its messages back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::Timestamp;
+use time::OffsetDateTime;
+
+use crate::engine::cache::Origin;
+use crate::engine::delivery::Block;
+use crate::engine::error::Error;
+use crate::engine::payload::Payload;
+use crate::engine::plan::lowest;
+use crate::engine::subscriber::{Grant, Subscriber};
+use crate::store::turn::{Leased, TurnOutput};
+
+use super::Shared;
+use super::assemble::{Pending, PendingBlock, PendingClaim};
+use super::gather::{Placed, Queue, Settle};
+
+/// Hands out the answer of a turn.
+pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: &TurnOutput) {
+    queue.put_back(pending.left_over);
+    for (block, first_offset) in pending.blocks.into_iter().zip(&output.first_offsets) {
+        place(shared, block, *first_offset, output.at);
+    }
+    if !pending.settles.is_empty() {
+        let mut bits: HashMap<i64, u64> = output.settled.iter().copied().collect();
+        for settle in pending.settles {
+            settled(shared, queue, settle, &mut bits);
+        }
+    }
+    for (index, claim) in pending.claims.iter().enumerate() {
+        let leased = output
+            .leased
+            .iter()
+            .filter(|leased| (leased.lane, leased.subscription) == (claim.lane, claim.subscriber.id));
+        let leased: Vec<Leased> = leased.copied().collect();
+        serve(shared, queue, claim, &leased, (output.tried.contains(&index), output.at));
+    }
+}
+
+/// Tells everybody that the turn failed.
+pub(super) fn fail(pending: Pending, error: &Error) {
+    for (_, reply) in pending.blocks.into_iter().flat_map(|block| block.replies) {
+        let _ = reply.send(Err(error.clone()));
+    }
+    for publish in pending.left_over {
+        let _ = publish.reply.send(Err(error.clone()));
+    }
+    for settle in pending.settles {
+        let _ = settle.reply.send(Err(error.clone()));
+    }
+    for claim in pending.claims {
+        let waiters = claim.subscriber.with_waiters(std::mem::take);
+        for waiter in waiters {
+            let _ = waiter.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: OffsetDateTime) {
+    if let Some(first_offset) = first_offset {
+        remember(shared, &block, first_offset, at);
+        shared.metrics.published.inc_by(u64::from(block.count));
+        shared.metrics.flush_messages.observe(f64::from(block.count));
+        shared.hints.published(block.topic_id);
+    }
+    for (index, reply) in block.replies {
+        let first_offset = first_offset.map(|first| first + i64::from(index));
+        let _ = reply.send(Ok(Placed { first_offset, at }));
+    }
+}
+
+/// A block that was just written is read soon.
+fn remember(shared: &Shared, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
+    let Some(raw) = &block.payload else { return };
+    if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
+        let block = Block { lane: block.lane, first_offset, published_at: Timestamp::from(at), payload };
+        shared.cache.insert(Arc::new(block), Origin::Written);
+    }
+}
+
+/// Each bit is settled once: of two requests that ack the same message in one turn the first has done it.
+fn settled(shared: &Shared, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
+    let mut messages = 0;
+    let answer = settle.entries.iter().map(|entry| {
+        let Some(left) = bits.get_mut(&entry.lease) else { return 0 };
+        let mine = *left & entry.mask;
+        *left &= !mine;
+        messages += mine.count_ones();
+        mine
+    });
+    let answer = answer.collect();
+    let _ = settle.reply.send(Ok(answer));
+    shared.metrics.settled.inc_by(u64::from(messages));
+    settle.subscriber.moved(-i64::from(messages));
+    if messages > 0 && settle.subscriber.release() && settle.subscriber.has_waiters() {
+        settle.subscriber.expect_fresh();
+        queue.want(&settle.subscriber);
+    }
+}
+
+/// Gives a claim's leases to its receivers, first come first served.
+fn serve(shared: &Shared, queue: &Queue, claim: &PendingClaim, leased: &[Leased], (tried, at): (bool, OffsetDateTime)) {
+    let subscriber = &claim.subscriber;
+    let got: u32 = leased.iter().map(|leased| leased.count).sum();
+    subscriber.moved(i64::from(got));
+    shared.metrics.claimed.inc_by(u64::from(got));
+    let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
+    let mut rest: Vec<Grant> = leased.iter().rev().map(|leased| grant(leased, deadline)).collect();
+    if got > 0 {
+        subscriber.expect_due(std::time::Duration::from_secs(u64::from(claim.visibility_seconds)));
+    }
+    while !rest.is_empty() {
+        let alike = subscriber.with_waiters(|waiters| {
+            let first = waiters.front()?;
+            (first.visibility_seconds == claim.visibility_seconds).then(|| waiters.pop_front())?
+        });
+        let Some(waiter) = alike else { break };
+        let mine = take(&mut rest, waiter.wanted);
+        if let Err(Ok(unwanted)) = waiter.reply.send(Ok(mine)) {
+            // The receiver has gone away: the next one gets them.
+            rest.extend(unwanted.into_iter().rev());
+        }
+    }
+    if !rest.is_empty() {
+        shared.returns.add(subscriber, rest);
+    }
+    if tried && got < claim.wanted {
+        subscriber.lane_was_empty();
+        dismiss(subscriber);
+    }
+    if subscriber.has_waiters() && (!tried || got == claim.wanted || subscriber.has_untried_lanes()) {
+        queue.want(subscriber);
+    }
+}
+
+/// When every lane was tried, receivers that do not wait learn that there is nothing.
+pub(super) fn dismiss(subscriber: &Subscriber) {
+    if subscriber.has_untried_lanes() && subscriber.headroom() > 0 {
+        return;
+    }
+    let impatient = subscriber.with_waiters(|waiters| {
+        let (patient, impatient) = std::mem::take(waiters).into_iter().partition(|waiter| waiter.patient);
+        *waiters = patient;
+        Vec::from(impatient)
+    });
+    for waiter in impatient {
+        let _ = waiter.reply.send(Ok(Vec::new()));
+    }
+}
+
+fn grant(leased: &Leased, deadline: OffsetDateTime) -> Grant {
+    Grant {
+        lane: leased.lane,
+        lease: leased.lease,
+        base: leased.base,
+        bits: lowest(u64::MAX, leased.count),
+        count: u8::try_from(leased.count).unwrap_or(64),
+        attempt: 1,
+        deadline,
+    }
+}
+
+/// Up to `wanted` messages from the end of `rest`, whose last lease comes first.
+fn take(rest: &mut Vec<Grant>, wanted: u32) -> Vec<Grant> {
+    let mut mine = Vec::with_capacity(2);
+    let mut wanted = wanted;
+    while wanted > 0 {
+        let Some(last) = rest.last_mut() else { break };
+        let bits = lowest(last.bits, wanted);
+        wanted -= bits.count_ones();
+        mine.push(Grant { bits, ..*last });
+        last.bits &= !bits;
+        if last.bits == 0 {
+            rest.pop();
+        }
+    }
+    mine
+}

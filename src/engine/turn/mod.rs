@@ -1,0 +1,132 @@
+//! The turn: one loop, one commit, one place where durability happens (I1). What gathers while a turn commits — publishes,
+//! settles, receivers that want fresh messages — goes into the next one; an idle loop takes a request at once. A topic
+//! belongs to one loop of the node, so its publishes, claims and settles meet in the same turn, and a receiver that waits
+//! is served in the very transaction that publishes.
+//!
+//! `gather` is the queue in front of a loop, `assemble` turns what gathered into the statement's arrays, `deliver` hands
+//! the statement's answer to everybody who waits for it.
+
+mod assemble;
+mod deliver;
+mod gather;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI16, Ordering};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::store::{self, Session, Store};
+
+use super::cache::Cache;
+use super::catalog::Catalog;
+use super::error::Error;
+
+pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
+
+/// A connection that cannot be made within this time fails the turn that waits for it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What turns count.
+#[derive(Debug)]
+pub struct Metrics {
+    /// Messages committed.
+    pub published: Counter,
+    /// Messages leased for the first time.
+    pub claimed: Counter,
+    /// Messages settled by a turn.
+    pub settled: Counter,
+    /// Messages per turn that publishes.
+    pub flush_messages: Histogram,
+    /// Seconds from assembling a turn to its commit.
+    pub turn_seconds: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            published: Counter::default(),
+            claimed: Counter::default(),
+            settled: Counter::default(),
+            flush_messages: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
+            turn_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+        }
+    }
+}
+
+/// What all loops of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The database.
+    pub store: Store,
+    /// Source of `$now`.
+    pub clock: Clock,
+    /// Blocks in memory.
+    pub cache: Arc<Cache>,
+    /// Topics and subscriptions.
+    pub catalog: Arc<Catalog>,
+    /// The hot slot that new blocks go to, as far as this node knows.
+    pub slot: AtomicI16,
+    /// Topics published to since the last hint to other nodes.
+    pub hints: super::wake::Hints,
+    /// Messages whose receivers went away before they got them.
+    pub returns: super::redeliver::Returns,
+    /// What turns count.
+    pub metrics: Metrics,
+}
+
+/// Runs one loop until `stop`; then it still commits what has gathered.
+pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken) {
+    let mut session = None;
+    loop {
+        let gathered = tokio::select! {
+            biased;
+            gathered = queue.take() => gathered,
+            () = stop.cancelled() => match queue.take_now() {
+                Some(gathered) => gathered,
+                None => return,
+            },
+        };
+        let (input, pending) = assemble::assemble(gathered, &shared);
+        if pending.is_idle() {
+            continue;
+        }
+        let began = std::time::Instant::now();
+        let outcome = commit(&shared, &mut session, &input).await;
+        shared.metrics.turn_seconds.observe(began.elapsed().as_secs_f64());
+        match outcome {
+            Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
+            Err(error) => deliver::fail(pending, &Error::from(error)),
+        }
+    }
+}
+
+async fn commit(
+    shared: &Shared,
+    session: &mut Option<Session>,
+    input: &store::turn::TurnInput,
+) -> Result<store::turn::TurnOutput, store::Error> {
+    let mut open = match session.take() {
+        Some(open) => open,
+        None => tokio::time::timeout(CONNECT_TIMEOUT, shared.store.turn_session())
+            .await
+            .map_err(|_| store::Error::timed_out())??,
+    };
+    let output = store::turn::run(&mut open, shared.clock.now(), input).await;
+    // A session that failed is dropped: what it was doing is unknown.
+    if !matches!(output, Err(store::Error::Unavailable(_))) {
+        *session = Some(open);
+    }
+    output
+}
+
+impl Shared {
+    /// The slot that new blocks go to.
+    #[must_use]
+    pub fn slot(&self) -> i16 {
+        self.slot.load(Ordering::Relaxed)
+    }
+}
