@@ -1,7 +1,10 @@
 //! Cursus: a serverless HTTP messaging service.
 
+pub mod app;
 pub mod blob;
 pub mod clock;
 pub mod config;
 pub mod embedded;
+pub mod listen;
 pub mod shutdown;
+pub mod telemetry;
