@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::secret::Secret;
@@ -76,10 +77,10 @@ pub struct Serving {
     #[arg(long, env = "CURSUS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
     /// Certificate chain (PEM); HTTP becomes HTTPS
-    #[arg(long, env = "CURSUS_TLS_CERT", value_name = "FILE")]
+    #[arg(long, env = "CURSUS_TLS_CERT", value_name = "FILE", value_parser = path())]
     pub tls_cert: Option<PathBuf>,
     /// Private key of the certificate (PEM)
-    #[arg(long, env = "CURSUS_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "CURSUS_TLS_KEY", value_name = "FILE", value_parser = path())]
     pub tls_key: Option<PathBuf>,
     /// How long requests in flight may take to finish on shutdown
     #[arg(long, env = "CURSUS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
@@ -112,7 +113,7 @@ pub struct Places {
     )]
     pub data_dir: PathBuf,
     /// Directory with the Postgres server binaries, when they are not found by themselves
-    #[arg(long, env = "CURSUS_POSTGRES_BIN", value_name = "DIR")]
+    #[arg(long, env = "CURSUS_POSTGRES_BIN", value_name = "DIR", value_parser = path())]
     pub postgres_bin: Option<PathBuf>,
     /// Postgres of a fleet; without it the node starts a private one
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
@@ -237,6 +238,11 @@ fn directives(text: &str) -> Result<String, String> {
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
         .map_err(|err| format!("{err}; allowed are error, warn, info, debug, trace, or directives"))
+}
+
+/// A path that may be empty; clap's own parser refuses that, but compose files pass empty variables on.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn turn_loops_default() -> u32 {

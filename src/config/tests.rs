@@ -4,10 +4,10 @@ use super::*;
 
 fn serve(args: &[&str]) -> Result<Config, String> {
     let args = ["cursus", "serve"].iter().chain(args);
-    match parse_from(args).map_err(|err| err.to_string())? {
-        Task::Serve(config) => Ok(config),
-        other => Err(format!("{other:?}")),
-    }
+    let Task::Serve(config) = parse_from(args).map_err(|err| err.to_string())? else {
+        return Err("not to be served".to_owned());
+    };
+    Ok(config)
 }
 
 const URL: &str = "--database-url=postgres://u:hunter2@db/cursus";

@@ -27,7 +27,7 @@ use tower::Service;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Request line and headers together.
+/// Request line and headers together. hyper checks it before it reads on, so a head may pass it by one read.
 const HEAD_BYTES: usize = 64 << 10;
 const HEADERS: usize = 128;
 const H2_STREAMS: u32 = 256;

@@ -156,13 +156,16 @@ async fn a_peer_that_says_nothing_or_half_a_head_is_closed() {
 #[tokio::test]
 async fn a_head_over_the_limit_is_refused() {
     let server = start(|_| {});
-    let request = client(false).get(format!("{}/hello", server.url));
-    let answer = request
-        .header("x-long", "x".repeat(70 << 10))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(answer.status(), 431);
+    let mut peer = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /hello HTTP/1.1\r\nhost: x\r\nx-long: {}",
+        "x".repeat(1 << 20)
+    );
+    let mut answer = Vec::new();
+    // The server ends the connection with bytes unread, which a peer may see as a reset while it is still writing.
+    let _ = peer.write_all(head.as_bytes()).await;
+    let _ = peer.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
     let request = client(false).get(format!("{}/hello", server.url));
     let answer = request
         .header("x-long", "x".repeat(50 << 10))
