@@ -1,1 +1,45 @@
-fn main() {}
+//! The program `cursus`: reads its settings, starts the runtime, runs what was asked for. Everything else is the library's.
+
+use std::process::ExitCode;
+
+use cursus::config::{self, Task};
+use cursus::{app, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let task = match config::parse() {
+        Ok(task) => task,
+        Err(config::Error::Args(err)) => err.exit(),
+        Err(err) => {
+            eprintln!("error: {err}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("error: {err}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), app::Error> {
+    match task {
+        Task::Serve(config) => {
+            telemetry::init(&config.logging);
+            tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?
+                .block_on(app::run(config))
+        }
+        Task::ShowConfig(table) => {
+            print!("{table}");
+            Ok(())
+        }
+        Task::CreateKey { .. } => Err("keys are not part of this build yet".into()),
+        Task::PrintOpenapi => Err("the OpenAPI document is not part of this build yet".into()),
+    }
+}

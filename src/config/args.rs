@@ -1,0 +1,251 @@
+//! Flags and environment variables of the program, as clap reads them. Each flag has one environment variable and, where
+//! it is a number, a range. A setting whose environment value clap hides is a secret; `show` relies on that mark.
+//! What settings mean together is decided in `resolve`, not here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::secret::Secret;
+use super::units::{ByteSize, Period, within};
+
+/// A serverless HTTP messaging service.
+#[derive(Debug, Parser)]
+#[command(name = "cursus", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve: with a private Postgres in --data-dir, or as a node of a fleet when DATABASE_URL is set
+    Serve(Box<Settings>),
+    /// Print every setting in force and where it came from
+    Config(Box<Settings>),
+    /// Manage API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print the OpenAPI document
+    Openapi,
+}
+
+/// What can be done with API keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create an API key and print it, once
+    Create(Box<KeyCreate>),
+}
+
+/// Flags of `cursus key create`.
+#[derive(Debug, Args)]
+pub struct KeyCreate {
+    /// Tenant that the key belongs to
+    #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
+    pub tenant: String,
+    /// Where the database is
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Every setting of a node.
+#[derive(Clone, Debug, Args)]
+pub struct Settings {
+    /// How it listens.
+    #[command(flatten)]
+    pub serving: Serving,
+    /// Where its data is.
+    #[command(flatten)]
+    pub places: Places,
+    /// How it works.
+    #[command(flatten)]
+    pub tuning: Tuning,
+    /// What it logs.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Settings of the listener.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Serving")]
+pub struct Serving {
+    /// Address to listen on
+    #[arg(long, env = "CURSUS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Certificate chain (PEM); HTTP becomes HTTPS
+    #[arg(long, env = "CURSUS_TLS_CERT", value_name = "FILE", value_parser = path())]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM)
+    #[arg(long, env = "CURSUS_TLS_KEY", value_name = "FILE", value_parser = path())]
+    pub tls_key: Option<PathBuf>,
+    /// How long requests in flight may take to finish on shutdown
+    #[arg(long, env = "CURSUS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
+        value_parser = within(Period::seconds(0)..=Period::seconds(600)))]
+    pub drain_timeout: Period,
+    /// How long a request may take, beyond what it asks to wait
+    #[arg(long, env = "CURSUS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s",
+        value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
+    pub request_timeout: Period,
+    /// How long the head of a request, or the next request of a connection, may take to arrive
+    #[arg(long, env = "CURSUS_HEADER_TIMEOUT", value_name = "TIME", default_value = "75s",
+        value_parser = within(Period::millis(100)..=Period::seconds(600)))]
+    pub header_timeout: Period,
+    /// Connections served at once; more wait in the backlog
+    #[arg(long, env = "CURSUS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
+        value_parser = within(1u32..=1_000_000))]
+    pub max_connections: u32,
+}
+
+/// Settings that say where data is.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data")]
+pub struct Places {
+    /// Directory of the embedded mode: its Postgres cluster and its objects
+    #[arg(
+        long,
+        env = "CURSUS_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./cursus-data"
+    )]
+    pub data_dir: PathBuf,
+    /// Directory with the Postgres server binaries, when they are not found by themselves
+    #[arg(long, env = "CURSUS_POSTGRES_BIN", value_name = "DIR", value_parser = path())]
+    pub postgres_bin: Option<PathBuf>,
+    /// Postgres of a fleet; without it the node starts a private one
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<Secret>,
+    /// Object storage of a fleet in one value: s3://bucket/prefix
+    #[arg(long, env = "OBJECT_STORE", value_name = "URL")]
+    pub object_store: Option<String>,
+    /// Endpoint of the S3 service, when it is not AWS
+    #[arg(long, env = "S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// Bucket that keeps payloads
+    #[arg(long, env = "S3_BUCKET", value_name = "NAME")]
+    pub s3_bucket: Option<String>,
+    /// Region of the bucket
+    #[arg(long, env = "S3_REGION", value_name = "NAME")]
+    pub s3_region: Option<String>,
+    /// Access key; without one the cloud's own credentials are used
+    #[arg(
+        long,
+        env = "S3_ACCESS_KEY_ID",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub s3_access_key_id: Option<Secret>,
+    /// Secret of the access key
+    #[arg(
+        long,
+        env = "S3_SECRET_ACCESS_KEY",
+        value_name = "SECRET",
+        hide_env_values = true
+    )]
+    pub s3_secret_access_key: Option<Secret>,
+    /// Put the bucket in the path rather than the host name; by default true with S3_ENDPOINT [possible: true, false]
+    #[arg(long, env = "S3_FORCE_PATH_STYLE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        value_parser = optional_bool)]
+    pub s3_force_path_style: Option<Toggle>,
+}
+
+/// Settings of the engine and its workers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Tuning")]
+pub struct Tuning {
+    /// Memory for blocks that were read or written lately
+    #[arg(long, env = "CURSUS_CACHE_BYTES", value_name = "SIZE", default_value = "64MiB",
+        value_parser = within(ByteSize::mib(1)..=ByteSize::gib(64)))]
+    pub cache_bytes: ByteSize,
+    /// Largest body or batch that Postgres keeps until it is offloaded
+    #[arg(long, env = "CURSUS_HOT_LIMIT", value_name = "SIZE", default_value = "256KiB",
+        value_parser = within(ByteSize::kib(1)..=ByteSize::mib(4)))]
+    pub hot_limit: ByteSize,
+    /// Time before the offloader packs a payload into an object
+    #[arg(long, env = "CURSUS_HOT_WINDOW", value_name = "TIME", default_value = "60s",
+        value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
+    pub hot_window: Period,
+    /// Size of the objects that payloads are packed into
+    #[arg(long, env = "CURSUS_OBJECT_BYTES", value_name = "SIZE", default_value = "16MiB",
+        value_parser = within(ByteSize::kib(64)..=ByteSize::mib(256)))]
+    pub object_bytes: ByteSize,
+    /// Size at which the table of hot payloads rotates
+    #[arg(long, env = "CURSUS_SLOT_BYTES", value_name = "SIZE", default_value = "128MiB",
+        value_parser = within(ByteSize::kib(64)..=ByteSize::gib(16)))]
+    pub slot_bytes: ByteSize,
+    /// Age at which the table of hot payloads rotates
+    #[arg(long, env = "CURSUS_SLOT_WINDOW", value_name = "TIME", default_value = "60s",
+        value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
+    pub slot_window: Period,
+    /// Commit loops; by default one for four cores
+    #[arg(long, env = "CURSUS_TURN_LOOPS", value_name = "N", default_value_t = turn_loops_default(),
+        value_parser = within(1u32..=64))]
+    pub turn_loops: u32,
+    /// Connections to Postgres
+    #[arg(long, env = "CURSUS_DATABASE_CONNECTIONS", value_name = "N", default_value = "16",
+        value_parser = within(4u32..=1000))]
+    pub database_connections: u32,
+}
+
+/// Settings of the log.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct Logging {
+    /// Shape of the log
+    #[arg(long, env = "CURSUS_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,cursus=debug
+    #[arg(long, env = "CURSUS_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = directives)]
+    pub log_level: String,
+}
+
+/// Shape of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A yes or no that may also be left empty, which means unset: compose files pass empty variables on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Toggle(pub(super) Option<bool>);
+
+fn optional_bool(text: &str) -> Result<Toggle, &'static str> {
+    match text {
+        "" => Ok(Toggle(None)),
+        "true" | "1" | "yes" | "on" => Ok(Toggle(Some(true))),
+        "false" | "0" | "no" | "off" => Ok(Toggle(Some(false))),
+        _ => Err("allowed are true and false"),
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(
+        |_| "expected an IP address and a port (0 to 65535), such as 127.0.0.1:8080 or [::1]:8080",
+    )
+}
+
+fn directives(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|err| format!("{err}; allowed are error, warn, info, debug, trace, or directives"))
+}
+
+/// A path that may be empty; clap's own parser refuses that, but compose files pass empty variables on.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+fn turn_loops_default() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores / 4).unwrap_or(1).clamp(1, 64)
+}

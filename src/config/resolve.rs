@@ -1,0 +1,173 @@
+//! What the settings mean together: which mode, which bucket, TLS or not. Called once by `parse`.
+//! Refuses what cannot work, saying which settings to change; never prints a secret.
+
+use std::path::PathBuf;
+
+use super::args::{Places, Serving, Settings, Toggle};
+use super::{Config, Mode, S3, Secret, TlsFiles};
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// clap could not read them; its message names flag, value and what is allowed.
+    #[error(transparent)]
+    Args(#[from] clap::Error),
+    /// Each can be read, but not together.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+fn conflict(text: impl Into<String>) -> Error {
+    Error::Conflict(text.into())
+}
+
+pub(super) fn resolve(settings: Settings) -> Result<Config, Error> {
+    let tls = tls_of(&settings.serving)?;
+    let mut warnings = Vec::new();
+    let mode = mode_of(settings.places, &mut warnings)?;
+    let listen = settings.serving.listen;
+    if matches!(mode, Mode::Embedded { .. }) && !listen.ip().is_loopback() {
+        return Err(conflict(format!(
+            "--listen {listen}: the embedded mode needs no key, so it listens on loopback only (127.0.0.1 or [::1]). \
+             Set DATABASE_URL and S3_BUCKET to serve others."
+        )));
+    }
+    Ok(Config {
+        serving: settings.serving,
+        tls,
+        mode,
+        tuning: settings.tuning,
+        logging: settings.logging,
+        warnings,
+    })
+}
+
+fn tls_of(serving: &Serving) -> Result<Option<TlsFiles>, Error> {
+    match (set_path(&serving.tls_cert), set_path(&serving.tls_key)) {
+        (None, None) => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (Some(_), None) => Err(conflict(
+            "--tls-cert needs --tls-key (CURSUS_TLS_KEY) as well",
+        )),
+        (None, Some(_)) => Err(conflict(
+            "--tls-key needs --tls-cert (CURSUS_TLS_CERT) as well",
+        )),
+    }
+}
+
+fn mode_of(places: Places, warnings: &mut Vec<String>) -> Result<Mode, Error> {
+    let Some(database_url) = set_secret(places.database_url.clone()) else {
+        if set(&places.object_store)
+            .or(set(&places.s3_bucket))
+            .is_some()
+        {
+            warnings.push(format!(
+                "S3_BUCKET or OBJECT_STORE has no effect without DATABASE_URL: objects are kept in {}",
+                places.data_dir.display()
+            ));
+        }
+        return Ok(Mode::Embedded {
+            postgres_bin: set_path(&places.postgres_bin),
+            data_dir: places.data_dir,
+        });
+    };
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| database_url.expose().starts_with(scheme))
+    {
+        return Err(conflict(
+            "DATABASE_URL must look like postgres://user:password@host:5432/database",
+        ));
+    }
+    Ok(Mode::Fleet {
+        database_url,
+        objects: objects_of(places)?,
+    })
+}
+
+fn objects_of(places: Places) -> Result<S3, Error> {
+    let (bucket, prefix) = match (set(&places.object_store), set(&places.s3_bucket)) {
+        (Some(_), Some(_)) => {
+            return Err(conflict(
+                "OBJECT_STORE and S3_BUCKET both name a bucket: set one of them",
+            ));
+        }
+        (Some(url), None) => bucket_and_prefix(&url)?,
+        (None, Some(bucket)) => (bucket, String::new()),
+        (None, None) => {
+            return Err(conflict(
+                "DATABASE_URL is set, but no object storage: set S3_BUCKET (with S3_ENDPOINT, S3_REGION, \
+                 S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY as your provider needs) or OBJECT_STORE=s3://bucket/prefix",
+            ));
+        }
+    };
+    let credentials = match (
+        set_secret(places.s3_access_key_id),
+        set_secret(places.s3_secret_access_key),
+    ) {
+        (None, None) => None,
+        (Some(id), Some(secret)) => Some((id, secret)),
+        (Some(_), None) => {
+            return Err(conflict(
+                "S3_ACCESS_KEY_ID needs S3_SECRET_ACCESS_KEY as well",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(conflict(
+                "S3_SECRET_ACCESS_KEY needs S3_ACCESS_KEY_ID as well",
+            ));
+        }
+    };
+    let endpoint = set(&places.s3_endpoint);
+    if let Some(endpoint) = &endpoint
+        && !["http://", "https://"]
+            .iter()
+            .any(|scheme| endpoint.starts_with(scheme))
+    {
+        return Err(conflict(format!(
+            "S3_ENDPOINT {endpoint}: expected http://host:port or https://host"
+        )));
+    }
+    let path_style = places.s3_force_path_style.and_then(|Toggle(value)| value);
+    Ok(S3 {
+        bucket,
+        prefix,
+        force_path_style: path_style.unwrap_or(endpoint.is_some()),
+        endpoint,
+        region: set(&places.s3_region),
+        credentials,
+    })
+}
+
+fn bucket_and_prefix(url: &str) -> Result<(String, String), Error> {
+    let wrong = || {
+        conflict(format!(
+            "OBJECT_STORE {url}: expected s3://bucket or s3://bucket/prefix"
+        ))
+    };
+    let rest = url.strip_prefix("s3://").ok_or_else(wrong)?;
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(wrong());
+    }
+    let prefix = prefix.trim_matches('/');
+    let prefix = if prefix.is_empty() {
+        String::new()
+    } else {
+        format!("{prefix}/")
+    };
+    Ok((bucket.to_owned(), prefix))
+}
+
+// An empty environment variable means unset: compose files and charts pass them on empty.
+fn set(value: &Option<String>) -> Option<String> {
+    value.clone().filter(|value| !value.is_empty())
+}
+
+fn set_secret(value: Option<Secret>) -> Option<Secret> {
+    value.filter(|value| !value.expose().is_empty())
+}
+
+fn set_path(value: &Option<PathBuf>) -> Option<PathBuf> {
+    value.clone().filter(|value| !value.as_os_str().is_empty())
+}

@@ -1,0 +1,125 @@
+//! What the settings mean together. Arguments stand for the environment here, which tests share and may not change.
+
+use super::*;
+
+fn serve(args: &[&str]) -> Result<Config, String> {
+    let args = ["cursus", "serve"].iter().chain(args);
+    let Task::Serve(config) = parse_from(args).map_err(|err| err.to_string())? else {
+        return Err("not to be served".to_owned());
+    };
+    Ok(config)
+}
+
+const URL: &str = "--database-url=postgres://u:hunter2@db/cursus";
+
+#[test]
+fn without_settings_it_is_embedded_on_loopback() {
+    let config = serve(&[]).unwrap();
+    assert_eq!(config.serving.listen.to_string(), "127.0.0.1:8080");
+    assert!(
+        matches!(config.mode, Mode::Embedded { ref data_dir, .. } if data_dir.ends_with("cursus-data"))
+    );
+    assert_eq!(config.tuning.hot_limit, ByteSize::kib(256));
+    assert!(config.tuning.turn_loops >= 1);
+}
+
+#[test]
+fn a_database_without_object_storage_is_told_what_to_set() {
+    let message = serve(&[URL]).unwrap_err();
+    assert!(
+        message.contains("S3_BUCKET") && message.contains("OBJECT_STORE=s3://"),
+        "{message}"
+    );
+    assert!(!message.contains("hunter2"));
+}
+
+#[test]
+fn an_object_store_url_gives_bucket_and_prefix() {
+    let config = serve(&[
+        URL,
+        "--object-store=s3://mail/a/b",
+        "--s3-endpoint=http://127.0.0.1:1",
+    ])
+    .unwrap();
+    let Mode::Fleet { objects, .. } = config.mode else {
+        panic!("not a fleet");
+    };
+    assert_eq!(
+        (objects.bucket.as_str(), objects.prefix.as_str()),
+        ("mail", "a/b/")
+    );
+    assert!(objects.force_path_style);
+}
+
+#[test]
+fn an_empty_value_means_unset() {
+    let config = serve(&[
+        "--database-url=",
+        "--s3-bucket=",
+        "--s3-force-path-style=",
+        "--tls-cert=",
+    ])
+    .unwrap();
+    assert!(matches!(config.mode, Mode::Embedded { .. }));
+    assert!(config.warnings.is_empty() && config.tls.is_none());
+}
+
+#[test]
+fn half_of_a_pair_is_refused() {
+    assert!(
+        serve(&["--tls-cert=a.pem"])
+            .unwrap_err()
+            .contains("--tls-key")
+    );
+    assert!(
+        serve(&["--tls-key=a.pem"])
+            .unwrap_err()
+            .contains("--tls-cert")
+    );
+    let message = serve(&[URL, "--s3-bucket=b", "--s3-access-key-id=AK"]).unwrap_err();
+    assert!(message.contains("S3_SECRET_ACCESS_KEY"), "{message}");
+}
+
+#[test]
+fn the_embedded_mode_stays_on_loopback() {
+    assert!(
+        serve(&["--listen=0.0.0.0:80"])
+            .unwrap_err()
+            .contains("loopback")
+    );
+    assert!(serve(&["--listen=0.0.0.0:80", URL, "--s3-bucket=b"]).is_ok());
+    assert!(serve(&["--listen=localhost:0"]).is_ok());
+}
+
+#[test]
+fn a_bad_value_names_flag_value_and_range() {
+    let message = serve(&["--cache-bytes=1TiB"]).unwrap_err();
+    for part in ["--cache-bytes", "1TiB", "1MiB to 64GiB"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let args = [
+        URL,
+        "--s3-bucket=b",
+        "--s3-access-key-id=AKIA",
+        "--s3-secret-access-key=wJalr",
+    ];
+    let shown = format!("{:?}", serve(&args).unwrap());
+    let args = ["cursus", "config"].iter().chain(&args);
+    let Task::ShowConfig(table) = parse_from(args).unwrap() else {
+        panic!("not a table");
+    };
+    for secret in ["hunter2", "AKIA", "wJalr"] {
+        assert!(!shown.contains(secret), "{shown}");
+        assert!(!table.contains(secret), "{table}");
+    }
+    assert!(
+        table.contains("database-url")
+            && table.contains("***")
+            && table.contains("flag --s3-bucket")
+    );
+    assert!(table.contains("256KiB") && table.contains("default"));
+}

@@ -1,0 +1,248 @@
+//! The cluster on disk and how one Postgres is started on it and stopped. Called by `start` and `supervise`, which hold
+//! the data directory; so a Postgres found running here is an orphan of a node that was killed.
+//! A cluster is made under another name and renamed when it is complete, so a half-made one is never used.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::account::Account;
+use super::binaries::Binaries;
+use super::process::{self, Postmaster};
+use super::{Error, settings};
+
+/// The only role, a superuser without password: the socket's directory is closed to everybody else.
+pub(super) const USER: &str = "cursus";
+
+/// Crash recovery replays at most `max_wal_size`, minutes on a slow disk.
+const READY_WITHIN: Duration = Duration::from_secs(600);
+const FAST_WITHIN: Duration = Duration::from_secs(20);
+const IMMEDIATE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A cluster and what is needed to run it.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) dir: PathBuf,
+    pub(super) sockets: PathBuf,
+    account: Account,
+    binaries: Binaries,
+    /// What Postgres says before its own log is open.
+    start_log: PathBuf,
+    settings: Vec<String>,
+}
+
+impl Cluster {
+    /// Finds the cluster below `data_dir`, or makes it.
+    pub(super) async fn open(
+        data_dir: &Path,
+        postgres_bin: Option<&Path>,
+        connections: u32,
+    ) -> Result<Self, Error> {
+        let dir = data_dir.join("postgres");
+        let account = Account::of(&dir)?;
+        let version = fs::read_to_string(dir.join("PG_VERSION"));
+        let version = version.ok().and_then(|text| text.trim().parse().ok());
+        let binaries = Binaries::find(postgres_bin, version)?;
+        let mut cluster = Self {
+            sockets: sockets_of(&dir),
+            start_log: data_dir.join("postgres-start.log"),
+            dir,
+            account,
+            binaries,
+            settings: Vec::new(),
+        };
+        if version.is_none() {
+            cluster.create().await?;
+        }
+        cluster.settings = settings::arguments(connections, cluster.has_lz4().await);
+        Ok(cluster)
+    }
+
+    async fn create(&self) -> Result<(), Error> {
+        if self.dir.exists() {
+            return Err(Error::NotCluster(self.dir.clone()));
+        }
+        let half = self.dir.with_extension("initdb");
+        if half.exists() {
+            fs::remove_dir_all(&half).map_err(Error::file("remove", &half))?;
+        }
+        tracing::info!(version = self.binaries.major, dir = %self.dir.display(), "creating the Postgres cluster");
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&half)
+            .map_err(Error::file("create", &half))?;
+        self.account.own(&half)?;
+        let (command, data) = self
+            .account
+            .command(&self.binaries.program("initdb"), &half)?;
+        let mut command = Command::from(command);
+        command.args([
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--data-checksums",
+            "-U",
+            USER,
+        ]);
+        // One syncfs below does what takes initdb a thousand fsyncs and some seconds.
+        #[cfg(target_os = "linux")]
+        command.arg("--no-sync");
+        let output = command
+            .arg("-D")
+            .arg(data)
+            .output()
+            .await
+            .map_err(Error::file("run initdb on", &half))?;
+        if !output.status.success() {
+            return Err(Error::Initdb(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ));
+        }
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        let parent_file = File::open(parent).map_err(Error::file("open", parent))?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&parent_file).map_err(|err| Error::file("sync", parent)(err.into()))?;
+        fs::rename(&half, &self.dir).map_err(Error::file("rename", &half))?;
+        parent_file.sync_all().map_err(Error::file("sync", parent))
+    }
+
+    /// Whether this Postgres was built to compress its log with lz4; it says so by accepting the value.
+    async fn has_lz4(&self) -> bool {
+        let Ok((command, data)) = self
+            .account
+            .command(&self.binaries.program("postgres"), &self.dir)
+        else {
+            return false;
+        };
+        let mut command = Command::from(command);
+        command
+            .args(["-C", "wal_compression", "-c", "wal_compression=lz4", "-D"])
+            .arg(data);
+        command
+            .output()
+            .await
+            .is_ok_and(|output| output.status.success())
+    }
+
+    /// Starts Postgres and waits until it answers.
+    pub(super) async fn launch(&self) -> Result<Child, Error> {
+        self.clear().await?;
+        let log = File::create(&self.start_log).map_err(Error::file("create", &self.start_log))?;
+        let program = self.binaries.program("postgres");
+        let (command, data) = self.account.command(&program, &self.dir)?;
+        let mut command = Command::from(command);
+        command
+            .arg("-D")
+            .arg(data)
+            .arg("-k")
+            .arg(&self.sockets)
+            .args(&self.settings);
+        command
+            .stdout(
+                log.try_clone()
+                    .map_err(Error::file("open", &self.start_log))?,
+            )
+            .stderr(log);
+        // Dropped only on the way out of an error or a panic; Postgres recovers from it.
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(Error::file("run", &program))?;
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(self.start_error(&status.to_string()));
+            }
+            if Postmaster::read(&self.dir).is_some_and(|it| it.ready && Some(it.pid) == child.id())
+            {
+                return Ok(child);
+            }
+            if Instant::now() > deadline {
+                return Err(self.start_error("not ready in time"));
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn start_error(&self, status: &str) -> Error {
+        let said = fs::read_to_string(&self.start_log).unwrap_or_default();
+        Error::Start {
+            status: status.to_owned(),
+            said: said.trim().to_owned(),
+            log: self.dir.join("log"),
+        }
+    }
+
+    /// Stops an orphan, and removes what would keep a new Postgres from starting.
+    async fn clear(&self) -> Result<(), Error> {
+        if let Some(postmaster) = Postmaster::read(&self.dir) {
+            if process::works_in(postmaster.pid, &self.dir) {
+                tracing::warn!(
+                    pid = postmaster.pid,
+                    "stopping the Postgres that a killed node left behind"
+                );
+                process::stop(postmaster.pid, &self.dir, FAST_WITHIN).await;
+            } else if process::exists(postmaster.pid) {
+                // Its number now belongs to another process, which Postgres would take for a living postmaster.
+                // Backends that might still be alive are found by their shared memory all the same.
+                let path = self.dir.join("postmaster.pid");
+                fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+            }
+        }
+        self.make_sockets()
+    }
+
+    fn make_sockets(&self) -> Result<(), Error> {
+        let dir = &self.sockets;
+        if let Ok(meta) = fs::symlink_metadata(dir) {
+            // Anybody may write to /tmp: what stands there under our name need not be ours.
+            let ours =
+                meta.uid() == self.account.uid || meta.uid() == rustix::process::geteuid().as_raw();
+            if !meta.is_dir() || !ours {
+                return Err(Error::Sockets(dir.clone()));
+            }
+            fs::remove_dir_all(dir).map_err(Error::file("remove", dir))?;
+        }
+        DirBuilder::new()
+            .mode(0o700)
+            .create(dir)
+            .map_err(Error::file("create", dir))?;
+        self.account.own(dir)
+    }
+
+    /// Stops Postgres: first without waiting for its clients, then without a checkpoint, then for certain.
+    pub(super) async fn shut(&self, mut child: Child) {
+        let steps = [(Signal::INT, FAST_WITHIN), (Signal::QUIT, IMMEDIATE_WITHIN)];
+        for (signal, patience) in steps {
+            if let Some(pid) = child.id() {
+                process::signal(pid, signal);
+            }
+            if timeout(patience, child.wait()).await.is_ok() {
+                break;
+            }
+            tracing::warn!(?signal, "Postgres did not stop in time");
+        }
+        // After its end this does nothing.
+        let _ = child.kill().await;
+        let _ = fs::remove_dir_all(&self.sockets);
+    }
+}
+
+/// A path of a socket is limited to about 100 bytes, so the sockets live in /tmp under a name derived from the cluster.
+fn sockets_of(dir: &Path) -> PathBuf {
+    let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
+    let name: String = hash
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    PathBuf::from(format!("/tmp/cursus-{name}"))
+}

@@ -1,0 +1,112 @@
+//! The private Postgres of the embedded mode, and the directory of objects beside it. `app` starts it first and stops
+//! it last. One process at a time holds a data directory; killing node, Postgres or both loses nothing that was
+//! committed (I1), and the next start takes over by itself. Same SQL as a fleet: nothing outside knows that it exists.
+//!
+//! ```text
+//! <data-dir>/cursus.lock          who holds it
+//!            postgres/            the cluster, owned by the user that Postgres runs as
+//!            postgres-start.log   what Postgres said before its own log in postgres/log was open
+//!            objects/             payloads that left Postgres
+//! ```
+
+mod account;
+mod binaries;
+mod cluster;
+mod error;
+mod hold;
+mod process;
+mod settings;
+mod supervise;
+
+use std::fs::{self, DirBuilder};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use error::Error;
+
+use cluster::Cluster;
+use hold::Hold;
+
+/// A running private Postgres.
+#[derive(Debug)]
+pub struct Embedded {
+    sockets: PathBuf,
+    objects: PathBuf,
+    stop: CancellationToken,
+    supervisor: JoinHandle<()>,
+    hold: Hold,
+}
+
+impl Embedded {
+    /// Takes `data_dir`, makes a cluster in it if there is none, and starts Postgres for `connections` connections.
+    /// `postgres_bin` is where the binaries are, if the user said so.
+    ///
+    /// # Errors
+    ///
+    /// When another process holds the directory, Postgres is not installed or of another version, or does not start.
+    pub async fn start(
+        data_dir: &Path,
+        postgres_bin: Option<&Path>,
+        connections: u32,
+    ) -> Result<Self, Error> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(data_dir)
+            .map_err(Error::file("create", data_dir))?;
+        let data_dir = fs::canonicalize(data_dir).map_err(Error::file("find", data_dir))?;
+        let hold = Hold::take(&data_dir)?;
+        let objects = data_dir.join("objects");
+        builder
+            .create(&objects)
+            .map_err(Error::file("create", &objects))?;
+        let cluster = Cluster::open(&data_dir, postgres_bin, connections).await?;
+        let child = supervise::first_launch(&cluster).await?;
+        let stop = CancellationToken::new();
+        Ok(Self {
+            sockets: cluster.sockets.clone(),
+            objects,
+            supervisor: tokio::spawn(supervise::run(cluster, child, stop.clone())),
+            stop,
+            hold,
+        })
+    }
+
+    /// How to connect to it.
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(&self.sockets)
+            .port(5432)
+            .username(cluster::USER)
+            .database("postgres")
+    }
+
+    /// The directory that stands for object storage.
+    #[must_use]
+    pub fn objects_dir(&self) -> &Path {
+        &self.objects
+    }
+
+    /// Notes the node's address where a second start on the same directory will read it.
+    ///
+    /// # Errors
+    ///
+    /// When the lock file cannot be written.
+    pub fn listening(&self, address: SocketAddr) -> std::io::Result<()> {
+        self.hold.listening(address)
+    }
+
+    /// Stops Postgres and lets go of the directory. Call it when nothing uses the database any more.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if let Err(err) = self.supervisor.await {
+            tracing::error!(%err, "stopping Postgres");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Keeps the private Postgres alive: one loop, started by `Embedded::start`, ended by `stop`.
+//! When Postgres dies it is started again, for as long as it takes: backends of the dead one may still hold its shared
+//! memory. Statements of the time between fail, and the store reports them as `unavailable`.
+
+use std::time::Duration;
+
+use tokio::process::Child;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::Error;
+use super::cluster::Cluster;
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+
+/// How long a first start tries before the user is told; a dead Postgres' backends are gone long before.
+const START_WITHIN: Duration = Duration::from_secs(15);
+
+pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_or_else(|err| err.to_string(), |status| status.to_string());
+                tracing::error!(status, "Postgres ended by itself; starting it again");
+            }
+            () = stop.cancelled() => break,
+        }
+        let again = tokio::select! {
+            again = relaunch(&cluster) => again,
+            () = stop.cancelled() => return,
+        };
+        tracing::info!("Postgres is back");
+        child = again;
+    }
+    cluster.shut(child).await;
+}
+
+async fn relaunch(cluster: &Cluster) -> Child {
+    let mut wait = RETRY_FIRST;
+    loop {
+        match cluster.launch().await {
+            Ok(child) => return child,
+            Err(err) => tracing::warn!(%err, "starting Postgres again"),
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MOST);
+    }
+}
+
+/// The first start: tries again only while a dead Postgres' backends may be in the way.
+pub(super) async fn first_launch(cluster: &Cluster) -> Result<Child, Error> {
+    let deadline = Instant::now() + START_WITHIN;
+    loop {
+        match cluster.launch().await {
+            Err(err) if err.is_passing() && Instant::now() < deadline => {
+                sleep(RETRY_FIRST * 4).await
+            }
+            done => return done,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One connection: which protocol it speaks, its limits, and how it is told to end. Called by `listen` for each socket.
+//! hyper's own `auto` builder would wait for ever for the first bytes of a silent peer; here that wait has a limit, and
+//! the chosen protocol runs without a layer between.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, rt};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Request line and headers together. hyper checks it before it reads on, so a head may pass it by one read.
+const HEAD_BYTES: usize = 64 << 10;
+const HEADERS: usize = 128;
+const H2_STREAMS: u32 = 256;
+const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PING_WITHIN: Duration = Duration::from_secs(20);
+
+/// Tells all connections of a listener to end after the requests they are serving.
+///
+/// The token alone would do, but polling it takes two locks that all connections share, and a connection is polled at
+/// least once a request. So the flag is asked first, and the token only once, to be woken by it.
+#[derive(Clone, Default)]
+pub(super) struct Closing {
+    flag: Arc<AtomicBool>,
+    token: CancellationToken,
+}
+
+impl Closing {
+    pub(super) fn begin(&self) {
+        // Before the token: who is woken by it must find the flag set.
+        self.flag.store(true, Ordering::Release);
+        self.token.cancel();
+    }
+
+    pub(super) fn begun(&self) -> WaitForCancellationFuture<'_> {
+        self.token.cancelled()
+    }
+}
+
+/// Whether a plain connection begins with HTTP/2's preface. Looks at the bytes without taking them.
+pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
+    let mut start = [0; H2_PREFACE.len()];
+    loop {
+        let seen = stream.peek(&mut start).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if start[..seen] != H2_PREFACE[..seen] {
+            return Ok(false);
+        }
+        if seen == start.len() {
+            return Ok(true);
+        }
+        // Only a part of the preface, or the `P` of `POST`: rare enough to look again a little later.
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Both protocols with their limits.
+pub(super) struct Protocols {
+    h1: http1::Builder,
+    h2: http2::Builder<Tracked>,
+}
+
+impl Protocols {
+    pub(super) fn new(header_timeout: Duration, tracker: TaskTracker) -> Self {
+        let mut h1 = http1::Builder::new();
+        h1.timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS)
+            .pipeline_flush(true);
+        let mut h2 = http2::Builder::new(Tracked(tracker));
+        h2.timer(TokioTimer::new())
+            .max_concurrent_streams(H2_STREAMS)
+            .max_header_list_size(u32::try_from(HEAD_BYTES).unwrap_or(u32::MAX))
+            .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(H2_PING_EVERY)
+            .keep_alive_timeout(H2_PING_WITHIN);
+        Self { h1, h2 }
+    }
+
+    pub(super) async fn serve<I>(&self, stream: I, h2: bool, router: Router, closing: Closing)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
+        let service = service_fn(move |request: Request<Incoming>| call(&router, request));
+        let ended = if h2 {
+            drive(
+                self.h2.serve_connection(io, service),
+                http2::Connection::graceful_shutdown,
+                &closing,
+            )
+            .await
+        } else {
+            drive(
+                self.h1.serve_connection(io, service),
+                http1::Connection::graceful_shutdown,
+                &closing,
+            )
+            .await
+        };
+        if let Err(err) = ended {
+            tracing::debug!(%err, "connection");
+        }
+    }
+}
+
+/// A clone of a router is a count; its own future is what hyper polls.
+fn call(
+    router: &Router,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static + use<> {
+    router.clone().call(request)
+}
+
+/// Polls a connection to its end, and tells it to close when the listener does.
+async fn drive<C>(
+    connection: C,
+    close: fn(Pin<&mut C>),
+    closing: &Closing,
+) -> Result<(), hyper::Error>
+where
+    C: Future<Output = Result<(), hyper::Error>>,
+{
+    let mut connection = pin!(connection);
+    let mut begun = pin!(closing.begun());
+    let mut armed = false;
+    let mut told = false;
+    poll_fn(move |cx: &mut Context<'_>| {
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if told || (armed && !closing.flag.load(Ordering::Acquire)) {
+            return Poll::Pending;
+        }
+        armed = true;
+        if begun.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        told = true;
+        close(connection.as_mut());
+        connection.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Runs the streams of HTTP/2 on the tracker, so that shutdown waits for them.
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

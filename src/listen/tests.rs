@@ -1,0 +1,188 @@
+//! The listener against real sockets: both protocols, slow peers, full seats, an orderly end.
+
+use std::time::Instant;
+
+use axum::routing::{get, post};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+
+struct Running {
+    url: String,
+    address: SocketAddr,
+    shutdown: Shutdown,
+    served: tokio::task::JoinHandle<()>,
+}
+
+fn start(change: impl FnOnce(&mut Options)) -> Running {
+    let mut options = Options {
+        address: "127.0.0.1:0".parse().unwrap(),
+        max_connections: 100,
+        header_timeout: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(5),
+        tls: None,
+    };
+    change(&mut options);
+    let router = Router::new()
+        .route("/hello", get(async || "hello"))
+        .route("/echo", post(async |body: axum::body::Bytes| body))
+        .route(
+            "/slow",
+            get(async || {
+                sleep(Duration::from_millis(300)).await;
+                "slow"
+            }),
+        );
+    let listener = bind(options).unwrap();
+    let address = listener.address().unwrap();
+    let shutdown = Shutdown::default();
+    let ending = shutdown.clone();
+    Running {
+        url: format!("http://{address}"),
+        address,
+        shutdown,
+        served: tokio::spawn(async move { listener.serve(router, &ending).await }),
+    }
+}
+
+fn client(h2: bool) -> reqwest::Client {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let builder = reqwest::Client::builder().no_proxy();
+    if h2 {
+        builder.http2_prior_knowledge()
+    } else {
+        builder
+    }
+    .build()
+    .unwrap()
+}
+
+#[tokio::test]
+async fn it_speaks_http1_and_h2c() {
+    let server = start(|_| {});
+    for h2 in [false, true] {
+        let client = client(h2);
+        for _ in 0..3 {
+            let answer = client
+                .get(format!("{}/hello", server.url))
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.version() == reqwest::Version::HTTP_2, h2);
+            assert_eq!(answer.text().await.unwrap(), "hello");
+        }
+        let body = vec![7; 3 << 20];
+        let echo = client
+            .post(format!("{}/echo", server.url))
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(echo.status(), 413, "axum's own limit of 2 MiB");
+        let body = vec![7; 1 << 20];
+        let echo = client
+            .post(format!("{}/echo", server.url))
+            .body(body.clone())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(echo.bytes().await.unwrap(), body);
+    }
+}
+
+#[tokio::test]
+async fn requests_in_flight_finish_on_shutdown_and_idle_connections_end() {
+    let server = start(|_| {});
+    let (one, two) = (client(false), client(true));
+    one.get(format!("{}/hello", server.url))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let slow = format!("{}/slow", server.url);
+    let in_flight =
+        tokio::spawn(async move { tokio::join!(one.get(&slow).send(), two.get(&slow).send()) });
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    server.shutdown.token.cancel();
+    sleep(Duration::from_millis(50)).await;
+    assert!(
+        TcpStream::connect(server.address).await.is_err(),
+        "no new connections"
+    );
+    assert_eq!(
+        silent.read(&mut [0]).await.unwrap(),
+        0,
+        "an idle connection is closed"
+    );
+    let (one, two) = in_flight.await.unwrap();
+    let one = one.unwrap();
+    assert_eq!(one.headers().get("connection").unwrap(), "close");
+    assert_eq!(one.text().await.unwrap(), "slow");
+    assert_eq!(two.unwrap().text().await.unwrap(), "slow");
+    server.served.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn what_does_not_finish_is_cut_off_after_the_drain_timeout() {
+    let server = start(|options| options.drain_timeout = Duration::from_millis(50));
+    let slow = format!("{}/slow", server.url);
+    let in_flight = tokio::spawn(async move { client(false).get(&slow).send().await });
+    sleep(Duration::from_millis(150)).await;
+    server.shutdown.token.cancel();
+    server.served.await.unwrap();
+    assert!(in_flight.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_or_half_a_head_is_closed() {
+    let server = start(|options| options.header_timeout = Duration::from_millis(100));
+    for said in ["", "P", "PRI * HT", "GET /hello HTTP/1.1\r\nhost:"] {
+        let mut peer = TcpStream::connect(server.address).await.unwrap();
+        peer.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(2), peer.read_to_end(&mut answer))
+            .await
+            .expect(said)
+            .ok();
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_refused() {
+    let server = start(|_| {});
+    let mut peer = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "GET /hello HTTP/1.1\r\nhost: x\r\nx-long: {}",
+        "x".repeat(1 << 20)
+    );
+    let mut answer = Vec::new();
+    // The server ends the connection with bytes unread, which a peer may see as a reset while it is still writing.
+    let _ = peer.write_all(head.as_bytes()).await;
+    let _ = peer.read_to_end(&mut answer).await;
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
+    let request = client(false).get(format!("{}/hello", server.url));
+    let answer = request
+        .header("x-long", "x".repeat(50 << 10))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+}
+
+#[tokio::test]
+async fn connections_above_the_limit_wait_for_a_seat() {
+    let server = start(|options| options.max_connections = 1);
+    let first = TcpStream::connect(server.address).await.unwrap();
+    let url = format!("{}/hello", server.url);
+    let second = tokio::spawn(async move { client(false).get(url).send().await.unwrap().status() });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!second.is_finished());
+    drop(first);
+    assert_eq!(second.await.unwrap(), 200);
+}
