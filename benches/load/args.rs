@@ -29,7 +29,7 @@ pub(crate) const NAMES: [&str; 13] = [
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", bin_name = "cargo bench --bench load --")]
 pub(crate) struct Args {
-    /// Scenarios to run (`--help` of the README lists them); `all` is every one
+    /// Scenarios to run ; `all` is every one, a wrong name lists them
     #[arg(long, num_args = 1.., default_value = "all")]
     scenario: Vec<String>,
     /// Measured seconds of each round
@@ -72,7 +72,7 @@ pub(crate) struct Args {
     #[arg(long)]
     topics: Option<usize>,
     /// Threads of the client
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 2)]
     pub(crate) client_threads: usize,
     /// Passed by cargo
     #[arg(long, hide = true)]

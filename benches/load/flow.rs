@@ -145,7 +145,7 @@ impl Worker {
             .request("POST", &subscription.ack_path, &body);
         let started = Instant::now();
         let answer = self.client.send(&self.request).await?;
-        let acked = answer.is_success() && !has_error(answer.body) && results(answer.body) == count;
+        let acked = acked(&answer, count);
         self.tally.check(acked, || answer.describe());
         self.tally.request(started, 0);
         self.tally.acked += if acked { count as u64 } else { 0 };
@@ -156,6 +156,11 @@ impl Worker {
 fn published(answer: &Answer<'_>, batch: usize) -> bool {
     let ids = wire::strings_of(answer.body, &Finder::new(br#""id":""#)).count();
     answer.is_success() && ids == batch && !has_error(answer.body)
+}
+
+/// Whether every receipt of an ack was accepted.
+pub(crate) fn acked(answer: &Answer<'_>, count: usize) -> bool {
+    answer.is_success() && !has_error(answer.body) && results(answer.body) == count
 }
 
 fn has_error(body: &[u8]) -> bool {

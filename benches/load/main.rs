@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One thread drives all connections unless told otherwise: on two cores more of them only take turns with the node.
+/// Two threads by default: with one the echo answers fewer requests, so that the client would be what is measured.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         0 | 1 => tokio::runtime::Builder::new_current_thread(),

@@ -111,6 +111,7 @@ impl Row {
     }
 
     pub(crate) fn memory(&mut self, peak_bytes: Option<u64>) {
+        // Only a node somewhere else (`--server`) has no reading; the table then shows none.
         let Some(bytes) = peak_bytes else { return };
         let mib = bytes as f64 / f64::from(1 << 20);
         self.peak_node_mib = Some(self.peak_node_mib.unwrap_or(0.0).max(mib));

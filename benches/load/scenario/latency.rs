@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::Result;
 use crate::client::Client;
+use crate::flow;
 use crate::histogram::Histogram;
 use crate::node::{DataDir, Node};
 use crate::report::Row;
@@ -20,6 +21,8 @@ use crate::wire;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// So many publishes may be under way before one has to start late.
 const PUBLISHERS: u32 = 16;
+/// A message that took longer than this after the last publish counts as lost.
+const RECEIVED_WITHIN: Duration = Duration::from_secs(5);
 const P50_MS_MAX: f64 = 5.0;
 const P99_MS_MAX: f64 = 15.0;
 
@@ -34,12 +37,14 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     // The receiver waits before the first message is published; the first second warms up and is not counted.
     let start = Instant::now() + Duration::from_millis(300);
     let count = u32::try_from((context.args.measured() * 3).as_millis() / INTERVAL.as_millis())?;
-    let receiver = tokio::spawn(receive_all(
-        Client::connect(node.address).await?,
-        acker(&node, name).await?,
-        node.server.receive(name, 10, 10),
-        count as usize,
-    ));
+    let (acks, receipts) = mpsc::unbounded_channel();
+    let path = format!("/v1/subscriptions/{name}/ack");
+    let client = Client::connect(node.address).await?;
+    let acker = tokio::spawn(ack_all(client, node.server.clone(), path, receipts));
+    let client = Client::connect(node.address).await?;
+    let last = start + INTERVAL * count + RECEIVED_WITHIN;
+    let request = node.server.receive(name, 10, 10);
+    let receiver = tokio::spawn(receive_all(client, acks, request, count as usize, last));
     let mut publishers = tokio::task::JoinSet::new();
     for at in 0..PUBLISHERS {
         let client = Client::connect(node.address).await?;
@@ -57,6 +62,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     }
     let received: HashMap<String, Instant> = receiver.await??.into_iter().collect();
     let mut row = judge(name, &published, &received, start + Duration::from_secs(1));
+    row.count_errors(&acker.await?);
     row.memory(node.probe.peak_node_bytes());
     node.stop().await?;
     Ok(row)
@@ -118,40 +124,41 @@ async fn receive_all(
     acks: mpsc::UnboundedSender<Vec<String>>,
     request: Vec<u8>,
     count: usize,
+    until: Instant,
 ) -> Result<Times> {
     let mut times = Times::new();
-    while times.len() < count {
+    while times.len() < count && Instant::now() < until {
         let answer = client.must(&request).await?;
         let now = Instant::now();
         let ids = strings(&answer, br#""id":""#);
-        if ids.is_empty() && !times.is_empty() {
-            break;
-        }
         times.extend(ids.into_iter().map(|id| (id, now)));
         acks.send(strings(&answer, br#""receipt":""#))?;
     }
     Ok(times)
 }
 
-async fn acker(node: &Node, subscription: &str) -> Result<mpsc::UnboundedSender<Vec<String>>> {
-    let (sender, mut receipts) = mpsc::unbounded_channel::<Vec<String>>();
-    let mut client = Client::connect(node.address).await?;
-    let (server, path): (Server, String) = (
-        node.server.clone(),
-        format!("/v1/subscriptions/{subscription}/ack"),
-    );
-    tokio::spawn(async move {
-        let mut tally = Tally::default();
-        while let Some(receipts) = receipts.recv().await {
-            let body = serde_json::json!({ "receipts": receipts }).to_string();
-            if let Err(error) = client.must(&server.request("POST", &path, &body)).await {
-                tally.error(error.to_string());
-                eprintln!("  an ack failed: {error}");
-            }
+/// Acks what it is sent until the receiver has gone; answers what went wrong.
+async fn ack_all(
+    mut client: Client,
+    server: Server,
+    path: String,
+    mut receipts: mpsc::UnboundedReceiver<Vec<String>>,
+) -> Tally {
+    let mut tally = Tally::default();
+    while let Some(receipts) = receipts.recv().await {
+        if receipts.is_empty() {
+            continue;
         }
-        tally
-    });
-    Ok(sender)
+        let body = serde_json::json!({ "receipts": receipts }).to_string();
+        match client.send(&server.request("POST", &path, &body)).await {
+            Ok(answer) => {
+                let acked = flow::acked(&answer, receipts.len());
+                tally.check(acked, || answer.describe());
+            }
+            Err(error) => tally.error(error.to_string()),
+        }
+    }
+    tally
 }
 
 fn strings(json: &[u8], name: &[u8]) -> Vec<String> {
