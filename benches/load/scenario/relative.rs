@@ -89,7 +89,7 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     drop(data_dir);
     let after = plain(context, &DataDir::new(&context.args, name)?, name).await?;
 
-    let at_end = outcome.requests_per_second_at_end(0.2);
+    let at_end = outcome.requests_per_second_at_end();
     let bases = [before.requests_per_second(), after];
     let ratio = at_end / median(bases.into_iter()).unwrap_or(f64::NAN);
     let more = json!({
