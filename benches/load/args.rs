@@ -1,0 +1,143 @@
+//! Flags of the bench and the list of its scenarios. Every length of time and count that `--quick` shrinks is decided
+//! here, so that the scenarios read one number and never ask whether the run is quick.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::Result;
+
+/// Every scenario, in the order of the table of the README.
+pub(crate) const NAMES: [&str; 13] = [
+    "publish-1-c64",
+    "publish-1-c256",
+    "publish-10-c64",
+    "cycle-10-c64",
+    "cycle-10-c256",
+    "cycle-1-c256",
+    "cycle-1-c64",
+    "cycle-10-c64-backlog",
+    "cycle-10-c64-held",
+    "topics-10000",
+    "latency",
+    "offload",
+    "echo",
+];
+
+/// Measures a node of Cursus against a bare axum JSON echo on the same machine in the same run.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "load", bin_name = "cargo bench --bench load --")]
+pub(crate) struct Args {
+    /// Scenarios to run ; `all` is every one, a wrong name lists them
+    #[arg(long, num_args = 1.., default_value = "all")]
+    scenario: Vec<String>,
+    /// Measured seconds of each round
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Rounds of each scenario; the median ratio counts
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Also write the results as JSON to this file
+    #[arg(long)]
+    pub(crate) json: Option<PathBuf>,
+    /// A smoke run: one round of 2 s, a small backlog, 1,000 topics; its ratios prove nothing
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Measure this node (`http://host:port`) instead of starting one
+    #[arg(long)]
+    pub(crate) server: Option<String>,
+    /// API key to send to the node of `--server`
+    #[arg(long)]
+    pub(crate) api_key: Option<String>,
+    /// Postgres of the node, for counts and the held transaction; found in the data directory of a node started here
+    #[arg(long)]
+    pub(crate) postgres_url: Option<String>,
+    /// Where data directories are made; must be on a disk that really syncs, so not on tmpfs
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    pub(crate) directory: PathBuf,
+    /// The binary to start
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_cursus"))]
+    pub(crate) binary: PathBuf,
+    /// Messages of the backlog scenario [default: 5000000]
+    #[arg(long)]
+    backlog: Option<u64>,
+    /// Seconds for which the held scenario keeps its transaction open [default: 300]
+    #[arg(long)]
+    held_seconds: Option<f64>,
+    /// Messages of the offload scenario [default: 1000000]
+    #[arg(long)]
+    offload: Option<u64>,
+    /// Topics of the topics scenario [default: 10000]
+    #[arg(long)]
+    topics: Option<usize>,
+    /// Threads of the client
+    #[arg(long, default_value_t = 2)]
+    pub(crate) client_threads: usize,
+    /// Passed by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// `echo` makes this process the yardstick; the bench starts itself with it
+    #[arg(hide = true)]
+    role: Option<String>,
+}
+
+impl Args {
+    /// Whether this process was started by the bench to be the echo.
+    pub(crate) fn is_echo(&self) -> bool {
+        self.role.as_deref() == Some("echo")
+    }
+
+    /// The scenarios asked for, in the order asked.
+    pub(crate) fn scenarios(&self) -> Result<Vec<&'static str>> {
+        if self.scenario.iter().any(|name| name == "all") {
+            return Ok(NAMES.into_iter().filter(|name| *name != "echo").collect());
+        }
+        let find = |wanted: &String| {
+            let known = NAMES.into_iter().find(|name| name == wanted);
+            known.ok_or_else(|| {
+                format!("no scenario `{wanted}`; there are: all {}", NAMES.join(" ")).into()
+            })
+        };
+        self.scenario.iter().map(find).collect()
+    }
+
+    /// Measured time of a round.
+    pub(crate) fn measured(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.unwrap_or(self.pick(10.0, 2.0)))
+    }
+
+    /// Load before the measured time, so that connections, caches and branch predictors are warm.
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.pick(2.0, 0.5))
+    }
+
+    /// Measured time of an echo; it is steadier than a database and needs less.
+    pub(crate) fn echo_measured(&self) -> Duration {
+        self.measured().min(Duration::from_secs(5))
+    }
+
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(self.pick(3, 1)).max(1)
+    }
+
+    pub(crate) fn backlog(&self) -> u64 {
+        self.backlog.unwrap_or(self.pick(5_000_000, 200_000))
+    }
+
+    pub(crate) fn held(&self) -> Duration {
+        Duration::from_secs_f64(self.held_seconds.unwrap_or(self.pick(300.0, 10.0)))
+    }
+
+    pub(crate) fn offload(&self) -> u64 {
+        self.offload.unwrap_or(self.pick(1_000_000, 100_000))
+    }
+
+    pub(crate) fn topics(&self) -> usize {
+        self.topics.unwrap_or(self.pick(10_000, 1_000))
+    }
+
+    fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}

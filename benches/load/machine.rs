@@ -1,0 +1,29 @@
+//! What the figures were measured on; a figure without its machine means nothing.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+/// CPU, cores, kernel, memory, date and commit; what can't be found out is null.
+pub(crate) fn describe() -> Value {
+    json!({
+        "cpu": line_of("/proc/cpuinfo", "model name"),
+        "cores": std::thread::available_parallelism().map(usize::from).ok(),
+        "memory": line_of("/proc/meminfo", "MemTotal"),
+        "kernel": output("uname", &["-sr"]),
+        "date": output("date", &["-u", "+%Y-%m-%dT%H:%M:%SZ"]),
+        "commit": output("git", &["describe", "--always", "--dirty", "--abbrev=12"]),
+    })
+}
+
+fn line_of(path: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}

@@ -1,0 +1,72 @@
+//! The load bench: closed-loop clients over real HTTP against a node that this program starts, with a bare axum echo in
+//! the same run as the yardstick. `cargo bench --bench load -- --help` lists its flags, `README.md` says what is measured.
+//! It talks to a node only as a user would, and to its Postgres only to count and to hold a transaction open; it links
+//! nothing of the service itself, so that it measures the binary that ships.
+
+mod args;
+mod bodies;
+mod client;
+mod echo;
+mod flow;
+mod histogram;
+mod machine;
+mod node;
+mod postgres;
+mod probe;
+mod report;
+mod requests;
+mod run;
+mod scenario;
+mod wire;
+
+use clap::Parser;
+
+use crate::args::Args;
+
+/// The echo and the client use the allocator of the node, so that neither is slower for a reason of its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Any failure ends the run with its text: nobody handles errors of a bench, people read them.
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    if args.is_echo() {
+        return echo::serve_until_stdin_closes();
+    }
+    let passed = runtime(args.client_threads)?.block_on(bench(args))?;
+    if !passed {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+/// Two threads by default: with one the echo answers fewer requests, so that the client would be what is measured.
+fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    match threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    }
+    .worker_threads(threads.max(1))
+    .enable_all()
+    .build()
+}
+
+async fn bench(args: Args) -> Result<bool> {
+    let mut report = report::Report::new(&args);
+    let context = scenario::Context::new(args).await?;
+    for name in context.args.scenarios()? {
+        eprintln!("{name} …");
+        match scenario::run(&context, name).await {
+            Ok(row) => report.add(row),
+            Err(error) => report.add(report::Row::broken(name, &error.to_string())),
+        }
+    }
+    report.postgres = context.postgres_settings();
+    print!("{}", report.table());
+    if let Some(path) = &context.args.json {
+        std::fs::write(path, report.json()?)?;
+    }
+    Ok(report.passed())
+}

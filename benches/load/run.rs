@@ -1,0 +1,167 @@
+//! Closed-loop load: so many connections, each sending its next request when the last is answered. Warms up, measures
+//! a window, and lets every connection finish its cycle, so that the counts of published, received and acked messages
+//! can be compared. Nothing is shared between connections while load runs.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::client::Client;
+use crate::flow::{Flow, Worker};
+use crate::histogram::Histogram;
+use crate::probe::{Probe, Usage};
+
+/// How hard and how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) connections: usize,
+    pub(crate) warmup: Duration,
+    pub(crate) measured: Duration,
+}
+
+/// What happened; requests, messages and latencies only of the measured window, the totals of the whole run.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) seconds: f64,
+    /// What node and Postgres used in the measured window.
+    pub(crate) usage: Option<Usage>,
+}
+
+impl Outcome {
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.tally.requests as f64 / self.seconds
+    }
+
+    pub(crate) fn messages_per_second(&self) -> f64 {
+        self.tally.messages as f64 / self.seconds
+    }
+
+    /// Requests a second in the last fifth of the window; seconds without any count too, or a stall would not show.
+    pub(crate) fn requests_per_second_at_end(&self) -> f64 {
+        let whole = self.seconds.floor();
+        let from = (whole * 0.8).floor();
+        let buckets = self.tally.per_second.iter().enumerate();
+        let at_end = buckets.filter(|(second, _)| (from..whole).contains(&(*second as f64)));
+        at_end.map(|(_, count)| *count as f64).sum::<f64>() / (whole - from).max(1.0)
+    }
+}
+
+/// Counts of one connection, or of all of them merged.
+#[derive(Clone, Default)]
+pub(crate) struct Tally {
+    window: Option<(Instant, Instant)>,
+    pub(crate) requests: u64,
+    pub(crate) messages: u64,
+    pub(crate) latency: Histogram,
+    pub(crate) per_second: Vec<u64>,
+    pub(crate) published: u64,
+    pub(crate) received: u64,
+    pub(crate) acked: u64,
+    pub(crate) short_receives: u64,
+    pub(crate) errors: u64,
+    pub(crate) first_error: Option<String>,
+}
+
+impl Tally {
+    /// Counts only requests answered from `from` until `to`.
+    pub(crate) fn within(from: Instant, to: Instant) -> Self {
+        Self {
+            window: Some((from, to)),
+            ..Self::default()
+        }
+    }
+
+    /// A request that was just answered and carried so many published messages.
+    pub(crate) fn request(&mut self, started: Instant, messages: usize) {
+        let now = Instant::now();
+        let Some((from, to)) = self.window else {
+            return;
+        };
+        if now < from || now >= to {
+            return;
+        }
+        self.requests += 1;
+        self.messages += messages as u64;
+        self.latency.record(now - started);
+        let second = usize::try_from((now - from).as_secs()).unwrap_or(0);
+        if self.per_second.len() <= second {
+            self.per_second.resize(second + 1, 0);
+        }
+        self.per_second[second] += 1;
+    }
+
+    pub(crate) fn check(&mut self, right: bool, describe: impl FnOnce() -> String) {
+        if !right {
+            self.error(describe());
+        }
+    }
+
+    pub(crate) fn error(&mut self, text: String) {
+        self.errors += 1;
+        self.first_error.get_or_insert(text);
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.messages += other.messages;
+        self.latency.merge(&other.latency);
+        self.per_second
+            .resize(self.per_second.len().max(other.per_second.len()), 0);
+        for (count, more) in self.per_second.iter_mut().zip(&other.per_second) {
+            *count += more;
+        }
+        self.published += other.published;
+        self.received += other.received;
+        self.acked += other.acked;
+        self.short_receives += other.short_receives;
+        self.errors += other.errors;
+        if self.first_error.is_none() {
+            self.first_error.clone_from(&other.first_error);
+        }
+    }
+}
+
+/// Runs a flow; with a probe it also measures what the window cost the node and Postgres.
+pub(crate) async fn closed_loop(
+    address: SocketAddr,
+    plan: Plan,
+    flow: &Flow,
+    probe: Option<&Probe>,
+) -> Result<Outcome> {
+    let mut clients = Vec::with_capacity(plan.connections);
+    for _ in 0..plan.connections {
+        clients.push(Client::connect(address).await?);
+    }
+    let from = Instant::now() + plan.warmup;
+    let to = from + plan.measured;
+    let mut workers = tokio::task::JoinSet::new();
+    for (at, client) in clients.into_iter().enumerate() {
+        // Connections start all over the pool and walk it side by side, so that a block rarely holds a body twice.
+        let worker = Worker::new(client, Tally::within(from, to), at, plan.connections);
+        workers.spawn(work(worker, flow.clone(), to));
+    }
+    let usage = match probe {
+        Some(probe) => Some(probe.between(from, to).await?),
+        None => None,
+    };
+    let mut tally = Tally::default();
+    while let Some(finished) = workers.join_next().await {
+        tally.merge(&finished?);
+    }
+    Ok(Outcome {
+        tally,
+        seconds: plan.measured.as_secs_f64(),
+        usage,
+    })
+}
+
+async fn work(mut worker: Worker, flow: Flow, until: Instant) -> Tally {
+    while Instant::now() < until {
+        if let Err(error) = worker.turn(&flow).await {
+            worker.tally.error(error.to_string());
+            break;
+        }
+    }
+    worker.tally
+}

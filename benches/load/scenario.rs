@@ -1,0 +1,197 @@
+//! The scenarios by name, and what they share: the echo, a topic with its subscription, and the reckoning after a cycle.
+//! Which figure is asked of which scenario stands here and nowhere else.
+
+mod echo_only;
+mod latency;
+mod offload;
+mod ratio;
+mod relative;
+mod topics;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use crate::Result;
+use crate::args::Args;
+use crate::client::Client;
+use crate::echo::Echo;
+use crate::flow::{Flow, Subscription, Worker};
+use crate::node::Node;
+use crate::report::Row;
+use crate::requests::Pool;
+use crate::run::{Outcome, Plan, Tally, closed_loop};
+use ratio::{Kind, Ratio};
+
+/// What all scenarios of a run use.
+pub(crate) struct Context {
+    pub(crate) args: Args,
+    echo: Echo,
+    postgres_settings: Mutex<Value>,
+}
+
+impl Context {
+    pub(crate) async fn new(args: Args) -> Result<Self> {
+        Ok(Self {
+            args,
+            echo: Echo::start()?,
+            postgres_settings: Mutex::new(Value::Null),
+        })
+    }
+
+    /// Settings of the Postgres that was measured last.
+    pub(crate) fn postgres_settings(&self) -> Value {
+        self.postgres_settings.lock().clone()
+    }
+
+    async fn note_settings(&self, node: &Node) {
+        if let Some(postgres) = &node.probe.postgres
+            && let Ok(settings) = postgres.settings().await
+        {
+            *self.postgres_settings.lock() = settings;
+        }
+    }
+
+    fn plan(&self, connections: usize) -> Plan {
+        Plan {
+            connections,
+            warmup: self.args.warmup(),
+            measured: self.args.measured(),
+        }
+    }
+
+    /// Requests a second of the echo at this load.
+    async fn echo_outcome(&self, connections: usize, batch: usize) -> Result<Outcome> {
+        let plan = Plan {
+            measured: self.args.echo_measured(),
+            ..self.plan(connections)
+        };
+        let outcome = closed_loop(
+            self.echo.address,
+            plan,
+            &Flow::Echo(Pool::echo(batch)),
+            None,
+        )
+        .await?;
+        match outcome.tally.first_error {
+            Some(error) => Err(format!("the echo failed: {error}").into()),
+            None => Ok(outcome),
+        }
+    }
+}
+
+/// Runs one scenario.
+pub(crate) async fn run(context: &Context, name: &'static str) -> Result<Row> {
+    let publish = |batch, connections, floor| Ratio {
+        name,
+        kind: Kind::Publish,
+        batch,
+        connections,
+        floor,
+    };
+    let cycle = |batch, connections, floor| Ratio {
+        name,
+        kind: Kind::Cycle,
+        batch,
+        connections,
+        floor,
+    };
+    match name {
+        "publish-1-c64" => publish(1, 64, Some(0.36)).run(context).await,
+        "publish-1-c256" => publish(1, 256, Some(0.55)).run(context).await,
+        "publish-10-c64" => publish(10, 64, Some(0.28)).run(context).await,
+        "cycle-10-c64" => cycle(10, 64, Some(0.22)).run(context).await,
+        "cycle-10-c256" => cycle(10, 256, Some(0.35)).run(context).await,
+        "cycle-1-c256" => cycle(1, 256, Some(0.35)).run(context).await,
+        "cycle-1-c64" => cycle(1, 64, None).run(context).await,
+        "cycle-10-c64-backlog" => relative::backlog(context, name, 0.90).await,
+        "cycle-10-c64-held" => relative::held(context, name, 0.90).await,
+        "topics-10000" => topics::run(context, name, 0.50).await,
+        "latency" => latency::run(context, name).await,
+        "offload" => offload::run(context, name).await,
+        "echo" => echo_only::run(context, name).await,
+        _ => Err(format!("no scenario `{name}`").into()),
+    }
+}
+
+/// Topic and subscription of a scenario have the same name. The subscription is there for publishes too: messages that
+/// nobody needs would be cheaper.
+async fn prepare(node: &Node, topic: &str) -> Result<()> {
+    let mut client = Client::connect(node.address).await?;
+    client.must(&node.server.put_topic(topic)).await?;
+    client
+        .must(&node.server.put_subscription(topic, topic))
+        .await?;
+    Ok(())
+}
+
+fn cycle_flow(node: &Node, topic: &str, batch: usize) -> Flow {
+    let subscription = Subscription::new(&node.server, topic, batch);
+    Flow::Cycle(
+        Pool::publish(&node.server, topic, batch),
+        Arc::new(subscription),
+    )
+}
+
+/// Takes what is left after a cycle and checks that what was published was received once and acked.
+async fn reckon(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
+    let subscription = Subscription::new(&node.server, topic, 100);
+    let mut worker = Worker::new(Client::connect(node.address).await?, Tally::default(), 0, 0);
+    loop {
+        let count = worker.receive(&subscription, 100).await?;
+        worker.ack(&subscription, count).await?;
+        if count == 0 {
+            break;
+        }
+    }
+    let rest = worker.tally;
+    let tally = &mut outcome.tally;
+    let (published, received, acked) = (
+        tally.published,
+        tally.received + rest.received,
+        tally.acked + rest.acked,
+    );
+    tally.check(published == received && received == acked, || {
+        format!("published {published}, received {received}, acked {acked}")
+    });
+    tally.check(rest.errors == 0, || {
+        format!("while draining: {}", rest.first_error.unwrap_or_default())
+    });
+    Ok(())
+}
+
+/// Publishes about `count` messages in batches of 100 as fast as it goes; answers how many it were.
+async fn fill(node: &Node, topic: &str, count: u64) -> Result<u64> {
+    const CONNECTIONS: u64 = 16;
+    let flow = Flow::Publish(Pool::publish(&node.server, topic, 100));
+    let turns = count.div_ceil(100 * CONNECTIONS);
+    let mut workers = tokio::task::JoinSet::new();
+    for at in 0..CONNECTIONS {
+        let client = Client::connect(node.address).await?;
+        let start = usize::try_from(at)?;
+        let mut worker = Worker::new(
+            client,
+            Tally::default(),
+            start,
+            usize::try_from(CONNECTIONS)?,
+        );
+        let flow = flow.clone();
+        workers.spawn(async move {
+            for _ in 0..turns {
+                worker.turn(&flow).await?;
+            }
+            Ok::<Tally, Box<dyn std::error::Error + Send + Sync>>(worker.tally)
+        });
+    }
+    let mut all = Tally::default();
+    while let Some(finished) = workers.join_next().await {
+        all.merge(&finished??);
+    }
+    match all.first_error {
+        Some(error) => {
+            Err(format!("while filling: {} errors, the first: {error}", all.errors).into())
+        }
+        None => Ok(all.published),
+    }
+}

@@ -1,0 +1,169 @@
+//! From the start of a publish until a waiting receiver has the message, at 100 messages a second in an open loop: each
+//! publish has its own time, and one that begins late because another one hung counts from the time it was due.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use memchr::memmem::Finder;
+use tokio::sync::mpsc;
+
+use crate::Result;
+use crate::client::Client;
+use crate::flow;
+use crate::histogram::Histogram;
+use crate::node::{DataDir, Node};
+use crate::report::Row;
+use crate::requests::{Pool, Server};
+use crate::run::Tally;
+use crate::scenario::{Context, prepare};
+use crate::wire;
+
+const INTERVAL: Duration = Duration::from_millis(10);
+/// So many publishes may be under way before one has to start late.
+const PUBLISHERS: u32 = 16;
+/// A message that took longer than this after the last publish counts as lost.
+const RECEIVED_WITHIN: Duration = Duration::from_secs(5);
+const P50_MS_MAX: f64 = 5.0;
+const P99_MS_MAX: f64 = 15.0;
+
+/// When something happened to the message with an id.
+type Times = Vec<(String, Instant)>;
+
+pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
+    let data_dir = DataDir::new(&context.args, name)?;
+    let node = Node::start(&context.args, &data_dir).await?;
+    context.note_settings(&node).await;
+    prepare(&node, name).await?;
+    // The receiver waits before the first message is published; the first second warms up and is not counted.
+    let start = Instant::now() + Duration::from_millis(300);
+    let count = u32::try_from((context.args.measured() * 3).as_millis() / INTERVAL.as_millis())?;
+    let (acks, receipts) = mpsc::unbounded_channel();
+    let path = format!("/v1/subscriptions/{name}/ack");
+    let client = Client::connect(node.address).await?;
+    let acker = tokio::spawn(ack_all(client, node.server.clone(), path, receipts));
+    let client = Client::connect(node.address).await?;
+    let last = start + INTERVAL * count + RECEIVED_WITHIN;
+    let request = node.server.receive(name, 10, 10);
+    let receiver = tokio::spawn(receive_all(client, acks, request, count as usize, last));
+    let mut publishers = tokio::task::JoinSet::new();
+    for at in 0..PUBLISHERS {
+        let client = Client::connect(node.address).await?;
+        let pool = Pool::publish(&node.server, name, 1);
+        publishers.spawn(publish_in_time(
+            client,
+            pool,
+            start,
+            (at..count).step_by(PUBLISHERS as usize),
+        ));
+    }
+    let mut published = Times::new();
+    while let Some(finished) = publishers.join_next().await {
+        published.extend(finished??);
+    }
+    let received: HashMap<String, Instant> = receiver.await??.into_iter().collect();
+    let mut row = judge(name, &published, &received, start + Duration::from_secs(1));
+    row.count_errors(&acker.await?);
+    row.memory(node.probe.peak_node_bytes());
+    node.stop().await?;
+    Ok(row)
+}
+
+fn judge(name: &str, published: &Times, received: &HashMap<String, Instant>, from: Instant) -> Row {
+    let (mut latency, mut lost) = (Histogram::default(), 0);
+    for (id, started) in published {
+        match received.get(id) {
+            Some(at) if *started >= from => latency.record(at.saturating_duration_since(*started)),
+            Some(_) => {}
+            None => lost += 1,
+        }
+    }
+    let mut row = Row::new(name, &[]);
+    let (p50, p99) = (latency.quantile_ms(0.5), latency.quantile_ms(0.99));
+    if let (Some(p50), Some(p99)) = (p50, p99) {
+        row.latency(p50, p99);
+        if p50 > P50_MS_MAX || p99 > P99_MS_MAX {
+            row.fail(format!(
+                "p50 {p50:.2} ms, p99 {p99:.2} ms; at most {P50_MS_MAX} and {P99_MS_MAX}"
+            ));
+        }
+    } else {
+        row.fail("no message was timed".to_owned());
+    }
+    if lost > 0 {
+        row.fail(format!("{lost} messages were published and not received"));
+    }
+    row
+}
+
+/// Publishes at the times that belong to these numbers.
+async fn publish_in_time(
+    mut client: Client,
+    pool: Pool,
+    start: Instant,
+    numbers: impl Iterator<Item = u32>,
+) -> Result<Times> {
+    let mut times = Times::new();
+    for number in numbers {
+        let due = start + INTERVAL * number;
+        // The timer of the client wakes up to a millisecond late, which is not the node's doing.
+        let late = Instant::now() > due;
+        tokio::time::sleep_until(due.into()).await;
+        let started = if late { due } else { Instant::now() };
+        let answer = client.must(pool.get(number as usize)).await?;
+        let id = strings(&answer, br#""id":""#)
+            .pop()
+            .ok_or("a publish without an id")?;
+        times.push((id, started));
+    }
+    Ok(times)
+}
+
+/// Always waits; leaves acking to somebody else, so that it is back before the next message.
+async fn receive_all(
+    mut client: Client,
+    acks: mpsc::UnboundedSender<Vec<String>>,
+    request: Vec<u8>,
+    count: usize,
+    until: Instant,
+) -> Result<Times> {
+    let mut times = Times::new();
+    while times.len() < count && Instant::now() < until {
+        let answer = client.must(&request).await?;
+        let now = Instant::now();
+        let ids = strings(&answer, br#""id":""#);
+        times.extend(ids.into_iter().map(|id| (id, now)));
+        acks.send(strings(&answer, br#""receipt":""#))?;
+    }
+    Ok(times)
+}
+
+/// Acks what it is sent until the receiver has gone; answers what went wrong.
+async fn ack_all(
+    mut client: Client,
+    server: Server,
+    path: String,
+    mut receipts: mpsc::UnboundedReceiver<Vec<String>>,
+) -> Tally {
+    let mut tally = Tally::default();
+    while let Some(receipts) = receipts.recv().await {
+        if receipts.is_empty() {
+            continue;
+        }
+        let body = serde_json::json!({ "receipts": receipts }).to_string();
+        match client.send(&server.request("POST", &path, &body)).await {
+            Ok(answer) => {
+                let acked = flow::acked(&answer, receipts.len());
+                tally.check(acked, || answer.describe());
+            }
+            Err(error) => tally.error(error.to_string()),
+        }
+    }
+    tally
+}
+
+fn strings(json: &[u8], name: &[u8]) -> Vec<String> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    wire::strings_of(json, &Finder::new(name))
+        .map(text)
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! Cycles of 10 under a burden, relative to the same cycle without it: a backlog that is never used up, and a session of
+//! Postgres that holds back vacuum. Both must leave throughput as it was; a queue of rows would bend.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::Result;
+use crate::node::{DataDir, Node};
+use crate::report::{Row, median};
+use crate::run::{Outcome, Plan, closed_loop};
+use crate::scenario::{Context, cycle_flow, fill, prepare, reckon};
+
+const BATCH: usize = 10;
+const CONNECTIONS: usize = 64;
+const OFFLOADED_WITHIN: Duration = Duration::from_secs(300);
+
+/// Two data directories, one with the backlog and one without, measured in turns; only one node runs at a time.
+pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result<Row> {
+    let (plain_dir, full_dir) = (
+        DataDir::new(&context.args, "plain")?,
+        DataDir::new(&context.args, "backlog")?,
+    );
+    let node = Node::start(&context.args, &full_dir).await?;
+    prepare(&node, name).await?;
+    let count = fill(&node, name, context.args.backlog()).await?;
+    super::offload::wait_until_done(&node, OFFLOADED_WITHIN).await?;
+    let mut peak = node.probe.peak_node_bytes();
+    node.stop().await?;
+
+    let mut bases = vec![plain(context, &plain_dir, name).await?];
+    let (mut outcomes, mut ratios) = (Vec::new(), Vec::new());
+    for _ in 0..context.args.rounds() {
+        let node = Node::start(&context.args, &full_dir).await?;
+        context.note_settings(&node).await;
+        let flow = cycle_flow(&node, name, BATCH);
+        let mut outcome = closed_loop(
+            node.address,
+            context.plan(CONNECTIONS),
+            &flow,
+            Some(&node.probe),
+        )
+        .await?;
+        peak = peak.max(node.probe.peak_node_bytes());
+        node.stop().await?;
+        let short = outcome.tally.short_receives;
+        outcome.tally.check(short == 0, || {
+            format!("{short} receives were short in spite of the backlog")
+        });
+        let (received, acked) = (outcome.tally.received, outcome.tally.acked);
+        outcome.tally.check(received == acked, || {
+            format!("received {received}, acked {acked}")
+        });
+        let before = bases.last().copied().unwrap_or_default();
+        let after = plain(context, &plain_dir, name).await?;
+        bases.push(after);
+        ratios.push(outcome.requests_per_second() / f64::midpoint(before, after));
+        outcomes.push(outcome);
+    }
+    let mut row = Row::new(name, &outcomes).relative_to("no backlog", &bases, ratios, Some(floor));
+    row.memory(peak);
+    row.more = json!({ "backlog_messages": count });
+    Ok(row)
+}
+
+/// The throughput of the last fifth of the held time, against cycles before it and, on fresh data, after it.
+pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Row> {
+    let data_dir = DataDir::new(&context.args, name)?;
+    let node = Node::start(&context.args, &data_dir).await?;
+    context.note_settings(&node).await;
+    let postgres = node
+        .probe
+        .postgres
+        .as_ref()
+        .ok_or("needs the Postgres of the node: give --postgres-url")?;
+    let before = cycle(&node, name, context.plan(CONNECTIONS)).await?;
+    let held = postgres.hold().await?;
+    let plan = Plan {
+        measured: context.args.held(),
+        ..context.plan(CONNECTIONS)
+    };
+    let mut outcome = cycle(&node, name, plan).await?;
+    let released = held.release().await;
+    outcome.tally.check(released.is_ok(), || {
+        format!("the transaction was not held to the end: {released:?}")
+    });
+    let peak = node.probe.peak_node_bytes();
+    node.stop().await?;
+    drop(data_dir);
+    let after = plain(context, &DataDir::new(&context.args, name)?, name).await?;
+
+    let at_end = outcome.requests_per_second_at_end();
+    let bases = [before.requests_per_second(), after];
+    let ratio = at_end / median(bases.into_iter()).unwrap_or(f64::NAN);
+    let more = json!({
+        "held_seconds": outcome.seconds,
+        "requests_per_second_at_end": at_end,
+        "requests_by_second": outcome.tally.per_second,
+    });
+    let mut row =
+        Row::new(name, &[outcome]).relative_to("none held", &bases, vec![ratio], Some(floor));
+    row.count_errors(&before.tally);
+    row.memory(peak);
+    row.more = more;
+    Ok(row)
+}
+
+/// Requests a second of the unburdened cycle on a node of its own.
+async fn plain(context: &Context, data_dir: &DataDir, name: &str) -> Result<f64> {
+    let node = Node::start(&context.args, data_dir).await?;
+    let topic = format!("{name}-plain");
+    let outcome = cycle(&node, &topic, context.plan(CONNECTIONS)).await?;
+    node.stop().await?;
+    match outcome.tally.first_error {
+        Some(error) => Err(format!("the cycle without burden failed: {error}").into()),
+        None => Ok(outcome.requests_per_second()),
+    }
+}
+
+async fn cycle(node: &Node, topic: &str, plan: Plan) -> Result<Outcome> {
+    prepare(node, topic).await?;
+    let flow = cycle_flow(node, topic, BATCH);
+    let mut outcome = closed_loop(node.address, plan, &flow, Some(&node.probe)).await?;
+    reckon(node, topic, &mut outcome).await?;
+    Ok(outcome)
+}

@@ -1,0 +1,78 @@
+//! Single publishes to thousands of topics in turn, relative to one topic on the same node: what is paid per topic in a
+//! turn must stay small, as tenants have many.
+
+use serde_json::json;
+
+use crate::Result;
+use crate::client::Client;
+use crate::flow::Flow;
+use crate::node::{DataDir, Node};
+use crate::report::Row;
+use crate::requests::{ManyTopics, Pool};
+use crate::run::closed_loop;
+use crate::scenario::{Context, prepare};
+
+const CONNECTIONS: usize = 64;
+
+pub(crate) async fn run(context: &Context, name: &str, floor: f64) -> Result<Row> {
+    let data_dir = DataDir::new(&context.args, name)?;
+    let node = Node::start(&context.args, &data_dir).await?;
+    context.note_settings(&node).await;
+    prepare(&node, name).await?;
+    let topics: Vec<String> = (0..context.args.topics())
+        .map(|at| format!("{name}-{at:05}"))
+        .collect();
+    create(&node, &topics).await?;
+    let one = Flow::Publish(Pool::publish(&node.server, name, 1));
+    let many = Flow::Topics(ManyTopics::new(&node.server, &topics));
+    let plan = context.plan(CONNECTIONS);
+
+    let mut all_of_one = vec![closed_loop(node.address, plan, &one, None).await?];
+    let (mut outcomes, mut ratios) = (Vec::new(), Vec::new());
+    for _ in 0..context.args.rounds() {
+        let before = all_of_one
+            .last()
+            .map_or(0.0, |outcome| outcome.requests_per_second());
+        let outcome = closed_loop(node.address, plan, &many, Some(&node.probe)).await?;
+        let after = closed_loop(node.address, plan, &one, None).await?;
+        ratios.push(
+            outcome.requests_per_second() / f64::midpoint(before, after.requests_per_second()),
+        );
+        outcomes.push(outcome);
+        all_of_one.push(after);
+    }
+    let bases: Vec<f64> = all_of_one
+        .iter()
+        .map(|outcome| outcome.requests_per_second())
+        .collect();
+    let mut row = Row::new(name, &outcomes).relative_to("one topic", &bases, ratios, Some(floor));
+    all_of_one
+        .iter()
+        .for_each(|outcome| row.count_errors(&outcome.tally));
+    row.memory(node.probe.peak_node_bytes());
+    row.more = json!({ "topics": topics.len() });
+    node.stop().await?;
+    Ok(row)
+}
+
+/// Creates all topics over a few connections: one alone would spend most of its time waiting for commits.
+async fn create(node: &Node, topics: &[String]) -> Result<()> {
+    let mut creators = tokio::task::JoinSet::new();
+    for part in topics.chunks(topics.len().div_ceil(16).max(1)) {
+        let mut client = Client::connect(node.address).await?;
+        let requests: Vec<Vec<u8>> = part
+            .iter()
+            .map(|topic| node.server.put_topic(topic))
+            .collect();
+        creators.spawn(async move {
+            for request in requests {
+                client.must(&request).await?;
+            }
+            crate::Result::Ok(())
+        });
+    }
+    while let Some(created) = creators.join_next().await {
+        created??;
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Just enough HTTP/1.1 to read answers cheaply: status, `content-length` or chunks, body. Pure: bytes in, a position
+//! out. It trusts the server where a browser would not (no limits, no trailers), because the server is ours.
+
+use memchr::memmem;
+
+/// A complete answer within the bytes read so far.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    /// Where the body begins.
+    pub(crate) body_at: usize,
+    pub(crate) length: Length,
+    /// The server closes the connection after this answer.
+    pub(crate) closes: bool,
+}
+
+/// How the end of the body is known.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(crate) enum Length {
+    Bytes(usize),
+    Chunked,
+}
+
+/// The head of the answer; `Ok(None)` while it is incomplete.
+pub(crate) fn head(bytes: &[u8]) -> crate::Result<Option<Head>> {
+    let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let status = bytes
+        .get(9..12)
+        .and_then(decimal)
+        .and_then(|status| u16::try_from(status).ok());
+    let mut head = Head {
+        status: status.ok_or("the answer does not begin with an HTTP status")?,
+        body_at: end + 4,
+        length: Length::Bytes(0),
+        closes: false,
+    };
+    let mut rest = bytes.get(..end).unwrap_or_default();
+    while let Some(line_end) = memchr::memchr(b'\n', rest) {
+        rest = &rest[line_end + 1..];
+        header(rest, &mut head)?;
+    }
+    Ok(Some(head))
+}
+
+fn header(rest: &[u8], head: &mut Head) -> crate::Result<()> {
+    let line = memchr::memchr(b'\r', rest).map_or(rest, |end| &rest[..end]);
+    if let Some(value) = value_of(line, b"content-length:") {
+        head.length = Length::Bytes(decimal(value).ok_or("a content-length that is no number")?);
+    } else if value_of(line, b"transfer-encoding:").is_some() {
+        head.length = Length::Chunked;
+    } else if let Some(value) = value_of(line, b"connection:") {
+        head.closes = value.eq_ignore_ascii_case(b"close");
+    }
+    Ok(())
+}
+
+fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let (start, value) = line.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
+}
+
+/// Takes the chunks at the start of `bytes` apart into `body`; the number of bytes they took, `None` while incomplete.
+pub(crate) fn dechunk(bytes: &[u8], body: &mut Vec<u8>) -> crate::Result<Option<usize>> {
+    body.clear();
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(line_end) = memmem::find(rest, b"\r\n") else {
+            return Ok(None);
+        };
+        let size = rest[..line_end]
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default();
+        let size = std::str::from_utf8(size)
+            .ok()
+            .and_then(|hex| usize::from_str_radix(hex.trim(), 16).ok());
+        let size = size.ok_or("a chunk without a size")?;
+        let data_at = line_end + 2;
+        let Some(chunk) = rest.get(data_at..data_at + size + 2) else {
+            return Ok(None);
+        };
+        at += data_at + size + 2;
+        if size == 0 {
+            return Ok(Some(at));
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+fn decimal(digits: &[u8]) -> Option<usize> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The values of every `"name":"value"` in compact JSON, found without parsing it. Right only for values that need no
+/// escape, which receipts and ids are; inside a body the quotes are escaped, so a body cannot fake one.
+pub(crate) fn strings_of<'a>(
+    json: &'a [u8],
+    name: &'a memmem::Finder<'a>,
+) -> impl Iterator<Item = &'a [u8]> {
+    name.find_iter(json).filter_map(|at| {
+        let value = json.get(at + name.needle().len()..)?;
+        value.get(..memchr::memchr(b'"', value)?)
+    })
+}
