@@ -25,15 +25,17 @@ COMMENT ON COLUMN api_key.created_at IS 'time of creation';
 COMMENT ON COLUMN api_key.revoked_at IS 'from then on it is refused';
 
 CREATE TABLE installation (
-    only_row    boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    receipt_key bytea NOT NULL CHECK (length(receipt_key) = 32),
-    hot_slot    smallint NOT NULL CHECK (hot_slot BETWEEN 0 AND 7),
-    rotated_at  timestamptz NOT NULL
+    only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    receipt_key     bytea NOT NULL CHECK (length(receipt_key) = 32),
+    hot_slot        smallint NOT NULL CHECK (hot_slot BETWEEN 0 AND 7),
+    rotated_at      timestamptz NOT NULL,
+    catalog_version bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE installation IS 'What all nodes of one installation share; one row';
 COMMENT ON COLUMN installation.receipt_key IS 'HMAC-SHA256 key of receipts, 32 random bytes';
 COMMENT ON COLUMN installation.hot_slot IS 'the hot_payload table that new blocks go to; a node may lag behind without harm';
 COMMENT ON COLUMN installation.rotated_at IS 'when hot_slot last changed';
+COMMENT ON COLUMN installation.catalog_version IS 'raised when a topic or subscription changes; nodes that see it drop what they cached';
 
 CREATE TABLE topic (
     topic_id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -243,5 +245,15 @@ COMMENT ON COLUMN node.node_id IS 'random, new at every start';
 COMMENT ON COLUMN node.version IS 'of the program';
 COMMENT ON COLUMN node.started_at IS 'time of start';
 COMMENT ON COLUMN node.seen_at IS 'time of the last heartbeat';
+
+CREATE TABLE duty (
+    name       text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 32),
+    holder     uuid NOT NULL,
+    held_until timestamptz NOT NULL
+);
+COMMENT ON TABLE duty IS 'Background duties and the node that does each; a node that dies lets go of its duty by time';
+COMMENT ON COLUMN duty.name IS 'which duty';
+COMMENT ON COLUMN duty.holder IS 'the node that does it';
+COMMENT ON COLUMN duty.held_until IS 'from then on another node may take it';
 
 INSERT INTO tenant (name, created_at) VALUES ('default', now());

@@ -4,17 +4,17 @@
 mod error;
 mod session;
 
-// pub mod api_key;
-// pub mod block;
+pub mod api_key;
+pub mod block;
 pub mod cursor;
 pub mod dedup;
-// pub mod hot_payload;
-// pub mod installation;
+pub mod hot_payload;
+pub mod installation;
 pub mod lane;
 pub mod lease;
 pub mod migrate;
-// pub mod node;
-// pub mod object;
+pub mod node;
+pub mod object;
 pub mod subscription;
 pub mod topic;
 pub mod turn;

@@ -1,0 +1,115 @@
+//! Table `block`: the log. The turn inserts; here it is read, moved to object storage and deleted.
+//!
+//! Blocks of a lane leave at its low end, and while something holds back vacuum their index entries stay there dead. So
+//! every statement here starts at the lane's start or later, and none walks up from below it.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A block and where its payload is: a slot, or an object with its key.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct BlockRow {
+    /// Its lane.
+    pub lane_id: i64,
+    /// Offset of its first message.
+    pub first_offset: i64,
+    /// Messages.
+    pub count: i32,
+    /// Bytes of the payload as stored.
+    pub bytes: i64,
+    /// Whether the payload is a zstd frame.
+    pub compressed: bool,
+    /// When it was published.
+    pub published_at: OffsetDateTime,
+    /// The hot slot that has the payload.
+    pub slot: Option<i16>,
+    /// The object that has the payload.
+    pub object_id: Option<i64>,
+    /// First byte of the payload in the object.
+    pub object_offset: Option<i64>,
+    /// The object's key.
+    pub object_key: Option<String>,
+}
+
+/// The blocks of a lane that hold offsets of `[from, until)`, in order, `limit` at most.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn covering(
+    session: &mut Session,
+    lane: i64,
+    from: i64,
+    until: i64,
+    limit: i64,
+) -> Result<Vec<BlockRow>, Error> {
+    // The bound is a sub-query without outer references: it is found once, then the key is read forward from there.
+    Ok(sqlx::query_as(
+        "-- block.covering
+         SELECT b.lane_id, b.first_offset, b.count, b.bytes, b.compressed, b.published_at, b.slot, b.object_id,
+                b.object_offset, (SELECT o.key FROM object o WHERE o.object_id = b.object_id) AS object_key
+         FROM block b
+         WHERE b.lane_id = $1 AND b.first_offset < $3
+           AND b.first_offset >= (
+               SELECT coalesce((SELECT k.first_offset FROM block k
+                                WHERE k.lane_id = $1 AND k.first_offset BETWEEN l.start_offset AND $2
+                                ORDER BY k.first_offset DESC LIMIT 1), greatest($2, l.start_offset))
+               FROM lane l WHERE l.lane_id = $1)
+           AND b.first_offset + b.count > $2
+         ORDER BY b.first_offset LIMIT $4",
+    )
+    .bind(lane)
+    .bind(from)
+    .bind(until)
+    .bind(limit)
+    .fetch_all(session.run("block.covering"))
+    .await?)
+}
+
+/// The first offset of a lane that was published at or after `at`, its end when there is none; `None`: no such lane.
+/// Halves the lane like a dictionary, because times never fall along it and have no index.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn after_time(session: &mut Session, lane: i64, at: OffsetDateTime) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- block.after_time
+         WITH RECURSIVE search (low, high) AS (
+             SELECT l.start_offset,
+                    coalesce((SELECT k.first_offset + k.count FROM block k
+                              WHERE k.lane_id = l.lane_id ORDER BY k.first_offset DESC LIMIT 1), l.start_offset)
+             FROM lane l WHERE l.lane_id = $1
+             UNION ALL
+             SELECT CASE WHEN m.published_at < $2 THEN m.first_offset + m.count ELSE s.low END,
+                    CASE WHEN m.published_at < $2 THEN s.high ELSE m.first_offset END
+             FROM search s
+             CROSS JOIN LATERAL (
+                 SELECT k.first_offset, k.count, k.published_at FROM block k
+                 WHERE k.lane_id = $1 AND k.first_offset BETWEEN s.low AND (s.low + s.high) / 2
+                 ORDER BY k.first_offset DESC LIMIT 1
+             ) m
+             WHERE s.low < s.high
+         )
+         SELECT low FROM search ORDER BY low DESC LIMIT 1",
+    )
+    .bind(lane)
+    .bind(at)
+    .fetch_optional(session.run("block.after_time"))
+    .await?)
+}
+
+/// The next offset of a lane; `None`: no such lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- block.end
+         SELECT coalesce((SELECT k.first_offset + k.count FROM block k
+                          WHERE k.lane_id = l.lane_id ORDER BY k.first_offset DESC LIMIT 1), l.start_offset)
+         FROM lane l WHERE l.lane_id = $1",
+    )
+    .bind(lane)
+    .fetch_optional(session.run("block.end"))
+    .await?)
+}

@@ -1,0 +1,91 @@
+//! Table `installation`: the one row that all nodes share, namely the key of receipts, the current hot slot and the
+//! version of the catalog. Read by nodes about once a second; no publish touches it.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// What all nodes share.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Installation {
+    /// HMAC-SHA256 key of receipts.
+    pub receipt_key: Vec<u8>,
+    /// The slot that new payloads go to.
+    pub hot_slot: i16,
+    /// Raised when a topic or subscription changes.
+    pub catalog_version: i64,
+}
+
+/// Reads the row; `None` before the first start.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
+    Ok(sqlx::query_as(
+        "-- installation.get
+         SELECT receipt_key, hot_slot, catalog_version FROM installation",
+    )
+    .fetch_optional(session.run("installation.get"))
+    .await?)
+}
+
+/// Makes the row with this receipt key unless another node was first, whose key then holds: read it with [`get`].
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ensure(session: &mut Session, receipt_key: &[u8; 32], now: Option<OffsetDateTime>) -> Result<(), Error> {
+    sqlx::query(
+        "-- installation.ensure
+         INSERT INTO installation (receipt_key, hot_slot, rotated_at) VALUES ($1, 0, coalesce($2, now()))
+         ON CONFLICT (only_row) DO NOTHING",
+    )
+    .bind(&receipt_key[..])
+    .bind(now)
+    .execute(session.run("installation.ensure"))
+    .await?;
+    Ok(())
+}
+
+/// Moves the current slot from `old` to `new`; false when another node moved it before.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn set_slot(session: &mut Session, old: i16, new: i16, now: Option<OffsetDateTime>) -> Result<bool, Error> {
+    let moved = sqlx::query(
+        "-- installation.set_slot
+         UPDATE installation SET hot_slot = $2, rotated_at = coalesce($3, now()) WHERE hot_slot = $1",
+    )
+    .bind(old)
+    .bind(new)
+    .bind(now)
+    .execute(session.run("installation.set_slot"))
+    .await?;
+    Ok(moved.rows_affected() == 1)
+}
+
+/// The version of the catalog.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn catalog_version(session: &mut Session) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- installation.catalog_version
+         SELECT catalog_version FROM installation",
+    )
+    .fetch_one(session.run("installation.catalog_version"))
+    .await?)
+}
+
+/// Tells all nodes that a topic or subscription changed, as of the commit; returns the new version. The last statement of
+/// its transaction, because it makes others that change the catalog wait.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bump_catalog(session: &mut Session) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- installation.bump_catalog
+         UPDATE installation SET catalog_version = catalog_version + 1 RETURNING catalog_version",
+    )
+    .fetch_one(session.run("installation.bump_catalog"))
+    .await?)
+}

@@ -1,0 +1,109 @@
+//! Tables `node` and `duty`: which nodes are up, and which of them does which background duty. Both are held by time: who
+//! stops saying so is forgotten. The times are the database's (I10).
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Session};
+
+/// Says that a node is up.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn heartbeat(
+    session: &mut Session,
+    node: Uuid,
+    version: &str,
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- node.heartbeat
+         INSERT INTO node (node_id, version, started_at, seen_at) VALUES ($1, $2, coalesce($3, now()), coalesce($3, now()))
+         ON CONFLICT (node_id) DO UPDATE SET seen_at = excluded.seen_at",
+    )
+    .bind(node)
+    .bind(version)
+    .bind(now)
+    .execute(session.run("node.heartbeat"))
+    .await?;
+    Ok(())
+}
+
+/// Nodes that were heard within the last `within`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count_alive(session: &mut Session, within: Duration, now: Option<OffsetDateTime>) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- node.count_alive
+         SELECT count(*) FROM node WHERE seen_at > coalesce($2, now()) - $1 * interval '1 second'",
+    )
+    .bind(within.as_secs_f64())
+    .bind(now)
+    .fetch_one(session.run("node.count_alive"))
+    .await?)
+}
+
+/// Forgets a node that stops, and lets go of its duties.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete(session: &mut Session, node: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "-- node.delete
+         WITH free AS (DELETE FROM duty WHERE holder = $1)
+         DELETE FROM node WHERE node_id = $1",
+    )
+    .bind(node)
+    .execute(session.run("node.delete"))
+    .await?;
+    Ok(())
+}
+
+/// Forgets nodes that were not heard for `older_than`, and returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_stale(
+    session: &mut Session,
+    older_than: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "-- node.delete_stale
+         DELETE FROM node WHERE seen_at < coalesce($2, now()) - $1 * interval '1 second'",
+    )
+    .bind(older_than.as_secs_f64())
+    .bind(now)
+    .execute(session.run("node.delete_stale"))
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Takes or keeps a duty until `hold` from now; false while another node has it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hold_duty(
+    session: &mut Session,
+    duty: &str,
+    node: Uuid,
+    hold: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let held = sqlx::query(
+        "-- duty.hold
+         INSERT INTO duty AS d (name, holder, held_until) VALUES ($1, $2, coalesce($4, now()) + $3 * interval '1 second')
+         ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until
+         WHERE d.holder = excluded.holder OR d.held_until <= coalesce($4, now())",
+    )
+    .bind(duty)
+    .bind(node)
+    .bind(hold.as_secs_f64())
+    .bind(now)
+    .execute(session.run("duty.hold"))
+    .await?;
+    Ok(held.rows_affected() == 1)
+}
