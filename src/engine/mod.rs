@@ -1,21 +1,48 @@
-//! The rules of Cursus, one verb a file. `http` and `worker` call in here; only here are transactions opened.
+//! The rules of Cursus, one verb a file. `http` and `worker` call in here; only here are transactions opened. What a node
+//! keeps in memory — queues of turns, waiting receivers, caches — can be lost at any moment without losing a message.
 
+pub mod access;
+mod browse;
+mod cache;
+mod catalog;
+mod dead_letter;
 pub mod delivery;
 mod error;
+mod keyed;
 pub mod payload;
+pub mod plan;
+mod publish;
+mod reader;
+mod receipt;
+mod receive;
+mod redeliver;
+mod settle;
+mod subscriber;
+mod subscriptions;
+mod topics;
+mod turn;
+mod upkeep;
+mod upload;
+mod wake;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicI16;
+
+use api::MessageId;
 use api::list::Page;
-use api::message::{Published, ReceiveRequest};
-use api::settle::Outcome;
-use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
-use api::topic::{Topic, TopicSettings, TopicStats};
-use api::{MessageId, SubscriptionName, TopicName};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
+use prometheus_client::metrics::counter::Counter;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::blob::Blob;
+use crate::clock::Clock;
+use crate::store::Store;
 
 pub use delivery::{Delivery, StoredMessage};
 pub use error::Error;
-use payload::{Meta, Records};
+use payload::Records;
 
 /// A tenant that was looked up by its key, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,17 +82,17 @@ pub enum Action {
     Ack,
     /// Hand it out again after some seconds.
     Nack {
-        /** Seconds. */
+        /// Seconds.
         delay_seconds: u32,
     },
     /// Hide it for some seconds from now; the subscription's timeout when `None`.
     Extend {
-        /** Seconds. */
+        /// Seconds.
         visibility_seconds: Option<u32>,
     },
     /// Move it to the dead-letter topic.
     DeadLetter {
-        /** Why. */
+        /// Why.
         reason: Option<String>,
     },
 }
@@ -102,161 +129,197 @@ pub struct Readiness {
     pub missing: Option<String>,
 }
 
-/// The engine of one node.
+/// What an engine is made of.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Parts {
+    /// The database, its schema up to date.
+    pub store: Store,
+    /// Object storage.
+    pub blob: Arc<Blob>,
+    /// Source of `$now`.
+    pub clock: Clock,
+    /// Whether requests without a key belong to the default tenant (embedded mode).
+    pub open: bool,
+    /// Bytes of blocks kept in memory.
+    pub cache_bytes: usize,
+    /// Largest body or batch kept in the database, in bytes.
+    pub hot_limit_bytes: usize,
+    /// Turn loops; a topic belongs to one of them.
+    pub turn_loops: usize,
+}
 
-#[expect(
-    unused_variables,
-    clippy::todo,
-    clippy::unused_async,
-    reason = "skeleton"
-)]
+/// What the engine counts beside its turns.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Messages moved to a dead-letter topic.
+    pub dead_lettered: Counter,
+}
+
+/// The engine of one node; clones are handles on the same.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    parts: Parts,
+    node: uuid::Uuid,
+    default_tenant: Tenant,
+    keys: access::Keys,
+    signer: receipt::Signer,
+    reader: reader::Reader,
+    running: keyed::Running,
+    turns: Arc<turn::Shared>,
+    queues: Vec<Arc<turn::Queue>>,
+    metrics: Metrics,
+    draining: CancellationToken,
+}
+
 impl Engine {
-    /// The tenant of an API key (`None`: the request has none).
-    pub async fn authenticate(&self, key: Option<&str>) -> Result<Tenant, Error> {
-        todo!()
+    /// An engine over its parts; its loops run on `tracker` until `stop`, after `draining` its receivers stop waiting.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn start(
+        parts: Parts,
+        tracker: &TaskTracker,
+        draining: CancellationToken,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let (installation, default_tenant) = upkeep::installation(&parts).await?;
+        let receipt_key = installation.receipt_key[..].try_into().map_err(|_| Error::Internal)?;
+        let cache = Arc::new(cache::Cache::new(parts.cache_bytes));
+        let turns = Arc::new(turn::Shared {
+            store: parts.store.clone(),
+            clock: parts.clock.clone(),
+            cache: cache.clone(),
+            catalog: Arc::default(),
+            slot: AtomicI16::new(installation.hot_slot),
+            hints: wake::Hints::default(),
+            returns: redeliver::Returns::default(),
+            metrics: turn::Metrics::default(),
+        });
+        let queues: Vec<_> = std::iter::repeat_with(Arc::default).take(parts.turn_loops.max(1)).collect();
+        let reader = reader::Reader::new(parts.store.clone(), parts.blob.clone(), cache);
+        let inner = Inner {
+            parts,
+            node: uuid::Uuid::new_v4(),
+            default_tenant,
+            keys: access::Keys::default(),
+            signer: receipt::Signer::new(&receipt_key),
+            reader,
+            running: keyed::Running::default(),
+            turns,
+            queues,
+            metrics: Metrics::default(),
+            draining,
+        };
+        let engine = Self { inner: Arc::new(inner) };
+        engine.spawn(tracker, &stop);
+        Ok(engine)
     }
-    /// Creates or updates; true when created.
-    pub async fn put_topic(
-        &self,
-        tenant: Tenant,
-        name: &TopicName,
-        settings: &TopicSettings,
-    ) -> Result<(Topic, bool), Error> {
-        todo!()
+
+    fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        for queue in &self.inner.queues {
+            tracker.spawn(turn::run(self.inner.turns.clone(), queue.clone(), stop.clone()));
+        }
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.send_hints(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.hear_hints(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.keep_up(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.return_unwanted(token).await });
     }
-    /// One topic.
-    pub async fn topic(&self, tenant: Tenant, name: &TopicName) -> Result<Topic, Error> {
-        todo!()
-    }
-    /// A page of topics by name.
-    pub async fn topics(
-        &self,
-        tenant: Tenant,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Page<Topic>, Error> {
-        todo!()
-    }
-    /// Deletes a topic nobody needs.
-    pub async fn delete_topic(&self, tenant: Tenant, name: &TopicName) -> Result<(), Error> {
-        todo!()
-    }
-    /// How full it is.
-    pub async fn topic_stats(&self, tenant: Tenant, name: &TopicName) -> Result<TopicStats, Error> {
-        todo!()
-    }
-    /// Creates or updates; true when created.
-    pub async fn put_subscription(
-        &self,
-        tenant: Tenant,
-        name: &SubscriptionName,
-        settings: &SubscriptionSettings,
-    ) -> Result<(Subscription, bool), Error> {
-        todo!()
-    }
-    /// One subscription.
-    pub async fn subscription(
-        &self,
-        tenant: Tenant,
-        name: &SubscriptionName,
-    ) -> Result<Subscription, Error> {
-        todo!()
-    }
-    /// A page of subscriptions by name.
-    pub async fn subscriptions(
-        &self,
-        tenant: Tenant,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Page<Subscription>, Error> {
-        todo!()
-    }
-    /// Deletes a subscription with its leases.
-    pub async fn delete_subscription(
-        &self,
-        tenant: Tenant,
-        name: &SubscriptionName,
-    ) -> Result<(), Error> {
-        todo!()
-    }
-    /// How it stands.
-    pub async fn subscription_stats(
-        &self,
-        tenant: Tenant,
-        name: &SubscriptionName,
-    ) -> Result<SubscriptionStats, Error> {
-        todo!()
-    }
-    /// Publishes; one result per draft, in order. The outer error is for the whole request.
-    pub async fn publish(
-        &self,
-        tenant: Tenant,
-        topic: &TopicName,
-        drafts: Drafts,
-        key: Option<IdempotencyKey>,
-    ) -> Result<Vec<Result<Published, Error>>, Error> {
-        todo!()
-    }
-    /// Publishes one message whose body is over the hot limit, streaming it to object storage. `key` is the bare
-    /// idempotency key; the fingerprint is taken on the way. A stream error means that the client went away or sent too much.
-    pub async fn publish_stream(
-        &self,
-        tenant: Tenant,
-        topic: &TopicName,
-        meta: Meta<'_>,
-        key: Option<String>,
-        body: BoxStream<'static, Result<Bytes, Error>>,
-    ) -> Result<Published, Error> {
-        todo!()
-    }
-    /// Hands out messages; waits up to `wait_seconds`. Empty when nothing came or the node drains.
-    pub async fn receive(
-        &self,
-        tenant: Tenant,
-        subscription: &SubscriptionName,
-        request: ReceiveRequest,
-    ) -> Result<Vec<Delivery>, Error> {
-        todo!()
-    }
-    /// Settles; one result per item, in order.
-    pub async fn settle(
-        &self,
-        tenant: Tenant,
-        subscription: &SubscriptionName,
-        items: Vec<(&str, Action)>,
-    ) -> Result<Vec<Result<Outcome, Error>>, Error> {
-        todo!()
-    }
-    /// One message, not consumed.
-    pub async fn message(&self, tenant: Tenant, id: MessageId) -> Result<StoredMessage, Error> {
-        todo!()
-    }
-    /// The body of one message.
-    pub async fn message_body(&self, tenant: Tenant, id: MessageId) -> Result<BodyStream, Error> {
-        todo!()
-    }
-    /// Messages of a topic from a place on, and the `next` cursor.
-    pub async fn browse(
-        &self,
-        tenant: Tenant,
-        topic: &TopicName,
-        from: From,
-        limit: u32,
-    ) -> Result<(Vec<StoredMessage>, Option<String>), Error> {
-        todo!()
-    }
-    /// Whether all parts answer.
-    pub async fn readiness(&self) -> Vec<Readiness> {
-        todo!()
-    }
-    /// Largest body or batch kept in Postgres, in bytes; larger ones go through [`Engine::publish_stream`] or an object.
+
+    /// Largest body or batch kept in the database, in bytes; larger ones go through an object.
+    #[must_use]
     pub fn hot_limit_bytes(&self) -> usize {
-        todo!()
+        self.inner.parts.hot_limit_bytes
     }
-    /// The metrics of this node in the Prometheus text format.
-    pub fn metrics_text(&self) -> String {
-        todo!()
+
+    /// What turns count.
+    #[must_use]
+    pub fn turn_metrics(&self) -> &turn::Metrics {
+        &self.inner.turns.metrics
     }
+
+    /// What the engine counts beside its turns.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Bytes of blocks in memory.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.inner.turns.cache.bytes()
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.parts.store
+    }
+
+    /// Object storage.
+    #[must_use]
+    pub fn blob(&self) -> &Blob {
+        &self.inner.parts.blob
+    }
+
+    /// Source of `$now`.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.parts.clock
+    }
+
+    fn catalog(&self) -> &catalog::Catalog {
+        &self.inner.turns.catalog
+    }
+
+    fn hints(&self) -> &wake::Hints {
+        &self.inner.turns.hints
+    }
+
+    fn reader(&self) -> &reader::Reader {
+        &self.inner.reader
+    }
+
+    fn signer(&self) -> &receipt::Signer {
+        &self.inner.signer
+    }
+
+    fn running(&self) -> &keyed::Running {
+        &self.inner.running
+    }
+
+    fn slot(&self) -> i16 {
+        self.inner.turns.slot()
+    }
+
+    fn draining(&self) -> &CancellationToken {
+        &self.inner.draining
+    }
+
+    /// Which of a topic's lanes this node publishes to.
+    fn home(&self) -> usize {
+        usize::try_from(self.inner.node.as_u128() % 65_536).unwrap_or(0)
+    }
+
+    /// The queue of the loop that a topic belongs to.
+    fn queue(&self, topic: i64) -> &Arc<turn::Queue> {
+        let index = usize::try_from(topic).unwrap_or(0) % self.inner.queues.len();
+        &self.inner.queues[index]
+    }
+}
+
+/// A page from one item more than fits on it.
+fn page<T>(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> String) -> Page<T> {
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
+    let next = items.last().filter(|_| more).map(key);
+    Page { items, next }
 }

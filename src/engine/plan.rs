@@ -18,6 +18,15 @@ pub struct Changes {
     pub insert: Vec<Lease>,
 }
 
+impl Changes {
+    /// Adds what another plan wants written.
+    pub fn absorb(&mut self, more: Self) {
+        self.delete.extend(more.delete);
+        self.update.extend(more.update);
+        self.insert.extend(more.insert);
+    }
+}
+
 /// One message of one lease and what to do with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
@@ -154,6 +163,22 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
         } else {
             changes.update.push(Lease { pending: row.pending & !taken, ..*row });
         }
+    }
+    changes
+}
+
+/// Takes leases whose attempts are used up away from everybody until then, each as a whole under a new id.
+#[must_use]
+pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
+    let mut changes = Changes::default();
+    for row in spent {
+        let failed_at = if row.delayed { row.last_failed_at } else { Some(row.deadline) };
+        changes.delete.push(row.key);
+        changes.insert.push(Lease {
+            first_failed_at: row.first_failed_at.or(failed_at),
+            last_failed_at: failed_at,
+            ..detached(*row, row.pending, until)
+        });
     }
     changes
 }

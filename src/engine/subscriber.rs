@@ -11,8 +11,10 @@ use api::TopicName;
 use api::limits::WAITING_RECEIVERS_MAX;
 use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
-use tokio::sync::oneshot;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, oneshot};
 
+use crate::store::lease::Lease;
 use crate::store::subscription::SubscriptionRow;
 
 use super::error::Error;
@@ -34,6 +36,24 @@ pub struct Grant {
     pub attempt: u32,
     /// Until when they are hidden from others.
     pub deadline: OffsetDateTime,
+}
+
+impl Grant {
+    /// All that is pending in a lease.
+    #[must_use]
+    pub fn of(lease: &Lease) -> Self {
+        // Bits may have gaps after a split: `count` spans them, so that it never says less than the lease ever held.
+        let span = 64 - lease.pending.leading_zeros();
+        Self {
+            lane: lease.key.lane,
+            lease: lease.key.lease,
+            base: lease.base,
+            bits: lease.pending,
+            count: u8::try_from(span).unwrap_or(64),
+            attempt: lease.attempt.unsigned_abs(),
+            deadline: lease.deadline,
+        }
+    }
 }
 
 /// What a receiver gets from a turn: grants, maybe none.
@@ -75,6 +95,7 @@ pub struct Subscriber {
     /// Whether `max_in_flight` held a receiver back since the last settle.
     held_back: AtomicBool,
     due: Mutex<Due>,
+    due_now: Notify,
 }
 
 /// When redelivery looks again. Instants pace the looks; what is due only the database's clock says (I10).
@@ -115,6 +136,7 @@ impl Subscriber {
             in_flight: AtomicI64::new(0),
             held_back: AtomicBool::new(false),
             due: Mutex::new(Due { not_before: now, at_latest: now, expected: None, low: None, low_until: now }),
+            due_now: Notify::new(),
         }
     }
 
@@ -272,6 +294,16 @@ impl Subscriber {
             due.not_before = due.not_before.min(at);
             due.low = None;
         }
+    }
+
+    /// Receivers that wait notice that something is due.
+    pub fn wake_for_due(&self) {
+        self.due_now.notify_waiters();
+    }
+
+    /// Resolves when something falls due before its time.
+    pub fn due_now(&self) -> Notified<'_> {
+        self.due_now.notified()
     }
 
     /// When the next look is wanted.

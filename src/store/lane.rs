@@ -60,3 +60,17 @@ pub async fn close(session: &mut Session, topic: i64) -> Result<(), Error> {
     .await?;
     Ok(())
 }
+
+/// The offset that a lane begins with: everything below is deleted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lane.start
+         SELECT start_offset FROM lane WHERE lane_id = $1",
+    )
+    .bind(lane)
+    .fetch_optional(session.run("lane.start"))
+    .await?)
+}

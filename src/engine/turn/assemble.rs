@@ -216,9 +216,12 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
 
 /// A lease whose every bit is settled in this turn is deleted instead of updated and then deleted.
 fn mark_whole(clears: &mut [Clear], settles: &[Settle]) {
-    for entry in settles.iter().flat_map(|settle| &settle.entries) {
-        if let Ok(at) = clears.binary_search_by_key(&(entry.lane, entry.lease), |clear| (clear.lane, clear.lease)) {
-            clears[at].whole = clears[at].mask == entry.whole;
+    for settle in settles {
+        for entry in &settle.entries {
+            let key = (entry.lane, settle.subscriber.id, entry.lease);
+            if let Ok(at) = clears.binary_search_by_key(&key, |clear| (clear.lane, clear.subscription, clear.lease)) {
+                clears[at].whole = clears[at].mask == entry.whole;
+            }
         }
     }
 }

@@ -69,7 +69,7 @@ fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: Of
     }
     for (index, reply) in block.replies {
         let first_offset = first_offset.map(|first| first + i64::from(index));
-        let _ = reply.send(Ok(Placed { first_offset, at }));
+        let _ = reply.send(Ok(Placed { first_offset }));
     }
 }
 

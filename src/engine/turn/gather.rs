@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use parking_lot::Mutex;
-use time::OffsetDateTime;
 use tokio::sync::{Notify, oneshot};
 
 use crate::engine::error::Error;
@@ -57,8 +56,6 @@ impl Content {
 pub struct Placed {
     /// Offset of the first.
     pub first_offset: Option<i64>,
-    /// Time of publication.
-    pub at: OffsetDateTime,
 }
 
 /// Bits of one lease that a request wants settled.

@@ -25,6 +25,7 @@ use super::cache::Cache;
 use super::catalog::Catalog;
 use super::error::Error;
 
+pub(in crate::engine) use assemble::compress;
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.

@@ -1,0 +1,70 @@
+//! Who calls: an API key opens a tenant. Keys are 256 random bits, so a plain SHA-256 of them is enough at rest; the key
+//! itself is shown once. A node trusts a key it has seen for a short while.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use sha2::{Digest, Sha256};
+
+use crate::store::{self, Store};
+
+use super::error::Error;
+use super::{Engine, Tenant};
+
+/// How long a node trusts a key without asking again: revoking one takes effect after this at the latest.
+const TRUST: Duration = Duration::from_secs(10);
+/// Keys remembered.
+const KEYS_MAX: usize = 10_000;
+/// How every key begins, so that scanners for leaked secrets can find one.
+const PREFIX: &str = "csk_";
+
+/// Keys this node has seen.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    seen: RwLock<HashMap<[u8; 32], (Tenant, Instant)>>,
+}
+
+fn hash(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+impl Engine {
+    /// The tenant of an API key (`None`: the request has none).
+    ///
+    /// # Errors
+    /// When there is no key, it is not valid, or the database does not answer.
+    pub async fn authenticate(&self, key: Option<&str>) -> Result<Tenant, Error> {
+        let Some(key) = key else {
+            return if self.inner.parts.open { Ok(self.inner.default_tenant) } else { Err(Error::Unauthenticated) };
+        };
+        let hash = hash(key);
+        let keys = &self.inner.keys;
+        if let Some((tenant, seen)) = keys.seen.read().get(&hash)
+            && seen.elapsed() < TRUST
+        {
+            return Ok(*tenant);
+        }
+        let mut session = self.store().session().await?;
+        let tenant = store::api_key::tenant_of(&mut session, &hash).await?;
+        let tenant = Tenant(tenant.ok_or(Error::Unauthenticated)?);
+        let mut seen = keys.seen.write();
+        if seen.len() >= KEYS_MAX {
+            seen.clear();
+        }
+        seen.insert(hash, (tenant, Instant::now()));
+        Ok(tenant)
+    }
+}
+
+/// Makes a key for the default tenant and returns it: it cannot be shown again.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create_key(store: &Store, name: &str) -> Result<String, Error> {
+    let key = format!("{PREFIX}{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let mut session = store.session().await?;
+    let tenant = store::api_key::default_tenant(&mut session).await?;
+    store::api_key::insert(&mut session, &hash(&key), tenant, name, None).await?;
+    Ok(key)
+}

@@ -1,0 +1,286 @@
+//! Publishes that must not happen twice: `Idempotency-Key` of a request and `dedup_id` of a message, within the topic's
+//! window. The keys are reserved, the block inserted and the answers written in one transaction: a second publish with the
+//! same key waits for it and then finds the first answer, and a crash leaves neither key nor message.
+//! Lock order: keys (sorted), then the lane.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::MessageId;
+use api::message::Published;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use crate::store::dedup::{NewKey, Scope, UsedKey};
+use crate::store::turn::{NewBlock, TurnInput};
+use crate::store::{self, Session};
+
+use super::catalog::TopicEntry;
+use super::error::Error;
+use super::payload::Records;
+use super::upload::{Uploaded, hot_block};
+use super::{Draft, Drafts, Engine, IdempotencyKey};
+
+type Results = Vec<Result<Published, Error>>;
+
+impl Engine {
+    /// Publishes with keys; one result per draft, in order.
+    pub(super) async fn publish_keyed(
+        &self,
+        entry: &TopicEntry,
+        drafts: Drafts,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Results, Error> {
+        let topic = entry.row.topic_id;
+        let request = key.map(|key| NewKey {
+            scope: if drafts.items.len() == 1 { Scope::Single } else { Scope::Batch },
+            key: key.key,
+            fingerprint: key.fingerprint.to_vec(),
+        });
+        let _running = request.as_ref().map(|key| self.running().begin(topic, key)).transpose()?;
+        let mut keys: Vec<NewKey> = request.iter().cloned().chain(dedup_ids(&drafts.items)).collect();
+        keys.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
+        keys.dedup();
+        let mut tx = self.store().tx("publish_keyed").await?;
+        let used = self.reserve(&mut tx, entry, &keys).await?;
+        if let Some(key) = &request
+            && let Some(first) = used.get(&(key.scope as i16, key.key.clone()))
+        {
+            return answered(&drafts.items, first, &key.fingerprint);
+        }
+        let plan = Plan::of(drafts, &used);
+        let mut ids = Vec::new();
+        if !plan.records.is_empty() {
+            let block = hot_block(self.lane_of(entry), &plan.records);
+            ids = self.insert(&mut tx, entry, block).await?;
+        }
+        let results = plan.results(&ids);
+        let answers = answers(&results, &plan.owners, request.as_ref());
+        if !answers.is_empty() {
+            store::dedup::answer(&mut tx, topic, &answers).await?;
+        }
+        tx.commit().await?;
+        self.wake_topic(topic);
+        Ok(results)
+    }
+
+    /// Publishes one message that is in object storage already.
+    pub(super) async fn publish_keyed_object(
+        &self,
+        entry: &TopicEntry,
+        object: Uploaded,
+        key: IdempotencyKey,
+    ) -> Result<Published, Error> {
+        let topic = entry.row.topic_id;
+        let key = NewKey { scope: Scope::Single, key: key.key, fingerprint: key.fingerprint.to_vec() };
+        let _running = self.running().begin(topic, &key)?;
+        let mut tx = self.store().tx("publish_keyed").await?;
+        let used = self.reserve(&mut tx, entry, std::slice::from_ref(&key)).await?;
+        if let Some(first) = used.into_values().next() {
+            return answered(&[Draft::Valid(None)], &first, &key.fingerprint)?.pop().ok_or(Error::Internal)?;
+        }
+        let block = NewBlock { lane: self.lane_of(entry), count: 1, compressed: false, place: object.place() };
+        let ids = self.insert(&mut tx, entry, block).await?;
+        let id = *ids.first().ok_or(Error::Internal)?;
+        store::dedup::answer(&mut tx, topic, &[(key.scope, key.key, encode(&[id]))]).await?;
+        tx.commit().await?;
+        self.wake_topic(topic);
+        Ok(Published { id, duplicate: false })
+    }
+
+    /// Reserves keys; answers those that were used before.
+    async fn reserve(
+        &self,
+        tx: &mut Session,
+        entry: &TopicEntry,
+        keys: &[NewKey],
+    ) -> Result<HashMap<(i16, String), UsedKey>, Error> {
+        let (topic, window) = (entry.row.topic_id, entry.row.dedup_window_seconds);
+        let free = store::dedup::reserve(tx, self.clock().now(), topic, window, keys).await?;
+        if free.len() == keys.len() {
+            return Ok(HashMap::new());
+        }
+        let taken: Vec<NewKey> = keys
+            .iter()
+            .filter(|key| !free.iter().any(|(scope, free)| (*scope, free) == (key.scope as i16, &key.key)))
+            .cloned()
+            .collect();
+        let used = store::dedup::used(tx, topic, &taken).await?;
+        Ok(used.into_iter().map(|used| ((used.scope, used.key.clone()), used)).collect())
+    }
+
+    async fn insert(&self, tx: &mut Session, entry: &TopicEntry, block: NewBlock) -> Result<Vec<MessageId>, Error> {
+        let (lane, count) = (block.lane, i64::from(block.count));
+        let input = TurnInput { blocks: vec![block], slot: self.slot(), ..TurnInput::default() };
+        let output = store::turn::run(tx, self.clock().now(), &input).await?;
+        let Some(Some(first)) = output.first_offsets.first() else {
+            self.catalog().invalidate();
+            return Err(Error::not_found("topic", &entry.name));
+        };
+        Ok((*first..first + count).map(|offset| MessageId { lane, offset }).collect())
+    }
+}
+
+fn dedup_ids(items: &[Draft]) -> impl Iterator<Item = NewKey> {
+    items.iter().filter_map(|item| match item {
+        Draft::Valid(Some(id)) => {
+            Some(NewKey { scope: Scope::DedupId, key: id.clone(), fingerprint: Vec::new() })
+        }
+        Draft::Valid(None) | Draft::Refused(_) => None,
+    })
+}
+
+/// The first answer again, for a request whose key was used before.
+fn answered(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Results, Error> {
+    if first.fingerprint != fingerprint {
+        return Err(Error::KeyMismatch);
+    }
+    let mut ids = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
+    let results = items.iter().map(|item| match item {
+        Draft::Refused(error) => Err(error.clone()),
+        Draft::Valid(_) => {
+            ids.next().map(|id| Published { id, duplicate: false }).ok_or(Error::KeyMismatch)
+        }
+    });
+    Ok(results.collect())
+}
+
+/// What becomes of each draft.
+struct Plan {
+    records: Records,
+    fates: Vec<Fate>,
+    /// Ids that this publish answers, with the index of their message among the new ones.
+    owners: Vec<(String, usize)>,
+}
+
+enum Fate {
+    Refused(Error),
+    Known(MessageId),
+    New(usize),
+    /// The same `dedup_id` as a new message before it in the batch.
+    Twin(usize),
+}
+
+impl Plan {
+    fn of(drafts: Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
+        let mut plan = Self { records: Records::default(), fates: Vec::new(), owners: Vec::new() };
+        let mut record = 0;
+        for item in drafts.items {
+            let id = match item {
+                Draft::Refused(error) => {
+                    plan.fates.push(Fate::Refused(error));
+                    continue;
+                }
+                Draft::Valid(id) => id,
+            };
+            let index = plan.records.len();
+            let fate = id.as_ref().and_then(|id| {
+                let known = used.get(&(Scope::DedupId as i16, id.clone()));
+                let known = known.and_then(|used| decode(used.answer.as_deref()?).pop()).map(Fate::Known);
+                let twin = plan.owners.iter().find(|(owner, _)| owner == id).map(|(_, index)| Fate::Twin(*index));
+                known.or(twin)
+            });
+            if fate.is_none() {
+                plan.records.append_one(&drafts.records, record);
+                plan.owners.extend(id.map(|id| (id, index)));
+            }
+            plan.fates.push(fate.unwrap_or(Fate::New(index)));
+            record += 1;
+        }
+        plan
+    }
+
+    fn results(&self, ids: &[MessageId]) -> Results {
+        let id = |index: &usize| ids.get(*index).copied().ok_or(Error::Internal);
+        let results = self.fates.iter().map(|fate| match fate {
+            Fate::Refused(error) => Err(error.clone()),
+            Fate::Known(id) => Ok(Published { id: *id, duplicate: true }),
+            Fate::New(index) => Ok(Published { id: id(index)?, duplicate: false }),
+            Fate::Twin(index) => Ok(Published { id: id(index)?, duplicate: true }),
+        });
+        results.collect()
+    }
+}
+
+fn answers(results: &Results, owners: &[(String, usize)], request: Option<&NewKey>) -> Vec<(Scope, String, Vec<u8>)> {
+    let fresh: Vec<MessageId> =
+        results.iter().flatten().filter(|published| !published.duplicate).map(|published| published.id).collect();
+    let ids = owners.iter().filter_map(|(owner, index)| {
+        Some((Scope::DedupId, owner.clone(), encode(&[*fresh.get(*index)?])))
+    });
+    let all: Vec<MessageId> = results.iter().flatten().map(|published| published.id).collect();
+    ids.chain(request.map(|key| (key.scope, key.key.clone(), encode(&all)))).collect()
+}
+
+fn encode(ids: &[MessageId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| [id.lane.to_be_bytes(), id.offset.to_be_bytes()]).flatten().collect()
+}
+
+fn decode(answer: &[u8]) -> Vec<MessageId> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+    answer
+        .chunks_exact(16)
+        .map(|pair| MessageId { lane: number(&pair[..8]), offset: number(&pair[8..]) })
+        .collect()
+}
+
+/// Requests with a key that are running on this node.
+#[derive(Debug, Default, Clone)]
+pub struct Running {
+    keys: Arc<Mutex<Vec<(i64, Scope, String)>>>,
+}
+
+/// Ends with its request.
+#[derive(Debug)]
+pub struct RunningKey {
+    running: Running,
+    key: (i64, Scope, String),
+}
+
+impl Running {
+    fn begin(&self, topic: i64, key: &NewKey) -> Result<RunningKey, Error> {
+        let key = (topic, key.scope, key.key.clone());
+        let mut keys = self.keys.lock();
+        if keys.contains(&key) {
+            return Err(Error::KeyInUse);
+        }
+        keys.push(key.clone());
+        Ok(RunningKey { running: self.clone(), key })
+    }
+}
+
+impl Drop for RunningKey {
+    fn drop(&mut self) {
+        let mut keys = self.running.keys.lock();
+        if let Some(at) = keys.iter().position(|key| *key == self.key) {
+            keys.swap_remove(at);
+        }
+    }
+}
+
+/// Takes the SHA-256 of a body while it streams by.
+pub(super) struct Fingerprint(Arc<Mutex<Sha256>>);
+
+impl Fingerprint {
+    /// The hash, once the stream has ended.
+    pub(super) fn finish(&self) -> [u8; 32] {
+        self.0.lock().clone().finalize().into()
+    }
+}
+
+/// The same stream, and its hash.
+pub(super) fn fingerprinted(
+    body: BoxStream<'static, Result<Bytes, Error>>,
+) -> (BoxStream<'static, Result<Bytes, Error>>, Fingerprint) {
+    let hash = Arc::new(Mutex::new(Sha256::new()));
+    let fingerprint = Fingerprint(hash.clone());
+    let seen = body.inspect(move |piece| {
+        if let Ok(piece) = piece {
+            hash.lock().update(piece);
+        }
+    });
+    (seen.boxed(), fingerprint)
+}

@@ -1,0 +1,108 @@
+//! Publish: messages join the next turn of their topic's loop and are answered when it has committed (I1). A body or batch
+//! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
+
+use api::limits::BATCH_BYTES_MAX;
+use api::message::Published;
+use api::{MessageId, TopicName};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use tokio::sync::oneshot;
+
+use super::catalog::TopicEntry;
+use super::error::Error;
+use super::payload::{Meta, stream_head};
+use super::turn::{Content, Placed, Publish};
+use super::{Draft, Drafts, Engine, IdempotencyKey, Tenant};
+
+impl Engine {
+    /// Publishes; one result per draft, in order. The outer error is for the whole request.
+    ///
+    /// # Errors
+    /// When the topic does not exist, its key was used before, or a part of the service does not answer.
+    pub async fn publish(
+        &self,
+        tenant: Tenant,
+        topic: &TopicName,
+        drafts: Drafts,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Vec<Result<Published, Error>>, Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        if drafts.records.bytes() > BATCH_BYTES_MAX {
+            return Err(Error::TooLarge { what: "the batch", max: BATCH_BYTES_MAX as u64 });
+        }
+        let keyed = drafts.items.iter().any(|item| matches!(item, Draft::Valid(Some(_))));
+        if keyed || key.is_some() {
+            return self.publish_keyed(&entry, drafts, key).await;
+        }
+        let Drafts { records, items } = drafts;
+        let lane = self.lane_of(&entry);
+        let mut next = MessageId { lane, offset: 0 };
+        if !records.is_empty() {
+            let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+            let content = if records.bytes() > self.hot_limit_bytes() {
+                let payload = stream::iter([Ok(Bytes::from(records.to_payload()))]);
+                self.upload(payload.boxed()).await?.content(count)
+            } else {
+                Content::Records(records)
+            };
+            next.offset = self.place(&entry, lane, content).await?;
+        }
+        let results = items.into_iter().map(|item| match item {
+            Draft::Refused(error) => Err(error),
+            Draft::Valid(_) => {
+                let id = next;
+                next.offset += 1;
+                Ok(Published { id, duplicate: false })
+            }
+        });
+        Ok(results.collect())
+    }
+
+    /// Publishes one message whose body is over the hot limit, streaming it to object storage. `key` is the bare
+    /// idempotency key; the fingerprint is taken on the way. A stream error means that the client went away or sent too
+    /// much.
+    ///
+    /// # Errors
+    /// As [`Engine::publish`], and whatever the stream gave.
+    pub async fn publish_stream(
+        &self,
+        tenant: Tenant,
+        topic: &TopicName,
+        meta: Meta<'_>,
+        key: Option<String>,
+        body: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Published, Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
+        let Some(key) = key else {
+            let lane = self.lane_of(&entry);
+            let object = self.upload(head.chain(body).boxed()).await?;
+            let offset = self.place(&entry, lane, object.content(1)).await?;
+            return Ok(Published { id: MessageId { lane, offset }, duplicate: false });
+        };
+        let (body, fingerprint) = super::keyed::fingerprinted(body);
+        let object = self.upload(head.chain(body).boxed()).await?;
+        let key = IdempotencyKey { key, fingerprint: fingerprint.finish() };
+        self.publish_keyed_object(&entry, object, key).await
+    }
+
+    /// Takes the content through the next turn; answers the offset of its first message.
+    async fn place(&self, entry: &TopicEntry, lane: i64, content: Content) -> Result<i64, Error> {
+        let (reply, placed) = oneshot::channel();
+        let topic_id = entry.row.topic_id;
+        self.queue(topic_id).publish(Publish { topic_id, lane, content, reply })?;
+        let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
+        placed.first_offset.ok_or_else(|| {
+            // Deleted on another node; this one had not noticed.
+            self.catalog().invalidate();
+            Error::not_found("topic", &entry.name)
+        })
+    }
+
+    /// The lane that this node publishes to.
+    pub(super) fn lane_of(&self, entry: &TopicEntry) -> i64 {
+        let lanes = &entry.lanes;
+        lanes.get(self.home() % lanes.len().max(1)).copied().unwrap_or(0)
+    }
+}

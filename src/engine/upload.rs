@@ -1,0 +1,84 @@
+//! Objects of publishes: a body or batch above the hot limit goes to object storage first, and only its metadata to the
+//! database. The object is written down before its upload begins, so that garbage collection finds what a crash left.
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::store;
+use crate::store::turn::{NewBlock, NewPlace};
+
+use super::Engine;
+use super::error::Error;
+use super::payload::Records;
+use super::turn::{Content, compress};
+
+/// The head of a streamed payload and a body of the largest size.
+const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
+
+/// An object that is whole in storage and that no block refers to yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uploaded {
+    object_id: i64,
+    bytes: u64,
+}
+
+impl Uploaded {
+    /// As the place of a new block.
+    pub(super) fn place(self) -> NewPlace {
+        NewPlace::Object { object_id: self.object_id, bytes: self.bytes.cast_signed() }
+    }
+
+    /// As what a publish brings to a turn.
+    pub(super) fn content(self, count: u32) -> Content {
+        Content::Object { object_id: self.object_id, bytes: self.bytes, count }
+    }
+}
+
+impl Engine {
+    /// Streams a payload to an object of its own.
+    pub(super) async fn upload(&self, payload: BoxStream<'static, Result<Bytes, Error>>) -> Result<Uploaded, Error> {
+        let key = format!("body/{:032x}", rand::random::<u128>());
+        let mut session = self.store().session().await?;
+        let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
+        drop(session);
+        let bytes = self.blob().upload(&key, payload, UPLOAD_BYTES_MAX).await.map_err(upload_error)?;
+        let mut session = self.store().session().await?;
+        store::object::finish(&mut session, object_id, bytes.cast_signed()).await?;
+        Ok(Uploaded { object_id, bytes })
+    }
+
+    /// Messages as a block: hot when they are small, an object when they are not.
+    pub(super) async fn block_of(&self, lane: i64, records: &Records) -> Result<NewBlock, Error> {
+        if records.bytes() <= self.hot_limit_bytes() {
+            return Ok(hot_block(lane, records));
+        }
+        let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
+        let payload = Box::pin(futures_util::stream::iter([Ok(Bytes::from(records.to_payload()))]));
+        let place = self.upload(payload).await?.place();
+        Ok(NewBlock { lane, count, compressed: false, place })
+    }
+}
+
+/// Messages as a block whose payload goes through the database.
+pub(super) fn hot_block(lane: i64, records: &Records) -> NewBlock {
+    let raw = records.to_payload();
+    let packed = compress(&raw);
+    let compressed = packed.is_some();
+    let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
+    NewBlock { lane, count, compressed, place: NewPlace::Hot(packed.unwrap_or(raw)) }
+}
+
+/// The stream's own errors come back as they were.
+fn upload_error(error: crate::blob::Error) -> Error {
+    match error {
+        crate::blob::Error::Source(source) => match source.downcast::<Error>() {
+            Ok(own) => *own,
+            Err(_) => Error::BodyBroken,
+        },
+        crate::blob::Error::SourceStalled { .. } => Error::BodyBroken,
+        crate::blob::Error::TooLarge { .. } => {
+            Error::TooLarge { what: "the body", max: api::limits::RAW_BODY_BYTES_MAX }
+        }
+        other => other.into(),
+    }
+}
