@@ -5,5 +5,6 @@ pub mod clock;
 pub mod config;
 pub mod embedded;
 pub mod engine;
+pub mod http;
 pub mod shutdown;
 pub mod store;
