@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod embedded;
 pub mod engine;
+pub mod http;
 pub mod listen;
 pub mod shutdown;
 pub mod store;

@@ -32,6 +32,8 @@ pub enum ErrorCode {
     NotFound,
     /// Over the quota.
     QuotaExceeded,
+    /// The body has no byte of the range.
+    RangeNotSatisfiable,
     /// The receipt is forged, damaged, or of another subscription.
     ReceiptInvalid,
     /// The service sheds load.
@@ -48,7 +50,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
@@ -61,6 +63,7 @@ impl ErrorCode {
         Self::MethodNotAllowed,
         Self::NotFound,
         Self::QuotaExceeded,
+        Self::RangeNotSatisfiable,
         Self::ReceiptInvalid,
         Self::ReducedCapacity,
         Self::RequestTimeout,
@@ -84,6 +87,7 @@ impl ErrorCode {
             }
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
+            Self::RangeNotSatisfiable => 416,
             Self::IdempotencyKeyMismatch => 422,
             Self::QuotaExceeded => 429,
             Self::Internal => 500,
@@ -110,6 +114,7 @@ impl ErrorCode {
             | Self::LeaseLost
             | Self::MethodNotAllowed
             | Self::NotFound
+            | Self::RangeNotSatisfiable
             | Self::ReceiptInvalid
             | Self::Unauthenticated
             | Self::UnsupportedMediaType => false,
@@ -132,6 +137,7 @@ impl ErrorCode {
             | Self::MethodNotAllowed
             | Self::NotFound
             | Self::QuotaExceeded
+            | Self::RangeNotSatisfiable
             | Self::ReceiptInvalid
             | Self::ReducedCapacity
             | Self::Unauthenticated
@@ -155,6 +161,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "Method not allowed",
             Self::NotFound => "Not found",
             Self::QuotaExceeded => "Quota exceeded",
+            Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::ReceiptInvalid => "Receipt invalid",
             Self::ReducedCapacity => "Reduced capacity",
             Self::RequestTimeout => "Request timeout",
@@ -180,6 +187,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
             Self::QuotaExceeded => "quota_exceeded",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::ReceiptInvalid => "receipt_invalid",
             Self::ReducedCapacity => "reduced_capacity",
             Self::RequestTimeout => "request_timeout",

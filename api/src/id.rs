@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
@@ -15,8 +15,8 @@ const OFFSET_BITS: u32 = 60;
 const LANE_BITS: u32 = 40;
 
 /// The place of a message: its lane and its offset there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct MessageId {
     /// Lane, 1 to 2^40 − 1.
     pub lane: i64,
@@ -74,6 +74,13 @@ impl TryFrom<String> for MessageId {
 
     fn try_from(text: String) -> Result<Self, InvalidId> {
         text.parse()
+    }
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let chars = self.to_chars();
+        serializer.serialize_str(std::str::from_utf8(&chars).map_err(serde::ser::Error::custom)?)
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Everything else depends on this crate and it depends on nothing of ours: no axum, no sqlx, no tokio (DESIGN §6).
 
+pub mod borrow;
 pub mod error;
 pub mod id;
 pub mod limits;
 pub mod list;
 pub mod message;
 pub mod name;
+pub mod service;
 pub mod settle;
 pub mod subscription;
 pub mod timestamp;

@@ -63,3 +63,9 @@ pub const HEADER_BYTES_MAX: usize = 64 << 10;
 pub const WAITING_RECEIVERS_MAX: usize = 10_000;
 /// Bytes of publishes that wait in one node for the next turn.
 pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a body shown inside JSON; a longer one is fetched by its `body_url`, so that one message cannot swell an answer.
+pub const INLINE_BODY_BYTES_MAX: usize = 256 << 10;
+/// Bytes of bodies shown in one answer; the messages after them show a `body_url`.
+pub const ANSWER_BODIES_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// Seconds without a byte of a request body after which the service stops waiting for it.
+pub const BODY_IDLE_SECONDS: u64 = 30;

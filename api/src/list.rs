@@ -23,5 +23,6 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Pass it as `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub next: Option<String>,
 }

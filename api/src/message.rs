@@ -21,11 +21,11 @@ use crate::{MessageId, Problem, Timestamp, TopicName};
 #[serde(deny_unknown_fields)]
 pub struct PublishMessage<'a> {
     /// Body as text.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 1048576)]
     pub body: Option<Cow<'a, str>>,
     /// Body as bytes, in standard base64.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 1398104)]
     pub body_base64: Option<Cow<'a, str>>,
     /// Body as a JSON value, kept as it is written.
@@ -33,23 +33,23 @@ pub struct PublishMessage<'a> {
     #[schema(value_type = Option<serde_json::Value>)]
     pub json: Option<&'a RawValue>,
     /// Media type of the body; text/plain, application/octet-stream or application/json when absent.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 256)]
     pub content_type: Option<Cow<'a, str>>,
     /// Names and values that travel with the message.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::attributes")]
     #[schema(value_type = Option<BTreeMap<String, String>>)]
     pub attributes: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
     /// A label to filter by.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 128)]
     pub tag: Option<Cow<'a, str>>,
     /// A business key to find the message by.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 128)]
     pub key: Option<Cow<'a, str>>,
     /// Published again with the same id within the topic's window, the message is not stored again.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     pub dedup_id: Option<Cow<'a, str>>,
 }
@@ -149,7 +149,7 @@ pub fn check_attributes<S: AsRef<str> + Ord>(
 #[serde(deny_unknown_fields)]
 pub struct PublishBatch<'a> {
     /// 1 to 100 messages; each succeeds or fails by itself.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "crate::borrow::items")]
     #[schema(min_items = 1, max_items = 100)]
     pub messages: Vec<PublishMessage<'a>>,
 }
@@ -176,24 +176,27 @@ pub struct Published {
     pub duplicate: bool,
 }
 
-/// What became of one item of a batch: its result, or an `error`.
+/// What became of one message of a batch: its `id`, or an `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
-pub enum ItemResult<T> {
-    /// It failed, by itself.
-    Failed {
-        /// Why.
-        error: Problem,
-    },
-    /// It succeeded.
-    Done(T),
+pub struct PublishResult {
+    /// Its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub id: Option<MessageId>,
+    /// Whether it was published before with the same `dedup_id`, and so not stored again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+    /// Why it was not published; its neighbours are not concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<Problem>,
 }
 
-/// Results of a batch, one per item, in order.
+/// What became of a batch, one result per message, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct BatchResults<T> {
-    /// One per item, in order.
-    pub results: Vec<ItemResult<T>>,
+pub struct PublishResults {
+    /// One per message, in order.
+    pub results: Vec<PublishResult>,
 }
 
 /// What a receive asks for.
@@ -243,12 +246,15 @@ pub struct Message {
     pub topic: TopicName,
     /// Body, when it is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub body: Option<String>,
     /// Body in standard base64, when it is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub body_base64: Option<String>,
     /// Path of the body, when it is too large to be put here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub body_url: Option<String>,
     /// Media type of the body.
     pub content_type: String,
@@ -257,12 +263,15 @@ pub struct Message {
     pub attributes: BTreeMap<String, String>,
     /// Its tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub tag: Option<String>,
     /// Its key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub key: Option<String>,
     /// Trace context of its producer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub traceparent: Option<String>,
     /// When it was published.
     pub published_at: Timestamp,

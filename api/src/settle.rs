@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Timestamp;
-use crate::error::FieldError;
+use crate::error::{FieldError, Problem};
 use crate::limits::{NACK_DELAY_SECONDS, REASON_CHARS_MAX, VISIBILITY_SECONDS};
 use crate::message::check_text;
 use crate::topic::check_range;
@@ -16,7 +16,7 @@ use crate::topic::check_range;
 #[serde(deny_unknown_fields)]
 pub struct AckRequest<'a> {
     /// 1 to 100 receipts.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "crate::borrow::texts")]
     #[schema(value_type = Vec<String>, min_items = 1, max_items = 100)]
     pub receipts: Vec<Cow<'a, str>>,
 }
@@ -26,7 +26,7 @@ pub struct AckRequest<'a> {
 #[serde(deny_unknown_fields)]
 pub struct VisibilityRequest<'a> {
     /// 1 to 100 changes.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "crate::borrow::items")]
     #[schema(min_items = 1, max_items = 100)]
     pub changes: Vec<VisibilityChange<'a>>,
 }
@@ -65,7 +65,7 @@ impl VisibilityChange<'_> {
 #[serde(deny_unknown_fields)]
 pub struct SettleRequest<'a> {
     /// 1 to 100 items.
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "crate::borrow::items")]
     #[schema(min_items = 1, max_items = 100)]
     pub items: Vec<SettleItem<'a>>,
 }
@@ -101,8 +101,8 @@ pub struct SettleItem<'a> {
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
     /// With `dead_letter`: why, kept with the message.
-    #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, max_length = 512)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512)]
     pub reason: Option<Cow<'a, str>>,
 }
 
@@ -175,4 +175,28 @@ pub enum Outcome {
     Extended(Extended),
     /// After `ack`, `nack` and `dead_letter`.
     Settled(Settled),
+}
+
+/// What became of one item: empty when it is settled, the new visibility after `extend`, or an `error`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SettleResult {
+    /// After `extend`: settles the message from now on; the receipt of the request goes on working too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub receipt: Option<String>,
+    /// After `extend`: until when no other receiver gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub visible_until: Option<Timestamp>,
+    /// Why nothing was done; the neighbours are not concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub error: Option<Problem>,
+}
+
+/// What became of a batch, one result per item, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SettleResults {
+    /// One per item, in order.
+    pub results: Vec<SettleResult>,
 }

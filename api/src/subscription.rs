@@ -85,6 +85,7 @@ pub struct Subscription {
     pub max_attempts: u16,
     /// Topic that takes the messages whose attempts are used up.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub dead_letter_topic: Option<TopicName>,
     /// Messages that may be out at once.
     pub max_in_flight: u32,

@@ -84,5 +84,6 @@ pub struct TopicStats {
     pub kept: u64,
     /// When the oldest kept message was published.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub oldest_published_at: Option<Timestamp>,
 }

@@ -1,0 +1,72 @@
+//! gzip and zstd, both ways, by tower-http. Its services are put around a single request or response, and only when a
+//! header asks for it, so that the many that need no coding do not carry the wrapped bodies. Limits count decoded bytes.
+
+use std::convert::Infallible;
+
+use api::ErrorCode;
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tower::{Service, ServiceExt, service_fn};
+use tower_http::compression::Compression;
+use tower_http::decompression::{DecompressionBody, RequestDecompression};
+
+use super::problem::Refusal;
+
+/// Answers shorter than this are not worth coding.
+const CODED_BYTES_MIN: u64 = 1024;
+
+/// Calls `inner` with the body decoded.
+pub(super) async fn decoded<S>(mut inner: S, request: Request) -> Response
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+{
+    let plain =
+        service_fn(|request: Request<DecompressionBody<Body>>| inner.call(request.map(Body::new)));
+    let response = RequestDecompression::new(plain).oneshot(request).await;
+    response.map_or_else(|never| match never {}, |response| response.map(Body::new))
+}
+
+/// Refuses a request whose coding is not understood.
+pub(super) fn check(request: &Request) -> Option<Response> {
+    let mut codings = request.headers().get_all(CONTENT_ENCODING).iter();
+    let coding = codings.next()?;
+    let known = matches!(coding.as_bytes(), b"gzip" | b"zstd" | b"identity");
+    if known && codings.next().is_none() {
+        return None;
+    }
+    let detail = "Content-Encoding must be one of gzip, zstd and identity";
+    let mut response = Refusal::new(ErrorCode::UnsupportedMediaType, detail).into_response();
+    response
+        .headers_mut()
+        .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+    Some(response)
+}
+
+/// `response`, coded when it is long and the client accepts a coding.
+pub(super) async fn encoded(response: Response, accept: HeaderValue) -> Response {
+    let accepts = |name: &[u8]| {
+        accept
+            .as_bytes()
+            .windows(4)
+            .any(|at| at.eq_ignore_ascii_case(name))
+    };
+    let size = response.body().size_hint();
+    let long = size.exact().is_none_or(|bytes| bytes >= CODED_BYTES_MIN);
+    if !long
+        || response.status() == StatusCode::PARTIAL_CONTENT
+        || !(accepts(b"gzip") || accepts(b"zstd"))
+    {
+        return response;
+    }
+    let mut request = Request::new(());
+    request.headers_mut().insert(ACCEPT_ENCODING, accept);
+    let mut response = Some(response);
+    let ready = service_fn(move |_: Request<()>| {
+        std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
+    });
+    let coded = Compression::new(ready).oneshot(request).await;
+    coded.map_or_else(|never| match never {}, |response| response.map(Body::new))
+}

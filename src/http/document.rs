@@ -1,0 +1,216 @@
+//! What the OpenAPI document says about all routes together: its head, the security scheme, one response per status of an
+//! error with an example per code, and the request id. The routes themselves are collected from their handlers.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use api::{ErrorCode, FieldError, Problem};
+use bytes::Bytes;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, ContactBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder,
+    OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder, ServerBuilder, Type,
+};
+use utoipa::{IntoResponses, PartialSchema, ToSchema};
+
+const REQUEST_ID: &str = "X-Request-Id";
+const SECURITY: &str = "api_key";
+
+/// The document with everything but routes.
+pub(super) fn head() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Cursus")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(env!("CARGO_PKG_DESCRIPTION")))
+        .contact(Some(
+            ContactBuilder::new()
+                .name(Some("The operator of this service"))
+                .build(),
+        ))
+        .license(Some(
+            LicenseBuilder::new()
+                .name("Apache-2.0")
+                .identifier(Some("Apache-2.0"))
+                .build(),
+        ));
+    let tags = [
+        ("Topics", "Named streams that messages are published to"),
+        (
+            "Subscriptions",
+            "Named, durable, independent readings of a topic",
+        ),
+        ("Publish", "Messages into topics"),
+        ("Receive", "Messages out of subscriptions"),
+        ("Settle", "End or change the lease of a message"),
+        ("Messages", "Look at messages without consuming them"),
+        ("Service", "The service about itself"),
+    ];
+    let tag = |(name, text)| TagBuilder::new().name(name).description(Some(text)).build();
+    OpenApiBuilder::new()
+        .info(info.build())
+        .servers(Some([ServerBuilder::new()
+            .url("/")
+            .description(Some("This service"))
+            .build()]))
+        .tags(Some(tags.map(tag)))
+        .security(Some([SecurityRequirement::new(
+            SECURITY,
+            Vec::<String>::new(),
+        )]))
+        .components(Some(components()))
+        .build()
+}
+
+fn components() -> Components {
+    let mut components = Components::new();
+    let key = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("An API key; the embedded mode needs none"))
+        .build();
+    components
+        .security_schemes
+        .insert(SECURITY.to_owned(), RefOr::T(SecurityScheme::Http(key)));
+    let mut schemas = vec![(Problem::name().into_owned(), Problem::schema())];
+    Problem::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    let mut codes = BTreeMap::<u16, Vec<ErrorCode>>::new();
+    for code in ErrorCode::ALL {
+        codes.entry(code.status()).or_default().push(code);
+    }
+    for (status, codes) in codes {
+        components
+            .responses
+            .insert(error_name(status), RefOr::T(error_response(&codes)));
+    }
+    components
+}
+
+fn error_name(status: u16) -> String {
+    format!("Problem{status}")
+}
+
+fn error_response(codes: &[ErrorCode]) -> Response {
+    let example = |code: &ErrorCode| {
+        let mut problem = Problem::new(*code, "What happened this time");
+        if *code == ErrorCode::InvalidRequest {
+            problem.errors = vec![FieldError::new(
+                "/messages/0/tag",
+                "must have 1 to 128 characters, has 0",
+            )];
+        }
+        let value = serde_json::to_value(&problem).ok();
+        (
+            code.as_str(),
+            ExampleBuilder::new()
+                .summary(code.title())
+                .value(value)
+                .build(),
+        )
+    };
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Problem::name())))
+        .examples_from_iter(codes.iter().map(example))
+        .build();
+    let titles: Vec<_> = codes.iter().map(|code| code.title()).collect();
+    let mut response = ResponseBuilder::new()
+        .description(titles.join(", or "))
+        .content("application/problem+json", content)
+        .build();
+    let mut header = |name: &str, text: &str| {
+        let header = HeaderBuilder::new()
+            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .description(Some(text))
+            .build();
+        response.headers.insert(name.to_owned(), RefOr::T(header));
+    };
+    header(REQUEST_ID, "Names this request in the service's logs");
+    match codes.first().map(|code| code.status()) {
+        Some(401) => header("WWW-Authenticate", "Bearer"),
+        Some(429 | 503) => header("Retry-After", "Seconds to wait before trying again"),
+        _ => {}
+    }
+    response
+}
+
+/// Adds to each operation what the service does to every answer.
+pub(super) fn finish(mut document: OpenApi) -> OpenApi {
+    for item in document.paths.paths.values_mut() {
+        for operation in [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ] {
+            operation.iter_mut().for_each(add_request_id);
+        }
+    }
+    document
+}
+
+fn add_request_id(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let header = HeaderBuilder::new()
+                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+                .description(Some("The X-Request-Id of the request, or a new one"))
+                .build();
+            response
+                .headers
+                .insert(REQUEST_ID.to_owned(), RefOr::T(header));
+        }
+    }
+}
+
+/// The document as it is served; the same bytes for the life of the process.
+pub(super) fn text() -> Bytes {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
+        let text = super::openapi().to_pretty_json().unwrap_or_default();
+        Bytes::from(text)
+    });
+    TEXT.clone()
+}
+
+macro_rules! errors {
+    ($(#[$doc:meta])* $name:ident: $($status:literal)+) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<Response>> {
+                let reference = |status: u16| {
+                    (status.to_string(), Ref::from_response_name(error_name(status)).into())
+                };
+                [$($status),+].map(reference).into()
+            }
+        }
+    };
+}
+
+errors! {
+    /// A read of something named in the path.
+    ReadErrors: 400 401 404 408 500 503
+}
+errors! {
+    /// A download of a body.
+    BodyErrors: 400 401 404 408 416 500 503
+}
+errors! {
+    /// A JSON request.
+    WriteErrors: 400 401 404 408 409 413 415 500 503
+}
+errors! {
+    /// A publish, with its idempotency key.
+    PublishErrors: 400 401 404 408 409 413 415 422 500 503
+}
+errors! {
+    /// A delete, which others may stand against.
+    DeleteErrors: 400 401 404 408 409 500 503
+}
+errors! {
+    /// A look-up outside of any tenant.
+    NotFoundError: 404
+}

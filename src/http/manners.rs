@@ -1,0 +1,202 @@
+//! What every request gets, whatever its route: an id, a deadline, a caught panic, a duration in the metrics and a line in
+//! the access log; coding and CORS when it asks for them. One layer, because each layer of the router costs every request
+//! an allocation or two; what few requests need (`coding`, `cors`) is decided by the presence of a header.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use api::ErrorCode;
+use api::limits::WAIT_SECONDS;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tower::{Layer, Service};
+
+use super::problem::Refusal;
+use super::{HttpSettings, coding, cors};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// A client's request id longer than this is replaced.
+const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
+const TRANSFER: Duration = Duration::from_secs(900);
+
+/// Puts [`Mannered`] around routes.
+#[derive(Clone)]
+pub(super) struct Manners(Arc<Shared>);
+
+struct Shared {
+    settings: HttpSettings,
+    /// Different in each process, so that ids are not repeated after a restart.
+    id_prefix: u32,
+    id_next: AtomicU64,
+}
+
+impl Manners {
+    pub(super) fn new(settings: HttpSettings) -> Self {
+        Self(Arc::new(Shared {
+            settings,
+            id_prefix: rand::random(),
+            id_next: AtomicU64::new(0),
+        }))
+    }
+}
+
+impl<S> Layer<S> for Manners {
+    type Service = Mannered<S>;
+
+    fn layer(&self, inner: S) -> Mannered<S> {
+        Mannered {
+            inner,
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// A route with manners.
+#[derive(Clone)]
+pub(super) struct Mannered<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+impl<S> Service<Request> for Mannered<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> Answer {
+        let shared = Arc::clone(&self.shared);
+        let about = About::of(&request, &shared);
+        let early = cors::preflight(&request).or_else(|| coding::check(&request));
+        if let Some(mut response) = early {
+            about.finish(&shared, &mut response);
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        let accept = request.headers().get(ACCEPT_ENCODING).cloned();
+        let crosses = request.headers().contains_key(ORIGIN);
+        let coded = request.headers().contains_key(CONTENT_ENCODING);
+        // The service that is ready is the one to call; the clone it leaves behind is not needed.
+        let inner = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, inner);
+        Box::pin(async move {
+            let deadline = about.deadline(shared.settings.request_timeout);
+            let answer = async {
+                let response = if coded {
+                    coding::decoded(inner, request).await
+                } else {
+                    inner
+                        .call(request)
+                        .await
+                        .unwrap_or_else(|never| match never {})
+                };
+                match accept {
+                    Some(accept) => coding::encoded(response, accept).await,
+                    None => response,
+                }
+            };
+            let answer = AssertUnwindSafe(answer).catch_unwind();
+            let mut response = match tokio::time::timeout(deadline, answer).await {
+                Ok(Ok(response)) => response,
+                Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
+                Err(_) => too_late(deadline),
+            };
+            if crosses {
+                cors::allow(&mut response);
+            }
+            about.finish(&shared, &mut response);
+            Ok(response)
+        })
+    }
+}
+
+fn too_late(deadline: Duration) -> Response {
+    let detail = format!(
+        "the request took longer than {} seconds; it may have had an effect",
+        deadline.as_secs()
+    );
+    Refusal::new(ErrorCode::RequestTimeout, detail).into_response()
+}
+
+/// What is remembered of a request until it is answered.
+struct About {
+    began: Instant,
+    id: HeaderValue,
+    method: Method,
+    route: Option<MatchedPath>,
+}
+
+impl About {
+    fn of(request: &Request, shared: &Shared) -> Self {
+        let given = request.headers().get(REQUEST_ID).filter(|id| is_sane(id));
+        Self {
+            began: Instant::now(),
+            id: given.cloned().unwrap_or_else(|| shared.next_id()),
+            method: request.method().clone(),
+            route: request.extensions().get().cloned(),
+        }
+    }
+
+    fn route(&self) -> &str {
+        self.route.as_ref().map_or("", MatchedPath::as_str)
+    }
+
+    /// A long poll may wait, and a large body may take its time (each pause of it is bounded in `body`).
+    fn deadline(&self, request_timeout: Duration) -> Duration {
+        let route = self.route();
+        if route.ends_with("/receive") {
+            return request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
+        }
+        if route.ends_with("/messages") && self.method == Method::POST {
+            return TRANSFER;
+        }
+        request_timeout
+    }
+
+    fn finish(self, shared: &Shared, response: &mut Response<Body>) {
+        let took = self.began.elapsed();
+        let status = response.status().as_u16();
+        let (id, method, route) = (&self.id, &self.method, self.route());
+        if status >= 500 {
+            tracing::warn!(request_id = ?id, %method, route, status, ?took, "request failed");
+        } else {
+            tracing::debug!(request_id = ?id, %method, route, status, ?took, "request");
+        }
+        let metrics = &shared.settings.metrics;
+        metrics.observe(&self.method, self.route.as_ref(), status, took);
+        response.headers_mut().insert(REQUEST_ID, self.id);
+    }
+}
+
+/// Visible ASCII only, and not too long: it goes into logs.
+fn is_sane(id: &HeaderValue) -> bool {
+    (1..=REQUEST_ID_CHARS_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+impl Shared {
+    fn next_id(&self) -> HeaderValue {
+        let number = self.id_next.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:08x}-{number:010x}", self.id_prefix);
+        HeaderValue::from_maybe_shared(Bytes::from(id))
+            .unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}

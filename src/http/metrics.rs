@@ -1,0 +1,101 @@
+//! How long requests take, by route and class of status. The label is the route's pattern, never a path, so the number of
+//! series is bounded by the number of routes.
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use axum::extract::MatchedPath;
+use axum::http::Method;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// Upper bounds in seconds: from a group commit to the longest poll.
+const BUCKETS: [f64; 14] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0,
+];
+
+/// Durations of requests.
+#[derive(Debug, Clone)]
+pub struct RequestMetrics(Family<Labels, Histogram, fn() -> Histogram>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    method: &'static str,
+    route: Route,
+    status_class: &'static str,
+}
+
+/// The pattern of the route; none is `unknown`.
+#[derive(Debug, Clone)]
+struct Route(Option<MatchedPath>);
+
+impl Route {
+    fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("unknown", MatchedPath::as_str)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl RequestMetrics {
+    /// Durations that are shown by `registry`, whose prefix is `cursus`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let durations: Family<Labels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        registry.register(
+            "http_request_duration_seconds",
+            "Time from the head of a request to the head of its answer, long polls included",
+            durations.clone(),
+        );
+        Self(durations)
+    }
+
+    pub(super) fn observe(
+        &self,
+        method: &Method,
+        route: Option<&MatchedPath>,
+        status: u16,
+        took: Duration,
+    ) {
+        let labels = Labels {
+            method: match *method {
+                Method::GET => "GET",
+                Method::POST => "POST",
+                Method::PUT => "PUT",
+                Method::DELETE => "DELETE",
+                Method::HEAD => "HEAD",
+                Method::OPTIONS => "OPTIONS",
+                _ => "other",
+            },
+            route: Route(route.cloned()),
+            status_class: match status {
+                0..=199 => "1xx",
+                200..=299 => "2xx",
+                300..=399 => "3xx",
+                400..=499 => "4xx",
+                _ => "5xx",
+            },
+        };
+        self.0.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+}

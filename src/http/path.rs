@@ -1,0 +1,70 @@
+//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use api::{ErrorCode, MessageId, SubscriptionName, TopicName};
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+
+use super::problem::Refusal;
+
+/// `{topic}` of the path.
+pub(super) struct TopicPath(pub(super) TopicName);
+
+/// `{subscription}` of the path.
+pub(super) struct SubscriptionPath(pub(super) SubscriptionName);
+
+/// `{id}` of the path.
+pub(super) struct MessagePath(pub(super) MessageId);
+
+/// `{code}` of the path.
+pub(super) struct CodePath(pub(super) ErrorCode);
+
+async fn parse<T: FromStr<Err: Display>>(parts: &mut Parts, name: &str) -> Result<T, Refusal> {
+    let params = RawPathParams::from_request_parts(parts, &()).await;
+    let params = params
+        .map_err(|_| Refusal::field(format!("path:{name}"), "must be UTF-8, percent-encoded"))?;
+    let value = params.iter().find(|(param, _)| *param == name);
+    let text = value.map_or("", |(_, text)| text);
+    text.parse()
+        .map_err(|error: T::Err| Refusal::field(format!("path:{name}"), error.to_string()))
+}
+
+impl<S: Sync> FromRequestParts<S> for TopicPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "topic").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for SubscriptionPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "subscription").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for MessagePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "id").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for CodePath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let text: String = parse(parts, "code").await?;
+        let code = ErrorCode::ALL
+            .into_iter()
+            .find(|code| code.as_str() == text);
+        code.map(Self).ok_or_else(|| {
+            Refusal::new(ErrorCode::NotFound, format!("no error has the code {text}"))
+        })
+    }
+}

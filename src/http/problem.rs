@@ -1,0 +1,97 @@
+//! Refusals: every error, whatever it comes from, leaves as `application/problem+json` (RFC 9457) through this file. The
+//! only place where an engine error becomes a code; nothing is added to its text, so no cause can leak.
+
+use api::{ErrorCode, FieldError, Problem};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use crate::engine;
+
+/// A problem on its way to the client; boxed, because results carry it through every handler.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Problem>);
+
+impl Refusal {
+    /// A problem of `code` with what happened this time.
+    pub(super) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Problem::new(code, detail).into()
+    }
+
+    /// One invalid field.
+    pub(super) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Problem::invalid(vec![FieldError::new(pointer, detail)]).into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+impl From<engine::Error> for Refusal {
+    fn from(error: engine::Error) -> Self {
+        Problem::from(&error).into()
+    }
+}
+
+impl From<&engine::Error> for Problem {
+    fn from(error: &engine::Error) -> Self {
+        use engine::Error as E;
+        let code = match error {
+            E::Invalid(fields) => return Self::invalid(fields.clone()),
+            E::AlreadyExists(_) => ErrorCode::AlreadyExists,
+            E::TooLarge { .. } => ErrorCode::BodyTooLarge,
+            E::Conflict(_) => ErrorCode::Conflict,
+            E::KeyInUse => ErrorCode::IdempotencyKeyInUse,
+            E::KeyMismatch => ErrorCode::IdempotencyKeyMismatch,
+            E::LeaseLost => ErrorCode::LeaseLost,
+            E::NotFound { .. } => ErrorCode::NotFound,
+            E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
+            E::Overloaded(_) => ErrorCode::ReducedCapacity,
+            E::Unauthenticated => ErrorCode::Unauthenticated,
+            E::BodyBroken => ErrorCode::InvalidRequest,
+            E::Unavailable(_) => ErrorCode::Unavailable,
+            E::Internal => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let text = serde_json::to_vec(&self.0).unwrap_or_default();
+        let mut response = (status, text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match self.0.status {
+            401 => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            429 | 503 => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => None,
+        };
+        response
+    }
+}
+
+/// The fallback of the router.
+pub(super) async fn no_route(uri: Uri) -> Refusal {
+    let detail = format!("no route is called {}; see /docs", uri.path());
+    Refusal::new(ErrorCode::NotFound, detail)
+}
+
+/// The fallback of a route that knows other methods; axum adds `Allow`.
+pub(super) async fn no_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let detail = format!(
+        "{} does not take {method}; see the Allow header",
+        uri.path()
+    );
+    Refusal::new(ErrorCode::MethodNotAllowed, detail).into_response()
+}

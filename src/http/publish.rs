@@ -1,0 +1,97 @@
+//! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body is held in memory up to the hot limit and streams
+//! to object storage beyond it; both roads end in the same answer.
+
+use api::limits::BATCH_BYTES_MAX;
+use api::message::{PublishBatch, PublishResults, Published};
+use axum::extract::{Request, State};
+use sha2::{Digest, Sha256};
+
+use super::batch::Results;
+use super::body::{self, Raw};
+use super::caller::Caller;
+use super::document::PublishErrors;
+use super::json::{Json, check_content_type};
+use super::path::TopicPath;
+use super::problem::Refusal;
+use super::{draft, options};
+use crate::engine::{Engine, Error, IdempotencyKey};
+
+/// Publish one message
+///
+/// The request body is the message body, whatever its content type, up to 100 MiB. Attributes stand in headers
+/// `Cursus-Attr-<name>`: at most 32, names of 1 to 128 characters (lower-cased), 16 KiB together; `ce-*` headers of a
+/// CloudEvent are kept as attributes under their whole name. Other `Cursus-*` headers are refused.
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
+    params(
+        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
+        ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^"[ !#-\[\]-~]{1,255}"$"#),
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false)
+    ),
+    request_body(
+        description = "The message body",
+        content((Vec<u8> = "application/octet-stream"), (String = "text/plain"), (serde_json::Value = "application/json"))
+    ),
+    responses((status = 200, description = "It is stored durably", body = Published), PublishErrors)
+)]
+pub(super) async fn publish_message(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+    request: Request,
+) -> Result<Json<Published>, Refusal> {
+    let (parts, body) = request.into_parts();
+    let options = options::of_message(&parts.headers)?;
+    let held = match body::raw(body, engine.hot_limit_bytes()).await? {
+        Raw::Held(held) => held,
+        Raw::Streamed(stream) => {
+            let published =
+                engine.publish_stream(tenant, &topic, options.meta, options.key, stream);
+            return Ok(Json(published.await?));
+        }
+    };
+    let key = options.key.map(|key| idempotency_key(key, &held));
+    let drafts = draft::of_message(&options.meta, &held);
+    let results = engine.publish(tenant, &topic, drafts, key).await?;
+    let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
+    Ok(Json(published))
+}
+
+/// Publish a batch of messages
+///
+/// 1 to 100 messages, at most 10 MiB of JSON, at most 1 MiB a body. Each message succeeds or fails by itself; the request
+/// fails as a whole only when none of them can be tried.
+#[utoipa::path(
+    post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
+    params(
+        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^"[ !#-\[\]-~]{1,255}"$"#),
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false)
+    ),
+    request_body = PublishBatch,
+    responses((status = 200, description = "One result per message, in order", body = PublishResults), PublishErrors)
+)]
+pub(super) async fn publish_batch(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+    request: Request,
+) -> Result<Json<Results<Published>>, Refusal> {
+    let (parts, body) = request.into_parts();
+    let (key, traceparent) = options::of_batch(&parts.headers)?;
+    check_content_type(&parts.headers)?;
+    let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
+    let drafts = draft::of_batch(&text, traceparent)?;
+    let key = key.map(|key| idempotency_key(key, &text));
+    let results = engine.publish(tenant, &topic, drafts, key).await?;
+    Ok(Json(results.into()))
+}
+
+fn idempotency_key(key: String, body: &[u8]) -> IdempotencyKey {
+    IdempotencyKey {
+        key,
+        fingerprint: Sha256::digest(body).into(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
+
+use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
+use api::message::check_text;
+use api::{FieldError, MessageId, Problem, Timestamp};
+use axum::extract::{FromRequestParts, Query};
+use axum::http::Uri;
+use axum::http::request::Parts;
+
+use super::problem::Refusal;
+use crate::engine::From as Place;
+
+/// The pairs of a query string, and what is wrong with them.
+struct Pairs {
+    pairs: Vec<(String, String)>,
+    errors: Vec<FieldError>,
+}
+
+impl Pairs {
+    fn of(uri: &Uri) -> Self {
+        match Query::try_from_uri(uri) {
+            Ok(Query(pairs)) => Self {
+                pairs,
+                errors: Vec::new(),
+            },
+            Err(_) => Self {
+                pairs: Vec::new(),
+                errors: vec![FieldError::new("query:", "must be UTF-8, percent-encoded")],
+            },
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.pairs.iter().position(|(known, _)| known == name)?;
+        Some(self.pairs.remove(at).1)
+    }
+
+    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
+        self.errors
+            .push(FieldError::new(format!("query:{name}"), detail));
+    }
+
+    fn limit(&mut self) -> u32 {
+        let Some(text) = self.take("limit") else {
+            return PAGE_DEFAULT;
+        };
+        let limit = text.parse().ok().filter(|limit| PAGE.contains(limit));
+        limit.unwrap_or_else(|| {
+            let detail = format!("must be {} to {}", PAGE.start(), PAGE.end());
+            self.refuse("limit", detail);
+            PAGE_DEFAULT
+        })
+    }
+
+    fn text(&mut self, name: &str, max: usize) -> Option<String> {
+        let text = self.take(name)?;
+        check_text(&mut self.errors, || format!("query:{name}"), &text, max);
+        Some(text)
+    }
+
+    /// Refuses what nobody took: a parameter that is misspelled or given twice is never ignored.
+    fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
+        for (name, _) in std::mem::take(&mut self.pairs) {
+            self.refuse(&name, "is no parameter of this route, or is given twice");
+        }
+        if self.errors.is_empty() {
+            return Ok(value);
+        }
+        Err(Problem::invalid(self.errors).into())
+    }
+}
+
+/// Which page of a list; documented as [`api::list::PageQuery`].
+pub(super) struct PageOf {
+    /// `next` of the page before.
+    pub(super) after: Option<String>,
+    /// Most items to return.
+    pub(super) limit: u32,
+}
+
+impl<S: Sync> FromRequestParts<S> for PageOf {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut pairs = Pairs::of(&parts.uri);
+        let (limit, after) = (pairs.limit(), pairs.text("after", 256));
+        pairs.finish(Self { after, limit })
+    }
+}
+
+/// Which messages of a topic.
+#[derive(Debug)]
+pub(super) struct Browse {
+    /// Where to begin.
+    pub(super) from: Place,
+    /// Most messages to return.
+    pub(super) limit: u32,
+    /// Only those with this key.
+    pub(super) key: Option<String>,
+    /// Only those with this tag.
+    pub(super) tag: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Browse {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        browse(&parts.uri)
+    }
+}
+
+fn browse(uri: &Uri) -> Result<Browse, Refusal> {
+    let mut pairs = Pairs::of(uri);
+    let (key, tag) = (
+        pairs.text("key", KEY_CHARS_MAX),
+        pairs.text("tag", KEY_CHARS_MAX),
+    );
+    let (limit, from, after) = (pairs.limit(), pairs.take("from"), pairs.take("after"));
+    let from = match (from, after) {
+        (Some(_), Some(_)) => {
+            pairs.refuse("after", "goes not with from");
+            Place::Start
+        }
+        (Some(text), None) => place(&text).unwrap_or_else(|| {
+            pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
+            Place::Start
+        }),
+        (None, Some(text)) => text.parse().map(Place::After).unwrap_or_else(|_| {
+            pairs.refuse("after", "must be the next of the page before");
+            Place::Start
+        }),
+        (None, None) => Place::Start,
+    };
+    pairs.finish(Browse {
+        from,
+        limit,
+        key,
+        tag,
+    })
+}
+
+fn place(text: &str) -> Option<Place> {
+    if text == "start" {
+        return Some(Place::Start);
+    }
+    let id = text.parse::<MessageId>().map(Place::Message).ok();
+    // A `+` of an offset that was not percent-encoded reads as a space.
+    id.or_else(|| {
+        let time = text.replace(' ', "+").parse::<Timestamp>().ok()?;
+        Some(Place::Time(time))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<Browse, Refusal> {
+        browse(&format!("/v1/topics/t/messages?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn a_browse_begins_where_the_query_says() {
+        assert!(matches!(parse("").unwrap().from, Place::Start));
+        assert!(matches!(parse("from=start").unwrap().from, Place::Start));
+        let at = parse("from=2026-01-31T12:00:00%2B00:00").unwrap().from;
+        assert!(matches!(at, Place::Time(Timestamp(1_769_860_800_000_000))));
+        let id = "000000010000000002s3";
+        assert!(matches!(
+            parse(&format!("from={id}")).unwrap().from,
+            Place::Message(_)
+        ));
+        let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
+        assert!(matches!(after.from, Place::After(_)));
+        assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
+    }
+
+    #[test]
+    fn a_parameter_that_is_wrong_unknown_or_given_twice_is_named() {
+        for (query, name) in [
+            ("limit=0", "query:limit"),
+            ("limit=1001", "query:limit"),
+            ("limit=x", "query:limit"),
+            ("limit=1&limit=2", "query:limit"),
+            ("from=yesterday", "query:from"),
+            ("from=start&after=000000010000000002s3", "query:after"),
+            ("after=1", "query:after"),
+            ("colour=red", "query:colour"),
+            ("key=", "query:key"),
+        ] {
+            let refusal = format!("{:?}", parse(query).unwrap_err());
+            assert!(refusal.contains(name), "{query}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `POST /v1/subscriptions/{subscription}/receive`: the long poll.
+
+use api::message::{ReceiveRequest, Received};
+use axum::extract::State;
+use axum::response::Response;
+
+use super::caller::Caller;
+use super::document::WriteErrors;
+use super::json::{Json, answer};
+use super::path::SubscriptionPath;
+use super::problem::Refusal;
+use super::shown;
+use crate::engine::Engine;
+
+/// Receive messages
+///
+/// Hides what it hands out for the visibility timeout; settle each message with its receipt before that ends. Waits up to
+/// `wait_seconds` for the first message; the list is empty when nothing came. Delivery is at-least-once.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
+    responses((status = 200, description = "Messages, oldest first; none when nothing came", body = Received), WriteErrors)
+)]
+pub(super) async fn receive_messages(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    SubscriptionPath(subscription): SubscriptionPath,
+    Json(request): Json<ReceiveRequest>,
+) -> Result<Response, Refusal> {
+    let deliveries = engine.receive(tenant, &subscription, request).await?;
+    Ok(answer(shown::received(&deliveries)?))
+}

@@ -1,0 +1,104 @@
+//! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. What it
+//! means to create or delete one is the engine's business.
+
+use api::list::{Page, PageQuery};
+use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::caller::Caller;
+use super::document::{DeleteErrors, ReadErrors, WriteErrors};
+use super::json::Json;
+use super::path::SubscriptionPath;
+use super::problem::Refusal;
+use super::query::PageOf;
+use super::topics::put_status;
+use crate::engine::Engine;
+
+/// Create or update a subscription
+///
+/// An absent setting takes its default when the subscription is created and keeps its value when it exists;
+/// `topic` is needed to create it and cannot change.
+#[utoipa::path(
+    put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body(content = Option<SubscriptionSettings>, description = "Settings; none is all defaults"),
+    responses(
+        (status = 200, description = "It existed and has these settings now", body = Subscription),
+        (status = 201, description = "It was created", body = Subscription),
+        WriteErrors
+    )
+)]
+pub(super) async fn put_subscription(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    SubscriptionPath(subscription): SubscriptionPath,
+    Json(settings): Json<SubscriptionSettings>,
+) -> Result<(StatusCode, Json<Subscription>), Refusal> {
+    let (subscription, created) = engine
+        .put_subscription(tenant, &subscription, &settings)
+        .await?;
+    Ok((put_status(created), Json(subscription)))
+}
+
+/// Get a subscription
+#[utoipa::path(
+    get, path = "/v1/subscriptions/{subscription}", operation_id = "get_subscription", tag = "Subscriptions",
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    responses((status = 200, description = "The subscription", body = Subscription), ReadErrors)
+)]
+pub(super) async fn get_subscription(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    SubscriptionPath(subscription): SubscriptionPath,
+) -> Result<Json<Subscription>, Refusal> {
+    Ok(Json(engine.subscription(tenant, &subscription).await?))
+}
+
+/// List subscriptions by name
+#[utoipa::path(
+    get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
+    params(PageQuery),
+    responses((status = 200, description = "A page of subscriptions", body = Page<Subscription>), ReadErrors)
+)]
+pub(super) async fn list_subscriptions(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    page: PageOf,
+) -> Result<Json<Page<Subscription>>, Refusal> {
+    let after = page.after.as_deref();
+    Ok(Json(engine.subscriptions(tenant, after, page.limit).await?))
+}
+
+/// Delete a subscription
+///
+/// With its leases; messages that only it kept are deleted with it.
+#[utoipa::path(
+    delete, path = "/v1/subscriptions/{subscription}", operation_id = "delete_subscription", tag = "Subscriptions",
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    responses((status = 204, description = "It is deleted"), DeleteErrors)
+)]
+pub(super) async fn delete_subscription(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    SubscriptionPath(subscription): SubscriptionPath,
+) -> Result<StatusCode, Refusal> {
+    engine.delete_subscription(tenant, &subscription).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Get how a subscription stands
+#[utoipa::path(
+    get, path = "/v1/subscriptions/{subscription}/stats", operation_id = "get_subscription_stats", tag = "Subscriptions",
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    responses((status = 200, description = "Its stats", body = SubscriptionStats), ReadErrors)
+)]
+pub(super) async fn get_subscription_stats(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    SubscriptionPath(subscription): SubscriptionPath,
+) -> Result<Json<SubscriptionStats>, Refusal> {
+    Ok(Json(
+        engine.subscription_stats(tenant, &subscription).await?,
+    ))
+}

@@ -1,0 +1,107 @@
+//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. What it means to create or delete one is the
+//! engine's business.
+
+use api::list::{Page, PageQuery};
+use api::topic::{Topic, TopicSettings, TopicStats};
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::caller::Caller;
+use super::document::{DeleteErrors, ReadErrors, WriteErrors};
+use super::json::Json;
+use super::path::TopicPath;
+use super::problem::Refusal;
+use super::query::PageOf;
+use crate::engine::Engine;
+
+/// Create or update a topic
+///
+/// An absent setting takes its default when the topic is created and keeps its value when it exists.
+#[utoipa::path(
+    put, path = "/v1/topics/{topic}", operation_id = "put_topic", tag = "Topics",
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    request_body(content = Option<TopicSettings>, description = "Settings; none is all defaults"),
+    responses(
+        (status = 200, description = "It existed and has these settings now", body = Topic),
+        (status = 201, description = "It was created", body = Topic),
+        WriteErrors
+    )
+)]
+pub(super) async fn put_topic(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+    Json(settings): Json<TopicSettings>,
+) -> Result<(StatusCode, Json<Topic>), Refusal> {
+    let (topic, created) = engine.put_topic(tenant, &topic, &settings).await?;
+    Ok((put_status(created), Json(topic)))
+}
+
+/// The status of a PUT.
+pub(super) fn put_status(created: bool) -> StatusCode {
+    if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    }
+}
+
+/// Get a topic
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 200, description = "The topic", body = Topic), ReadErrors)
+)]
+pub(super) async fn get_topic(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+) -> Result<Json<Topic>, Refusal> {
+    Ok(Json(engine.topic(tenant, &topic).await?))
+}
+
+/// List topics by name
+#[utoipa::path(
+    get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
+    params(PageQuery),
+    responses((status = 200, description = "A page of topics", body = Page<Topic>), ReadErrors)
+)]
+pub(super) async fn list_topics(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    page: PageOf,
+) -> Result<Json<Page<Topic>>, Refusal> {
+    let after = page.after.as_deref();
+    Ok(Json(engine.topics(tenant, after, page.limit).await?))
+}
+
+/// Delete a topic
+///
+/// With its messages. Refused while a subscription reads it or names it as its dead-letter topic.
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 204, description = "It is deleted"), DeleteErrors)
+)]
+pub(super) async fn delete_topic(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+) -> Result<StatusCode, Refusal> {
+    engine.delete_topic(tenant, &topic).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Get how full a topic is
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 200, description = "Its stats", body = TopicStats), ReadErrors)
+)]
+pub(super) async fn get_topic_stats(
+    State(engine): State<Engine>,
+    Caller(tenant): Caller,
+    TopicPath(topic): TopicPath,
+) -> Result<Json<TopicStats>, Refusal> {
+    Ok(Json(engine.topic_stats(tenant, &topic).await?))
+}
