@@ -1,13 +1,22 @@
 //! Wiring: what a node is made of, in the order it starts, and the reverse order in which it ends. Called by `main`.
 //! No rule lives here.
 
-use axum::Router;
-use axum::routing::get;
+use std::path::Path;
+use std::sync::Arc;
 
-use crate::config::{Config, Mode};
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::blob::{Blob, S3Settings, Timeouts};
+use crate::clock::Clock;
+use crate::config::{Config, Mode, S3};
 use crate::embedded::Embedded;
-use crate::listen::{self, tls};
+use crate::engine::{self, Engine};
+use crate::http::{self, HttpSettings, RequestMetrics};
+use crate::listen::{self, Listener, tls};
 use crate::shutdown::Shutdown;
+use crate::store::{self, Store};
+use crate::telemetry::{self, Telemetry};
 
 /// Whatever keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -15,7 +24,6 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// Runs a node until it is told to end.
 ///
 /// # Errors
-///
 /// When it cannot start.
 pub async fn run(config: Config) -> Result<(), Error> {
     for warning in &config.warnings {
@@ -23,20 +31,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let shutdown = Shutdown::default();
     shutdown.listen()?;
-    let embedded = match &config.mode {
-        Mode::Embedded {
-            data_dir,
-            postgres_bin,
-        } => {
-            let connections = config.tuning.database_connections;
-            Some(Embedded::start(data_dir, postgres_bin.as_deref(), connections).await?)
-        }
-        Mode::Fleet { .. } => None,
-    };
+    let embedded = start_embedded(&config).await?;
     let served = serve(&config, embedded.as_ref(), &shutdown).await;
-    shutdown
-        .drain(config.serving.drain_timeout.duration())
-        .await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
@@ -44,12 +40,110 @@ pub async fn run(config: Config) -> Result<(), Error> {
     served
 }
 
-async fn serve(
-    config: &Config,
-    embedded: Option<&Embedded>,
-    shutdown: &Shutdown,
-) -> Result<(), Error> {
-    let router = Router::new().route("/healthz", get(async || "ok\n"));
+/// Makes an API key for a tenant, which is created when it is new, and returns it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create_key(config: Config, tenant: &str) -> Result<String, Error> {
+    let embedded = start_embedded(&config).await?;
+    let created = async {
+        let store = open_store(&config, embedded.as_ref()).await?;
+        Ok(engine::access::create_key(&store, tenant).await?)
+    };
+    let created: Result<String, Error> = created.await;
+    if let Some(embedded) = embedded {
+        embedded.stop().await;
+    }
+    created
+}
+
+async fn start_embedded(config: &Config) -> Result<Option<Embedded>, Error> {
+    let Mode::Embedded { data_dir, postgres_bin } = &config.mode else { return Ok(None) };
+    let connections = config.tuning.database_connections;
+    Ok(Some(Embedded::start(data_dir, postgres_bin.as_deref(), connections).await?))
+}
+
+/// The database with its schema up to date.
+async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Store, Error> {
+    let options: PgConnectOptions = match (&config.mode, embedded) {
+        (Mode::Fleet { database_url, .. }, _) => database_url.expose().parse()?,
+        (Mode::Embedded { .. }, Some(embedded)) => embedded.connect_options(),
+        (Mode::Embedded { .. }, None) => return Err("the private Postgres does not run".into()),
+    };
+    let store = Store::new(options, config.tuning.database_connections);
+    store::migrate::migrate(&store).await.map_err(|error| explain(&error))?;
+    Ok(store)
+}
+
+/// An error with its causes, in one line.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, Error> {
+    match (&config.mode, objects_dir) {
+        (Mode::Fleet { objects, .. }, _) => Ok(Blob::s3(s3_settings(objects)).await),
+        (Mode::Embedded { .. }, Some(directory)) => Ok(Blob::directory(directory).await?),
+        (Mode::Embedded { .. }, None) => Err("there is no directory for objects".into()),
+    }
+}
+
+fn s3_settings(objects: &S3) -> S3Settings {
+    let (access_key, secret) = objects.credentials.clone().unzip();
+    S3Settings {
+        endpoint: objects.endpoint.clone(),
+        bucket: objects.bucket.clone(),
+        prefix: objects.prefix.clone(),
+        region: objects.region.clone(),
+        access_key: access_key.map(|key| key.expose().to_owned()),
+        secret: secret.map(|key| key.expose().to_owned()),
+        force_path_style: objects.force_path_style,
+        timeouts: Timeouts::default(),
+    }
+}
+
+async fn serve(config: &Config, embedded: Option<&Embedded>, shutdown: &Shutdown) -> Result<(), Error> {
+    let store = open_store(config, embedded).await?;
+    let objects_dir = embedded.map(Embedded::objects_dir);
+    let blob = Arc::new(open_blob(config, objects_dir).await?);
+    let parts = engine::Parts {
+        store: store.clone(),
+        blob: blob.clone(),
+        clock: Clock::default(),
+        open: embedded.is_some(),
+        cache_bytes: usize::try_from(config.tuning.cache_bytes.bytes())?,
+        hot_limit_bytes: usize::try_from(config.tuning.hot_limit.bytes())?,
+        turn_loops: usize::try_from(config.tuning.turn_loops)?,
+    };
+    // Turns go on until the last request is answered.
+    let stop = CancellationToken::new();
+    let engine = Engine::start(parts, &shutdown.tracker, shutdown.token.clone(), stop.clone()).await?;
+    let listener = bind(config, embedded)?;
+    let router = http::router(engine.clone(), http_settings(config, &engine));
+    listener.serve(router, shutdown).await;
+    stop.cancel();
+    shutdown.drain(config.serving.drain_timeout.duration()).await;
+    blob.drain().await;
+    store.close().await;
+    Ok(())
+}
+
+fn http_settings(config: &Config, engine: &Engine) -> HttpSettings {
+    let mut registry = telemetry::registry();
+    telemetry::register(&mut registry, engine);
+    let metrics = RequestMetrics::register(&mut registry);
+    let request_timeout = config.serving.request_timeout.duration();
+    HttpSettings { request_timeout, metrics, telemetry: Telemetry::of(registry) }
+}
+
+/// Binds the address and says where the node listens and keeps its data.
+fn bind(config: &Config, embedded: Option<&Embedded>) -> Result<Listener, Error> {
     let address = config.serving.listen;
     let listener = listen::bind(listen::Options {
         address,
@@ -58,30 +152,19 @@ async fn serve(
         drain_timeout: config.serving.drain_timeout.duration(),
         tls: config.tls.as_ref().map(tls::identity).transpose()?,
     })
-    .map_err(|err| format!("cannot listen on {address}: {err} (choose another with --listen)"))?;
+    .map_err(|error| format!("cannot listen on {address}: {error} (choose another with --listen)"))?;
     let address = listener.address()?;
     if let Some(embedded) = embedded {
         embedded.listening(address)?;
     }
-    let scheme = if config.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     match &config.mode {
         Mode::Embedded { data_dir, .. } => {
-            tracing::info!(
-                "listening on {scheme}://{address}, embedded mode, data in {}",
-                data_dir.display()
-            );
+            tracing::info!("listening on {scheme}://{address}, embedded mode, data in {}", data_dir.display());
         }
         Mode::Fleet { objects, .. } => {
-            tracing::info!(
-                "listening on {scheme}://{address}, fleet mode, objects in s3://{}",
-                objects.bucket
-            );
+            tracing::info!("listening on {scheme}://{address}, fleet mode, objects in s3://{}", objects.bucket);
         }
     }
-    listener.serve(router, shutdown).await;
-    Ok(())
+    Ok(listener)
 }

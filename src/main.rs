@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use cursus::config::{self, Task};
-use cursus::{app, telemetry};
+use cursus::{app, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -30,16 +30,23 @@ fn run(task: Task) -> Result<(), app::Error> {
     match task {
         Task::Serve(config) => {
             telemetry::init(&config.logging);
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()?
-                .block_on(app::run(config))
+            block_on(app::run(config))
         }
         Task::ShowConfig(table) => {
             print!("{table}");
             Ok(())
         }
-        Task::CreateKey { .. } => Err("keys are not part of this build yet".into()),
-        Task::PrintOpenapi => Err("the OpenAPI document is not part of this build yet".into()),
+        Task::CreateKey { config, tenant } => {
+            println!("{}", block_on(app::create_key(config, &tenant))?);
+            Ok(())
+        }
+        Task::PrintOpenapi => {
+            print!("{}", http::openapi_text());
+            Ok(())
+        }
     }
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, app::Error>>) -> Result<T, app::Error> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }

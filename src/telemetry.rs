@@ -1,9 +1,18 @@
-//! The log: lines for people or JSON for machines, on standard error. `main` calls `init` once, before anything is logged.
+//! What a node tells about itself: the log, lines for people or JSON for machines on standard error, which `main` starts
+//! once; and the metrics, which each part registers under its own names and `/metrics` shows.
+
+use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
 use crate::config::{LogFormat, Logging};
+use crate::engine::Engine;
 
 /// Starts logging.
 pub fn init(logging: &Logging) {
@@ -17,4 +26,62 @@ pub fn init(logging: &Logging) {
             .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
+}
+
+/// The metrics of a node, in the OpenMetrics text format.
+#[derive(Debug, Clone)]
+pub struct Telemetry {
+    registry: Arc<Registry>,
+}
+
+impl Telemetry {
+    /// Everything that was registered.
+    #[must_use]
+    pub fn of(registry: Registry) -> Self {
+        Self { registry: Arc::new(registry) }
+    }
+
+    /// The metrics as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+/// A registry whose names begin with `cursus_`.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::with_prefix("cursus")
+}
+
+/// Registers what the engine and the parts below it count.
+pub fn register(registry: &mut Registry, engine: &Engine) {
+    engine.blob().metrics().register(registry);
+    let store = engine.store().metrics();
+    registry.register("database_statements", "Statements sent to the database, by name", store.statements.clone());
+    registry.register("database_commits", "Commits asked of the database", store.commits.clone());
+    let turns = engine.turn_metrics();
+    registry.register("messages_published", "Messages committed by turns", turns.published.clone());
+    registry.register("messages_received", "Messages handed out for the first time", turns.claimed.clone());
+    registry.register("messages_acked", "Messages acked by turns", turns.settled.clone());
+    registry.register("flush_messages", "Messages in a block that a turn committed", turns.flush_messages.clone());
+    registry.register("turn_duration_seconds", "Time a turn took to commit", turns.turn_seconds.clone());
+    let dead = engine.metrics().dead_lettered.clone();
+    registry.register("messages_dead_lettered", "Messages moved to a dead-letter topic", dead);
+    registry.register_collector(Box::new(CacheBytes(engine.clone())));
+}
+
+/// Bytes of blocks in memory, read when they are asked for.
+#[derive(Debug)]
+struct CacheBytes(Engine);
+
+impl Collector for CacheBytes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bytes = ConstGauge::new(u32::try_from(self.0.cache_bytes()).unwrap_or(u32::MAX));
+        let help = "Blocks kept in memory";
+        bytes.encode(encoder.encode_descriptor("cache_bytes", help, None, bytes.metric_type())?)
+    }
 }

@@ -57,14 +57,14 @@ impl Engine {
     }
 }
 
-/// Makes a key for the default tenant and returns it: it cannot be shown again.
+/// Makes a key for a tenant, which is created when it is new, and returns the key: it cannot be shown again.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn create_key(store: &Store, name: &str) -> Result<String, Error> {
+pub async fn create_key(store: &Store, tenant: &str) -> Result<String, Error> {
     let key = format!("{PREFIX}{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
     let mut session = store.session().await?;
-    let tenant = store::api_key::default_tenant(&mut session).await?;
-    store::api_key::insert(&mut session, &hash(&key), tenant, name, None).await?;
+    let tenant = store::api_key::tenant_named(&mut session, tenant, None).await?;
+    store::api_key::insert(&mut session, &hash(&key), tenant, "key", None).await?;
     Ok(key)
 }

@@ -28,7 +28,7 @@ mod topics;
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -37,6 +37,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub use metrics::RequestMetrics;
 
 use crate::engine::Engine;
+use crate::telemetry::Telemetry;
 
 /// What the HTTP layer is told from outside.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct HttpSettings {
     pub request_timeout: Duration,
     /// Where durations go.
     pub metrics: RequestMetrics,
+    /// What `/metrics` shows.
+    pub telemetry: Telemetry,
 }
 
 fn routes() -> OpenApiRouter<Engine> {
@@ -86,6 +89,7 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
         .merge(SwaggerUi::new("/docs").config(swagger))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(Extension(settings.telemetry.clone()))
         .with_state(engine)
         .layer(manners::Manners::new(settings))
 }
@@ -94,4 +98,10 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
 #[must_use]
 pub fn openapi() -> OpenApi {
     document::finish(routes().into_openapi())
+}
+
+/// The same as text, as it is served and committed.
+#[must_use]
+pub fn openapi_text() -> String {
+    String::from_utf8_lossy(&document::text()).into_owned() + "\n"
 }

@@ -1,6 +1,7 @@
 //! What the service says about itself, to probes, scrapers and people: no tenant, no key.
 
 use api::service::{Health, PartReadiness, ProblemKind, Readiness};
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -10,6 +11,7 @@ use super::document::NotFoundError;
 use super::json::Json;
 use super::path::CodePath;
 use crate::engine::Engine;
+use crate::telemetry::Telemetry;
 
 /// Whether the process lives
 #[utoipa::path(
@@ -53,9 +55,9 @@ fn part(part: crate::engine::Readiness) -> PartReadiness {
     get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
 )]
-pub(super) async fn get_metrics(State(engine): State<Engine>) -> impl IntoResponse {
+pub(super) async fn get_metrics(Extension(telemetry): Extension<Telemetry>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, OPEN_METRICS)], engine.metrics_text())
+    ([(CONTENT_TYPE, OPEN_METRICS)], telemetry.text())
 }
 
 /// This document

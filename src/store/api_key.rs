@@ -55,3 +55,21 @@ pub async fn default_tenant(session: &mut Session) -> Result<i64, Error> {
     .fetch_one(session.run("api_key.default_tenant"))
     .await?)
 }
+
+/// The tenant of this name, made when it is new.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn tenant_named(session: &mut Session, name: &str, now: Option<OffsetDateTime>) -> Result<i64, Error> {
+    // The update changes nothing: it makes a row that exists already come back.
+    Ok(sqlx::query_scalar(
+        "-- api_key.tenant_named
+         INSERT INTO tenant (name, created_at) VALUES ($1, coalesce($2, now()))
+         ON CONFLICT (name) DO UPDATE SET name = excluded.name
+         RETURNING tenant_id",
+    )
+    .bind(name)
+    .bind(now)
+    .fetch_one(session.run("api_key.tenant_named"))
+    .await?)
+}
