@@ -9,6 +9,8 @@ use bytes::Bytes;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -81,6 +83,8 @@ fn components() -> Components {
     for code in ErrorCode::ALL {
         codes.entry(code.status()).or_default().push(code);
     }
+    // Not answered by any route yet, or not by a route of the document.
+    codes.retain(|status, _| ![403, 405, 429].contains(status));
     for (status, codes) in codes {
         components
             .responses
@@ -174,6 +178,20 @@ pub(super) fn text() -> Bytes {
     TEXT.clone()
 }
 
+/// Bytes of any type, for the document.
+pub(super) struct Binary;
+
+impl PartialSchema for Binary {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .into()
+    }
+}
+
+impl ToSchema for Binary {}
+
 macro_rules! errors {
     ($(#[$doc:meta])* $name:ident: $($status:literal)+) => {
         $(#[$doc])*
@@ -211,6 +229,10 @@ errors! {
     DeleteErrors: 400 401 404 408 409 500 503
 }
 errors! {
+    /// What even the simplest route may answer.
+    ServiceErrors: 408 500
+}
+errors! {
     /// A look-up outside of any tenant.
-    NotFoundError: 404
+    NotFoundError: 404 408 500
 }
