@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use api::ErrorCode;
-use api::limits::WAIT_SECONDS;
+use api::limits::{HEADER_BYTES_MAX, WAIT_SECONDS};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
@@ -87,7 +87,9 @@ where
     fn call(&mut self, request: Request) -> Answer {
         let shared = Arc::clone(&self.shared);
         let about = About::of(&request, &shared);
-        let early = cors::preflight(&request).or_else(|| coding::check(&request));
+        let early = oversized(&request)
+            .or_else(|| cors::preflight(&request))
+            .or_else(|| coding::check(&request));
         if let Some(mut response) = early {
             about.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
@@ -127,6 +129,16 @@ where
             Ok(response)
         })
     }
+}
+
+/// Refuses a head over the limit. The server's own limit on its read buffer is higher and answers without a problem.
+fn oversized(request: &Request) -> Option<Response> {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let bytes = request.headers().iter().map(line).sum::<usize>();
+    (bytes > HEADER_BYTES_MAX).then(|| {
+        let detail = format!("the headers have more than {HEADER_BYTES_MAX} bytes together");
+        Refusal::new(ErrorCode::BodyTooLarge, detail).into_response()
+    })
 }
 
 fn too_late(deadline: Duration) -> Response {
@@ -283,6 +295,10 @@ mod tests {
             );
             assert!(response.headers().contains_key(REQUEST_ID));
         }
+        let long = "x".repeat(HEADER_BYTES_MAX);
+        let (response, body) = ask("GET", "/long", ("x", &long)).await;
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(code(&body), "body_too_large");
         let (response, _) = ask("DELETE", "/long", ("accept", "*/*")).await;
         assert_eq!(response.headers()["allow"], "GET,HEAD");
         let (response, _) = ask("OPTIONS", "/long", ("accept", "*/*")).await;

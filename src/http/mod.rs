@@ -141,5 +141,13 @@ mod tests {
             let pointer = reference.split('"').next().unwrap();
             assert!(document.pointer(pointer).is_some(), "{pointer}");
         }
+        let body = "/paths/~1v1~1topics~1{topic}/put/requestBody/content/application~1json/schema";
+        let settings = "#/components/schemas/TopicSettings";
+        assert_eq!(document.pointer(body).unwrap()["$ref"], settings);
+        let items = "/components/schemas/Page_Topic/properties/items/items/$ref";
+        assert_eq!(
+            document.pointer(items).unwrap(),
+            "#/components/schemas/Topic"
+        );
     }
 }
