@@ -9,10 +9,15 @@ use utoipa::{IntoParams, ToSchema};
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// `next` of the page before; absent for the first.
-    #[param(max_length = 256)]
+    #[param(
+        min_length = 1,
+        max_length = 256,
+        nullable = false,
+        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
+    )]
     pub after: Option<String>,
     /// Most items to return.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
+    #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     pub limit: Option<u32>,
 }
 

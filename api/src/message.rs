@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::error::FieldError;
 use crate::limits::{
@@ -26,32 +27,49 @@ pub struct PublishMessage<'a> {
     pub body: Option<Cow<'a, str>>,
     /// Body as bytes, in standard base64.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, max_length = 1398104)]
+    #[schema(value_type = Option<String>, format = Byte, max_length = 1398104)]
     pub body_base64: Option<Cow<'a, str>>,
     /// Body as a JSON value, kept as it is written.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::borrow::json")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub json: Option<&'a RawValue>,
     /// Media type of the body; text/plain, application/octet-stream or application/json when absent.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, max_length = 256)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 256, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub content_type: Option<Cow<'a, str>>,
     /// Names and values that travel with the message.
     #[serde(borrow, default, deserialize_with = "crate::borrow::attributes")]
-    #[schema(value_type = Option<BTreeMap<String, String>>)]
+    #[schema(schema_with = attributes_schema)]
     pub attributes: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
     /// A label to filter by.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, max_length = 128)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub tag: Option<Cow<'a, str>>,
     /// A business key to find the message by.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, max_length = 128)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub key: Option<Cow<'a, str>>,
     /// Published again with the same id within the topic's window, the message is not stored again.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub dedup_id: Option<Cow<'a, str>>,
+}
+
+fn attributes_schema() -> Object {
+    let name = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(ATTRIBUTE_NAME_CHARS_MAX))
+        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"));
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some(
+            "Names and values that travel with the message, at most 16 KiB together",
+        ))
+        .property_names(Some(name))
+        .additional_properties(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .max_properties(Some(ATTRIBUTES_MAX))
+        .build()
 }
 
 impl PublishMessage<'_> {

@@ -102,7 +102,7 @@ pub struct SettleItem<'a> {
     pub visibility_timeout_seconds: Option<u32>,
     /// With `dead_letter`: why, kept with the message.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 512)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 512, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub reason: Option<Cow<'a, str>>,
 }
 

@@ -35,6 +35,7 @@ pub struct SubscriptionSettings {
     #[schema(minimum = 1, maximum = 1000, default = 16)]
     pub max_attempts: Option<u16>,
     /// Topic that takes the messages whose attempts are used up. Empty text takes it away.
+    #[schema(pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
     pub dead_letter_topic: Option<String>,
     /// Messages that may be out at once.
     #[schema(minimum = 1, maximum = 1000000, default = 120000)]

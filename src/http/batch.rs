@@ -120,14 +120,17 @@ pub(super) fn refuse_all<'e>(
     errors: impl Iterator<Item = Option<&'e Error>>,
 ) -> Result<(), Refusal> {
     let mut fields = Vec::new();
+    let mut other = None;
     for error in errors {
         match error {
             None => return Ok(()),
             Some(Error::Invalid(invalid)) => fields.extend_from_slice(invalid),
-            Some(other) => return Err(Problem::from(other).into()),
+            Some(error) => other = other.or(Some(error)),
         }
     }
-    Err(Problem::invalid(fields).into())
+    Err(other
+        .map_or_else(|| Problem::invalid(fields), Problem::from)
+        .into())
 }
 
 /// The answer to a batch, one result per item, in order.

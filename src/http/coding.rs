@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use api::ErrorCode;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::HeaderValue;
+use axum::http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING};
 use axum::response::{IntoResponse, Response};
 use tower::{Service, ServiceExt, service_fn};
 use tower_http::compression::Compression;
@@ -47,18 +47,7 @@ pub(super) fn check(request: &Request) -> Option<Response> {
 
 /// `response`, coded when it is long and the client accepts a coding.
 pub(super) async fn encoded(response: Response, accept: HeaderValue) -> Response {
-    let accepts = |name: &[u8]| {
-        accept
-            .as_bytes()
-            .windows(4)
-            .any(|at| at.eq_ignore_ascii_case(name))
-    };
-    let size = response.body().size_hint();
-    let long = size.exact().is_none_or(|bytes| bytes >= CODED_BYTES_MIN);
-    if !long
-        || response.status() == StatusCode::PARTIAL_CONTENT
-        || !(accepts(b"gzip") || accepts(b"zstd"))
-    {
+    if !(accepts(&accept, b"gzip") || accepts(&accept, b"zstd")) || !is_worth_it(&response) {
         return response;
     }
     let mut request = Request::new(());
@@ -69,4 +58,16 @@ pub(super) async fn encoded(response: Response, accept: HeaderValue) -> Response
     });
     let coded = Compression::new(ready).oneshot(request).await;
     coded.map_or_else(|never| match never {}, |response| response.map(Body::new))
+}
+
+fn accepts(accept: &HeaderValue, coding: &[u8]) -> bool {
+    let mut windows = accept.as_bytes().windows(coding.len());
+    windows.any(|window| window.eq_ignore_ascii_case(coding))
+}
+
+/// Long enough, and not the body of a message: its ETag and its ranges are of the bytes that were published.
+fn is_worth_it(response: &Response) -> bool {
+    let bytes = response.body().size_hint().exact();
+    bytes.is_none_or(|bytes| bytes >= CODED_BYTES_MIN)
+        && !response.headers().contains_key(ACCEPT_RANGES)
 }

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -81,6 +83,8 @@ fn components() -> Components {
     for code in ErrorCode::ALL {
         codes.entry(code.status()).or_default().push(code);
     }
+    // Not answered by any route yet, or not by a route of the document.
+    codes.retain(|status, _| ![403, 405, 429].contains(status));
     for (status, codes) in codes {
         components
             .responses
@@ -136,19 +140,50 @@ fn error_response(codes: &[ErrorCode]) -> Response {
     response
 }
 
-/// Adds to each operation what the service does to every answer.
+/// Adds to each operation what the service does to every answer, and mends what the derive macros cannot say.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
-        for operation in [
+        let methods = [
             &mut item.get,
             &mut item.put,
             &mut item.post,
             &mut item.delete,
-        ] {
-            operation.iter_mut().for_each(add_request_id);
+        ];
+        for operation in methods.into_iter().flatten() {
+            add_request_id(operation);
+            operation.request_body.iter_mut().for_each(mend_body);
+        }
+    }
+    for (name, schema) in document.components.iter_mut().flat_map(|c| &mut c.schemas) {
+        if let Some(item) = name.strip_prefix("Page_") {
+            refer_to_item(schema, item);
         }
     }
     document
+}
+
+/// A body that may be absent is derived as one that may be `null`, which it may not; and an empty message is a message.
+fn mend_body(body: &mut RefOr<RequestBody>) {
+    let RefOr::T(body) = body else { return };
+    if body.content.contains_key("application/octet-stream") {
+        body.required = None;
+    }
+    for content in body.content.values_mut() {
+        if let RefOr::T(content) = content
+            && let Some(RefOr::T(Schema::OneOf(either))) = &content.schema
+        {
+            content.schema = either.items.first().cloned();
+        }
+    }
+}
+
+/// The items of a page are derived in full; a generated client wants the type by its name.
+fn refer_to_item(page: &mut RefOr<Schema>, item: &str) {
+    if let RefOr::T(Schema::Object(page)) = page
+        && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
+    {
+        items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+    }
 }
 
 fn add_request_id(operation: &mut Operation) {
@@ -173,6 +208,20 @@ pub(super) fn text() -> Bytes {
     });
     TEXT.clone()
 }
+
+/// Bytes of any type, for the document.
+pub(super) struct Binary;
+
+impl PartialSchema for Binary {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+            .into()
+    }
+}
+
+impl ToSchema for Binary {}
 
 macro_rules! errors {
     ($(#[$doc:meta])* $name:ident: $($status:literal)+) => {
@@ -211,6 +260,10 @@ errors! {
     DeleteErrors: 400 401 404 408 409 500 503
 }
 errors! {
+    /// What even the simplest route may answer.
+    ServiceErrors: 408 500
+}
+errors! {
     /// A look-up outside of any tenant.
-    NotFoundError: 404
+    NotFoundError: 404 408 500
 }

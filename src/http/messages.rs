@@ -15,7 +15,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::caller::Caller;
-use super::document::{BodyErrors, ReadErrors};
+use super::document::{Binary, BodyErrors, ReadErrors};
 use super::json::answer;
 use super::path::{MessagePath, TopicPath};
 use super::problem::Refusal;
@@ -54,9 +54,9 @@ pub(super) async fn get_message(
         ("If-Range" = Option<String>, Header, description = "The ETag that the range is of", nullable = false)
     ),
     responses(
-        (status = 200, description = "The body, with the content type it was published with", body = Vec<u8>, content_type = "*/*",
+        (status = 200, description = "The body, with the content type it was published with", body = inline(Binary), content_type = "*/*",
             headers(("ETag" = String, description = "The id: a body never changes"), ("Accept-Ranges" = String, description = "bytes"))),
-        (status = 206, description = "The range of the body", body = Vec<u8>, content_type = "*/*",
+        (status = 206, description = "The range of the body", body = inline(Binary), content_type = "*/*",
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         BodyErrors
     )
@@ -144,11 +144,11 @@ fn cut(
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
-        ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", nullable = false, example = "start"),
+        ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
         ("after" = Option<api::MessageId>, Query, description = "`next` of the page before; goes not with `from`", nullable = false),
         ("limit" = Option<u32>, Query, description = "Most messages to return", minimum = 1, maximum = 1000, nullable = false),
-        ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, nullable = false),
-        ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, nullable = false)
+        ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
+        ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
     ),
     responses((status = 200, description = "A page of messages", body = Page<Message>), ReadErrors)
 )]

@@ -105,3 +105,59 @@ pub fn openapi() -> OpenApi {
 pub fn openapi_text() -> String {
     String::from_utf8_lossy(&document::text()).into_owned() + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    fn operations(document: &Value) -> Vec<(&String, &String, &Value)> {
+        let paths = document["paths"].as_object().unwrap();
+        let operation = |(path, item)| {
+            let methods: &serde_json::Map<String, Value> = Value::as_object(item).unwrap();
+            methods.iter().map(move |(method, op)| (path, method, op))
+        };
+        paths.iter().flat_map(operation).collect()
+    }
+
+    #[test]
+    fn every_operation_is_named_once_and_says_how_it_fails() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        let operations = operations(&document);
+        let ids: BTreeSet<_> = operations
+            .iter()
+            .map(|(_, _, op)| op["operationId"].to_string())
+            .collect();
+        assert_eq!((operations.len(), ids.len()), (24, 24));
+        for (path, method, operation) in operations {
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.contains_key("500"), "{method} {path}");
+            assert!(operation["description"].is_string(), "{method} {path}");
+            assert_eq!(
+                path.starts_with("/v1/"),
+                responses.contains_key("401"),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_document_refers_only_to_what_it_has() {
+        let text = super::openapi().to_pretty_json().unwrap();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["openapi"], "3.1.0");
+        for reference in text.split("\"$ref\": \"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+        let body = "/paths/~1v1~1topics~1{topic}/put/requestBody/content/application~1json/schema";
+        let settings = "#/components/schemas/TopicSettings";
+        assert_eq!(document.pointer(body).unwrap()["$ref"], settings);
+        let items = "/components/schemas/Page_Topic/properties/items/items/$ref";
+        assert_eq!(
+            document.pointer(items).unwrap(),
+            "#/components/schemas/Topic"
+        );
+    }
+}

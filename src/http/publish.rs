@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::batch::Results;
 use super::body::{self, Raw};
 use super::caller::Caller;
-use super::document::PublishErrors;
+use super::document::{Binary, PublishErrors};
 use super::json::{Json, check_content_type};
 use super::path::TopicPath;
 use super::problem::Refusal;
@@ -27,12 +27,12 @@ use crate::engine::{Engine, Error, IdempotencyKey};
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^"[ !#-\[\]-~]{1,255}"$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false)
     ),
     request_body(
         description = "The message body",
-        content((Vec<u8> = "application/octet-stream"), (String = "text/plain"), (serde_json::Value = "application/json"))
+        content((inline(Binary) = "application/octet-stream"), (String = "text/plain"), (serde_json::Value = "application/json"))
     ),
     responses((status = 200, description = "It is stored durably", body = Published), PublishErrors)
 )]
@@ -67,7 +67,7 @@ pub(super) async fn publish_message(
     post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^"[ !#-\[\]-~]{1,255}"$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false)
     ),
     request_body = PublishBatch,

@@ -7,16 +7,18 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 
-use super::document::NotFoundError;
+use super::document::{NotFoundError, ServiceErrors};
 use super::json::Json;
 use super::path::CodePath;
 use crate::engine::Engine;
 use crate::telemetry::Telemetry;
 
 /// Whether the process lives
+///
+/// Asks nobody else; for liveness probes.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "get_health", tag = "Service", security(()),
-    responses((status = 200, description = "It lives", body = Health))
+    responses((status = 200, description = "It lives", body = Health), ServiceErrors)
 )]
 pub(super) async fn get_health() -> Json<Health> {
     let status = "ok".to_owned();
@@ -24,11 +26,14 @@ pub(super) async fn get_health() -> Json<Health> {
 }
 
 /// Whether requests can be served
+///
+/// Asks the database and object storage, and says which is missing; for load balancers.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
     responses(
         (status = 200, description = "All parts answer", body = Readiness),
-        (status = 503, description = "Some part is missing", body = Readiness)
+        (status = 503, description = "Some part is missing", body = Readiness),
+        ServiceErrors
     )
 )]
 pub(super) async fn get_readiness(State(engine): State<Engine>) -> (StatusCode, Json<Readiness>) {
@@ -51,9 +56,11 @@ fn part(part: crate::engine::Readiness) -> PartReadiness {
 }
 
 /// Metrics of this node
+///
+/// For Prometheus and whatever else scrapes OpenMetrics.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
-    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ServiceErrors)
 )]
 pub(super) async fn get_metrics(Extension(telemetry): Extension<Telemetry>) -> impl IntoResponse {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,9 +68,11 @@ pub(super) async fn get_metrics(Extension(telemetry): Extension<Telemetry>) -> i
 }
 
 /// This document
+///
+/// It is generated from the routes that run; /docs shows it.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "get_openapi", tag = "Service", security(()),
-    responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>))
+    responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>), ServiceErrors)
 )]
 pub(super) async fn get_openapi() -> impl IntoResponse {
     (

@@ -42,6 +42,8 @@ pub(super) async fn put_subscription(
 }
 
 /// Get a subscription
+///
+/// Its settings, and when they were made.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "get_subscription", tag = "Subscriptions",
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
@@ -56,6 +58,8 @@ pub(super) async fn get_subscription(
 }
 
 /// List subscriptions by name
+///
+/// A page at a time, in the order of their names.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
     params(PageQuery),
@@ -88,6 +92,8 @@ pub(super) async fn delete_subscription(
 }
 
 /// Get how a subscription stands
+///
+/// Cheap: no messages are counted for it. Made for dashboards and autoscalers.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}/stats", operation_id = "get_subscription_stats", tag = "Subscriptions",
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),

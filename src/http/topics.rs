@@ -47,6 +47,8 @@ pub(super) fn put_status(created: bool) -> StatusCode {
 }
 
 /// Get a topic
+///
+/// Its settings, and when they were made.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
@@ -61,6 +63,8 @@ pub(super) async fn get_topic(
 }
 
 /// List topics by name
+///
+/// A page at a time, in the order of their names.
 #[utoipa::path(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
     params(PageQuery),
@@ -93,6 +97,8 @@ pub(super) async fn delete_topic(
 }
 
 /// Get how full a topic is
+///
+/// Cheap: no messages are counted for it.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
