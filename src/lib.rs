@@ -7,3 +7,5 @@ pub mod embedded;
 pub mod engine;
 pub mod shutdown;
 pub mod store;
+pub mod telemetry;
+pub mod worker;

@@ -1,8 +1,13 @@
 //! The rules of Cursus, one verb a file. `http` and `worker` call in here; only here are transactions opened.
 
+pub mod collect;
 pub mod delivery;
+pub mod duty;
 mod error;
+pub mod expire;
+pub mod offload;
 pub mod payload;
+pub mod rotate;
 
 use api::list::Page;
 use api::message::{Published, ReceiveRequest};
