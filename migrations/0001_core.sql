@@ -26,12 +26,14 @@ COMMENT ON COLUMN api_key.revoked_at IS 'from then on it is refused';
 
 CREATE TABLE installation (
     only_row        boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    installation_id uuid NOT NULL DEFAULT gen_random_uuid(),
     receipt_key     bytea NOT NULL CHECK (length(receipt_key) = 32),
     hot_slot        smallint NOT NULL CHECK (hot_slot BETWEEN 0 AND 7),
     rotated_at      timestamptz NOT NULL,
     catalog_version bigint NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE installation IS 'What all nodes of one installation share; one row';
+COMMENT ON COLUMN installation.installation_id IS 'begins the keys of its objects, so that installations can share a bucket';
 COMMENT ON COLUMN installation.receipt_key IS 'HMAC-SHA256 key of receipts, 32 random bytes';
 COMMENT ON COLUMN installation.hot_slot IS 'the hot_payload table that new blocks go to; a node may lag behind without harm';
 COMMENT ON COLUMN installation.rotated_at IS 'when hot_slot last changed';

@@ -17,6 +17,7 @@ use crate::listen::{self, Listener, tls};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
+use crate::worker;
 
 /// Whatever keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -124,8 +125,10 @@ async fn serve(config: &Config, embedded: Option<&Embedded>, shutdown: &Shutdown
     // Turns go on until the last request is answered.
     let stop = CancellationToken::new();
     let engine = Engine::start(parts, &shutdown.tracker, shutdown.token.clone(), stop.clone()).await?;
+    let duties = duties(config, &engine, blob.clone());
+    worker::start(&duties, &shutdown.tracker, &stop);
     let listener = bind(config, embedded)?;
-    let router = http::router(engine.clone(), http_settings(config, &engine));
+    let router = http::router(engine.clone(), http_settings(config, &engine, &duties));
     listener.serve(router, shutdown).await;
     stop.cancel();
     shutdown.drain(config.serving.drain_timeout.duration()).await;
@@ -134,9 +137,27 @@ async fn serve(config: &Config, embedded: Option<&Embedded>, shutdown: &Shutdown
     Ok(())
 }
 
-fn http_settings(config: &Config, engine: &Engine) -> HttpSettings {
+/// The background duties and what they work with.
+fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context {
+    let tuning = &config.tuning;
+    let mut settings = worker::Settings::default();
+    settings.rotate.slot_bytes = tuning.slot_bytes.bytes().cast_signed();
+    settings.rotate.slot_window = tuning.slot_window.duration();
+    settings.offload.object_bytes = tuning.object_bytes.bytes().cast_signed();
+    settings.offload.hot_window = tuning.hot_window.duration();
+    worker::Context {
+        store: engine.store().clone(),
+        blob,
+        clock: engine.clock().clone(),
+        node: engine.node(),
+        settings,
+        metrics: worker::Metrics::default(),
+    }
+}
+
+fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> HttpSettings {
     let mut registry = telemetry::registry();
-    telemetry::register(&mut registry, engine);
+    telemetry::register(&mut registry, engine, &duties.metrics);
     let metrics = RequestMetrics::register(&mut registry);
     let request_timeout = config.serving.request_timeout.duration();
     HttpSettings { request_timeout, metrics, telemetry: Telemetry::of(registry) }

@@ -11,3 +11,4 @@ pub mod listen;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod worker;

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::config::{LogFormat, Logging};
 use crate::engine::Engine;
+use crate::worker;
 
 /// Starts logging.
 pub fn init(logging: &Logging) {
@@ -58,7 +59,8 @@ pub fn registry() -> Registry {
 }
 
 /// Registers what the engine and the parts below it count.
-pub fn register(registry: &mut Registry, engine: &Engine) {
+pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metrics) {
+    worker.register(registry);
     engine.blob().metrics().register(registry);
     let store = engine.store().metrics();
     registry.register("database_statements", "Statements sent to the database, by name", store.statements.clone());

@@ -5,10 +5,14 @@ pub mod access;
 mod browse;
 mod cache;
 mod catalog;
+pub mod collect;
 mod dead_letter;
 pub mod delivery;
+pub mod duty;
 mod error;
+pub mod expire;
 mod keyed;
+pub mod offload;
 pub mod payload;
 pub mod plan;
 mod publish;
@@ -16,6 +20,7 @@ mod reader;
 mod receipt;
 mod receive;
 mod redeliver;
+pub mod rotate;
 mod settle;
 mod subscriber;
 mod subscriptions;
@@ -256,6 +261,12 @@ impl Engine {
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
         self.inner.turns.cache.bytes()
+    }
+
+    /// Names this run of this node.
+    #[must_use]
+    pub fn node(&self) -> uuid::Uuid {
+        self.inner.node
     }
 
     /// The database.

@@ -4,6 +4,10 @@
 //! A payload that is missing proves nothing: the slot may have been truncated since its block was looked up, which also
 //! older snapshots see. Whoever misses one reads the block's place again before it believes it.
 
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
 use super::{Error, Session};
 
 /// Slots of the ring.
@@ -59,4 +63,216 @@ pub async fn read(
         }
     }
     Ok(payloads)
+}
+
+/// Bytes of each slot's table, indices aside; 0: truncated.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sizes(session: &mut Session) -> Result<[i64; SLOTS as usize], Error> {
+    let sizes: Vec<i64> = sqlx::query_scalar(
+        "-- hot_payload.sizes
+         SELECT ARRAY[pg_relation_size('hot_payload_0'), pg_relation_size('hot_payload_1'),
+                      pg_relation_size('hot_payload_2'), pg_relation_size('hot_payload_3'),
+                      pg_relation_size('hot_payload_4'), pg_relation_size('hot_payload_5'),
+                      pg_relation_size('hot_payload_6'), pg_relation_size('hot_payload_7')]",
+    )
+    .fetch_one(session.run("hot_payload.sizes"))
+    .await?;
+    sizes.try_into().map_err(|sizes: Vec<i64>| Error::Corrupt {
+        table: "hot_payload",
+        column: "slot",
+        row: sizes.len().to_string(),
+    })
+}
+
+/// Where a walk through a slot begins: everything that was committed before has a transaction below `horizon` or is in
+/// one of `pages`.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Walk {
+    /// The oldest transaction that may still be running, as text.
+    pub horizon: String,
+    /// Pages of the table.
+    pub pages: i64,
+}
+
+const BEGIN_WALK: [&str; SLOTS as usize] = per_slot!(
+    // The size is taken after the snapshot: what the snapshot sees is on these pages.
+    "-- hot_payload.begin_walk
+     SELECT s.horizon, pg_relation_size('",
+    "') / current_setting('block_size')::bigint AS pages
+     FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon OFFSET 0) s"
+);
+
+/// Begins a walk.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn begin_walk(session: &mut Session, slot: i16) -> Result<Walk, Error> {
+    Ok(sqlx::query_as(of_slot(BEGIN_WALK, slot)?).fetch_one(session.run("hot_payload.begin_walk")).await?)
+}
+
+/// A payload in a slot whose block still refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
+pub struct Live {
+    /// Lane of the block.
+    pub lane_id: i64,
+    /// First offset of the block.
+    pub first_offset: i64,
+    /// Bytes of its payload.
+    pub bytes: i64,
+    /// Whether it is to be moved now: published before the window that was asked for.
+    pub is_due: bool,
+}
+
+const LIVE: [&str; SLOTS as usize] = per_slot!(
+    // OFFSET 0 keeps the look-up a look-up: the planner knows nothing of tables that are truncated all the time, and must
+    // not read all blocks to join them.
+    "-- hot_payload.live
+     SELECT h.lane_id, h.first_offset, b.bytes, b.published_at <= coalesce($5, now()) - $4 * interval '1 second' AS is_due
+     FROM ",
+    " h
+     CROSS JOIN LATERAL (
+         SELECT k.bytes, k.published_at FROM block k
+         WHERE k.lane_id = h.lane_id AND k.first_offset = h.first_offset AND k.slot = $1 OFFSET 0
+     ) b
+     WHERE h.ctid >= format('(%s,0)', $2::bigint)::tid AND h.ctid < format('(%s,0)', $3::bigint)::tid AND h.part = 0"
+);
+
+/// The payloads that begin on some pages of a slot and are still referred to.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn live(
+    session: &mut Session,
+    slot: i16,
+    pages: std::ops::Range<i64>,
+    window: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Live>, Error> {
+    Ok(sqlx::query_as(of_slot(LIVE, slot)?)
+        .bind(slot)
+        .bind(pages.start)
+        .bind(pages.end)
+        .bind(window.as_secs_f64())
+        .bind(now)
+        .fetch_all(session.run("hot_payload.live"))
+        .await?)
+}
+
+/// One part of a payload.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub struct Part {
+    /// Which of the blocks that were asked for, from 1.
+    pub position: i64,
+    /// Which part, from 0.
+    pub part: i32,
+    /// The bytes.
+    pub data: Vec<u8>,
+}
+
+const PARTS: [&str; SLOTS as usize] = per_slot!(
+    "-- hot_payload.parts
+     SELECT w.position, h.part, h.data
+     FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS w (lane_id, first_offset, position)
+     CROSS JOIN LATERAL (
+         SELECT x.part, x.data FROM ",
+    " x
+         WHERE x.lane_id = w.lane_id AND x.first_offset = w.first_offset OFFSET 0
+     ) h"
+);
+
+/// The parts of some payloads of a slot, in any order; what is missing is left out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn parts(session: &mut Session, slot: i16, blocks: &[Live]) -> Result<Vec<Part>, Error> {
+    Ok(sqlx::query_as(of_slot(PARTS, slot)?)
+        .bind(blocks.iter().map(|block| block.lane_id).collect::<Vec<_>>())
+        .bind(blocks.iter().map(|block| block.first_offset).collect::<Vec<_>>())
+        .fetch_all(session.run("hot_payload.parts"))
+        .await?)
+}
+
+const OLDEST: [&str; SLOTS as usize] = per_slot!(
+    // In the order of the table, which is about the order of publication: it stops at the first that is referred to.
+    "-- hot_payload.oldest
+     SELECT extract(epoch FROM coalesce($2, now()) - b.published_at)::float8
+     FROM ",
+    " h
+     CROSS JOIN LATERAL (
+         SELECT k.published_at FROM block k
+         WHERE k.lane_id = h.lane_id AND k.first_offset = h.first_offset AND k.slot = $1 OFFSET 0
+     ) b
+     WHERE h.part = 0 LIMIT 1"
+);
+
+/// Age in seconds of about the oldest payload of a slot that is still referred to.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn oldest_age(session: &mut Session, slot: i16, now: Option<OffsetDateTime>) -> Result<Option<f64>, Error> {
+    Ok(sqlx::query_scalar(of_slot(OLDEST, slot)?)
+        .bind(slot)
+        .bind(now)
+        .fetch_optional(session.run("hot_payload.oldest"))
+        .await?)
+}
+
+/// Longest wait for the lock of a slot, and longest hold of it: publishes of a node that lags behind queue up behind it.
+const PATIENCE: &str = "-- hot_payload.patience
+     SELECT set_config('lock_timeout', '50ms', true), set_config('statement_timeout', '2s', true)";
+
+const LOCK: [&str; SLOTS as usize] = per_slot!("-- hot_payload.lock\nLOCK TABLE ", " IN ACCESS EXCLUSIVE MODE");
+
+/// Locks a slot against all others until the transaction ends; false when others have it, and then the transaction is
+/// lost: try again later.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(session: &mut Session, slot: i16) -> Result<bool, Error> {
+    sqlx::query(PATIENCE).execute(session.run("hot_payload.patience")).await?;
+    let locked = sqlx::query(of_slot(LOCK, slot)?).execute(session.run("hot_payload.lock")).await;
+    match locked {
+        Ok(_) => Ok(true),
+        // 55P03: lock_not_available
+        Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("55P03") => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(
+    // Ages grow into the past. What wraps around looks young and is looked up: slower, never wrong.
+    "-- hot_payload.is_needed
+     SELECT EXISTS (
+         SELECT FROM ",
+    " h
+         CROSS JOIN LATERAL (
+             SELECT FROM block k
+             WHERE k.lane_id = h.lane_id AND k.first_offset = h.first_offset AND k.slot = $1 OFFSET 0
+         ) b
+         WHERE h.part = 0 AND age(h.xmin) <= age($2::text::xid8::xid))"
+);
+
+/// Whether a block refers to a payload that a transaction of the walk's horizon or a later one put into the slot.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_needed(session: &mut Session, slot: i16, horizon: &str) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(of_slot(IS_NEEDED, slot)?)
+        .bind(slot)
+        .bind(horizon)
+        .fetch_one(session.run("hot_payload.is_needed"))
+        .await?)
+}
+
+const TRUNCATE: [&str; SLOTS as usize] = per_slot!("-- hot_payload.truncate\nTRUNCATE TABLE ", "");
+
+/// Empties a slot. The caller holds its lock and knows that no block refers to it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn truncate(session: &mut Session, slot: i16) -> Result<(), Error> {
+    sqlx::query(of_slot(TRUNCATE, slot)?).execute(session.run("hot_payload.truncate")).await?;
+    Ok(())
 }

@@ -1,19 +1,38 @@
 //! Table `installation`: the one row that all nodes share, namely the key of receipts, the current hot slot and the
 //! version of the catalog. Read by nodes about once a second; no publish touches it.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::{Error, Session};
 
 /// What all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Installation {
+    /// Begins the keys of its objects.
+    pub installation_id: Uuid,
     /// HMAC-SHA256 key of receipts.
     pub receipt_key: Vec<u8>,
     /// The slot that new payloads go to.
     pub hot_slot: i16,
     /// Raised when a topic or subscription changes.
     pub catalog_version: i64,
+}
+
+impl Installation {
+    /// Where in object storage everything of this installation is; the collection deletes what it does not know there.
+    #[must_use]
+    pub fn object_prefix(&self) -> String {
+        format!("{}/", self.installation_id.simple())
+    }
+
+    /// A key for a new object of a kind (`pack`, `body`): random, so that it tells nothing and is never used again.
+    #[must_use]
+    pub fn object_key(&self, kind: &str) -> String {
+        format!("{}{kind}/{}", self.object_prefix(), Uuid::new_v4().simple())
+    }
 }
 
 /// Reads the row; `None` before the first start.
@@ -23,7 +42,7 @@ pub struct Installation {
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
-         SELECT receipt_key, hot_slot, catalog_version FROM installation",
+         SELECT installation_id, receipt_key, hot_slot, catalog_version FROM installation",
     )
     .fetch_optional(session.run("installation.get"))
     .await?)
@@ -46,21 +65,45 @@ pub async fn ensure(session: &mut Session, receipt_key: &[u8; 32], now: Option<O
     Ok(())
 }
 
-/// Moves the current slot from `old` to `new`; false when another node moved it before.
+/// Moves the current slot from `old` to `new`, when it has been current for `at_least`; false when it has not, or another
+/// node moved it before.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn set_slot(session: &mut Session, old: i16, new: i16, now: Option<OffsetDateTime>) -> Result<bool, Error> {
+pub async fn set_slot(
+    session: &mut Session,
+    old: i16,
+    new: i16,
+    at_least: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
     let moved = sqlx::query(
         "-- installation.set_slot
-         UPDATE installation SET hot_slot = $2, rotated_at = coalesce($3, now()) WHERE hot_slot = $1",
+         UPDATE installation SET hot_slot = $2, rotated_at = coalesce($4, now())
+         WHERE hot_slot = $1 AND rotated_at <= coalesce($4, now()) - $3 * interval '1 second'",
     )
     .bind(old)
     .bind(new)
+    .bind(at_least.as_secs_f64())
     .bind(now)
     .execute(session.run("installation.set_slot"))
     .await?;
     Ok(moved.rows_affected() == 1)
+}
+
+/// Whether no slot has ceased to be the current one within `window`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_settled(session: &mut Session, window: Duration, now: Option<OffsetDateTime>) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "-- installation.is_settled
+         SELECT rotated_at <= coalesce($2, now()) - $1 * interval '1 second' FROM installation",
+    )
+    .bind(window.as_secs_f64())
+    .bind(now)
+    .fetch_one(session.run("installation.is_settled"))
+    .await?)
 }
 
 /// The version of the catalog.

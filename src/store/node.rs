@@ -126,3 +126,19 @@ pub async fn hint(session: &mut Session, text: &str) -> Result<(), Error> {
     .await?;
     Ok(())
 }
+
+/// Lets go of a duty, if the node has it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn release_duty(session: &mut Session, duty: &str, node: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "-- duty.release
+         DELETE FROM duty WHERE name = $1 AND holder = $2",
+    )
+    .bind(duty)
+    .bind(node)
+    .execute(session.run("duty.release"))
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Retention: deletes what every subscription of a topic has done with, and what is older than the topic keeps. Called by
+//! the worker. Keeps I5: a block that a cursor or lease still needs goes only by age, and then it leaves cursors and
+//! leases in the same transaction (I2). Locks are taken in the order lanes, leases, cursors, like the turn does.
+//!
+//! A hot lane is never waited for while others are held: lanes that a publish has are skipped, then taken one by one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::duty::{Done, DutyError};
+use crate::clock::Clock;
+use crate::store::block::{self, Cut, LaneOnRound};
+use crate::store::{self, Store, node};
+
+/// Lanes looked at by one statement.
+const LANES: i64 = 1_000;
+/// Lanes cut in one transaction.
+const LANES_AT_ONCE: usize = 100;
+/// Blocks of a lane deleted in one transaction at most.
+const BLOCKS: i64 = 1_000;
+/// A transaction that sets a deadline by its own time commits within this, or the statement timeout has ended it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(120);
+
+/// When to delete what is consumed and who is gone.
+#[derive(Debug, Clone)]
+pub struct ExpireSettings {
+    /// Age of the first consumed block of a lane at which its consumed blocks go; several times shorter than the hot
+    /// window, else they are offloaded first. Every time costs a version of the lane's row.
+    pub consumed_age: Duration,
+    /// A node not heard for this long is forgotten.
+    pub node_age: Duration,
+}
+
+impl Default for ExpireSettings {
+    fn default() -> Self {
+        Self { consumed_age: Duration::from_secs(5), node_age: Duration::from_secs(600) }
+    }
+}
+
+/// Retention of all lanes. Remembers per lane a time that no lease is due before, only to look faster.
+#[derive(Debug, Default)]
+pub struct Expire {
+    deadlines: HashMap<i64, OffsetDateTime>,
+}
+
+impl Expire {
+    /// One round through all lanes; counts the blocks deleted. Stops between two transactions when told to.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn run(
+        &mut self,
+        store: &Store,
+        clock: &Clock,
+        settings: &ExpireSettings,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let mut done = Done::default();
+        let mut known = HashMap::new();
+        let mut after = -1;
+        while !stop.is_cancelled() {
+            let mut session = store.session().await?;
+            let lanes = block::lanes(&mut session, after, LANES).await?;
+            let Some(last) = lanes.last() else { break };
+            after = last.lane_id;
+            let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) = lanes.iter().partition(|lane| lane.closed);
+            let open: Vec<i64> = open.iter().map(|lane| lane.lane_id).collect();
+            let deadlines = self.deadlines_of(&open);
+            let age = settings.consumed_age;
+            let prospects = block::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
+            drop(session);
+            for prospect in &prospects {
+                // Leases that come later are due after the time of this look, or their transaction is running now.
+                let earliest = prospect.deadline.map_or(prospect.at, |deadline| deadline.min(prospect.at));
+                known.insert(prospect.lane_id, earliest - COMMIT_WITHIN);
+            }
+            let work: Vec<i64> = prospects.iter().filter(|p| p.has_work).map(|p| p.lane_id).collect();
+            for lanes in work.chunks(LANES_AT_ONCE) {
+                done.count += self.cut(store, clock, lanes, stop).await?;
+            }
+            for lane in closed {
+                done.count += clear(store, lane.lane_id, stop).await?;
+            }
+        }
+        if !stop.is_cancelled() {
+            self.deadlines = known;
+            let mut session = store.session().await?;
+            node::delete_stale(&mut session, settings.node_age, clock.now()).await?;
+        }
+        Ok(done)
+    }
+
+    fn deadlines_of(&self, lanes: &[i64]) -> Vec<Option<OffsetDateTime>> {
+        lanes.iter().map(|lane| self.deadlines.get(lane).copied()).collect()
+    }
+
+    /// Cuts lanes: together those that nobody has, then the others one by one.
+    async fn cut(
+        &self,
+        store: &Store,
+        clock: &Clock,
+        lanes: &[i64],
+        stop: &CancellationToken,
+    ) -> Result<u64, DutyError> {
+        let (mut deleted, cuts) = self.cut_once(store, clock, lanes, false).await?;
+        let is_over = |lane: &i64| cuts.iter().any(|cut| cut.lane_id == *lane && !cut.is_partial);
+        for lane in lanes.iter().filter(|lane| !is_over(lane)) {
+            while !stop.is_cancelled() {
+                let (more, cuts) = self.cut_once(store, clock, &[*lane], true).await?;
+                deleted += more;
+                if !cuts.iter().any(|cut| cut.is_partial) {
+                    break;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    async fn cut_once(
+        &self,
+        store: &Store,
+        clock: &Clock,
+        lanes: &[i64],
+        wait: bool,
+    ) -> Result<(u64, Vec<Cut>), store::Error> {
+        let mut tx = store.tx("expire").await?;
+        let locked = block::lock_lanes(&mut tx, lanes, wait).await?;
+        if locked.is_empty() {
+            return Ok((0, Vec::new()));
+        }
+        // A statement of its own, so that it sees what was published and subscribed before the locks were free. Cursors and
+        // leases go on moving, but only up: a claim begins at the cursor, and a message handed out again was in a lease.
+        let deadlines = self.deadlines_of(&locked);
+        let cuts = block::cuts(&mut tx, &locked, &deadlines, BLOCKS, clock.now()).await?;
+        let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
+        if !needed.is_empty() {
+            leave(&mut tx, &needed).await?;
+        }
+        let moving: Vec<Cut> = cuts.iter().filter(|cut| cut.cut > cut.start).copied().collect();
+        if !moving.is_empty() {
+            block::raise_starts(&mut tx, &moving).await?;
+        }
+        let deleted = if moving.is_empty() { 0 } else { block::delete(&mut tx, &moving).await? };
+        tx.commit().await?;
+        Ok((deleted, cuts))
+    }
+}
+
+/// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
+/// locked, hence the second look; it waits for nobody, because by now leases come after cursors. A lease that a settle or a
+/// redelivery has at that moment stays, lies below the start of its lane, and the next round finds it there.
+async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
+    block::trim_leases(tx, cuts, true).await?;
+    block::lock_cursors(tx, cuts).await?;
+    block::raise_cursors(tx, cuts).await?;
+    block::trim_leases(tx, cuts, false).await
+}
+
+/// Clears a closed lane away, the lane itself last.
+async fn clear(store: &Store, lane: i64, stop: &CancellationToken) -> Result<u64, store::Error> {
+    let mut deleted = 0;
+    while !stop.is_cancelled() {
+        let mut tx = store.tx("clear").await?;
+        block::lock_lanes(&mut tx, &[lane], true).await?;
+        match block::closed_cut(&mut tx, lane, BLOCKS).await? {
+            Some(cut) => {
+                deleted += block::delete(&mut tx, &[cut]).await?;
+                block::raise_starts(&mut tx, &[cut]).await?;
+                tx.commit().await?;
+            }
+            None => {
+                block::delete_lane(&mut tx, lane).await?;
+                tx.commit().await?;
+                break;
+            }
+        }
+    }
+    Ok(deleted)
+}

@@ -1,0 +1,38 @@
+//! Duty `offload`: the loop around `engine::offload`. While object storage is down it tries again ever more rarely, up to
+//! once a minute, and says how much waits.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Context, Duty, Metrics};
+use crate::engine::duty::{Done, DutyError};
+use crate::engine::offload;
+
+pub(super) struct Offload;
+
+impl Duty for Offload {
+    const NAME: &'static str = "offload";
+    const BUSY: Duration = Duration::from_millis(500);
+    const IDLE: Duration = Duration::from_secs(5);
+
+    async fn run(&mut self, context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
+        let offload = offload::Offload {
+            store: &context.store,
+            blob: &context.blob,
+            clock: &context.clock,
+            settings: &context.settings.offload,
+        };
+        let outcome = offload.run(stop).await;
+        // Above all when it failed.
+        let backlog = offload.backlog().await?;
+        context.metrics.backlog_bytes.set(backlog.bytes);
+        context.metrics.oldest_age_seconds.set(backlog.oldest_age_seconds);
+        outcome
+    }
+
+    fn rest(&mut self, metrics: &Metrics) {
+        metrics.backlog_bytes.set(0);
+        metrics.oldest_age_seconds.set(0.0);
+    }
+}
