@@ -143,9 +143,10 @@ BEGIN
             lane_id      bigint NOT NULL,
             first_offset bigint NOT NULL,
             part         integer NOT NULL CHECK (part >= 0),
-            data         bytea STORAGE PLAIN NOT NULL CHECK (length(data) <= 8096),
+            data         bytea NOT NULL CHECK (length(data) <= 8096),
             PRIMARY KEY (lane_id, first_offset, part)
         ) WITH (autovacuum_enabled = false, toast_tuple_target = 8160)', slot);
+        EXECUTE format('ALTER TABLE hot_payload_%s ALTER COLUMN data SET STORAGE PLAIN', slot);
         EXECUTE format('COMMENT ON TABLE hot_payload_%s IS ''Payloads not yet in object storage; inserted and truncated, never updated''', slot);
         EXECUTE format('COMMENT ON COLUMN hot_payload_%s.lane_id IS ''lane of the block''', slot);
         EXECUTE format('COMMENT ON COLUMN hot_payload_%s.first_offset IS ''first offset of the block''', slot);
