@@ -8,4 +8,9 @@
 )]
 
 mod blob;
+mod collect;
 mod harness;
+mod offload;
+mod retention;
+mod slots;
+mod worker;

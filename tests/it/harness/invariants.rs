@@ -1,0 +1,129 @@
+//! What must hold in the database at any moment, in SQL. Every test ends with it.
+
+use cursus::store::hot_payload::SLOTS;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+
+/// A query that finds what must not be; its first column says what it found.
+struct Rule {
+    name: &'static str,
+    sql: String,
+}
+
+/// Panics with all that is wrong.
+pub(crate) async fn check_invariants(connection: &mut PgConnection) {
+    let mut wrong = Vec::new();
+    // One snapshot for all.
+    for begin in ["BEGIN ISOLATION LEVEL REPEATABLE READ"] {
+        sqlx::query(begin).execute(&mut *connection).await.unwrap();
+    }
+    for rule in rules() {
+        let found = sqlx::query(AssertSqlSafe(rule.sql)).fetch_all(&mut *connection).await;
+        for row in found.unwrap().iter().take(5) {
+            wrong.push(format!("{}: {}", rule.name, row.get::<String, _>(0)));
+        }
+    }
+    sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
+    assert!(wrong.is_empty(), "invariants are broken:\n{}", wrong.join("\n"));
+}
+
+fn rules() -> Vec<Rule> {
+    let rule = |name, sql: &str| Rule { name, sql: sql.to_owned() };
+    vec![
+        rule(
+            "I2: a lease holds a message that is still ahead of the cursor",
+            "SELECT format('lane %s subscription %s lease %s', l.lane_id, l.subscription_id, l.lease_id)
+             FROM lease l
+             JOIN cursor c ON c.lane_id = l.lane_id AND c.subscription_id = l.subscription_id
+             CROSS JOIN generate_series(0, 63) AS bit
+             WHERE (l.pending >> bit) & 1 = 1 AND l.base + bit >= c.next_offset",
+        ),
+        rule(
+            "I2: two leases of a subscription hold the same message",
+            "SELECT format('lane %s subscription %s offset %s', l.lane_id, l.subscription_id, l.base + bit)
+             FROM lease l CROSS JOIN generate_series(0, 63) AS bit
+             WHERE (l.pending >> bit) & 1 = 1
+             GROUP BY l.lane_id, l.subscription_id, l.base + bit HAVING count(*) > 1",
+        ),
+        rule(
+            "I2: a lease without messages",
+            "SELECT format('lane %s subscription %s lease %s', lane_id, subscription_id, lease_id) FROM lease WHERE pending = 0",
+        ),
+        rule(
+            "I2: a lease without its subscription's cursor",
+            "SELECT format('lane %s subscription %s lease %s', l.lane_id, l.subscription_id, l.lease_id) FROM lease l
+             JOIN subscription s USING (subscription_id)
+             WHERE NOT EXISTS (SELECT FROM cursor c WHERE c.lane_id = l.lane_id AND c.subscription_id = l.subscription_id)",
+        ),
+        rule(
+            "I2: a lane is not read by a subscription of its topic, or twice",
+            "SELECT format('lane %s subscription %s: %s cursors', l.lane_id, s.subscription_id, count(c.lane_id))
+             FROM lane l JOIN subscription s ON s.topic_id = l.topic_id
+             LEFT JOIN cursor c ON c.lane_id = l.lane_id AND c.subscription_id = s.subscription_id
+             WHERE NOT l.closed GROUP BY l.lane_id, s.subscription_id HAVING count(c.lane_id) <> 1",
+        ),
+        rule(
+            "I2: a cursor is outside of its lane",
+            "SELECT format('lane %s subscription %s at %s of %s to %s', c.lane_id, c.subscription_id, c.next_offset,
+                           l.start_offset, coalesce(b.until, l.start_offset))
+             FROM cursor c JOIN lane l USING (lane_id)
+             LEFT JOIN (SELECT lane_id, max(first_offset + count) AS until FROM block GROUP BY lane_id) b USING (lane_id)
+             WHERE NOT l.closed AND c.next_offset NOT BETWEEN l.start_offset AND coalesce(b.until, l.start_offset)",
+        ),
+        rule(
+            "I4: a lane has a gap or an overlap, or does not begin at its start",
+            "SELECT format('lane %s: %s after %s', b.lane_id, b.first_offset, b.before)
+             FROM (SELECT k.lane_id, k.first_offset, coalesce(lag(k.first_offset + k.count)
+                              OVER (PARTITION BY k.lane_id ORDER BY k.first_offset), l.start_offset) AS before
+                   FROM block k JOIN lane l USING (lane_id)) b
+             WHERE b.first_offset <> b.before",
+        ),
+        rule(
+            "I4: the time of publication falls along a lane",
+            "SELECT format('lane %s: %s', b.lane_id, b.first_offset)
+             FROM (SELECT lane_id, first_offset, published_at,
+                          lag(published_at) OVER (PARTITION BY lane_id ORDER BY first_offset) AS before FROM block) b
+             WHERE b.published_at < b.before",
+        ),
+        rule(
+            "a block without its lane",
+            "SELECT format('lane %s: %s', lane_id, first_offset) FROM block b
+             WHERE NOT EXISTS (SELECT FROM lane l WHERE l.lane_id = b.lane_id)",
+        ),
+        rule("I5: a hot payload is missing or not whole", &hot()),
+        rule(
+            "I5: an object is missing, or too short for a block in it",
+            "SELECT format('lane %s: %s in object %s', b.lane_id, b.first_offset, b.object_id)
+             FROM block b LEFT JOIN object o USING (object_id)
+             WHERE b.object_id IS NOT NULL AND (o.bytes IS NULL OR o.deleted_at IS NOT NULL OR b.object_offset + b.bytes > o.bytes)",
+        ),
+        rule(
+            "I5: two blocks share bytes of an object",
+            "SELECT format('lane %s: %s in object %s', b.lane_id, b.first_offset, b.object_id)
+             FROM (SELECT *, lag(object_offset + bytes) OVER (PARTITION BY object_id ORDER BY object_offset) AS before
+                   FROM block WHERE object_id IS NOT NULL) b
+             WHERE b.object_offset < b.before",
+        ),
+        rule(
+            "a block has no place, or two",
+            "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
+             WHERE (slot IS NULL) = (object_id IS NULL) OR (object_id IS NULL) <> (object_offset IS NULL)",
+        ),
+    ]
+}
+
+/// Blocks in a slot of which the parts do not make up the payload.
+fn hot() -> String {
+    let slots: Vec<String> = (0..SLOTS)
+        .map(|slot| format!("SELECT {slot} AS slot, lane_id, first_offset, part, length(data) AS bytes FROM hot_payload_{slot}"))
+        .collect();
+    format!(
+        "SELECT format('lane %s: %s in slot %s has %s of %s bytes', b.lane_id, b.first_offset, b.slot,
+                       coalesce(sum(h.bytes), 0), b.bytes)
+         FROM block b
+         LEFT JOIN ({}) h ON h.slot = b.slot AND h.lane_id = b.lane_id AND h.first_offset = b.first_offset
+         WHERE b.slot IS NOT NULL
+         GROUP BY b.lane_id, b.first_offset
+         HAVING coalesce(sum(h.bytes), 0) <> b.bytes OR count(h.part) <> max(h.part) + 1",
+        slots.join(" UNION ALL ")
+    )
+}

@@ -1,0 +1,211 @@
+//! A database with topics, subscriptions and lanes, written to as turns do, below HTTP: for tests of what happens to
+//! blocks afterwards. Remembers every payload, to compare it with what can be read later.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cursus::blob::Blob;
+use cursus::clock::Clock;
+use cursus::engine::expire::{Expire, ExpireSettings};
+use cursus::engine::offload::{Offload, OffloadSettings};
+use cursus::engine::rotate::{RotateSettings, rotate};
+use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput};
+use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
+use sqlx::{AssertSqlSafe, PgConnection};
+use time::macros::datetime;
+use tokio_util::sync::CancellationToken;
+
+use super::invariants::check_invariants;
+use super::postgres::Database;
+
+pub(crate) struct Log {
+    pub(crate) database: Database,
+    pub(crate) store: Store,
+    pub(crate) clock: Clock,
+    pub(crate) expire: Expire,
+    pub(crate) sql: PgConnection,
+    /// All payloads ever published, by lane and first offset.
+    pub(crate) payloads: BTreeMap<(i64, i64), Vec<u8>>,
+}
+
+/// Settings under which everything is due at once.
+pub(crate) const PROMPT: OffloadSettings = OffloadSettings { object_bytes: 1024 * 1024, hot_window: Duration::ZERO };
+
+impl Log {
+    pub(crate) async fn new() -> Self {
+        let database = Database::new().await;
+        let store = database.store();
+        let clock = Clock::manual(datetime!(2030-01-01 00:00 UTC));
+        let mut session = store.session().await.unwrap();
+        installation::ensure(&mut session, &[7; 32], clock.now()).await.unwrap();
+        let sql = database.connect().await;
+        Self { database, store, clock, expire: Expire::default(), sql, payloads: BTreeMap::new() }
+    }
+
+    /// A topic with one lane; returns both.
+    pub(crate) async fn topic(&mut self, name: &str, keep_consumed: bool, retention_seconds: i32) -> (i64, i64) {
+        let topic = self
+            .one(&format!(
+                "INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
+                 VALUES ((SELECT min(tenant_id) FROM tenant), '{name}', {retention_seconds}, {keep_consumed}, 60, now(), now())
+                 RETURNING topic_id"
+            ))
+            .await;
+        let mut session = self.store.session().await.unwrap();
+        (topic, lane::insert(&mut session, topic, 0).await.unwrap())
+    }
+
+    /// A subscription that begins at the oldest message.
+    pub(crate) async fn subscription(&mut self, name: &str, topic: i64) -> i64 {
+        let subscription = self
+            .one(&format!(
+                "INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, max_in_flight, created_at, updated_at)
+                 VALUES ((SELECT min(tenant_id) FROM tenant), {topic}, '{name}', 30, 5, 1000, now(), now()) RETURNING subscription_id"
+            ))
+            .await;
+        let mut session = self.store.session().await.unwrap();
+        cursor::begin(&mut session, subscription, topic, true).await.unwrap();
+        subscription
+    }
+
+    /// One number from the database.
+    pub(crate) async fn one(&mut self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.sql).await.unwrap()
+    }
+
+    /// Any other statement.
+    pub(crate) async fn run(&mut self, sql: &str) {
+        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut self.sql).await.unwrap();
+    }
+
+    /// The current slot.
+    pub(crate) async fn slot(&self) -> i16 {
+        let mut session = self.store.session().await.unwrap();
+        installation::get(&mut session).await.unwrap().unwrap().hot_slot
+    }
+
+    /// Publishes blocks of `count` messages and `bytes` of payload, one per lane, into the current slot.
+    pub(crate) async fn publish(&mut self, lanes: &[i64], count: i32, bytes: usize) {
+        let slot = self.slot().await;
+        self.publish_into(slot, lanes, count, bytes).await;
+    }
+
+    /// The same into a given slot, as a node does that lags behind.
+    pub(crate) async fn publish_into(&mut self, slot: i16, lanes: &[i64], count: i32, bytes: usize) {
+        let payloads: Vec<Vec<u8>> = lanes.iter().map(|_| noise(bytes)).collect();
+        let blocks = lanes.iter().zip(&payloads).map(|(lane, payload)| hot(*lane, count, payload.clone())).collect();
+        let mut session = self.store.session().await.unwrap();
+        let input = TurnInput { blocks, slot, ..TurnInput::default() };
+        let output = turn::run(&mut session, self.clock.now(), &input).await.unwrap();
+        for ((lane, first), payload) in lanes.iter().zip(output.first_offsets).zip(payloads) {
+            self.payloads.insert((*lane, first.expect("an open lane")), payload);
+        }
+    }
+
+    /// Hands out up to `wanted` messages.
+    pub(crate) async fn claim(&self, lane: i64, subscription: i64, wanted: i32) -> Vec<Leased> {
+        let claims = vec![Claim { lane, subscription, wanted, visibility_seconds: 30 }];
+        let mut session = self.store.session().await.unwrap();
+        let input = TurnInput { claims, ..TurnInput::default() };
+        turn::run(&mut session, self.clock.now(), &input).await.unwrap().leased
+    }
+
+    /// Acknowledges messages of a lease.
+    pub(crate) async fn settle(&self, lease: &Leased, mask: u64) {
+        let Leased { lane, subscription, lease, .. } = *lease;
+        let clears = vec![Clear { lane, subscription, lease, mask, whole: false }];
+        let mut session = self.store.session().await.unwrap();
+        let input = TurnInput { clears, ..TurnInput::default() };
+        turn::run(&mut session, self.clock.now(), &input).await.unwrap();
+    }
+
+    /// Receives and acknowledges all that is there.
+    pub(crate) async fn consume(&self, lane: i64, subscription: i64) {
+        loop {
+            let leased = self.claim(lane, subscription, 1_000).await;
+            if leased.is_empty() {
+                break;
+            }
+            for lease in leased {
+                self.settle(&lease, u64::MAX).await;
+            }
+        }
+    }
+
+    /// Moves to the next slot whatever the current one holds.
+    pub(crate) async fn rotate(&self) {
+        let settings = RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO };
+        let (done, _) = rotate(&self.store, &self.clock, &settings).await.unwrap();
+        assert_eq!(done.count, 1, "a slot is free");
+    }
+
+    /// Offloads what is due; returns how many blocks.
+    pub(crate) async fn offload(&self, blob: &Blob) -> u64 {
+        self.try_offload(blob).await.unwrap()
+    }
+
+    pub(crate) async fn try_offload(&self, blob: &Blob) -> Result<u64, cursus::engine::duty::DutyError> {
+        let offload = Offload { store: &self.store, blob, clock: &self.clock, settings: &PROMPT };
+        Ok(offload.run(&CancellationToken::new()).await?.count)
+    }
+
+    /// One round of retention; returns how many blocks went.
+    pub(crate) async fn expire(&mut self) -> u64 {
+        let settings = ExpireSettings { consumed_age: Duration::ZERO, ..ExpireSettings::default() };
+        self.expire.run(&self.store, &self.clock, &settings, &CancellationToken::new()).await.unwrap().count
+    }
+
+    /// Bytes of each slot.
+    pub(crate) async fn sizes(&self) -> Vec<i64> {
+        let mut session = self.store.session().await.unwrap();
+        hot_payload::sizes(&mut session).await.unwrap().to_vec()
+    }
+
+    /// Blocks of a lane, by first offset and end.
+    pub(crate) async fn blocks(&self, lane: i64) -> Vec<(i64, i64)> {
+        let mut session = self.store.session().await.unwrap();
+        let blocks = block::covering(&mut session, lane, 0, i64::MAX, 100_000).await.unwrap();
+        blocks.iter().map(|b| (b.first_offset, b.first_offset + i64::from(b.count))).collect()
+    }
+
+    /// Reads every block there is, wherever it is, and compares it with what was published; then checks the invariants.
+    pub(crate) async fn check(&mut self, blob: &Blob) {
+        let lanes: Vec<i64> = sqlx::query_scalar("SELECT lane_id FROM lane").fetch_all(&mut self.sql).await.unwrap();
+        let mut session = self.store.session().await.unwrap();
+        for lane in lanes {
+            for found in block::covering(&mut session, lane, 0, i64::MAX, 100_000).await.unwrap() {
+                let payload = match (found.slot, &found.object_key) {
+                    (Some(slot), None) => {
+                        let mut read = hot_payload::read(&mut session, slot, lane, &[found.first_offset]).await.unwrap();
+                        read.pop().expect("a hot payload").1
+                    }
+                    (None, Some(key)) => {
+                        let start = found.object_offset.unwrap().cast_unsigned();
+                        blob.range(key, start..start + found.bytes.cast_unsigned()).await.unwrap().to_vec()
+                    }
+                    place => panic!("a place {place:?}"),
+                };
+                assert!(payload == self.payloads[&(lane, found.first_offset)], "payload of {lane} {}", found.first_offset);
+            }
+        }
+        drop(session);
+        check_invariants(&mut self.sql).await;
+    }
+}
+
+pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
+    NewBlock { lane, count, compressed: false, place: NewPlace::Hot(payload) }
+}
+
+/// Bytes that cannot be taken for others.
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut payload = vec![0; bytes];
+    rand::fill(&mut payload[..]);
+    payload
+}
+
+/// Objects in a folder.
+pub(crate) async fn folder(scratch: &super::scratch::Scratch) -> Arc<Blob> {
+    Arc::new(Blob::directory(scratch.path()).await.unwrap())
+}
