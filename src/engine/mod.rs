@@ -44,6 +44,7 @@ use tokio_util::task::TaskTracker;
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::store::Store;
+use crate::store::installation::Installation;
 
 pub use delivery::{Delivery, StoredMessage};
 pub use error::Error;
@@ -170,6 +171,7 @@ pub struct Engine {
 struct Inner {
     parts: Parts,
     node: uuid::Uuid,
+    installation: Installation,
     default_tenant: Tenant,
     keys: access::Keys,
     signer: receipt::Signer,
@@ -210,6 +212,7 @@ impl Engine {
         let inner = Inner {
             parts,
             node: uuid::Uuid::new_v4(),
+            installation,
             default_tenant,
             keys: access::Keys::default(),
             signer: receipt::Signer::new(&receipt_key),
@@ -305,6 +308,10 @@ impl Engine {
 
     fn running(&self) -> &keyed::Running {
         &self.inner.running
+    }
+
+    fn installation(&self) -> &Installation {
+        &self.inner.installation
     }
 
     fn slot(&self) -> i16 {

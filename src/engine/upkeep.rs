@@ -19,6 +19,8 @@ const ROUND: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(10);
 /// Readiness gives a part so long to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Keys whose window is over, cleared away in one round.
+const EXPIRED_KEYS_MAX: i64 = 1_000;
 /// Rounds between two counts of what is in flight, when no limit is near.
 const COUNT_ROUNDS: u32 = 10;
 
@@ -62,6 +64,7 @@ impl Engine {
         if let Some(installation) = store::installation::get(&mut session).await? {
             self.inner.turns.slot.store(installation.hot_slot, Ordering::Relaxed);
         }
+        store::dedup::expire(&mut session, self.clock().now(), EXPIRED_KEYS_MAX).await?;
         for subscriber in self.catalog().waited_on() {
             if count_all || subscriber.headroom() == 0 {
                 let counted = store::lease::in_flight(&mut session, subscriber.id, &subscriber.lanes()).await?;

@@ -37,7 +37,7 @@ impl Uploaded {
 impl Engine {
     /// Streams a payload to an object of its own.
     pub(super) async fn upload(&self, payload: BoxStream<'static, Result<Bytes, Error>>) -> Result<Uploaded, Error> {
-        let key = format!("body/{:032x}", rand::random::<u128>());
+        let key = self.installation().object_key("body");
         let mut session = self.store().session().await?;
         let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
         drop(session);
