@@ -158,7 +158,8 @@ BEGIN
     IF c_lane <> '{}' THEN
         WITH attempt AS MATERIALIZED (
             SELECT c.ordinal, c.lane_id, c.subscription_id, c.visibility, u.version, u.next_offset AS base,
-                   least(u.next_offset + c.wanted, e.next_offset) AS until
+                   -- A lane without blocks ends where the cursor is; least() alone would pass over the missing end.
+                   least(u.next_offset + c.wanted, coalesce(e.next_offset, u.next_offset)) AS until
             FROM unnest(c_lane, c_subscription, c_wanted, c_visibility) WITH ORDINALITY
                 AS c (lane_id, subscription_id, wanted, visibility, ordinal)
             CROSS JOIN LATERAL (
