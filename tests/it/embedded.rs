@@ -1,7 +1,6 @@
 //! The embedded mode as its user meets it: the real binary, a real Postgres, real signals. Covers start and stop, a second
 //! start on a held directory, and kill -9 of Postgres, of the node, of both, and in the middle of initdb.
 //! As root the data directory lies below one that Postgres' user may not enter.
-#![expect(clippy::unwrap_used, reason = "a test ends where its setup fails")]
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;

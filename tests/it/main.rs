@@ -9,8 +9,16 @@
 
 mod blob;
 mod collect;
+mod dedup;
+mod embedded;
 mod harness;
+mod long_poll;
+mod messages;
+mod migrations;
 mod offload;
+mod openapi;
+mod plan;
 mod retention;
 mod slots;
+mod tidy;
 mod worker;

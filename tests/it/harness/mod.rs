@@ -3,6 +3,7 @@
 
 pub(crate) mod invariants;
 pub(crate) mod log;
+pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod scratch;
