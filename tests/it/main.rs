@@ -9,9 +9,11 @@
 
 mod blob;
 mod collect;
+mod control;
 mod dedup;
 mod embedded;
 mod harness;
+mod large;
 mod long_poll;
 mod messages;
 mod migrations;
