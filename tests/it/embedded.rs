@@ -2,156 +2,13 @@
 //! start on a held directory, and kill -9 of Postgres, of the node, of both, and in the middle of initdb.
 //! As root the data directory lies below one that Postgres' user may not enter.
 
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-/// A data directory in a closed parent; removed at the end, with whatever still runs in it.
-struct Place {
-    closed: PathBuf,
-    data: PathBuf,
-}
-
-impl Place {
-    fn new(name: &str) -> Self {
-        let closed = std::env::temp_dir().join(format!("cursus-it-{}-{name}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&closed).unwrap();
-        let data = closed.join("some data");
-        Self { closed, data }
-    }
-
-    fn start(&self) -> Node {
-        let mut node = Node(self.command().spawn().unwrap());
-        self.eventually("the node listens", || {
-            assert!(node.0.try_wait().unwrap().is_none(), "{}", self.log());
-            let note = fs::read_to_string(self.data.join("cursus.lock")).unwrap_or_default();
-            note.contains(&format!("pid={}\n", node.pid())) && !note.contains("listen=-")
-        });
-        node
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cursus"));
-        command
-            .args([
-                "serve",
-                "--listen=127.0.0.1:0",
-                "--drain-timeout=2s",
-                "--data-dir",
-            ])
-            .arg(&self.data);
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.closed.join("log"))
-            .unwrap();
-        command
-            .stderr(log)
-            .stdout(Stdio::null())
-            .env_remove("DATABASE_URL");
-        command
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.closed.join("log")).unwrap_or_default()
-    }
-
-    /// The number of the running Postgres, once it is ready.
-    fn postgres(&self) -> Option<i32> {
-        let text = fs::read_to_string(self.data.join("postgres/postmaster.pid")).ok()?;
-        let pid = text.lines().next()?.parse().ok()?;
-        (text.lines().nth(7)?.trim() == "ready" && alive(pid)).then_some(pid)
-    }
-
-    fn sockets(&self) -> PathBuf {
-        let text = fs::read_to_string(self.data.join("postgres/postmaster.pid")).unwrap();
-        PathBuf::from(text.lines().nth(4).unwrap())
-    }
-
-    /// Runs SQL as a client of the private Postgres would.
-    fn sql(&self, sql: &'static str) -> i64 {
-        let options = sqlx::postgres::PgConnectOptions::new_without_pgpass()
-            .socket(self.sockets())
-            .username("cursus")
-            .database("postgres");
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let mut connection = <sqlx::PgConnection as sqlx::Connection>::connect_with(&options)
-                .await
-                .unwrap();
-            let value = sqlx::query_scalar(sql)
-                .fetch_optional(&mut connection)
-                .await
-                .unwrap();
-            value.unwrap_or_default()
-        })
-    }
-
-    fn eventually(&self, what: &str, mut holds: impl FnMut() -> bool) {
-        let began = Instant::now();
-        while !holds() {
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not within a minute: {what}\n{}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(pid) = self.postgres() {
-            let sockets = self.sockets();
-            kill(pid, Signal::QUIT);
-            self.eventually("Postgres stops", || !alive(pid));
-            let _ = fs::remove_dir_all(sockets);
-        }
-        let _ = fs::remove_dir_all(&self.closed);
-    }
-}
-
-struct Node(Child);
-
-impl Node {
-    fn pid(&self) -> i32 {
-        i32::try_from(self.0.id()).unwrap()
-    }
-
-    fn end(mut self, signal: Signal) -> std::process::ExitStatus {
-        kill(self.pid(), signal);
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn kill(pid: i32, signal: Signal) {
-    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
-}
-
-/// Whether the process exists and is not merely waiting to be reaped.
-fn alive(pid: i32) -> bool {
-    let output = Command::new("ps")
-        .args(["-o", "stat=", "-p", &pid.to_string()])
-        .output()
-        .unwrap();
-    let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    !state.is_empty() && !state.starts_with('Z')
-}
+use crate::harness::process::{Place, alive, kill};
 
 fn has_content(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
@@ -237,7 +94,7 @@ fn the_postgres_of_a_killed_node_is_replaced_by_the_next_start() {
 #[test]
 fn a_kill_in_the_middle_of_initdb_is_recovered() {
     let place = Place::new("initdb");
-    let mut node = Node(place.command().spawn().unwrap());
+    let mut node = place.spawn();
     place.eventually("initdb has begun", || {
         has_content(&place.data.join("postgres.initdb"))
     });

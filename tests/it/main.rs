@@ -10,6 +10,7 @@
 mod blob;
 mod collect;
 mod control;
+mod crash;
 mod dedup;
 mod embedded;
 mod harness;
@@ -20,6 +21,7 @@ mod migrations;
 mod offload;
 mod openapi;
 mod plan;
+mod races;
 mod retention;
 mod slots;
 mod tidy;

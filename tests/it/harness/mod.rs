@@ -5,6 +5,7 @@ pub(crate) mod invariants;
 pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod scratch;
 pub(crate) mod seaweed;
