@@ -361,6 +361,22 @@ async fn receiving_from_an_empty_topic_passes_over_nothing_that_comes_later() {
 }
 
 #[tokio::test]
+async fn any_number_of_messages_up_to_a_hundred_fits_into_one_answer() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    for count in (1..=100_usize).filter(|count| matches!(count % 64, 0..=2 | 31..=33 | 62..=63)) {
+        let messages: Vec<Value> = (0..count).map(|n| json!({"body": n.to_string()})).collect();
+        let (status, answer) = node.post("/v1/topics/t/messages/batch", json!({"messages": messages})).await;
+        assert_eq!(status, 200, "{count}: {answer}");
+        let received = node.receive(100).await;
+        assert_eq!(received.len(), count);
+        assert!(node.ack(&all(&received, "receipt")).await.iter().all(|result| *result == json!({})), "{count}");
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
 async fn no_more_is_handed_out_than_may_be_in_flight() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
