@@ -18,6 +18,7 @@ mod large;
 mod long_poll;
 mod messages;
 mod migrations;
+mod model;
 mod offload;
 mod openapi;
 mod plan;

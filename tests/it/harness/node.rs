@@ -112,6 +112,8 @@ pub(crate) struct Node {
 
 impl Node {
     async fn start(fleet: &Fleet) -> Self {
+        // What a node complains of is shown with the test that fails.
+        tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_test_writer().try_init().ok();
         let (shutdown, stop) = (Shutdown::default(), CancellationToken::new());
         let store = fleet.database.store();
         let parts = Parts {
