@@ -15,6 +15,7 @@ mod dedup;
 mod embedded;
 mod harness;
 mod large;
+mod lifecycle;
 mod long_poll;
 mod messages;
 mod migrations;
