@@ -183,7 +183,7 @@ BEGIN
         ), leased AS (
             INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed)
             SELECT m.lane_id, m.subscription_id, nextval('lease_id_seq'), 0, g.base,
-                   CASE WHEN m.until - g.base >= 64 THEN -1 ELSE (1::bigint << (m.until - g.base)::integer) - 1 END,
+                   CASE WHEN m.until - g.base >= 64 THEN -1 ELSE ~(-1::bigint << (m.until - g.base)::integer) END,
                    at + m.visibility * interval '1 second', 1, false
             FROM moved m
             CROSS JOIN LATERAL generate_series(m.base, m.until - 1, 64) AS g (base)
