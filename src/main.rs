@@ -30,14 +30,14 @@ fn run(task: Task) -> Result<(), app::Error> {
     match task {
         Task::Serve(config) => {
             telemetry::init(&config.logging);
-            block_on(app::run(config))
+            block_on(config.tuning.worker_threads, app::run(config))
         }
         Task::ShowConfig(table) => {
             print!("{table}");
             Ok(())
         }
         Task::CreateKey { config, tenant } => {
-            println!("{}", block_on(app::create_key(config, &tenant))?);
+            println!("{}", block_on(1, app::create_key(config, &tenant))?);
             Ok(())
         }
         Task::PrintOpenapi => {
@@ -47,6 +47,7 @@ fn run(task: Task) -> Result<(), app::Error> {
     }
 }
 
-fn block_on<T>(work: impl Future<Output = Result<T, app::Error>>) -> Result<T, app::Error> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
+fn block_on<T>(threads: u32, work: impl Future<Output = Result<T, app::Error>>) -> Result<T, app::Error> {
+    let threads = usize::try_from(threads)?;
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
 }

@@ -180,8 +180,12 @@ pub struct Tuning {
     #[arg(long, env = "CURSUS_SLOT_WINDOW", value_name = "TIME", default_value = "60s",
         value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
     pub slot_window: Period,
+    /// Threads that serve requests; by default half the cores, for Postgres and the clients want the others
+    #[arg(long, env = "CURSUS_WORKER_THREADS", value_name = "N", default_value_t = cores_over(2),
+        value_parser = within(1u32..=256))]
+    pub worker_threads: u32,
     /// Commit loops; by default one for four cores
-    #[arg(long, env = "CURSUS_TURN_LOOPS", value_name = "N", default_value_t = turn_loops_default(),
+    #[arg(long, env = "CURSUS_TURN_LOOPS", value_name = "N", default_value_t = cores_over(4),
         value_parser = within(1u32..=64))]
     pub turn_loops: u32,
     /// Connections to Postgres
@@ -245,7 +249,8 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-fn turn_loops_default() -> u32 {
+/// The cores of this machine by `share`, at least one.
+fn cores_over(share: usize) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    u32::try_from(cores / 4).unwrap_or(1).clamp(1, 64)
+    u32::try_from(cores / share).unwrap_or(1).clamp(1, 64)
 }

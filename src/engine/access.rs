@@ -45,15 +45,21 @@ impl Engine {
         {
             return Ok(*tenant);
         }
-        let mut session = self.store().session().await?;
-        let tenant = store::api_key::tenant_of(&mut session, &hash).await?;
-        let tenant = Tenant(tenant.ok_or(Error::Unauthenticated)?);
+        let tenant = Box::pin(self.tenant_of(&hash)).await?;
         let mut seen = keys.seen.write();
         if seen.len() >= KEYS_MAX {
             seen.clear();
         }
         seen.insert(hash, (tenant, Instant::now()));
         Ok(tenant)
+    }
+}
+
+impl Engine {
+    async fn tenant_of(&self, hash: &[u8; 32]) -> Result<Tenant, Error> {
+        let mut session = self.store().session().await?;
+        let tenant = store::api_key::tenant_of(&mut session, hash).await?;
+        tenant.map(Tenant).ok_or(Error::Unauthenticated)
     }
 }
 

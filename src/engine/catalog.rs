@@ -80,6 +80,17 @@ impl Catalog {
         {
             return Ok(known.value.clone());
         }
+        // On the heap, like every look-up here: the future of the rare miss must not be carried by every request.
+        Box::pin(self.load_topic(store, tenant, name, epoch)).await
+    }
+
+    async fn load_topic(
+        &self,
+        store: &Store,
+        tenant: Tenant,
+        name: &TopicName,
+        epoch: u64,
+    ) -> Result<Arc<TopicEntry>, Error> {
         let mut session = store.session().await?;
         let row = store::topic::by_name(&mut session, tenant.0, name.as_str()).await?;
         let Some(row) = row else {
@@ -136,6 +147,17 @@ impl Catalog {
         {
             return Ok(value.clone());
         }
+        let known = known.map(|(value, _)| value);
+        Box::pin(self.load_subscriber(store, tenant, name, (epoch, known))).await
+    }
+
+    async fn load_subscriber(
+        &self,
+        store: &Store,
+        tenant: Tenant,
+        name: &SubscriptionName,
+        (epoch, known): (u64, Option<Arc<Subscriber>>),
+    ) -> Result<Arc<Subscriber>, Error> {
         let mut session = store.session().await?;
         let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
         let Some(row) = row else {
@@ -144,7 +166,7 @@ impl Catalog {
         };
         let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
         let value = match known {
-            Some((same, _)) if same.id == row.subscription_id => {
+            Some(same) if same.id == row.subscription_id => {
                 same.refresh(row, lanes);
                 same
             }

@@ -33,7 +33,7 @@ impl Engine {
         }
         let keyed = drafts.items.iter().any(|item| matches!(item, Draft::Valid(Some(_))));
         if keyed || key.is_some() {
-            return self.publish_keyed(&entry, drafts, key).await;
+            return Box::pin(self.publish_keyed(&entry, drafts, key)).await;
         }
         let Drafts { records, items } = drafts;
         let lane = self.lane_of(&entry);
@@ -42,7 +42,7 @@ impl Engine {
             let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
             let content = if records.bytes() > self.hot_limit_bytes() {
                 let payload = stream::iter([Ok(Bytes::from(records.to_payload()))]);
-                self.upload(payload.boxed()).await?.content(count)
+                Box::pin(self.upload(payload.boxed())).await?.content(count)
             } else {
                 Content::Records(records)
             };

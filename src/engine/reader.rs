@@ -76,7 +76,7 @@ impl Reader {
                 break;
             }
             let _slot = self.cold.acquire().await.map_err(|_| Error::Internal)?;
-            let read = self.read(lane, at..offsets.end).await?;
+            let read = Box::pin(self.read(lane, at..offsets.end)).await?;
             let Some(last) = read.last() else { break };
             at = last.end();
             blocks.extend(read.into_iter().filter(|block| block.first_offset < offsets.end));

@@ -53,7 +53,7 @@ impl Engine {
             Ok(deliveries) => Ok(deliveries),
             Err(error) => {
                 // Nobody has seen them: they are due again at once, and it was no attempt.
-                self.give_back(&subscriber, &grants).await;
+                Box::pin(self.give_back(&subscriber, &grants)).await;
                 Err(error)
             }
         }
@@ -68,7 +68,7 @@ impl Engine {
         }
         loop {
             if let Some(low) = subscriber.begin_look() {
-                let due = self.redeliver(subscriber, ask, low).await?;
+                let due = Box::pin(self.redeliver(subscriber, ask, low)).await?;
                 if !due.is_empty() {
                     return Ok(due);
                 }

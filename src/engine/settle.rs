@@ -43,7 +43,7 @@ impl Engine {
             self.ack(&subscriber, &acks, &mut results).await?;
         }
         if !others.is_empty() {
-            self.change(&subscriber, &others, &mut results).await?;
+            Box::pin(self.change(&subscriber, &others, &mut results)).await?;
         }
         Ok(results)
     }
@@ -83,7 +83,7 @@ impl Engine {
         }
         // Not in the lease as it was handed out: split off by a change of visibility, or lost.
         let items: Vec<Item> = missed.iter().map(|(_, receipt)| item(receipt, Step::Done)).collect();
-        let (current, _, _) = self.reshape(subscriber, &items).await?;
+        let (current, _, _) = Box::pin(self.reshape(subscriber, &items)).await?;
         let done = current.iter().filter(|current| **current).count();
         subscriber.moved(-i64::try_from(done).unwrap_or(0));
         for ((index, _), current) in missed.iter().zip(current) {

@@ -47,9 +47,10 @@ pub(super) async fn publish_message(
     let held = match body::raw(body, engine.hot_limit_bytes()).await? {
         Raw::Held(held) => held,
         Raw::Streamed(stream) => {
-            let published =
-                engine.publish_stream(tenant, &topic, options.meta, options.key, stream);
-            return Ok(Json(published.await?));
+            // On the heap: the future of the rare, large body must not be carried by every request.
+            let (meta, key) = (options.meta, options.key);
+            let published = engine.publish_stream(tenant, &topic, meta, key, stream);
+            return Ok(Json(Box::pin(published).await?));
         }
     };
     let key = options.key.map(|key| idempotency_key(key, &held));

@@ -2,6 +2,7 @@
 //! folded into one mask per lease, receivers become one claim per subscription. Everything is sorted in the order of the
 //! locks (see `migrations/0002_turn.sql`). Pure but for the queues of receivers; the loop calls it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -29,6 +30,12 @@ const CLAIM_MESSAGES_MAX: u32 = 1_024;
 const COMPRESS_BYTES_MIN: usize = 512;
 /// zstd level: the fastest, because a turn waits for it.
 const COMPRESS_LEVEL: i32 = 1;
+
+thread_local! {
+    /// Making one costs more than using it: it is kept per thread.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
+}
 
 /// Those who wait for a turn.
 #[derive(Default)]
@@ -186,8 +193,10 @@ pub(in crate::engine) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
     if raw.len() < COMPRESS_BYTES_MIN {
         return None;
     }
-    let packed = zstd::bulk::compress(raw, COMPRESS_LEVEL).ok()?;
-    (packed.len() < raw.len()).then_some(packed)
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let packed = compressor.as_mut()?.compress(raw).ok()?;
+        (packed.len() < raw.len()).then_some(packed)
+    })
 }
 
 /// One clear per lease, in the order of the locks.

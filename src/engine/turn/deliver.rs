@@ -31,14 +31,21 @@ pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: 
             settled(shared, queue, settle, &mut bits);
         }
     }
-    for (index, claim) in pending.claims.iter().enumerate() {
-        let leased = output
-            .leased
-            .iter()
-            .filter(|leased| (leased.lane, leased.subscription) == (claim.lane, claim.subscriber.id));
-        let leased: Vec<Leased> = leased.copied().collect();
-        serve(shared, queue, claim, &leased, (output.tried.contains(&index), output.at));
+    let mut tried = vec![false; pending.claims.len()];
+    for index in &output.tried {
+        tried[*index] = true;
     }
+    for (claim, tried) in pending.claims.iter().zip(tried) {
+        serve(shared, queue, claim, leased(output, claim), (tried, output.at));
+    }
+}
+
+/// The leases of a claim: they are sorted by lane, subscription and base.
+fn leased<'a>(output: &'a TurnOutput, claim: &PendingClaim) -> &'a [Leased] {
+    let key = (claim.lane, claim.subscriber.id);
+    let start = output.leased.partition_point(|leased| (leased.lane, leased.subscription) < key);
+    let end = output.leased.partition_point(|leased| (leased.lane, leased.subscription) <= key);
+    &output.leased[start..end]
 }
 
 /// Tells everybody that the turn failed.
