@@ -14,6 +14,7 @@ pub mod settle;
 pub mod subscription;
 pub mod timestamp;
 pub mod topic;
+mod whole;
 
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;

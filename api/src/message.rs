@@ -222,12 +222,15 @@ pub struct PublishResults {
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiveRequest {
     /// Most messages to get.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 100, default = 1)]
     pub max_messages: Option<u32>,
     /// Seconds to wait for the first message.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 30, default = 0)]
     pub wait_seconds: Option<u32>,
     /// Seconds to hide what is received; the subscription's when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
 }

@@ -29,15 +29,18 @@ pub struct SubscriptionSettings {
     /// Where it begins to read; only looked at when it is created.
     pub from: Option<Start>,
     /// Seconds a received message stays hidden unless the receive says otherwise.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200, default = 30)]
     pub visibility_timeout_seconds: Option<u32>,
     /// Attempts before a message goes to the dead-letter topic; without one it is redelivered until retention ends.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000, default = 16)]
     pub max_attempts: Option<u16>,
     /// Topic that takes the messages whose attempts are used up. Empty text takes it away.
     #[schema(pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
     pub dead_letter_topic: Option<String>,
     /// Messages that may be out at once.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000000, default = 120000)]
     pub max_in_flight: Option<u32>,
 }

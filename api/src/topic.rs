@@ -12,12 +12,14 @@ use crate::{Timestamp, TopicName};
 #[serde(deny_unknown_fields)]
 pub struct TopicSettings {
     /// Seconds that a message is kept at most, consumed or not.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 60, maximum = 2678400, default = 345600)]
     pub retention_seconds: Option<u32>,
     /// Whether messages that every subscription has consumed are kept until retention ends, for replay.
     #[schema(default = false)]
     pub keep_consumed: Option<bool>,
     /// Seconds in which a repeated `dedup_id` or `Idempotency-Key` is recognised.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 60, maximum = 86400, default = 600)]
     pub dedup_window_seconds: Option<u32>,
 }
