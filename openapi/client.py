@@ -30,6 +30,9 @@ def receive(most: int):
 
 topic = put_topic.sync(TOPIC, client=client, body=TopicSettings(retention_seconds=3600))
 assert topic.retention_seconds == 3600, topic
+# What an update does not mention stays.
+topic = put_topic.sync(TOPIC, client=client, body=TopicSettings(keep_consumed=True))
+assert topic.retention_seconds == 3600 and topic.keep_consumed, topic
 subscription = put_subscription.sync(SUBSCRIPTION, client=client, body=SubscriptionSettings(topic=TOPIC))
 assert subscription.topic == TOPIC, subscription
 

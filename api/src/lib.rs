@@ -9,6 +9,7 @@ pub mod limits;
 pub mod list;
 pub mod message;
 pub mod name;
+pub mod object;
 pub mod service;
 pub mod settle;
 pub mod subscription;

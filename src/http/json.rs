@@ -3,6 +3,7 @@
 
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
+use api::object::Object;
 use api::subscription::SubscriptionSettings;
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
@@ -98,7 +99,9 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Parses `text`, or says which field is wrong.
 pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, FieldError> {
-    serde_json::from_slice(text).or_else(|_| parse_seed(text, std::marker::PhantomData::<T>))
+    let value = serde_json::from_slice(text)
+        .or_else(|_| parse_seed(text, std::marker::PhantomData::<Object<T>>));
+    value.map(|Object(value)| value)
 }
 
 /// The slow pass: parses with `seed` and keeps track of the path.

@@ -84,14 +84,15 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
 
 /// All routes, with their manners.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
-    let (router, _) = routes(settings.telemetry.clone()).split_for_parts();
+    let (router, _) = routes(settings.telemetry).split_for_parts();
+    let manners = manners::Manners::new(settings.request_timeout, settings.metrics);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .with_state(engine)
-        .layer(manners::Manners::new(settings))
+        .layer(manners)
 }
 
 /// The OpenAPI document of all routes.
