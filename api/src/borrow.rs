@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::limits::BATCH_MESSAGES_MAX;
+use crate::object::Object;
 
 /// Attributes as they stand in a request.
 pub(crate) type Attributes<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
@@ -126,7 +127,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ItemsVisitor<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = list.next_element()? {
+        while let Some(Object(item)) = list.next_element()? {
             if items.len() == BATCH_MESSAGES_MAX {
                 return Err(A::Error::custom(format_args!(
                     "must have 1 to {BATCH_MESSAGES_MAX} items, has more"

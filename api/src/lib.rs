@@ -9,11 +9,13 @@ pub mod limits;
 pub mod list;
 pub mod message;
 pub mod name;
+pub mod object;
 pub mod service;
 pub mod settle;
 pub mod subscription;
 pub mod timestamp;
 pub mod topic;
+mod whole;
 
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;

@@ -35,7 +35,7 @@ pub struct PublishMessage<'a> {
     pub json: Option<&'a RawValue>,
     /// Media type of the body; text/plain, application/octet-stream or application/json when absent.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 256, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
+    #[schema(value_type = Option<String>, max_length = 256, pattern = r"^[0-9A-Za-z!#$&^_.+-]+/[0-9A-Za-z!#$&^_.+-]+( *;[ -~]*)?$")]
     pub content_type: Option<Cow<'a, str>>,
     /// Names and values that travel with the message.
     #[serde(borrow, default, deserialize_with = "crate::borrow::attributes")]
@@ -89,7 +89,6 @@ impl PublishMessage<'_> {
             ));
         }
         for (field, value, max) in [
-            ("content_type", &self.content_type, CONTENT_TYPE_CHARS_MAX),
             ("tag", &self.tag, KEY_CHARS_MAX),
             ("key", &self.key, KEY_CHARS_MAX),
             ("dedup_id", &self.dedup_id, DEDUP_ID_CHARS_MAX),
@@ -97,6 +96,9 @@ impl PublishMessage<'_> {
             if let Some(value) = value {
                 check_text(&mut errors, || format!("{at}/{field}"), value, max);
             }
+        }
+        if let Some(media) = &self.content_type {
+            check_media_type(&mut errors, || format!("{at}/content_type"), media);
         }
         if let Some(attributes) = &self.attributes {
             check_attributes(&mut errors, &format!("{at}/attributes"), attributes);
@@ -128,6 +130,23 @@ pub fn check_text(
             pointer(),
             "must have no control characters",
         ));
+    }
+}
+
+/// Adds an error when `text` is no media type (RFC 6838), with parameters or without: it goes into the head of an answer.
+pub fn check_media_type(errors: &mut Vec<FieldError>, pointer: impl Fn() -> String, text: &str) {
+    let (media, parameters) = text.split_once(';').map_or((text, ""), |(media, parameters)| {
+        (media.trim_end_matches(' '), parameters)
+    });
+    let is_name = |name: &str| {
+        let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
+        !name.is_empty() && name.bytes().all(is_in_name)
+    };
+    let is_media = media.split_once('/').is_some_and(|(kind, rest)| is_name(kind) && is_name(rest));
+    let is_printable = parameters.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_media || !is_printable || text.len() > CONTENT_TYPE_CHARS_MAX {
+        let detail = format!("must be a media type such as text/plain; charset=utf-8, of at most {CONTENT_TYPE_CHARS_MAX} characters");
+        errors.push(FieldError::new(pointer(), detail));
     }
 }
 
@@ -221,13 +240,16 @@ pub struct PublishResults {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiveRequest {
-    /// Most messages to get.
-    #[schema(minimum = 1, maximum = 100, default = 1)]
+    /// Most messages to get; 1 when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 1, maximum = 100)]
     pub max_messages: Option<u32>,
-    /// Seconds to wait for the first message.
-    #[schema(minimum = 0, maximum = 30, default = 0)]
+    /// Seconds to wait for the first message; 0 when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 0, maximum = 30)]
     pub wait_seconds: Option<u32>,
     /// Seconds to hide what is received; the subscription's when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
 }
@@ -314,4 +336,25 @@ pub struct ReceivedMessage {
 pub struct Received {
     /// The messages.
     pub messages: Vec<ReceivedMessage>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_media_type;
+
+    #[test]
+    fn a_content_type_is_a_media_type() {
+        let errors = |text: &str| {
+            let mut errors = Vec::new();
+            check_media_type(&mut errors, || "/content_type".to_owned(), text);
+            errors.len()
+        };
+        for good in ["text/plain", "application/vnd.a+json ; charset=\"utf-8\"", "a/b;"] {
+            assert_eq!(errors(good), 0, "{good}");
+        }
+        for bad in ["", "text", "/plain", "text/", "te xt/plain", "a/b/c", "ñ/b", "a/b; x=ñ", "a/b;\r\nx: y"] {
+            assert_eq!(errors(bad), 1, "{bad}");
+        }
+        assert_eq!(errors(&format!("a/{}", "b".repeat(255))), 1);
+    }
 }

@@ -40,6 +40,7 @@ pub struct VisibilityChange<'a> {
     #[schema(value_type = String)]
     pub receipt: Cow<'a, str>,
     /// Seconds from now; 0 makes it visible at once.
+    #[serde(deserialize_with = "crate::whole::number")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: u32,
 }
@@ -95,9 +96,11 @@ pub struct SettleItem<'a> {
     /// What to do.
     pub action: SettleAction,
     /// With `nack`: seconds until it is handed out again, 0 when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub delay_seconds: Option<u32>,
     /// With `extend`: seconds from now; the subscription's timeout when absent.
+    #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
     /// With `dead_letter`: why, kept with the message.

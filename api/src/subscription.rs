@@ -20,7 +20,8 @@ pub enum Start {
 }
 
 /// Settings of a subscription. An absent field takes its default when the subscription is created and keeps its value
-/// when it exists; `topic` is needed to create it and cannot change.
+/// when it exists; `topic` is needed to create it and cannot change. The schema names no defaults: generated clients send
+/// them, and an update would set back what it does not mention.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionSettings {
@@ -28,17 +29,21 @@ pub struct SubscriptionSettings {
     pub topic: Option<TopicName>,
     /// Where it begins to read; only looked at when it is created.
     pub from: Option<Start>,
-    /// Seconds a received message stays hidden unless the receive says otherwise.
-    #[schema(minimum = 0, maximum = 43200, default = 30)]
+    /// Seconds a received message stays hidden unless the receive says otherwise; 30 when it is created without.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
-    /// Attempts before a message goes to the dead-letter topic; without one it is redelivered until retention ends.
-    #[schema(minimum = 1, maximum = 1000, default = 16)]
+    /// Attempts before a message goes to the dead-letter topic, without which it is redelivered until retention ends;
+    /// 16 when it is created without.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 1, maximum = 1000)]
     pub max_attempts: Option<u16>,
     /// Topic that takes the messages whose attempts are used up. Empty text takes it away.
     #[schema(pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
     pub dead_letter_topic: Option<String>,
-    /// Messages that may be out at once.
-    #[schema(minimum = 1, maximum = 1000000, default = 120000)]
+    /// Messages that may be out at once; 120000 when it is created without.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 1, maximum = 1000000)]
     pub max_in_flight: Option<u32>,
 }
 

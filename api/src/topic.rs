@@ -11,14 +11,16 @@ use crate::{Timestamp, TopicName};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicSettings {
-    /// Seconds that a message is kept at most, consumed or not.
-    #[schema(minimum = 60, maximum = 2678400, default = 345600)]
+    /// Seconds that a message is kept at most, consumed or not; 345600 (four days) when it is created without.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 60, maximum = 2678400)]
     pub retention_seconds: Option<u32>,
-    /// Whether messages that every subscription has consumed are kept until retention ends, for replay.
-    #[schema(default = false)]
+    /// Whether messages that every subscription has consumed are kept until retention ends, for replay; false when it is
+    /// created without.
     pub keep_consumed: Option<bool>,
-    /// Seconds in which a repeated `dedup_id` or `Idempotency-Key` is recognised.
-    #[schema(minimum = 60, maximum = 86400, default = 600)]
+    /// Seconds in which a repeated `dedup_id` or `Idempotency-Key` is recognised; 600 when it is created without.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 60, maximum = 86400)]
     pub dedup_window_seconds: Option<u32>,
 }
 

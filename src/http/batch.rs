@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use api::message::{PublishBatch, PublishMessage, check_batch};
+use api::object::Object;
 use api::settle::{AckRequest, SettleItem, SettleRequest, VisibilityChange, VisibilityRequest};
 use api::{FieldError, Problem};
 use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
@@ -47,8 +48,8 @@ batch!(SettleRequest, items, SettleItem<'a>);
 pub(super) fn items<'a, B: Batch<'a>>(
     text: &'a [u8],
 ) -> Result<Vec<Result<B::Item, FieldError>>, Refusal> {
-    let items = match serde_json::from_slice::<B>(text) {
-        Ok(batch) => batch.into_items().into_iter().map(Ok).collect(),
+    let items = match serde_json::from_slice::<Object<B>>(text) {
+        Ok(Object(batch)) => batch.into_items().into_iter().map(Ok).collect(),
         Err(_) => items_one_by_one::<B>(text).map_err(|error| Problem::invalid(vec![error]))?,
     };
     match check_batch(&format!("/{}", B::FIELD), items.len()) {

@@ -3,6 +3,7 @@
 
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
+use api::object::Object;
 use api::subscription::SubscriptionSettings;
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
@@ -98,7 +99,9 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Parses `text`, or says which field is wrong.
 pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, FieldError> {
-    serde_json::from_slice(text).or_else(|_| parse_seed(text, std::marker::PhantomData::<T>))
+    let value = serde_json::from_slice(text)
+        .or_else(|_| parse_seed(text, std::marker::PhantomData::<Object<T>>));
+    value.map(|Object(value)| value)
 }
 
 /// The slow pass: parses with `seed` and keeps track of the path.
@@ -175,7 +178,7 @@ mod tests {
     fn a_wrong_field_is_found_by_its_pointer() {
         let (pointer, detail) = refused(r#"{"retention_seconds":"x"}"#);
         assert_eq!(pointer, "/retention_seconds");
-        assert_eq!(detail, r#"invalid type: string "x", expected u32"#);
+        assert_eq!(detail, r#"invalid type: string "x", expected a whole number in range"#);
         let (pointer, detail) = refused(r#"{"retention":1}"#);
         assert_eq!(pointer, "/retention");
         assert!(detail.starts_with("unknown field `retention`, expected one of"));

@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tower::{Layer, Service};
 
 use super::problem::Refusal;
-use super::{HttpSettings, coding, cors};
+use super::{RequestMetrics, coding, cors};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's request id longer than this is replaced.
@@ -35,16 +35,18 @@ const TRANSFER: Duration = Duration::from_secs(900);
 pub(super) struct Manners(Arc<Shared>);
 
 struct Shared {
-    settings: HttpSettings,
+    request_timeout: Duration,
+    metrics: RequestMetrics,
     /// Different in each process, so that ids are not repeated after a restart.
     id_prefix: u32,
     id_next: AtomicU64,
 }
 
 impl Manners {
-    pub(super) fn new(settings: HttpSettings) -> Self {
+    pub(super) fn new(request_timeout: Duration, metrics: RequestMetrics) -> Self {
         Self(Arc::new(Shared {
-            settings,
+            request_timeout,
+            metrics,
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
         }))
@@ -101,7 +103,7 @@ where
         let inner = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, inner);
         Box::pin(async move {
-            let deadline = about.deadline(shared.settings.request_timeout);
+            let deadline = about.deadline(shared.request_timeout);
             let answer = async {
                 let response = if coded {
                     coding::decoded(inner, request).await
@@ -193,7 +195,7 @@ impl About {
         } else {
             tracing::debug!(request_id = ?id, %method, route, status, ?took, "request");
         }
-        let metrics = &shared.settings.metrics;
+        let metrics = &shared.metrics;
         metrics.observe(&self.method, self.route.as_ref(), status, took);
         response.headers_mut().insert(REQUEST_ID, self.id);
     }
@@ -224,15 +226,12 @@ mod tests {
     use prometheus_client::registry::Registry;
     use tower::ServiceExt;
 
-    use super::super::metrics::RequestMetrics;
     use super::super::{body, problem};
     use super::*;
 
     fn app(registry: &mut Registry) -> Router {
-        let settings = HttpSettings {
-            request_timeout: Duration::from_millis(50),
-            metrics: RequestMetrics::register(registry),
-        };
+        let manners =
+            Manners::new(Duration::from_millis(50), RequestMetrics::register(registry));
         let panics = || async {
             assert!(std::hint::black_box(false), "a bug");
         };
@@ -244,7 +243,7 @@ mod tests {
             .route("/slow", get(std::future::pending::<()>))
             .fallback(problem::no_route)
             .method_not_allowed_fallback(problem::no_method)
-            .layer(Manners::new(settings))
+            .layer(manners)
     }
 
     async fn send(request: axum::http::request::Builder, body: Vec<u8>) -> (Response<()>, Bytes) {

@@ -30,14 +30,14 @@ use std::time::Duration;
 
 use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use metrics::RequestMetrics;
 
 use crate::engine::Engine;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{self, Telemetry};
 
 /// What the HTTP layer is told from outside.
 #[derive(Debug, Clone)]
@@ -50,7 +50,8 @@ pub struct HttpSettings {
     pub telemetry: Telemetry,
 }
 
-fn routes() -> OpenApiRouter<Engine> {
+/// `telemetry` is what `/metrics` shows; no other request carries it.
+fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(topics::list_topics))
         .routes(routes!(
@@ -76,28 +77,29 @@ fn routes() -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message_body))
         .routes(routes!(service::get_health))
         .routes(routes!(service::get_readiness))
-        .routes(routes!(service::get_metrics))
+        .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))
 }
 
 /// All routes, with their manners.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
-    let (router, _) = routes().split_for_parts();
+    let (router, _) = routes(settings.telemetry).split_for_parts();
+    let manners = manners::Manners::new(settings.request_timeout, settings.metrics);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(Extension(settings.telemetry.clone()))
         .with_state(engine)
-        .layer(manners::Manners::new(settings))
+        .layer(manners)
 }
 
 /// The OpenAPI document of all routes.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    document::finish(routes().into_openapi())
+    let telemetry = Telemetry::of(telemetry::registry());
+    document::finish(routes(telemetry).into_openapi())
 }
 
 /// The same as text, as it is served and committed.

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use api::limits::{CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX};
-use api::message::{check_attributes, check_text};
+use api::limits::{DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX};
+use api::message::{check_attributes, check_media_type, check_text};
 use api::{FieldError, Problem};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -48,7 +48,9 @@ pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
         }
     }
     if let Some(value) = headers.get(CONTENT_TYPE) {
-        options.meta.content_type = text(&mut errors, &CONTENT_TYPE, value, CONTENT_TYPE_CHARS_MAX);
+        let media = utf8(&mut errors, &CONTENT_TYPE, value);
+        check_media_type(&mut errors, || "header:content-type".to_owned(), media);
+        options.meta.content_type = Some(media);
     }
     options.meta.traceparent = traceparent(headers);
     options.key = idempotency_key(headers).unwrap_or_else(|error| {

@@ -31,8 +31,8 @@ use crate::engine::{Engine, Error, IdempotencyKey};
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false)
     ),
     request_body(
-        description = "The message body",
-        content((inline(Binary) = "application/octet-stream"), (String = "text/plain"), (serde_json::Value = "application/json"))
+        description = "The message body; of any content type",
+        content((inline(Binary) = "application/octet-stream"), (String = "text/plain"))
     ),
     responses((status = 200, description = "It is stored durably", body = Published), PublishErrors)
 )]

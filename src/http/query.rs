@@ -116,21 +116,20 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
         pairs.text("tag", KEY_CHARS_MAX),
     );
     let (limit, from, after) = (pairs.limit(), pairs.take("from"), pairs.take("after"));
-    let from = match (from, after) {
-        (Some(_), Some(_)) => {
-            pairs.refuse("after", "goes not with from");
-            Place::Start
-        }
-        (Some(text), None) => place(&text).unwrap_or_else(|| {
+    let from = from.map(|text| {
+        place(&text).unwrap_or_else(|| {
             pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
             Place::Start
-        }),
-        (None, Some(text)) => text.parse().map(Place::After).unwrap_or_else(|_| {
+        })
+    });
+    let after = after.map(|text| {
+        text.parse().map(Place::After).unwrap_or_else(|_| {
             pairs.refuse("after", "must be the next of the page before");
             Place::Start
-        }),
-        (None, None) => Place::Start,
-    };
+        })
+    });
+    // A client that turns the page repeats its query and adds `after`, which is further on than `from`.
+    let from = after.or(from).unwrap_or(Place::Start);
     pairs.finish(Browse {
         from,
         limit,
@@ -172,6 +171,8 @@ mod tests {
         ));
         let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
         assert!(matches!(after.from, Place::After(_)));
+        let both = parse(&format!("from=start&after={id}")).unwrap();
+        assert!(matches!(both.from, Place::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
     }
 
@@ -183,7 +184,7 @@ mod tests {
             ("limit=x", "query:limit"),
             ("limit=1&limit=2", "query:limit"),
             ("from=yesterday", "query:from"),
-            ("from=start&after=000000010000000002s3", "query:after"),
+            ("from=yesterday&after=000000010000000002s3", "query:from"),
             ("after=1", "query:after"),
             ("colour=red", "query:colour"),
             ("key=", "query:key"),
