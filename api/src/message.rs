@@ -135,17 +135,23 @@ pub fn check_text(
 
 /// Adds an error when `text` is no media type (RFC 6838), with parameters or without: it goes into the head of an answer.
 pub fn check_media_type(errors: &mut Vec<FieldError>, pointer: impl Fn() -> String, text: &str) {
-    let (media, parameters) = text.split_once(';').map_or((text, ""), |(media, parameters)| {
-        (media.trim_end_matches(' '), parameters)
-    });
+    let (media, parameters) = text
+        .split_once(';')
+        .map_or((text, ""), |(media, parameters)| {
+            (media.trim_end_matches(' '), parameters)
+        });
     let is_name = |name: &str| {
         let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
         !name.is_empty() && name.bytes().all(is_in_name)
     };
-    let is_media = media.split_once('/').is_some_and(|(kind, rest)| is_name(kind) && is_name(rest));
+    let is_media = media
+        .split_once('/')
+        .is_some_and(|(kind, rest)| is_name(kind) && is_name(rest));
     let is_printable = parameters.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if !is_media || !is_printable || text.len() > CONTENT_TYPE_CHARS_MAX {
-        let detail = format!("must be a media type such as text/plain; charset=utf-8, of at most {CONTENT_TYPE_CHARS_MAX} characters");
+        let detail = format!(
+            "must be a media type such as text/plain; charset=utf-8, of at most {CONTENT_TYPE_CHARS_MAX} characters"
+        );
         errors.push(FieldError::new(pointer(), detail));
     }
 }
@@ -349,10 +355,24 @@ mod tests {
             check_media_type(&mut errors, || "/content_type".to_owned(), text);
             errors.len()
         };
-        for good in ["text/plain", "application/vnd.a+json ; charset=\"utf-8\"", "a/b;"] {
+        for good in [
+            "text/plain",
+            "application/vnd.a+json ; charset=\"utf-8\"",
+            "a/b;",
+        ] {
             assert_eq!(errors(good), 0, "{good}");
         }
-        for bad in ["", "text", "/plain", "text/", "te xt/plain", "a/b/c", "ñ/b", "a/b; x=ñ", "a/b;\r\nx: y"] {
+        for bad in [
+            "",
+            "text",
+            "/plain",
+            "text/",
+            "te xt/plain",
+            "a/b/c",
+            "ñ/b",
+            "a/b; x=ñ",
+            "a/b;\r\nx: y",
+        ] {
             assert_eq!(errors(bad), 1, "{bad}");
         }
         assert_eq!(errors(&format!("a/{}", "b".repeat(255))), 1);

@@ -60,7 +60,10 @@ mod tests {
     use crate::topic::TopicSettings;
 
     fn refusal<'a, T: serde::Deserialize<'a>>(text: &'a str) -> String {
-        serde_json::from_str::<Object<T>>(text).err().unwrap().to_string()
+        serde_json::from_str::<Object<T>>(text)
+            .err()
+            .unwrap()
+            .to_string()
     }
 
     #[test]
@@ -68,7 +71,10 @@ mod tests {
         assert!(serde_json::from_str::<Object<TopicSettings>>("{}").is_ok());
         assert!(refusal::<TopicSettings>("[null,null,null]").contains("invalid type: sequence"));
         let item = r#"{"receipt":"r","action":"ack"}"#;
-        let (good, bad) = (format!(r#"{{"items":[{item}]}}"#), r#"{"items":[["r","ack"]]}"#);
+        let (good, bad) = (
+            format!(r#"{{"items":[{item}]}}"#),
+            r#"{"items":[["r","ack"]]}"#,
+        );
         let good: Object<SettleRequest> = serde_json::from_str(&good).unwrap();
         assert_eq!(good.0.items[0].receipt, "r");
         assert!(refusal::<SettleRequest>(bad).contains("invalid type: sequence"));

@@ -14,7 +14,9 @@ struct Whole<T>(T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_u64(WholeVisitor(PhantomData)).map(Self)
+        deserializer
+            .deserialize_u64(WholeVisitor(PhantomData))
+            .map(Self)
     }
 }
 
@@ -35,7 +37,11 @@ impl<T: TryFrom<u64>> Visitor<'_> for WholeVisitor<T> {
         if number.fract() != 0.0 || !(0.0..=FLOAT_MAX).contains(&number) {
             return Err(E::invalid_type(Unexpected::Float(number), &self));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole and in range, as just seen")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole and in range, as just seen"
+        )]
         let number = number as u64;
         self.visit_u64(number)
     }
@@ -63,12 +69,20 @@ mod tests {
     fn wait(number: &str) -> Result<Option<u32>, String> {
         let text = format!(r#"{{"wait_seconds":{number}}}"#);
         let request: Result<ReceiveRequest, _> = serde_json::from_str(&text);
-        request.map(|request| request.wait_seconds).map_err(|error| error.to_string())
+        request
+            .map(|request| request.wait_seconds)
+            .map_err(|error| error.to_string())
     }
 
     #[test]
     fn a_float_without_a_fraction_is_a_whole_number() {
-        for (text, number) in [("30", 30), ("30.0", 30), ("3e1", 30), ("0.0", 0), ("-0.0", 0)] {
+        for (text, number) in [
+            ("30", 30),
+            ("30.0", 30),
+            ("3e1", 30),
+            ("0.0", 0),
+            ("-0.0", 0),
+        ] {
             assert_eq!(wait(text), Ok(Some(number)), "{text}");
         }
         assert_eq!(wait("null"), Ok(None));
@@ -76,8 +90,20 @@ mod tests {
 
     #[test]
     fn a_fraction_a_negative_number_and_one_too_large_are_refused() {
-        for text in ["0.5", "-1", "-1.0", "4294967296", "4294967296.0", "1e300", "\"30\"", "true"] {
-            assert!(wait(text).unwrap_err().contains("a whole number in range"), "{text}");
+        for text in [
+            "0.5",
+            "-1",
+            "-1.0",
+            "4294967296",
+            "4294967296.0",
+            "1e300",
+            "\"30\"",
+            "true",
+        ] {
+            assert!(
+                wait(text).unwrap_err().contains("a whole number in range"),
+                "{text}"
+            );
         }
     }
 }

@@ -178,7 +178,10 @@ mod tests {
     fn a_wrong_field_is_found_by_its_pointer() {
         let (pointer, detail) = refused(r#"{"retention_seconds":"x"}"#);
         assert_eq!(pointer, "/retention_seconds");
-        assert_eq!(detail, r#"invalid type: string "x", expected a whole number in range"#);
+        assert_eq!(
+            detail,
+            r#"invalid type: string "x", expected a whole number in range"#
+        );
         let (pointer, detail) = refused(r#"{"retention":1}"#);
         assert_eq!(pointer, "/retention");
         assert!(detail.starts_with("unknown field `retention`, expected one of"));

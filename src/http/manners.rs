@@ -230,8 +230,10 @@ mod tests {
     use super::*;
 
     fn app(registry: &mut Registry) -> Router {
-        let manners =
-            Manners::new(Duration::from_millis(50), RequestMetrics::register(registry));
+        let manners = Manners::new(
+            Duration::from_millis(50),
+            RequestMetrics::register(registry),
+        );
         let panics = || async {
             assert!(std::hint::black_box(false), "a bug");
         };
