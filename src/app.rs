@@ -59,9 +59,17 @@ pub async fn create_key(config: Config, tenant: &str) -> Result<String, Error> {
 }
 
 async fn start_embedded(config: &Config) -> Result<Option<Embedded>, Error> {
-    let Mode::Embedded { data_dir, postgres_bin } = &config.mode else { return Ok(None) };
+    let Mode::Embedded {
+        data_dir,
+        postgres_bin,
+    } = &config.mode
+    else {
+        return Ok(None);
+    };
     let connections = config.tuning.database_connections;
-    Ok(Some(Embedded::start(data_dir, postgres_bin.as_deref(), connections).await?))
+    Ok(Some(
+        Embedded::start(data_dir, postgres_bin.as_deref(), connections).await?,
+    ))
 }
 
 /// The database with its schema up to date.
@@ -72,7 +80,9 @@ async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Stor
         (Mode::Embedded { .. }, None) => return Err("the private Postgres does not run".into()),
     };
     let store = Store::new(options, config.tuning.database_connections);
-    store::migrate::migrate(&store).await.map_err(|error| explain(&error))?;
+    store::migrate::migrate(&store)
+        .await
+        .map_err(|error| explain(&error))?;
     Ok(store)
 }
 
@@ -109,7 +119,11 @@ fn s3_settings(objects: &S3) -> S3Settings {
     }
 }
 
-async fn serve(config: &Config, embedded: Option<&Embedded>, shutdown: &Shutdown) -> Result<(), Error> {
+async fn serve(
+    config: &Config,
+    embedded: Option<&Embedded>,
+    shutdown: &Shutdown,
+) -> Result<(), Error> {
     let store = open_store(config, embedded).await?;
     let objects_dir = embedded.map(Embedded::objects_dir);
     let blob = Arc::new(open_blob(config, objects_dir).await?);
@@ -124,14 +138,22 @@ async fn serve(config: &Config, embedded: Option<&Embedded>, shutdown: &Shutdown
     };
     // Turns go on until the last request is answered.
     let stop = CancellationToken::new();
-    let engine = Engine::start(parts, &shutdown.tracker, shutdown.token.clone(), stop.clone()).await?;
+    let engine = Engine::start(
+        parts,
+        &shutdown.tracker,
+        shutdown.token.clone(),
+        stop.clone(),
+    )
+    .await?;
     let duties = duties(config, &engine, blob.clone());
     worker::start(&duties, &shutdown.tracker, &stop);
     let listener = bind(config, embedded)?;
     let router = http::router(engine.clone(), http_settings(config, &engine, &duties));
     listener.serve(router, shutdown).await;
     stop.cancel();
-    shutdown.drain(config.serving.drain_timeout.duration()).await;
+    shutdown
+        .drain(config.serving.drain_timeout.duration())
+        .await;
     blob.drain().await;
     store.close().await;
     Ok(())
@@ -160,7 +182,11 @@ fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> 
     telemetry::register(&mut registry, engine, &duties.metrics);
     let metrics = RequestMetrics::register(&mut registry);
     let request_timeout = config.serving.request_timeout.duration();
-    HttpSettings { request_timeout, metrics, telemetry: Telemetry::of(registry) }
+    HttpSettings {
+        request_timeout,
+        metrics,
+        telemetry: Telemetry::of(registry),
+    }
 }
 
 /// Binds the address and says where the node listens and keeps its data.
@@ -173,18 +199,30 @@ fn bind(config: &Config, embedded: Option<&Embedded>) -> Result<Listener, Error>
         drain_timeout: config.serving.drain_timeout.duration(),
         tls: config.tls.as_ref().map(tls::identity).transpose()?,
     })
-    .map_err(|error| format!("cannot listen on {address}: {error} (choose another with --listen)"))?;
+    .map_err(|error| {
+        format!("cannot listen on {address}: {error} (choose another with --listen)")
+    })?;
     let address = listener.address()?;
     if let Some(embedded) = embedded {
         embedded.listening(address)?;
     }
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     match &config.mode {
         Mode::Embedded { data_dir, .. } => {
-            tracing::info!("listening on {scheme}://{address}, embedded mode, data in {}", data_dir.display());
+            tracing::info!(
+                "listening on {scheme}://{address}, embedded mode, data in {}",
+                data_dir.display()
+            );
         }
         Mode::Fleet { objects, .. } => {
-            tracing::info!("listening on {scheme}://{address}, fleet mode, objects in s3://{}", objects.bucket);
+            tracing::info!(
+                "listening on {scheme}://{address}, fleet mode, objects in s3://{}",
+                objects.bucket
+            );
         }
     }
     Ok(listener)

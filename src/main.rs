@@ -47,7 +47,14 @@ fn run(task: Task) -> Result<(), app::Error> {
     }
 }
 
-fn block_on<T>(threads: u32, work: impl Future<Output = Result<T, app::Error>>) -> Result<T, app::Error> {
+fn block_on<T>(
+    threads: u32,
+    work: impl Future<Output = Result<T, app::Error>>,
+) -> Result<T, app::Error> {
     let threads = usize::try_from(threads)?;
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()?
+        .block_on(work)
 }

@@ -39,7 +39,9 @@ impl Telemetry {
     /// Everything that was registered.
     #[must_use]
     pub fn of(registry: Registry) -> Self {
-        Self { registry: Arc::new(registry) }
+        Self {
+            registry: Arc::new(registry),
+        }
     }
 
     /// The metrics as text.
@@ -63,16 +65,48 @@ pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metri
     worker.register(registry);
     engine.blob().metrics().register(registry);
     let store = engine.store().metrics();
-    registry.register("database_statements", "Statements sent to the database, by name", store.statements.clone());
-    registry.register("database_commits", "Commits asked of the database", store.commits.clone());
+    registry.register(
+        "database_statements",
+        "Statements sent to the database, by name",
+        store.statements.clone(),
+    );
+    registry.register(
+        "database_commits",
+        "Commits asked of the database",
+        store.commits.clone(),
+    );
     let turns = engine.turn_metrics();
-    registry.register("messages_published", "Messages committed by turns", turns.published.clone());
-    registry.register("messages_received", "Messages handed out for the first time", turns.claimed.clone());
-    registry.register("messages_acked", "Messages acked by turns", turns.settled.clone());
-    registry.register("flush_messages", "Messages in a block that a turn committed", turns.flush_messages.clone());
-    registry.register("turn_duration_seconds", "Time a turn took to commit", turns.turn_seconds.clone());
+    registry.register(
+        "messages_published",
+        "Messages committed by turns",
+        turns.published.clone(),
+    );
+    registry.register(
+        "messages_received",
+        "Messages handed out for the first time",
+        turns.claimed.clone(),
+    );
+    registry.register(
+        "messages_acked",
+        "Messages acked by turns",
+        turns.settled.clone(),
+    );
+    registry.register(
+        "flush_messages",
+        "Messages in a block that a turn committed",
+        turns.flush_messages.clone(),
+    );
+    registry.register(
+        "turn_duration_seconds",
+        "Time a turn took to commit",
+        turns.turn_seconds.clone(),
+    );
     let dead = engine.metrics().dead_lettered.clone();
-    registry.register("messages_dead_lettered", "Messages moved to a dead-letter topic", dead);
+    registry.register(
+        "messages_dead_lettered",
+        "Messages moved to a dead-letter topic",
+        dead,
+    );
     registry.register_collector(Box::new(CacheBytes(engine.clone())));
 }
 

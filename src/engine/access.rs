@@ -36,7 +36,11 @@ impl Engine {
     /// When there is no key, it is not valid, or the database does not answer.
     pub async fn authenticate(&self, key: Option<&str>) -> Result<Tenant, Error> {
         let Some(key) = key else {
-            return if self.inner.parts.open { Ok(self.inner.default_tenant) } else { Err(Error::Unauthenticated) };
+            return if self.inner.parts.open {
+                Ok(self.inner.default_tenant)
+            } else {
+                Err(Error::Unauthenticated)
+            };
         };
         let hash = hash(key);
         let keys = &self.inner.keys;
@@ -68,7 +72,11 @@ impl Engine {
 /// # Errors
 /// When the database does not answer.
 pub async fn create_key(store: &Store, tenant: &str) -> Result<String, Error> {
-    let key = format!("{PREFIX}{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let key = format!(
+        "{PREFIX}{:032x}{:032x}",
+        rand::random::<u128>(),
+        rand::random::<u128>()
+    );
     let mut session = store.session().await?;
     let tenant = store::api_key::tenant_named(&mut session, tenant, None).await?;
     store::api_key::insert(&mut session, &hash(&key), tenant, "key", None).await?;

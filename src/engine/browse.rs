@@ -19,10 +19,22 @@ impl Engine {
     /// When it does not exist (any more), or a place of payloads does not answer.
     pub async fn message(&self, tenant: Tenant, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
-        let entry = self.catalog().topic_of_lane(self.store(), tenant, id.lane).await?.ok_or_else(missing)?;
-        let block = self.reader().block(id.lane, id.offset).await?.ok_or_else(missing)?;
+        let entry = self
+            .catalog()
+            .topic_of_lane(self.store(), tenant, id.lane)
+            .await?
+            .ok_or_else(missing)?;
+        let block = self
+            .reader()
+            .block(id.lane, id.offset)
+            .await?
+            .ok_or_else(missing)?;
         let index = usize::try_from(id.offset - block.first_offset).map_err(|_| missing())?;
-        let message = StoredMessage { block, index, topic: entry.name.clone() };
+        let message = StoredMessage {
+            block,
+            index,
+            topic: entry.name.clone(),
+        };
         if message.view().is_none() {
             return Err(missing());
         }
@@ -38,7 +50,11 @@ impl Engine {
         let view = message.view().ok_or(Error::Internal)?;
         let (start, end) = view.body_range();
         let content_type = view.meta().content_type.unwrap_or_default().to_owned();
-        Ok(BodyStream { content_type, bytes: end - start, stream: self.body_stream(&message).await? })
+        Ok(BodyStream {
+            content_type,
+            bytes: end - start,
+            stream: self.body_stream(&message).await?,
+        })
     }
 
     /// The body of a message as a stream, from memory or from its object.
@@ -52,10 +68,14 @@ impl Engine {
         }
         let (lane, first) = (message.block.lane, message.block.first_offset);
         let mut session = self.store().session().await?;
-        let row = store::block::covering(&mut session, lane, first, first + 1, 1).await?.pop();
+        let row = store::block::covering(&mut session, lane, first, first + 1, 1)
+            .await?
+            .pop();
         drop(session);
         let missing = || Error::not_found("message", message.id());
-        let (key, at) = row.and_then(|row| row.object_key.zip(row.object_offset)).ok_or_else(missing)?;
+        let (key, at) = row
+            .and_then(|row| row.object_key.zip(row.object_offset))
+            .ok_or_else(missing)?;
         let (start, end) = view.body_range();
         let at = at.unsigned_abs();
         let body = self.blob().stream(&key, at + start..at + end).await?;
@@ -84,7 +104,13 @@ impl Engine {
         };
         let mut messages: Vec<StoredMessage> = Vec::new();
         for (index, lane) in entry.lanes.iter().enumerate().skip(first_lane) {
-            let from = if index == first_lane { from } else if let From::Time(_) = from { from } else { From::Start };
+            let from = if index == first_lane {
+                from
+            } else if let From::Time(_) = from {
+                from
+            } else {
+                From::Start
+            };
             let mut at = self.first_offset(*lane, from).await?;
             while messages.len() <= limit {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
@@ -105,7 +131,10 @@ impl Engine {
         }
         let more = messages.len() > limit;
         messages.truncate(limit);
-        let next = messages.last().filter(|_| more).map(|last| last.id().to_string());
+        let next = messages
+            .last()
+            .filter(|_| more)
+            .map(|last| last.id().to_string());
         Ok((messages, next))
     }
 
@@ -115,10 +144,12 @@ impl Engine {
             From::Message(id) => Ok(id.offset),
             From::After(id) => Ok(id.offset + 1),
             From::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
-            From::Time(at) => match store::block::after_time(&mut session, lane, at.into()).await? {
-                Some(first) => Ok(first),
-                None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
-            },
+            From::Time(at) => {
+                match store::block::after_time(&mut session, lane, at.into()).await? {
+                    Some(first) => Ok(first),
+                    None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
+                }
+            }
         }
     }
 }

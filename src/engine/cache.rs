@@ -49,8 +49,12 @@ impl Half {
             self.order.push_back((lane, first));
         }
         while self.bytes > limit {
-            let Some((lane, first)) = self.order.pop_front() else { break };
-            let Some(blocks) = self.lanes.get_mut(&lane) else { continue };
+            let Some((lane, first)) = self.order.pop_front() else {
+                break;
+            };
+            let Some(blocks) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
             if let Some(old) = blocks.remove(&first) {
                 self.bytes -= old.payload.memory_bytes();
             }
@@ -65,7 +69,11 @@ impl Cache {
     /// A cache of at most `bytes`.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        Self { written: Mutex::default(), read: Mutex::default(), half_bytes: bytes / 2 }
+        Self {
+            written: Mutex::default(),
+            read: Mutex::default(),
+            half_bytes: bytes / 2,
+        }
     }
 
     /// The block that holds `offset` of `lane`, if it is here.
@@ -107,14 +115,21 @@ mod tests {
         let bytes = bytes::Bytes::from(records.to_payload());
         let total = bytes.len() as u64;
         let payload = Payload::parse(bytes, total).unwrap();
-        Arc::new(Block { lane, first_offset, published_at: api::Timestamp(0), payload })
+        Arc::new(Block {
+            lane,
+            first_offset,
+            published_at: api::Timestamp(0),
+            payload,
+        })
     }
 
     #[test]
     fn a_block_is_found_by_any_of_its_offsets_and_no_other() {
         let cache = Cache::new(1 << 20);
         cache.insert(block(1, 10, 5), Origin::Written);
-        assert!(cache.get(1, 9).is_none() && cache.get(1, 15).is_none() && cache.get(2, 10).is_none());
+        assert!(
+            cache.get(1, 9).is_none() && cache.get(1, 15).is_none() && cache.get(2, 10).is_none()
+        );
         for offset in 10..15 {
             assert_eq!(cache.get(1, offset).unwrap().first_offset, 10);
         }

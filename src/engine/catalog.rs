@@ -73,9 +73,18 @@ impl Catalog {
     ///
     /// # Errors
     /// When there is none, or the database does not answer.
-    pub async fn topic(&self, store: &Store, tenant: Tenant, name: &TopicName) -> Result<Arc<TopicEntry>, Error> {
+    pub async fn topic(
+        &self,
+        store: &Store,
+        tenant: Tenant,
+        name: &TopicName,
+    ) -> Result<Arc<TopicEntry>, Error> {
         let epoch = self.epoch();
-        if let Some(known) = self.topics.read().get(&tenant.0).and_then(|topics| topics.get(name))
+        if let Some(known) = self
+            .topics
+            .read()
+            .get(&tenant.0)
+            .and_then(|topics| topics.get(name))
             && known.epoch == epoch
         {
             return Ok(known.value.clone());
@@ -100,8 +109,20 @@ impl Catalog {
             return Err(Error::not_found("topic", name));
         };
         let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
-        let value = Arc::new(TopicEntry { row, name: Arc::new(name.clone()), lanes });
-        remember(&self.topics, tenant, name.clone(), Known { value: value.clone(), epoch });
+        let value = Arc::new(TopicEntry {
+            row,
+            name: Arc::new(name.clone()),
+            lanes,
+        });
+        remember(
+            &self.topics,
+            tenant,
+            name.clone(),
+            Known {
+                value: value.clone(),
+                epoch,
+            },
+        );
         Ok(value)
     }
 
@@ -109,7 +130,12 @@ impl Catalog {
     ///
     /// # Errors
     /// When there is none, or the database does not answer.
-    pub async fn topic_of_lane(&self, store: &Store, tenant: Tenant, lane: i64) -> Result<Option<Arc<TopicEntry>>, Error> {
+    pub async fn topic_of_lane(
+        &self,
+        store: &Store,
+        tenant: Tenant,
+        lane: i64,
+    ) -> Result<Option<Arc<TopicEntry>>, Error> {
         let epoch = self.epoch();
         if let Some(known) = self.by_lane.read().get(&(tenant.0, lane))
             && known.epoch == epoch
@@ -117,16 +143,33 @@ impl Catalog {
             return Ok(Some(known.value.clone()));
         }
         let mut session = store.session().await?;
-        let Some(row) = store::topic::of_lane(&mut session, tenant.0, lane).await? else { return Ok(None) };
-        let Ok(name) = row.name.parse::<TopicName>() else {
-            return Err(store::Error::Corrupt { table: "topic", column: "name", row: row.topic_id.to_string() }.into());
+        let Some(row) = store::topic::of_lane(&mut session, tenant.0, lane).await? else {
+            return Ok(None);
         };
-        let value = Arc::new(TopicEntry { row, name: Arc::new(name), lanes: vec![lane] });
+        let Ok(name) = row.name.parse::<TopicName>() else {
+            return Err(store::Error::Corrupt {
+                table: "topic",
+                column: "name",
+                row: row.topic_id.to_string(),
+            }
+            .into());
+        };
+        let value = Arc::new(TopicEntry {
+            row,
+            name: Arc::new(name),
+            lanes: vec![lane],
+        });
         let mut by_lane = self.by_lane.write();
         if by_lane.len() >= ENTRIES_MAX {
             by_lane.clear();
         }
-        by_lane.insert((tenant.0, lane), Known { value: value.clone(), epoch });
+        by_lane.insert(
+            (tenant.0, lane),
+            Known {
+                value: value.clone(),
+                epoch,
+            },
+        );
         Ok(Some(value))
     }
 
@@ -141,7 +184,12 @@ impl Catalog {
         name: &SubscriptionName,
     ) -> Result<Arc<Subscriber>, Error> {
         let epoch = self.epoch();
-        let known = self.subscribers.read().get(&tenant.0).and_then(|all| all.get(name)).map(|k| (k.value.clone(), k.epoch));
+        let known = self
+            .subscribers
+            .read()
+            .get(&tenant.0)
+            .and_then(|all| all.get(name))
+            .map(|k| (k.value.clone(), k.epoch));
         if let Some((value, seen)) = &known
             && *seen == epoch
         {
@@ -172,17 +220,37 @@ impl Catalog {
             }
             _ => self.adopt(row, lanes)?,
         };
-        remember(&self.subscribers, tenant, name.clone(), Known { value: value.clone(), epoch });
+        remember(
+            &self.subscribers,
+            tenant,
+            name.clone(),
+            Known {
+                value: value.clone(),
+                epoch,
+            },
+        );
         Ok(value)
     }
 
-    fn adopt(&self, row: store::subscription::SubscriptionRow, lanes: Vec<i64>) -> Result<Arc<Subscriber>, Error> {
+    fn adopt(
+        &self,
+        row: store::subscription::SubscriptionRow,
+        lanes: Vec<i64>,
+    ) -> Result<Arc<Subscriber>, Error> {
         let Ok(topic) = row.topic_name.parse::<TopicName>() else {
-            return Err(store::Error::Corrupt { table: "topic", column: "name", row: row.topic_id.to_string() }.into());
+            return Err(store::Error::Corrupt {
+                table: "topic",
+                column: "name",
+                row: row.topic_id.to_string(),
+            }
+            .into());
         };
         let mut by_topic = self.by_topic.write();
         let of_topic = by_topic.entry(row.topic_id).or_default();
-        if let Some(same) = of_topic.iter().find(|known| known.id == row.subscription_id) {
+        if let Some(same) = of_topic
+            .iter()
+            .find(|known| known.id == row.subscription_id)
+        {
             return Ok(same.clone());
         }
         let subscriber = Arc::new(Subscriber::new(row, Arc::new(topic), lanes));
@@ -192,14 +260,22 @@ impl Catalog {
 
     /// A subscription is gone: its waiting receivers learn it.
     pub fn forget(&self, tenant: Tenant, name: &SubscriptionName) {
-        let gone = self.subscribers.write().get_mut(&tenant.0).and_then(|all| all.remove(name));
-        let Some(gone) = gone.map(|known| known.value) else { return };
+        let gone = self
+            .subscribers
+            .write()
+            .get_mut(&tenant.0)
+            .and_then(|all| all.remove(name));
+        let Some(gone) = gone.map(|known| known.value) else {
+            return;
+        };
         if let Some(of_topic) = self.by_topic.write().get_mut(&gone.topic_id) {
             of_topic.retain(|known| known.id != gone.id);
         }
         let waiters = gone.with_waiters(std::mem::take);
         for waiter in waiters {
-            let _ = waiter.reply.send(Err(Error::not_found("subscription", name)));
+            let _ = waiter
+                .reply
+                .send(Err(Error::not_found("subscription", name)));
         }
     }
 
@@ -214,11 +290,21 @@ impl Catalog {
     #[must_use]
     pub fn waited_on(&self) -> Vec<Arc<Subscriber>> {
         let by_topic = self.by_topic.read();
-        by_topic.values().flatten().filter(|known| known.has_waiters()).cloned().collect()
+        by_topic
+            .values()
+            .flatten()
+            .filter(|known| known.has_waiters())
+            .cloned()
+            .collect()
     }
 }
 
-fn remember<N: std::hash::Hash + Eq, T>(map: &ByName<N, T>, tenant: Tenant, name: N, known: Known<T>) {
+fn remember<N: std::hash::Hash + Eq, T>(
+    map: &ByName<N, T>,
+    tenant: Tenant,
+    name: N,
+    known: Known<T>,
+) {
     let mut map = map.write();
     let of_tenant = map.entry(tenant.0).or_default();
     if of_tenant.len() >= ENTRIES_MAX {

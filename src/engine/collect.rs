@@ -30,7 +30,10 @@ pub struct CollectSettings {
 
 impl Default for CollectSettings {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(3_600), unknown_age: Duration::from_secs(24 * 3_600) }
+        Self {
+            grace: Duration::from_secs(3_600),
+            unknown_age: Duration::from_secs(24 * 3_600),
+        }
     }
 }
 
@@ -54,10 +57,13 @@ impl Collect {
     ) -> Result<Done, DutyError> {
         mark(store, clock, settings, stop).await?;
         let mut count = delete(store, blob, clock, settings, stop).await?;
-        count += self.delete_unknown((store, blob, clock), settings, stop).await?;
+        count += self
+            .delete_unknown((store, blob, clock), settings, stop)
+            .await?;
         if !stop.is_cancelled() {
             let mut session = store.session().await?;
-            let before = object::time_before(&mut session, settings.unknown_age, clock.now()).await?;
+            let before =
+                object::time_before(&mut session, settings.unknown_age, clock.now()).await?;
             drop(session);
             count += blob.sweep_uploads(before).await? as u64;
         }
@@ -72,7 +78,10 @@ impl Collect {
         stop: &CancellationToken,
     ) -> Result<u64, DutyError> {
         let mut session = store.session().await?;
-        let prefix = installation::get(&mut session).await?.ok_or(DutyError::NotSetUp)?.object_prefix();
+        let prefix = installation::get(&mut session)
+            .await?
+            .ok_or(DutyError::NotSetUp)?
+            .object_prefix();
         drop(session);
         let mut deleted = 0;
         for _ in 0..PAGES {
@@ -87,7 +96,14 @@ impl Collect {
             let keys: Vec<String> = page.iter().map(|object| object.key.clone()).collect();
             let modified: Vec<_> = page.iter().map(|object| object.modified).collect();
             let mut session = store.session().await?;
-            let unknown = object::unknown(&mut session, &keys, &modified, settings.unknown_age, clock.now()).await?;
+            let unknown = object::unknown(
+                &mut session,
+                &keys,
+                &modified,
+                settings.unknown_age,
+                clock.now(),
+            )
+            .await?;
             drop(session);
             blob.delete(&unknown).await?;
             deleted += unknown.len() as u64;
@@ -107,10 +123,15 @@ async fn mark(
     object::give_up(&mut session, settings.grace, clock.now()).await?;
     let mut after = 0;
     while !stop.is_cancelled() {
-        let page = object::unreferenced(&mut session, after, OBJECTS, settings.grace, clock.now()).await?;
+        let page =
+            object::unreferenced(&mut session, after, OBJECTS, settings.grace, clock.now()).await?;
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        let garbage: Vec<i64> = page.iter().filter(|(_, is_garbage)| *is_garbage).map(|(id, _)| *id).collect();
+        let garbage: Vec<i64> = page
+            .iter()
+            .filter(|(_, is_garbage)| *is_garbage)
+            .map(|(id, _)| *id)
+            .collect();
         if !garbage.is_empty() {
             object::mark_deleted(&mut session, &garbage, clock.now()).await?;
         }

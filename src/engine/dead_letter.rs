@@ -32,13 +32,19 @@ impl Engine {
         leases: &[Lease],
         reason: Option<&str>,
     ) -> Result<(), Error> {
-        let Some(topic) = subscriber.settings().dead_letter_topic_id else { return Ok(()) };
+        let Some(topic) = subscriber.settings().dead_letter_topic_id else {
+            return Ok(());
+        };
         let mut session = self.store().session().await?;
         let lanes = store::lane::of_topic(&mut session, topic).await?;
         drop(session);
-        let Some(lane) = lanes.first() else { return Ok(()) };
+        let Some(lane) = lanes.first() else {
+            return Ok(());
+        };
         for lease in leases {
-            let blocks = self.dead_blocks(subscriber, lease, *lane, reason.unwrap_or(ATTEMPTS_USED_UP)).await?;
+            let blocks = self
+                .dead_blocks(subscriber, lease, *lane, reason.unwrap_or(ATTEMPTS_USED_UP))
+                .await?;
             if self.move_lease(lease, blocks).await? {
                 let messages = lease.pending.count_ones();
                 subscriber.moved(-i64::from(messages));
@@ -53,7 +59,11 @@ impl Engine {
     async fn move_lease(&self, lease: &Lease, blocks: Vec<NewBlock>) -> Result<bool, Error> {
         let mut tx = self.store().tx("dead_letter").await?;
         for block in blocks {
-            let input = TurnInput { blocks: vec![block], slot: self.slot(), ..TurnInput::default() };
+            let input = TurnInput {
+                blocks: vec![block],
+                slot: self.slot(),
+                ..TurnInput::default()
+            };
             let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
             if output.first_offsets == [None] {
                 return Ok(false);
@@ -87,7 +97,12 @@ impl Engine {
                     let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
                     let body = self.body_stream(message).await?;
                     let object = self.upload(head.chain(body).boxed()).await?;
-                    blocks.push(NewBlock { lane, count: 1, compressed: false, place: object.place() });
+                    blocks.push(NewBlock {
+                        lane,
+                        count: 1,
+                        compressed: false,
+                        place: object.place(),
+                    });
                 }
             }
         }
@@ -122,8 +137,13 @@ impl Story {
 
     /// The message's own attributes with these in place of those of an earlier death.
     fn told<'a>(&'a self, mut meta: Meta<'a>) -> Meta<'a> {
-        meta.attributes.retain(|(name, _)| !name.starts_with("cursus-dead-letter-"));
-        meta.attributes.extend(self.attributes.iter().map(|(name, value)| (*name, value.as_str())));
+        meta.attributes
+            .retain(|(name, _)| !name.starts_with("cursus-dead-letter-"));
+        meta.attributes.extend(
+            self.attributes
+                .iter()
+                .map(|(name, value)| (*name, value.as_str())),
+        );
         meta.attributes.sort_unstable();
         meta
     }

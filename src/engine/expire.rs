@@ -36,7 +36,10 @@ pub struct ExpireSettings {
 
 impl Default for ExpireSettings {
     fn default() -> Self {
-        Self { consumed_age: Duration::from_secs(5), node_age: Duration::from_secs(600) }
+        Self {
+            consumed_age: Duration::from_secs(5),
+            node_age: Duration::from_secs(600),
+        }
     }
 }
 
@@ -66,18 +69,26 @@ impl Expire {
             let lanes = block::lanes(&mut session, after, LANES).await?;
             let Some(last) = lanes.last() else { break };
             after = last.lane_id;
-            let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) = lanes.iter().partition(|lane| lane.closed);
+            let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
+                lanes.iter().partition(|lane| lane.closed);
             let open: Vec<i64> = open.iter().map(|lane| lane.lane_id).collect();
             let deadlines = self.deadlines_of(&open);
             let age = settings.consumed_age;
-            let prospects = block::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
+            let prospects =
+                block::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
             drop(session);
             for prospect in &prospects {
                 // Leases that come later are due after the time of this look, or their transaction is running now.
-                let earliest = prospect.deadline.map_or(prospect.at, |deadline| deadline.min(prospect.at));
+                let earliest = prospect
+                    .deadline
+                    .map_or(prospect.at, |deadline| deadline.min(prospect.at));
                 known.insert(prospect.lane_id, earliest - COMMIT_WITHIN);
             }
-            let work: Vec<i64> = prospects.iter().filter(|p| p.has_work).map(|p| p.lane_id).collect();
+            let work: Vec<i64> = prospects
+                .iter()
+                .filter(|p| p.has_work)
+                .map(|p| p.lane_id)
+                .collect();
             for lanes in work.chunks(LANES_AT_ONCE) {
                 done.count += self.cut(store, clock, lanes, stop).await?;
             }
@@ -94,7 +105,10 @@ impl Expire {
     }
 
     fn deadlines_of(&self, lanes: &[i64]) -> Vec<Option<OffsetDateTime>> {
-        lanes.iter().map(|lane| self.deadlines.get(lane).copied()).collect()
+        lanes
+            .iter()
+            .map(|lane| self.deadlines.get(lane).copied())
+            .collect()
     }
 
     /// Cuts lanes: together those that nobody has, then the others one by one.
@@ -106,7 +120,10 @@ impl Expire {
         stop: &CancellationToken,
     ) -> Result<u64, DutyError> {
         let (mut deleted, cuts) = self.cut_once(store, clock, lanes, false).await?;
-        let is_over = |lane: &i64| cuts.iter().any(|cut| cut.lane_id == *lane && !cut.is_partial);
+        let is_over = |lane: &i64| {
+            cuts.iter()
+                .any(|cut| cut.lane_id == *lane && !cut.is_partial)
+        };
         for lane in lanes.iter().filter(|lane| !is_over(lane)) {
             while !stop.is_cancelled() {
                 let (more, cuts) = self.cut_once(store, clock, &[*lane], true).await?;
@@ -139,11 +156,19 @@ impl Expire {
         if !needed.is_empty() {
             leave(&mut tx, &needed).await?;
         }
-        let moving: Vec<Cut> = cuts.iter().filter(|cut| cut.cut > cut.start).copied().collect();
+        let moving: Vec<Cut> = cuts
+            .iter()
+            .filter(|cut| cut.cut > cut.start)
+            .copied()
+            .collect();
         if !moving.is_empty() {
             block::raise_starts(&mut tx, &moving).await?;
         }
-        let deleted = if moving.is_empty() { 0 } else { block::delete(&mut tx, &moving).await? };
+        let deleted = if moving.is_empty() {
+            0
+        } else {
+            block::delete(&mut tx, &moving).await?
+        };
         tx.commit().await?;
         Ok((deleted, cuts))
     }

@@ -36,12 +36,23 @@ impl Engine {
     ) -> Result<Results, Error> {
         let topic = entry.row.topic_id;
         let request = key.map(|key| NewKey {
-            scope: if drafts.items.len() == 1 { Scope::Single } else { Scope::Batch },
+            scope: if drafts.items.len() == 1 {
+                Scope::Single
+            } else {
+                Scope::Batch
+            },
             key: key.key,
             fingerprint: key.fingerprint.to_vec(),
         });
-        let _running = request.as_ref().map(|key| self.running().begin(topic, key)).transpose()?;
-        let mut keys: Vec<NewKey> = request.iter().cloned().chain(dedup_ids(&drafts.items)).collect();
+        let _running = request
+            .as_ref()
+            .map(|key| self.running().begin(topic, key))
+            .transpose()?;
+        let mut keys: Vec<NewKey> = request
+            .iter()
+            .cloned()
+            .chain(dedup_ids(&drafts.items))
+            .collect();
         keys.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
         keys.dedup();
         let mut tx = self.store().tx("publish_keyed").await?;
@@ -75,20 +86,36 @@ impl Engine {
         key: IdempotencyKey,
     ) -> Result<Published, Error> {
         let topic = entry.row.topic_id;
-        let key = NewKey { scope: Scope::Single, key: key.key, fingerprint: key.fingerprint.to_vec() };
+        let key = NewKey {
+            scope: Scope::Single,
+            key: key.key,
+            fingerprint: key.fingerprint.to_vec(),
+        };
         let _running = self.running().begin(topic, &key)?;
         let mut tx = self.store().tx("publish_keyed").await?;
-        let used = self.reserve(&mut tx, entry, std::slice::from_ref(&key)).await?;
+        let used = self
+            .reserve(&mut tx, entry, std::slice::from_ref(&key))
+            .await?;
         if let Some(first) = used.into_values().next() {
-            return answered(&[Draft::Valid(None)], &first, &key.fingerprint)?.pop().ok_or(Error::Internal)?;
+            return answered(&[Draft::Valid(None)], &first, &key.fingerprint)?
+                .pop()
+                .ok_or(Error::Internal)?;
         }
-        let block = NewBlock { lane: self.lane_of(entry), count: 1, compressed: false, place: object.place() };
+        let block = NewBlock {
+            lane: self.lane_of(entry),
+            count: 1,
+            compressed: false,
+            place: object.place(),
+        };
         let ids = self.insert(&mut tx, entry, block).await?;
         let id = *ids.first().ok_or(Error::Internal)?;
         store::dedup::answer(&mut tx, topic, &[(key.scope, key.key, encode(&[id]))]).await?;
         tx.commit().await?;
         self.wake_topic(topic);
-        Ok(Published { id, duplicate: false })
+        Ok(Published {
+            id,
+            duplicate: false,
+        })
     }
 
     /// Reserves keys; answers those that were used before.
@@ -105,30 +132,50 @@ impl Engine {
         }
         let taken: Vec<NewKey> = keys
             .iter()
-            .filter(|key| !free.iter().any(|(scope, free)| (*scope, free) == (key.scope as i16, &key.key)))
+            .filter(|key| {
+                !free
+                    .iter()
+                    .any(|(scope, free)| (*scope, free) == (key.scope as i16, &key.key))
+            })
             .cloned()
             .collect();
         let used = store::dedup::used(tx, topic, &taken).await?;
-        Ok(used.into_iter().map(|used| ((used.scope, used.key.clone()), used)).collect())
+        Ok(used
+            .into_iter()
+            .map(|used| ((used.scope, used.key.clone()), used))
+            .collect())
     }
 
-    async fn insert(&self, tx: &mut Session, entry: &TopicEntry, block: NewBlock) -> Result<Vec<MessageId>, Error> {
+    async fn insert(
+        &self,
+        tx: &mut Session,
+        entry: &TopicEntry,
+        block: NewBlock,
+    ) -> Result<Vec<MessageId>, Error> {
         let (lane, count) = (block.lane, i64::from(block.count));
-        let input = TurnInput { blocks: vec![block], slot: self.slot(), ..TurnInput::default() };
+        let input = TurnInput {
+            blocks: vec![block],
+            slot: self.slot(),
+            ..TurnInput::default()
+        };
         let output = store::turn::run(tx, self.clock().now(), &input).await?;
         let Some(Some(first)) = output.first_offsets.first() else {
             self.catalog().invalidate();
             return Err(Error::not_found("topic", &entry.name));
         };
-        Ok((*first..first + count).map(|offset| MessageId { lane, offset }).collect())
+        Ok((*first..first + count)
+            .map(|offset| MessageId { lane, offset })
+            .collect())
     }
 }
 
 fn dedup_ids(items: &[Draft]) -> impl Iterator<Item = NewKey> {
     items.iter().filter_map(|item| match item {
-        Draft::Valid(Some(id)) => {
-            Some(NewKey { scope: Scope::DedupId, key: id.clone(), fingerprint: Vec::new() })
-        }
+        Draft::Valid(Some(id)) => Some(NewKey {
+            scope: Scope::DedupId,
+            key: id.clone(),
+            fingerprint: Vec::new(),
+        }),
         Draft::Valid(None) | Draft::Refused(_) => None,
     })
 }
@@ -141,9 +188,13 @@ fn answered(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Resu
     let mut ids = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
     let results = items.iter().map(|item| match item {
         Draft::Refused(error) => Err(error.clone()),
-        Draft::Valid(_) => {
-            ids.next().map(|id| Published { id, duplicate: false }).ok_or(Error::KeyMismatch)
-        }
+        Draft::Valid(_) => ids
+            .next()
+            .map(|id| Published {
+                id,
+                duplicate: false,
+            })
+            .ok_or(Error::KeyMismatch),
     });
     Ok(results.collect())
 }
@@ -166,7 +217,11 @@ enum Fate {
 
 impl Plan {
     fn of(drafts: Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
-        let mut plan = Self { records: Records::default(), fates: Vec::new(), owners: Vec::new() };
+        let mut plan = Self {
+            records: Records::default(),
+            fates: Vec::new(),
+            owners: Vec::new(),
+        };
         let mut record = 0;
         for item in drafts.items {
             let id = match item {
@@ -179,8 +234,14 @@ impl Plan {
             let index = plan.records.len();
             let fate = id.as_ref().and_then(|id| {
                 let known = used.get(&(Scope::DedupId as i16, id.clone()));
-                let known = known.and_then(|used| decode(used.answer.as_deref()?).pop()).map(Fate::Known);
-                let twin = plan.owners.iter().find(|(owner, _)| owner == id).map(|(_, index)| Fate::Twin(*index));
+                let known = known
+                    .and_then(|used| decode(used.answer.as_deref()?).pop())
+                    .map(Fate::Known);
+                let twin = plan
+                    .owners
+                    .iter()
+                    .find(|(owner, _)| owner == id)
+                    .map(|(_, index)| Fate::Twin(*index));
                 known.or(twin)
             });
             if fate.is_none() {
@@ -197,33 +258,69 @@ impl Plan {
         let id = |index: &usize| ids.get(*index).copied().ok_or(Error::Internal);
         let results = self.fates.iter().map(|fate| match fate {
             Fate::Refused(error) => Err(error.clone()),
-            Fate::Known(id) => Ok(Published { id: *id, duplicate: true }),
-            Fate::New(index) => Ok(Published { id: id(index)?, duplicate: false }),
-            Fate::Twin(index) => Ok(Published { id: id(index)?, duplicate: true }),
+            Fate::Known(id) => Ok(Published {
+                id: *id,
+                duplicate: true,
+            }),
+            Fate::New(index) => Ok(Published {
+                id: id(index)?,
+                duplicate: false,
+            }),
+            Fate::Twin(index) => Ok(Published {
+                id: id(index)?,
+                duplicate: true,
+            }),
         });
         results.collect()
     }
 }
 
-fn answers(results: &Results, owners: &[(String, usize)], request: Option<&NewKey>) -> Vec<(Scope, String, Vec<u8>)> {
-    let fresh: Vec<MessageId> =
-        results.iter().flatten().filter(|published| !published.duplicate).map(|published| published.id).collect();
+fn answers(
+    results: &Results,
+    owners: &[(String, usize)],
+    request: Option<&NewKey>,
+) -> Vec<(Scope, String, Vec<u8>)> {
+    let fresh: Vec<MessageId> = results
+        .iter()
+        .flatten()
+        .filter(|published| !published.duplicate)
+        .map(|published| published.id)
+        .collect();
     let ids = owners.iter().filter_map(|(owner, index)| {
-        Some((Scope::DedupId, owner.clone(), encode(&[*fresh.get(*index)?])))
+        Some((
+            Scope::DedupId,
+            owner.clone(),
+            encode(&[*fresh.get(*index)?]),
+        ))
     });
-    let all: Vec<MessageId> = results.iter().flatten().map(|published| published.id).collect();
-    ids.chain(request.map(|key| (key.scope, key.key.clone(), encode(&all)))).collect()
+    let all: Vec<MessageId> = results
+        .iter()
+        .flatten()
+        .map(|published| published.id)
+        .collect();
+    ids.chain(request.map(|key| (key.scope, key.key.clone(), encode(&all))))
+        .collect()
 }
 
 fn encode(ids: &[MessageId]) -> Vec<u8> {
-    ids.iter().flat_map(|id| [id.lane.to_be_bytes(), id.offset.to_be_bytes()]).flatten().collect()
+    ids.iter()
+        .flat_map(|id| [id.lane.to_be_bytes(), id.offset.to_be_bytes()])
+        .flatten()
+        .collect()
 }
 
 fn decode(answer: &[u8]) -> Vec<MessageId> {
-    let number = |bytes: &[u8]| bytes.iter().fold(0_i64, |number, byte| (number << 8) | i64::from(*byte));
+    let number = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte))
+    };
     answer
         .chunks_exact(16)
-        .map(|pair| MessageId { lane: number(&pair[..8]), offset: number(&pair[8..]) })
+        .map(|pair| MessageId {
+            lane: number(&pair[..8]),
+            offset: number(&pair[8..]),
+        })
         .collect()
 }
 
@@ -248,7 +345,10 @@ impl Running {
             return Err(Error::KeyInUse);
         }
         keys.push(key.clone());
-        Ok(RunningKey { running: self.clone(), key })
+        Ok(RunningKey {
+            running: self.clone(),
+            key,
+        })
     }
 }
 

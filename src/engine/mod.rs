@@ -195,7 +195,9 @@ impl Engine {
         stop: CancellationToken,
     ) -> Result<Self, Error> {
         let (installation, default_tenant) = upkeep::installation(&parts).await?;
-        let receipt_key = installation.receipt_key[..].try_into().map_err(|_| Error::Internal)?;
+        let receipt_key = installation.receipt_key[..]
+            .try_into()
+            .map_err(|_| Error::Internal)?;
         let cache = Arc::new(cache::Cache::new(parts.cache_bytes));
         let turns = Arc::new(turn::Shared {
             store: parts.store.clone(),
@@ -207,7 +209,9 @@ impl Engine {
             returns: redeliver::Returns::default(),
             metrics: turn::Metrics::default(),
         });
-        let queues: Vec<_> = std::iter::repeat_with(Arc::default).take(parts.turn_loops.max(1)).collect();
+        let queues: Vec<_> = std::iter::repeat_with(Arc::default)
+            .take(parts.turn_loops.max(1))
+            .collect();
         let reader = reader::Reader::new(parts.store.clone(), parts.blob.clone(), cache);
         let inner = Inner {
             parts,
@@ -223,14 +227,20 @@ impl Engine {
             metrics: Metrics::default(),
             draining,
         };
-        let engine = Self { inner: Arc::new(inner) };
+        let engine = Self {
+            inner: Arc::new(inner),
+        };
         engine.spawn(tracker, &stop);
         Ok(engine)
     }
 
     fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         for queue in &self.inner.queues {
-            tracker.spawn(turn::run(self.inner.turns.clone(), queue.clone(), stop.clone()));
+            tracker.spawn(turn::run(
+                self.inner.turns.clone(),
+                queue.clone(),
+                stop.clone(),
+            ));
         }
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.send_hints(token).await });

@@ -50,7 +50,10 @@ pub struct OffloadSettings {
 
 impl Default for OffloadSettings {
     fn default() -> Self {
-        Self { object_bytes: 16 * 1024 * 1024, hot_window: Duration::from_secs(30) }
+        Self {
+            object_bytes: 16 * 1024 * 1024,
+            hot_window: Duration::from_secs(30),
+        }
     }
 }
 
@@ -115,32 +118,65 @@ impl Offload<'_> {
         let ring = self.ring().await?;
         let mut session = self.store.session().await?;
         for slot in &ring.old {
-            if let Some(age) = hot_payload::oldest_age(&mut session, *slot, self.clock.now()).await? {
-                return Ok(Backlog { bytes: ring.bytes, oldest_age_seconds: age });
+            if let Some(age) =
+                hot_payload::oldest_age(&mut session, *slot, self.clock.now()).await?
+            {
+                return Ok(Backlog {
+                    bytes: ring.bytes,
+                    oldest_age_seconds: age,
+                });
             }
         }
-        Ok(Backlog { bytes: ring.bytes, oldest_age_seconds: 0.0 })
+        Ok(Backlog {
+            bytes: ring.bytes,
+            oldest_age_seconds: 0.0,
+        })
     }
 
     async fn ring(&self) -> Result<Ring, DutyError> {
         let mut session = self.store.session().await?;
-        let installation = installation::get(&mut session).await?.ok_or(DutyError::NotSetUp)?;
+        let installation = installation::get(&mut session)
+            .await?
+            .ok_or(DutyError::NotSetUp)?;
         let sizes = hot_payload::sizes(&mut session).await?;
-        let size = |slot: i16| usize::try_from(slot).ok().and_then(|slot| sizes.get(slot)).copied().unwrap_or(0);
-        let others = (1..hot_payload::SLOTS).map(|step| (installation.hot_slot + step) % hot_payload::SLOTS);
+        let size = |slot: i16| {
+            usize::try_from(slot)
+                .ok()
+                .and_then(|slot| sizes.get(slot))
+                .copied()
+                .unwrap_or(0)
+        };
+        let others =
+            (1..hot_payload::SLOTS).map(|step| (installation.hot_slot + step) % hot_payload::SLOTS);
         let old: Vec<i16> = others.filter(|slot| size(*slot) > 0).collect();
         let bytes = old.iter().map(|slot| size(*slot)).sum();
         let is_pressed = old.len() * 2 >= sizes.len();
-        Ok(Ring { installation, old, bytes, is_pressed })
+        Ok(Ring {
+            installation,
+            old,
+            bytes,
+            is_pressed,
+        })
     }
 
     /// Walks through a slot once: packs what is due, and truncates the slot when nothing in it is needed. Returns how many
     /// blocks it moved.
-    async fn walk(&self, slot: i16, ring: &Ring, stop: &CancellationToken) -> Result<u64, DutyError> {
-        let window = if ring.is_pressed { Duration::ZERO } else { self.settings.hot_window };
+    async fn walk(
+        &self,
+        slot: i16,
+        ring: &Ring,
+        stop: &CancellationToken,
+    ) -> Result<u64, DutyError> {
+        let window = if ring.is_pressed {
+            Duration::ZERO
+        } else {
+            self.settings.hot_window
+        };
         let mut session = self.store.session().await?;
         // The rows of a slot are about as old as each other: before its window is over most of a walk would be in vain.
-        if !ring.is_pressed && !installation::is_settled(&mut session, window, self.clock.now()).await? {
+        if !ring.is_pressed
+            && !installation::is_settled(&mut session, window, self.clock.now()).await?
+        {
             return Ok(0);
         }
         let walk = hot_payload::begin_walk(&mut session, slot).await?;
@@ -150,7 +186,8 @@ impl Offload<'_> {
         for first in (0..walk.pages).step_by(usize::try_from(WINDOW_PAGES).unwrap_or(1)) {
             let pages = first..walk.pages.min(first + WINDOW_PAGES);
             let mut session = self.store.session().await?;
-            let live = hot_payload::live(&mut session, slot, pages, window, self.clock.now()).await?;
+            let live =
+                hot_payload::live(&mut session, slot, pages, window, self.clock.now()).await?;
             drop(session);
             is_clean &= live.is_empty();
             queue.push(live);
@@ -158,14 +195,26 @@ impl Offload<'_> {
                 if stop.is_cancelled() {
                     return Ok(moved);
                 }
-                moved += self.pack(slot, &ring.installation, &queue.take(self.settings.object_bytes)).await?;
+                moved += self
+                    .pack(
+                        slot,
+                        &ring.installation,
+                        &queue.take(self.settings.object_bytes),
+                    )
+                    .await?;
             }
         }
         if stop.is_cancelled() {
             return Ok(moved);
         }
         if !queue.blocks.is_empty() {
-            moved += self.pack(slot, &ring.installation, &queue.take(self.settings.object_bytes)).await?;
+            moved += self
+                .pack(
+                    slot,
+                    &ring.installation,
+                    &queue.take(self.settings.object_bytes),
+                )
+                .await?;
         }
         if is_clean {
             self.truncate(slot, &walk.horizon).await?;
@@ -175,7 +224,12 @@ impl Offload<'_> {
 
     /// Puts blocks into one object and points them to it; returns how many. A crash before the commit leaves an object
     /// that no block refers to, with its row, which the collection finds.
-    async fn pack(&self, slot: i16, installation: &Installation, blocks: &[Live]) -> Result<u64, DutyError> {
+    async fn pack(
+        &self,
+        slot: i16,
+        installation: &Installation,
+        blocks: &[Live],
+    ) -> Result<u64, DutyError> {
         let (body, moved) = self.read(slot, blocks).await?;
         if moved.is_empty() {
             return Ok(0);
@@ -222,7 +276,9 @@ impl Offload<'_> {
     /// Empties a slot that a clean walk saw, unless something came in since; later, when others have it open.
     async fn truncate(&self, slot: i16, horizon: &str) -> Result<(), store::Error> {
         let mut tx = self.store.tx("truncate").await?;
-        if !hot_payload::lock(&mut tx, slot).await? || hot_payload::is_needed(&mut tx, slot, horizon).await? {
+        if !hot_payload::lock(&mut tx, slot).await?
+            || hot_payload::is_needed(&mut tx, slot, horizon).await?
+        {
             return Ok(());
         }
         hot_payload::truncate(&mut tx, slot).await?;
@@ -267,25 +323,47 @@ impl Queue {
 
 /// Puts parts where they belong, in whatever order they came. A block that lacks some is left out: it was moved and its
 /// slot truncated while we looked, by a node that did the same.
-fn join(body: &mut Vec<u8>, moved: &mut Vec<Moved>, blocks: &[Live], parts: Vec<hot_payload::Part>) {
-    let mut payloads: Vec<(usize, Vec<u8>)> =
-        blocks.iter().map(|block| (0, vec![0; usize::try_from(block.bytes).unwrap_or(0)])).collect();
+fn join(
+    body: &mut Vec<u8>,
+    moved: &mut Vec<Moved>,
+    blocks: &[Live],
+    parts: Vec<hot_payload::Part>,
+) {
+    let mut payloads: Vec<(usize, Vec<u8>)> = blocks
+        .iter()
+        .map(|block| (0, vec![0; usize::try_from(block.bytes).unwrap_or(0)]))
+        .collect();
     for part in parts {
         let position = usize::try_from(part.position - 1).ok();
-        let start = usize::try_from(part.part).ok().and_then(|part| part.checked_mul(PART_BYTES));
-        let Some((filled, payload)) = position.and_then(|position| payloads.get_mut(position)) else { continue };
-        if let Some(target) = start.and_then(|start| payload.get_mut(start..start + part.data.len())) {
+        let start = usize::try_from(part.part)
+            .ok()
+            .and_then(|part| part.checked_mul(PART_BYTES));
+        let Some((filled, payload)) = position.and_then(|position| payloads.get_mut(position))
+        else {
+            continue;
+        };
+        if let Some(target) =
+            start.and_then(|start| payload.get_mut(start..start + part.data.len()))
+        {
             target.copy_from_slice(&part.data);
             *filled += part.data.len();
         }
     }
     for (block, (filled, payload)) in blocks.iter().zip(payloads) {
         if filled != payload.len() {
-            tracing::warn!(lane = block.lane_id, offset = block.first_offset, "payload is missing or was moved meanwhile");
+            tracing::warn!(
+                lane = block.lane_id,
+                offset = block.first_offset,
+                "payload is missing or was moved meanwhile"
+            );
             continue;
         }
         let object_offset = i64::try_from(body.len()).unwrap_or(i64::MAX);
-        moved.push(Moved { lane_id: block.lane_id, first_offset: block.first_offset, object_offset });
+        moved.push(Moved {
+            lane_id: block.lane_id,
+            first_offset: block.first_offset,
+            object_offset,
+        });
         body.extend_from_slice(&payload);
     }
 }

@@ -58,12 +58,20 @@ pub enum Step {
 pub fn settle(rows: &[Lease], items: &[Item], now: OffsetDateTime) -> (Vec<bool>, Changes) {
     let mut table: BTreeMap<LeaseKey, Lease> = rows.iter().map(|row| (row.key, *row)).collect();
     let mut returned = Vec::new();
-    let current = items.iter().map(|item| step(&mut table, &mut returned, item, now)).collect();
+    let current = items
+        .iter()
+        .map(|item| step(&mut table, &mut returned, item, now))
+        .collect();
     (current, difference(rows, table, returned))
 }
 
 /// One item. A message is in part 0 of its lease, or in the part of its own that an earlier `Hide` split off.
-fn step(table: &mut BTreeMap<LeaseKey, Lease>, returned: &mut Vec<Lease>, item: &Item, now: OffsetDateTime) -> bool {
+fn step(
+    table: &mut BTreeMap<LeaseKey, Lease>,
+    returned: &mut Vec<Lease>,
+    item: &Item,
+    now: OffsetDateTime,
+) -> bool {
     let mask = 1_u64 << item.bit;
     let split = i16::from(item.bit) + 1;
     let found = table
@@ -77,35 +85,80 @@ fn step(table: &mut BTreeMap<LeaseKey, Lease>, returned: &mut Vec<Lease>, item: 
     let Some(row) = found else { return false };
     match item.step {
         Step::Hide(until) if row.pending == mask => {
-            table.insert(row.key, Lease { deadline: until, ..row });
+            table.insert(
+                row.key,
+                Lease {
+                    deadline: until,
+                    ..row
+                },
+            );
             return true;
         }
         Step::Hide(until) => {
-            let key = LeaseKey { part: split, ..row.key };
-            table.insert(key, Lease { key, pending: mask, deadline: until, ..row });
+            let key = LeaseKey {
+                part: split,
+                ..row.key
+            };
+            table.insert(
+                key,
+                Lease {
+                    key,
+                    pending: mask,
+                    deadline: until,
+                    ..row
+                },
+            );
         }
         Step::Return(until) => {
-            let failed = Lease { first_failed_at: row.first_failed_at.or(Some(now)), last_failed_at: Some(now), ..row };
+            let failed = Lease {
+                first_failed_at: row.first_failed_at.or(Some(now)),
+                last_failed_at: Some(now),
+                ..row
+            };
             merge(returned, &detached(failed, mask, until));
         }
         Step::GiveBack => {
-            let untried = Lease { attempt: row.attempt.saturating_sub(1).max(0), ..row };
+            let untried = Lease {
+                attempt: row.attempt.saturating_sub(1).max(0),
+                ..row
+            };
             merge(returned, &detached(untried, mask, now));
         }
         Step::Done => {}
     }
-    table.insert(row.key, Lease { pending: row.pending & !mask, ..row });
+    table.insert(
+        row.key,
+        Lease {
+            pending: row.pending & !mask,
+            ..row
+        },
+    );
     true
 }
 
 /// The same message as a lease of its own that nobody has a receipt for.
 fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
-    Lease { key: LeaseKey { lease: 0, part: 0, ..row.key }, pending: mask, deadline: until, delayed: true, ..row }
+    Lease {
+        key: LeaseKey {
+            lease: 0,
+            part: 0,
+            ..row.key
+        },
+        pending: mask,
+        deadline: until,
+        delayed: true,
+        ..row
+    }
 }
 
 /// Messages that go back together from one lease stay together.
 fn merge(returned: &mut Vec<Lease>, new: &Lease) {
-    let same = returned.iter_mut().find(|old| Lease { pending: new.pending, ..**old } == *new);
+    let same = returned.iter_mut().find(|old| {
+        Lease {
+            pending: new.pending,
+            ..**old
+        } == *new
+    });
     match same {
         Some(old) => old.pending |= new.pending,
         None => returned.push(*new),
@@ -113,7 +166,10 @@ fn merge(returned: &mut Vec<Lease>, new: &Lease) {
 }
 
 fn difference(rows: &[Lease], table: BTreeMap<LeaseKey, Lease>, returned: Vec<Lease>) -> Changes {
-    let mut changes = Changes { insert: returned, ..Changes::default() };
+    let mut changes = Changes {
+        insert: returned,
+        ..Changes::default()
+    };
     for (key, row) in table {
         match rows.iter().find(|old| old.key == key) {
             Some(_) if row.pending == 0 => changes.delete.push(key),
@@ -147,9 +203,17 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
         }
         let taken = lowest(row.pending, wanted);
         wanted -= taken.count_ones();
-        let failed_at = if row.delayed { row.last_failed_at } else { Some(row.deadline) };
+        let failed_at = if row.delayed {
+            row.last_failed_at
+        } else {
+            Some(row.deadline)
+        };
         changes.insert.push(Lease {
-            key: LeaseKey { lease: 0, part: 0, ..row.key },
+            key: LeaseKey {
+                lease: 0,
+                part: 0,
+                ..row.key
+            },
             pending: taken,
             deadline: taker.deadline,
             attempt: row.attempt.saturating_add(1),
@@ -161,7 +225,10 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
         if taken == row.pending {
             changes.delete.push(row.key);
         } else {
-            changes.update.push(Lease { pending: row.pending & !taken, ..*row });
+            changes.update.push(Lease {
+                pending: row.pending & !taken,
+                ..*row
+            });
         }
     }
     changes
@@ -172,7 +239,11 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
 pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
     let mut changes = Changes::default();
     for row in spent {
-        let failed_at = if row.delayed { row.last_failed_at } else { Some(row.deadline) };
+        let failed_at = if row.delayed {
+            row.last_failed_at
+        } else {
+            Some(row.deadline)
+        };
         changes.delete.push(row.key);
         changes.insert.push(Lease {
             first_failed_at: row.first_failed_at.or(failed_at),
@@ -201,7 +272,12 @@ mod tests {
 
     fn lease(lease: i64, base: i64, pending: u64) -> Lease {
         Lease {
-            key: LeaseKey { lane: 1, subscription: 1, lease, part: 0 },
+            key: LeaseKey {
+                lane: 1,
+                subscription: 1,
+                lease,
+                part: 0,
+            },
             base,
             pending,
             deadline: T0,
@@ -213,19 +289,32 @@ mod tests {
     }
 
     fn item(lease: i64, bit: u8, step: Step) -> Item {
-        Item { lane: 1, lease, bit, step }
+        Item {
+            lane: 1,
+            lease,
+            bit,
+            step,
+        }
     }
 
     #[test]
     fn hiding_one_message_splits_it_off_and_keeps_its_receipt() {
         let later = T0 + time::Duration::HOUR;
-        let (current, changes) = settle(&[lease(5, 100, 0b111)], &[item(5, 1, Step::Hide(later))], T0);
+        let (current, changes) = settle(
+            &[lease(5, 100, 0b111)],
+            &[item(5, 1, Step::Hide(later))],
+            T0,
+        );
         assert_eq!(current, [true]);
         assert_eq!(changes.update[0].pending, 0b101);
         let split = changes.insert[0];
-        assert_eq!((split.key.lease, split.key.part, split.base, split.pending), (5, 2, 100, 0b010));
+        assert_eq!(
+            (split.key.lease, split.key.part, split.base, split.pending),
+            (5, 2, 100, 0b010)
+        );
         let rows = [changes.update[0], split];
-        let (current, changes) = settle(&rows, &[item(5, 1, Step::Done), item(5, 1, Step::Done)], T0);
+        let (current, changes) =
+            settle(&rows, &[item(5, 1, Step::Done), item(5, 1, Step::Done)], T0);
         assert_eq!(current, [true, false]);
         assert_eq!(changes.delete, [split.key]);
     }
@@ -236,15 +325,30 @@ mod tests {
         let (current, changes) = settle(&[lease(5, 100, 0b111)], &items, T0);
         assert_eq!(current, [true, true]);
         assert_eq!(changes.insert.len(), 1);
-        assert_eq!((changes.insert[0].pending, changes.insert[0].key.lease), (0b101, 0));
+        assert_eq!(
+            (changes.insert[0].pending, changes.insert[0].key.lease),
+            (0b101, 0)
+        );
         assert_eq!(changes.update[0].pending, 0b010);
     }
 
     #[test]
     fn a_lease_handed_out_in_part_keeps_the_rest() {
-        let changes = redeliver(&[lease(5, 100, 0b1110)], Taker { wanted: 2, deadline: T0 });
-        assert_eq!((changes.insert[0].pending, changes.insert[0].attempt), (0b0110, 2));
-        assert_eq!((changes.update[0].pending, changes.update[0].key.lease), (0b1000, 5));
+        let changes = redeliver(
+            &[lease(5, 100, 0b1110)],
+            Taker {
+                wanted: 2,
+                deadline: T0,
+            },
+        );
+        assert_eq!(
+            (changes.insert[0].pending, changes.insert[0].attempt),
+            (0b0110, 2)
+        );
+        assert_eq!(
+            (changes.update[0].pending, changes.update[0].key.lease),
+            (0b1000, 5)
+        );
         assert!(changes.delete.is_empty());
     }
 
@@ -252,6 +356,9 @@ mod tests {
     fn the_lowest_bits_are_taken_first() {
         assert_eq!(lowest(0b1011_0000, 2), 0b0011_0000);
         assert_eq!(lowest(u64::MAX, 64), u64::MAX);
-        assert_eq!((lowest(1 << 63, 1), lowest(0, 3), lowest(5, 0)), (1 << 63, 0, 0));
+        assert_eq!(
+            (lowest(1 << 63, 1), lowest(0, 3), lowest(5, 0)),
+            (1 << 63, 0, 0)
+        );
     }
 }

@@ -29,9 +29,15 @@ impl Engine {
     ) -> Result<Vec<Result<Published, Error>>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         if drafts.records.bytes() > BATCH_BYTES_MAX {
-            return Err(Error::TooLarge { what: "the batch", max: BATCH_BYTES_MAX as u64 });
+            return Err(Error::TooLarge {
+                what: "the batch",
+                max: BATCH_BYTES_MAX as u64,
+            });
         }
-        let keyed = drafts.items.iter().any(|item| matches!(item, Draft::Valid(Some(_))));
+        let keyed = drafts
+            .items
+            .iter()
+            .any(|item| matches!(item, Draft::Valid(Some(_))));
         if keyed || key.is_some() {
             return Box::pin(self.publish_keyed(&entry, drafts, key)).await;
         }
@@ -53,7 +59,10 @@ impl Engine {
             Draft::Valid(_) => {
                 let id = next;
                 next.offset += 1;
-                Ok(Published { id, duplicate: false })
+                Ok(Published {
+                    id,
+                    duplicate: false,
+                })
             }
         });
         Ok(results.collect())
@@ -69,8 +78,7 @@ impl Engine {
         &self,
         tenant: Tenant,
         topic: &TopicName,
-        meta: Meta<'_>,
-        key: Option<String>,
+        (meta, key): (Meta<'_>, Option<String>),
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Published, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
@@ -79,11 +87,17 @@ impl Engine {
             let lane = self.lane_of(&entry);
             let object = self.upload(head.chain(body).boxed()).await?;
             let offset = self.place(&entry, lane, object.content(1)).await?;
-            return Ok(Published { id: MessageId { lane, offset }, duplicate: false });
+            return Ok(Published {
+                id: MessageId { lane, offset },
+                duplicate: false,
+            });
         };
         let (body, fingerprint) = super::keyed::fingerprinted(body);
         let object = self.upload(head.chain(body).boxed()).await?;
-        let key = IdempotencyKey { key, fingerprint: fingerprint.finish() };
+        let key = IdempotencyKey {
+            key,
+            fingerprint: fingerprint.finish(),
+        };
         self.publish_keyed_object(&entry, object, key).await
     }
 
@@ -91,7 +105,12 @@ impl Engine {
     async fn place(&self, entry: &TopicEntry, lane: i64, content: Content) -> Result<i64, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
-        self.queue(topic_id).publish(Publish { topic_id, lane, content, reply })?;
+        self.queue(topic_id).publish(Publish {
+            topic_id,
+            lane,
+            content,
+            reply,
+        })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
         placed.first_offset.ok_or_else(|| {
             // Deleted on another node; this one had not noticed.
@@ -103,6 +122,9 @@ impl Engine {
     /// The lane that this node publishes to.
     pub(super) fn lane_of(&self, entry: &TopicEntry) -> i64 {
         let lanes = &entry.lanes;
-        lanes.get(self.home() % lanes.len().max(1)).copied().unwrap_or(0)
+        lanes
+            .get(self.home() % lanes.len().max(1))
+            .copied()
+            .unwrap_or(0)
     }
 }

@@ -48,8 +48,16 @@ impl Reader {
     /// A reader over all places of payloads.
     #[must_use]
     pub fn new(store: Store, blob: Arc<Blob>, cache: Arc<Cache>) -> Self {
-        let lanes = std::iter::repeat_with(|| Mutex::new(())).take(LANE_LOCKS).collect();
-        Self { store, blob, cache, cold: Semaphore::new(COLD_READS_MAX), lanes }
+        let lanes = std::iter::repeat_with(|| Mutex::new(()))
+            .take(LANE_LOCKS)
+            .collect();
+        Self {
+            store,
+            blob,
+            cache,
+            cold: Semaphore::new(COLD_READS_MAX),
+            lanes,
+        }
     }
 
     /// The block that holds `offset` of `lane`; `None` when there is none (any more).
@@ -79,7 +87,10 @@ impl Reader {
             let read = Box::pin(self.read(lane, at..offsets.end)).await?;
             let Some(last) = read.last() else { break };
             at = last.end();
-            blocks.extend(read.into_iter().filter(|block| block.first_offset < offsets.end));
+            blocks.extend(
+                read.into_iter()
+                    .filter(|block| block.first_offset < offsets.end),
+            );
         }
         Ok(blocks)
     }
@@ -88,7 +99,9 @@ impl Reader {
     fn cached(&self, lane: i64, from: i64, until: i64, blocks: &mut Vec<Arc<Block>>) -> i64 {
         let mut at = from;
         while at < until {
-            let Some(block) = self.cache.get(lane, at) else { break };
+            let Some(block) = self.cache.get(lane, at) else {
+                break;
+            };
             at = block.end();
             blocks.push(block);
         }
@@ -99,7 +112,8 @@ impl Reader {
     async fn read(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
         let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
         let mut session = self.store.session().await?;
-        let mut rows = store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
+        let mut rows =
+            store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
         let mut bytes = 0;
         rows.retain(|row| {
             let wanted = row.first_offset < offsets.end;
@@ -110,8 +124,13 @@ impl Reader {
         drop(session);
         let mut blocks = Vec::with_capacity(rows.len());
         for row in rows {
-            let data = payloads.iter().find(|(first, _)| *first == row.first_offset).map(|(_, data)| data.clone());
-            let Some(block) = self.load(row, data).await? else { continue };
+            let data = payloads
+                .iter()
+                .find(|(first, _)| *first == row.first_offset)
+                .map(|(_, data)| data.clone());
+            let Some(block) = self.load(row, data).await? else {
+                continue;
+            };
             let block = Arc::new(block);
             self.cache.insert(block.clone(), Origin::Read);
             blocks.push(block);
@@ -120,31 +139,55 @@ impl Reader {
     }
 
     /// One block, from the payload at hand or from where its row says; a row whose payload has moved is read again.
-    async fn load(&self, mut row: BlockRow, mut data: Option<Bytes>) -> Result<Option<Block>, Error> {
+    async fn load(
+        &self,
+        mut row: BlockRow,
+        mut data: Option<Bytes>,
+    ) -> Result<Option<Block>, Error> {
         for _ in 0..MOVES_MAX {
             if let Some(data) = data.take() {
                 return block(&row, data).map(Some);
             }
             if let (Some(key), Some(start)) = (&row.object_key, row.object_offset) {
                 let start = start.unsigned_abs();
-                let bytes = if row.count == 1 && row.bytes > HEAD_BYTES { HEAD_BYTES } else { row.bytes };
-                let data = self.blob.range(key, start..start + bytes.unsigned_abs()).await?;
+                let bytes = if row.count == 1 && row.bytes > HEAD_BYTES {
+                    HEAD_BYTES
+                } else {
+                    row.bytes
+                };
+                let data = self
+                    .blob
+                    .range(key, start..start + bytes.unsigned_abs())
+                    .await?;
                 return block(&row, data).map(Some);
             }
             let mut session = self.store.session().await?;
             let (lane, first) = (row.lane_id, row.first_offset);
             let mut again = store::block::covering(&mut session, lane, first, first + 1, 1).await?;
-            let Some(found) = again.pop() else { return Ok(None) };
+            let Some(found) = again.pop() else {
+                return Ok(None);
+            };
             row = found;
-            data = hot(&mut session, lane, std::slice::from_ref(&row)).await?.pop().map(|(_, data)| data);
+            data = hot(&mut session, lane, std::slice::from_ref(&row))
+                .await?
+                .pop()
+                .map(|(_, data)| data);
         }
-        tracing::error!(lane = row.lane_id, first_offset = row.first_offset, "payload not found where its block says");
+        tracing::error!(
+            lane = row.lane_id,
+            first_offset = row.first_offset,
+            "payload not found where its block says"
+        );
         Err(Error::Internal)
     }
 }
 
 /// Payloads of those rows that are in hot slots.
-async fn hot(session: &mut Session, lane: i64, rows: &[BlockRow]) -> Result<Vec<(i64, Bytes)>, Error> {
+async fn hot(
+    session: &mut Session,
+    lane: i64,
+    rows: &[BlockRow],
+) -> Result<Vec<(i64, Bytes)>, Error> {
     let mut slots: Vec<i16> = rows.iter().filter_map(|row| row.slot).collect();
     slots.sort_unstable();
     slots.dedup();
@@ -153,7 +196,10 @@ async fn hot(session: &mut Session, lane: i64, rows: &[BlockRow]) -> Result<Vec<
         let of_slot = rows.iter().filter(|row| row.slot == Some(slot));
         let firsts: Vec<i64> = of_slot.map(|row| row.first_offset).collect();
         let read = store::hot_payload::read(session, slot, lane, &firsts).await?;
-        payloads.extend(read.into_iter().map(|(first, data)| (first, Bytes::from(data))));
+        payloads.extend(
+            read.into_iter()
+                .map(|(first, data)| (first, Bytes::from(data))),
+        );
     }
     Ok(payloads)
 }
@@ -161,7 +207,11 @@ async fn hot(session: &mut Session, lane: i64, rows: &[BlockRow]) -> Result<Vec<
 fn block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
     let corrupt = || {
         let row = format!("({}, {})", row.lane_id, row.first_offset);
-        Error::from(store::Error::Corrupt { table: "block", column: "payload", row })
+        Error::from(store::Error::Corrupt {
+            table: "block",
+            column: "payload",
+            row,
+        })
     };
     let (data, total) = if row.compressed {
         let raw = zstd::stream::decode_all(&data[..]).map_err(|_| corrupt())?;
@@ -178,5 +228,10 @@ fn block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
         return Err(corrupt());
     }
     let published_at = Timestamp::from(row.published_at);
-    Ok(Block { lane: row.lane_id, first_offset: row.first_offset, published_at, payload })
+    Ok(Block {
+        lane: row.lane_id,
+        first_offset: row.first_offset,
+        published_at,
+        payload,
+    })
 }

@@ -55,9 +55,17 @@ impl Receipt {
 
     fn of_bytes(bytes: &[u8]) -> Self {
         let number = |range: std::ops::Range<usize>| {
-            bytes[range].iter().fold(0_i64, |number, byte| (number << 8) | i64::from(*byte))
+            bytes[range]
+                .iter()
+                .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte))
         };
-        Self { lane: number(0..5), lease: number(5..11), offset: number(11..18), bit: bytes[18], count: bytes[19] }
+        Self {
+            lane: number(0..5),
+            lease: number(5..11),
+            offset: number(11..18),
+            bit: bytes[18],
+            count: bytes[19],
+        }
     }
 }
 
@@ -79,7 +87,9 @@ impl Signer {
     pub fn new(key: &[u8; 32]) -> Self {
         let mut block = [0; 64];
         block[..32].copy_from_slice(key);
-        Self { mac: Hmac::<Sha256>::new(&block.into()) }
+        Self {
+            mac: Hmac::<Sha256>::new(&block.into()),
+        }
     }
 
     fn mac(&self, subscription: i64, body: &[u8]) -> Hmac<Sha256> {
@@ -94,7 +104,10 @@ impl Signer {
     pub fn sign(&self, subscription: i64, receipt: Receipt) -> String {
         let mut bytes = [0; BODY + MAC];
         bytes[..BODY].copy_from_slice(&receipt.to_bytes());
-        let mac = self.mac(subscription, &bytes[..BODY]).finalize().into_bytes();
+        let mac = self
+            .mac(subscription, &bytes[..BODY])
+            .finalize()
+            .into_bytes();
         bytes[BODY..].copy_from_slice(&mac[..MAC]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -108,7 +121,9 @@ impl Signer {
         let mut bytes = [0; BODY + MAC];
         URL_SAFE_NO_PAD.decode_slice(token, &mut bytes).ok()?;
         let (body, mac) = bytes.split_at(BODY);
-        self.mac(subscription, body).verify_truncated_left(mac).ok()?;
+        self.mac(subscription, body)
+            .verify_truncated_left(mac)
+            .ok()?;
         Some(Receipt::of_bytes(body))
     }
 }
@@ -120,7 +135,13 @@ mod tests {
     #[test]
     fn only_an_untouched_receipt_of_the_same_subscription_verifies() {
         let signer = Signer::new(&[7; 32]);
-        let receipt = Receipt { lane: (1 << 40) - 1, lease: 1 << 47, offset: (1 << 55) + 3, bit: 63, count: 64 };
+        let receipt = Receipt {
+            lane: (1 << 40) - 1,
+            lease: 1 << 47,
+            offset: (1 << 55) + 3,
+            bit: 63,
+            count: 64,
+        };
         let token = signer.sign(9, receipt);
         assert_eq!(token.len(), CHARS);
         assert_eq!(signer.verify(9, &token), Some(receipt));
@@ -129,7 +150,11 @@ mod tests {
         for at in 0..token.len() {
             let mut bad = token.clone().into_bytes();
             bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
-            assert_eq!(signer.verify(9, std::str::from_utf8(&bad).unwrap()), None, "character {at}");
+            assert_eq!(
+                signer.verify(9, std::str::from_utf8(&bad).unwrap()),
+                None,
+                "character {at}"
+            );
         }
         for bad in ["", "x", &token[1..], &format!("{token}=")] {
             assert_eq!(signer.verify(9, bad), None);
@@ -138,7 +163,16 @@ mod tests {
 
     #[test]
     fn the_mask_of_a_whole_lease_has_a_bit_per_message() {
-        let receipt = |count| Receipt { lane: 1, lease: 1, offset: 0, bit: 0, count };
-        assert_eq!([1, 10, 64].map(|count| receipt(count).whole()), [1, (1 << 10) - 1, u64::MAX]);
+        let receipt = |count| Receipt {
+            lane: 1,
+            lease: 1,
+            offset: 0,
+            bit: 0,
+            count,
+        };
+        assert_eq!(
+            [1, 10, 64].map(|count| receipt(count).whole()),
+            [1, (1 << 10) - 1, u64::MAX]
+        );
     }
 }

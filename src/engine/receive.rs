@@ -38,12 +38,17 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
-        let subscriber = self.catalog().subscriber(self.store(), tenant, subscription).await?;
+        let subscriber = self
+            .catalog()
+            .subscriber(self.store(), tenant, subscription)
+            .await?;
         let visibility = subscriber.settings().visibility_seconds.unsigned_abs();
         let ask = Ask {
             wanted: request.max_messages.unwrap_or(1),
             visibility_seconds: request.visibility_timeout_seconds.unwrap_or(visibility),
-            wait: Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()))),
+            wait: Duration::from_secs(u64::from(
+                request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()),
+            )),
         };
         let grants = self.grants(&subscriber, ask).await?;
         if grants.is_empty() {
@@ -75,8 +80,17 @@ impl Engine {
             }
             let patient = Instant::now() < until && !self.draining().is_cancelled();
             let (reply, mut served) = oneshot::channel();
-            let Ask { wanted, visibility_seconds, .. } = ask;
-            subscriber.enqueue(Waiter { wanted, visibility_seconds, patient, reply })?;
+            let Ask {
+                wanted,
+                visibility_seconds,
+                ..
+            } = ask;
+            subscriber.enqueue(Waiter {
+                wanted,
+                visibility_seconds,
+                patient,
+                reply,
+            })?;
             self.queue(subscriber.topic_id).want(subscriber);
             let answer = if patient {
                 let look = subscriber.next_look().min(until);
@@ -103,8 +117,15 @@ impl Engine {
     }
 
     /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out.
-    pub(super) async fn deliveries(&self, subscriber: &Subscriber, grants: &[Grant]) -> Result<Vec<Delivery>, Error> {
-        let messages = grants.iter().map(|grant| grant.bits.count_ones() as usize).sum();
+    pub(super) async fn deliveries(
+        &self,
+        subscriber: &Subscriber,
+        grants: &[Grant],
+    ) -> Result<Vec<Delivery>, Error> {
+        let messages = grants
+            .iter()
+            .map(|grant| grant.bits.count_ones() as usize)
+            .sum();
         let mut deliveries = Vec::with_capacity(messages);
         for grant in grants {
             let first = grant.base + i64::from(grant.bits.trailing_zeros());
@@ -117,12 +138,26 @@ impl Engine {
                 while current.is_some_and(|block| block.end() <= offset) {
                     current = block.next();
                 }
-                let Some(block) = current.filter(|block| block.first_offset <= offset) else { continue };
-                let Ok(index) = usize::try_from(offset - block.first_offset) else { continue };
-                let receipt = Receipt { lane: grant.lane, lease: grant.lease, offset, bit, count: grant.count };
+                let Some(block) = current.filter(|block| block.first_offset <= offset) else {
+                    continue;
+                };
+                let Ok(index) = usize::try_from(offset - block.first_offset) else {
+                    continue;
+                };
+                let receipt = Receipt {
+                    lane: grant.lane,
+                    lease: grant.lease,
+                    offset,
+                    bit,
+                    count: grant.count,
+                };
                 deliveries.push(Delivery {
                     receipt: self.signer().sign(subscriber.id, receipt),
-                    message: StoredMessage { block: block.clone(), index, topic: subscriber.topic.clone() },
+                    message: StoredMessage {
+                        block: block.clone(),
+                        index,
+                        topic: subscriber.topic.clone(),
+                    },
                     attempt: grant.attempt,
                     visible_until: grant.deadline.into(),
                 });

@@ -10,11 +10,11 @@ use tokio::sync::Notify;
 
 use crate::store::{self, Session};
 
+use super::Engine;
 use super::error::Error;
 use super::plan::{self, Changes, Item, Step, Taker};
 use super::receive::Ask;
 use super::subscriber::{Grant, Subscriber};
-use super::Engine;
 
 /// Leases looked at in one lane at once: 100 messages lie in at most that many.
 const LEASES_MAX: i64 = 128;
@@ -59,7 +59,8 @@ impl Engine {
         let now = self.clock().now();
         let lanes = subscriber.lanes();
         let mut session = self.store().session().await?;
-        let (at, next) = store::lease::next_deadline(&mut session, now, subscriber.id, &lanes, low).await?;
+        let (at, next) =
+            store::lease::next_deadline(&mut session, now, subscriber.id, &lanes, low).await?;
         drop(session);
         if next.is_none_or(|next| next > at) {
             let wait = next.and_then(|next| Duration::try_from(next - at).ok());
@@ -76,14 +77,23 @@ impl Engine {
         let mut changes = Changes::default();
         let mut tx = self.store().tx("redeliver").await?;
         for lane in lanes.iter() {
-            let due = store::lease::lock_due(&mut tx, now, subscriber.id, *lane, (low, LEASES_MAX)).await?;
+            let due = store::lease::lock_due(&mut tx, now, subscriber.id, *lane, (low, LEASES_MAX))
+                .await?;
             let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
-                settings.dead_letter_topic_id.is_some() && row.attempt >= i32::from(settings.max_attempts)
+                settings.dead_letter_topic_id.is_some()
+                    && row.attempt >= i32::from(settings.max_attempts)
             });
             let more = plan::redeliver(&due, taker);
-            taker.wanted -= more.insert.iter().map(|row| row.pending.count_ones()).sum::<u32>();
+            taker.wanted -= more
+                .insert
+                .iter()
+                .map(|row| row.pending.count_ones())
+                .sum::<u32>();
             changes.absorb(more);
-            changes.absorb(plan::set_aside(&spent, at + super::dead_letter::BURIAL_TIME));
+            changes.absorb(plan::set_aside(
+                &spent,
+                at + super::dead_letter::BURIAL_TIME,
+            ));
         }
         let inserted = write(&mut tx, &changes).await?;
         tx.commit().await?;
@@ -100,7 +110,12 @@ impl Engine {
     pub(super) async fn give_back(&self, subscriber: &Arc<Subscriber>, grants: &[Grant]) {
         let items = grants.iter().flat_map(|grant| {
             let bits = (0..64_u8).filter(|bit| grant.bits >> bit & 1 == 1);
-            bits.map(|bit| Item { lane: grant.lane, lease: grant.lease, bit, step: Step::GiveBack })
+            bits.map(|bit| Item {
+                lane: grant.lane,
+                lease: grant.lease,
+                bit,
+                step: Step::GiveBack,
+            })
         });
         let items: Vec<Item> = items.collect();
         if let Err(error) = self.reshape(subscriber, &items).await {
@@ -115,7 +130,8 @@ impl Engine {
         subscriber: &Subscriber,
         items: &[Item],
     ) -> Result<(Vec<bool>, Vec<store::lease::Lease>, OffsetDateTime), Error> {
-        let mut leases: Vec<(i64, i64)> = items.iter().map(|item| (item.lane, item.lease)).collect();
+        let mut leases: Vec<(i64, i64)> =
+            items.iter().map(|item| (item.lane, item.lease)).collect();
         leases.sort_unstable();
         leases.dedup();
         let (lanes, leases): (Vec<i64>, Vec<i64>) = leases.into_iter().unzip();
@@ -125,7 +141,11 @@ impl Engine {
         let (current, changes) = plan::settle(&rows, items, at);
         let inserted = write(&mut tx, &changes).await?;
         tx.commit().await?;
-        if inserted.iter().chain(&changes.update).any(|row| row.deadline <= at) {
+        if inserted
+            .iter()
+            .chain(&changes.update)
+            .any(|row| row.deadline <= at)
+        {
             subscriber.expect_due(Duration::ZERO);
             subscriber.wake_for_due();
         }
@@ -134,7 +154,10 @@ impl Engine {
 }
 
 /// Writes what was planned against rows that are locked; answers the inserted rows with their ids.
-pub(super) async fn write(tx: &mut Session, changes: &Changes) -> Result<Vec<store::lease::Lease>, Error> {
+pub(super) async fn write(
+    tx: &mut Session,
+    changes: &Changes,
+) -> Result<Vec<store::lease::Lease>, Error> {
     if !changes.delete.is_empty() {
         let deleted = store::lease::delete(tx, &changes.delete).await?;
         expect(deleted, changes.delete.len())?;
@@ -148,10 +171,14 @@ pub(super) async fn write(tx: &mut Session, changes: &Changes) -> Result<Vec<sto
     }
     let ids = store::lease::insert(tx, &changes.insert).await?;
     expect(ids.len() as u64, changes.insert.len())?;
-    let with_ids = changes.insert.iter().zip(ids).map(|(row, lease)| store::lease::Lease {
-        key: store::lease::LeaseKey { lease, ..row.key },
-        ..*row
-    });
+    let with_ids = changes
+        .insert
+        .iter()
+        .zip(ids)
+        .map(|(row, lease)| store::lease::Lease {
+            key: store::lease::LeaseKey { lease, ..row.key },
+            ..*row
+        });
     Ok(with_ids.collect())
 }
 
@@ -160,6 +187,10 @@ fn expect(rows: u64, expected: usize) -> Result<(), Error> {
     if rows == expected as u64 {
         return Ok(());
     }
-    tracing::error!(rows, expected, "locked leases were not found when they were written");
+    tracing::error!(
+        rows,
+        expected,
+        "locked leases were not found when they were written"
+    );
     Err(Error::Internal)
 }

@@ -18,7 +18,10 @@ pub struct RotateSettings {
 
 impl Default for RotateSettings {
     fn default() -> Self {
-        Self { slot_bytes: 128 * 1024 * 1024, slot_window: Duration::from_secs(60) }
+        Self {
+            slot_bytes: 128 * 1024 * 1024,
+            slot_window: Duration::from_secs(60),
+        }
     }
 }
 
@@ -26,17 +29,41 @@ impl Default for RotateSettings {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn rotate(store: &Store, clock: &Clock, settings: &RotateSettings) -> Result<(Done, usize), DutyError> {
+pub async fn rotate(
+    store: &Store,
+    clock: &Clock,
+    settings: &RotateSettings,
+) -> Result<(Done, usize), DutyError> {
     let mut session = store.session().await?;
-    let current = installation::get(&mut session).await?.ok_or(DutyError::NotSetUp)?.hot_slot;
+    let current = installation::get(&mut session)
+        .await?
+        .ok_or(DutyError::NotSetUp)?
+        .hot_slot;
     let sizes = hot_payload::sizes(&mut session).await?;
-    let is_empty = |slot: &i16| usize::try_from(*slot).is_ok_and(|slot| sizes.get(slot) == Some(&0));
+    let is_empty =
+        |slot: &i16| usize::try_from(*slot).is_ok_and(|slot| sizes.get(slot) == Some(&0));
     let after_current = (1..hot_payload::SLOTS).map(|step| (current + step) % hot_payload::SLOTS);
     let free: Vec<i16> = after_current.filter(is_empty).collect();
-    let bytes = usize::try_from(current).ok().and_then(|slot| sizes.get(slot)).copied().unwrap_or(0);
-    let Some(next) = free.first().filter(|_| bytes > 0) else { return Ok((Done::default(), free.len())) };
-    let at_least = if bytes >= settings.slot_bytes { Duration::ZERO } else { settings.slot_window };
+    let bytes = usize::try_from(current)
+        .ok()
+        .and_then(|slot| sizes.get(slot))
+        .copied()
+        .unwrap_or(0);
+    let Some(next) = free.first().filter(|_| bytes > 0) else {
+        return Ok((Done::default(), free.len()));
+    };
+    let at_least = if bytes >= settings.slot_bytes {
+        Duration::ZERO
+    } else {
+        settings.slot_window
+    };
     // Guarded by the old slot: of two nodes one moves it.
     let moved = installation::set_slot(&mut session, current, *next, at_least, clock.now()).await?;
-    Ok((Done { count: u64::from(moved), more: false }, free.len() - usize::from(moved)))
+    Ok((
+        Done {
+            count: u64::from(moved),
+            more: false,
+        },
+        free.len() - usize::from(moved),
+    ))
 }

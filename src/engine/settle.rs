@@ -28,7 +28,10 @@ impl Engine {
         subscription: &SubscriptionName,
         items: Vec<(&str, Action)>,
     ) -> Result<Results, Error> {
-        let subscriber = self.catalog().subscriber(self.store(), tenant, subscription).await?;
+        let subscriber = self
+            .catalog()
+            .subscriber(self.store(), tenant, subscription)
+            .await?;
         let mut results: Results = Vec::with_capacity(items.len());
         let (mut acks, mut others) = (Vec::new(), Vec::new());
         for (index, (token, action)) in items.into_iter().enumerate() {
@@ -56,7 +59,10 @@ impl Engine {
     ) -> Result<(), Error> {
         let mut entries: Vec<SettleEntry> = Vec::with_capacity(2);
         for (_, receipt) in acks {
-            match entries.iter_mut().find(|entry| entry.lease == receipt.lease) {
+            match entries
+                .iter_mut()
+                .find(|entry| entry.lease == receipt.lease)
+            {
                 Some(entry) => entry.mask |= receipt.mask(),
                 None => entries.push(SettleEntry {
                     lane: receipt.lane,
@@ -68,11 +74,20 @@ impl Engine {
         }
         let leases: Vec<i64> = entries.iter().map(|entry| entry.lease).collect();
         let (reply, settled) = oneshot::channel();
-        self.queue(subscriber.topic_id).settle(Settle { subscriber: subscriber.clone(), entries, reply });
-        let mut bits = settled.await.map_err(|_| Error::Unavailable("the node"))??;
+        self.queue(subscriber.topic_id).settle(Settle {
+            subscriber: subscriber.clone(),
+            entries,
+            reply,
+        });
+        let mut bits = settled
+            .await
+            .map_err(|_| Error::Unavailable("the node"))??;
         let mut missed = Vec::new();
         for (index, receipt) in acks {
-            let at = leases.iter().position(|lease| *lease == receipt.lease).unwrap_or(0);
+            let at = leases
+                .iter()
+                .position(|lease| *lease == receipt.lease)
+                .unwrap_or(0);
             if bits[at] & receipt.mask() == 0 {
                 missed.push((*index, *receipt));
             }
@@ -82,7 +97,10 @@ impl Engine {
             return Ok(());
         }
         // Not in the lease as it was handed out: split off by a change of visibility, or lost.
-        let items: Vec<Item> = missed.iter().map(|(_, receipt)| item(receipt, Step::Done)).collect();
+        let items: Vec<Item> = missed
+            .iter()
+            .map(|(_, receipt)| item(receipt, Step::Done))
+            .collect();
         let (current, _, _) = Box::pin(self.reshape(subscriber, &items)).await?;
         let done = current.iter().filter(|current| **current).count();
         subscriber.moved(-i64::try_from(done).unwrap_or(0));
@@ -109,7 +127,9 @@ impl Engine {
         for (index, receipt, action) in others {
             match action {
                 Action::Ack => steps.push((*index, receipt, Step::Done)),
-                Action::Nack { delay_seconds } => steps.push((*index, receipt, Step::Return(after(*delay_seconds)))),
+                Action::Nack { delay_seconds } => {
+                    steps.push((*index, receipt, Step::Return(after(*delay_seconds))))
+                }
                 Action::Extend { visibility_seconds } => {
                     let until = after(visibility_seconds.unwrap_or(default_seconds));
                     steps.push((*index, receipt, Step::Hide(until)));
@@ -117,7 +137,10 @@ impl Engine {
                 Action::DeadLetter { reason } => burials.push((*index, receipt, reason.as_deref())),
             }
         }
-        let items: Vec<Item> = steps.iter().map(|(_, receipt, step)| item(receipt, *step)).collect();
+        let items: Vec<Item> = steps
+            .iter()
+            .map(|(_, receipt, step)| item(receipt, *step))
+            .collect();
         if !items.is_empty() {
             let (current, _, _) = self.reshape(subscriber, &items).await?;
             for ((index, receipt, step), current) in steps.into_iter().zip(current) {
@@ -127,7 +150,9 @@ impl Engine {
                         receipt: self.signer().sign(subscriber.id, *receipt),
                         visible_until: until.into(),
                     })),
-                    Step::Done | Step::Return(_) | Step::GiveBack => Ok(Outcome::Settled(Settled {})),
+                    Step::Done | Step::Return(_) | Step::GiveBack => {
+                        Ok(Outcome::Settled(Settled {}))
+                    }
                 };
             }
         }
@@ -146,7 +171,10 @@ impl Engine {
     ) -> Result<Outcome, Error> {
         let settings = subscriber.settings();
         if settings.dead_letter_topic_id.is_none() {
-            return Err(Error::Conflict(format!("subscription {} has no dead_letter_topic", settings.name)));
+            return Err(Error::Conflict(format!(
+                "subscription {} has no dead_letter_topic",
+                settings.name
+            )));
         }
         let mut session = self.store().session().await?;
         let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
@@ -156,11 +184,17 @@ impl Engine {
         if current != [true] {
             return Err(Error::LeaseLost);
         }
-        self.bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter"))).await?;
+        self.bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter")))
+            .await?;
         Ok(Outcome::Settled(Settled {}))
     }
 }
 
 fn item(receipt: &Receipt, step: Step) -> Item {
-    Item { lane: receipt.lane, lease: receipt.lease, bit: receipt.bit, step }
+    Item {
+        lane: receipt.lane,
+        lease: receipt.lease,
+        bit: receipt.bit,
+        step,
+    }
 }

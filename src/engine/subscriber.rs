@@ -135,7 +135,13 @@ impl Subscriber {
             next_lane: AtomicUsize::new(0),
             in_flight: AtomicI64::new(0),
             held_back: AtomicBool::new(false),
-            due: Mutex::new(Due { not_before: now, at_latest: now, expected: None, low: None, low_until: now }),
+            due: Mutex::new(Due {
+                not_before: now,
+                at_latest: now,
+                expected: None,
+                low: None,
+                low_until: now,
+            }),
             due_now: Notify::new(),
         }
     }
@@ -167,11 +173,14 @@ impl Subscriber {
         if waiting.len() >= WAITING_RECEIVERS_MAX {
             waiting.retain(|waiter| !waiter.reply.is_closed());
             if waiting.len() >= WAITING_RECEIVERS_MAX {
-                return Err(Error::Overloaded("10,000 receivers of this subscription wait on this node already"));
+                return Err(Error::Overloaded(
+                    "10,000 receivers of this subscription wait on this node already",
+                ));
             }
         }
         waiting.push_back(waiter);
-        self.untried_lanes.store(self.lanes().len(), Ordering::Release);
+        self.untried_lanes
+            .store(self.lanes().len(), Ordering::Release);
         Ok(())
     }
 
@@ -198,14 +207,17 @@ impl Subscriber {
 
     /// All lanes may have something again.
     pub fn expect_fresh(&self) {
-        self.untried_lanes.store(self.lanes().len(), Ordering::Release);
+        self.untried_lanes
+            .store(self.lanes().len(), Ordering::Release);
     }
 
     /// The lane to claim from next.
     #[must_use]
     pub fn lane_to_try(&self) -> Option<i64> {
         let lanes = self.lanes();
-        lanes.get(self.next_lane.load(Ordering::Relaxed) % lanes.len().max(1)).copied()
+        lanes
+            .get(self.next_lane.load(Ordering::Relaxed) % lanes.len().max(1))
+            .copied()
     }
 
     /// Claims from `lane` next: it has just been published to.
@@ -220,7 +232,9 @@ impl Subscriber {
     pub fn lane_was_empty(&self) {
         self.next_lane.fetch_add(1, Ordering::Relaxed);
         let less = |untried: usize| untried.checked_sub(1);
-        let _ = self.untried_lanes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        let _ = self
+            .untried_lanes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
     /// Whether some lane was not tried since the last receiver came or the last hint.
@@ -232,7 +246,8 @@ impl Subscriber {
     /// Messages that may still be handed out under `max_in_flight`, as far as this node knows.
     #[must_use]
     pub fn headroom(&self) -> u32 {
-        let room = i64::from(self.settings.read().max_in_flight) - self.in_flight.load(Ordering::Relaxed);
+        let room =
+            i64::from(self.settings.read().max_in_flight) - self.in_flight.load(Ordering::Relaxed);
         u32::try_from(room.max(0)).unwrap_or(u32::MAX)
     }
 
@@ -310,6 +325,8 @@ impl Subscriber {
     #[must_use]
     pub fn next_look(&self) -> Instant {
         let due = self.due.lock();
-        due.expected.map_or(due.at_latest, |at| at.min(due.at_latest)).max(due.not_before)
+        due.expected
+            .map_or(due.at_latest, |at| at.min(due.at_latest))
+            .max(due.not_before)
     }
 }

@@ -35,16 +35,30 @@ impl Engine {
                 settings.visibility_timeout_seconds.map(u32::cast_signed),
                 VISIBILITY_SECONDS_DEFAULT.cast_signed(),
             ),
-            max_attempts: (settings.max_attempts.map(u16::cast_signed), ATTEMPTS_DEFAULT.cast_signed()),
+            max_attempts: (
+                settings.max_attempts.map(u16::cast_signed),
+                ATTEMPTS_DEFAULT.cast_signed(),
+            ),
             dead_letter_topic: self.dead_letter_topic(&mut tx, tenant, settings).await?,
-            max_in_flight: (settings.max_in_flight.map(u32::cast_signed), IN_FLIGHT_DEFAULT.cast_signed()),
+            max_in_flight: (
+                settings.max_in_flight.map(u32::cast_signed),
+                IN_FLIGHT_DEFAULT.cast_signed(),
+            ),
         };
         match &old {
-            Some(old) => self.update_subscription(&mut tx, old, settings, &new).await?,
-            None => self.insert_subscription(&mut tx, tenant, settings, &new).await?,
+            Some(old) => {
+                self.update_subscription(&mut tx, old, settings, &new)
+                    .await?
+            }
+            None => {
+                self.insert_subscription(&mut tx, tenant, settings, &new)
+                    .await?
+            }
         }
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
-        let row = row.ok_or_else(|| Error::Conflict(format!("subscription {name} changed at the same moment")))?;
+        let row = row.ok_or_else(|| {
+            Error::Conflict(format!("subscription {name} changed at the same moment"))
+        })?;
         if old.is_some() {
             store::installation::bump_catalog(&mut tx).await?;
         }
@@ -62,16 +76,27 @@ impl Engine {
         tenant: Tenant,
         settings: &SubscriptionSettings,
     ) -> Result<Option<Option<i64>>, Error> {
-        let Some(name) = &settings.dead_letter_topic else { return Ok(None) };
+        let Some(name) = &settings.dead_letter_topic else {
+            return Ok(None);
+        };
         if name.is_empty() {
             return Ok(Some(None));
         }
-        if settings.topic.as_ref().is_some_and(|topic| topic.as_str() == name) {
+        if settings
+            .topic
+            .as_ref()
+            .is_some_and(|topic| topic.as_str() == name)
+        {
             let detail = "must be another topic than the one that is read";
-            return Err(Error::Invalid(vec![FieldError::new("/dead_letter_topic", detail)]));
+            return Err(Error::Invalid(vec![FieldError::new(
+                "/dead_letter_topic",
+                detail,
+            )]));
         }
         let topic = store::topic::lock(tx, tenant.0, name).await?;
-        topic.map(|topic| Some(Some(topic.topic_id))).ok_or_else(|| Error::not_found("topic", name))
+        topic
+            .map(|topic| Some(Some(topic.topic_id)))
+            .ok_or_else(|| Error::not_found("topic", name))
     }
 
     async fn insert_subscription(
@@ -86,11 +111,16 @@ impl Engine {
             return Err(Error::Invalid(vec![FieldError::new("/topic", detail)]));
         };
         let row = store::topic::lock(tx, tenant.0, topic.as_str()).await?;
-        let topic_id = row.ok_or_else(|| Error::not_found("topic", topic))?.topic_id;
+        let topic_id = row
+            .ok_or_else(|| Error::not_found("topic", topic))?
+            .topic_id;
         store::lane::lock(tx, topic_id).await?;
         let inserted = store::subscription::insert(tx, self.clock().now(), topic_id, new).await?;
         let id = inserted.ok_or_else(|| {
-            Error::Conflict(format!("subscription {} was created at the same moment", new.name))
+            Error::Conflict(format!(
+                "subscription {} was created at the same moment",
+                new.name
+            ))
         })?;
         let from_start = settings.from == Some(Start::Start);
         store::cursor::begin(tx, id, topic_id, from_start).await?;
@@ -104,7 +134,11 @@ impl Engine {
         settings: &SubscriptionSettings,
         new: &NewSubscription<'_>,
     ) -> Result<(), Error> {
-        if settings.topic.as_ref().is_some_and(|topic| topic.as_str() != old.topic_name) {
+        if settings
+            .topic
+            .as_ref()
+            .is_some_and(|topic| topic.as_str() != old.topic_name)
+        {
             return Err(Error::AlreadyExists(format!(
                 "subscription {} reads topic {}, which cannot change; delete it first",
                 old.name, old.topic_name
@@ -112,7 +146,10 @@ impl Engine {
         }
         if new.dead_letter_topic == Some(Some(old.topic_id)) {
             let detail = "must be another topic than the one that is read";
-            return Err(Error::Invalid(vec![FieldError::new("/dead_letter_topic", detail)]));
+            return Err(Error::Invalid(vec![FieldError::new(
+                "/dead_letter_topic",
+                detail,
+            )]));
         }
         store::subscription::update(tx, self.clock().now(), new).await?;
         Ok(())
@@ -122,7 +159,11 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
-    pub async fn subscription(&self, tenant: Tenant, name: &SubscriptionName) -> Result<Subscription, Error> {
+    pub async fn subscription(
+        &self,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<Subscription, Error> {
         let mut session = self.store().session().await?;
         let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
         subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
@@ -141,16 +182,26 @@ impl Engine {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let after = after.unwrap_or("");
-        let rows = store::subscription::list(&mut session, tenant.0, after, i64::from(limit) + 1).await?;
-        let items = rows.into_iter().map(subscription).collect::<Result<Vec<_>, _>>()?;
-        Ok(super::page(items, limit, |subscription| subscription.name.to_string()))
+        let rows =
+            store::subscription::list(&mut session, tenant.0, after, i64::from(limit) + 1).await?;
+        let items = rows
+            .into_iter()
+            .map(subscription)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(super::page(items, limit, |subscription| {
+            subscription.name.to_string()
+        }))
     }
 
     /// Deletes a subscription with its leases.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
-    pub async fn delete_subscription(&self, tenant: Tenant, name: &SubscriptionName) -> Result<(), Error> {
+    pub async fn delete_subscription(
+        &self,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<(), Error> {
         let mut tx = self.store().tx("delete_subscription").await?;
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
@@ -167,12 +218,23 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
-    pub async fn subscription_stats(&self, tenant: Tenant, name: &SubscriptionName) -> Result<SubscriptionStats, Error> {
-        let subscriber = self.catalog().subscriber(self.store(), tenant, name).await?;
+    pub async fn subscription_stats(
+        &self,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<SubscriptionStats, Error> {
+        let subscriber = self
+            .catalog()
+            .subscriber(self.store(), tenant, name)
+            .await?;
         let mut session = self.store().session().await?;
         let now = self.clock().now();
-        let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
-        let (ready, in_flight) = ((fill.fresh + fill.due).unsigned_abs(), fill.in_flight.unsigned_abs());
+        let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
+            .await?;
+        let (ready, in_flight) = (
+            (fill.fresh + fill.due).unsigned_abs(),
+            fill.in_flight.unsigned_abs(),
+        );
         Ok(SubscriptionStats {
             ready,
             in_flight,
@@ -194,7 +256,12 @@ fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
         topic: row.topic_name.clone().try_into().map_err(corrupt)?,
         visibility_timeout_seconds: row.visibility_seconds.unsigned_abs(),
         max_attempts: row.max_attempts.unsigned_abs(),
-        dead_letter_topic: row.dead_letter_topic_name.clone().map(TryInto::try_into).transpose().map_err(corrupt)?,
+        dead_letter_topic: row
+            .dead_letter_topic_name
+            .clone()
+            .map(TryInto::try_into)
+            .transpose()
+            .map_err(corrupt)?,
         max_in_flight: row.max_in_flight.unsigned_abs(),
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),

@@ -29,7 +29,10 @@ impl Engine {
         let new = NewTopic {
             tenant: tenant.0,
             name: name.as_str(),
-            retention_seconds: (settings.retention_seconds.map(u32::cast_signed), RETENTION_SECONDS_DEFAULT.cast_signed()),
+            retention_seconds: (
+                settings.retention_seconds.map(u32::cast_signed),
+                RETENTION_SECONDS_DEFAULT.cast_signed(),
+            ),
             keep_consumed: settings.keep_consumed,
             dedup_window_seconds: (
                 settings.dedup_window_seconds.map(u32::cast_signed),
@@ -51,7 +54,9 @@ impl Engine {
         }
         tx.commit().await?;
         // Deleted between the two statements: the client may try again.
-        let row = row.ok_or_else(|| Error::Conflict(format!("topic {name} was deleted at the same moment")))?;
+        let row = row.ok_or_else(|| {
+            Error::Conflict(format!("topic {name} was deleted at the same moment"))
+        })?;
         if created.is_none() {
             self.catalog().invalidate();
         }
@@ -72,10 +77,21 @@ impl Engine {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn topics(&self, tenant: Tenant, after: Option<&str>, limit: u32) -> Result<Page<Topic>, Error> {
+    pub async fn topics(
+        &self,
+        tenant: Tenant,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Topic>, Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
-        let rows = store::topic::list(&mut session, tenant.0, after.unwrap_or(""), i64::from(limit) + 1).await?;
+        let rows = store::topic::list(
+            &mut session,
+            tenant.0,
+            after.unwrap_or(""),
+            i64::from(limit) + 1,
+        )
+        .await?;
         let items = rows.into_iter().map(topic).collect::<Result<Vec<_>, _>>()?;
         Ok(super::page(items, limit, |topic| topic.name.to_string()))
     }
@@ -91,7 +107,9 @@ impl Engine {
         let needed_by = store::subscription::that_need(&mut tx, row.topic_id).await?;
         if !needed_by.is_empty() {
             let by = needed_by.join(", ");
-            return Err(Error::Conflict(format!("topic {name} is needed by the subscriptions {by}")));
+            return Err(Error::Conflict(format!(
+                "topic {name} is needed by the subscriptions {by}"
+            )));
         }
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
@@ -118,7 +136,11 @@ impl Engine {
 }
 
 fn topic(row: TopicRow) -> Result<Topic, Error> {
-    let corrupt = |_| store::Error::Corrupt { table: "topic", column: "name", row: row.topic_id.to_string() };
+    let corrupt = |_| store::Error::Corrupt {
+        table: "topic",
+        column: "name",
+        row: row.topic_id.to_string(),
+    };
     Ok(Topic {
         name: row.name.clone().try_into().map_err(corrupt)?,
         retention_seconds: row.retention_seconds.unsigned_abs(),

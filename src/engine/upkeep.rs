@@ -29,7 +29,9 @@ pub(super) async fn installation(parts: &Parts) -> Result<(Installation, Tenant)
     let mut session = parts.store.session().await?;
     let key: [u8; 32] = rand::random();
     store::installation::ensure(&mut session, &key, parts.clock.now()).await?;
-    let installation = store::installation::get(&mut session).await?.ok_or(Error::Internal)?;
+    let installation = store::installation::get(&mut session)
+        .await?
+        .ok_or(Error::Internal)?;
     let tenant = store::api_key::default_tenant(&mut session).await?;
     Ok((installation, Tenant(tenant)))
 }
@@ -60,14 +62,20 @@ impl Engine {
         store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
         self.hints().want(alive > 1);
-        self.catalog().observe(store::installation::catalog_version(&mut session).await?);
+        self.catalog()
+            .observe(store::installation::catalog_version(&mut session).await?);
         if let Some(installation) = store::installation::get(&mut session).await? {
-            self.inner.turns.slot.store(installation.hot_slot, Ordering::Relaxed);
+            self.inner
+                .turns
+                .slot
+                .store(installation.hot_slot, Ordering::Relaxed);
         }
         store::dedup::expire(&mut session, self.clock().now(), EXPIRED_KEYS_MAX).await?;
         for subscriber in self.catalog().waited_on() {
             if count_all || subscriber.headroom() == 0 {
-                let counted = store::lease::in_flight(&mut session, subscriber.id, &subscriber.lanes()).await?;
+                let counted =
+                    store::lease::in_flight(&mut session, subscriber.id, &subscriber.lanes())
+                        .await?;
                 subscriber.counted(counted);
             }
         }
@@ -95,12 +103,25 @@ impl Engine {
         });
         let storage = tokio::time::timeout(READY_TIMEOUT, self.blob().check());
         let (database, storage) = tokio::join!(database, storage);
-        let missing = |answered: bool, what: &str| (!answered).then(|| format!("{what} does not answer"));
-        let node = self.draining().is_cancelled().then(|| "the node is stopping".to_owned());
+        let missing =
+            |answered: bool, what: &str| (!answered).then(|| format!("{what} does not answer"));
+        let node = self
+            .draining()
+            .is_cancelled()
+            .then(|| "the node is stopping".to_owned());
         vec![
-            Readiness { part: "database", missing: missing(matches!(database, Ok(Ok(_))), "the database") },
-            Readiness { part: "object_storage", missing: missing(matches!(storage, Ok(Ok(()))), "object storage") },
-            Readiness { part: "node", missing: node },
+            Readiness {
+                part: "database",
+                missing: missing(matches!(database, Ok(Ok(_))), "the database"),
+            },
+            Readiness {
+                part: "object_storage",
+                missing: missing(matches!(storage, Ok(Ok(()))), "object storage"),
+            },
+            Readiness {
+                part: "node",
+                missing: node,
+            },
         ]
     }
 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
+use crate::blob;
 use crate::store;
 use crate::store::turn::{NewBlock, NewPlace};
 
@@ -25,23 +26,37 @@ pub(super) struct Uploaded {
 impl Uploaded {
     /// As the place of a new block.
     pub(super) fn place(self) -> NewPlace {
-        NewPlace::Object { object_id: self.object_id, bytes: self.bytes.cast_signed() }
+        NewPlace::Object {
+            object_id: self.object_id,
+            bytes: self.bytes.cast_signed(),
+        }
     }
 
     /// As what a publish brings to a turn.
     pub(super) fn content(self, count: u32) -> Content {
-        Content::Object { object_id: self.object_id, bytes: self.bytes, count }
+        Content::Object {
+            object_id: self.object_id,
+            bytes: self.bytes,
+            count,
+        }
     }
 }
 
 impl Engine {
     /// Streams a payload to an object of its own.
-    pub(super) async fn upload(&self, payload: BoxStream<'static, Result<Bytes, Error>>) -> Result<Uploaded, Error> {
+    pub(super) async fn upload(
+        &self,
+        payload: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Uploaded, Error> {
         let key = self.installation().object_key("body");
         let mut session = self.store().session().await?;
         let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
         drop(session);
-        let bytes = self.blob().upload(&key, payload, UPLOAD_BYTES_MAX).await.map_err(upload_error)?;
+        let bytes = self
+            .blob()
+            .upload(&key, payload, UPLOAD_BYTES_MAX)
+            .await
+            .map_err(upload_error)?;
         let mut session = self.store().session().await?;
         store::object::finish(&mut session, object_id, bytes.cast_signed()).await?;
         Ok(Uploaded { object_id, bytes })
@@ -53,9 +68,16 @@ impl Engine {
             return Ok(hot_block(lane, records));
         }
         let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-        let payload = Box::pin(futures_util::stream::iter([Ok(Bytes::from(records.to_payload()))]));
+        let payload = Box::pin(futures_util::stream::iter([Ok(Bytes::from(
+            records.to_payload(),
+        ))]));
         let place = self.upload(payload).await?.place();
-        Ok(NewBlock { lane, count, compressed: false, place })
+        Ok(NewBlock {
+            lane,
+            count,
+            compressed: false,
+            place,
+        })
     }
 }
 
@@ -65,20 +87,31 @@ pub(super) fn hot_block(lane: i64, records: &Records) -> NewBlock {
     let packed = compress(&raw);
     let compressed = packed.is_some();
     let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-    NewBlock { lane, count, compressed, place: NewPlace::Hot(packed.unwrap_or(raw)) }
+    NewBlock {
+        lane,
+        count,
+        compressed,
+        place: NewPlace::Hot(packed.unwrap_or(raw)),
+    }
 }
 
 /// The stream's own errors come back as they were.
-fn upload_error(error: crate::blob::Error) -> Error {
+fn upload_error(error: blob::Error) -> Error {
     match error {
-        crate::blob::Error::Source(source) => match source.downcast::<Error>() {
+        blob::Error::Source(source) => match source.downcast::<Error>() {
             Ok(own) => *own,
             Err(_) => Error::BodyBroken,
         },
-        crate::blob::Error::SourceStalled { .. } => Error::BodyBroken,
-        crate::blob::Error::TooLarge { .. } => {
-            Error::TooLarge { what: "the body", max: api::limits::RAW_BODY_BYTES_MAX }
-        }
-        other => other.into(),
+        blob::Error::SourceStalled { .. } => Error::BodyBroken,
+        blob::Error::TooLarge { .. } => Error::TooLarge {
+            what: "the body",
+            max: api::limits::RAW_BODY_BYTES_MAX,
+        },
+        other @ (blob::Error::NotFound { .. }
+        | blob::Error::InvalidKey { .. }
+        | blob::Error::Truncated { .. }
+        | blob::Error::Busy { .. }
+        | blob::Error::Refused { .. }
+        | blob::Error::Unavailable { .. }) => other.into(),
     }
 }

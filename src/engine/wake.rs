@@ -72,7 +72,11 @@ impl Engine {
             let text = if topics.len() > TOPICS_MAX {
                 "*".to_owned()
             } else {
-                topics.iter().map(i64::to_string).collect::<Vec<_>>().join(",")
+                topics
+                    .iter()
+                    .map(i64::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",")
             };
             if let Err(error) = self.send_hint(&text).await {
                 tracing::debug!(%error, "a hint was not sent");
@@ -103,14 +107,20 @@ impl Engine {
 
     /// Listens until the connection breaks.
     async fn hear(&self) {
-        let Ok(mut listener) = self.store().listen(store::node::HINTS).await else { return };
+        let Ok(mut listener) = self.store().listen(store::node::HINTS).await else {
+            return;
+        };
         while let Ok(hint) = listener.recv().await {
             if hint.payload() == "*" {
                 for subscriber in self.catalog().waited_on() {
                     self.wake_here(subscriber.topic_id);
                 }
             }
-            for topic in hint.payload().split(',').filter_map(|topic| topic.parse().ok()) {
+            for topic in hint
+                .payload()
+                .split(',')
+                .filter_map(|topic| topic.parse().ok())
+            {
                 self.wake_here(topic);
             }
         }

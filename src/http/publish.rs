@@ -48,8 +48,8 @@ pub(super) async fn publish_message(
         Raw::Held(held) => held,
         Raw::Streamed(stream) => {
             // On the heap: the future of the rare, large body must not be carried by every request.
-            let (meta, key) = (options.meta, options.key);
-            let published = engine.publish_stream(tenant, &topic, meta, key, stream);
+            let given = (options.meta, options.key);
+            let published = engine.publish_stream(tenant, &topic, given, stream);
             return Ok(Json(Box::pin(published).await?));
         }
     };

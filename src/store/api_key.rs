@@ -60,7 +60,11 @@ pub async fn default_tenant(session: &mut Session) -> Result<i64, Error> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn tenant_named(session: &mut Session, name: &str, now: Option<OffsetDateTime>) -> Result<i64, Error> {
+pub async fn tenant_named(
+    session: &mut Session,
+    name: &str,
+    now: Option<OffsetDateTime>,
+) -> Result<i64, Error> {
     // The update changes nothing: it makes a row that exists already come back.
     Ok(sqlx::query_scalar(
         "-- api_key.tenant_named

@@ -73,7 +73,11 @@ pub async fn covering(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn after_time(session: &mut Session, lane: i64, at: OffsetDateTime) -> Result<Option<i64>, Error> {
+pub async fn after_time(
+    session: &mut Session,
+    lane: i64,
+    at: OffsetDateTime,
+) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.after_time
          WITH RECURSIVE search (low, high) AS (
@@ -132,7 +136,12 @@ pub struct Moved {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn point(session: &mut Session, slot: i16, object: i64, moved: &[Moved]) -> Result<u64, Error> {
+pub async fn point(
+    session: &mut Session,
+    slot: i16,
+    object: i64,
+    moved: &[Moved],
+) -> Result<u64, Error> {
     let pointed = sqlx::query(
         "-- block.point
          WITH free AS MATERIALIZED (
@@ -171,7 +180,11 @@ pub struct LaneOnRound {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn lanes(session: &mut Session, after: i64, limit: i64) -> Result<Vec<LaneOnRound>, Error> {
+pub async fn lanes(
+    session: &mut Session,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<LaneOnRound>, Error> {
     Ok(sqlx::query_as(
         "-- lane.round
          SELECT lane_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
@@ -258,7 +271,11 @@ pub async fn prospects(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn lock_lanes(session: &mut Session, lanes: &[i64], wait: bool) -> Result<Vec<i64>, Error> {
+pub async fn lock_lanes(
+    session: &mut Session,
+    lanes: &[i64],
+    wait: bool,
+) -> Result<Vec<i64>, Error> {
     let sql = if wait {
         "-- lane.lock_some
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE"
@@ -266,7 +283,10 @@ pub async fn lock_lanes(session: &mut Session, lanes: &[i64], wait: bool) -> Res
         "-- lane.lock_some
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED"
     };
-    Ok(sqlx::query_scalar(sql).bind(lanes).fetch_all(session.run("lane.lock_some")).await?)
+    Ok(sqlx::query_scalar(sql)
+        .bind(lanes)
+        .fetch_all(session.run("lane.lock_some"))
+        .await?)
 }
 
 /// How far a lane is to be deleted.
@@ -370,11 +390,15 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
             )
         };
     }
-    sqlx::query(if wait { trim!("") } else { trim!("SKIP LOCKED") })
-        .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
-        .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-        .execute(session.run("lease.trim"))
-        .await?;
+    sqlx::query(if wait {
+        trim!("")
+    } else {
+        trim!("SKIP LOCKED")
+    })
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("lease.trim"))
+    .await?;
     Ok(())
 }
 
@@ -454,7 +478,11 @@ pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn closed_cut(session: &mut Session, lane: i64, limit: i64) -> Result<Option<Cut>, Error> {
+pub async fn closed_cut(
+    session: &mut Session,
+    lane: i64,
+    limit: i64,
+) -> Result<Option<Cut>, Error> {
     Ok(sqlx::query_as(
         "-- block.closed_cut
          SELECT l.lane_id, l.start_offset AS start, c.cut, true AS is_needed, true AS is_partial

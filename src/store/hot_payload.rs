@@ -30,8 +30,14 @@ macro_rules! per_slot {
 }
 
 fn of_slot(statements: [&'static str; SLOTS as usize], slot: i16) -> Result<&'static str, Error> {
-    let found = usize::try_from(slot).ok().and_then(|slot| statements.get(slot));
-    found.copied().ok_or_else(|| Error::Corrupt { table: "block", column: "slot", row: slot.to_string() })
+    let found = usize::try_from(slot)
+        .ok()
+        .and_then(|slot| statements.get(slot));
+    found.copied().ok_or_else(|| Error::Corrupt {
+        table: "block",
+        column: "slot",
+        row: slot.to_string(),
+    })
 }
 
 const READ: [&str; SLOTS as usize] = per_slot!(
@@ -109,7 +115,9 @@ const BEGIN_WALK: [&str; SLOTS as usize] = per_slot!(
 /// # Errors
 /// When the database does not answer.
 pub async fn begin_walk(session: &mut Session, slot: i16) -> Result<Walk, Error> {
-    Ok(sqlx::query_as(of_slot(BEGIN_WALK, slot)?).fetch_one(session.run("hot_payload.begin_walk")).await?)
+    Ok(sqlx::query_as(of_slot(BEGIN_WALK, slot)?)
+        .fetch_one(session.run("hot_payload.begin_walk"))
+        .await?)
 }
 
 /// A payload in a slot whose block still refers to it.
@@ -189,7 +197,12 @@ const PARTS: [&str; SLOTS as usize] = per_slot!(
 pub async fn parts(session: &mut Session, slot: i16, blocks: &[Live]) -> Result<Vec<Part>, Error> {
     Ok(sqlx::query_as(of_slot(PARTS, slot)?)
         .bind(blocks.iter().map(|block| block.lane_id).collect::<Vec<_>>())
-        .bind(blocks.iter().map(|block| block.first_offset).collect::<Vec<_>>())
+        .bind(
+            blocks
+                .iter()
+                .map(|block| block.first_offset)
+                .collect::<Vec<_>>(),
+        )
         .fetch_all(session.run("hot_payload.parts"))
         .await?)
 }
@@ -211,7 +224,11 @@ const OLDEST: [&str; SLOTS as usize] = per_slot!(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn oldest_age(session: &mut Session, slot: i16, now: Option<OffsetDateTime>) -> Result<Option<f64>, Error> {
+pub async fn oldest_age(
+    session: &mut Session,
+    slot: i16,
+    now: Option<OffsetDateTime>,
+) -> Result<Option<f64>, Error> {
     Ok(sqlx::query_scalar(of_slot(OLDEST, slot)?)
         .bind(slot)
         .bind(now)
@@ -223,7 +240,10 @@ pub async fn oldest_age(session: &mut Session, slot: i16, now: Option<OffsetDate
 const PATIENCE: &str = "-- hot_payload.patience
      SELECT set_config('lock_timeout', '50ms', true), set_config('statement_timeout', '2s', true)";
 
-const LOCK: [&str; SLOTS as usize] = per_slot!("-- hot_payload.lock\nLOCK TABLE ", " IN ACCESS EXCLUSIVE MODE");
+const LOCK: [&str; SLOTS as usize] = per_slot!(
+    "-- hot_payload.lock\nLOCK TABLE ",
+    " IN ACCESS EXCLUSIVE MODE"
+);
 
 /// Locks a slot against all others until the transaction ends; false when others have it, and then the transaction is
 /// lost: try again later.
@@ -231,12 +251,20 @@ const LOCK: [&str; SLOTS as usize] = per_slot!("-- hot_payload.lock\nLOCK TABLE 
 /// # Errors
 /// When the database does not answer.
 pub async fn lock(session: &mut Session, slot: i16) -> Result<bool, Error> {
-    sqlx::query(PATIENCE).execute(session.run("hot_payload.patience")).await?;
-    let locked = sqlx::query(of_slot(LOCK, slot)?).execute(session.run("hot_payload.lock")).await;
+    sqlx::query(PATIENCE)
+        .execute(session.run("hot_payload.patience"))
+        .await?;
+    let locked = sqlx::query(of_slot(LOCK, slot)?)
+        .execute(session.run("hot_payload.lock"))
+        .await;
     match locked {
         Ok(_) => Ok(true),
         // 55P03: lock_not_available
-        Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("55P03") => Ok(false),
+        Err(error)
+            if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("55P03") =>
+        {
+            Ok(false)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -273,6 +301,8 @@ const TRUNCATE: [&str; SLOTS as usize] = per_slot!("-- hot_payload.truncate\nTRU
 /// # Errors
 /// When the database does not answer.
 pub async fn truncate(session: &mut Session, slot: i16) -> Result<(), Error> {
-    sqlx::query(of_slot(TRUNCATE, slot)?).execute(session.run("hot_payload.truncate")).await?;
+    sqlx::query(of_slot(TRUNCATE, slot)?)
+        .execute(session.run("hot_payload.truncate"))
+        .await?;
     Ok(())
 }

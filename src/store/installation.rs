@@ -52,7 +52,11 @@ pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn ensure(session: &mut Session, receipt_key: &[u8; 32], now: Option<OffsetDateTime>) -> Result<(), Error> {
+pub async fn ensure(
+    session: &mut Session,
+    receipt_key: &[u8; 32],
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
     sqlx::query(
         "-- installation.ensure
          INSERT INTO installation (receipt_key, hot_slot, rotated_at) VALUES ($1, 0, coalesce($2, now()))
@@ -95,7 +99,11 @@ pub async fn set_slot(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn is_settled(session: &mut Session, window: Duration, now: Option<OffsetDateTime>) -> Result<bool, Error> {
+pub async fn is_settled(
+    session: &mut Session,
+    window: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "-- installation.is_settled
          SELECT rotated_at <= coalesce($2, now()) - $1 * interval '1 second' FROM installation",

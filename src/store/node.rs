@@ -35,7 +35,11 @@ pub async fn heartbeat(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn count_alive(session: &mut Session, within: Duration, now: Option<OffsetDateTime>) -> Result<i64, Error> {
+pub async fn count_alive(
+    session: &mut Session,
+    within: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- node.count_alive
          SELECT count(*) FROM node WHERE seen_at > coalesce($2, now()) - $1 * interval '1 second'",

@@ -11,7 +11,11 @@ use super::{Error, Session};
 ///
 /// # Errors
 /// When the database does not answer or the key exists.
-pub async fn insert(session: &mut Session, key: &str, now: Option<OffsetDateTime>) -> Result<i64, Error> {
+pub async fn insert(
+    session: &mut Session,
+    key: &str,
+    now: Option<OffsetDateTime>,
+) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- object.insert
          INSERT INTO object (key, created_at) VALUES ($1, coalesce($2, now())) RETURNING object_id",
@@ -44,7 +48,11 @@ pub async fn finish(session: &mut Session, object: i64, bytes: i64) -> Result<bo
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn give_up(session: &mut Session, grace: Duration, now: Option<OffsetDateTime>) -> Result<u64, Error> {
+pub async fn give_up(
+    session: &mut Session,
+    grace: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
     let marked = sqlx::query(
         "-- object.give_up
          UPDATE object SET deleted_at = coalesce($2, now())
@@ -91,7 +99,11 @@ pub async fn unreferenced(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn mark_deleted(session: &mut Session, objects: &[i64], now: Option<OffsetDateTime>) -> Result<u64, Error> {
+pub async fn mark_deleted(
+    session: &mut Session,
+    objects: &[i64],
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
     let marked = sqlx::query(
         "-- object.mark_deleted
          UPDATE object SET deleted_at = coalesce($2, now())

@@ -2,6 +2,7 @@
 //! (deduplicated ones, dead letters) call it too, inside their own transaction, so that a block is inserted in one place.
 
 use sqlx::Row;
+use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -167,6 +168,10 @@ pub async fn run(
     .bind(input.claims.iter().map(|c| c.visibility_seconds).collect::<Vec<_>>())
     .fetch_one(session.run("turn.run"))
     .await?;
+    output(&row)
+}
+
+fn output(row: &PgRow) -> Result<TurnOutput, Error> {
     let first_offsets: Option<Vec<Option<i64>>> = row.try_get("first_offsets")?;
     let settled_lease: Option<Vec<i64>> = row.try_get("settled_lease")?;
     let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
@@ -188,7 +193,7 @@ pub async fn run(
             .into_iter()
             .filter_map(|n| usize::try_from(n - 1).ok())
             .collect(),
-        leased: leased(&row)?,
+        leased: leased(row)?,
     })
 }
 
@@ -217,7 +222,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn leased(row: &sqlx::postgres::PgRow) -> Result<Vec<Leased>, Error> {
+fn leased(row: &PgRow) -> Result<Vec<Leased>, Error> {
     let Some(lanes) = row.try_get::<Option<Vec<i64>>, _>("leased_lane")? else {
         return Ok(Vec::new());
     };

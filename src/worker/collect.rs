@@ -16,9 +16,21 @@ impl Duty for Collect {
     const BUSY: Duration = Duration::from_secs(60);
     const IDLE: Duration = Duration::from_secs(600);
 
-    async fn run(&mut self, context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
-        let Context { store, blob, clock, settings, .. } = context;
-        self.0.run((store, blob, clock), &settings.collect, stop).await
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let Context {
+            store,
+            blob,
+            clock,
+            settings,
+            ..
+        } = context;
+        self.0
+            .run((store, blob, clock), &settings.collect, stop)
+            .await
     }
 
     fn rest(&mut self, _: &Metrics) {}

@@ -18,8 +18,17 @@ impl Duty for Expire {
     // A round looks at every lane of the installation.
     const REST: u32 = 9;
 
-    async fn run(&mut self, context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
-        let Context { store, clock, settings, .. } = context;
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let Context {
+            store,
+            clock,
+            settings,
+            ..
+        } = context;
         self.0.run(store, clock, &settings.expire, stop).await
     }
 

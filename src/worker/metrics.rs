@@ -68,10 +68,27 @@ impl Metrics {
     /// Adds them to a registry that prefixes `cursus`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register("duty_runs", "Runs of background duties", self.runs.clone());
-        registry.register("duty_failures", "Runs of background duties that failed", self.failures.clone());
-        registry.register("duty_done", "Things that background duties moved or deleted", self.done.clone());
-        registry.register_with_unit("duty_duration", "Duration of a run", Unit::Seconds, self.seconds.clone());
-        registry.register("hot_slots_free", "Hot slots that a rotation can move to", self.slots_free.clone());
+        registry.register(
+            "duty_failures",
+            "Runs of background duties that failed",
+            self.failures.clone(),
+        );
+        registry.register(
+            "duty_done",
+            "Things that background duties moved or deleted",
+            self.done.clone(),
+        );
+        registry.register_with_unit(
+            "duty_duration",
+            "Duration of a run",
+            Unit::Seconds,
+            self.seconds.clone(),
+        );
+        registry.register(
+            "hot_slots_free",
+            "Hot slots that a rotation can move to",
+            self.slots_free.clone(),
+        );
         registry.register(
             "offload_backlog_bytes",
             "Bytes in hot slots other than the current one, those consumed since included",

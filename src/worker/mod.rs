@@ -83,7 +83,10 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
     tracker.spawn(turn_over(rotate::Rotate, run(&triggers.rotate)));
     tracker.spawn(turn_over(offload::Offload, run(&triggers.offload)));
     tracker.spawn(turn_over(expire::Expire::default(), run(&triggers.expire)));
-    tracker.spawn(turn_over(collect::Collect::default(), run(&triggers.collect)));
+    tracker.spawn(turn_over(
+        collect::Collect::default(),
+        run(&triggers.collect),
+    ));
     triggers
 }
 
@@ -114,7 +117,11 @@ async fn turn_over<D: Duty>(
     mut duty: D,
     (context, trigger, stop): (Context, Arc<Notify>, CancellationToken),
 ) {
-    let mut hold = Hold { context: &context, duty: D::NAME, since: None };
+    let mut hold = Hold {
+        context: &context,
+        duty: D::NAME,
+        since: None,
+    };
     let mut pause = D::BUSY;
     let mut failures = 0;
     loop {
@@ -139,7 +146,11 @@ async fn turn_over<D: Duty>(
                 pause = D::IDLE.max(HOLD / 4);
             }
             Err(error) => {
-                context.metrics.failures.get_or_create(&DutyLabel { duty: D::NAME }).inc();
+                context
+                    .metrics
+                    .failures
+                    .get_or_create(&DutyLabel { duty: D::NAME })
+                    .inc();
                 let cause: &dyn std::error::Error = &error;
                 tracing::warn!(duty = D::NAME, cause, "duty failed; it goes on later");
                 failures = (failures + 1).min(6);
@@ -160,7 +171,10 @@ async fn attend<D: Duty>(
         return Ok(None);
     }
     let metrics = &hold.context.metrics;
-    metrics.runs.get_or_create(&DutyLabel { duty: D::NAME }).inc();
+    metrics
+        .runs
+        .get_or_create(&DutyLabel { duty: D::NAME })
+        .inc();
     let started = Instant::now();
     let context = hold.context;
     let mut run = std::pin::pin!(duty.run(context, stop));
@@ -176,9 +190,15 @@ async fn attend<D: Duty>(
         }
     };
     let took = started.elapsed();
-    metrics.seconds.get_or_create(&DutyLabel { duty: D::NAME }).observe(took.as_secs_f64());
+    metrics
+        .seconds
+        .get_or_create(&DutyLabel { duty: D::NAME })
+        .observe(took.as_secs_f64());
     let done = outcome?;
-    metrics.done.get_or_create(&DutyLabel { duty: D::NAME }).inc_by(done.count);
+    metrics
+        .done
+        .get_or_create(&DutyLabel { duty: D::NAME })
+        .inc_by(done.count);
     Ok(Some((done, took)))
 }
 
@@ -197,7 +217,9 @@ impl Hold<'_> {
             return Ok(true);
         }
         self.since = None;
-        let Context { store, clock, node, .. } = self.context;
+        let Context {
+            store, clock, node, ..
+        } = self.context;
         let taken = Instant::now();
         let mut session = store.session().await?;
         let is_held = node::hold_duty(&mut session, self.duty, *node, HOLD, clock.now()).await?;

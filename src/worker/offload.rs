@@ -16,7 +16,11 @@ impl Duty for Offload {
     const BUSY: Duration = Duration::from_millis(500);
     const IDLE: Duration = Duration::from_secs(5);
 
-    async fn run(&mut self, context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
         let offload = offload::Offload {
             store: &context.store,
             blob: &context.blob,
@@ -27,7 +31,10 @@ impl Duty for Offload {
         // Above all when it failed.
         let backlog = offload.backlog().await?;
         context.metrics.backlog_bytes.set(backlog.bytes);
-        context.metrics.oldest_age_seconds.set(backlog.oldest_age_seconds);
+        context
+            .metrics
+            .oldest_age_seconds
+            .set(backlog.oldest_age_seconds);
         outcome
     }
 

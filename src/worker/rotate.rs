@@ -18,7 +18,10 @@ impl Duty for Rotate {
 
     async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
         let (done, free) = rotate(&context.store, &context.clock, &context.settings.rotate).await?;
-        context.metrics.slots_free.set(i64::try_from(free).unwrap_or(i64::MAX));
+        context
+            .metrics
+            .slots_free
+            .set(i64::try_from(free).unwrap_or(i64::MAX));
         Ok(done)
     }
 

@@ -17,7 +17,11 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 async fn collect(log: &Log, blob: &Blob) -> u64 {
     let (settings, stop) = (CollectSettings::default(), CancellationToken::new());
-    Collect::default().run((&log.store, blob, &log.clock), &settings, &stop).await.unwrap().count
+    Collect::default()
+        .run((&log.store, blob, &log.clock), &settings, &stop)
+        .await
+        .unwrap()
+        .count
 }
 
 async fn keys(blob: &Blob) -> usize {
@@ -36,16 +40,30 @@ async fn collects(blob: &Blob) {
     // A node that died between PUT and commit, and one that died before the PUT.
     let mut session = log.store.session().await.unwrap();
     let installation = installation::get(&mut session).await.unwrap().unwrap();
-    let (crashed, never) = (installation.object_key("pack"), installation.object_key("body"));
-    let id = object::insert(&mut session, &crashed, log.clock.now()).await.unwrap();
-    object::insert(&mut session, &never, log.clock.now()).await.unwrap();
+    let (crashed, never) = (
+        installation.object_key("pack"),
+        installation.object_key("body"),
+    );
+    let id = object::insert(&mut session, &crashed, log.clock.now())
+        .await
+        .unwrap();
+    object::insert(&mut session, &never, log.clock.now())
+        .await
+        .unwrap();
     blob.put(&crashed, Bytes::from_static(b"x")).await.unwrap();
     assert_eq!((collect(&log, blob).await, keys(blob).await), (0, 3));
 
     log.clock.advance(HOUR + Duration::from_secs(1));
     assert_eq!(log.expire().await, 2);
-    assert_eq!((collect(&log, blob).await, keys(blob).await), (0, 3), "marked only");
-    assert!(!object::finish(&mut session, id, 1).await.unwrap(), "an upload that ends now is too late");
+    assert_eq!(
+        (collect(&log, blob).await, keys(blob).await),
+        (0, 3),
+        "marked only"
+    );
+    assert!(
+        !object::finish(&mut session, id, 1).await.unwrap(),
+        "an upload that ends now is too late"
+    );
     log.check(blob).await;
     log.clock.advance(HOUR + Duration::from_secs(1));
     assert_eq!((collect(&log, blob).await, keys(blob).await), (3, 1));
@@ -53,9 +71,17 @@ async fn collects(blob: &Blob) {
     log.check(blob).await;
 
     // An object that no row knows, as old as the storage says; and one that is not ours.
-    blob.put(&installation.object_key("pack"), Bytes::from_static(b"x")).await.unwrap();
-    blob.put("other/pack/1", Bytes::from_static(b"x")).await.unwrap();
-    assert_eq!(collect(&log, blob).await, 1, "the clock of the test is years ahead of the storage's");
+    blob.put(&installation.object_key("pack"), Bytes::from_static(b"x"))
+        .await
+        .unwrap();
+    blob.put("other/pack/1", Bytes::from_static(b"x"))
+        .await
+        .unwrap();
+    assert_eq!(
+        collect(&log, blob).await,
+        1,
+        "the clock of the test is years ahead of the storage's"
+    );
     assert_eq!(keys(blob).await, 2);
     log.check(blob).await;
 }
@@ -74,14 +100,32 @@ async fn an_unknown_object_that_is_young_stays() {
     let blob = folder(&scratch).await;
     let log = Log::new().await;
     let mut session = log.store.session().await.unwrap();
-    let key = installation::get(&mut session).await.unwrap().unwrap().object_key("pack");
+    let key = installation::get(&mut session)
+        .await
+        .unwrap()
+        .unwrap()
+        .object_key("pack");
     blob.put(&key, Bytes::from_static(b"x")).await.unwrap();
     let settings = CollectSettings::default();
     let modified = blob.list("", None).await.unwrap()[0].modified;
     assert!(modified < datetime!(2030-01-01 00:00 UTC));
     let asked = [key.clone()];
-    let young = object::unknown(&mut session, &asked, &[modified], settings.unknown_age, Some(modified + 23 * HOUR)).await;
+    let young = object::unknown(
+        &mut session,
+        &asked,
+        &[modified],
+        settings.unknown_age,
+        Some(modified + 23 * HOUR),
+    )
+    .await;
     assert_eq!(young.unwrap(), [""; 0]);
-    let old = object::unknown(&mut session, &asked, &[modified], settings.unknown_age, Some(modified + 25 * HOUR)).await;
+    let old = object::unknown(
+        &mut session,
+        &asked,
+        &[modified],
+        settings.unknown_age,
+        Some(modified + 25 * HOUR),
+    )
+    .await;
     assert_eq!(old.unwrap(), asked);
 }

@@ -9,7 +9,11 @@ use crate::harness::node::{Fleet, Node, all, send, text};
 /// What was refused: status, code, and the first field that is wrong.
 fn refusal((status, problem): (u16, Value)) -> (u16, String, Value) {
     assert_eq!(problem["status"], status, "{problem}");
-    (status, text(&problem["code"]), problem["errors"][0]["pointer"].clone())
+    (
+        status,
+        text(&problem["code"]),
+        problem["errors"][0]["pointer"].clone(),
+    )
 }
 
 fn is(status: u16, code: &str, pointer: Value) -> (u16, String, Value) {
@@ -21,9 +25,13 @@ async fn a_topic_is_made_changed_and_deleted() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
 
-    let made = node.put("/v1/topics/t", json!({"keep_consumed": true})).await;
+    let made = node
+        .put("/v1/topics/t", json!({"keep_consumed": true}))
+        .await;
     fleet.advance(5);
-    let changed = node.put("/v1/topics/t", json!({"retention_seconds": 60})).await;
+    let changed = node
+        .put("/v1/topics/t", json!({"retention_seconds": 60}))
+        .await;
     let got = node.get("/v1/topics/t").await;
     let deleted = node.delete("/v1/topics/t").await;
     let gone = node.get("/v1/topics/t").await;
@@ -35,7 +43,11 @@ async fn a_topic_is_made_changed_and_deleted() {
         })
     };
     assert_eq!(made, (201, topic(345_600, "2030-01-01T00:00:00.000Z")));
-    assert_eq!(changed, (200, topic(60, "2030-01-01T00:00:05.000Z")), "what is absent keeps its value");
+    assert_eq!(
+        changed,
+        (200, topic(60, "2030-01-01T00:00:05.000Z")),
+        "what is absent keeps its value"
+    );
     assert_eq!(got, changed);
     assert_eq!(deleted, (204, Value::Null));
     assert_eq!(refusal(gone), is(404, "not_found", Value::Null));
@@ -50,8 +62,18 @@ async fn a_subscription_is_made_changed_and_deleted() {
     node.topic("t").await;
     node.topic("dead").await;
 
-    let made = node.put("/v1/subscriptions/s", json!({"topic": "t", "dead_letter_topic": "dead"})).await;
-    let changed = node.put("/v1/subscriptions/s", json!({"max_attempts": 3, "dead_letter_topic": ""})).await;
+    let made = node
+        .put(
+            "/v1/subscriptions/s",
+            json!({"topic": "t", "dead_letter_topic": "dead"}),
+        )
+        .await;
+    let changed = node
+        .put(
+            "/v1/subscriptions/s",
+            json!({"max_attempts": 3, "dead_letter_topic": ""}),
+        )
+        .await;
     let got = node.get("/v1/subscriptions/s").await;
     let deleted = node.delete("/v1/subscriptions/s").await;
 
@@ -61,10 +83,20 @@ async fn a_subscription_is_made_changed_and_deleted() {
         "max_in_flight": 120_000, "created_at": times, "updated_at": times,
     });
     assert_eq!(made, (201, expected));
-    assert_eq!((changed.0, &changed.1["max_attempts"], changed.1.get("dead_letter_topic")), (200, &json!(3), None));
+    assert_eq!(
+        (
+            changed.0,
+            &changed.1["max_attempts"],
+            changed.1.get("dead_letter_topic")
+        ),
+        (200, &json!(3), None)
+    );
     assert_eq!(got, changed);
     assert_eq!(deleted.0, 204);
-    assert_eq!(node.post("/v1/subscriptions/s/receive", json!({})).await.0, 404);
+    assert_eq!(
+        node.post("/v1/subscriptions/s/receive", json!({})).await.0,
+        404
+    );
     fleet.finish([node]).await;
 }
 
@@ -72,13 +104,24 @@ async fn a_subscription_is_made_changed_and_deleted() {
 async fn a_subscription_begins_at_the_end_or_at_the_start_as_it_says() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    node.put("/v1/topics/t", json!({"keep_consumed": true})).await;
+    node.put("/v1/topics/t", json!({"keep_consumed": true}))
+        .await;
     node.publish("before").await;
-    node.put("/v1/subscriptions/s", json!({"topic": "t", "from": "start"})).await;
-    node.put("/v1/subscriptions/late", json!({"topic": "t"})).await;
+    node.put(
+        "/v1/subscriptions/s",
+        json!({"topic": "t", "from": "start"}),
+    )
+    .await;
+    node.put("/v1/subscriptions/late", json!({"topic": "t"}))
+        .await;
     node.publish("after").await;
     assert_eq!(all(&node.receive(10).await, "body"), ["before", "after"]);
-    let (_, late) = node.post("/v1/subscriptions/late/receive", json!({"max_messages": 10})).await;
+    let (_, late) = node
+        .post(
+            "/v1/subscriptions/late/receive",
+            json!({"max_messages": 10}),
+        )
+        .await;
     assert_eq!(all(late["messages"].as_array().unwrap(), "body"), ["after"]);
     fleet.finish([node]).await;
 }
@@ -88,11 +131,15 @@ async fn what_others_need_is_not_deleted_and_they_are_named() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic("dead").await;
-    node.topic_and_subscription(json!({"dead_letter_topic": "dead"})).await;
+    node.topic_and_subscription(json!({"dead_letter_topic": "dead"}))
+        .await;
     for topic in ["t", "dead"] {
         let (status, problem) = node.delete(&format!("/v1/topics/{topic}")).await;
         assert_eq!((status, &problem["code"]), (409, &json!("conflict")));
-        assert!(text(&problem["detail"]).ends_with("subscriptions s"), "{problem}");
+        assert!(
+            text(&problem["detail"]).ends_with("subscriptions s"),
+            "{problem}"
+        );
     }
     node.delete("/v1/subscriptions/s").await;
     assert_eq!(node.delete("/v1/topics/t").await.0, 204);
@@ -108,20 +155,59 @@ async fn settings_that_cannot_be_are_refused_with_their_field() {
     let put = async |path: &str, body: Value| refusal(node.put(path, body).await);
 
     let invalid = |pointer: &str| is(400, "invalid_request", json!(pointer));
-    assert_eq!(put("/v1/topics/x", json!({"retention_seconds": 59})).await, invalid("/retention_seconds"));
-    assert_eq!(put("/v1/topics/x", json!({"retention": 60})).await, invalid("/retention"));
-    assert_eq!(put("/v1/topics/x", json!({"keep_consumed": "yes"})).await, invalid("/keep_consumed"));
+    assert_eq!(
+        put("/v1/topics/x", json!({"retention_seconds": 59})).await,
+        invalid("/retention_seconds")
+    );
+    assert_eq!(
+        put("/v1/topics/x", json!({"retention": 60})).await,
+        invalid("/retention")
+    );
+    assert_eq!(
+        put("/v1/topics/x", json!({"keep_consumed": "yes"})).await,
+        invalid("/keep_consumed")
+    );
     assert_eq!(put("/v1/topics/.x", json!({})).await, invalid("path:topic"));
-    assert_eq!(put(&format!("/v1/topics/{}", "x".repeat(129)), json!({})).await, invalid("path:topic"));
-    assert_eq!(put("/v1/subscriptions/x", json!({})).await, invalid("/topic"));
-    assert_eq!(put("/v1/subscriptions/x", json!({"topic": "t", "max_attempts": 1_001})).await, invalid("/max_attempts"));
-    assert_eq!(put("/v1/subscriptions/x", json!({"topic": "t", "filter": "a"})).await, invalid("/filter"));
-    let same = put("/v1/subscriptions/x", json!({"topic": "t", "dead_letter_topic": "t"})).await;
+    assert_eq!(
+        put(&format!("/v1/topics/{}", "x".repeat(129)), json!({})).await,
+        invalid("path:topic")
+    );
+    assert_eq!(
+        put("/v1/subscriptions/x", json!({})).await,
+        invalid("/topic")
+    );
+    assert_eq!(
+        put(
+            "/v1/subscriptions/x",
+            json!({"topic": "t", "max_attempts": 1_001})
+        )
+        .await,
+        invalid("/max_attempts")
+    );
+    assert_eq!(
+        put("/v1/subscriptions/x", json!({"topic": "t", "filter": "a"})).await,
+        invalid("/filter")
+    );
+    let same = put(
+        "/v1/subscriptions/x",
+        json!({"topic": "t", "dead_letter_topic": "t"}),
+    )
+    .await;
     assert_eq!(same, invalid("/dead_letter_topic"));
-    assert_eq!(put("/v1/subscriptions/x", json!({"topic": "none"})).await, is(404, "not_found", Value::Null));
-    let dead = put("/v1/subscriptions/x", json!({"topic": "t", "dead_letter_topic": "none"})).await;
+    assert_eq!(
+        put("/v1/subscriptions/x", json!({"topic": "none"})).await,
+        is(404, "not_found", Value::Null)
+    );
+    let dead = put(
+        "/v1/subscriptions/x",
+        json!({"topic": "t", "dead_letter_topic": "none"}),
+    )
+    .await;
     assert_eq!(dead, is(404, "not_found", Value::Null));
-    assert_eq!(put("/v1/subscriptions/s", json!({"topic": "u"})).await, is(409, "already_exists", Value::Null));
+    assert_eq!(
+        put("/v1/subscriptions/s", json!({"topic": "u"})).await,
+        is(409, "already_exists", Value::Null)
+    );
     fleet.finish([node]).await;
 }
 
@@ -131,21 +217,36 @@ async fn lists_come_in_pages_and_in_order_of_name() {
     let node = fleet.node().await;
     for name in ["c", "a", "e", "B", "d"] {
         node.topic(name).await;
-        node.put(&format!("/v1/subscriptions/{name}"), json!({"topic": name})).await;
+        node.put(&format!("/v1/subscriptions/{name}"), json!({"topic": name}))
+            .await;
     }
     for list in ["/v1/topics", "/v1/subscriptions"] {
         let (mut names, mut after) = (Vec::new(), String::new());
         loop {
             let (status, page) = node.get(&format!("{list}?limit=2{after}")).await;
             assert_eq!(status, 200, "{page}");
-            names.extend(page["items"].as_array().unwrap().iter().map(|item| text(&item["name"])));
-            let Some(next) = page["next"].as_str() else { break };
+            names.extend(
+                page["items"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|item| text(&item["name"])),
+            );
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
             after = format!("&after={next}");
         }
         assert_eq!(names, ["B", "a", "c", "d", "e"]);
     }
-    assert_eq!(refusal(node.get("/v1/topics?limit=0").await), is(400, "invalid_request", json!("query:limit")));
-    assert_eq!(refusal(node.get("/v1/topics?page=2").await), is(400, "invalid_request", json!("query:page")));
+    assert_eq!(
+        refusal(node.get("/v1/topics?limit=0").await),
+        is(400, "invalid_request", json!("query:limit"))
+    );
+    assert_eq!(
+        refusal(node.get("/v1/topics?page=2").await),
+        is(400, "invalid_request", json!("query:page"))
+    );
     fleet.finish([node]).await;
 }
 
@@ -166,10 +267,12 @@ async fn stats_say_how_a_subscription_stands() {
     let (_, subscription) = node.get("/v1/subscriptions/s/stats").await;
     let (_, topic) = node.get("/v1/topics/t/stats").await;
 
-    let expected =
-        json!({"ready": 2, "in_flight": 1, "delayed": 1, "backlog": 3, "oldest_ready_age_seconds": 10.0});
+    let expected = json!({"ready": 2, "in_flight": 1, "delayed": 1, "backlog": 3, "oldest_ready_age_seconds": 10.0});
     assert_eq!(subscription, expected);
-    assert_eq!(topic, json!({"published": 5, "kept": 5, "oldest_published_at": "2030-01-01T00:00:00.000Z"}));
+    assert_eq!(
+        topic,
+        json!({"published": 5, "kept": 5, "oldest_published_at": "2030-01-01T00:00:00.000Z"})
+    );
     fleet.finish([node]).await;
 }
 
@@ -186,13 +289,21 @@ async fn browsing_begins_anywhere_and_consumes_nothing() {
     let browse = async |query: &str| {
         let (status, page) = node.get(&format!("/v1/topics/t/messages?{query}")).await;
         assert_eq!(status, 200, "{page}");
-        let bodies: String = page["items"].as_array().unwrap().iter().map(|item| text(&item["body"])).collect();
+        let bodies: String = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| text(&item["body"]))
+            .collect();
         (bodies, page["next"].clone())
     };
 
     assert_eq!(browse("").await, ("01234".to_owned(), Value::Null));
     assert_eq!(browse("limit=2").await, ("01".to_owned(), json!(ids[1])));
-    assert_eq!(browse(&format!("limit=2&after={}", ids[1])).await, ("23".to_owned(), json!(ids[3])));
+    assert_eq!(
+        browse(&format!("limit=2&after={}", ids[1])).await,
+        ("23".to_owned(), json!(ids[3]))
+    );
     assert_eq!(browse(&format!("from={}", ids[3])).await.0, "34");
     assert_eq!(browse("from=2030-01-01T00:00:15Z").await.0, "234");
     assert_eq!(browse("from=2030-01-01T00:00:20Z").await.0, "234");
@@ -210,17 +321,30 @@ async fn browsing_filters_by_key_and_tag() {
     node.topic("t").await;
     let messages: Vec<Value> =
         (0..20).map(|n| json!({"body": n.to_string(), "key": format!("k{}", n % 5), "tag": format!("t{}", n % 2)})).collect();
-    node.post("/v1/topics/t/messages/batch", json!({"messages": messages})).await;
-    let (_, page) = node.get("/v1/topics/t/messages?key=k3&tag=t1&limit=1").await;
+    node.post("/v1/topics/t/messages/batch", json!({"messages": messages}))
+        .await;
+    let (_, page) = node
+        .get("/v1/topics/t/messages?key=k3&tag=t1&limit=1")
+        .await;
     assert_eq!(all(page["items"].as_array().unwrap(), "body"), ["3"]);
-    let (_, rest) = node.get(&format!("/v1/topics/t/messages?key=k3&tag=t1&after={}", text(&page["next"]))).await;
+    let (_, rest) = node
+        .get(&format!(
+            "/v1/topics/t/messages?key=k3&tag=t1&after={}",
+            text(&page["next"])
+        ))
+        .await;
     assert_eq!(all(rest["items"].as_array().unwrap(), "body"), ["13"]);
     fleet.finish([node]).await;
 }
 
 /// A raw request with this body and content type.
 async fn posted(node: &Node, path: &str, kind: &str, body: &str) -> (u16, Value) {
-    send(node.request(Method::POST, path).header("content-type", kind).body(body.to_owned())).await
+    send(
+        node.request(Method::POST, path)
+            .header("content-type", kind)
+            .body(body.to_owned()),
+    )
+    .await
 }
 
 #[tokio::test]
@@ -230,32 +354,69 @@ async fn requests_that_are_wrong_are_told_how() {
     node.topic_and_subscription(json!({})).await;
     let receive = "/v1/subscriptions/s/receive";
 
-    assert_eq!(refusal(node.get("/v1/nothing").await), is(404, "not_found", Value::Null));
+    assert_eq!(
+        refusal(node.get("/v1/nothing").await),
+        is(404, "not_found", Value::Null)
+    );
     let (status, problem) = posted(&node, receive, "text/plain", "{}").await;
-    assert_eq!((status, &problem["code"]), (415, &json!("unsupported_media_type")));
+    assert_eq!(
+        (status, &problem["code"]),
+        (415, &json!("unsupported_media_type"))
+    );
     let (status, problem) = posted(&node, receive, "application/json", "{\"max_messages\":").await;
     assert_eq!((status, &problem["code"]), (400, &json!("invalid_request")));
-    assert!(text(&problem["detail"]).contains("is not JSON"), "{problem}");
+    assert!(
+        text(&problem["detail"]).contains("is not JSON"),
+        "{problem}"
+    );
     for (body, pointer) in [
         (json!({"max_messages": 0}), "/max_messages"),
         (json!({"max_messages": 101}), "/max_messages"),
         (json!({"wait_seconds": 31}), "/wait_seconds"),
-        (json!({"visibility_timeout_seconds": 43_201}), "/visibility_timeout_seconds"),
+        (
+            json!({"visibility_timeout_seconds": 43_201}),
+            "/visibility_timeout_seconds",
+        ),
         (json!({"wait": 1}), "/wait"),
     ] {
-        assert_eq!(refusal(node.post(receive, body).await), is(400, "invalid_request", json!(pointer)));
+        assert_eq!(
+            refusal(node.post(receive, body).await),
+            is(400, "invalid_request", json!(pointer))
+        );
     }
     let too_many: Vec<Value> = (0..101).map(|_| json!({"body": ""})).collect();
-    let batch = node.post("/v1/topics/t/messages/batch", json!({"messages": too_many})).await;
-    assert_eq!(refusal(batch), is(400, "invalid_request", json!("/messages")));
-    assert_eq!(node.post("/v1/topics/none/messages", json!({})).await.0, 404);
+    let batch = node
+        .post("/v1/topics/t/messages/batch", json!({"messages": too_many}))
+        .await;
+    assert_eq!(
+        refusal(batch),
+        is(400, "invalid_request", json!("/messages"))
+    );
+    assert_eq!(
+        node.post("/v1/topics/none/messages", json!({})).await.0,
+        404
+    );
 
-    let response = node.request(Method::PATCH, "/v1/topics/t").send().await.unwrap();
-    let mut allowed: Vec<String> =
-        response.headers()["allow"].to_str().unwrap().split(',').map(|method| method.trim().to_owned()).collect();
+    let response = node
+        .request(Method::PATCH, "/v1/topics/t")
+        .send()
+        .await
+        .unwrap();
+    let mut allowed: Vec<String> = response.headers()["allow"]
+        .to_str()
+        .unwrap()
+        .split(',')
+        .map(|method| method.trim().to_owned())
+        .collect();
     allowed.sort_unstable();
-    assert_eq!((response.status().as_u16(), allowed.join(" ")), (405, "DELETE GET HEAD PUT".to_owned()));
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        (response.status().as_u16(), allowed.join(" ")),
+        (405, "DELETE GET HEAD PUT".to_owned())
+    );
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
     fleet.finish([node]).await;
 }
 
@@ -274,10 +435,23 @@ async fn without_a_key_a_fleet_answers_nobody() {
     let mut fleet = Fleet::new().await;
     fleet.open = false;
     let mut node = fleet.node().await;
-    let response = node.request(Method::GET, "/v1/topics").send().await.unwrap();
-    assert_eq!((response.status().as_u16(), &response.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+    let response = node
+        .request(Method::GET, "/v1/topics")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            response.status().as_u16(),
+            &response.headers()["www-authenticate"]
+        ),
+        (401, &"Bearer".parse().unwrap())
+    );
     node.with_key("csk_wrong");
-    assert_eq!(refusal(node.get("/v1/topics").await), is(401, "unauthenticated", Value::Null));
+    assert_eq!(
+        refusal(node.get("/v1/topics").await),
+        is(401, "unauthenticated", Value::Null)
+    );
     assert_eq!(node.get("/healthz").await.0, 200, "probes need none");
     fleet.finish([node]).await;
 }
@@ -294,14 +468,26 @@ async fn a_tenant_sees_nothing_of_another() {
     let receipt = a.receive(1).await[0]["receipt"].clone();
 
     for path in [
-        "/v1/topics/t", "/v1/topics/t/stats", "/v1/topics/t/messages", "/v1/subscriptions/s", "/v1/subscriptions/s/stats",
-        &format!("/v1/messages/{id}"), &format!("/v1/messages/{id}/body"),
+        "/v1/topics/t",
+        "/v1/topics/t/stats",
+        "/v1/topics/t/messages",
+        "/v1/subscriptions/s",
+        "/v1/subscriptions/s/stats",
+        &format!("/v1/messages/{id}"),
+        &format!("/v1/messages/{id}/body"),
     ] {
-        assert_eq!(refusal(b.get(path).await), is(404, "not_found", Value::Null), "{path}");
+        assert_eq!(
+            refusal(b.get(path).await),
+            is(404, "not_found", Value::Null),
+            "{path}"
+        );
     }
     assert_eq!(b.get("/v1/topics").await, (200, json!({"items": []})));
     assert_eq!(b.post("/v1/topics/t/messages", json!({})).await.0, 404);
-    assert_eq!(b.post("/v1/subscriptions/s/receive", json!({})).await.0, 404);
+    assert_eq!(
+        b.post("/v1/subscriptions/s/receive", json!({})).await.0,
+        404
+    );
     assert_eq!(b.delete("/v1/topics/t").await.0, 404);
     let linked = b.put("/v1/subscriptions/mine", json!({"topic": "t"})).await;
     assert_eq!(linked.0, 404, "{}", linked.1);
@@ -310,7 +496,10 @@ async fn a_tenant_sees_nothing_of_another() {
     b.topic_and_subscription(json!({})).await;
     let browse = refusal(b.get(&format!("/v1/topics/t/messages?from={id}")).await);
     assert_eq!(browse, is(404, "not_found", Value::Null));
-    assert_eq!(b.ack(&[&receipt]).await[0]["error"]["code"], "receipt_invalid");
+    assert_eq!(
+        b.ack(&[&receipt]).await[0]["error"]["code"],
+        "receipt_invalid"
+    );
     assert_eq!(b.receive(1).await, [] as [Value; 0]);
     assert_eq!(a.ack(&[&receipt]).await, [json!({})]);
     fleet.finish([a, b]).await;

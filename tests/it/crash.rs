@@ -37,12 +37,22 @@ struct Client {
 
 impl Client {
     fn new(place: &Place, answered: &Arc<Mutex<Answered>>) -> Self {
-        Self { http: client(), base: format!("http://{}", place.address()), answered: answered.clone() }
+        Self {
+            http: client(),
+            base: format!("http://{}", place.address()),
+            answered: answered.clone(),
+        }
     }
 
     /// The answer, if it is one of success.
     async fn post(&self, path: &str, body: Value) -> Option<Value> {
-        let response = self.http.post(format!("{}{path}", self.base)).json(&body).send().await.ok()?;
+        let response = self
+            .http
+            .post(format!("{}{path}", self.base))
+            .json(&body)
+            .send()
+            .await
+            .ok()?;
         if response.status() != 200 {
             return None;
         }
@@ -50,7 +60,13 @@ impl Client {
     }
 
     async fn put(&self, path: &str, body: Value) {
-        let response = self.http.put(format!("{}{path}", self.base)).json(&body).send().await.unwrap();
+        let response = self
+            .http
+            .put(format!("{}{path}", self.base))
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
         assert!(response.status().is_success());
     }
 
@@ -62,8 +78,13 @@ impl Client {
 
     async fn ack(&self, messages: &[Value]) -> Option<()> {
         let receipts: Vec<&Value> = messages.iter().map(|message| &message["receipt"]).collect();
-        self.answered.lock().asked.extend(messages.iter().map(|message| text(&message["body"])));
-        let answer = self.post("/v1/subscriptions/s/ack", json!({"receipts": receipts})).await?;
+        self.answered
+            .lock()
+            .asked
+            .extend(messages.iter().map(|message| text(&message["body"])));
+        let answer = self
+            .post("/v1/subscriptions/s/ack", json!({"receipts": receipts}))
+            .await?;
         for (message, result) in messages.iter().zip(answer["results"].as_array().unwrap()) {
             if *result == json!({}) {
                 self.answered.lock().acked.insert(text(&message["body"]));
@@ -78,7 +99,12 @@ impl Client {
                 return;
             }
             let body = format!("{who} {n}");
-            let sent = self.post("/v1/topics/t/messages/batch", json!({"messages": [{"body": body}]})).await;
+            let sent = self
+                .post(
+                    "/v1/topics/t/messages/batch",
+                    json!({"messages": [{"body": body}]}),
+                )
+                .await;
             match sent {
                 Some(answer) if answer["results"][0].get("id").is_some() => {
                     self.answered.lock().published.insert(body);
@@ -127,26 +153,41 @@ impl Client {
         let mut quiet = 0;
         while quiet < 2 {
             // Longer than a message stays hidden.
-            let messages = self.receive(VISIBILITY + 1).await.expect("the service has recovered");
+            let messages = self
+                .receive(VISIBILITY + 1)
+                .await
+                .expect("the service has recovered");
             quiet = if messages.is_empty() { quiet + 1 } else { 0 };
             left.extend(messages.iter().map(|message| text(&message["body"])));
             if !messages.is_empty() {
-                self.ack(&messages).await.expect("the service has recovered");
+                self.ack(&messages)
+                    .await
+                    .expect("the service has recovered");
             }
         }
         let back: Vec<_> = left.intersection(&acked).collect();
         assert!(back.is_empty(), "acked, and came back: {back:?}");
         let published = self.answered.lock().published.clone();
-        let lost: Vec<_> = published.iter().filter(|body| !left.contains(*body) && !asked.contains(*body)).collect();
+        let lost: Vec<_> = published
+            .iter()
+            .filter(|body| !left.contains(*body) && !asked.contains(*body))
+            .collect();
         assert!(lost.is_empty(), "published, and lost: {lost:?}");
-        println!("{} published, {} acked under load, {} left", published.len(), acked.len(), left.len());
+        println!(
+            "{} published, {} acked under load, {} left",
+            published.len(),
+            acked.len(),
+            left.len()
+        );
         assert!(!published.is_empty() && !acked.is_empty(), "there was load");
     }
 }
 
 async fn prepare(client: &Client) {
     client.put("/v1/topics/t", json!({})).await;
-    client.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
+    client
+        .put("/v1/subscriptions/s", json!({"topic": "t"}))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,7 +199,11 @@ async fn a_killed_node_keeps_all_that_it_answered() {
     for round in 0..3 {
         let client = Client::new(&place, &answered);
         let pid = node.pid();
-        client.under_load(&round.to_string(), Duration::from_millis(900), || kill(pid, Signal::KILL)).await;
+        client
+            .under_load(&round.to_string(), Duration::from_millis(900), || {
+                kill(pid, Signal::KILL)
+            })
+            .await;
         node.end(Signal::KILL);
         node = place.start();
     }
@@ -176,13 +221,20 @@ async fn a_node_goes_on_when_its_postgres_is_killed_under_it() {
     prepare(&client).await;
     for round in 0..2 {
         let postgres = place.postgres().unwrap();
-        client.under_load(&round.to_string(), Duration::from_millis(900), || kill(postgres, Signal::KILL)).await;
+        client
+            .under_load(&round.to_string(), Duration::from_millis(900), || {
+                kill(postgres, Signal::KILL)
+            })
+            .await;
         let before = answered.lock().published.len();
         let began = Instant::now();
         while answered.lock().published.len() == before {
             assert!(began.elapsed() < Duration::from_secs(30), "{}", place.log());
             let until = Instant::now() + Duration::from_millis(100);
-            client.clone().publish(format!("after {round} {:?}", began.elapsed()), until).await;
+            client
+                .clone()
+                .publish(format!("after {round} {:?}", began.elapsed()), until)
+                .await;
         }
     }
     client.settle_accounts().await;

@@ -10,17 +10,26 @@ const RAW: &str = "/v1/topics/t/messages";
 const BATCH: &str = "/v1/topics/t/messages/batch";
 
 async fn keyed(node: &Node, path: &str, key: &str, body: &str) -> (u16, Value) {
-    let request = node.request(Method::POST, path).header("idempotency-key", format!("\"{key}\""));
-    send(request.header("content-type", "application/json").body(body.to_owned())).await
+    let request = node
+        .request(Method::POST, path)
+        .header("idempotency-key", format!("\"{key}\""));
+    send(
+        request
+            .header("content-type", "application/json")
+            .body(body.to_owned()),
+    )
+    .await
 }
 
 #[tokio::test]
 async fn a_repeated_dedup_id_is_one_message_within_the_window() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    node.put("/v1/topics/t", json!({"dedup_window_seconds": 60})).await;
+    node.put("/v1/topics/t", json!({"dedup_window_seconds": 60}))
+        .await;
     node.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
-    let batch = |body: &str| json!({"messages": [{"body": body, "dedup_id": "a"}, {"body": "plain"}]});
+    let batch =
+        |body: &str| json!({"messages": [{"body": body, "dedup_id": "a"}, {"body": "plain"}]});
 
     let (_, first) = node.post(BATCH, batch("1")).await;
     fleet.advance(59);
@@ -34,7 +43,10 @@ async fn a_repeated_dedup_id_is_one_message_within_the_window() {
     assert_eq!(second["results"][0], json!({"id": id, "duplicate": true}));
     assert_ne!(&third["results"][0]["id"], id);
     assert_eq!(third["results"][0].get("duplicate"), None);
-    assert_eq!(all(&received, "body"), ["1", "plain", "plain", "3", "plain"]);
+    assert_eq!(
+        all(&received, "body"),
+        ["1", "plain", "plain", "3", "plain"]
+    );
     fleet.finish([node]).await;
 }
 
@@ -46,7 +58,10 @@ async fn twins_in_one_batch_are_one_message() {
     let messages = json!([{"body": "1", "dedup_id": "a"}, {"body": "2", "dedup_id": "a"}, {"body": "3", "dedup_id": "b"}]);
     let (_, answer) = node.post(BATCH, json!({"messages": messages})).await;
     let results = answer["results"].as_array().unwrap();
-    assert_eq!(results[1], json!({"id": results[0]["id"], "duplicate": true}));
+    assert_eq!(
+        results[1],
+        json!({"id": results[0]["id"], "duplicate": true})
+    );
     assert_eq!(all(&node.receive(10).await, "body"), ["1", "3"]);
     fleet.finish([node]).await;
 }
@@ -67,13 +82,26 @@ async fn the_same_idempotency_key_and_body_give_the_first_answer_again() {
 
     assert_eq!((first.0, &first), (200, &again));
     assert_eq!((first_batch.0, &first_batch), (200, &again_batch));
-    assert_eq!(first_batch.1["results"][1]["error"]["code"], "invalid_request");
-    assert_eq!((other.0, &other.1["code"]), (422, &json!("idempotency_key_mismatch")));
-    assert_eq!((other_batch.0, &other_batch.1["code"]), (422, &json!("idempotency_key_mismatch")));
+    assert_eq!(
+        first_batch.1["results"][1]["error"]["code"],
+        "invalid_request"
+    );
+    assert_eq!(
+        (other.0, &other.1["code"]),
+        (422, &json!("idempotency_key_mismatch"))
+    );
+    assert_eq!(
+        (other_batch.0, &other_batch.1["code"]),
+        (422, &json!("idempotency_key_mismatch"))
+    );
     assert_eq!(all(&node.receive(10).await, "body"), ["{}", "1", "2"]);
     fleet.advance(601);
     let later = keyed(&node, RAW, "k", "[]").await;
-    assert_eq!((later.0, later.1["id"] == first.1["id"]), (200, false), "the window is over");
+    assert_eq!(
+        (later.0, later.1["id"] == first.1["id"]),
+        (200, false),
+        "the window is over"
+    );
     fleet.finish([node]).await;
 }
 
@@ -101,10 +129,20 @@ async fn the_same_key_at_once_on_two_nodes_is_one_message() {
         let key = format!("k{round}");
         let tries = (0..8).map(|n| keyed(if n % 2 == 0 { &one } else { &two }, RAW, &key, "{}"));
         let answers = join_all(tries).await;
-        let ids: Vec<&Value> = answers.iter().filter(|a| a.0 == 200).map(|a| &a.1["id"]).collect();
-        assert!(!ids.is_empty() && ids.iter().all(|id| *id == ids[0]), "{answers:?}");
+        let ids: Vec<&Value> = answers
+            .iter()
+            .filter(|a| a.0 == 200)
+            .map(|a| &a.1["id"])
+            .collect();
+        assert!(
+            !ids.is_empty() && ids.iter().all(|id| *id == ids[0]),
+            "{answers:?}"
+        );
         for refused in answers.iter().filter(|a| a.0 != 200) {
-            assert_eq!((refused.0, &refused.1["code"]), (409, &json!("idempotency_key_in_use")));
+            assert_eq!(
+                (refused.0, &refused.1["code"]),
+                (409, &json!("idempotency_key_in_use"))
+            );
         }
         let received = one.receive(10).await;
         assert_eq!(all(&received, "id"), [ids[0]], "round {round}");

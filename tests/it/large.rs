@@ -26,14 +26,26 @@ async fn over_s3() -> (Fleet, Proxy, Arc<Seaweed>) {
 }
 
 async fn publish_bytes(node: &Node, body: Vec<u8>) -> (u16, Value) {
-    send(node.request(Method::POST, RAW).header("content-type", "application/x-noise").body(body)).await
+    send(
+        node.request(Method::POST, RAW)
+            .header("content-type", "application/x-noise")
+            .body(body),
+    )
+    .await
 }
 
 /// The body of a message by its address, with its media type.
 async fn fetch(node: &Node, url: &Value) -> (Bytes, String) {
-    let response = node.request(Method::GET, url.as_str().unwrap()).send().await.unwrap();
+    let response = node
+        .request(Method::GET, url.as_str().unwrap())
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), 200);
-    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let kind = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
     (response.bytes().await.unwrap(), kind)
 }
 
@@ -49,12 +61,23 @@ async fn a_large_body_goes_through_object_storage_and_is_fetched_by_its_address(
 
     assert_eq!(status, 200, "{published}");
     let url = format!("/v1/messages/{}/body", text(&published["id"]));
-    assert_eq!((&received[0]["body_url"], received[0].get("body_base64")), (&json!(url), None));
+    assert_eq!(
+        (&received[0]["body_url"], received[0].get("body_base64")),
+        (&json!(url), None)
+    );
     let (fetched, kind) = fetch(&node, &received[0]["body_url"]).await;
     assert!(fetched == body, "{} bytes", fetched.len());
     assert_eq!(kind, "application/x-noise");
-    let part = node.request(Method::GET, &url).header("range", "bytes=2000000-2000009").send().await.unwrap();
-    assert_eq!((part.status().as_u16(), part.bytes().await.unwrap()), (206, Bytes::from(body[2_000_000..2_000_010].to_vec())));
+    let part = node
+        .request(Method::GET, &url)
+        .header("range", "bytes=2000000-2000009")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (part.status().as_u16(), part.bytes().await.unwrap()),
+        (206, Bytes::from(body[2_000_000..2_000_010].to_vec()))
+    );
     assert_eq!(node.ack(&[&received[0]["receipt"]]).await, [json!({})]);
     fleet.finish([node]).await;
 }
@@ -64,15 +87,22 @@ async fn a_batch_over_the_hot_limit_is_one_object_and_reads_like_any_other() {
     let (fleet, _proxy, _seaweed) = over_s3().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
-    let bodies: Vec<String> = (0..10).map(|n| format!("{n}{}", "x".repeat(100_000))).collect();
+    let bodies: Vec<String> = (0..10)
+        .map(|n| format!("{n}{}", "x".repeat(100_000)))
+        .collect();
     let messages: Vec<Value> = bodies.iter().map(|body| json!({"body": body})).collect();
 
-    let (status, answer) = node.post(&format!("{RAW}/batch"), json!({"messages": messages})).await;
+    let (status, answer) = node
+        .post(&format!("{RAW}/batch"), json!({"messages": messages}))
+        .await;
     let received = node.receive(100).await;
 
     assert_eq!(status, 200, "{answer}");
     assert!(all(&received, "body") == bodies.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(json!(all(&received, "id")), json!(all(answer["results"].as_array().unwrap(), "id")));
+    assert_eq!(
+        json!(all(&received, "id")),
+        json!(all(answer["results"].as_array().unwrap(), "id"))
+    );
     fleet.finish([node]).await;
 }
 
@@ -82,15 +112,27 @@ async fn a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not() {
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
     let zeros = Bytes::from(vec![0; MIB]);
-    let endless = Body::wrap_stream(stream::iter((0..101).map(move |_| Ok::<_, std::io::Error>(zeros.clone()))));
+    let endless = Body::wrap_stream(stream::iter(
+        (0..101).map(move |_| Ok::<_, std::io::Error>(zeros.clone())),
+    ));
 
-    let streamed = node.request(Method::POST, RAW).body(endless).send().await.unwrap();
-    let batch = node.request(Method::POST, &format!("{RAW}/batch")).header("content-type", "application/json");
+    let streamed = node
+        .request(Method::POST, RAW)
+        .body(endless)
+        .send()
+        .await
+        .unwrap();
+    let batch = node
+        .request(Method::POST, &format!("{RAW}/batch"))
+        .header("content-type", "application/json");
     let (status, answer) = send(batch.body(" ".repeat(10 * MIB + 1))).await;
 
     assert_eq!(streamed.status(), 413);
     let problem: Value = serde_json::from_slice(&streamed.bytes().await.unwrap()).unwrap();
-    assert_eq!((&problem["code"], &problem["retryable"]), (&json!("body_too_large"), &json!(false)));
+    assert_eq!(
+        (&problem["code"], &problem["retryable"]),
+        (&json!("body_too_large"), &json!(false))
+    );
     assert!(text(&problem["detail"]).contains("104857600"), "{problem}");
     assert_eq!((status, &answer["code"]), (413, &json!("body_too_large")));
     assert_eq!(node.receive(1).await, [] as [Value; 0]);
@@ -112,10 +154,16 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
     let after = publish_bytes(&node, noise(MIB)).await;
     let received = node.receive(10).await;
 
-    assert_eq!((large.0, &large.1["code"], &large.1["retryable"]), (503, &json!("unavailable"), &json!(true)));
+    assert_eq!(
+        (large.0, &large.1["code"], &large.1["retryable"]),
+        (503, &json!("unavailable"), &json!(true))
+    );
     assert_eq!(ready, 503, "{parts}");
     assert_eq!((before.0, after.0), (200, 200), "{before:?} {after:?}");
-    assert_eq!(json!(all(&received, "id")), json!([before.1["id"], small, after.1["id"]]));
+    assert_eq!(
+        json!(all(&received, "id")),
+        json!([before.1["id"], small, after.1["id"]])
+    );
     fleet.finish([node]).await;
 }
 
@@ -124,7 +172,9 @@ async fn offloaded_messages_are_received_from_object_storage() {
     let (fleet, _proxy, _seaweed) = over_s3().await;
     let writer = fleet.node().await;
     writer.topic_and_subscription(json!({})).await;
-    let bodies: Vec<String> = (0..50).map(|n| format!("{n} {}", "y".repeat(n * 200))).collect();
+    let bodies: Vec<String> = (0..50)
+        .map(|n| format!("{n} {}", "y".repeat(n * 200)))
+        .collect();
     for body in &bodies {
         writer.publish(body).await;
     }
@@ -138,7 +188,13 @@ async fn offloaded_messages_are_received_from_object_storage() {
     assert!(all(&received, "body") == bodies.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(all(browsed["items"].as_array().unwrap(), "body") == all(&received, "body"));
     let receipts = all(&received, "receipt");
-    assert!(reader.ack(&receipts).await.iter().all(|result| *result == json!({})));
+    assert!(
+        reader
+            .ack(&receipts)
+            .await
+            .iter()
+            .all(|result| *result == json!({}))
+    );
     fleet.finish([writer, reader]).await;
 }
 
@@ -154,7 +210,9 @@ async fn messages_that_could_not_be_read_come_back_and_it_was_no_attempt() {
     let reader = fleet.node().await;
 
     proxy.set(Mode::Refuse);
-    let (status, problem) = reader.post("/v1/subscriptions/s/receive", json!({"max_messages": 10})).await;
+    let (status, problem) = reader
+        .post("/v1/subscriptions/s/receive", json!({"max_messages": 10}))
+        .await;
     proxy.set(Mode::Pass);
     let received = reader.receive(10).await;
 
@@ -169,17 +227,23 @@ async fn a_large_dead_letter_keeps_its_body() {
     let (fleet, _proxy, _seaweed) = over_s3().await;
     let node = fleet.node().await;
     node.topic("dead").await;
-    node.topic_and_subscription(json!({"dead_letter_topic": "dead"})).await;
+    node.topic_and_subscription(json!({"dead_letter_topic": "dead"}))
+        .await;
     let body = noise(MIB);
     publish_bytes(&node, body.clone()).await;
     let received = node.receive(1).await;
 
-    let results = node.settle(json!([{"receipt": received[0]["receipt"], "action": "dead_letter"}])).await;
+    let results = node
+        .settle(json!([{"receipt": received[0]["receipt"], "action": "dead_letter"}]))
+        .await;
     let (_, dead) = node.get("/v1/topics/dead/messages").await;
 
     assert_eq!(results, [json!({})]);
     let letter = &dead["items"][0];
-    assert_eq!(letter["attributes"]["cursus-dead-letter-id"], received[0]["id"]);
+    assert_eq!(
+        letter["attributes"]["cursus-dead-letter-id"],
+        received[0]["id"]
+    );
     assert!(fetch(&node, &letter["body_url"]).await.0 == body);
     fleet.finish([node]).await;
 }

@@ -11,8 +11,14 @@ use crate::harness::node::{Fleet, Node, all, code};
 /// One round of retention.
 async fn expire(fleet: &Fleet) -> u64 {
     let store = fleet.database.store();
-    let settings = ExpireSettings { consumed_age: Duration::ZERO, ..ExpireSettings::default() };
-    let done = Expire::default().run(&store, &fleet.clock, &settings, &CancellationToken::new()).await.unwrap();
+    let settings = ExpireSettings {
+        consumed_age: Duration::ZERO,
+        ..ExpireSettings::default()
+    };
+    let done = Expire::default()
+        .run(&store, &fleet.clock, &settings, &CancellationToken::new())
+        .await
+        .unwrap();
     store.close().await;
     done.count
 }
@@ -26,13 +32,17 @@ async fn bodies(node: &Node) -> Vec<Value> {
 async fn messages_end_with_their_retention_wherever_they_are() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    node.put("/v1/topics/t", json!({"retention_seconds": 60})).await;
+    node.put("/v1/topics/t", json!({"retention_seconds": 60}))
+        .await;
     node.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
     for body in ["leased", "nacked", "ahead"] {
         node.publish(body).await;
     }
     let received = node.receive(2).await;
-    node.settle(json!([{"receipt": received[1]["receipt"], "action": "nack", "delay_seconds": 10}])).await;
+    node.settle(
+        json!([{"receipt": received[1]["receipt"], "action": "nack", "delay_seconds": 10}]),
+    )
+    .await;
 
     fleet.advance(61);
     assert!(expire(&fleet).await > 0);
@@ -44,11 +54,17 @@ async fn messages_end_with_their_retention_wherever_they_are() {
     assert_eq!(code(&late[0]), "lease_lost");
     assert_eq!(bodies(&node).await, ["new"]);
     let (_, stats) = node.get("/v1/subscriptions/s/stats").await;
-    assert_eq!((&stats["ready"], &stats["in_flight"], &stats["delayed"]), (&json!(0), &json!(1), &json!(0)));
+    assert_eq!(
+        (&stats["ready"], &stats["in_flight"], &stats["delayed"]),
+        (&json!(0), &json!(1), &json!(0))
+    );
     let (_, browsed) = node.get("/v1/topics/t/messages").await;
     assert_eq!(all(browsed["items"].as_array().unwrap(), "body"), ["new"]);
     let (_, topic) = node.get("/v1/topics/t/stats").await;
-    assert_eq!((&topic["published"], &topic["kept"]), (&json!(4), &json!(1)));
+    assert_eq!(
+        (&topic["published"], &topic["kept"]),
+        (&json!(4), &json!(1))
+    );
     fleet.finish([node]).await;
 }
 
@@ -56,20 +72,36 @@ async fn messages_end_with_their_retention_wherever_they_are() {
 async fn a_new_message_in_a_topic_that_retention_has_emptied_reaches_every_subscription() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    node.put("/v1/topics/t", json!({"retention_seconds": 60})).await;
+    node.put("/v1/topics/t", json!({"retention_seconds": 60}))
+        .await;
     node.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
     for _ in 0..3 {
         node.publish("old").await;
         fleet.advance(61);
         expire(&fleet).await;
         assert_eq!(bodies(&node).await, [] as [Value; 0]);
-        node.put("/v1/subscriptions/other", json!({"topic": "t", "from": "start"})).await;
+        node.put(
+            "/v1/subscriptions/other",
+            json!({"topic": "t", "from": "start"}),
+        )
+        .await;
         let id = node.publish("new").await;
         let received = node.receive(100).await;
-        assert_eq!((all(&received, "id"), all(&received, "attempt")), (vec![&json!(id)], vec![&json!(1)]));
+        assert_eq!(
+            (all(&received, "id"), all(&received, "attempt")),
+            (vec![&json!(id)], vec![&json!(1)])
+        );
         node.ack(&[&received[0]["receipt"]]).await;
-        let (_, other) = node.post("/v1/subscriptions/other/receive", json!({"max_messages": 100})).await;
-        assert_eq!(all(other["messages"].as_array().unwrap(), "id"), [&json!(id)]);
+        let (_, other) = node
+            .post(
+                "/v1/subscriptions/other/receive",
+                json!({"max_messages": 100}),
+            )
+            .await;
+        assert_eq!(
+            all(other["messages"].as_array().unwrap(), "id"),
+            [&json!(id)]
+        );
         node.delete("/v1/subscriptions/other").await;
     }
     fleet.finish([node]).await;
@@ -80,7 +112,12 @@ async fn consumed_messages_go_unless_the_topic_keeps_them() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
-    let kept = async || node.get("/v1/topics/t/messages").await.1["items"].as_array().unwrap().len();
+    let kept = async || {
+        node.get("/v1/topics/t/messages").await.1["items"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
     for body in ["a", "b", "last"] {
         node.publish(body).await;
     }
@@ -89,11 +126,13 @@ async fn consumed_messages_go_unless_the_topic_keeps_them() {
     expire(&fleet).await;
     assert_eq!(kept().await, 3, "not acked yet");
 
-    node.put("/v1/topics/t", json!({"keep_consumed": true})).await;
+    node.put("/v1/topics/t", json!({"keep_consumed": true}))
+        .await;
     node.ack(&all(&received, "receipt")).await;
     expire(&fleet).await;
     assert_eq!(kept().await, 3, "kept for replay");
-    node.put("/v1/topics/t", json!({"keep_consumed": false})).await;
+    node.put("/v1/topics/t", json!({"keep_consumed": false}))
+        .await;
     expire(&fleet).await;
     assert_eq!(kept().await, 1);
     assert_eq!(bodies(&node).await, ["last"]);
@@ -116,7 +155,12 @@ async fn a_topic_that_is_made_again_begins_anew_on_both_nodes() {
     // The other node notices within a round; until then it may still say that the topic does not exist.
     let began = std::time::Instant::now();
     loop {
-        let (status, answer) = two.post("/v1/topics/t/messages/batch", json!({"messages": [{"body": "new"}]})).await;
+        let (status, answer) = two
+            .post(
+                "/v1/topics/t/messages/batch",
+                json!({"messages": [{"body": "new"}]}),
+            )
+            .await;
         if status == 200 {
             break;
         }
@@ -126,7 +170,10 @@ async fn a_topic_that_is_made_again_begins_anew_on_both_nodes() {
     }
     println!("the other node took {:?}", began.elapsed());
     assert_eq!(bodies(&one).await, ["new"]);
-    assert_eq!(code(&one.ack(&[&received[0]["receipt"]]).await[0]), "receipt_invalid");
+    assert_eq!(
+        code(&one.ack(&[&received[0]["receipt"]]).await[0]),
+        "receipt_invalid"
+    );
     fleet.finish([one, two]).await;
 }
 
@@ -141,7 +188,11 @@ async fn what_was_published_on_a_node_that_stops_is_received_on_the_next() {
     let held = first.receive(1).await;
     first.stop().await;
     let second = fleet.node().await;
-    assert_eq!(second.ack(&[&held[0]["receipt"]]).await, [json!({})], "receipts hold on every node");
+    assert_eq!(
+        second.ack(&[&held[0]["receipt"]]).await,
+        [json!({})],
+        "receipts hold on every node"
+    );
     assert_eq!(bodies(&second).await, ["b", "c"]);
     fleet.finish([second]).await;
 }

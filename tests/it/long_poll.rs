@@ -10,11 +10,16 @@ use crate::harness::node::{Fleet, Node, all, send};
 /// A receiver that waits in a task of its own; resolves to the messages and the time they came.
 fn waiting(node: &Node) -> JoinHandle<(Vec<Value>, Instant)> {
     let ask = json!({"max_messages": 10, "wait_seconds": 20});
-    let request = node.request(reqwest::Method::POST, "/v1/subscriptions/s/receive").json(&ask);
+    let request = node
+        .request(reqwest::Method::POST, "/v1/subscriptions/s/receive")
+        .json(&ask);
     tokio::spawn(async move {
         let (status, answer) = send(request).await;
         assert_eq!(status, 200, "{answer}");
-        (answer["messages"].as_array().unwrap().clone(), Instant::now())
+        (
+            answer["messages"].as_array().unwrap().clone(),
+            Instant::now(),
+        )
     })
 }
 
@@ -46,7 +51,10 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_its_node() {
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
     let latencies = latencies(&node, &node, 50).await;
-    println!("same node: p50 {:?}, worst {:?}", latencies[25], latencies[49]);
+    println!(
+        "same node: p50 {:?}, worst {:?}",
+        latencies[25], latencies[49]
+    );
     assert!(latencies[45] < Duration::from_millis(50), "{latencies:?}");
     fleet.finish([node]).await;
 }
@@ -62,7 +70,10 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
         latencies(&near, &far, 1).await;
     }
     let latencies = latencies(&near, &far, 100).await;
-    println!("across nodes: p50 {:?}, p90 {:?}, p99 {:?}", latencies[50], latencies[90], latencies[98]);
+    println!(
+        "across nodes: p50 {:?}, p90 {:?}, p99 {:?}",
+        latencies[50], latencies[90], latencies[98]
+    );
     assert!(latencies[98] <= Duration::from_millis(100), "{latencies:?}");
     fleet.finish([near, far]).await;
 }
@@ -76,9 +87,13 @@ async fn a_waiting_receiver_gets_what_is_given_back_meanwhile() {
     let first = node.receive(1).await;
     let waiter = waiting(&node);
     settled().await;
-    node.settle(json!([{"receipt": first[0]["receipt"], "action": "nack"}])).await;
+    node.settle(json!([{"receipt": first[0]["receipt"], "action": "nack"}]))
+        .await;
     let (messages, _) = waiter.await.unwrap();
-    assert_eq!((&messages[0]["body"], &messages[0]["attempt"]), (&json!("a"), &json!(2)));
+    assert_eq!(
+        (&messages[0]["body"], &messages[0]["attempt"]),
+        (&json!("a"), &json!(2))
+    );
     fleet.finish([node]).await;
 }
 
@@ -88,9 +103,15 @@ async fn a_poll_ends_empty_when_its_time_is_over() {
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
     let began = Instant::now();
-    assert_eq!(node.receive_with(json!({"wait_seconds": 1})).await, [] as [Value; 0]);
+    assert_eq!(
+        node.receive_with(json!({"wait_seconds": 1})).await,
+        [] as [Value; 0]
+    );
     let took = began.elapsed();
-    assert!((Duration::from_millis(950)..Duration::from_secs(3)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_millis(950)..Duration::from_secs(3)).contains(&took),
+        "{took:?}"
+    );
     fleet.finish([node]).await;
 }
 
@@ -106,7 +127,11 @@ async fn a_draining_node_answers_its_waiting_receivers_with_nothing() {
     for waiter in waiters {
         assert_eq!(waiter.await.unwrap().0, [] as [Value; 0]);
     }
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
     fleet.finish([node]).await;
 }
 

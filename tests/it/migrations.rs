@@ -14,7 +14,9 @@ use crate::harness::postgres::Database;
 #[test]
 fn published_migrations_do_not_change() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations");
-    let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let entries = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<String> = entries.filter(|name| name.ends_with(".sql")).collect();
     names.sort_unstable();
     let mut sums = String::new();
@@ -24,14 +26,19 @@ fn published_migrations_do_not_change() {
         writeln!(sums, "{hex}  {name}").unwrap();
     }
     let committed = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
-    assert_eq!(sums, committed, "a migration is append-only: write a new one (see migrations/README.md)");
+    assert_eq!(
+        sums, committed,
+        "a migration is append-only: write a new one (see migrations/README.md)"
+    );
 }
 
 #[tokio::test]
 async fn nodes_that_start_at_once_apply_each_migration_once() {
     let database = Database::new().await;
     let mut sql = database.connect().await;
-    sql.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+    sql.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        .await
+        .unwrap();
 
     let nodes = (0..4).map(|_| {
         let store = database.store();
@@ -41,8 +48,10 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
         node.await.unwrap().unwrap();
     }
 
-    let applied: Vec<String> =
-        sqlx::query_scalar("SELECT name FROM migration ORDER BY name").fetch_all(&mut sql).await.unwrap();
+    let applied: Vec<String> = sqlx::query_scalar("SELECT name FROM migration ORDER BY name")
+        .fetch_all(&mut sql)
+        .await
+        .unwrap();
     assert_eq!(applied, ["0001_core", "0002_turn"]);
     sql.close().await.unwrap();
 }
@@ -50,8 +59,13 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
 /// The definitions of the constraints of a table.
 async fn checks(table: &str) -> Vec<String> {
     let database = Database::new().await;
-    let sql = format!("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'c'");
-    sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut database.connect().await).await.unwrap()
+    let sql = format!(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = '{table}'::regclass AND contype = 'c'"
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql))
+        .fetch_all(&mut database.connect().await)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -59,7 +73,10 @@ async fn the_constraints_repeat_the_limits() {
     let range = |column: &str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display| {
         format!("CHECK ((({column} >= {from}) AND ({column} <= {to})))")
     };
-    let name = format!("'^[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}$'", limits::NAME_CHARS_MAX - 1);
+    let name = format!(
+        "'^[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}$'",
+        limits::NAME_CHARS_MAX - 1
+    );
     let (retention, window) = (limits::RETENTION_SECONDS, limits::DEDUP_WINDOW_SECONDS);
     let topic = checks("topic").await;
     for expected in [
@@ -68,16 +85,26 @@ async fn the_constraints_repeat_the_limits() {
     ] {
         assert!(topic.contains(&expected), "{expected} in {topic:#?}");
     }
-    let (visibility, attempts, in_flight) = (limits::VISIBILITY_SECONDS, limits::ATTEMPTS, limits::IN_FLIGHT);
+    let (visibility, attempts, in_flight) = (
+        limits::VISIBILITY_SECONDS,
+        limits::ATTEMPTS,
+        limits::IN_FLIGHT,
+    );
     let subscription = checks("subscription").await;
     for expected in [
         range("visibility_seconds", visibility.start(), visibility.end()),
         range("max_attempts", attempts.start(), attempts.end()),
         range("max_in_flight", in_flight.start(), in_flight.end()),
     ] {
-        assert!(subscription.contains(&expected), "{expected} in {subscription:#?}");
+        assert!(
+            subscription.contains(&expected),
+            "{expected} in {subscription:#?}"
+        );
     }
     for table in [topic, subscription] {
-        assert!(table.iter().any(|check| check.contains(&name)), "{name} in {table:#?}");
+        assert!(
+            table.iter().any(|check| check.contains(&name)),
+            "{name} in {table:#?}"
+        );
     }
 }

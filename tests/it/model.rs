@@ -46,7 +46,15 @@ impl World {
         nodes[0].topic_and_subscription(json!({})).await;
         let random = StdRng::seed_from_u64(seed);
         let (messages, receipts) = (BTreeMap::new(), Vec::new());
-        Self { fleet, nodes, random, now: 0, deliveries: 0, messages, receipts }
+        Self {
+            fleet,
+            nodes,
+            random,
+            now: 0,
+            deliveries: 0,
+            messages,
+            receipts,
+        }
     }
 
     fn node(&mut self) -> usize {
@@ -57,11 +65,17 @@ impl World {
         let count = self.random.random_range(1..=40);
         let batch: Vec<Value> = (0..count).map(|n| json!({"body": n.to_string()})).collect();
         let node = self.node();
-        let (status, answer) =
-            self.nodes[node].post("/v1/topics/t/messages/batch", json!({"messages": batch})).await;
+        let (status, answer) = self.nodes[node]
+            .post("/v1/topics/t/messages/batch", json!({"messages": batch}))
+            .await;
         assert_eq!(status, 200, "{answer}");
         for result in answer["results"].as_array().unwrap() {
-            let message = Message { done: false, hidden_until: 0, attempt: 0, current: None };
+            let message = Message {
+                done: false,
+                hidden_until: 0,
+                attempt: 0,
+                current: None,
+            };
             assert!(self.messages.insert(text(&result["id"]), message).is_none());
         }
     }
@@ -72,18 +86,34 @@ impl World {
         let node = self.node();
         let ask = json!({"max_messages": most, "visibility_timeout_seconds": seconds});
         let received = self.nodes[node].receive_with(ask).await;
-        let visible = self.messages.values().filter(|m| !m.done && m.hidden_until <= self.now).count();
-        assert!(received.len() <= most && received.len() <= visible, "{} of {visible}", received.len());
+        let visible = self
+            .messages
+            .values()
+            .filter(|m| !m.done && m.hidden_until <= self.now)
+            .count();
+        assert!(
+            received.len() <= most && received.len() <= visible,
+            "{} of {visible}",
+            received.len()
+        );
         assert_eq!(received.is_empty(), visible == 0, "{visible} are visible");
         self.deliveries += 1;
         for got in received {
             let id = text(&got["id"]);
             let message = self.messages.get_mut(&id).unwrap();
-            assert!(!message.done && message.hidden_until <= self.now, "{id} {message:?} at {}", self.now);
+            assert!(
+                !message.done && message.hidden_until <= self.now,
+                "{id} {message:?} at {}",
+                self.now
+            );
             message.attempt += 1;
             assert_eq!(got["attempt"], message.attempt, "{id}");
             (message.current, message.hidden_until) = (Some(self.deliveries), self.now + seconds);
-            self.receipts.push(Receipt { token: got["receipt"].clone(), delivery: self.deliveries, id });
+            self.receipts.push(Receipt {
+                token: got["receipt"].clone(),
+                delivery: self.deliveries,
+                id,
+            });
         }
     }
 
@@ -95,8 +125,9 @@ impl World {
         let action = ["ack", "ack", "nack", "extend"][self.random.random_range(0..4)];
         let count = self.random.random_range(1..=30);
         let recent = self.receipts.len().saturating_sub(200);
-        let picked: Vec<usize> =
-            (0..count).map(|_| self.random.random_range(recent..self.receipts.len())).collect();
+        let picked: Vec<usize> = (0..count)
+            .map(|_| self.random.random_range(recent..self.receipts.len()))
+            .collect();
         let seconds = self.random.random_range(0..=60_u64);
         let items: Vec<Value> = picked
             .iter()
@@ -117,7 +148,11 @@ impl World {
             let Receipt { delivery, id, .. } = &self.receipts[at];
             let message = self.messages.get_mut(id).unwrap();
             let good = !message.done && message.current == Some(*delivery);
-            assert_eq!(result.get("error").is_none(), good, "{action} of {id}, {message:?}: {result}");
+            assert_eq!(
+                result.get("error").is_none(),
+                good,
+                "{action} of {id}, {message:?}: {result}"
+            );
             if !good {
                 assert_eq!(result["error"]["code"], "lease_lost");
                 continue;
@@ -141,7 +176,9 @@ impl World {
         self.now += 1_000;
         self.fleet.advance(1_000);
         loop {
-            let received = self.nodes[0].receive_with(json!({"max_messages": 100})).await;
+            let received = self.nodes[0]
+                .receive_with(json!({"max_messages": 100}))
+                .await;
             if received.is_empty() {
                 break;
             }
@@ -151,9 +188,19 @@ impl World {
                 message.done = true;
             }
             let receipts: Vec<&Value> = received.iter().map(|got| &got["receipt"]).collect();
-            assert!(self.nodes[1].ack(&receipts).await.iter().all(|result| *result == json!({})));
+            assert!(
+                self.nodes[1]
+                    .ack(&receipts)
+                    .await
+                    .iter()
+                    .all(|result| *result == json!({}))
+            );
         }
-        let lost: Vec<_> = self.messages.iter().filter(|(_, message)| !message.done).collect();
+        let lost: Vec<_> = self
+            .messages
+            .iter()
+            .filter(|(_, message)| !message.done)
+            .collect();
         assert!(lost.is_empty(), "{lost:?}");
         self.fleet.finish(self.nodes).await;
     }
@@ -161,7 +208,13 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_used_at_random_behave_as_the_model_does() {
-    let given = std::env::var("CURSUS_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test's seed is no configuration"
+    )]
+    let given = std::env::var("CURSUS_TEST_SEED")
+        .ok()
+        .map(|seed| seed.parse().unwrap());
     let seed = given.unwrap_or_else(rand::random);
     println!("CURSUS_TEST_SEED={seed}");
     let mut world = World::new(seed).await;

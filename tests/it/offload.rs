@@ -37,9 +37,23 @@ async fn packs(blob: &Blob) {
     assert_eq!(sizes[0], 0, "the drained slot is truncated");
     assert!(sizes[1] > 0, "the current slot stays");
     // 2.85 MB in objects of 1 MiB, and one of its own.
-    assert!((4..=5).contains(&blob.metrics().requests(Op::Put)), "{}", blob.metrics().requests(Op::Put));
-    assert_eq!(log.one("SELECT count(DISTINCT lane_id) FROM block GROUP BY object_id ORDER BY 1 DESC LIMIT 1").await, 3);
-    assert_eq!(log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL").await, 3);
+    assert!(
+        (4..=5).contains(&blob.metrics().requests(Op::Put)),
+        "{}",
+        blob.metrics().requests(Op::Put)
+    );
+    assert_eq!(
+        log.one(
+            "SELECT count(DISTINCT lane_id) FROM block GROUP BY object_id ORDER BY 1 DESC LIMIT 1"
+        )
+        .await,
+        3
+    );
+    assert_eq!(
+        log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL")
+            .await,
+        3
+    );
     log.check(blob).await;
 }
 
@@ -66,7 +80,10 @@ async fn what_is_consumed_in_the_hot_window_costs_no_put() {
     log.consume(lane, subscription).await;
     assert_eq!(log.expire().await, 50);
     assert_eq!(log.offload(&blob).await, 0);
-    assert_eq!((blob.metrics().requests(Op::Put), log.sizes().await[0]), (0, 0));
+    assert_eq!(
+        (blob.metrics().requests(Op::Put), log.sizes().await[0]),
+        (0, 0)
+    );
     log.check(&blob).await;
 }
 
@@ -76,9 +93,17 @@ async fn payloads_wait_in_postgres_for_the_hot_window_unless_slots_become_scarce
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = cursus::engine::offload::OffloadSettings { hot_window: Duration::from_secs(30), ..PROMPT };
+    let settings = cursus::engine::offload::OffloadSettings {
+        hot_window: Duration::from_secs(30),
+        ..PROMPT
+    };
     let (store, clock) = (log.store.clone(), log.clock.clone());
-    let offload = Offload { store: &store, blob: &blob, clock: &clock, settings: &settings };
+    let offload = Offload {
+        store: &store,
+        blob: &blob,
+        clock: &clock,
+        settings: &settings,
+    };
     let stop = CancellationToken::new();
     log.publish(&[lane], 1, 100).await;
     log.rotate().await;
@@ -91,7 +116,11 @@ async fn payloads_wait_in_postgres_for_the_hot_window_unless_slots_become_scarce
         log.publish(&[lane], 1, 100).await;
         log.rotate().await;
     }
-    assert_eq!(offload.run(&stop).await.unwrap().count, 2, "until fewer than half of the slots wait");
+    assert_eq!(
+        offload.run(&stop).await.unwrap().count,
+        2,
+        "until fewer than half of the slots wait"
+    );
     log.check(&blob).await;
 }
 
@@ -111,10 +140,19 @@ async fn storage_that_is_down_stops_nothing_but_offloading() {
     proxy.set(Mode::Refuse);
     let error = log.try_offload(&blob).await.unwrap_err();
     assert!(matches!(error, DutyError::Blob(_)), "{error:?}");
-    let offload = Offload { store: &log.store, blob: &blob, clock: &log.clock, settings: &PROMPT };
+    let offload = Offload {
+        store: &log.store,
+        blob: &blob,
+        clock: &log.clock,
+        settings: &PROMPT,
+    };
     assert!(offload.backlog().await.unwrap().bytes > 3_000_000);
     log.publish(&[lane], 1, 300_000).await;
-    assert_eq!(log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL").await, 11);
+    assert_eq!(
+        log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL")
+            .await,
+        11
+    );
     proxy.set(Mode::Pass);
     assert_eq!(log.offload(&blob).await, 10);
     log.check(&blob).await;
@@ -130,26 +168,61 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
     log.rotate().await;
     let mut session = log.store.session().await.unwrap();
     let walk = hot_payload::begin_walk(&mut session, 0).await.unwrap();
-    let live = hot_payload::live(&mut session, 0, 0..walk.pages, Duration::ZERO, log.clock.now()).await.unwrap();
+    let live = hot_payload::live(
+        &mut session,
+        0,
+        0..walk.pages,
+        Duration::ZERO,
+        log.clock.now(),
+    )
+    .await
+    .unwrap();
     assert_eq!(live.len(), 1);
-    assert!(!hot_payload::is_needed(&mut session, 0, &walk.horizon).await.unwrap(), "it was seen by the walk");
+    assert!(
+        !hot_payload::is_needed(&mut session, 0, &walk.horizon)
+            .await
+            .unwrap(),
+        "it was seen by the walk"
+    );
     // On the same page: the place of a row tells nothing.
     log.publish_into(0, &[lane], 1, 300).await;
-    assert!(hot_payload::is_needed(&mut session, 0, &walk.horizon).await.unwrap());
+    assert!(
+        hot_payload::is_needed(&mut session, 0, &walk.horizon)
+            .await
+            .unwrap()
+    );
 
     // A transaction that is running when the walk begins.
     let mut late = log.store.tx("late").await.unwrap();
     let payload = noise(300);
-    let input = TurnInput { blocks: vec![hot(lane, 1, payload.clone())], ..TurnInput::default() };
-    let first = turn::run(&mut late, log.clock.now(), &input).await.unwrap().first_offsets[0].unwrap();
+    let input = TurnInput {
+        blocks: vec![hot(lane, 1, payload.clone())],
+        ..TurnInput::default()
+    };
+    let first = turn::run(&mut late, log.clock.now(), &input)
+        .await
+        .unwrap()
+        .first_offsets[0]
+        .unwrap();
     log.payloads.insert((lane, first), payload);
     let walk = hot_payload::begin_walk(&mut session, 0).await.unwrap();
     let mut other = log.store.tx("truncate").await.unwrap();
-    assert!(!hot_payload::lock(&mut other, 0).await.unwrap(), "its lock is in the way");
+    assert!(
+        !hot_payload::lock(&mut other, 0).await.unwrap(),
+        "its lock is in the way"
+    );
     drop(other);
-    assert_eq!(log.offload(&blob).await, 2, "and the offload leaves it at that");
+    assert_eq!(
+        log.offload(&blob).await,
+        2,
+        "and the offload leaves it at that"
+    );
     late.commit().await.unwrap();
-    assert!(hot_payload::is_needed(&mut session, 0, &walk.horizon).await.unwrap());
+    assert!(
+        hot_payload::is_needed(&mut session, 0, &walk.horizon)
+            .await
+            .unwrap()
+    );
     assert!(log.sizes().await[0] > 0);
     log.check(&blob).await;
     assert_eq!(log.offload(&blob).await, 1);
@@ -158,14 +231,24 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
 }
 
 /// Publishes into any slot until told to stop, as nodes that lag behind would; returns what it published.
-async fn publish_anywhere(log: Arc<Log>, lane: i64, stop: Arc<AtomicBool>) -> Vec<((i64, i64), Vec<u8>)> {
+async fn publish_anywhere(
+    log: Arc<Log>,
+    lane: i64,
+    stop: Arc<AtomicBool>,
+) -> Vec<((i64, i64), Vec<u8>)> {
     let mut published = Vec::new();
     let mut session = log.store.session().await.unwrap();
     while !stop.load(Ordering::Relaxed) {
         let payload = noise(rand::random_range(1..30_000));
         let slot = rand::random_range(0..hot_payload::SLOTS);
-        let input = TurnInput { blocks: vec![hot(lane, 2, payload.clone())], slot, ..TurnInput::default() };
-        let output = turn::run(&mut session, log.clock.now(), &input).await.unwrap();
+        let input = TurnInput {
+            blocks: vec![hot(lane, 2, payload.clone())],
+            slot,
+            ..TurnInput::default()
+        };
+        let output = turn::run(&mut session, log.clock.now(), &input)
+            .await
+            .unwrap();
         published.push(((lane, output.first_offsets[0].unwrap()), payload));
     }
     published
@@ -182,7 +265,9 @@ async fn two_nodes_offload_while_others_publish_into_any_slot_and_nothing_is_los
     }
     let log = Arc::new(log);
     let stop = Arc::new(AtomicBool::new(false));
-    let publishers = lanes.iter().map(|lane| tokio::spawn(publish_anywhere(log.clone(), *lane, stop.clone())));
+    let publishers = lanes
+        .iter()
+        .map(|lane| tokio::spawn(publish_anywhere(log.clone(), *lane, stop.clone())));
     let publishers: Vec<_> = publishers.collect();
     let mut moved = 0;
     let until = std::time::Instant::now() + Duration::from_secs(4);
@@ -201,9 +286,19 @@ async fn two_nodes_offload_while_others_publish_into_any_slot_and_nothing_is_los
     log.check(&blob).await;
     moved += log.offload(&blob).await;
     log.offload(&blob).await;
-    let hot = log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL").await;
-    assert_eq!(moved, total - hot.cast_unsigned(), "no block is moved twice");
-    assert_eq!(log.sizes().await.iter().filter(|bytes| **bytes > 0).count(), 1, "all but the current slot are empty");
+    let hot = log
+        .one("SELECT count(*) FROM block WHERE slot IS NOT NULL")
+        .await;
+    assert_eq!(
+        moved,
+        total - hot.cast_unsigned(),
+        "no block is moved twice"
+    );
+    assert_eq!(
+        log.sizes().await.iter().filter(|bytes| **bytes > 0).count(),
+        1,
+        "all but the current slot are empty"
+    );
     log.check(&blob).await;
 }
 
@@ -217,10 +312,17 @@ async fn a_block_that_is_being_deleted_is_left_alone_and_not_waited_for() {
     log.publish(&[lane], 1, 300).await;
     let mut other = log.database.connect().await;
     let mut deleting = other.begin().await.unwrap();
-    sqlx::query("DELETE FROM block WHERE first_offset = 0").execute(&mut *deleting).await.unwrap();
+    sqlx::query("DELETE FROM block WHERE first_offset = 0")
+        .execute(&mut *deleting)
+        .await
+        .unwrap();
     let mut tx = log.store.tx("offload").await.unwrap();
     let id = object::insert(&mut tx, "x", log.clock.now()).await.unwrap();
-    let moved = [0, 1].map(|n| Moved { lane_id: lane, first_offset: n, object_offset: n * 300 });
+    let moved = [0, 1].map(|n| Moved {
+        lane_id: lane,
+        first_offset: n,
+        object_offset: n * 300,
+    });
     assert_eq!(block::point(&mut tx, 0, id, &moved).await.unwrap(), 1);
     drop(tx);
     deleting.rollback().await.unwrap();

@@ -11,5 +11,8 @@ fn the_committed_document_is_the_one_that_runs() {
         std::fs::write(&path, &text).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap();
-    assert!(text == committed, "the API has changed: run this test with UPDATE_OPENAPI=1 and commit openapi/openapi.json");
+    assert!(
+        text == committed,
+        "the API has changed: run this test with UPDATE_OPENAPI=1 and commit openapi/openapi.json"
+    );
 }

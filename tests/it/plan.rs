@@ -38,7 +38,12 @@ enum Kind {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let kind = prop_oneof![Just(Kind::Ack), Just(Kind::Nack), Just(Kind::Hide), Just(Kind::GiveBack)];
+    let kind = prop_oneof![
+        Just(Kind::Ack),
+        Just(Kind::Nack),
+        Just(Kind::Hide),
+        Just(Kind::GiveBack)
+    ];
     prop_oneof![
         2 => (1..=64_u8).prop_map(Event::Claim),
         4 => vec((any::<prop::sample::Index>(), kind, 0..90_i64), 1..12)
@@ -61,7 +66,11 @@ struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In a lease; the receipt that settles it, if anybody has one.
-    Leased { current: Option<Receipt>, attempt: i32, deadline: OffsetDateTime },
+    Leased {
+        current: Option<Receipt>,
+        attempt: i32,
+        deadline: OffsetDateTime,
+    },
     Done,
 }
 
@@ -77,16 +86,29 @@ struct World {
 impl World {
     fn new() -> Self {
         let (rows, places) = (BTreeMap::new(), BTreeMap::new());
-        Self { rows, places, receipts: Vec::new(), now: T0, next_lease: 1, next_offset: 0 }
+        Self {
+            rows,
+            places,
+            receipts: Vec::new(),
+            now: T0,
+            next_lease: 1,
+            next_offset: 0,
+        }
     }
 
     /// As the store does: what is named exists, new leases get new ids. Answers the inserted rows.
     fn write(&mut self, changes: Changes) -> Vec<Lease> {
         for key in changes.delete {
-            assert!(self.rows.remove(&key).is_some(), "{key:?} is deleted but does not exist");
+            assert!(
+                self.rows.remove(&key).is_some(),
+                "{key:?} is deleted but does not exist"
+            );
         }
         for row in changes.update {
-            assert!(self.rows.insert(row.key, row).is_some(), "{row:?} is updated but does not exist");
+            assert!(
+                self.rows.insert(row.key, row).is_some(),
+                "{row:?} is updated but does not exist"
+            );
         }
         let mut inserted = changes.insert;
         for row in &mut inserted {
@@ -94,7 +116,10 @@ impl World {
                 row.key.lease = self.next_lease;
                 self.next_lease += 1;
             }
-            assert!(self.rows.insert(row.key, *row).is_none(), "{row:?} exists already");
+            assert!(
+                self.rows.insert(row.key, *row).is_none(),
+                "{row:?} exists already"
+            );
         }
         inserted
     }
@@ -102,13 +127,22 @@ impl World {
     /// Messages of a row, with the receipt that a receiver of the row gets.
     fn messages(row: &Lease) -> Vec<Receipt> {
         let bits = (0..64_u8).filter(|bit| row.pending >> bit & 1 == 1);
-        bits.map(|bit| Receipt { lease: row.key.lease, bit, offset: row.base + i64::from(bit) }).collect()
+        bits.map(|bit| Receipt {
+            lease: row.key.lease,
+            bit,
+            offset: row.base + i64::from(bit),
+        })
+        .collect()
     }
 
     /// Somebody gets a row.
     fn give(&mut self, row: &Lease) {
         for receipt in Self::messages(row) {
-            let place = Place::Leased { current: Some(receipt), attempt: row.attempt, deadline: row.deadline };
+            let place = Place::Leased {
+                current: Some(receipt),
+                attempt: row.attempt,
+                deadline: row.deadline,
+            };
             self.places.insert(receipt.offset, place);
             self.receipts.push(receipt);
         }
@@ -116,7 +150,12 @@ impl World {
 
     fn claim(&mut self, count: u8) {
         let row = Lease {
-            key: LeaseKey { lane: LANE, subscription: SUBSCRIPTION, lease: 0, part: 0 },
+            key: LeaseKey {
+                lane: LANE,
+                subscription: SUBSCRIPTION,
+                lease: 0,
+                part: 0,
+            },
             base: self.next_offset,
             pending: u64::MAX >> (64 - count),
             deadline: self.now + Duration::seconds(VISIBILITY),
@@ -126,7 +165,10 @@ impl World {
             last_failed_at: None,
         };
         self.next_offset += i64::from(count);
-        let row = self.write(Changes { insert: vec![row], ..Changes::default() })[0];
+        let row = self.write(Changes {
+            insert: vec![row],
+            ..Changes::default()
+        })[0];
         self.give(&row);
     }
 
@@ -147,33 +189,59 @@ impl World {
                 (self.receipts[at % self.receipts.len()], step)
             })
             .collect();
-        let items: Vec<Item> =
-            picked.iter().map(|(r, step)| Item { lane: LANE, lease: r.lease, bit: r.bit, step: *step }).collect();
+        let items: Vec<Item> = picked
+            .iter()
+            .map(|(r, step)| Item {
+                lane: LANE,
+                lease: r.lease,
+                bit: r.bit,
+                step: *step,
+            })
+            .collect();
         // Only rows of the leases named are locked, as the store does.
-        let rows: Vec<Lease> =
-            self.rows.values().filter(|row| items.iter().any(|i| i.lease == row.key.lease)).copied().collect();
+        let rows: Vec<Lease> = self
+            .rows
+            .values()
+            .filter(|row| items.iter().any(|i| i.lease == row.key.lease))
+            .copied()
+            .collect();
         let (current, changes) = plan::settle(&rows, &items, self.now);
         for ((receipt, step), was_current) in picked.iter().zip(current) {
             let now = self.now;
             let place = self.places.get_mut(&receipt.offset).unwrap();
-            let Place::Leased { current, attempt, deadline } = place else {
+            let Place::Leased {
+                current,
+                attempt,
+                deadline,
+            } = place
+            else {
                 assert!(!was_current, "{receipt:?} settled a message that is done");
                 continue;
             };
-            assert_eq!(was_current, *current == Some(*receipt), "{receipt:?} against {current:?}");
+            assert_eq!(
+                was_current,
+                *current == Some(*receipt),
+                "{receipt:?} against {current:?}"
+            );
             match step {
                 _ if !was_current => {}
                 Step::Done => *place = Place::Done,
                 Step::Hide(until) => *deadline = *until,
                 Step::Return(until) => (*current, *deadline) = (None, *until),
-                Step::GiveBack => (*current, *deadline, *attempt) = (None, now, (*attempt - 1).max(0)),
+                Step::GiveBack => {
+                    (*current, *deadline, *attempt) = (None, now, (*attempt - 1).max(0))
+                }
             }
         }
         self.write(changes);
     }
 
     fn due(&self) -> Vec<Lease> {
-        self.rows.values().filter(|row| row.deadline <= self.now).copied().collect()
+        self.rows
+            .values()
+            .filter(|row| row.deadline <= self.now)
+            .copied()
+            .collect()
     }
 
     fn redeliver(&mut self, wanted: u32) {
@@ -183,10 +251,17 @@ impl World {
         let before: BTreeMap<i64, Place> = self.places.clone();
         let given = self.write(plan::redeliver(&due, Taker { wanted, deadline }));
         let got: u32 = given.iter().map(|row| row.pending.count_ones()).sum();
-        assert_eq!(got, wanted.min(ready), "as much as there is, and no more than is wanted");
+        assert_eq!(
+            got,
+            wanted.min(ready),
+            "as much as there is, and no more than is wanted"
+        );
         for row in &given {
             for receipt in Self::messages(row) {
-                let Place::Leased { attempt, deadline, .. } = before[&receipt.offset] else {
+                let Place::Leased {
+                    attempt, deadline, ..
+                } = before[&receipt.offset]
+                else {
                     panic!("{receipt:?} is handed out again but was done");
                 };
                 assert!(deadline <= self.now, "{receipt:?} was still hidden");
@@ -200,7 +275,10 @@ impl World {
         let until = self.now + Duration::seconds(seconds);
         let aside = self.write(plan::set_aside(&self.due(), until));
         for receipt in aside.iter().flat_map(Self::messages) {
-            let Some(Place::Leased { current, deadline, .. }) = self.places.get_mut(&receipt.offset) else {
+            let Some(Place::Leased {
+                current, deadline, ..
+            }) = self.places.get_mut(&receipt.offset)
+            else {
                 panic!("{receipt:?} is set aside but was done");
             };
             (*current, *deadline) = (None, until);
@@ -221,7 +299,9 @@ impl World {
             .places
             .iter()
             .filter_map(|(offset, place)| match place {
-                Place::Leased { attempt, deadline, .. } => Some((*offset, (*attempt, *deadline))),
+                Place::Leased {
+                    attempt, deadline, ..
+                } => Some((*offset, (*attempt, *deadline))),
                 Place::Done => None,
             })
             .collect();

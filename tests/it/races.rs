@@ -31,7 +31,9 @@ struct Client {
 impl Client {
     fn of(node: &Node) -> Self {
         let (client, at) = (node.client.clone(), node.address);
-        Self { post: Arc::new(move |path| client.request(Method::POST, format!("http://{at}{path}"))) }
+        Self {
+            post: Arc::new(move |path| client.request(Method::POST, format!("http://{at}{path}"))),
+        }
     }
 
     async fn post(&self, path: &str, body: Value) -> Value {
@@ -43,9 +45,17 @@ impl Client {
 
 async fn publish(client: Client, ledger: Arc<Mutex<Ledger>>) {
     for n in 0..REQUESTS {
-        let messages: Vec<Value> = (0..1 + n % 9).map(|m| json!({"body": m.to_string()})).collect();
-        let answer = client.post("/v1/topics/t/messages/batch", json!({"messages": messages})).await;
-        let ids = answer["results"].as_array().unwrap().iter().map(|result| text(&result["id"]));
+        let messages: Vec<Value> = (0..1 + n % 9)
+            .map(|m| json!({"body": m.to_string()}))
+            .collect();
+        let answer = client
+            .post("/v1/topics/t/messages/batch", json!({"messages": messages}))
+            .await;
+        let ids = answer["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|result| text(&result["id"]));
         for id in ids.collect::<Vec<_>>() {
             assert!(ledger.lock().published.insert(id), "an id is given once");
         }
@@ -69,7 +79,10 @@ async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
                 ledger.held.remove(&id);
                 items.push((id, json!({"receipt": message["receipt"], "action": "nack"})));
             } else if count % 5 == 0 {
-                items.push((id.clone(), json!({"receipt": message["receipt"], "action": "extend"})));
+                items.push((
+                    id.clone(),
+                    json!({"receipt": message["receipt"], "action": "extend"}),
+                ));
                 items.push((id, json!({"receipt": message["receipt"], "action": "ack"})));
             } else {
                 items.push((id, json!({"receipt": message["receipt"], "action": "ack"})));
@@ -77,12 +90,17 @@ async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
         }
         // One action of a message a call, for acks go before the others.
         for action in ["nack", "extend", "ack"] {
-            let (ids, items): (Vec<String>, Vec<Value>) =
-                items.iter().filter(|(_, item)| item["action"] == action).cloned().unzip();
+            let (ids, items): (Vec<String>, Vec<Value>) = items
+                .iter()
+                .filter(|(_, item)| item["action"] == action)
+                .cloned()
+                .unzip();
             if items.is_empty() {
                 continue;
             }
-            let answer = client.post("/v1/subscriptions/s/settle", json!({"items": items})).await;
+            let answer = client
+                .post("/v1/subscriptions/s/settle", json!({"items": items}))
+                .await;
             for (id, result) in ids.into_iter().zip(answer["results"].as_array().unwrap()) {
                 assert!(result.get("error").is_none(), "{action} of {id}: {result}");
                 if action == "ack" {
@@ -131,22 +149,39 @@ async fn what_falls_due_is_redelivered_to_one_of_two_nodes() {
     let nodes = [fleet.node().await, fleet.node().await];
     nodes[0].topic_and_subscription(json!({})).await;
     for round in 1..=5 {
-        let messages: Vec<Value> = (0..60).map(|n| json!({"body": format!("{round} {n}")})).collect();
-        nodes[0].post("/v1/topics/t/messages/batch", json!({"messages": messages})).await;
+        let messages: Vec<Value> = (0..60)
+            .map(|n| json!({"body": format!("{round} {n}")}))
+            .collect();
+        nodes[0]
+            .post("/v1/topics/t/messages/batch", json!({"messages": messages}))
+            .await;
         let first = nodes[0].receive(100).await;
         assert_eq!(first.len(), 60);
         fleet.advance(31);
         let mut again = Vec::new();
         while again.len() < 60 {
             let (a, b) = tokio::join!(nodes[0].receive(25), nodes[1].receive(25));
-            assert!(!(a.is_empty() && b.is_empty()), "{} of 60 came back", again.len());
+            assert!(
+                !(a.is_empty() && b.is_empty()),
+                "{} of 60 came back",
+                again.len()
+            );
             again.extend(a.into_iter().chain(b));
         }
-        let ids: HashSet<&str> = again.iter().map(|message| message["id"].as_str().unwrap()).collect();
+        let ids: HashSet<&str> = again
+            .iter()
+            .map(|message| message["id"].as_str().unwrap())
+            .collect();
         assert_eq!((ids.len(), again.len()), (60, 60), "round {round}");
         assert!(again.iter().all(|message| message["attempt"] == 2));
         let receipts: Vec<&Value> = again.iter().map(|message| &message["receipt"]).collect();
-        assert!(nodes[1].ack(&receipts).await.iter().all(|result| *result == json!({})));
+        assert!(
+            nodes[1]
+                .ack(&receipts)
+                .await
+                .iter()
+                .all(|result| *result == json!({}))
+        );
     }
     fleet.finish(nodes).await;
 }

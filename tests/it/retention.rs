@@ -29,7 +29,11 @@ async fn consumed_blocks_go_up_to_the_slowest_subscription_and_its_leases() {
     log.settle(&leased[0], (1 << 34) - 1).await;
     assert_eq!(log.expire().await, 0, "one message of the lease is left");
     log.settle(&leased[0], u64::MAX).await;
-    assert_eq!(log.expire().await, 3, "the fourth block has messages that are not handed out");
+    assert_eq!(
+        log.expire().await,
+        3,
+        "the fourth block has messages that are not handed out"
+    );
     log.check(&blob).await;
 }
 
@@ -72,7 +76,11 @@ async fn a_topic_without_subscription_or_that_keeps_what_is_consumed_goes_by_age
     assert_eq!(log.expire().await, 4, "two of each are over an hour old");
     log.clock.advance(MINUTE);
     assert_eq!(log.expire().await, 2);
-    assert_eq!(log.one("SELECT sum(start_offset)::bigint FROM lane").await, 60, "and the next offsets are kept");
+    assert_eq!(
+        log.one("SELECT sum(start_offset)::bigint FROM lane").await,
+        60,
+        "and the next offsets are kept"
+    );
     log.publish(&[unread, kept], 1, 100).await;
     assert_eq!(log.blocks(kept).await, [(30, 31)]);
     log.check(&blob).await;
@@ -94,13 +102,32 @@ async fn messages_that_are_too_old_leave_cursors_and_leases() {
     assert_eq!(log.claim(lane, busy, 170).await.len(), 3);
     log.clock.advance(57 * MINUTE + Duration::from_secs(1));
     assert_eq!(log.expire().await, 2);
-    assert_eq!(log.one(&format!("SELECT next_offset FROM cursor WHERE subscription_id = {idle}")).await, 100);
-    assert_eq!(log.one(&format!("SELECT next_offset FROM cursor WHERE subscription_id = {busy}")).await, 170);
+    assert_eq!(
+        log.one(&format!(
+            "SELECT next_offset FROM cursor WHERE subscription_id = {idle}"
+        ))
+        .await,
+        100
+    );
+    assert_eq!(
+        log.one(&format!(
+            "SELECT next_offset FROM cursor WHERE subscription_id = {busy}"
+        ))
+        .await,
+        170
+    );
     let left = "SELECT string_agg(base || ':' || length(replace(pending::bit(64)::text, '0', '')), ' ' ORDER BY base) FROM lease";
-    let left: String = sqlx::query_scalar(left).fetch_one(&mut log.sql).await.unwrap();
+    let left: String = sqlx::query_scalar(left)
+        .fetch_one(&mut log.sql)
+        .await
+        .unwrap();
     assert_eq!(left, "64:28 128:42");
     log.check(&blob).await;
-    assert_eq!(log.expire().await, 0, "a lease that straddles the start is no work");
+    assert_eq!(
+        log.expire().await,
+        0,
+        "a lease that straddles the start is no work"
+    );
     log.clock.advance(60 * MINUTE);
     assert_eq!(log.expire().await, 2);
     assert_eq!(log.one("SELECT count(*) FROM lease").await, 0);
@@ -144,11 +171,22 @@ async fn a_closed_lane_is_cleared_to_the_last_row() {
     log.claim(lane_id, subscription, 10).await;
     let mut session = log.store.session().await.unwrap();
     lane::close(&mut session, topic).await.unwrap();
-    log.run(&format!("DELETE FROM subscription WHERE topic_id = {topic}")).await;
-    log.run(&format!("DELETE FROM topic WHERE topic_id = {topic}")).await;
+    log.run(&format!(
+        "DELETE FROM subscription WHERE topic_id = {topic}"
+    ))
+    .await;
+    log.run(&format!("DELETE FROM topic WHERE topic_id = {topic}"))
+        .await;
     assert_eq!(log.expire().await, 2_500);
     for table in ["lane", "cursor", "lease", "block"] {
-        assert_eq!(log.one(&format!("SELECT count(*) FROM {table} WHERE lane_id = {lane_id}")).await, 0, "{table}");
+        assert_eq!(
+            log.one(&format!(
+                "SELECT count(*) FROM {table} WHERE lane_id = {lane_id}"
+            ))
+            .await,
+            0,
+            "{table}"
+        );
     }
     assert_eq!(log.blocks(other).await.len(), 1);
     log.check(&blob).await;
@@ -166,14 +204,23 @@ async fn a_lane_that_a_publish_holds_is_waited_for_and_the_others_are_not() {
         lanes.push((lane, subscription));
     }
     for _ in 0..2_200 {
-        log.publish(&lanes.iter().map(|(lane, _)| *lane).collect::<Vec<_>>(), 1, 10).await;
+        log.publish(
+            &lanes.iter().map(|(lane, _)| *lane).collect::<Vec<_>>(),
+            1,
+            10,
+        )
+        .await;
     }
     for (lane, subscription) in &lanes {
         log.consume(*lane, *subscription).await;
     }
     let mut other = log.database.connect().await;
     let mut publish = other.begin().await.unwrap();
-    sqlx::query("SELECT FROM lane WHERE lane_id = $1 FOR UPDATE").bind(lanes[1].0).execute(&mut *publish).await.unwrap();
+    sqlx::query("SELECT FROM lane WHERE lane_id = $1 FOR UPDATE")
+        .bind(lanes[1].0)
+        .execute(&mut *publish)
+        .await
+        .unwrap();
     let release = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         publish.rollback().await.unwrap();
@@ -190,7 +237,11 @@ async fn two_nodes_expire_while_messages_are_published_and_consumed() {
     let mut log = Log::new().await;
     let (topic, lane) = log.topic("t", false, 60).await;
     let subscription = log.subscription("s", topic).await;
-    let mut node = Log { expire: Default::default(), sql: log.database.connect().await, ..Log::new().await };
+    let mut node = Log {
+        expire: Default::default(),
+        sql: log.database.connect().await,
+        ..Log::new().await
+    };
     node.store = log.database.store();
     node.clock = log.clock.clone();
     for n in 0..300 {
@@ -218,8 +269,14 @@ async fn a_transaction_that_holds_back_vacuum_does_not_slow_the_round() {
     let (topic, lane) = log.topic("t", false, 3_600).await;
     let subscription = log.subscription("s", topic).await;
     let mut other = log.database.connect().await;
-    let mut old = other.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
-    sqlx::query("SELECT count(*) FROM block").execute(&mut *old).await.unwrap();
+    let mut old = other
+        .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .await
+        .unwrap();
+    sqlx::query("SELECT count(*) FROM block")
+        .execute(&mut *old)
+        .await
+        .unwrap();
     for _ in 0..30 {
         for _ in 0..40 {
             log.publish(&[lane], 64, 50).await;
@@ -234,10 +291,19 @@ async fn a_transaction_that_holds_back_vacuum_does_not_slow_the_round() {
          WHERE lane_id = {lane} AND first_offset >= (SELECT start_offset FROM lane WHERE lane_id = {lane})
          ORDER BY first_offset LIMIT 1"
     );
-    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(plan)).fetch_all(&mut log.sql).await.unwrap();
-    let read = plan.iter().find_map(|line| line.trim().strip_prefix("Buffers: shared hit=")).expect("buffers");
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(plan))
+        .fetch_all(&mut log.sql)
+        .await
+        .unwrap();
+    let read = plan
+        .iter()
+        .find_map(|line| line.trim().strip_prefix("Buffers: shared hit="))
+        .expect("buffers");
     let read: u64 = read.split(' ').next().unwrap().parse().unwrap();
-    assert!(read < 60, "{read} pages for one block among 1,170 dead ones");
+    assert!(
+        read < 60,
+        "{read} pages for one block among 1,170 dead ones"
+    );
     old.rollback().await.unwrap();
     log.check(&blob).await;
 }

@@ -14,9 +14,20 @@ const MINUTE: Duration = Duration::from_secs(60);
 async fn a_slot_is_left_when_it_is_full_or_old_but_never_empty() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = RotateSettings { slot_bytes: 1_000_000, slot_window: MINUTE };
+    let settings = RotateSettings {
+        slot_bytes: 1_000_000,
+        slot_window: MINUTE,
+    };
     log.clock.advance(2 * MINUTE);
-    assert_eq!(rotate(&log.store, &log.clock, &settings).await.unwrap().0.count, 0, "empty");
+    assert_eq!(
+        rotate(&log.store, &log.clock, &settings)
+            .await
+            .unwrap()
+            .0
+            .count,
+        0,
+        "empty"
+    );
     assert_eq!(log.slot().await, 0);
 
     log.publish(&[lane], 1, 100).await;
@@ -24,9 +35,25 @@ async fn a_slot_is_left_when_it_is_full_or_old_but_never_empty() {
     assert_eq!((done.count, free, log.slot().await), (1, 6, 1), "old");
 
     log.publish(&[lane], 1, 100).await;
-    assert_eq!(rotate(&log.store, &log.clock, &settings).await.unwrap().0.count, 0, "young and small");
+    assert_eq!(
+        rotate(&log.store, &log.clock, &settings)
+            .await
+            .unwrap()
+            .0
+            .count,
+        0,
+        "young and small"
+    );
     log.publish(&[lane], 1, 1_000_000).await;
-    assert_eq!(rotate(&log.store, &log.clock, &settings).await.unwrap().0.count, 1, "full");
+    assert_eq!(
+        rotate(&log.store, &log.clock, &settings)
+            .await
+            .unwrap()
+            .0
+            .count,
+        1,
+        "full"
+    );
     assert_eq!(log.slot().await, 2);
 }
 
@@ -39,7 +66,10 @@ async fn publishes_go_on_in_the_current_slot_while_no_other_is_free() {
         log.rotate().await;
     }
     log.publish(&[lane], 1, 100).await;
-    let settings = RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO };
+    let settings = RotateSettings {
+        slot_bytes: 1,
+        slot_window: Duration::ZERO,
+    };
     let (done, free) = rotate(&log.store, &log.clock, &settings).await.unwrap();
     assert_eq!((done.count, free, log.slot().await), (0, 0, 7));
     log.publish(&[lane], 1, 100).await;
@@ -51,13 +81,21 @@ async fn of_many_nodes_one_moves_the_slot() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     log.publish(&[lane], 1, 100).await;
-    let settings = RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO };
+    let settings = RotateSettings {
+        slot_bytes: 1,
+        slot_window: Duration::ZERO,
+    };
     let all = (0..6).map(|_| rotate(&log.store, &log.clock, &settings));
-    let moved: u64 = futures_util::future::join_all(all).await.into_iter().map(|r| r.unwrap().0.count).sum();
+    let moved: u64 = futures_util::future::join_all(all)
+        .await
+        .into_iter()
+        .map(|r| r.unwrap().0.count)
+        .sum();
     // The slot it moved to is empty, so a node that comes later does not move it again.
     assert_eq!((moved, log.slot().await), (1, 1));
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn blocks_are_found_by_offset_and_by_time() {
     let mut log = Log::new().await;
@@ -65,27 +103,77 @@ async fn blocks_are_found_by_offset_and_by_time() {
     let mut session = log.store.session().await.unwrap();
     let start = datetime!(2030-01-01 00:00 UTC);
     assert_eq!(block::end(&mut session, lane).await.unwrap(), Some(0));
-    assert_eq!(block::after_time(&mut session, lane, start).await.unwrap(), Some(0));
+    assert_eq!(
+        block::after_time(&mut session, lane, start).await.unwrap(),
+        Some(0)
+    );
     for _ in 0..20 {
         log.publish(&[lane], 10, 100).await;
         log.clock.advance(MINUTE);
     }
-    let firsts = |blocks: Vec<block::BlockRow>| blocks.iter().map(|b| b.first_offset).collect::<Vec<_>>();
-    assert_eq!(firsts(block::covering(&mut session, lane, 35, 61, 100).await.unwrap()), [30, 40, 50, 60]);
-    assert_eq!(firsts(block::covering(&mut session, lane, 40, 50, 100).await.unwrap()), [40]);
-    assert_eq!(firsts(block::covering(&mut session, lane, 0, 500, 3).await.unwrap()), [0, 10, 20]);
-    assert_eq!(firsts(block::covering(&mut session, lane, 200, 500, 3).await.unwrap()), [0; 0]);
+    let firsts =
+        |blocks: Vec<block::BlockRow>| blocks.iter().map(|b| b.first_offset).collect::<Vec<_>>();
+    assert_eq!(
+        firsts(
+            block::covering(&mut session, lane, 35, 61, 100)
+                .await
+                .unwrap()
+        ),
+        [30, 40, 50, 60]
+    );
+    assert_eq!(
+        firsts(
+            block::covering(&mut session, lane, 40, 50, 100)
+                .await
+                .unwrap()
+        ),
+        [40]
+    );
+    assert_eq!(
+        firsts(
+            block::covering(&mut session, lane, 0, 500, 3)
+                .await
+                .unwrap()
+        ),
+        [0, 10, 20]
+    );
+    assert_eq!(
+        firsts(
+            block::covering(&mut session, lane, 200, 500, 3)
+                .await
+                .unwrap()
+        ),
+        [0; 0]
+    );
     for (minutes, offset) in [(0, 0), (1, 10), (7, 70), (19, 190), (20, 200)] {
         let at = start + minutes * MINUTE;
-        assert_eq!(block::after_time(&mut session, lane, at).await.unwrap(), Some(offset));
+        assert_eq!(
+            block::after_time(&mut session, lane, at).await.unwrap(),
+            Some(offset)
+        );
         let just_before = at - Duration::from_secs(1);
-        assert_eq!(block::after_time(&mut session, lane, just_before).await.unwrap(), Some(offset));
+        assert_eq!(
+            block::after_time(&mut session, lane, just_before)
+                .await
+                .unwrap(),
+            Some(offset)
+        );
     }
     assert_eq!(block::end(&mut session, lane).await.unwrap(), Some(200));
     assert_eq!(block::end(&mut session, lane + 1).await.unwrap(), None);
 
     log.run("DELETE FROM block WHERE first_offset < 50").await;
     log.run("UPDATE lane SET start_offset = 50").await;
-    assert_eq!(firsts(block::covering(&mut session, lane, 35, 61, 100).await.unwrap()), [50, 60]);
-    assert_eq!(block::after_time(&mut session, lane, start).await.unwrap(), Some(50));
+    assert_eq!(
+        firsts(
+            block::covering(&mut session, lane, 35, 61, 100)
+                .await
+                .unwrap()
+        ),
+        [50, 60]
+    );
+    assert_eq!(
+        block::after_time(&mut session, lane, start).await.unwrap(),
+        Some(50)
+    );
 }

@@ -15,18 +15,54 @@ struct Absence {
 
 /// The absences of the architecture.
 const ABSENCES: [Absence; 12] = [
-    Absence { what: "sqlx::query", only_in: &["store/"] },
-    Absence { what: "axum::", only_in: &["http/", "listen/", "app.rs"] },
-    Absence { what: "aws_config", only_in: &["blob/"] },
-    Absence { what: "StatusCode", only_in: &["http/", "listen/"] },
-    Absence { what: "aws_sdk", only_in: &["blob/"] },
-    Absence { what: "std::env", only_in: &["config/"] },
-    Absence { what: "env::var", only_in: &["config/"] },
-    Absence { what: "SystemTime::now", only_in: &["clock.rs"] },
-    Absence { what: "now_utc", only_in: &["clock.rs"] },
-    Absence { what: "crate::worker", only_in: &["worker/", "app.rs", "telemetry.rs"] },
-    Absence { what: "crate::http", only_in: &["http/", "app.rs"] },
-    Absence { what: "reqwest", only_in: &[] },
+    Absence {
+        what: "sqlx::query",
+        only_in: &["store/"],
+    },
+    Absence {
+        what: "axum::",
+        only_in: &["http/", "listen/", "app.rs"],
+    },
+    Absence {
+        what: "aws_config",
+        only_in: &["blob/"],
+    },
+    Absence {
+        what: "StatusCode",
+        only_in: &["http/", "listen/"],
+    },
+    Absence {
+        what: "aws_sdk",
+        only_in: &["blob/"],
+    },
+    Absence {
+        what: "std::env",
+        only_in: &["config/"],
+    },
+    Absence {
+        what: "env::var",
+        only_in: &["config/"],
+    },
+    Absence {
+        what: "SystemTime::now",
+        only_in: &["clock.rs"],
+    },
+    Absence {
+        what: "now_utc",
+        only_in: &["clock.rs"],
+    },
+    Absence {
+        what: "crate::worker",
+        only_in: &["worker/", "app.rs", "telemetry.rs"],
+    },
+    Absence {
+        what: "crate::http",
+        only_in: &["http/", "app.rs"],
+    },
+    Absence {
+        what: "reqwest",
+        only_in: &[],
+    },
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -48,7 +84,11 @@ fn files(folders: &[&str]) -> Vec<(String, String)> {
         sources(&root.join(folder), &mut found);
     }
     let named = |path: PathBuf| {
-        let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let name = path
+            .strip_prefix(root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         (name, fs::read_to_string(&path).unwrap())
     };
     found.into_iter().map(named).collect()
@@ -56,8 +96,13 @@ fn files(folders: &[&str]) -> Vec<(String, String)> {
 
 /// The lines that ship: comments and what follows the unit tests are left out.
 fn shipped(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().take_while(|(_, line)| *line != "#[cfg(test)]");
-    lines.map(|(at, line)| (at + 1, line.trim_start())).filter(|(_, line)| !line.starts_with("//"))
+    let lines = text
+        .lines()
+        .enumerate()
+        .take_while(|(_, line)| *line != "#[cfg(test)]");
+    lines
+        .map(|(at, line)| (at + 1, line.trim_start()))
+        .filter(|(_, line)| !line.starts_with("//"))
 }
 
 #[test]
@@ -110,9 +155,17 @@ fn every_file_says_what_it_is_and_is_short_enough_to_read() {
 fn nothing_is_switched_off_or_left_for_later_in_silence() {
     let mut wrong = Vec::new();
     // Spelled in two parts, or this file would be found.
-    for what in [concat!("#[all", "ow("), concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[igno", "re")] {
+    for what in [
+        concat!("#[all", "ow("),
+        concat!("TO", "DO"),
+        concat!("FIX", "ME"),
+        concat!("#[igno", "re"),
+    ] {
         for (name, text) in files(&["src", "api/src", "tests", "benches"]) {
-            let found = text.lines().enumerate().filter(|(_, line)| line.contains(what));
+            let found = text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| line.contains(what));
             wrong.extend(found.map(|(at, line)| format!("{name}:{}: {line}", at + 1)));
         }
     }

@@ -19,13 +19,15 @@ use crate::harness::scratch::Scratch;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
 async fn the_duties_run_drain_and_are_counted() {
     let scratch = Scratch::new("worker");
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     log.clock = Clock::default();
-    log.run("UPDATE installation SET rotated_at = now() - interval '1 hour'").await;
+    log.run("UPDATE installation SET rotated_at = now() - interval '1 hour'")
+        .await;
     let (topic, lane) = log.topic("t", false, 3_600).await;
     let (_, unread) = log.topic("unread", false, 3_600).await;
     let subscription = log.subscription("s", topic).await;
@@ -34,8 +36,14 @@ async fn the_duties_run_drain_and_are_counted() {
     }
     log.consume(lane, subscription).await;
     let mut settings = Settings {
-        rotate: RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO },
-        offload: OffloadSettings { hot_window: Duration::ZERO, ..OffloadSettings::default() },
+        rotate: RotateSettings {
+            slot_bytes: 1,
+            slot_window: Duration::ZERO,
+        },
+        offload: OffloadSettings {
+            hot_window: Duration::ZERO,
+            ..OffloadSettings::default()
+        },
         ..Settings::default()
     };
     settings.expire.consumed_age = Duration::ZERO;
@@ -50,7 +58,12 @@ async fn the_duties_run_drain_and_are_counted() {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let triggers = worker::start(&context, &tracker, &stop);
     let started = Instant::now();
-    while log.one("SELECT count(*) FROM block WHERE lane_id = 1 OR slot IS NOT NULL").await > 1 || log.sizes().await[0] > 0 {
+    while log
+        .one("SELECT count(*) FROM block WHERE lane_id = 1 OR slot IS NOT NULL")
+        .await
+        > 1
+        || log.sizes().await[0] > 0
+    {
         assert!(started.elapsed() < PATIENCE, "{:?}", log.sizes().await);
         triggers.expire.notify_one();
         triggers.rotate.notify_one();
@@ -61,13 +74,29 @@ async fn the_duties_run_drain_and_are_counted() {
     context.metrics.register(&mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
-    assert!(text.contains("cursus_duty_done_total{duty=\"expire\"} 19"), "{text}");
-    assert!(text.contains("cursus_duty_failures_total{duty=\"offload\"} 0"), "{text}");
-    assert_eq!(log.one("SELECT count(*) FROM duty").await, 3, "collect has not come up yet");
+    assert!(
+        text.contains("cursus_duty_done_total{duty=\"expire\"} 19"),
+        "{text}"
+    );
+    assert!(
+        text.contains("cursus_duty_failures_total{duty=\"offload\"} 0"),
+        "{text}"
+    );
+    assert_eq!(
+        log.one("SELECT count(*) FROM duty").await,
+        3,
+        "collect has not come up yet"
+    );
     stop.cancel();
     tracker.close();
-    tokio::time::timeout(Duration::from_secs(5), tracker.wait()).await.expect("the duties drain");
-    assert_eq!(log.one("SELECT count(*) FROM duty").await, 0, "and are free for the next node");
+    tokio::time::timeout(Duration::from_secs(5), tracker.wait())
+        .await
+        .expect("the duties drain");
+    assert_eq!(
+        log.one("SELECT count(*) FROM duty").await,
+        0,
+        "and are free for the next node"
+    );
     log.check(&blob).await;
 }
 
@@ -79,7 +108,9 @@ async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
     let minute = Duration::from_secs(60);
     let mut hold = async |node, after: u64| {
         log.clock.advance(Duration::from_secs(after));
-        node::hold_duty(&mut session, "expire", node, minute, log.clock.now()).await.unwrap()
+        node::hold_duty(&mut session, "expire", node, minute, log.clock.now())
+            .await
+            .unwrap()
     };
     assert!(hold(one, 0).await);
     assert!(!hold(other, 59).await);
@@ -88,11 +119,30 @@ async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
     assert!(hold(other, 1).await, "let go by time");
     assert!(!hold(one, 0).await);
     node::delete(&mut session, other).await.unwrap();
-    assert!(node::hold_duty(&mut session, "expire", one, minute, log.clock.now()).await.unwrap(), "let go by stopping");
+    assert!(
+        node::hold_duty(&mut session, "expire", one, minute, log.clock.now())
+            .await
+            .unwrap(),
+        "let go by stopping"
+    );
 
-    node::heartbeat(&mut session, one, "1", log.clock.now()).await.unwrap();
+    node::heartbeat(&mut session, one, "1", log.clock.now())
+        .await
+        .unwrap();
     log.clock.advance(minute);
-    node::heartbeat(&mut session, other, "1", log.clock.now()).await.unwrap();
-    assert_eq!(node::count_alive(&mut session, minute, log.clock.now()).await.unwrap(), 1);
-    assert_eq!(node::delete_stale(&mut session, minute / 2, log.clock.now()).await.unwrap(), 1);
+    node::heartbeat(&mut session, other, "1", log.clock.now())
+        .await
+        .unwrap();
+    assert_eq!(
+        node::count_alive(&mut session, minute, log.clock.now())
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        node::delete_stale(&mut session, minute / 2, log.clock.now())
+            .await
+            .unwrap(),
+        1
+    );
 }

@@ -84,8 +84,14 @@ struct Joined {
 
 /// Makes the turn's input.
 pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pending) {
-    let mut input = TurnInput { slot: shared.slot(), ..TurnInput::default() };
-    let mut pending = Pending { settles: gathered.settles, ..Pending::default() };
+    let mut input = TurnInput {
+        slot: shared.slot(),
+        ..TurnInput::default()
+    };
+    let mut pending = Pending {
+        settles: gathered.settles,
+        ..Pending::default()
+    };
     let joined = join(gathered.publishes, &mut pending.left_over);
     let mut subscribers = gathered.subscribers;
     for subscriber in &subscribers {
@@ -108,7 +114,9 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
     subscribers.sort_unstable_by_key(|subscriber| subscriber.id);
     subscribers.dedup_by_key(|subscriber| subscriber.id);
     pending.claims = subscribers.into_iter().filter_map(claim).collect();
-    pending.claims.sort_unstable_by_key(|claim| (claim.lane, claim.subscriber.id));
+    pending
+        .claims
+        .sort_unstable_by_key(|claim| (claim.lane, claim.subscriber.id));
     input.claims = pending
         .claims
         .iter()
@@ -129,7 +137,9 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
     for publish in publishes {
         let size = publish.content.queued_bytes();
         match lanes.entry(publish.lane) {
-            Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => left_over.push(publish),
+            Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => {
+                left_over.push(publish)
+            }
             Entry::Vacant(lane) => {
                 bytes += size;
                 lane.insert(Joined {
@@ -180,12 +190,36 @@ fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
             let place = NewPlace::Hot(packed.unwrap_or_else(|| raw.clone()));
             (count(&records), Some(Bytes::from(raw)), place, compressed)
         }
-        Content::Object { object_id, bytes, count } => {
-            (count, None, NewPlace::Object { object_id, bytes: bytes.cast_signed() }, false)
-        }
+        Content::Object {
+            object_id,
+            bytes,
+            count,
+        } => (
+            count,
+            None,
+            NewPlace::Object {
+                object_id,
+                bytes: bytes.cast_signed(),
+            },
+            false,
+        ),
     };
-    let waiting = PendingBlock { lane, topic_id: joined.topic_id, count, payload, replies: joined.replies };
-    (NewBlock { lane, count: count.cast_signed(), compressed, place }, waiting)
+    let waiting = PendingBlock {
+        lane,
+        topic_id: joined.topic_id,
+        count,
+        payload,
+        replies: joined.replies,
+    };
+    (
+        NewBlock {
+            lane,
+            count: count.cast_signed(),
+            compressed,
+            place,
+        },
+        waiting,
+    )
 }
 
 /// A zstd frame of `raw`, when that is worth it.
@@ -213,7 +247,8 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
     }
     clears.sort_unstable_by_key(|clear| (clear.lane, clear.subscription, clear.lease));
     clears.dedup_by(|next, first| {
-        let same = (next.lane, next.subscription, next.lease) == (first.lane, first.subscription, first.lease);
+        let same = (next.lane, next.subscription, next.lease)
+            == (first.lane, first.subscription, first.lease);
         if same {
             first.mask |= next.mask;
         }
@@ -228,7 +263,9 @@ fn mark_whole(clears: &mut [Clear], settles: &[Settle]) {
     for settle in settles {
         for entry in &settle.entries {
             let key = (entry.lane, settle.subscriber.id, entry.lease);
-            if let Ok(at) = clears.binary_search_by_key(&key, |clear| (clear.lane, clear.subscription, clear.lease)) {
+            if let Ok(at) = clears
+                .binary_search_by_key(&key, |clear| (clear.lane, clear.subscription, clear.lease))
+            {
                 clears[at].whole = clears[at].mask == entry.whole;
             }
         }
@@ -241,8 +278,12 @@ fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let (wanted, visibility_seconds) = subscriber.with_waiters(|waiters| {
         waiters.retain(|waiter| !waiter.reply.is_closed());
         let visibility_seconds = waiters.front()?.visibility_seconds;
-        let alike = waiters.iter().take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
-        let wanted = alike.map(|waiter| waiter.wanted).fold(0_u32, u32::saturating_add);
+        let alike = waiters
+            .iter()
+            .take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
+        let wanted = alike
+            .map(|waiter| waiter.wanted)
+            .fold(0_u32, u32::saturating_add);
         Some((wanted.min(headroom), visibility_seconds))
     })?;
     if wanted == 0 {
@@ -251,5 +292,10 @@ fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
         return None;
     }
     let lane = subscriber.lane_to_try()?;
-    Some(PendingClaim { subscriber, lane, wanted, visibility_seconds })
+    Some(PendingClaim {
+        subscriber,
+        lane,
+        wanted,
+        visibility_seconds,
+    })
 }

@@ -36,15 +36,25 @@ pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: 
         tried[*index] = true;
     }
     for (claim, tried) in pending.claims.iter().zip(tried) {
-        serve(shared, queue, claim, leased(output, claim), (tried, output.at));
+        serve(
+            shared,
+            queue,
+            claim,
+            leased(output, claim),
+            (tried, output.at),
+        );
     }
 }
 
 /// The leases of a claim: they are sorted by lane, subscription and base.
 fn leased<'a>(output: &'a TurnOutput, claim: &PendingClaim) -> &'a [Leased] {
     let key = (claim.lane, claim.subscriber.id);
-    let start = output.leased.partition_point(|leased| (leased.lane, leased.subscription) < key);
-    let end = output.leased.partition_point(|leased| (leased.lane, leased.subscription) <= key);
+    let start = output
+        .leased
+        .partition_point(|leased| (leased.lane, leased.subscription) < key);
+    let end = output
+        .leased
+        .partition_point(|leased| (leased.lane, leased.subscription) <= key);
     &output.leased[start..end]
 }
 
@@ -71,7 +81,10 @@ fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: Of
     if let Some(first_offset) = first_offset {
         remember(shared, &block, first_offset, at);
         shared.metrics.published.inc_by(u64::from(block.count));
-        shared.metrics.flush_messages.observe(f64::from(block.count));
+        shared
+            .metrics
+            .flush_messages
+            .observe(f64::from(block.count));
         shared.hints.published(block.topic_id);
     }
     for (index, reply) in block.replies {
@@ -84,7 +97,12 @@ fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: Of
 fn remember(shared: &Shared, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
     let Some(raw) = &block.payload else { return };
     if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
-        let block = Block { lane: block.lane, first_offset, published_at: Timestamp::from(at), payload };
+        let block = Block {
+            lane: block.lane,
+            first_offset,
+            published_at: Timestamp::from(at),
+            payload,
+        };
         shared.cache.insert(Arc::new(block), Origin::Written);
     }
 }
@@ -93,7 +111,9 @@ fn remember(shared: &Shared, block: &PendingBlock, first_offset: i64, at: Offset
 fn settled(shared: &Shared, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
     let mut messages = 0;
     let answer = settle.entries.iter().map(|entry| {
-        let Some(left) = bits.get_mut(&entry.lease) else { return 0 };
+        let Some(left) = bits.get_mut(&entry.lease) else {
+            return 0;
+        };
         let mine = *left & entry.mask;
         *left &= !mine;
         messages += mine.count_ones();
@@ -110,15 +130,27 @@ fn settled(shared: &Shared, queue: &Queue, settle: Settle, bits: &mut HashMap<i6
 }
 
 /// Gives a claim's leases to its receivers, first come first served.
-fn serve(shared: &Shared, queue: &Queue, claim: &PendingClaim, leased: &[Leased], (tried, at): (bool, OffsetDateTime)) {
+fn serve(
+    shared: &Shared,
+    queue: &Queue,
+    claim: &PendingClaim,
+    leased: &[Leased],
+    (tried, at): (bool, OffsetDateTime),
+) {
     let subscriber = &claim.subscriber;
     let got: u32 = leased.iter().map(|leased| leased.count).sum();
     subscriber.moved(i64::from(got));
     shared.metrics.claimed.inc_by(u64::from(got));
     let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
-    let mut rest: Vec<Grant> = leased.iter().rev().map(|leased| grant(leased, deadline)).collect();
+    let mut rest: Vec<Grant> = leased
+        .iter()
+        .rev()
+        .map(|leased| grant(leased, deadline))
+        .collect();
     if got > 0 {
-        subscriber.expect_due(std::time::Duration::from_secs(u64::from(claim.visibility_seconds)));
+        subscriber.expect_due(std::time::Duration::from_secs(u64::from(
+            claim.visibility_seconds,
+        )));
     }
     while !rest.is_empty() {
         let alike = subscriber.with_waiters(|waiters| {
@@ -139,7 +171,8 @@ fn serve(shared: &Shared, queue: &Queue, claim: &PendingClaim, leased: &[Leased]
         subscriber.lane_was_empty();
         dismiss(subscriber);
     }
-    if subscriber.has_waiters() && (!tried || got == claim.wanted || subscriber.has_untried_lanes()) {
+    if subscriber.has_waiters() && (!tried || got == claim.wanted || subscriber.has_untried_lanes())
+    {
         queue.want(subscriber);
     }
 }
@@ -150,7 +183,9 @@ pub(super) fn dismiss(subscriber: &Subscriber) {
         return;
     }
     let impatient = subscriber.with_waiters(|waiters| {
-        let (patient, impatient) = std::mem::take(waiters).into_iter().partition(|waiter| waiter.patient);
+        let (patient, impatient) = std::mem::take(waiters)
+            .into_iter()
+            .partition(|waiter| waiter.patient);
         *waiters = patient;
         Vec::from(impatient)
     });

@@ -117,7 +117,9 @@ impl Queue {
         let bytes = publish.content.queued_bytes();
         let mut gathered = self.gathered.lock();
         if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
-            return Err(Error::Overloaded("64 MiB of publishes wait on this node already"));
+            return Err(Error::Overloaded(
+                "64 MiB of publishes wait on this node already",
+            ));
         }
         gathered.bytes += bytes;
         gathered.publishes.push(publish);
@@ -146,7 +148,10 @@ impl Queue {
             return;
         }
         let mut gathered = self.gathered.lock();
-        gathered.bytes += publishes.iter().map(|publish| publish.content.queued_bytes()).sum::<usize>();
+        gathered.bytes += publishes
+            .iter()
+            .map(|publish| publish.content.queued_bytes())
+            .sum::<usize>();
         publishes.append(&mut gathered.publishes);
         gathered.publishes = publishes;
         drop(gathered);

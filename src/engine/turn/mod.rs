@@ -97,7 +97,10 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
         }
         let began = std::time::Instant::now();
         let outcome = commit(&shared, &mut session, &input).await;
-        shared.metrics.turn_seconds.observe(began.elapsed().as_secs_f64());
+        shared
+            .metrics
+            .turn_seconds
+            .observe(began.elapsed().as_secs_f64());
         match outcome {
             Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
             Err(error) => deliver::fail(pending, &Error::from(error)),

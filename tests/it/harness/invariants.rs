@@ -17,17 +17,30 @@ pub(crate) async fn check_invariants(connection: &mut PgConnection) {
         sqlx::query(begin).execute(&mut *connection).await.unwrap();
     }
     for rule in rules() {
-        let found = sqlx::query(AssertSqlSafe(rule.sql)).fetch_all(&mut *connection).await;
+        let found = sqlx::query(AssertSqlSafe(rule.sql))
+            .fetch_all(&mut *connection)
+            .await;
         for row in found.unwrap().iter().take(5) {
             wrong.push(format!("{}: {}", rule.name, row.get::<String, _>(0)));
         }
     }
-    sqlx::query("ROLLBACK").execute(&mut *connection).await.unwrap();
-    assert!(wrong.is_empty(), "invariants are broken:\n{}", wrong.join("\n"));
+    sqlx::query("ROLLBACK")
+        .execute(&mut *connection)
+        .await
+        .unwrap();
+    assert!(
+        wrong.is_empty(),
+        "invariants are broken:\n{}",
+        wrong.join("\n")
+    );
 }
 
+#[expect(clippy::too_many_lines, reason = "a list: one rule after the other")]
 fn rules() -> Vec<Rule> {
-    let rule = |name, sql: &str| Rule { name, sql: sql.to_owned() };
+    let rule = |name, sql: &str| Rule {
+        name,
+        sql: sql.to_owned(),
+    };
     vec![
         rule(
             "I2: a lease holds a message that is still ahead of the cursor",

@@ -30,7 +30,10 @@ pub(crate) struct Log {
 }
 
 /// Settings under which everything is due at once.
-pub(crate) const PROMPT: OffloadSettings = OffloadSettings { object_bytes: 1024 * 1024, hot_window: Duration::ZERO };
+pub(crate) const PROMPT: OffloadSettings = OffloadSettings {
+    object_bytes: 1024 * 1024,
+    hot_window: Duration::ZERO,
+};
 
 impl Log {
     pub(crate) async fn new() -> Self {
@@ -38,13 +41,27 @@ impl Log {
         let store = database.store();
         let clock = Clock::manual(datetime!(2030-01-01 00:00 UTC));
         let mut session = store.session().await.unwrap();
-        installation::ensure(&mut session, &[7; 32], clock.now()).await.unwrap();
+        installation::ensure(&mut session, &[7; 32], clock.now())
+            .await
+            .unwrap();
         let sql = database.connect().await;
-        Self { database, store, clock, expire: Expire::default(), sql, payloads: BTreeMap::new() }
+        Self {
+            database,
+            store,
+            clock,
+            expire: Expire::default(),
+            sql,
+            payloads: BTreeMap::new(),
+        }
     }
 
     /// A topic with one lane; returns both.
-    pub(crate) async fn topic(&mut self, name: &str, keep_consumed: bool, retention_seconds: i32) -> (i64, i64) {
+    pub(crate) async fn topic(
+        &mut self,
+        name: &str,
+        keep_consumed: bool,
+        retention_seconds: i32,
+    ) -> (i64, i64) {
         let topic = self
             .one(&format!(
                 "INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
@@ -65,24 +82,36 @@ impl Log {
             ))
             .await;
         let mut session = self.store.session().await.unwrap();
-        cursor::begin(&mut session, subscription, topic, true).await.unwrap();
+        cursor::begin(&mut session, subscription, topic, true)
+            .await
+            .unwrap();
         subscription
     }
 
     /// One number from the database.
     pub(crate) async fn one(&mut self, sql: &str) -> i64 {
-        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut self.sql).await.unwrap()
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
+            .fetch_one(&mut self.sql)
+            .await
+            .unwrap()
     }
 
     /// Any other statement.
     pub(crate) async fn run(&mut self, sql: &str) {
-        sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&mut self.sql).await.unwrap();
+        sqlx::query(AssertSqlSafe(sql.to_owned()))
+            .execute(&mut self.sql)
+            .await
+            .unwrap();
     }
 
     /// The current slot.
     pub(crate) async fn slot(&self) -> i16 {
         let mut session = self.store.session().await.unwrap();
-        installation::get(&mut session).await.unwrap().unwrap().hot_slot
+        installation::get(&mut session)
+            .await
+            .unwrap()
+            .unwrap()
+            .hot_slot
     }
 
     /// Publishes blocks of `count` messages and `bytes` of payload, one per lane, into the current slot.
@@ -92,32 +121,76 @@ impl Log {
     }
 
     /// The same into a given slot, as a node does that lags behind.
-    pub(crate) async fn publish_into(&mut self, slot: i16, lanes: &[i64], count: i32, bytes: usize) {
+    pub(crate) async fn publish_into(
+        &mut self,
+        slot: i16,
+        lanes: &[i64],
+        count: i32,
+        bytes: usize,
+    ) {
         let payloads: Vec<Vec<u8>> = lanes.iter().map(|_| noise(bytes)).collect();
-        let blocks = lanes.iter().zip(&payloads).map(|(lane, payload)| hot(*lane, count, payload.clone())).collect();
+        let blocks = lanes
+            .iter()
+            .zip(&payloads)
+            .map(|(lane, payload)| hot(*lane, count, payload.clone()))
+            .collect();
         let mut session = self.store.session().await.unwrap();
-        let input = TurnInput { blocks, slot, ..TurnInput::default() };
-        let output = turn::run(&mut session, self.clock.now(), &input).await.unwrap();
+        let input = TurnInput {
+            blocks,
+            slot,
+            ..TurnInput::default()
+        };
+        let output = turn::run(&mut session, self.clock.now(), &input)
+            .await
+            .unwrap();
         for ((lane, first), payload) in lanes.iter().zip(output.first_offsets).zip(payloads) {
-            self.payloads.insert((*lane, first.expect("an open lane")), payload);
+            self.payloads
+                .insert((*lane, first.expect("an open lane")), payload);
         }
     }
 
     /// Hands out up to `wanted` messages.
     pub(crate) async fn claim(&self, lane: i64, subscription: i64, wanted: i32) -> Vec<Leased> {
-        let claims = vec![Claim { lane, subscription, wanted, visibility_seconds: 30 }];
+        let claims = vec![Claim {
+            lane,
+            subscription,
+            wanted,
+            visibility_seconds: 30,
+        }];
         let mut session = self.store.session().await.unwrap();
-        let input = TurnInput { claims, ..TurnInput::default() };
-        turn::run(&mut session, self.clock.now(), &input).await.unwrap().leased
+        let input = TurnInput {
+            claims,
+            ..TurnInput::default()
+        };
+        turn::run(&mut session, self.clock.now(), &input)
+            .await
+            .unwrap()
+            .leased
     }
 
     /// Acknowledges messages of a lease.
     pub(crate) async fn settle(&self, lease: &Leased, mask: u64) {
-        let Leased { lane, subscription, lease, .. } = *lease;
-        let clears = vec![Clear { lane, subscription, lease, mask, whole: false }];
+        let Leased {
+            lane,
+            subscription,
+            lease,
+            ..
+        } = *lease;
+        let clears = vec![Clear {
+            lane,
+            subscription,
+            lease,
+            mask,
+            whole: false,
+        }];
         let mut session = self.store.session().await.unwrap();
-        let input = TurnInput { clears, ..TurnInput::default() };
-        turn::run(&mut session, self.clock.now(), &input).await.unwrap();
+        let input = TurnInput {
+            clears,
+            ..TurnInput::default()
+        };
+        turn::run(&mut session, self.clock.now(), &input)
+            .await
+            .unwrap();
     }
 
     /// Receives and acknowledges all that is there.
@@ -135,7 +208,10 @@ impl Log {
 
     /// Moves to the next slot whatever the current one holds.
     pub(crate) async fn rotate(&self) {
-        let settings = RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO };
+        let settings = RotateSettings {
+            slot_bytes: 1,
+            slot_window: Duration::ZERO,
+        };
         let (done, _) = rotate(&self.store, &self.clock, &settings).await.unwrap();
         assert_eq!(done.count, 1, "a slot is free");
     }
@@ -145,15 +221,35 @@ impl Log {
         self.try_offload(blob).await.unwrap()
     }
 
-    pub(crate) async fn try_offload(&self, blob: &Blob) -> Result<u64, cursus::engine::duty::DutyError> {
-        let offload = Offload { store: &self.store, blob, clock: &self.clock, settings: &PROMPT };
+    pub(crate) async fn try_offload(
+        &self,
+        blob: &Blob,
+    ) -> Result<u64, cursus::engine::duty::DutyError> {
+        let offload = Offload {
+            store: &self.store,
+            blob,
+            clock: &self.clock,
+            settings: &PROMPT,
+        };
         Ok(offload.run(&CancellationToken::new()).await?.count)
     }
 
     /// One round of retention; returns how many blocks went.
     pub(crate) async fn expire(&mut self) -> u64 {
-        let settings = ExpireSettings { consumed_age: Duration::ZERO, ..ExpireSettings::default() };
-        self.expire.run(&self.store, &self.clock, &settings, &CancellationToken::new()).await.unwrap().count
+        let settings = ExpireSettings {
+            consumed_age: Duration::ZERO,
+            ..ExpireSettings::default()
+        };
+        self.expire
+            .run(
+                &self.store,
+                &self.clock,
+                &settings,
+                &CancellationToken::new(),
+            )
+            .await
+            .unwrap()
+            .count
     }
 
     /// Bytes of each slot.
@@ -165,28 +261,49 @@ impl Log {
     /// Blocks of a lane, by first offset and end.
     pub(crate) async fn blocks(&self, lane: i64) -> Vec<(i64, i64)> {
         let mut session = self.store.session().await.unwrap();
-        let blocks = block::covering(&mut session, lane, 0, i64::MAX, 100_000).await.unwrap();
-        blocks.iter().map(|b| (b.first_offset, b.first_offset + i64::from(b.count))).collect()
+        let blocks = block::covering(&mut session, lane, 0, i64::MAX, 100_000)
+            .await
+            .unwrap();
+        blocks
+            .iter()
+            .map(|b| (b.first_offset, b.first_offset + i64::from(b.count)))
+            .collect()
     }
 
     /// Reads every block there is, wherever it is, and compares it with what was published; then checks the invariants.
     pub(crate) async fn check(&mut self, blob: &Blob) {
-        let lanes: Vec<i64> = sqlx::query_scalar("SELECT lane_id FROM lane").fetch_all(&mut self.sql).await.unwrap();
+        let lanes: Vec<i64> = sqlx::query_scalar("SELECT lane_id FROM lane")
+            .fetch_all(&mut self.sql)
+            .await
+            .unwrap();
         let mut session = self.store.session().await.unwrap();
         for lane in lanes {
-            for found in block::covering(&mut session, lane, 0, i64::MAX, 100_000).await.unwrap() {
+            for found in block::covering(&mut session, lane, 0, i64::MAX, 100_000)
+                .await
+                .unwrap()
+            {
                 let payload = match (found.slot, &found.object_key) {
                     (Some(slot), None) => {
-                        let mut read = hot_payload::read(&mut session, slot, lane, &[found.first_offset]).await.unwrap();
+                        let mut read =
+                            hot_payload::read(&mut session, slot, lane, &[found.first_offset])
+                                .await
+                                .unwrap();
                         read.pop().expect("a hot payload").1
                     }
                     (None, Some(key)) => {
                         let start = found.object_offset.unwrap().cast_unsigned();
-                        blob.range(key, start..start + found.bytes.cast_unsigned()).await.unwrap().to_vec()
+                        blob.range(key, start..start + found.bytes.cast_unsigned())
+                            .await
+                            .unwrap()
+                            .to_vec()
                     }
                     place => panic!("a place {place:?}"),
                 };
-                assert!(payload == self.payloads[&(lane, found.first_offset)], "payload of {lane} {}", found.first_offset);
+                assert!(
+                    payload == self.payloads[&(lane, found.first_offset)],
+                    "payload of {lane} {}",
+                    found.first_offset
+                );
             }
         }
         drop(session);
@@ -195,7 +312,12 @@ impl Log {
 }
 
 pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
-    NewBlock { lane, count, compressed: false, place: NewPlace::Hot(payload) }
+    NewBlock {
+        lane,
+        count,
+        compressed: false,
+        place: NewPlace::Hot(payload),
+    }
 }
 
 /// Bytes that cannot be taken for others.

@@ -47,7 +47,10 @@ impl Fleet {
     pub(crate) async fn new() -> Self {
         let scratch = Scratch::new("objects");
         let blob = folder(&scratch).await;
-        Self { _folder: Some(scratch), ..Self::over(blob).await }
+        Self {
+            _folder: Some(scratch),
+            ..Self::over(blob).await
+        }
     }
 
     /// The same over other object storage.
@@ -81,9 +84,17 @@ impl Fleet {
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
     pub(crate) async fn offload(&self) -> u64 {
         let store = self.database.store();
-        let now = RotateSettings { slot_bytes: 1, slot_window: Duration::ZERO };
+        let now = RotateSettings {
+            slot_bytes: 1,
+            slot_window: Duration::ZERO,
+        };
         rotate(&store, &self.clock, &now).await.unwrap();
-        let offload = Offload { store: &store, blob: &self.blob, clock: &self.clock, settings: &PROMPT };
+        let offload = Offload {
+            store: &store,
+            blob: &self.blob,
+            clock: &self.clock,
+            settings: &PROMPT,
+        };
         let done = offload.run(&CancellationToken::new()).await.unwrap();
         store.close().await;
         done.count
@@ -113,7 +124,11 @@ pub(crate) struct Node {
 impl Node {
     async fn start(fleet: &Fleet) -> Self {
         // What a node complains of is shown with the test that fails.
-        tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_test_writer().try_init().ok();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::ERROR)
+            .with_test_writer()
+            .try_init()
+            .ok();
         let (shutdown, stop) = (Shutdown::default(), CancellationToken::new());
         let store = fleet.database.store();
         let parts = Parts {
@@ -125,7 +140,14 @@ impl Node {
             hot_limit_bytes: 256 << 10,
             turn_loops: 2,
         };
-        let engine = Engine::start(parts, &shutdown.tracker, shutdown.token.clone(), stop.clone()).await.unwrap();
+        let engine = Engine::start(
+            parts,
+            &shutdown.tracker,
+            shutdown.token.clone(),
+            stop.clone(),
+        )
+        .await
+        .unwrap();
         let duties = worker::Context {
             store: store.clone(),
             blob: fleet.blob.clone(),
@@ -138,8 +160,11 @@ impl Node {
         let mut registry = telemetry::registry();
         telemetry::register(&mut registry, &engine, &duties.metrics);
         let metrics = RequestMetrics::register(&mut registry);
-        let settings =
-            HttpSettings { request_timeout: Duration::from_secs(30), metrics, telemetry: Telemetry::of(registry) };
+        let settings = HttpSettings {
+            request_timeout: Duration::from_secs(30),
+            metrics,
+            telemetry: Telemetry::of(registry),
+        };
         let listener = listen::bind(listen::Options {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             max_connections: 1_000,
@@ -152,7 +177,15 @@ impl Node {
         let router = http::router(engine, settings);
         let ending = shutdown.clone();
         let serving = tokio::spawn(async move { listener.serve(router, &ending).await });
-        Self { address, client: client(), key: None, store, shutdown, stop, serving }
+        Self {
+            address,
+            client: client(),
+            key: None,
+            store,
+            shutdown,
+            stop,
+            serving,
+        }
     }
 
     /// Requests from now on come with this key.
@@ -177,7 +210,13 @@ impl Node {
 
     /// Any request.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        request(&self.client, self.key.as_deref(), method, self.address, path)
+        request(
+            &self.client,
+            self.key.as_deref(),
+            method,
+            self.address,
+            path,
+        )
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
@@ -206,7 +245,9 @@ impl Node {
     pub(crate) async fn topic_and_subscription(&self, settings: Value) {
         self.topic("t").await;
         let mut all = json!({"topic": "t"});
-        all.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        all.as_object_mut()
+            .unwrap()
+            .extend(settings.as_object().unwrap().clone());
         let (status, answer) = self.put("/v1/subscriptions/s", all).await;
         assert_eq!(status, 201, "{answer}");
     }
@@ -214,7 +255,12 @@ impl Node {
     /// Publishes one text to `t`; returns its id.
     pub(crate) async fn publish(&self, body: &str) -> String {
         let request = self.request(Method::POST, "/v1/topics/t/messages");
-        let (status, answer) = send(request.header("content-type", "text/plain").body(body.to_owned())).await;
+        let (status, answer) = send(
+            request
+                .header("content-type", "text/plain")
+                .body(body.to_owned()),
+        )
+        .await;
         assert_eq!(status, 200, "{answer}");
         text(&answer["id"])
     }
@@ -241,7 +287,9 @@ impl Node {
     }
 
     pub(crate) async fn results(&self, verb: &str, body: Value) -> Vec<Value> {
-        let (status, answer) = self.post(&format!("/v1/subscriptions/s/{verb}"), body).await;
+        let (status, answer) = self
+            .post(&format!("/v1/subscriptions/s/{verb}"), body)
+            .await;
         assert_eq!(status, 200, "{answer}");
         answer["results"].as_array().unwrap().clone()
     }
@@ -249,11 +297,19 @@ impl Node {
 
 pub(crate) fn client() -> reqwest::Client {
     // The client wants to know who would do TLS, also where there is none.
-    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .ok();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-fn request(client: &reqwest::Client, key: Option<&str>, method: Method, at: SocketAddr, path: &str) -> RequestBuilder {
+fn request(
+    client: &reqwest::Client,
+    key: Option<&str>,
+    method: Method,
+    at: SocketAddr,
+    path: &str,
+) -> RequestBuilder {
     let request = client.request(method, format!("http://{at}{path}"));
     match key {
         Some(key) => request.bearer_auth(key),
@@ -266,18 +322,27 @@ pub(crate) async fn send(request: RequestBuilder) -> (u16, Value) {
     let response = request.send().await.unwrap();
     let status = response.status().as_u16();
     let body: Bytes = response.bytes().await.unwrap();
-    let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+    let value = if body.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_slice(&body).unwrap()
+    };
     (status, value)
 }
 
 /// A JSON text as a string.
 pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text, not {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("a text, not {value}"))
+        .to_owned()
 }
 
 /// The code of an item's error.
 pub(crate) fn code(result: &Value) -> &str {
-    result["error"]["code"].as_str().unwrap_or_else(|| panic!("an error, not {result}"))
+    result["error"]["code"]
+        .as_str()
+        .unwrap_or_else(|| panic!("an error, not {result}"))
 }
 
 /// One field of many.

@@ -39,9 +39,14 @@ impl Database {
         let name = format!("test_{:016x}", rand::random::<u64>());
         {
             let _one = server.creating.lock().await;
-            server.run(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
+            server
+                .run(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+                .await;
         }
-        Self { options: server.options(&name), _server: server }
+        Self {
+            options: server.options(&name),
+            _server: server,
+        }
     }
 
     /// A store as a node has it.
@@ -77,33 +82,72 @@ impl Postgres {
         let init = binary("initdb", owner, folder.path())
             .arg("-D")
             .arg(&data)
-            .args(["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-U", "postgres"])
+            .args([
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+                "-U",
+                "postgres",
+            ])
             .output()
             .unwrap();
-        assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
+        assert!(
+            init.status.success(),
+            "{}",
+            String::from_utf8_lossy(&init.stderr)
+        );
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let server = binary("postgres", owner, folder.path())
             .arg("-D")
             .arg(&data)
             .arg("-k")
             .arg(folder.path())
-            .args(["-h", "", "-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=300"])
-            .args(["-c", "shared_buffers=128MB", "-c", "wal_level=minimal", "-c", "max_wal_senders=0"])
+            .args([
+                "-h",
+                "",
+                "-c",
+                "fsync=off",
+                "-c",
+                "full_page_writes=off",
+                "-c",
+                "max_connections=300",
+            ])
+            .args([
+                "-c",
+                "shared_buffers=128MB",
+                "-c",
+                "wal_level=minimal",
+                "-c",
+                "max_wal_senders=0",
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        Self { server, folder, creating: Mutex::default() }
+        Self {
+            server,
+            folder,
+            creating: Mutex::default(),
+        }
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(self.folder.path()).username("postgres").database(database)
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.folder.path())
+            .username("postgres")
+            .database(database)
     }
 
     async fn run(&self, sql: &str) {
         let mut connection = self.options("postgres").connect().await.unwrap();
-        connection.execute(AssertSqlSafe(sql.to_owned())).await.unwrap();
+        connection
+            .execute(AssertSqlSafe(sql.to_owned()))
+            .await
+            .unwrap();
         connection.close().await.unwrap();
     }
 
@@ -127,7 +171,11 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         // A fast shutdown, so that no shared memory stays behind.
         let pid = self.server.id().to_string();
-        if !Command::new("kill").args(["-INT", &pid]).status().is_ok_and(|status| status.success()) {
+        if !Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .is_ok_and(|status| status.success())
+        {
             self.server.kill().ok();
         }
         self.server.wait().ok();
@@ -136,12 +184,15 @@ impl Drop for Postgres {
 
 /// Whom to run as: as root the server refuses to start.
 fn owner() -> Option<(u32, u32)> {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    let is_root = std::fs::metadata("/proc/self")
+        .is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
     if !is_root {
         return None;
     }
     let users = std::fs::read_to_string("/etc/passwd").unwrap();
-    let user = ["postgres:", "nobody:"].iter().find_map(|name| users.lines().find(|line| line.starts_with(name)));
+    let user = ["postgres:", "nobody:"]
+        .iter()
+        .find_map(|name| users.lines().find(|line| line.starts_with(name)));
     let mut numbers = user.expect("a user for Postgres").split(':').skip(2);
     let mut number = || numbers.next().unwrap().parse().unwrap();
     Some((number(), number()))
@@ -161,11 +212,17 @@ fn binaries() -> PathBuf {
     if let Some(named) = std::env::var_os("CURSUS_TEST_PG_BIN") {
         return named.into();
     }
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let versions = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut installed: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     installed.sort();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = installed.into_iter().rev().chain(std::env::split_paths(&path));
+    let found = installed
+        .into_iter()
+        .rev()
+        .chain(std::env::split_paths(&path));
     found
         .into_iter()
         .find(|bin| bin.join("initdb").is_file())

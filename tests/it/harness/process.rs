@@ -87,7 +87,10 @@ impl Place {
 
     /// How a client reaches the private Postgres.
     pub(crate) fn options(&self) -> PgConnectOptions {
-        PgConnectOptions::new_without_pgpass().socket(self.sockets()).username("cursus").database("postgres")
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.sockets())
+            .username("cursus")
+            .database("postgres")
     }
 
     /// Runs SQL as a client of the private Postgres would.
