@@ -1,4 +1,59 @@
-//! Cursus: a serverless HTTP messaging service.
+//! Cursus: a serverless HTTP messaging service. Nodes keep nothing, Postgres keeps metadata, object storage keeps
+//! payloads; anything that speaks HTTP publishes, receives and settles.
+//!
+//! # Map
+//!
+//! Arrows point from who calls to who is called; the crate `api` (wire types, names, limits, errors) lies below all.
+//!
+//! ```text
+//! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
+//!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
+//!   config  telemetry  shutdown  clock  embedded (the private Postgres)
+//! ```
+//!
+//! A request makes three hops: a handler of `http` (typed extractors, one call), a verb of `engine` (a file each), a
+//! statement of `store`. `worker` runs the duties that nobody waits for, one node of the fleet at a time.
+//!
+//! # The life of a message
+//!
+//! - **Publish.** `http::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
+//!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
+//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_1`
+//!   (`migrations/0002_turn.sql`) does it all in one commit, and only then is anybody answered. Bodies above the hot limit
+//!   are streamed to an object first (`engine::upload`); keys that guard against publishing twice have a transaction of
+//!   their own (`engine::keyed`).
+//! - **Receive.** `engine::receive` first looks for leases past their deadline (`engine::redeliver`), then waits in the
+//!   subscription's queue (`engine::subscriber`) for a turn to claim fresh messages. The payload comes from the cache, the
+//!   hot slot, or a ranged read of an object (`engine::reader`).
+//! - **Settle.** An ack clears a bit in the next turn. What splits a lease — extend, nack, dead letter — locks its rows,
+//!   plans in pure functions (`engine::plan`) and writes the difference.
+//! - **Afterwards.** `engine::expire` deletes what is consumed or too old, `engine::offload` packs what is still needed
+//!   after the hot window into objects and truncates the slot, `engine::collect` deletes objects nobody refers to.
+//!
+//! # Invariants
+//!
+//! - **I1 durable** a publish is answered after its block is committed: `engine::turn`.
+//! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`.
+//! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
+//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_1`.
+//! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
+//! - **I7 tenant first** every look-up starts from a tenant: `engine::catalog`.
+//! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
+//! - **I10 one clock** the database's: `clock`.
+//!
+//! I6 (ordering keys) and I8 (honest bill) belong to capabilities that do not exist yet.
+//!
+//! # What a long transaction must not bend
+//!
+//! A transaction that holds back vacuum keeps every dead row version. So no hot row is updated in place: a publish locks its
+//! lane's row and reads the lane's end from the last block; a cursor's move raises `version`, which is part of its key, so
+//! that a look-up meets the newest entry first; expired leases are sought from a moving lower bound; payloads are inserted
+//! and truncated.
+//!
+//! # Absences
+//!
+//! No SQL outside `store`, no S3 type outside `blob`, no environment variable outside `config`, no status code outside
+//! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/tidy.rs` holds this.
 
 pub mod app;
 pub mod blob;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
 use crate::clock::Clock;
-use crate::store::block::{self, Cut, LaneOnRound};
+use crate::store::retention::{self, Cut, LaneOnRound};
 use crate::store::{self, Store, node};
 
 /// Lanes looked at by one statement.
@@ -66,7 +66,7 @@ impl Expire {
         let mut after = -1;
         while !stop.is_cancelled() {
             let mut session = store.session().await?;
-            let lanes = block::lanes(&mut session, after, LANES).await?;
+            let lanes = retention::lanes(&mut session, after, LANES).await?;
             let Some(last) = lanes.last() else { break };
             after = last.lane_id;
             let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
@@ -75,7 +75,7 @@ impl Expire {
             let deadlines = self.deadlines_of(&open);
             let age = settings.consumed_age;
             let prospects =
-                block::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
+                retention::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
             drop(session);
             for prospect in &prospects {
                 // Leases that come later are due after the time of this look, or their transaction is running now.
@@ -144,14 +144,14 @@ impl Expire {
         wait: bool,
     ) -> Result<(u64, Vec<Cut>), store::Error> {
         let mut tx = store.tx("expire").await?;
-        let locked = block::lock_lanes(&mut tx, lanes, wait).await?;
+        let locked = retention::lock_lanes(&mut tx, lanes, wait).await?;
         if locked.is_empty() {
             return Ok((0, Vec::new()));
         }
         // A statement of its own, so that it sees what was published and subscribed before the locks were free. Cursors and
         // leases go on moving, but only up: a claim begins at the cursor, and a message handed out again was in a lease.
         let deadlines = self.deadlines_of(&locked);
-        let cuts = block::cuts(&mut tx, &locked, &deadlines, BLOCKS, clock.now()).await?;
+        let cuts = retention::cuts(&mut tx, &locked, &deadlines, BLOCKS, clock.now()).await?;
         let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
         if !needed.is_empty() {
             leave(&mut tx, &needed).await?;
@@ -162,12 +162,12 @@ impl Expire {
             .copied()
             .collect();
         if !moving.is_empty() {
-            block::raise_starts(&mut tx, &moving).await?;
+            retention::raise_starts(&mut tx, &moving).await?;
         }
         let deleted = if moving.is_empty() {
             0
         } else {
-            block::delete(&mut tx, &moving).await?
+            retention::delete(&mut tx, &moving).await?
         };
         tx.commit().await?;
         Ok((deleted, cuts))
@@ -178,10 +178,10 @@ impl Expire {
 /// locked, hence the second look; it waits for nobody, because by now leases come after cursors. A lease that a settle or a
 /// redelivery has at that moment stays, lies below the start of its lane, and the next round finds it there.
 async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
-    block::trim_leases(tx, cuts, true).await?;
-    block::lock_cursors(tx, cuts).await?;
-    block::raise_cursors(tx, cuts).await?;
-    block::trim_leases(tx, cuts, false).await
+    retention::trim_leases(tx, cuts, true).await?;
+    retention::lock_cursors(tx, cuts).await?;
+    retention::raise_cursors(tx, cuts).await?;
+    retention::trim_leases(tx, cuts, false).await
 }
 
 /// Clears a closed lane away, the lane itself last.
@@ -189,15 +189,15 @@ async fn clear(store: &Store, lane: i64, stop: &CancellationToken) -> Result<u64
     let mut deleted = 0;
     while !stop.is_cancelled() {
         let mut tx = store.tx("clear").await?;
-        block::lock_lanes(&mut tx, &[lane], true).await?;
-        match block::closed_cut(&mut tx, lane, BLOCKS).await? {
+        retention::lock_lanes(&mut tx, &[lane], true).await?;
+        match retention::closed_cut(&mut tx, lane, BLOCKS).await? {
             Some(cut) => {
-                deleted += block::delete(&mut tx, &[cut]).await?;
-                block::raise_starts(&mut tx, &[cut]).await?;
+                deleted += retention::delete(&mut tx, &[cut]).await?;
+                retention::raise_starts(&mut tx, &[cut]).await?;
                 tx.commit().await?;
             }
             None => {
-                block::delete_lane(&mut tx, lane).await?;
+                retention::delete_lane(&mut tx, lane).await?;
                 tx.commit().await?;
                 break;
             }

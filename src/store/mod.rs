@@ -15,6 +15,7 @@ pub mod lease;
 pub mod migrate;
 pub mod node;
 pub mod object;
+pub mod retention;
 pub mod subscription;
 pub mod topic;
 pub mod turn;

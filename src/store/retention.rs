@@ -1,0 +1,357 @@
+//! The statements of retention, over the tables `lane`, `block`, `cursor` and `lease` together: what can go from the low
+//! end of a lane, and taking it away without breaking I2 or I5. `engine/expire.rs` calls them in the order of the locks.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A lane on the round of retention.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct LaneOnRound {
+    /// The lane.
+    pub lane_id: i64,
+    /// Its topic is deleted.
+    pub closed: bool,
+}
+
+/// Lanes in order of id after `after`, for the round of retention.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lanes(
+    session: &mut Session,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<LaneOnRound>, Error> {
+    Ok(sqlx::query_as(
+        "-- lane.round
+         SELECT lane_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("lane.round"))
+    .await?)
+}
+
+/// What retention could do in a lane.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Prospect {
+    /// The lane.
+    pub lane_id: i64,
+    /// Its first block can go, or a cursor or lease is left behind below its start.
+    pub has_work: bool,
+    /// The database's time.
+    pub at: OffsetDateTime,
+    /// The earliest deadline of its leases.
+    pub deadline: Option<OffsetDateTime>,
+}
+
+/// Looks which of these lanes have something to delete. `deadlines` holds per lane a time that no lease of it is due
+/// before: leases are found by that index from there on, because in order of id the dead ones of a long transaction would
+/// be walked again with every look.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn prospects(
+    session: &mut Session,
+    lanes: &[i64],
+    deadlines: &[Option<OffsetDateTime>],
+    consumed_age: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Prospect>, Error> {
+    Ok(sqlx::query_as(
+        "-- block.prospects
+         SELECT l.lane_id, n.at, f.deadline,
+                f.behind OR coalesce(
+                    b.published_at < n.at - t.retention_seconds * interval '1 second'
+                    OR (NOT t.keep_consumed AND f.complete AND b.first_offset + b.count <= f.floor
+                        AND b.published_at <= n.at - $3 * interval '1 second'
+                        AND EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id AND k.first_offset >= b.first_offset + b.count)),
+                    false) AS has_work
+         FROM (SELECT coalesce($4, now()) AS at) n
+         CROSS JOIN unnest($1::bigint[], $2::timestamptz[]) AS w (lane_id, deadline)
+         JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
+         JOIN topic t ON t.topic_id = l.topic_id
+         CROSS JOIN LATERAL (
+             SELECT min(least(u.next_offset, e.base)) AS floor, min(e.deadline) AS deadline,
+                    coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete,
+                    coalesce(bool_or(u.next_offset < l.start_offset OR e.behind), false) AS behind
+             FROM subscription s
+             LEFT JOIN LATERAL (
+                 SELECT x.next_offset FROM cursor x
+                 WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
+             ) u ON true
+             LEFT JOIN LATERAL (
+                 SELECT min(y.base) AS base, min(y.deadline) AS deadline,
+                        bool_or(y.base < l.start_offset AND
+                                CASE WHEN l.start_offset - y.base >= 64 THEN true
+                                     ELSE y.pending & ~((-1)::bigint << (l.start_offset - y.base)::integer) <> 0 END) AS behind
+                 FROM lease y
+                 WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
+                   AND y.deadline >= coalesce(w.deadline, '-infinity')
+             ) e ON true
+             WHERE s.topic_id = l.topic_id
+         ) f
+         LEFT JOIN LATERAL (
+             SELECT k.first_offset, k.count, k.published_at FROM block k
+             WHERE k.lane_id = l.lane_id AND k.first_offset >= l.start_offset ORDER BY k.first_offset LIMIT 1
+         ) b ON true",
+    )
+    .bind(lanes)
+    .bind(deadlines)
+    .bind(consumed_age.as_secs_f64())
+    .bind(now)
+    .fetch_all(session.run("block.prospects"))
+    .await?)
+}
+
+/// Locks lanes in order of id and returns those that it got: without `wait`, not those that a publish has.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_lanes(
+    session: &mut Session,
+    lanes: &[i64],
+    wait: bool,
+) -> Result<Vec<i64>, Error> {
+    let sql = if wait {
+        "-- lane.lock_some
+         SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE"
+    } else {
+        "-- lane.lock_some
+         SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED"
+    };
+    Ok(sqlx::query_scalar(sql)
+        .bind(lanes)
+        .fetch_all(session.run("lane.lock_some"))
+        .await?)
+}
+
+/// How far a lane is to be deleted.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Cut {
+    /// The lane.
+    pub lane_id: i64,
+    /// Where it starts now.
+    pub start: i64,
+    /// Where it is to start; the end of a block, or the same.
+    pub cut: i64,
+    /// A cursor or lease is below the cut.
+    pub is_needed: bool,
+    /// The walk ended at its limit.
+    pub is_partial: bool,
+}
+
+/// How far these locked lanes can be deleted, looking at `limit` blocks of each. What consumption allows is below every
+/// cursor and lease and spares the last block; what is too old goes in any case.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn cuts(
+    session: &mut Session,
+    lanes: &[i64],
+    deadlines: &[Option<OffsetDateTime>],
+    limit: i64,
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Cut>, Error> {
+    Ok(sqlx::query_as(
+        "-- block.cuts
+         SELECT l.lane_id, l.start_offset AS start, c.cut, coalesce(f.floor < c.cut, false) AS is_needed,
+                c.walked = $3 AND c.cut = c.until AS is_partial
+         FROM (SELECT coalesce($4, now()) AS at) n
+         CROSS JOIN unnest($1::bigint[], $2::timestamptz[]) AS w (lane_id, deadline)
+         JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
+         JOIN topic t ON t.topic_id = l.topic_id
+         CROSS JOIN LATERAL (
+             SELECT min(least(u.next_offset, e.base)) AS floor,
+                    coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete
+             FROM subscription s
+             LEFT JOIN LATERAL (
+                 SELECT x.next_offset FROM cursor x
+                 WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
+             ) u ON true
+             LEFT JOIN LATERAL (
+                 SELECT min(y.base) AS base FROM lease y
+                 WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
+                   AND y.deadline >= coalesce(w.deadline, '-infinity')
+             ) e ON true
+             WHERE s.topic_id = l.topic_id
+         ) f
+         CROSS JOIN LATERAL (
+             SELECT count(*) AS walked, max(k.next_offset) AS until,
+                    coalesce(max(k.next_offset) FILTER (
+                        WHERE k.published_at < n.at - t.retention_seconds * interval '1 second'
+                           OR (NOT t.keep_consumed AND f.complete AND k.next_offset <= f.floor
+                               AND EXISTS (SELECT FROM block z WHERE z.lane_id = l.lane_id AND z.first_offset = k.next_offset))),
+                        l.start_offset) AS cut
+             FROM (SELECT i.first_offset + i.count AS next_offset, i.published_at FROM block i
+                   WHERE i.lane_id = l.lane_id AND i.first_offset >= l.start_offset ORDER BY i.first_offset LIMIT $3) k
+         ) c",
+    )
+    .bind(lanes)
+    .bind(deadlines)
+    .bind(limit)
+    .bind(now)
+    .fetch_all(session.run("block.cuts"))
+    .await?)
+}
+
+/// Takes the messages below the cut out of leases; with nothing left in it a lease is deleted. `wait` for a settle that
+/// has one, or leave it to the next round.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Result<(), Error> {
+    /// The same with and without waiting.
+    macro_rules! trim {
+        ($lock:literal) => {
+            concat!(
+                "-- lease.trim
+                 WITH below AS MATERIALIZED (
+                     SELECT e.lane_id, e.subscription_id, e.lease_id, e.part,
+                            CASE WHEN c.cut - e.base >= 64 THEN 0
+                                 ELSE e.pending & ((-1)::bigint << (c.cut - e.base)::integer) END AS pending
+                     FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
+                     JOIN lease e ON e.lane_id = c.lane_id AND e.base < c.cut
+                     ORDER BY e.lane_id, e.subscription_id, e.lease_id, e.part
+                     FOR UPDATE OF e ",
+                $lock,
+                "
+                 ), gone AS (
+                     DELETE FROM lease e USING below b
+                     WHERE e.lane_id = b.lane_id AND e.subscription_id = b.subscription_id AND e.lease_id = b.lease_id
+                       AND e.part = b.part AND b.pending = 0
+                 )
+                 UPDATE lease e SET pending = b.pending FROM below b
+                 WHERE e.lane_id = b.lane_id AND e.subscription_id = b.subscription_id AND e.lease_id = b.lease_id
+                   AND e.part = b.part AND b.pending <> 0 AND e.pending <> b.pending"
+            )
+        };
+    }
+    sqlx::query(if wait {
+        trim!("")
+    } else {
+        trim!("SKIP LOCKED")
+    })
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("lease.trim"))
+    .await?;
+    Ok(())
+}
+
+/// Locks the cursors below the cuts, waiting for claims that have them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
+    sqlx::query(
+        "-- cursor.lock_below
+         SELECT FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
+         JOIN cursor x ON x.lane_id = c.lane_id AND x.next_offset < c.cut
+         ORDER BY x.lane_id, x.subscription_id FOR UPDATE OF x",
+    )
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("cursor.lock_below"))
+    .await?;
+    Ok(())
+}
+
+/// Raises the cursors below the cuts, which the caller has locked in the statement before, so that this snapshot has their
+/// latest versions.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
+    sqlx::query(
+        "-- cursor.raise
+         UPDATE cursor x SET next_offset = c.cut, version = x.version + 1
+         FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
+         WHERE x.lane_id = c.lane_id AND x.next_offset < c.cut",
+    )
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("cursor.raise"))
+    .await?;
+    Ok(())
+}
+
+/// Deletes the blocks of locked lanes from their start to the cut, and returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete(session: &mut Session, cuts: &[Cut]) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "-- block.delete
+         DELETE FROM block k USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c (lane_id, start, cut)
+         WHERE k.lane_id = c.lane_id AND k.first_offset >= c.start AND k.first_offset < c.cut",
+    )
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.start).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("block.delete"))
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Raises the start of locked lanes to their cuts.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
+    sqlx::query(
+        "-- lane.raise_start
+         UPDATE lane l SET start_offset = c.cut FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
+         WHERE l.lane_id = c.lane_id AND l.start_offset < c.cut",
+    )
+    .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
+    .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .execute(session.run("lane.raise_start"))
+    .await?;
+    Ok(())
+}
+
+/// How far the first `limit` blocks of a closed lane reach; `None`: it has none.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn closed_cut(
+    session: &mut Session,
+    lane: i64,
+    limit: i64,
+) -> Result<Option<Cut>, Error> {
+    Ok(sqlx::query_as(
+        "-- block.closed_cut
+         SELECT l.lane_id, l.start_offset AS start, c.cut, true AS is_needed, true AS is_partial
+         FROM lane l
+         CROSS JOIN LATERAL (
+             SELECT max(k.next_offset) AS cut
+             FROM (SELECT i.first_offset + i.count AS next_offset FROM block i
+                   WHERE i.lane_id = l.lane_id AND i.first_offset >= l.start_offset ORDER BY i.first_offset LIMIT $2) k
+         ) c
+         WHERE l.lane_id = $1 AND l.closed AND c.cut IS NOT NULL",
+    )
+    .bind(lane)
+    .bind(limit)
+    .fetch_optional(session.run("block.closed_cut"))
+    .await?)
+}
+
+/// Deletes what is left of a closed lane without blocks: leases, cursors, and the lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- lane.delete
+         WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1)
+         DELETE FROM lane WHERE lane_id = $1 AND closed",
+    )
+    .bind(lane)
+    .execute(session.run("lane.delete"))
+    .await?;
+    Ok(())
+}
