@@ -7,6 +7,7 @@
     reason = "a test that cannot go on panics, in its helpers too"
 )]
 
+mod access;
 mod blob;
 mod collect;
 mod control;
