@@ -59,12 +59,10 @@ impl Engine {
         let now = self.clock().now();
         let lanes = subscriber.lanes();
         let mut session = self.store().session().await?;
-        let (at, next) =
-            store::lease::next_deadline(&mut session, now, subscriber.id, &lanes, low).await?;
+        let (at, due) = store::lease::is_due(&mut session, now, subscriber.id, &lanes, low).await?;
         drop(session);
-        if next.is_none_or(|next| next > at) {
-            let wait = next.and_then(|next| Duration::try_from(next - at).ok());
-            subscriber.looked(at - LOW_MARGIN, wait);
+        if !due {
+            subscriber.looked(at - LOW_MARGIN);
             return Ok(Vec::new());
         }
         // Whatever comes of it, there may be more.

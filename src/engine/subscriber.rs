@@ -114,7 +114,7 @@ pub struct Due {
 }
 
 /// Least pause between two looks for expired leases of one subscription.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause while receivers ask.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
 
@@ -290,14 +290,9 @@ impl Subscriber {
         Some(due.low)
     }
 
-    /// After a look that left nothing due: nothing is below `low`, and the next deadline is `wait` away.
-    pub fn looked(&self, low: OffsetDateTime, wait: Option<Duration>) {
-        let mut due = self.due.lock();
-        due.low = Some(low);
-        if let Some(wait) = wait {
-            let at = Instant::now() + wait;
-            due.expected = Some(due.expected.map_or(at, |earlier| earlier.min(at)));
-        }
+    /// After a look that left nothing due below `low`.
+    pub fn looked(&self, low: OffsetDateTime) {
+        self.due.lock().low = Some(low);
     }
 
     /// A lease of this subscription will be due after `wait`; zero when one is due now.
@@ -307,7 +302,6 @@ impl Subscriber {
         due.expected = Some(due.expected.map_or(at, |earlier| earlier.min(at)));
         if wait.is_zero() {
             due.not_before = due.not_before.min(at);
-            due.low = None;
         }
     }
 

@@ -107,7 +107,7 @@ pub async fn lock_due(
         "-- lease.lock_due
          SELECT * FROM lease
          WHERE lane_id = $1 AND subscription_id = $2
-           AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, clock_timestamp())
+           AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
          ORDER BY deadline LIMIT $5
          FOR UPDATE SKIP LOCKED",
     )
@@ -121,24 +121,27 @@ pub async fn lock_due(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// The database's time, and the earliest deadline at or after `low` of a subscription.
+/// The database's time, and whether a lease of a subscription is past its deadline. Both ends of the range are known to the
+/// planner (`now()`, never `clock_timestamp()`): while something holds back vacuum, the index keeps the entries of all
+/// leases settled since, and only those between `low` and now are walked.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn next_deadline(
+pub async fn is_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     subscription: i64,
     lanes: &[i64],
     low: Option<OffsetDateTime>,
-) -> Result<(OffsetDateTime, Option<OffsetDateTime>), Error> {
+) -> Result<(OffsetDateTime, bool), Error> {
     Ok(sqlx::query_as(
-        "-- lease.next_deadline
-         SELECT coalesce($1, clock_timestamp()), (
-             SELECT min(d.deadline) FROM unnest($3::bigint[]) AS k (lane_id)
+        "-- lease.is_due
+         SELECT coalesce($1, now()), EXISTS (
+             SELECT FROM unnest($3::bigint[]) AS k (lane_id)
              CROSS JOIN LATERAL (
-                 SELECT l.deadline FROM lease l
-                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2 AND l.deadline >= coalesce($4, '-infinity')
+                 SELECT FROM lease l
+                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2
+                   AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
                  ORDER BY l.deadline LIMIT 1
              ) d)",
     )
@@ -146,7 +149,7 @@ pub async fn next_deadline(
     .bind(subscription)
     .bind(lanes)
     .bind(low)
-    .fetch_one(session.run("lease.next_deadline"))
+    .fetch_one(session.run("lease.is_due"))
     .await?)
 }
 
