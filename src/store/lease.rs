@@ -107,7 +107,7 @@ pub async fn lock_due(
         "-- lease.lock_due
          SELECT * FROM lease
          WHERE lane_id = $1 AND subscription_id = $2
-           AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
+           AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
          ORDER BY deadline LIMIT $5
          FOR UPDATE SKIP LOCKED",
     )
@@ -141,7 +141,7 @@ pub async fn is_due(
              CROSS JOIN LATERAL (
                  SELECT FROM lease l
                  WHERE l.lane_id = k.lane_id AND l.subscription_id = $2
-                   AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
+                   AND l.attempt >= 0 AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
                  ORDER BY l.deadline LIMIT 1
              ) d)",
     )

@@ -90,7 +90,7 @@ pub async fn prospects(
                                      ELSE y.pending & ~((-1)::bigint << (l.start_offset - y.base)::integer) <> 0 END) AS behind
                  FROM lease y
                  WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
-                   AND y.deadline >= coalesce(w.deadline, '-infinity')
+                   AND y.attempt >= 0 AND y.deadline >= coalesce(w.deadline, '-infinity')
              ) e ON true
              WHERE s.topic_id = l.topic_id
          ) f
@@ -175,7 +175,7 @@ pub async fn cuts(
              LEFT JOIN LATERAL (
                  SELECT min(y.base) AS base FROM lease y
                  WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
-                   AND y.deadline >= coalesce(w.deadline, '-infinity')
+                   AND y.attempt >= 0 AND y.deadline >= coalesce(w.deadline, '-infinity')
              ) e ON true
              WHERE s.topic_id = l.topic_id
          ) f

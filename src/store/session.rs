@@ -106,6 +106,7 @@ impl Store {
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
             ("enable_seqscan", "off"),
+            ("enable_sort", "off"),
             ("enable_bitmapscan", "off"),
         ]);
         let connection = options.connect().await?;
