@@ -39,6 +39,10 @@ const BLOCKS_MAX: usize = 20_000;
 /// Bytes of payload read by one statement, about.
 const READ_BYTES: i64 = 4 * 1024 * 1024;
 
+/// Walks through a slot in one run. One that moves something is followed by another, because only a walk that finds nothing
+/// proves that there is nothing; a slot that nodes go on publishing into is left to the next run.
+const WALKS_MAX: usize = 2;
+
 /// How to pack.
 #[derive(Debug, Clone)]
 pub struct OffloadSettings {
@@ -98,11 +102,10 @@ impl Offload<'_> {
         for slot in self.ring().await?.old {
             // Looked at again for each slot: the last one may have taken the pressure away.
             let ring = self.ring().await?;
-            while !stop.is_cancelled() {
+            for _ in 0..WALKS_MAX {
                 let moved = self.walk(slot, &ring, stop).await?;
                 done.count += moved;
-                // Once more after a move: only a walk that finds nothing proves that there is nothing.
-                if moved == 0 {
+                if moved == 0 || stop.is_cancelled() {
                     break;
                 }
             }
