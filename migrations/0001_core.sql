@@ -194,7 +194,6 @@ CREATE TABLE lease (
     part            smallint NOT NULL CHECK (part BETWEEN 0 AND 64),
     base            bigint NOT NULL CHECK (base >= 0),
     pending         bigint NOT NULL,
-    settling        bigint NOT NULL DEFAULT 0,
     deadline        timestamptz NOT NULL,
     attempt         integer NOT NULL CHECK (attempt >= 0),
     delayed         boolean NOT NULL,
@@ -203,8 +202,8 @@ CREATE TABLE lease (
     PRIMARY KEY (lane_id, subscription_id, lease_id, part)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 -- serves: leases past their deadline, read from a moving lower bound
--- The predicate is true of every row: it keeps look-ups by lease, whose plans are made while the table is empty, off this index,
--- where they would walk every lease of the subscription.
+-- The predicate is true of every row: it keeps look-ups by lease, whose plans are made while the table is empty, off this
+-- index, where they would walk every lease of the subscription.
 CREATE INDEX lease_deadline ON lease (lane_id, subscription_id, deadline) WHERE attempt >= 0;
 COMMENT ON TABLE lease IS 'Messages handed out together and not all settled (I2, I3)';
 COMMENT ON COLUMN lease.lane_id IS 'the lane';
@@ -213,7 +212,6 @@ COMMENT ON COLUMN lease.lease_id IS 'new with every handing out; receipts name i
 COMMENT ON COLUMN lease.part IS '0: as handed out; bit + 1: one message whose visibility was changed, split off with its receipt intact';
 COMMENT ON COLUMN lease.base IS 'offset of bit 0';
 COMMENT ON COLUMN lease.pending IS 'bit i: the message at base + i is not settled';
-COMMENT ON COLUMN lease.settling IS 'the bits that the last settle took, so that RETURNING can tell them (Postgres before 18 cannot return the old row)';
 COMMENT ON COLUMN lease.deadline IS 'until then nobody else gets these messages';
 COMMENT ON COLUMN lease.attempt IS 'how many times they have been handed out';
 COMMENT ON COLUMN lease.delayed IS 'given back with a delay: nobody holds a receipt';

@@ -1,8 +1,11 @@
 -- The turn: what a node commits at once. One call carries the publishes, settles and claims that gathered while the last
 -- turn was committing, so it costs one round trip and one commit. Each statement inside has a snapshot of its own, taken
 -- after the locks of the statement before it: the end of a lane is read after the lane is locked (I4), and a claim sees the
--- blocks that the same turn published. Locks are taken in the order lanes, leases, cursors, each sorted by the caller, and
--- cursors are skipped when another node has them, so turns of two nodes cannot wait for each other in a circle.
+-- blocks that the same turn published. Locks are taken in the order lanes, leases, cursors, each sorted, and cursors are
+-- skipped when another node has them, so turns of two nodes cannot wait for each other in a circle.
+--
+-- Rows are found by key in a LATERAL query, which can only be a look-up, then changed by ctid. Joined by key, a plan made
+-- while a table is small walks its whole index for each turn, and all the dead entries that a long transaction keeps in it.
 --
 -- A new version of the program that needs another turn adds turn_2 beside it (README.md: expand, then contract).
 CREATE FUNCTION turn_1(
@@ -19,15 +22,11 @@ CREATE FUNCTION turn_1(
     h_block         integer[],
     h_part          integer[],
     h_data          bytea[],
-    -- settles of some messages of a lease, sorted by lane, subscription, lease; mask of the bits to clear
+    -- settles, one per lease, sorted by lane, subscription, lease; mask of the bits to clear
     s_lane          bigint[],
     s_subscription  bigint[],
     s_lease         bigint[],
     s_mask          bigint[],
-    -- settles of all that a lease ever held
-    d_lane          bigint[],
-    d_subscription  bigint[],
-    d_lease         bigint[],
     -- claims, one per lane and subscription, sorted
     c_lane          bigint[],
     c_subscription  bigint[],
@@ -38,6 +37,7 @@ CREATE FUNCTION turn_1(
     OUT settled_lease   bigint[],    -- leases found …
     OUT settled_bits    bigint[],    -- … and the bits that were pending and now are settled
     OUT tried           integer[],   -- claims (from 1) whose cursor was free
+    OUT gone            integer[],   -- claims (from 1) that have no cursor: the subscription is deleted
     OUT leased_lane     bigint[],    -- leases made …
     OUT leased_sub      bigint[],
     OUT leased_base     bigint[],
@@ -45,9 +45,8 @@ CREATE FUNCTION turn_1(
     OUT leased_id       bigint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    whole_lease bigint[];
-    whole_bits  bigint[];
-    left_bits   bigint[];
+    found_at  tid[];    -- leases to settle, locked …
+    left_bits bigint[]; -- … and what remains pending in each
 BEGIN
     IF b_lane <> '{}' THEN
         PERFORM l.lane_id
@@ -122,48 +121,33 @@ BEGIN
     END IF;
 
     IF s_lane <> '{}' THEN
-        WITH done AS (
-            UPDATE lease l
-            SET pending = l.pending & ~s.mask, settling = l.pending & s.mask
-            FROM unnest(s_lane, s_subscription, s_lease, s_mask) AS s (lane_id, subscription_id, lease_id, mask)
-            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
-              AND l.part = 0
-            RETURNING l.lane_id, l.subscription_id, l.lease_id, l.settling, l.pending
-        )
-        SELECT array_agg(lease_id), array_agg(settling), array_agg(pending)
-        INTO settled_lease, settled_bits, left_bits
-        FROM done;
+        SELECT array_agg(l.row_at), array_agg(s.lease_id), array_agg(l.pending & s.mask), array_agg(l.pending & ~s.mask)
+        INTO found_at, settled_lease, settled_bits, left_bits
+        FROM unnest(s_lane, s_subscription, s_lease, s_mask) AS s (lane_id, subscription_id, lease_id, mask)
+        CROSS JOIN LATERAL (
+            SELECT x.ctid AS row_at, x.pending FROM lease x
+            WHERE x.lane_id = s.lane_id AND x.subscription_id = s.subscription_id AND x.lease_id = s.lease_id AND x.part = 0
+            FOR UPDATE
+        ) l;
 
-        IF 0 = ANY (left_bits) THEN
-            DELETE FROM lease l
-            USING unnest(s_lane, s_subscription, s_lease) AS s (lane_id, subscription_id, lease_id)
-            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
-              AND l.part = 0 AND l.pending = 0;
-        END IF;
-    END IF;
+        UPDATE lease l SET pending = s.pending
+        FROM unnest(found_at, left_bits) AS s (row_at, pending)
+        WHERE l.ctid = s.row_at AND s.pending <> 0 AND l.pending <> s.pending;
 
-    IF d_lane <> '{}' THEN
-        WITH done AS (
-            DELETE FROM lease l
-            USING unnest(d_lane, d_subscription, d_lease) AS s (lane_id, subscription_id, lease_id)
-            WHERE l.lane_id = s.lane_id AND l.subscription_id = s.subscription_id AND l.lease_id = s.lease_id
-              AND l.part = 0
-            RETURNING l.lease_id, l.pending
-        )
-        SELECT array_agg(lease_id), array_agg(pending) INTO whole_lease, whole_bits FROM done;
-        settled_lease := settled_lease || whole_lease;
-        settled_bits := settled_bits || whole_bits;
+        DELETE FROM lease l
+        USING unnest(found_at, left_bits) AS s (row_at, pending)
+        WHERE l.ctid = s.row_at AND s.pending = 0;
     END IF;
 
     IF c_lane <> '{}' THEN
         WITH attempt AS MATERIALIZED (
-            SELECT c.ordinal, c.lane_id, c.subscription_id, c.visibility, u.version, u.next_offset AS base,
+            SELECT c.ordinal, c.lane_id, c.subscription_id, c.visibility, u.row_at, u.next_offset AS base,
                    -- A lane without blocks ends where the cursor is; least() alone would pass over the missing end.
                    least(u.next_offset + c.wanted, coalesce(e.next_offset, u.next_offset)) AS until
             FROM unnest(c_lane, c_subscription, c_wanted, c_visibility) WITH ORDINALITY
                 AS c (lane_id, subscription_id, wanted, visibility, ordinal)
             CROSS JOIN LATERAL (
-                SELECT x.version, x.next_offset FROM cursor x
+                SELECT x.ctid AS row_at, x.next_offset FROM cursor x
                 WHERE x.lane_id = c.lane_id AND x.subscription_id = c.subscription_id
                 ORDER BY x.version DESC LIMIT 1
                 FOR UPDATE SKIP LOCKED
@@ -178,8 +162,7 @@ BEGIN
             UPDATE cursor x
             SET next_offset = a.until, version = x.version + 1
             FROM attempt a
-            WHERE x.lane_id = a.lane_id AND x.subscription_id = a.subscription_id AND x.version = a.version
-              AND a.until > a.base
+            WHERE x.ctid = a.row_at AND a.until > a.base
             RETURNING a.lane_id, a.subscription_id, a.base, a.until, a.visibility
         ), leased AS (
             INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed)
@@ -198,6 +181,17 @@ BEGIN
                array_agg(d.base), array_agg(d.pending), array_agg(d.lease_id)
         INTO tried, leased_lane, leased_sub, leased_base, leased_pending, leased_id
         FROM leased d;
+
+        IF coalesce(cardinality(tried), 0) < cardinality(c_lane) THEN
+            SELECT array_agg(c.ordinal::integer)
+            INTO gone
+            FROM unnest(c_lane, c_subscription) WITH ORDINALITY AS c (lane_id, subscription_id, ordinal)
+            LEFT JOIN LATERAL (
+                SELECT x.version FROM cursor x
+                WHERE x.lane_id = c.lane_id AND x.subscription_id = c.subscription_id ORDER BY x.version DESC LIMIT 1
+            ) u ON true
+            WHERE u.version IS NULL;
+        END IF;
     END IF;
 END
 $$;

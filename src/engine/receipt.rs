@@ -2,8 +2,8 @@
 //! installation for this subscription; whether its lease is still current only the database knows.
 //!
 //! ```text
-//! receipt := base64url( lane:5 lease:6 offset:7 bit:1 count:1 mac:13 )                               44 characters
-//! mac     := HMAC-SHA256(installation key, subscription:8 ‖ the 20 bytes before)[..13]     RFC 2104, FIPS 180-4
+//! receipt := base64url( lane:5 lease:6 offset:7 bit:1 mac:14 )                                       44 characters
+//! mac     := HMAC-SHA256(installation key, subscription:8 ‖ the 19 bytes before)[..14]     RFC 2104, FIPS 180-4
 //! ```
 
 use base64::Engine as _;
@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-const BODY: usize = 20;
-const MAC: usize = 13;
+const BODY: usize = 19;
+const MAC: usize = 14;
 const CHARS: usize = 44;
 
 /// One message in one lease.
@@ -26,8 +26,6 @@ pub struct Receipt {
     pub offset: i64,
     /// Its bit in the lease, 0 to 63.
     pub bit: u8,
-    /// Messages that the lease was made with, 1 to 64.
-    pub count: u8,
 }
 
 impl Receipt {
@@ -37,19 +35,12 @@ impl Receipt {
         1 << self.bit
     }
 
-    /// The mask of all that the lease ever held.
-    #[must_use]
-    pub fn whole(&self) -> u64 {
-        u64::MAX >> (64 - u32::from(self.count.clamp(1, 64)))
-    }
-
     fn to_bytes(self) -> [u8; BODY] {
         let mut bytes = [0; BODY];
         bytes[..5].copy_from_slice(&self.lane.to_be_bytes()[3..]);
         bytes[5..11].copy_from_slice(&self.lease.to_be_bytes()[2..]);
         bytes[11..18].copy_from_slice(&self.offset.to_be_bytes()[1..]);
         bytes[18] = self.bit;
-        bytes[19] = self.count;
         bytes
     }
 
@@ -64,7 +55,6 @@ impl Receipt {
             lease: number(5..11),
             offset: number(11..18),
             bit: bytes[18],
-            count: bytes[19],
         }
     }
 }
@@ -140,7 +130,6 @@ mod tests {
             lease: 1 << 47,
             offset: (1 << 55) + 3,
             bit: 63,
-            count: 64,
         };
         let token = signer.sign(9, receipt);
         assert_eq!(token.len(), CHARS);
@@ -159,20 +148,5 @@ mod tests {
         for bad in ["", "x", &token[1..], &format!("{token}=")] {
             assert_eq!(signer.verify(9, bad), None);
         }
-    }
-
-    #[test]
-    fn the_mask_of_a_whole_lease_has_a_bit_per_message() {
-        let receipt = |count| Receipt {
-            lane: 1,
-            lease: 1,
-            offset: 0,
-            bit: 0,
-            count,
-        };
-        assert_eq!(
-            [1, 10, 64].map(|count| receipt(count).whole()),
-            [1, (1 << 10) - 1, u64::MAX]
-        );
     }
 }

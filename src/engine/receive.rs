@@ -89,6 +89,7 @@ impl Engine {
                 wanted,
                 visibility_seconds,
                 patient,
+                asked: false,
                 reply,
             })?;
             self.queue(subscriber.topic_id).want(subscriber);
@@ -149,7 +150,6 @@ impl Engine {
                     lease: grant.lease,
                     offset,
                     bit,
-                    count: grant.count,
                 };
                 deliveries.push(Delivery {
                     receipt: self.signer().sign(subscriber.id, receipt),

@@ -68,7 +68,6 @@ impl Engine {
                     lane: receipt.lane,
                     lease: receipt.lease,
                     mask: receipt.mask(),
-                    whole: receipt.whole(),
                 }),
             }
         }

@@ -30,8 +30,6 @@ pub struct Grant {
     pub base: i64,
     /// The bits that are given.
     pub bits: u64,
-    /// Messages the lease was made with.
-    pub count: u8,
     /// How many times they have been handed out, this time included.
     pub attempt: u32,
     /// Until when they are hidden from others.
@@ -42,14 +40,11 @@ impl Grant {
     /// All that is pending in a lease.
     #[must_use]
     pub fn of(lease: &Lease) -> Self {
-        // Bits may have gaps after a split: `count` spans them, so that it never says less than the lease ever held.
-        let span = 64 - lease.pending.leading_zeros();
         Self {
             lane: lease.key.lane,
             lease: lease.key.lease,
             base: lease.base,
             bits: lease.pending,
-            count: u8::try_from(span).unwrap_or(64),
             attempt: lease.attempt.unsigned_abs(),
             deadline: lease.deadline,
         }
@@ -68,6 +63,8 @@ pub struct Waiter {
     pub visibility_seconds: u32,
     /// Whether it goes on waiting when there is nothing.
     pub patient: bool,
+    /// Whether a claim has asked for it: only then an empty claim means that there is nothing for it.
+    pub asked: bool,
     /// Where its answer goes.
     pub reply: oneshot::Sender<Served>,
 }

@@ -91,7 +91,7 @@ pub(super) fn hot_block(lane: i64, records: &Records) -> NewBlock {
         lane,
         count,
         compressed,
-        place: NewPlace::Hot(packed.unwrap_or(raw)),
+        place: NewPlace::Hot(packed.unwrap_or(raw).into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The statement of the turn: `turn_1` of `migrations/0002_turn.sql`, its arrays and its answer. Publishes outside a turn
 //! (deduplicated ones, dead letters) call it too, inside their own transaction, so that a block is inserted in one place.
 
+use bytes::Bytes;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
@@ -14,7 +15,7 @@ pub const PART_BYTES: usize = 8_096;
 #[derive(Debug, Clone)]
 pub enum NewPlace {
     /// In the statement: it goes to the current hot slot.
-    Hot(Vec<u8>),
+    Hot(Bytes),
     /// In an object of its own, from its first byte on.
     Object {
         /// Which one.
@@ -48,8 +49,6 @@ pub struct Clear {
     pub lease: i64,
     /// The bits.
     pub mask: u64,
-    /// Whether `mask` is all that the lease ever held.
-    pub whole: bool,
 }
 
 /// Fresh messages wanted.
@@ -105,6 +104,8 @@ pub struct TurnOutput {
     pub settled: Vec<(i64, u64)>,
     /// Indices of the claims whose cursor was free.
     pub tried: Vec<usize>,
+    /// Indices of the claims that have no cursor: the subscription is deleted.
+    pub gone: Vec<usize>,
     /// New leases, in order of lane, subscription and base.
     pub leased: Vec<Leased>,
 }
@@ -138,11 +139,9 @@ pub async fn run(
         })
         .collect();
     let parts = Parts::of(blocks);
-    let (whole, some): (Vec<&Clear>, Vec<&Clear>) =
-        input.clears.iter().partition(|clear| clear.whole);
     let row = sqlx::query(
         "-- turn.run
-         SELECT * FROM turn_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+         SELECT * FROM turn_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
     )
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
@@ -155,13 +154,10 @@ pub async fn run(
     .bind(parts.block)
     .bind(parts.part)
     .bind(parts.data)
-    .bind(some.iter().map(|s| s.lane).collect::<Vec<_>>())
-    .bind(some.iter().map(|s| s.subscription).collect::<Vec<_>>())
-    .bind(some.iter().map(|s| s.lease).collect::<Vec<_>>())
-    .bind(some.iter().map(|s| s.mask.cast_signed()).collect::<Vec<_>>())
-    .bind(whole.iter().map(|s| s.lane).collect::<Vec<_>>())
-    .bind(whole.iter().map(|s| s.subscription).collect::<Vec<_>>())
-    .bind(whole.iter().map(|s| s.lease).collect::<Vec<_>>())
+    .bind(input.clears.iter().map(|c| c.lane).collect::<Vec<_>>())
+    .bind(input.clears.iter().map(|c| c.subscription).collect::<Vec<_>>())
+    .bind(input.clears.iter().map(|c| c.lease).collect::<Vec<_>>())
+    .bind(input.clears.iter().map(|c| c.mask.cast_signed()).collect::<Vec<_>>())
     .bind(input.claims.iter().map(|c| c.lane).collect::<Vec<_>>())
     .bind(input.claims.iter().map(|c| c.subscription).collect::<Vec<_>>())
     .bind(input.claims.iter().map(|c| c.wanted).collect::<Vec<_>>())
@@ -175,7 +171,6 @@ fn output(row: &PgRow) -> Result<TurnOutput, Error> {
     let first_offsets: Option<Vec<Option<i64>>> = row.try_get("first_offsets")?;
     let settled_lease: Option<Vec<i64>> = row.try_get("settled_lease")?;
     let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
-    let tried: Option<Vec<i32>> = row.try_get("tried")?;
     let bits = settled_bits
         .unwrap_or_default()
         .into_iter()
@@ -188,13 +183,19 @@ fn output(row: &PgRow) -> Result<TurnOutput, Error> {
             .into_iter()
             .zip(bits)
             .collect(),
-        tried: tried
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|n| usize::try_from(n - 1).ok())
-            .collect(),
+        tried: claims(row, "tried")?,
+        gone: claims(row, "gone")?,
         leased: leased(row)?,
     })
+}
+
+/// Positions of claims, which the statement counts from 1, as indices.
+fn claims(row: &PgRow, column: &str) -> Result<Vec<usize>, Error> {
+    let positions: Option<Vec<i32>> = row.try_get(column)?;
+    let positions = positions.unwrap_or_default().into_iter();
+    Ok(positions
+        .filter_map(|position| usize::try_from(position - 1).ok())
+        .collect())
 }
 
 /// The parts of all hot payloads as the arrays of the statement.

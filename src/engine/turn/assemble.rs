@@ -184,11 +184,11 @@ fn count(records: &Records) -> u32 {
 fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
     let (count, payload, place, compressed) = match joined.content {
         Content::Records(records) => {
-            let raw = records.to_payload();
+            let raw = Bytes::from(records.to_payload());
             let packed = compress(&raw);
             let compressed = packed.is_some();
-            let place = NewPlace::Hot(packed.unwrap_or_else(|| raw.clone()));
-            (count(&records), Some(Bytes::from(raw)), place, compressed)
+            let place = NewPlace::Hot(packed.map_or_else(|| raw.clone(), Bytes::from));
+            (count(&records), Some(raw), place, compressed)
         }
         Content::Object {
             object_id,
@@ -242,7 +242,6 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
             subscription: settle.subscriber.id,
             lease: entry.lease,
             mask: entry.mask,
-            whole: entry.mask == entry.whole,
         }));
     }
     clears.sort_unstable_by_key(|clear| (clear.lane, clear.subscription, clear.lease));
@@ -254,29 +253,17 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
         }
         same
     });
-    mark_whole(&mut clears, settles);
     clears
-}
-
-/// A lease whose every bit is settled in this turn is deleted instead of updated and then deleted.
-fn mark_whole(clears: &mut [Clear], settles: &[Settle]) {
-    for settle in settles {
-        for entry in &settle.entries {
-            let key = (entry.lane, settle.subscriber.id, entry.lease);
-            if let Ok(at) = clears
-                .binary_search_by_key(&key, |clear| (clear.lane, clear.subscription, clear.lease))
-            {
-                clears[at].whole = clears[at].mask == entry.whole;
-            }
-        }
-    }
 }
 
 /// What a subscription's receivers want: the first ones that agree on a visibility timeout.
 fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
     let (wanted, visibility_seconds) = subscriber.with_waiters(|waiters| {
-        waiters.retain(|waiter| !waiter.reply.is_closed());
+        waiters.retain_mut(|waiter| {
+            waiter.asked = true;
+            !waiter.reply.is_closed()
+        });
         let visibility_seconds = waiters.front()?.visibility_seconds;
         let alike = waiters
             .iter()

@@ -31,19 +31,28 @@ pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: 
             settled(shared, queue, settle, &mut bits);
         }
     }
-    let mut tried = vec![false; pending.claims.len()];
+    let mut outcomes = vec![Claimed::Busy; pending.claims.len()];
     for index in &output.tried {
-        tried[*index] = true;
+        outcomes[*index] = Claimed::Tried;
     }
-    for (claim, tried) in pending.claims.iter().zip(tried) {
-        serve(
-            shared,
-            queue,
-            claim,
-            leased(output, claim),
-            (tried, output.at),
-        );
+    for index in &output.gone {
+        outcomes[*index] = Claimed::Gone;
     }
+    for (claim, outcome) in pending.claims.iter().zip(outcomes) {
+        let served = (outcome, output.at);
+        serve(shared, queue, claim, leased(output, claim), served);
+    }
+}
+
+/// What became of a claim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claimed {
+    /// The cursor was free.
+    Tried,
+    /// Another transaction had the cursor.
+    Busy,
+    /// There is no cursor any more: the subscription was deleted, on another node as a rule.
+    Gone,
 }
 
 /// The leases of a claim: they are sorted by lane, subscription and base.
@@ -58,22 +67,24 @@ fn leased<'a>(output: &'a TurnOutput, claim: &PendingClaim) -> &'a [Leased] {
     &output.leased[start..end]
 }
 
-/// Tells everybody that the turn failed.
-pub(super) fn fail(pending: Pending, error: &Error) {
+/// Tells everybody that the turn failed; what was not in it is tried in the next one.
+pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
+    queue.put_back(pending.left_over);
     for (_, reply) in pending.blocks.into_iter().flat_map(|block| block.replies) {
         let _ = reply.send(Err(error.clone()));
-    }
-    for publish in pending.left_over {
-        let _ = publish.reply.send(Err(error.clone()));
     }
     for settle in pending.settles {
         let _ = settle.reply.send(Err(error.clone()));
     }
     for claim in pending.claims {
-        let waiters = claim.subscriber.with_waiters(std::mem::take);
-        for waiter in waiters {
-            let _ = waiter.reply.send(Err(error.clone()));
-        }
+        turn_away(&claim.subscriber, error);
+    }
+}
+
+/// Answers all receivers of a subscription with an error.
+fn turn_away(subscriber: &Subscriber, error: &Error) {
+    for waiter in subscriber.with_waiters(std::mem::take) {
+        let _ = waiter.reply.send(Err(error.clone()));
     }
 }
 
@@ -135,9 +146,15 @@ fn serve(
     queue: &Queue,
     claim: &PendingClaim,
     leased: &[Leased],
-    (tried, at): (bool, OffsetDateTime),
+    (outcome, at): (Claimed, OffsetDateTime),
 ) {
     let subscriber = &claim.subscriber;
+    if outcome == Claimed::Gone {
+        shared.catalog.invalidate();
+        let name = &subscriber.settings().name;
+        return turn_away(subscriber, &Error::not_found("subscription", name));
+    }
+    let tried = outcome == Claimed::Tried;
     let got: u32 = leased.iter().map(|leased| leased.count).sum();
     subscriber.moved(i64::from(got));
     shared.metrics.claimed.inc_by(u64::from(got));
@@ -183,10 +200,10 @@ pub(super) fn dismiss(subscriber: &Subscriber) {
         return;
     }
     let impatient = subscriber.with_waiters(|waiters| {
-        let (patient, impatient) = std::mem::take(waiters)
+        let (rest, impatient) = std::mem::take(waiters)
             .into_iter()
-            .partition(|waiter| waiter.patient);
-        *waiters = patient;
+            .partition(|waiter| waiter.patient || !waiter.asked);
+        *waiters = rest;
         Vec::from(impatient)
     });
     for waiter in impatient {
@@ -200,7 +217,6 @@ fn grant(leased: &Leased, deadline: OffsetDateTime) -> Grant {
         lease: leased.lease,
         base: leased.base,
         bits: lowest(u64::MAX, leased.count),
-        count: u8::try_from(leased.count).unwrap_or(64),
         attempt: 1,
         deadline,
     }

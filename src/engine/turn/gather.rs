@@ -67,8 +67,6 @@ pub struct SettleEntry {
     pub lease: i64,
     /// The bits.
     pub mask: u64,
-    /// All bits the lease was made with.
-    pub whole: u64,
 }
 
 /// Acks of one request.

@@ -30,6 +30,8 @@ pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the statement's own timeout: a database that does not even say that is gone without a word.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// What turns count.
 #[derive(Debug)]
@@ -106,7 +108,7 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
             .observe(began.elapsed().as_secs_f64());
         match outcome {
             Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
-            Err(error) => deliver::fail(pending, &Error::from(error)),
+            Err(error) => deliver::fail(&queue, pending, &Error::from(error)),
         }
     }
 }
@@ -122,7 +124,10 @@ async fn commit(
             .await
             .map_err(|_| store::Error::timed_out())??,
     };
-    let output = store::turn::run(&mut open, shared.clock.now(), input).await;
+    let turn = store::turn::run(&mut open, shared.clock.now(), input);
+    let output = tokio::time::timeout(ANSWER_TIMEOUT, turn)
+        .await
+        .unwrap_or_else(|_| Err(store::Error::timed_out()));
     // A session that failed is dropped: what it was doing is unknown.
     if !matches!(output, Err(store::Error::Unavailable(_))) {
         *session = Some(open);

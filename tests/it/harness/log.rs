@@ -181,7 +181,6 @@ impl Log {
             subscription,
             lease,
             mask,
-            whole: false,
         }];
         let mut session = self.store.session().await.unwrap();
         let input = TurnInput {
@@ -316,7 +315,7 @@ pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
         lane,
         count,
         compressed: false,
-        place: NewPlace::Hot(payload),
+        place: NewPlace::Hot(payload.into()),
     }
 }
 
