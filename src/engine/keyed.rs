@@ -3,7 +3,7 @@
 //! same key waits for it and then finds the first answer, and a crash leaves neither key nor message.
 //! Lock order: keys (sorted), then the lane.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::MessageId;
@@ -22,7 +22,7 @@ use super::catalog::TopicEntry;
 use super::error::Error;
 use super::payload::Records;
 use super::upload::{Uploaded, hot_block};
-use super::{Draft, Drafts, Engine, IdempotencyKey};
+use super::{Draft, Drafts, Engine, IdempotencyKey, PublishRoute};
 
 type Results = Vec<Result<Published, Error>>;
 
@@ -35,15 +35,7 @@ impl Engine {
         key: Option<IdempotencyKey>,
     ) -> Result<Results, Error> {
         let topic = entry.row.topic_id;
-        let request = key.map(|key| NewKey {
-            scope: if drafts.items.len() == 1 {
-                Scope::Single
-            } else {
-                Scope::Batch
-            },
-            key: key.key,
-            fingerprint: key.fingerprint.to_vec(),
-        });
+        let request = key.map(NewKey::from);
         let _running = request
             .as_ref()
             .map(|key| self.running().begin(topic, key))
@@ -55,27 +47,50 @@ impl Engine {
             .collect();
         keys.sort_unstable_by(|a, b| (a.scope, &a.key).cmp(&(b.scope, &b.key)));
         keys.dedup();
-        let mut tx = self.store().tx("publish_keyed").await?;
-        let used = self.reserve(&mut tx, entry, &keys).await?;
-        if let Some(key) = &request
-            && let Some(first) = used.get(&(key.scope as i16, key.key.clone()))
-        {
-            return answered(&drafts.items, first, &key.fingerprint);
+        let mut known = HashMap::new();
+        loop {
+            let mut plan = Plan::of(&drafts, &known);
+            // No transaction is open while object storage is asked.
+            let large = plan.records.bytes() > self.hot_limit_bytes();
+            let ready = match large {
+                true => Some(self.block_of(self.lane_of(entry), &plan.records).await?),
+                false => None,
+            };
+            let mut tx = self.store().tx("publish_keyed").await?;
+            let used = self.reserve(&mut tx, entry, &keys).await?;
+            if let Some(key) = &request
+                && let Some(first) = used.get(&(key.scope as i16, key.key.clone()))
+            {
+                return answered(&drafts.items, first, &key.fingerprint);
+            }
+            if used.len() != known.len() {
+                if large {
+                    // Some were published before: the object holds too much, and nothing refers to it.
+                    known = used;
+                    continue;
+                }
+                plan = Plan::of(&drafts, &used);
+            }
+            let block = ready.unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records));
+            let ids = match plan.records.is_empty() {
+                true => Vec::new(),
+                false => self.insert(&mut tx, entry, block).await?,
+            };
+            let results = plan.results(&ids);
+            let answers = answers(&results, &plan.owners, request.as_ref());
+            if !answers.is_empty() {
+                store::dedup::answer(&mut tx, topic, &answers).await?;
+            }
+            tx.commit().await?;
+            self.published(topic, ids.len());
+            return Ok(results);
         }
-        let plan = Plan::of(drafts, &used);
-        let mut ids = Vec::new();
-        if !plan.records.is_empty() {
-            let block = hot_block(self.lane_of(entry), &plan.records);
-            ids = self.insert(&mut tx, entry, block).await?;
-        }
-        let results = plan.results(&ids);
-        let answers = answers(&results, &plan.owners, request.as_ref());
-        if !answers.is_empty() {
-            store::dedup::answer(&mut tx, topic, &answers).await?;
-        }
-        tx.commit().await?;
+    }
+
+    /// Counts what was published beside the turns, and wakes its receivers.
+    fn published(&self, topic: i64, messages: usize) {
+        self.turn_metrics().published.inc_by(messages as u64);
         self.wake_topic(topic);
-        Ok(results)
     }
 
     /// Publishes one message that is in object storage already.
@@ -86,11 +101,7 @@ impl Engine {
         key: IdempotencyKey,
     ) -> Result<Published, Error> {
         let topic = entry.row.topic_id;
-        let key = NewKey {
-            scope: Scope::Single,
-            key: key.key,
-            fingerprint: key.fingerprint.to_vec(),
-        };
+        let key = NewKey::from(key);
         let _running = self.running().begin(topic, &key)?;
         let mut tx = self.store().tx("publish_keyed").await?;
         let used = self
@@ -109,13 +120,15 @@ impl Engine {
         };
         let ids = self.insert(&mut tx, entry, block).await?;
         let id = *ids.first().ok_or(Error::Internal)?;
-        store::dedup::answer(&mut tx, topic, &[(key.scope, key.key, encode(&[id]))]).await?;
-        tx.commit().await?;
-        self.wake_topic(topic);
-        Ok(Published {
+        let published = Published {
             id,
             duplicate: false,
-        })
+        };
+        let answer = encode(std::iter::once(&published));
+        store::dedup::answer(&mut tx, topic, &[(key.scope, key.key, answer)]).await?;
+        tx.commit().await?;
+        self.published(topic, 1);
+        Ok(published)
     }
 
     /// Reserves keys; answers those that were used before.
@@ -169,6 +182,19 @@ impl Engine {
     }
 }
 
+impl From<IdempotencyKey> for NewKey {
+    fn from(key: IdempotencyKey) -> Self {
+        Self {
+            scope: match key.route {
+                PublishRoute::Single => Scope::Single,
+                PublishRoute::Batch => Scope::Batch,
+            },
+            key: key.key,
+            fingerprint: key.fingerprint.to_vec(),
+        }
+    }
+}
+
 fn dedup_ids(items: &[Draft]) -> impl Iterator<Item = NewKey> {
     items.iter().filter_map(|item| match item {
         Draft::Valid(Some(id)) => Some(NewKey {
@@ -185,16 +211,10 @@ fn answered(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Resu
     if first.fingerprint != fingerprint {
         return Err(Error::KeyMismatch);
     }
-    let mut ids = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
+    let mut answers = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
     let results = items.iter().map(|item| match item {
         Draft::Refused(error) => Err(error.clone()),
-        Draft::Valid(_) => ids
-            .next()
-            .map(|id| Published {
-                id,
-                duplicate: false,
-            })
-            .ok_or(Error::KeyMismatch),
+        Draft::Valid(_) => answers.next().ok_or(Error::KeyMismatch),
     });
     Ok(results.collect())
 }
@@ -216,27 +236,27 @@ enum Fate {
 }
 
 impl Plan {
-    fn of(drafts: Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
+    fn of(drafts: &Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
         let mut plan = Self {
             records: Records::default(),
             fates: Vec::new(),
             owners: Vec::new(),
         };
         let mut record = 0;
-        for item in drafts.items {
+        for item in &drafts.items {
             let id = match item {
                 Draft::Refused(error) => {
-                    plan.fates.push(Fate::Refused(error));
+                    plan.fates.push(Fate::Refused(error.clone()));
                     continue;
                 }
-                Draft::Valid(id) => id,
+                Draft::Valid(id) => id.as_ref(),
             };
             let index = plan.records.len();
-            let fate = id.as_ref().and_then(|id| {
+            let fate = id.and_then(|id| {
                 let known = used.get(&(Scope::DedupId as i16, id.clone()));
                 let known = known
                     .and_then(|used| decode(used.answer.as_deref()?).pop())
-                    .map(Fate::Known);
+                    .map(|first| Fate::Known(first.id));
                 let twin = plan
                     .owners
                     .iter()
@@ -246,7 +266,7 @@ impl Plan {
             });
             if fate.is_none() {
                 plan.records.append_one(&drafts.records, record);
-                plan.owners.extend(id.map(|id| (id, index)));
+                plan.owners.extend(id.map(|id| (id.clone(), index)));
             }
             plan.fates.push(fate.unwrap_or(Fate::New(index)));
             record += 1;
@@ -280,46 +300,45 @@ fn answers(
     owners: &[(String, usize)],
     request: Option<&NewKey>,
 ) -> Vec<(Scope, String, Vec<u8>)> {
-    let fresh: Vec<MessageId> = results
+    let fresh: Vec<&Published> = results
         .iter()
         .flatten()
         .filter(|published| !published.duplicate)
-        .map(|published| published.id)
         .collect();
     let ids = owners.iter().filter_map(|(owner, index)| {
-        Some((
-            Scope::DedupId,
-            owner.clone(),
-            encode(&[*fresh.get(*index)?]),
-        ))
+        let answer = encode(std::iter::once(*fresh.get(*index)?));
+        Some((Scope::DedupId, owner.clone(), answer))
     });
-    let all: Vec<MessageId> = results
-        .iter()
-        .flatten()
-        .map(|published| published.id)
-        .collect();
-    ids.chain(request.map(|key| (key.scope, key.key.clone(), encode(&all))))
-        .collect()
-}
-
-fn encode(ids: &[MessageId]) -> Vec<u8> {
-    ids.iter()
-        .flat_map(|id| [id.lane.to_be_bytes(), id.offset.to_be_bytes()])
-        .flatten()
-        .collect()
-}
-
-fn decode(answer: &[u8]) -> Vec<MessageId> {
-    let number = |bytes: &[u8]| {
-        bytes
-            .iter()
-            .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte))
+    let whole = |key: &NewKey| {
+        let answer = encode(results.iter().flatten());
+        (key.scope, key.key.clone(), answer)
     };
-    answer
-        .chunks_exact(16)
-        .map(|pair| MessageId {
-            lane: number(&pair[..8]),
-            offset: number(&pair[8..]),
+    ids.chain(request.map(whole)).collect()
+}
+
+/// Set in the lane of an answer whose message was a duplicate: the first answer again is the same to the word.
+const DUPLICATE: i64 = 1 << 62;
+
+fn encode<'a>(answers: impl Iterator<Item = &'a Published>) -> Vec<u8> {
+    let numbers = answers.map(|published| {
+        let flag = if published.duplicate { DUPLICATE } else { 0 };
+        [published.id.lane | flag, published.id.offset]
+    });
+    numbers.flatten().flat_map(i64::to_be_bytes).collect()
+}
+
+fn decode(answer: &[u8]) -> Vec<Published> {
+    let (numbers, _) = answer.as_chunks::<8>();
+    let (pairs, _) = numbers.as_chunks::<2>();
+    pairs
+        .iter()
+        .map(|pair| pair.map(i64::from_be_bytes))
+        .map(|[lane, offset]| Published {
+            id: MessageId {
+                lane: lane & !DUPLICATE,
+                offset,
+            },
+            duplicate: lane & DUPLICATE != 0,
         })
         .collect()
 }
@@ -327,7 +346,7 @@ fn decode(answer: &[u8]) -> Vec<MessageId> {
 /// Requests with a key that are running on this node.
 #[derive(Debug, Default, Clone)]
 pub struct Running {
-    keys: Arc<Mutex<Vec<(i64, Scope, String)>>>,
+    keys: Arc<Mutex<HashSet<(i64, Scope, String)>>>,
 }
 
 /// Ends with its request.
@@ -340,11 +359,9 @@ pub struct RunningKey {
 impl Running {
     fn begin(&self, topic: i64, key: &NewKey) -> Result<RunningKey, Error> {
         let key = (topic, key.scope, key.key.clone());
-        let mut keys = self.keys.lock();
-        if keys.contains(&key) {
+        if !self.keys.lock().insert(key.clone()) {
             return Err(Error::KeyInUse);
         }
-        keys.push(key.clone());
         Ok(RunningKey {
             running: self.clone(),
             key,
@@ -354,10 +371,7 @@ impl Running {
 
 impl Drop for RunningKey {
     fn drop(&mut self) {
-        let mut keys = self.running.keys.lock();
-        if let Some(at) = keys.iter().position(|key| *key == self.key) {
-            keys.swap_remove(at);
-        }
+        self.running.keys.lock().remove(&self.key);
     }
 }
 

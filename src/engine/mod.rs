@@ -72,9 +72,20 @@ pub enum Draft {
     Refused(Error),
 }
 
+/// The route of a publish: the same `Idempotency-Key` on another one is another key.
+#[derive(Debug, Clone, Copy)]
+pub enum PublishRoute {
+    /// One message.
+    Single,
+    /// A batch, also of one message.
+    Batch,
+}
+
 /// An `Idempotency-Key` and what it was sent with.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
+    /// Where it was sent to.
+    pub route: PublishRoute,
     /// The key, unquoted, 1 to 255 characters.
     pub key: String,
     /// SHA-256 of the request body.

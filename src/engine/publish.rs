@@ -13,7 +13,7 @@ use super::catalog::TopicEntry;
 use super::error::Error;
 use super::payload::{Meta, stream_head};
 use super::turn::{Content, Placed, Publish};
-use super::{Draft, Drafts, Engine, IdempotencyKey, Tenant};
+use super::{Draft, Drafts, Engine, IdempotencyKey, PublishRoute, Tenant};
 
 impl Engine {
     /// Publishes; one result per draft, in order. The outer error is for the whole request.
@@ -95,6 +95,7 @@ impl Engine {
         let (body, fingerprint) = super::keyed::fingerprinted(body);
         let object = self.upload(head.chain(body).boxed()).await?;
         let key = IdempotencyKey {
+            route: PublishRoute::Single,
             key,
             fingerprint: fingerprint.finish(),
         };

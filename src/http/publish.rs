@@ -14,7 +14,7 @@ use super::json::{Json, check_content_type};
 use super::path::TopicPath;
 use super::problem::Refusal;
 use super::{draft, options};
-use crate::engine::{Engine, Error, IdempotencyKey};
+use crate::engine::{Engine, Error, IdempotencyKey, PublishRoute};
 
 /// Publish one message
 ///
@@ -53,7 +53,9 @@ pub(super) async fn publish_message(
             return Ok(Json(Box::pin(published).await?));
         }
     };
-    let key = options.key.map(|key| idempotency_key(key, &held));
+    let key = options
+        .key
+        .map(|key| idempotency_key(PublishRoute::Single, key, &held));
     let drafts = draft::of_message(&options.meta, &held);
     let results = engine.publish(tenant, &topic, drafts, key).await?;
     let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
@@ -85,13 +87,14 @@ pub(super) async fn publish_batch(
     check_content_type(&parts.headers)?;
     let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
     let drafts = draft::of_batch(&text, traceparent)?;
-    let key = key.map(|key| idempotency_key(key, &text));
+    let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     let results = engine.publish(tenant, &topic, drafts, key).await?;
     Ok(Json(results.into()))
 }
 
-fn idempotency_key(key: String, body: &[u8]) -> IdempotencyKey {
+fn idempotency_key(route: PublishRoute, key: String, body: &[u8]) -> IdempotencyKey {
     IdempotencyKey {
+        route,
         key,
         fingerprint: Sha256::digest(body).into(),
     }

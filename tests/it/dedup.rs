@@ -149,3 +149,48 @@ async fn the_same_key_at_once_on_two_nodes_is_one_message() {
     }
     fleet.finish([one, two]).await;
 }
+
+#[tokio::test]
+async fn a_key_belongs_to_its_route_and_its_answer_comes_back_to_the_word() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let one = r#"{"messages":[{"body":"1"}]}"#;
+    let twins = r#"{"messages":[{"body":"2","dedup_id":"a"},{"body":"2","dedup_id":"a"}]}"#;
+
+    let single = keyed(&node, RAW, "k", "{}").await;
+    let batch = keyed(&node, BATCH, "k", one).await;
+    let first = keyed(&node, BATCH, "twins", twins).await;
+    let again = keyed(&node, BATCH, "twins", twins).await;
+
+    assert_eq!((single.0, batch.0), (200, 200), "{batch:?}");
+    assert_eq!(first.1["results"][1]["duplicate"], true);
+    assert_eq!(first, again);
+    assert_eq!(all(&node.receive(10).await, "body"), ["{}", "1", "2"]);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_large_batch_with_keys_goes_through_object_storage() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let body = |n: u8| String::from_utf8(vec![b'a' + n; 200_000]).unwrap();
+    let message = |n: u8| json!({"body": body(n), "dedup_id": n.to_string()});
+
+    node.post(BATCH, json!({"messages": [message(1)]})).await;
+    let messages: Vec<Value> = (0..5).map(message).collect();
+    let (status, answer) = node.post(BATCH, json!({"messages": messages})).await;
+
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer["results"][1]["duplicate"], true);
+    let objects: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM block WHERE object_id IS NOT NULL AND count = 4")
+            .fetch_one(&mut fleet.database.connect().await)
+            .await
+            .unwrap();
+    assert_eq!(objects, 1);
+    let received = node.receive(10).await;
+    assert_eq!(all(&received, "body"), [1, 0, 2, 3, 4].map(body));
+    fleet.finish([node]).await;
+}
