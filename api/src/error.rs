@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::{DETAIL_CHARS_MAX, ECHO_CHARS_MAX, FIELD_ERRORS_MAX};
+
 /// Stable name of an error; clients branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -215,12 +217,29 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A field error from its two parts.
+    /// A field error from its two parts; both are cut to [`ECHO_CHARS_MAX`], because both may repeat the request.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
-            pointer: pointer.into(),
-            detail: detail.into(),
+            pointer: clip(pointer.into(), ECHO_CHARS_MAX),
+            detail: clip(detail.into(), ECHO_CHARS_MAX),
         }
+    }
+}
+
+/// What an error repeats of a request, cut to [`ECHO_CHARS_MAX`].
+#[must_use]
+pub fn echo(text: &str) -> String {
+    clip(text.to_owned(), ECHO_CHARS_MAX)
+}
+
+/// A longer text gives back its memory, too: it may be as large as the request.
+fn clip(text: String, chars_max: usize) -> String {
+    if text.len() <= chars_max {
+        return text;
+    }
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -253,21 +272,27 @@ impl Problem {
             type_uri: code.type_uri(),
             title: code.title().to_owned(),
             status: code.status(),
-            detail: detail.into(),
+            detail: clip(detail.into(), DETAIL_CHARS_MAX),
             code,
             retryable: code.is_retryable(),
             errors: Vec::new(),
         }
     }
 
-    /// An invalid request that names its fields.
+    /// An invalid request that names its fields, the first [`FIELD_ERRORS_MAX`] of them.
     #[must_use]
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let detail = errors
+    pub fn invalid(mut errors: Vec<FieldError>) -> Self {
+        let more = errors.len() > FIELD_ERRORS_MAX;
+        errors.truncate(FIELD_ERRORS_MAX);
+        errors.shrink_to_fit();
+        let mut detail = errors
             .iter()
             .map(|e| format!("{}: {}", e.pointer, e.detail))
             .collect::<Vec<_>>()
             .join("; ");
+        if more {
+            detail = format!("more than {FIELD_ERRORS_MAX} invalid fields: {detail}");
+        }
         Self {
             errors,
             ..Self::new(ErrorCode::InvalidRequest, detail)
@@ -278,6 +303,24 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_names_only_so_many_fields_and_repeats_only_so_much() {
+        let long = "ä".repeat(10_000);
+        let errors = vec![FieldError::new(format!("/{long}"), &long); 1_000];
+        let problem = Problem::invalid(errors);
+        assert_eq!(problem.errors.len(), 20);
+        assert_eq!(problem.errors[0].pointer.chars().count(), 201);
+        assert_eq!(problem.errors[0].detail.chars().count(), 201);
+        assert!(
+            problem
+                .detail
+                .starts_with("more than 20 invalid fields: /ää")
+        );
+        assert_eq!(problem.detail.chars().count(), 2_001);
+        let short = Problem::new(ErrorCode::Conflict, "as it is");
+        assert_eq!(short.detail, "as it is");
+    }
 
     #[test]
     fn codes_are_alphabetical_and_spelled_as_on_the_wire() {

@@ -15,6 +15,12 @@ pub const BATCH_MESSAGES_MAX: usize = 100;
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Attributes of one message.
 pub const ATTRIBUTES_MAX: usize = 32;
+/// Invalid fields that one problem names; who has more to mend sees the rest the next time.
+pub const FIELD_ERRORS_MAX: usize = 20;
+/// Characters of a request that an error repeats: enough to recognise a field by.
+pub const ECHO_CHARS_MAX: usize = 200;
+/// Characters of the detail of a problem, which may name several fields.
+pub const DETAIL_CHARS_MAX: usize = 2_000;
 /// Characters of an attribute's name.
 pub const ATTRIBUTE_NAME_CHARS_MAX: usize = 128;
 /// Names and values of one message's attributes together; they travel with every copy of the message.

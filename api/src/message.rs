@@ -170,6 +170,8 @@ pub fn check_attributes<S: AsRef<str> + Ord>(
                 attributes.len()
             ),
         ));
+        // Their names would be as many errors.
+        return;
     }
     let bytes: usize = attributes
         .iter()

@@ -1,6 +1,7 @@
 //! Refusals: every error, whatever it comes from, leaves as `application/problem+json` (RFC 9457) through this file. The
 //! only place where an engine error becomes a code; nothing is added to its text, so no cause can leak.
 
+use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
@@ -80,7 +81,7 @@ impl IntoResponse for Refusal {
 
 /// The fallback of the router.
 pub(super) async fn no_route(uri: Uri) -> Refusal {
-    let detail = format!("no route is called {}; see /docs", uri.path());
+    let detail = format!("no route is called {}; see /docs", echo(uri.path()));
     Refusal::new(ErrorCode::NotFound, detail)
 }
 
@@ -90,8 +91,9 @@ pub(super) async fn no_method(method: Method, uri: Uri) -> Response {
         return StatusCode::NO_CONTENT.into_response();
     }
     let detail = format!(
-        "{} does not take {method}; see the Allow header",
-        uri.path()
+        "{} does not take {}; see the Allow header",
+        echo(uri.path()),
+        echo(method.as_str())
     );
     Refusal::new(ErrorCode::MethodNotAllowed, detail).into_response()
 }

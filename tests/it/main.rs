@@ -17,6 +17,7 @@ mod embedded;
 mod harness;
 mod large;
 mod lifecycle;
+mod limits;
 mod long_poll;
 mod messages;
 mod migrations;
