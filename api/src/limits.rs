@@ -75,5 +75,10 @@ pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;
 pub const INLINE_BODY_BYTES_MAX: usize = 256 << 10;
 /// Bytes of bodies shown in one answer; the messages after them show a `body_url`.
 pub const ANSWER_BODIES_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// Bytes of blocks that one page of a browse holds in a node; the page ends there, and its `next` leads on.
+pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of blocks that one receive holds in a node: a hundred messages of which only the head is read. What is beyond is
+/// given back at once and handed out by the next receive.
+pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the service stops waiting for it.
 pub const BODY_IDLE_SECONDS: u64 = 30;

@@ -86,7 +86,9 @@ impl Engine {
     ) -> Result<Vec<NewBlock>, Error> {
         let mut records = Records::default();
         let mut blocks = Vec::new();
-        for delivery in self.deliveries(subscriber, &[Grant::of(lease)]).await? {
+        let grants = [Grant::of(lease)];
+        let (deliveries, _) = self.deliveries(subscriber, &grants, usize::MAX).await?;
+        for delivery in deliveries {
             let message = &delivery.message;
             let view = message.view().ok_or(Error::Internal)?;
             let story = Story::of(message, lease, reason);
@@ -95,7 +97,8 @@ impl Engine {
                 Some(body) => records.push(&meta, body),
                 None => {
                     let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
-                    let body = self.body_stream(message).await?;
+                    let (start, end) = view.body_range();
+                    let body = self.body_part(message, 0..end - start).await?;
                     let object = self.upload(head.chain(body).boxed()).await?;
                     blocks.push(NewBlock {
                         lane,

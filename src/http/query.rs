@@ -123,7 +123,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
         })
     });
     let after = after.map(|text| {
-        text.parse().map(Place::After).unwrap_or_else(|_| {
+        text.parse().map(Place::After).unwrap_or_else(|()| {
             pairs.refuse("after", "must be the next of the page before");
             Place::Start
         })
@@ -170,7 +170,7 @@ mod tests {
             Place::Message(_)
         ));
         let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
-        assert!(matches!(after.from, Place::After(_)));
+        assert!(matches!(after.from, Place::After(after) if after.since.is_none()));
         let both = parse(&format!("from=start&after={id}")).unwrap();
         assert!(matches!(both.from, Place::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
