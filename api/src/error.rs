@@ -199,10 +199,18 @@ impl ErrorCode {
         }
     }
 
-    /// The `type` of the problem: a reference that resolves against the service to its docs.
+    /// The `type` of the problem: one that IANA has registered, or else a reference that resolves against the service to
+    /// its docs.
     #[must_use]
     pub fn type_uri(self) -> String {
-        format!("/problems/{}", self.as_str())
+        let registered = if self == Self::QuotaExceeded {
+            "quota-exceeded"
+        } else if self == Self::ReducedCapacity {
+            "temporary-reduced-capacity"
+        } else {
+            return format!("/problems/{}", self.as_str());
+        };
+        format!("https://iana.org/assignments/http-problem-types#{registered}")
     }
 }
 
@@ -263,6 +271,14 @@ pub struct Problem {
     /// Invalid fields, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Names of the policies in `RateLimit-Policy` that stood against the request, if any.
+    #[serde(
+        default,
+        rename = "violated-policies",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schema(example = json!(["queue"]))]
+    pub violated_policies: Vec<String>,
 }
 
 impl Problem {
@@ -276,6 +292,7 @@ impl Problem {
             code,
             retryable: code.is_retryable(),
             errors: Vec::new(),
+            violated_policies: Vec::new(),
         }
     }
 

@@ -47,9 +47,12 @@ pub enum Error {
     /// Forged, damaged or foreign.
     #[error("the receipt is damaged, or is not of this subscription")]
     ReceiptInvalid,
-    /// A queue of the node is full.
+    /// The queue of publishes of the node is full.
     #[error("{0}")]
     Overloaded(&'static str),
+    /// Too many receivers of one subscription wait on the node.
+    #[error("{0} receivers of this subscription wait on this node already")]
+    Crowded(usize),
     /// No valid key.
     #[error("give a valid API key: Authorization: Bearer <key>")]
     Unauthenticated,

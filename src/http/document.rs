@@ -134,7 +134,11 @@ fn error_response(codes: &[ErrorCode]) -> Response {
     header(REQUEST_ID, "Names this request in the service's logs");
     match codes.first().map(|code| code.status()) {
         Some(401) => header("WWW-Authenticate", "Bearer"),
-        Some(429 | 503) => header("Retry-After", "Seconds to wait before trying again"),
+        Some(429 | 503) => {
+            header("Retry-After", "Seconds to wait before trying again");
+            header("RateLimit-Policy", "The bound that was met");
+            header("RateLimit", "What is left of it");
+        }
         _ => {}
     }
     response

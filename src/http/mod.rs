@@ -24,6 +24,7 @@ mod service;
 mod settle;
 mod shown;
 mod subscriptions;
+mod throttle;
 mod topics;
 
 use std::time::Duration;
@@ -35,6 +36,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use metrics::RequestMetrics;
+
+use service::Probe;
 
 use crate::engine::Engine;
 use crate::telemetry::{self, Telemetry};
@@ -76,7 +79,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
         .routes(routes!(service::get_health))
-        .routes(routes!(service::get_readiness))
+        .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))

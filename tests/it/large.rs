@@ -149,7 +149,9 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
     proxy.set(Mode::Refuse);
     let large = publish_bytes(&node, noise(MIB)).await;
     let small = node.publish("small").await;
-    let (ready, parts) = node.get("/readyz").await;
+    let unready = node.request(Method::GET, "/readyz").send().await.unwrap();
+    let refused = node.request(Method::POST, RAW).body(noise(MIB));
+    let refused = refused.send().await.unwrap();
     proxy.set(Mode::Pass);
     let after = publish_bytes(&node, noise(MIB)).await;
     let received = node.receive(10).await;
@@ -158,7 +160,22 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
         (large.0, &large.1["code"], &large.1["retryable"]),
         (503, &json!("unavailable"), &json!(true))
     );
-    assert_eq!(ready, 503, "{parts}");
+    for response in [&refused, &unready] {
+        assert_eq!(response.status(), 503);
+        let head = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(head("retry-after"), "1");
+        assert_eq!(head("ratelimit"), r#""unavailable";r=0;t=1"#);
+        assert_eq!(
+            head("ratelimit-policy"),
+            r#""unavailable";qu="requests";q=0"#
+        );
+    }
+    let parts: Value = unready.json().await.unwrap();
+    assert_eq!(parts["ready"], false);
+    assert_eq!(
+        parts["parts"][1],
+        json!({"part": "object_storage", "ready": false, "missing": "object storage does not answer"})
+    );
     assert_eq!((before.0, after.0), (200, 200), "{before:?} {after:?}");
     assert_eq!(
         json!(all(&received, "id")),
