@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use api::ErrorCode;
 use api::limits::{HEADER_BYTES_MAX, WAIT_SECONDS};
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -30,12 +30,38 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
 const TRANSFER: Duration = Duration::from_secs(900);
 
+/// What the manners depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Longest time for a request, the wait of a long poll and the transfer of a large body not counted.
+    pub(super) request_timeout: Duration,
+    /// Largest raw body that is held in memory; a longer one streams, and may take its time.
+    pub(super) held_max: usize,
+}
+
+/// How long a publish may take whose body turned out to be short, though its head did not say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldFor(Duration);
+
+impl HeldFor {
+    /// `publish`, unless it takes too long.
+    pub(super) async fn bound<T>(
+        self,
+        publish: impl Future<Output = Result<T, crate::engine::Error>>,
+    ) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.0, publish).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(too_late(self.0)),
+        }
+    }
+}
+
 /// Puts [`Mannered`] around routes.
 #[derive(Clone)]
 pub(super) struct Manners(Arc<Shared>);
 
 struct Shared {
-    request_timeout: Duration,
+    rules: Rules,
     metrics: RequestMetrics,
     /// Different in each process, so that ids are not repeated after a restart.
     id_prefix: u32,
@@ -43,9 +69,9 @@ struct Shared {
 }
 
 impl Manners {
-    pub(super) fn new(request_timeout: Duration, metrics: RequestMetrics) -> Self {
+    pub(super) fn new(rules: Rules, metrics: RequestMetrics) -> Self {
         Self(Arc::new(Shared {
-            request_timeout,
+            rules,
             metrics,
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
@@ -86,7 +112,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, mut request: Request) -> Answer {
         let shared = Arc::clone(&self.shared);
         let about = About::of(&request, &shared);
         let early = oversized(&request)
@@ -99,11 +125,15 @@ where
         let accept = request.headers().get(ACCEPT_ENCODING).cloned();
         let crosses = request.headers().contains_key(ORIGIN);
         let coded = request.headers().contains_key(CONTENT_ENCODING);
+        let deadline = about.deadline(&shared.rules, &request, coded);
+        if deadline == TRANSFER {
+            let held_for = HeldFor(shared.rules.request_timeout);
+            request.extensions_mut().insert(held_for);
+        }
         // The service that is ready is the one to call; the clone it leaves behind is not needed.
         let inner = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, inner);
         Box::pin(async move {
-            let deadline = about.deadline(shared.request_timeout);
             let answer = async {
                 let request = if coded {
                     coding::decoded(request)
@@ -121,7 +151,7 @@ where
             let mut response = match tokio::time::timeout(deadline, answer).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
-                Err(_) => too_late(deadline),
+                Err(_) => too_late(deadline).into_response(),
             };
             if crosses {
                 cors::allow(&mut response);
@@ -142,12 +172,12 @@ fn oversized(request: &Request) -> Option<Response> {
     })
 }
 
-fn too_late(deadline: Duration) -> Response {
+fn too_late(deadline: Duration) -> Refusal {
     let detail = format!(
         "the request took longer than {} seconds; it may have had an effect",
         deadline.as_secs()
     );
-    Refusal::new(ErrorCode::RequestTimeout, detail).into_response()
+    Refusal::new(ErrorCode::RequestTimeout, detail)
 }
 
 /// What is remembered of a request until it is answered.
@@ -173,16 +203,20 @@ impl About {
         self.route.as_ref().map_or("", MatchedPath::as_str)
     }
 
-    /// A long poll may wait, and a large body may take its time (each pause of it is bounded in `body`).
-    fn deadline(&self, request_timeout: Duration) -> Duration {
+    /// A long poll may wait, and a body that streams may take its time (each pause of it is bounded in `body`).
+    fn deadline(&self, rules: &Rules, request: &Request, coded: bool) -> Duration {
         let route = self.route();
         if route.ends_with("/receive") {
-            return request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
+            return rules.request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
         }
         if route.ends_with("/messages") && self.method == Method::POST {
-            return TRANSFER;
+            let bytes = request.body().size_hint().upper();
+            let is_short = bytes.is_some_and(|bytes| bytes <= rules.held_max as u64);
+            if coded || !is_short {
+                return TRANSFER;
+            }
         }
-        request_timeout
+        rules.request_timeout
     }
 
     fn finish(self, shared: &Shared, response: &mut Response<Body>) {

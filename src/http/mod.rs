@@ -88,7 +88,11 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
 /// All routes, with their manners.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     let (router, _) = routes(settings.telemetry).split_for_parts();
-    let manners = manners::Manners::new(settings.request_timeout, settings.metrics);
+    let rules = manners::Rules {
+        request_timeout: settings.request_timeout,
+        held_max: engine.hot_limit_bytes(),
+    };
+    let manners = manners::Manners::new(rules, settings.metrics);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))

@@ -11,6 +11,7 @@ use super::body::{self, Raw};
 use super::caller::Caller;
 use super::document::{Binary, PublishErrors};
 use super::json::{Json, check_content_type};
+use super::manners::HeldFor;
 use super::path::TopicPath;
 use super::problem::Refusal;
 use super::{draft, options};
@@ -55,7 +56,12 @@ pub(super) async fn publish_message(
     };
     let key = options.key.map(|key| idempotency_key(key, &held));
     let drafts = draft::of_message(&options.meta, &held);
-    let results = engine.publish(tenant, &topic, drafts, key).await?;
+    let publish = engine.publish(tenant, &topic, drafts, key);
+    let results = match parts.extensions.get::<HeldFor>() {
+        None => publish.await?,
+        // The head did not say that the body is short, so the request as a whole may take long.
+        Some(held_for) => Box::pin(held_for.bound(publish)).await?,
+    };
     let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
     Ok(Json(published))
 }

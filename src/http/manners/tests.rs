@@ -13,19 +13,27 @@ use super::super::{body, problem};
 use super::*;
 
 fn app(registry: &mut Registry) -> Router {
-    let manners = Manners::new(
-        Duration::from_millis(50),
-        RequestMetrics::register(registry),
-    );
+    let rules = Rules {
+        request_timeout: Duration::from_millis(50),
+        held_max: 10,
+    };
+    let manners = Manners::new(rules, RequestMetrics::register(registry));
     let panics = || async {
         assert!(std::hint::black_box(false), "a bug");
     };
     let echo = |request: Request| async { body::whole(request.into_body(), "it", 4096).await };
+    // Says whether it may take its time, and does so when the body is short.
+    let publish = |request: Request| async {
+        if !request.extensions().contains::<HeldFor>() {
+            std::future::pending::<()>().await;
+        }
+    };
     Router::new()
         .route("/echo", post(echo))
         .route("/long", get(|| async { "x".repeat(5_000) }))
         .route("/panic", get(panics))
         .route("/slow", get(std::future::pending::<()>))
+        .route("/{topic}/messages", post(publish))
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(manners)
@@ -174,4 +182,23 @@ async fn durations_are_counted_by_the_pattern_of_the_route() {
         );
         assert!(text.contains(&series), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_publish_may_take_its_time_only_when_its_body_streams() {
+    let publish = |coding: &str| {
+        let request = Request::builder().method("POST").uri("/t/messages");
+        request.header("content-encoding", coding)
+    };
+    let (response, body) = send(publish("identity").header("x", "y"), vec![0; 11]).await;
+    assert_eq!(response.status(), StatusCode::OK, "{body:?}");
+    let short = Request::builder().method("POST").uri("/t/messages");
+    let (response, body) = send(short, vec![0; 10]).await;
+    assert_eq!(
+        (response.status().as_u16(), code(&body).as_str()),
+        (408, "request_timeout")
+    );
+    let short = HeldFor(Duration::ZERO);
+    let refused = short.bound(std::future::pending::<Result<(), _>>()).await;
+    assert_eq!(refused.unwrap_err().into_response().status(), 408);
 }
