@@ -60,6 +60,7 @@ impl From<&engine::Error> for Problem {
             E::Crowded(_) => return violated(Policy::Receivers),
             E::Unauthenticated => ErrorCode::Unauthenticated,
             E::BodyBroken => ErrorCode::InvalidRequest,
+            E::BodyStalled => ErrorCode::RequestTimeout,
             E::Unavailable(_) => ErrorCode::Unavailable,
             E::Internal => ErrorCode::Internal,
         };
