@@ -12,12 +12,14 @@ use crate::limits::{DETAIL_CHARS_MAX, ECHO_CHARS_MAX, FIELD_ERRORS_MAX};
 pub enum ErrorCode {
     /// It exists already with other settings that cannot be changed.
     AlreadyExists,
-    /// A body, batch or header is over its limit.
+    /// A body or batch is over its limit.
     BodyTooLarge,
     /// Others need it, or its state forbids this.
     Conflict,
     /// The key may not do this.
     Forbidden,
+    /// The headers are too many, or too long together.
+    HeadersTooLarge,
     /// A request with the same idempotency key is still running.
     IdempotencyKeyInUse,
     /// The idempotency key was used with another body.
@@ -52,11 +54,12 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
         Self::Forbidden,
+        Self::HeadersTooLarge,
         Self::IdempotencyKeyInUse,
         Self::IdempotencyKeyMismatch,
         Self::Internal,
@@ -92,6 +95,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => 416,
             Self::IdempotencyKeyMismatch => 422,
             Self::QuotaExceeded => 429,
+            Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::ReducedCapacity | Self::Unavailable => 503,
         }
@@ -111,6 +115,7 @@ impl ErrorCode {
             | Self::BodyTooLarge
             | Self::Conflict
             | Self::Forbidden
+            | Self::HeadersTooLarge
             | Self::IdempotencyKeyMismatch
             | Self::InvalidRequest
             | Self::LeaseLost
@@ -132,6 +137,7 @@ impl ErrorCode {
             | Self::BodyTooLarge
             | Self::Conflict
             | Self::Forbidden
+            | Self::HeadersTooLarge
             | Self::IdempotencyKeyInUse
             | Self::IdempotencyKeyMismatch
             | Self::InvalidRequest
@@ -155,6 +161,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "Body too large",
             Self::Conflict => "Conflict",
             Self::Forbidden => "Forbidden",
+            Self::HeadersTooLarge => "Headers too large",
             Self::IdempotencyKeyInUse => "Idempotency key in use",
             Self::IdempotencyKeyMismatch => "Idempotency key used with another body",
             Self::Internal => "Internal error",
@@ -181,6 +188,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "body_too_large",
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::IdempotencyKeyInUse => "idempotency_key_in_use",
             Self::IdempotencyKeyMismatch => "idempotency_key_mismatch",
             Self::Internal => "internal",

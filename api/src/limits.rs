@@ -65,6 +65,8 @@ pub const PAGE: RangeInclusive<u32> = 1..=1_000;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Header lines and values of one request together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Header lines of one request: as many as the HTTP/1.1 parser takes without allocating.
+pub const HEADERS_MAX: usize = 100;
 /// Base-2 logarithm of the window of a zstd request in bytes: 8 MiB, the most that RFC 9659 lets a sender ask for.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Receivers waiting in one node for one subscription.

@@ -3,6 +3,8 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::node::{Fleet, Node, send};
 
@@ -56,5 +58,44 @@ async fn hundreds_of_thousands_of_attributes_make_one_short_error() {
     assert_eq!(error[0]["pointer"], "/messages/1/attributes");
     assert!(unknown.1.to_string().len() < 2_000);
     assert_eq!(node.receive(10).await.len(), 1);
+    fleet.finish([node]).await;
+}
+
+/// The answer to a request as text, over a socket of its own.
+async fn speak(node: &Node, head: &str) -> String {
+    let mut peer = TcpStream::connect(node.address).await.unwrap();
+    peer.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = peer.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_told_so_in_both_protocols() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let h2 = reqwest::Client::builder().no_proxy();
+    let h2 = h2.http2_prior_knowledge().build().unwrap();
+    let url = format!("http://{}/healthz", node.address);
+    let long = "x".repeat(70 << 10);
+    let many = (0..101).map(|n| format!("x-{n}: 1\r\n"));
+    let many: String = many.collect();
+
+    let head = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
+    let long1 = speak(&node, &format!("{head}x-long: {long}\r\n\r\n")).await;
+    let many1 = speak(&node, &format!("{head}{many}\r\n")).await;
+    let long2 = h2.get(&url).header("x-long", &long).send().await.unwrap();
+    let many2 = (0..101).fold(h2.get(&url), |get, n| get.header(format!("x-{n}"), "1"));
+    let many2 = send(many2).await;
+
+    assert!(long1.starts_with("HTTP/1.1 431 "), "{long1}");
+    assert!(long1.contains("headers_too_large"), "{long1}");
+    assert!(many1.starts_with("HTTP/1.1 431 "), "{many1}");
+    assert_eq!(long2.status(), 431);
+    assert!(long2.text().await.unwrap().contains("headers_too_large"));
+    assert_eq!(
+        (many2.0, &many2.1["code"]),
+        (431, &json!("headers_too_large"))
+    );
     fleet.finish([node]).await;
 }
