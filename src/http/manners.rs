@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tower::{Layer, Service};
 
 use super::problem::Refusal;
-use super::{RequestMetrics, coding, cors};
+use super::{RequestMetrics, coding, cors, local};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's request id longer than this is replaced.
@@ -37,6 +37,8 @@ pub(super) struct Rules {
     pub(super) request_timeout: Duration,
     /// Largest raw body that is held in memory; a longer one streams, and may take its time.
     pub(super) held_max: usize,
+    /// Whether requests need no key: then the pages of other sites are kept out.
+    pub(super) open: bool,
 }
 
 /// How long a publish may take whose body turned out to be short, though its head did not say so.
@@ -115,15 +117,15 @@ where
     fn call(&mut self, mut request: Request) -> Answer {
         let shared = Arc::clone(&self.shared);
         let about = About::of(&request, &shared);
-        let early = oversized(&request)
-            .or_else(|| cors::preflight(&request))
-            .or_else(|| coding::check(&request));
-        if let Some(mut response) = early {
+        let crosses = request.headers().contains_key(ORIGIN);
+        if let Some(mut response) = early(&request, &shared.rules) {
+            if crosses {
+                cors::allow(&mut response);
+            }
             about.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
         }
         let accept = request.headers().get(ACCEPT_ENCODING).cloned();
-        let crosses = request.headers().contains_key(ORIGIN);
         let coded = request.headers().contains_key(CONTENT_ENCODING);
         let deadline = about.deadline(&shared.rules, &request, coded);
         if deadline == TRANSFER {
@@ -160,6 +162,19 @@ where
             Ok(response)
         })
     }
+}
+
+/// The answer to a request that no route needs to see.
+fn early(request: &Request, rules: &Rules) -> Option<Response> {
+    let foreign = if rules.open {
+        local::foreign(request)
+    } else {
+        None
+    };
+    foreign
+        .or_else(|| oversized(request))
+        .or_else(|| cors::preflight(request))
+        .or_else(|| coding::check(request))
 }
 
 /// Refuses a head over the limit. The server's own limits are higher, and answer without a problem; only the number of

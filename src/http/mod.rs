@@ -10,6 +10,7 @@ mod cors;
 mod document;
 mod draft;
 mod json;
+mod local;
 mod manners;
 mod messages;
 mod metrics;
@@ -91,6 +92,7 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     let rules = manners::Rules {
         request_timeout: settings.request_timeout,
         held_max: engine.hot_limit_bytes(),
+        open: engine.is_open(),
     };
     let manners = manners::Manners::new(rules, settings.metrics);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");

@@ -16,6 +16,7 @@ fn app(registry: &mut Registry) -> Router {
     let rules = Rules {
         request_timeout: Duration::from_millis(50),
         held_max: 10,
+        open: false,
     };
     let manners = Manners::new(rules, RequestMetrics::register(registry));
     let panics = || async {
@@ -112,8 +113,17 @@ async fn any_origin_may_ask_and_others_pay_nothing() {
         response.headers()["access-control-allow-headers"],
         "authorization"
     );
+    assert_eq!(response.headers()["access-control-allow-origin"], "*");
     let (response, _) = ask("GET", "/long", ("origin", "https://a.example")).await;
     assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    let long = "x".repeat(HEADER_BYTES_MAX);
+    for (name, value) in [("content-encoding", "br"), ("x", &long)] {
+        let request = Request::builder().uri("/long");
+        let request = request.header("origin", "https://a.example");
+        let (response, _) = send(request.header(name, value), Vec::new()).await;
+        assert!(response.status().is_client_error());
+        assert_eq!(response.headers()["access-control-allow-origin"], "*");
+    }
     let (response, _) = ask("GET", "/long", ("accept", "*/*")).await;
     assert!(
         !response
