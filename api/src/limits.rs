@@ -33,6 +33,8 @@ pub const CONTENT_TYPE_CHARS_MAX: usize = 256;
 pub const DEDUP_ID_CHARS_MAX: usize = 255;
 /// Characters of a name of a topic or subscription.
 pub const NAME_CHARS_MAX: usize = 128;
+/// Characters of a `tracestate` that is kept; W3C asks for 512 at least.
+pub const TRACESTATE_CHARS_MAX: usize = 1_024;
 /// Visibility timeout in seconds: half a day hides a message longer than any job that still reports progress needs.
 pub const VISIBILITY_SECONDS: RangeInclusive<u32> = 0..=43_200;
 /// Visibility timeout when neither the call nor the subscription says one.

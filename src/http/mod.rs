@@ -27,6 +27,7 @@ mod shown;
 mod subscriptions;
 mod throttle;
 mod topics;
+mod trace;
 
 use std::time::Duration;
 

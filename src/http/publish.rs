@@ -14,7 +14,7 @@ use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
 use super::path::TopicPath;
 use super::problem::Refusal;
-use super::{draft, options};
+use super::{draft, options, trace};
 use crate::engine::{Engine, Error, IdempotencyKey};
 
 /// Publish one message
@@ -29,7 +29,8 @@ use crate::engine::{Engine, Error, IdempotencyKey};
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false)
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),
     request_body(
         description = "The message body; of any content type",
@@ -49,13 +50,13 @@ pub(super) async fn publish_message(
         Raw::Held(held) => held,
         Raw::Streamed(stream) => {
             // On the heap: the future of the rare, large body must not be carried by every request.
-            let given = (options.meta, options.key);
+            let given = (options.meta(), options.key.clone());
             let published = engine.publish_stream(tenant, &topic, given, stream);
             return Ok(Json(Box::pin(published).await?));
         }
     };
+    let drafts = draft::of_message(&options.meta(), &held);
     let key = options.key.map(|key| idempotency_key(key, &held));
-    let drafts = draft::of_message(&options.meta, &held);
     let publish = engine.publish(tenant, &topic, drafts, key);
     let results = match parts.extensions.get::<HeldFor>() {
         None => publish.await?,
@@ -75,7 +76,8 @@ pub(super) async fn publish_message(
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false)
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),
     request_body = PublishBatch,
     responses((status = 200, description = "One result per message, in order", body = PublishResults), PublishErrors)
@@ -87,10 +89,11 @@ pub(super) async fn publish_batch(
     request: Request,
 ) -> Result<Json<Results<Published>>, Refusal> {
     let (parts, body) = request.into_parts();
-    let (key, traceparent) = options::of_batch(&parts.headers)?;
+    let key = options::of_batch(&parts.headers)?;
+    let trace = trace::of(&parts.headers);
     check_content_type(&parts.headers)?;
     let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
-    let drafts = draft::of_batch(&text, traceparent)?;
+    let drafts = draft::of_batch(&text, trace.as_ref())?;
     let key = key.map(|key| idempotency_key(key, &text));
     let results = engine.publish(tenant, &topic, drafts, key).await?;
     Ok(Json(results.into()))

@@ -29,4 +29,5 @@ mod races;
 mod retention;
 mod slots;
 mod tidy;
+mod traces;
 mod worker;
