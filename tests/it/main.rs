@@ -27,6 +27,7 @@ mod openapi;
 mod plan;
 mod races;
 mod retention;
+mod settle;
 mod slots;
 mod tidy;
 mod traces;
