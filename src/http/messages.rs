@@ -12,7 +12,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::caller::Caller;
+use super::caller::{Asker, Caller};
 use super::document::{Binary, BodyErrors, ReadErrors};
 use super::json::answer;
 use super::path::{MessagePath, TopicPath};
@@ -145,7 +145,7 @@ fn value(text: &str) -> HeaderValue {
 )]
 pub(super) async fn browse_messages(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Asker(tenant): Asker,
     TopicPath(topic): TopicPath,
     browse: Browse,
 ) -> Result<Response, Refusal> {

@@ -70,6 +70,14 @@ impl Pairs {
     }
 }
 
+/// Refuses any parameter, on a route that has none.
+pub(super) fn none(uri: &Uri) -> Result<(), Refusal> {
+    match uri.query() {
+        None => Ok(()),
+        Some(_) => Pairs::of(uri).finish(()),
+    }
+}
+
 /// Which page of a list; documented as [`api::list::PageQuery`].
 pub(super) struct PageOf {
     /// `next` of the page before.
@@ -174,6 +182,14 @@ mod tests {
         let both = parse(&format!("from=start&after={id}")).unwrap();
         assert!(matches!(both.from, Place::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
+    }
+
+    #[test]
+    fn a_route_without_parameters_takes_none() {
+        let none = |uri: &str| none(&uri.parse().unwrap());
+        assert!(none("/v1/topics/t").is_ok() && none("/v1/topics/t?").is_ok());
+        let refusal = format!("{:?}", none("/v1/topics/t?wait=5").unwrap_err());
+        assert!(refusal.contains("query:wait"), "{refusal}");
     }
 
     #[test]

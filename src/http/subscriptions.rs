@@ -6,7 +6,7 @@ use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::caller::Caller;
+use super::caller::{Asker, Caller};
 use super::document::{DeleteErrors, ReadErrors, WriteErrors};
 use super::json::Json;
 use super::path::SubscriptionPath;
@@ -67,7 +67,7 @@ pub(super) async fn get_subscription(
 )]
 pub(super) async fn list_subscriptions(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Asker(tenant): Asker,
     page: PageOf,
 ) -> Result<Json<Page<Subscription>>, Refusal> {
     let after = page.after.as_deref();

@@ -6,7 +6,7 @@ use api::topic::{Topic, TopicSettings, TopicStats};
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::caller::Caller;
+use super::caller::{Asker, Caller};
 use super::document::{DeleteErrors, ReadErrors, WriteErrors};
 use super::json::Json;
 use super::path::TopicPath;
@@ -72,7 +72,7 @@ pub(super) async fn get_topic(
 )]
 pub(super) async fn list_topics(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Asker(tenant): Asker,
     page: PageOf,
 ) -> Result<Json<Page<Topic>>, Refusal> {
     let after = page.after.as_deref();

@@ -99,3 +99,28 @@ async fn a_head_over_the_limit_is_told_so_in_both_protocols() {
     );
     fleet.finish([node]).await;
 }
+
+#[tokio::test]
+async fn a_query_parameter_that_no_route_reads_is_refused_by_name() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    for path in [
+        format!("{RAW}?delay_seconds=5"),
+        format!("{BATCH}?delay_seconds=5"),
+        "/v1/subscriptions/s/receive?delay_seconds=5".to_owned(),
+        "/v1/subscriptions/s/ack?delay_seconds=5".to_owned(),
+    ] {
+        let answer = node.post(&path, json!({})).await;
+        let pointer = "query:delay_seconds";
+        assert_eq!(refused(&answer).2, pointer, "{path}: {answer:?}");
+    }
+    let answer = node.put("/v1/topics/t?retention=1", json!({})).await;
+    assert_eq!(refused(&answer).2, "query:retention");
+    assert_eq!(
+        node.receive(1).await,
+        [] as [Value; 0],
+        "nothing was published"
+    );
+    fleet.finish([node]).await;
+}
