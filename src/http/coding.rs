@@ -19,6 +19,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use tower::{ServiceExt, service_fn};
 use tower_http::compression::Compression;
 
+use super::digest::CONTENT_DIGEST;
 use super::problem::Refusal;
 
 /// Answers shorter than this are not worth coding.
@@ -54,6 +55,8 @@ pub(super) fn decoded(mut request: Request) -> Request {
         return request;
     }
     request.headers_mut().remove(CONTENT_LENGTH);
+    // It is of the bytes that were sent, which nobody sees from here on.
+    request.headers_mut().remove(CONTENT_DIGEST);
     request.map(|body| {
         let coded = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
         if let Some(Coding::Gzip) = coding {

@@ -1,6 +1,6 @@
 //! Looking at messages without consuming them: one, its body, and a topic from a place on.
 
-use api::limits::BROWSE_BLOCKS_BYTES_MAX;
+use api::limits::{BROWSE_BLOCKS_BYTES_MAX, INLINE_BODY_BYTES_MAX};
 use api::list::Page;
 use api::message::Message;
 use axum::body::Body;
@@ -9,15 +9,16 @@ use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::caller::{Asker, Caller};
+use super::digest::{self, CONTENT_DIGEST};
 use super::document::{Binary, BodyErrors, ReadErrors};
 use super::json::answer;
 use super::path::{MessagePath, TopicPath};
 use super::problem::Refusal;
-use super::query::Browse;
+use super::query::{self, Browse};
 use super::range::{self, Part};
 use super::shown;
 use crate::engine::{After, Engine, Error, From as Place, StoredMessage, Tenant};
@@ -53,7 +54,8 @@ pub(super) async fn get_message(
     ),
     responses(
         (status = 200, description = "The body, with the content type it was published with", body = inline(Binary), content_type = "*/*",
-            headers(("ETag" = String, description = "The id: a body never changes"), ("Accept-Ranges" = String, description = "bytes"))),
+            headers(("ETag" = String, description = "The id: a body never changes"), ("Accept-Ranges" = String, description = "bytes"),
+                ("Content-Digest" = String, description = "SHA-256 of a body that is small (RFC 9530)"))),
         (status = 206, description = "The range of the body", body = inline(Binary), content_type = "*/*",
             headers(("Content-Range" = String, description = "Which bytes of how many"))),
         BodyErrors
@@ -81,6 +83,13 @@ pub(super) async fn get_message_body(
         Part::Bytes(first, last) => first..last + 1,
         Part::Beyond => return Ok(beyond(bytes)),
     };
+    // Cheap enough for a body that is in memory and would also be shown inside JSON.
+    let small = view.body().filter(|body| {
+        part == (0..bytes) && body.len() <= INLINE_BODY_BYTES_MAX && !body.is_empty()
+    });
+    if let Some(digest) = small.and_then(digest::of) {
+        response.headers_mut().insert(CONTENT_DIGEST, digest);
+    }
     let body = engine.body_part(&message, part).await?;
     *response.body_mut() = Body::from_stream(body);
     Ok(response)
@@ -141,16 +150,22 @@ fn value(text: &str) -> HeaderValue {
         ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
         ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
     ),
-    responses((status = 200, description = "A page of messages", body = Page<Message>), ReadErrors)
+    responses((status = 200, description = "A page of messages", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Message>), ReadErrors)
 )]
 pub(super) async fn browse_messages(
     State(engine): State<Engine>,
     Asker(tenant): Asker,
     TopicPath(topic): TopicPath,
+    uri: Uri,
     browse: Browse,
 ) -> Result<Response, Refusal> {
     let (messages, next) = page(&engine, tenant, &topic, browse).await?;
-    Ok(answer(shown::page(&messages, next.as_deref())?))
+    let next = next.as_deref();
+    Ok(query::linked(
+        &uri,
+        next,
+        answer(shown::page(&messages, next)?),
+    ))
 }
 
 /// A page after the filter. The engine's pages are not filtered, so several of them may make one, within a bound of pages

@@ -7,6 +7,7 @@ mod body;
 mod caller;
 mod coding;
 mod cors;
+mod digest;
 mod document;
 mod draft;
 mod json;

@@ -14,7 +14,7 @@ use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
 use super::path::TopicPath;
 use super::problem::Refusal;
-use super::{draft, options, trace};
+use super::{digest, draft, options, trace};
 use crate::engine::{Engine, Error, IdempotencyKey};
 
 /// Publish one message
@@ -30,7 +30,8 @@ use crate::engine::{Engine, Error, IdempotencyKey};
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
-        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
+        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false),
+        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the message is stored only when its body has this digest", nullable = false)
     ),
     request_body(
         description = "The message body; of any content type",
@@ -46,15 +47,23 @@ pub(super) async fn publish_message(
 ) -> Result<Json<Published>, Refusal> {
     let (parts, body) = request.into_parts();
     let options = options::of_message(&parts.headers)?;
+    let digest = digest::expected(&parts.headers)?;
     let held = match body::raw(body, engine.hot_limit_bytes()).await? {
         Raw::Held(held) => held,
         Raw::Streamed(stream) => {
             // On the heap: the future of the rare, large body must not be carried by every request.
             let given = (options.meta(), options.key.clone());
+            let stream = match digest {
+                Some(digest) => digest.checked(stream),
+                None => stream,
+            };
             let published = engine.publish_stream(tenant, &topic, given, stream);
             return Ok(Json(Box::pin(published).await?));
         }
     };
+    if let Some(digest) = digest {
+        digest.check(&held)?;
+    }
     let drafts = draft::of_message(&options.meta(), &held);
     let key = options.key.map(|key| idempotency_key(key, &held));
     let publish = engine.publish(tenant, &topic, drafts, key);

@@ -4,8 +4,10 @@ use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
 use api::{FieldError, MessageId, Problem, Timestamp};
 use axum::extract::{FromRequestParts, Query};
-use axum::http::Uri;
+use axum::http::header::LINK;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
 
 use super::problem::Refusal;
 use crate::engine::From as Place;
@@ -68,6 +70,25 @@ impl Pairs {
         }
         Err(Problem::invalid(self.errors).into())
     }
+}
+
+/// A page with a `Link` to the next one (RFC 8288): the same query, with `after` in place of its own. Cursors have only
+/// characters that stand for themselves in a query.
+pub(super) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> Response {
+    let mut response = page.into_response();
+    if let Some(next) = next {
+        let mut link = format!("<{}?", uri.path());
+        let pairs = uri.query().unwrap_or("").split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after=")) {
+            link.push_str(pair);
+            link.push('&');
+        }
+        link.push_str(&format!("after={next}>; rel=\"next\""));
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(LINK, link);
+        }
+    }
+    response
 }
 
 /// Refuses any parameter, on a route that has none.
@@ -182,6 +203,25 @@ mod tests {
         let both = parse(&format!("from=start&after={id}")).unwrap();
         assert!(matches!(both.from, Place::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
+    }
+
+    #[test]
+    fn a_page_links_to_the_next_one_with_the_same_query() {
+        let link = |uri: &str, next| {
+            let response = linked(&uri.parse().unwrap(), next, ());
+            let link = response.headers().get(LINK);
+            link.map(|link| link.to_str().unwrap().to_owned())
+        };
+        assert_eq!(link("/v1/topics?limit=1", None), None);
+        for (uri, expected) in [
+            ("/v1/topics", "</v1/topics?after=b>; rel=\"next\""),
+            (
+                "/v1/topics?after=a&limit=1",
+                "</v1/topics?limit=1&after=b>; rel=\"next\"",
+            ),
+        ] {
+            assert_eq!(link(uri, Some("b")).as_deref(), Some(expected));
+        }
     }
 
     #[test]
