@@ -124,3 +124,179 @@ async fn a_query_parameter_that_no_route_reads_is_refused_by_name() {
     );
     fleet.finish([node]).await;
 }
+
+#[tokio::test]
+async fn attributes_are_bounded_in_number_name_and_size() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let batch = async |attributes: Value| {
+        let message = json!({"body": "a", "attributes": attributes});
+        node.post(BATCH, json!({"messages": [message]})).await
+    };
+    let numbered = |count: usize| {
+        let names = (0..count).map(|n| (format!("n{n}"), json!("")));
+        Value::Object(names.collect())
+    };
+    let name =
+        |chars: usize| Value::Object([("ä".repeat(chars), json!("v"))].into_iter().collect());
+    let at = "/messages/0/attributes";
+
+    for good in [
+        numbered(32),
+        name(128),
+        json!({"n": "x".repeat((16 << 10) - 1)}),
+    ] {
+        assert_eq!(batch(good).await.0, 200);
+    }
+    let many = batch(numbered(33)).await;
+    assert_eq!(refused(&many).2, at);
+    let large = batch(json!({"n": "x".repeat(16 << 10)})).await;
+    assert_eq!(
+        refused(&large),
+        (
+            400,
+            "invalid_request",
+            at,
+            "at most 16384 bytes together, has 16385"
+        )
+    );
+    let long = batch(name(129)).await;
+    assert_eq!(refused(&long).3, "must have 1 to 128 characters, has 129");
+    let headers = (0..33).fold(node.request(Method::POST, RAW), |request, n| {
+        request.header(format!("cursus-attr-{n}"), "v")
+    });
+    let headers = send(headers.body("a")).await;
+    assert_eq!(refused(&headers).2, "header:cursus-attr");
+    let long = node.request(Method::POST, RAW);
+    let long = long.header(format!("cursus-attr-{}", "x".repeat(129)), "v");
+    assert_eq!(refused(&send(long.body("a")).await).0, 400);
+    assert_eq!(
+        node.receive(10).await.len(),
+        3,
+        "what was refused is not stored"
+    );
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_taken_plain_and_up_to_its_limit() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let publish = async |key: &str| {
+        let request = node.request(Method::POST, RAW);
+        send(request.header("idempotency-key", key).body("a")).await
+    };
+
+    let plain = publish("8e03978e").await;
+    let quoted = publish("\"8e03978e\"").await;
+    let longest = publish(&format!("\"{}\"", "k".repeat(255))).await;
+    let longer = publish(&format!("\"{}\"", "k".repeat(256))).await;
+    let broken = publish("\"8e03").await;
+
+    assert_eq!(plain.0, 200);
+    assert_eq!(plain, quoted, "the same key, so the first answer again");
+    assert_eq!(longest.0, 200);
+    assert_eq!(
+        refused(&longer),
+        (
+            400,
+            "invalid_request",
+            "header:idempotency-key",
+            "must have 1 to 255 characters, has 256"
+        )
+    );
+    assert_eq!(refused(&broken).2, "header:idempotency-key");
+    assert_eq!(node.receive(10).await.len(), 2);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn settings_and_settles_keep_to_their_ranges() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    for (path, field, good, bad) in [
+        (
+            "/v1/topics/t",
+            "dedup_window_seconds",
+            [60, 86_400],
+            [59, 86_401],
+        ),
+        (
+            "/v1/topics/t",
+            "retention_seconds",
+            [60, 2_678_400],
+            [59, 2_678_401],
+        ),
+        (
+            "/v1/subscriptions/s",
+            "max_in_flight",
+            [1, 1_000_000],
+            [0, 1_000_001],
+        ),
+        (
+            "/v1/subscriptions/s",
+            "max_attempts",
+            [1, 1_000],
+            [0, 1_001],
+        ),
+    ] {
+        for value in good {
+            let answer = node.put(path, json!({field: value})).await;
+            assert_eq!((answer.0, &answer.1[field]), (200, &json!(value)));
+        }
+        for value in bad {
+            let answer = node.put(path, json!({field: value})).await;
+            assert_eq!(refused(&answer).2, format!("/{field}"), "{answer:?}");
+        }
+    }
+    let reason = "x".repeat(513);
+    for (item, field) in [
+        (
+            json!({"receipt": "r", "action": "dead_letter", "reason": reason}),
+            "reason",
+        ),
+        (
+            json!({"receipt": "r", "action": "nack", "delay_seconds": 43_201}),
+            "delay_seconds",
+        ),
+        (
+            json!({"receipt": "r", "action": "ack", "delay_seconds": 1}),
+            "delay_seconds",
+        ),
+    ] {
+        let path = "/v1/subscriptions/s/settle";
+        let answer = node.post(path, json!({"items": [item]})).await;
+        assert_eq!(refused(&answer).2, format!("/items/0/{field}"));
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn json_is_bounded_and_where_it_is_broken_is_said() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic("t").await;
+    let put = async |text: String| {
+        let request = node.request(Method::PUT, "/v1/topics/t");
+        let request = request.header("content-type", "application/json");
+        send(request.body(text)).await
+    };
+
+    let full = put(format!("{{}}{}", " ".repeat((1 << 20) - 2))).await;
+    let over = put(format!("{{}}{}", " ".repeat((1 << 20) - 1))).await;
+    let broken = put(r#"{"retention_seconds":60,"keep_consumed":,}"#.to_owned()).await;
+    let batch = batch_text(&node, r#"{"messages":[{"body":"a"},{"body":"#.to_owned()).await;
+
+    assert_eq!(full.0, 200);
+    assert_eq!((over.0, &over.1["code"]), (413, &json!("body_too_large")));
+    let (_, code, pointer, detail) = refused(&broken);
+    assert_eq!((code, pointer), ("invalid_request", "/keep_consumed"));
+    assert!(detail.starts_with("is not JSON: expected value at line 1"));
+    let (_, code, pointer, detail) = refused(&batch);
+    assert_eq!((code, pointer), ("invalid_request", "/messages/1"));
+    assert!(detail.starts_with("is not JSON: EOF"), "{detail}");
+    fleet.finish([node]).await;
+}

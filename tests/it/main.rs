@@ -27,6 +27,7 @@ mod openapi;
 mod plan;
 mod races;
 mod retention;
+mod service;
 mod settle;
 mod slots;
 mod tidy;
