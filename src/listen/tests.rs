@@ -242,3 +242,35 @@ async fn a_head_that_is_no_http_is_answered_before_the_connection_ends() {
         );
     }
 }
+
+#[tokio::test]
+async fn it_speaks_both_protocols_over_tls() {
+    let names = ["localhost".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).unwrap();
+    let folder = std::env::temp_dir().join(format!("cursus-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = crate::config::TlsFiles {
+        cert: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+    };
+    std::fs::write(&files.cert, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    let identity = tls::identity(&files).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let server = start(|options| options.tls = Some(identity));
+
+    for h2 in [false, true] {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.tls_danger_accept_invalid_certs(true);
+        let client = if h2 { client } else { client.http1_only() };
+        let client = client.build().unwrap();
+        let url = format!("https://localhost:{}/hello", server.address.port());
+        let answer = client.get(url).send().await.unwrap();
+        assert_eq!(answer.version() == reqwest::Version::HTTP_2, h2);
+        assert_eq!(answer.text().await.unwrap(), "hello");
+    }
+    let plain = client(false).get(format!("{}/hello", server.url)).send();
+    assert!(plain.await.is_err(), "nothing is said in the clear");
+}
