@@ -9,6 +9,7 @@
 
 mod access;
 mod blob;
+mod browse;
 mod collect;
 mod control;
 mod crash;
