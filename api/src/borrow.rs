@@ -11,7 +11,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use crate::limits::BATCH_MESSAGES_MAX;
+use crate::limits::{ATTRIBUTES_MAX, BATCH_MESSAGES_MAX};
 use crate::object::Object;
 
 /// Attributes as they stand in a request.
@@ -98,6 +98,11 @@ impl<'de> Visitor<'de> for NamesVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut attributes = BTreeMap::new();
         while let Some((name, value)) = map.next_entry::<Text<'de>, Text<'de>>()? {
+            if attributes.len() == ATTRIBUTES_MAX {
+                return Err(A::Error::custom(format_args!(
+                    "at most {ATTRIBUTES_MAX} attributes, has more"
+                )));
+            }
             if attributes.insert(name.0, value.0).is_some() {
                 return Err(A::Error::custom("an attribute is given twice"));
             }
@@ -159,6 +164,23 @@ mod tests {
         assert!(matches!(attributes["n"], Cow::Borrowed("v")));
         let ack: AckRequest = serde_json::from_str(r#"{"receipts":["r"]}"#).unwrap();
         assert!(matches!(ack.receipts[0], Cow::Borrowed("r")));
+    }
+
+    #[test]
+    fn attributes_stop_at_their_limit() {
+        let names = |count: usize| {
+            let names: Vec<_> = (0..count).map(|n| format!(r#""{n}":"""#)).collect();
+            format!(
+                r#"{{"messages":[{{"attributes":{{{}}}}}]}}"#,
+                names.join(",")
+            )
+        };
+        assert!(serde_json::from_str::<PublishBatch>(&names(32)).is_ok());
+        for count in [33, 1_000] {
+            let text = names(count);
+            let error = serde_json::from_str::<PublishBatch>(&text).unwrap_err();
+            assert!(error.to_string().starts_with("at most 32 attributes"));
+        }
     }
 
     #[test]

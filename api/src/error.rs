@@ -4,18 +4,22 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::limits::{DETAIL_CHARS_MAX, ECHO_CHARS_MAX, FIELD_ERRORS_MAX};
+
 /// Stable name of an error; clients branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// It exists already with other settings that cannot be changed.
     AlreadyExists,
-    /// A body, batch or header is over its limit.
+    /// A body or batch is over its limit.
     BodyTooLarge,
     /// Others need it, or its state forbids this.
     Conflict,
     /// The key may not do this.
     Forbidden,
+    /// The headers are too many, or too long together.
+    HeadersTooLarge,
     /// A request with the same idempotency key is still running.
     IdempotencyKeyInUse,
     /// The idempotency key was used with another body.
@@ -50,11 +54,12 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
         Self::Forbidden,
+        Self::HeadersTooLarge,
         Self::IdempotencyKeyInUse,
         Self::IdempotencyKeyMismatch,
         Self::Internal,
@@ -90,6 +95,7 @@ impl ErrorCode {
             Self::RangeNotSatisfiable => 416,
             Self::IdempotencyKeyMismatch => 422,
             Self::QuotaExceeded => 429,
+            Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::ReducedCapacity | Self::Unavailable => 503,
         }
@@ -109,6 +115,7 @@ impl ErrorCode {
             | Self::BodyTooLarge
             | Self::Conflict
             | Self::Forbidden
+            | Self::HeadersTooLarge
             | Self::IdempotencyKeyMismatch
             | Self::InvalidRequest
             | Self::LeaseLost
@@ -130,6 +137,7 @@ impl ErrorCode {
             | Self::BodyTooLarge
             | Self::Conflict
             | Self::Forbidden
+            | Self::HeadersTooLarge
             | Self::IdempotencyKeyInUse
             | Self::IdempotencyKeyMismatch
             | Self::InvalidRequest
@@ -153,6 +161,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "Body too large",
             Self::Conflict => "Conflict",
             Self::Forbidden => "Forbidden",
+            Self::HeadersTooLarge => "Headers too large",
             Self::IdempotencyKeyInUse => "Idempotency key in use",
             Self::IdempotencyKeyMismatch => "Idempotency key used with another body",
             Self::Internal => "Internal error",
@@ -179,6 +188,7 @@ impl ErrorCode {
             Self::BodyTooLarge => "body_too_large",
             Self::Conflict => "conflict",
             Self::Forbidden => "forbidden",
+            Self::HeadersTooLarge => "headers_too_large",
             Self::IdempotencyKeyInUse => "idempotency_key_in_use",
             Self::IdempotencyKeyMismatch => "idempotency_key_mismatch",
             Self::Internal => "internal",
@@ -197,10 +207,18 @@ impl ErrorCode {
         }
     }
 
-    /// The `type` of the problem: a reference that resolves against the service to its docs.
+    /// The `type` of the problem: one that IANA has registered, or else a reference that resolves against the service to
+    /// its docs.
     #[must_use]
     pub fn type_uri(self) -> String {
-        format!("/problems/{}", self.as_str())
+        let registered = if self == Self::QuotaExceeded {
+            "quota-exceeded"
+        } else if self == Self::ReducedCapacity {
+            "temporary-reduced-capacity"
+        } else {
+            return format!("/problems/{}", self.as_str());
+        };
+        format!("https://iana.org/assignments/http-problem-types#{registered}")
     }
 }
 
@@ -215,12 +233,29 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    /// A field error from its two parts.
+    /// A field error from its two parts; both are cut to [`ECHO_CHARS_MAX`], because both may repeat the request.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
-            pointer: pointer.into(),
-            detail: detail.into(),
+            pointer: clip(pointer.into(), ECHO_CHARS_MAX),
+            detail: clip(detail.into(), ECHO_CHARS_MAX),
         }
+    }
+}
+
+/// What an error repeats of a request, cut to [`ECHO_CHARS_MAX`].
+#[must_use]
+pub fn echo(text: &str) -> String {
+    clip(text.to_owned(), ECHO_CHARS_MAX)
+}
+
+/// A longer text gives back its memory, too: it may be as large as the request.
+fn clip(text: String, chars_max: usize) -> String {
+    if text.len() <= chars_max {
+        return text;
+    }
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -244,6 +279,14 @@ pub struct Problem {
     /// Invalid fields, if any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
+    /// Names of the policies in `RateLimit-Policy` that stood against the request, if any.
+    #[serde(
+        default,
+        rename = "violated-policies",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schema(example = json!(["queue"]))]
+    pub violated_policies: Vec<String>,
 }
 
 impl Problem {
@@ -253,21 +296,28 @@ impl Problem {
             type_uri: code.type_uri(),
             title: code.title().to_owned(),
             status: code.status(),
-            detail: detail.into(),
+            detail: clip(detail.into(), DETAIL_CHARS_MAX),
             code,
             retryable: code.is_retryable(),
             errors: Vec::new(),
+            violated_policies: Vec::new(),
         }
     }
 
-    /// An invalid request that names its fields.
+    /// An invalid request that names its fields, the first [`FIELD_ERRORS_MAX`] of them.
     #[must_use]
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
-        let detail = errors
+    pub fn invalid(mut errors: Vec<FieldError>) -> Self {
+        let more = errors.len() > FIELD_ERRORS_MAX;
+        errors.truncate(FIELD_ERRORS_MAX);
+        errors.shrink_to_fit();
+        let mut detail = errors
             .iter()
             .map(|e| format!("{}: {}", e.pointer, e.detail))
             .collect::<Vec<_>>()
             .join("; ");
+        if more {
+            detail = format!("more than {FIELD_ERRORS_MAX} invalid fields: {detail}");
+        }
         Self {
             errors,
             ..Self::new(ErrorCode::InvalidRequest, detail)
@@ -278,6 +328,24 @@ impl Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_problem_names_only_so_many_fields_and_repeats_only_so_much() {
+        let long = "ä".repeat(10_000);
+        let errors = vec![FieldError::new(format!("/{long}"), &long); 1_000];
+        let problem = Problem::invalid(errors);
+        assert_eq!(problem.errors.len(), 20);
+        assert_eq!(problem.errors[0].pointer.chars().count(), 201);
+        assert_eq!(problem.errors[0].detail.chars().count(), 201);
+        assert!(
+            problem
+                .detail
+                .starts_with("more than 20 invalid fields: /ää")
+        );
+        assert_eq!(problem.detail.chars().count(), 2_001);
+        let short = Problem::new(ErrorCode::Conflict, "as it is");
+        assert_eq!(short.detail, "as it is");
+    }
 
     #[test]
     fn codes_are_alphabetical_and_spelled_as_on_the_wire() {

@@ -15,6 +15,12 @@ pub const BATCH_MESSAGES_MAX: usize = 100;
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Attributes of one message.
 pub const ATTRIBUTES_MAX: usize = 32;
+/// Invalid fields that one problem names; who has more to mend sees the rest the next time.
+pub const FIELD_ERRORS_MAX: usize = 20;
+/// Characters of a request that an error repeats: enough to recognise a field by.
+pub const ECHO_CHARS_MAX: usize = 200;
+/// Characters of the detail of a problem, which may name several fields.
+pub const DETAIL_CHARS_MAX: usize = 2_000;
 /// Characters of an attribute's name.
 pub const ATTRIBUTE_NAME_CHARS_MAX: usize = 128;
 /// Names and values of one message's attributes together; they travel with every copy of the message.
@@ -27,6 +33,8 @@ pub const CONTENT_TYPE_CHARS_MAX: usize = 256;
 pub const DEDUP_ID_CHARS_MAX: usize = 255;
 /// Characters of a name of a topic or subscription.
 pub const NAME_CHARS_MAX: usize = 128;
+/// Characters of a `tracestate` that is kept; W3C asks for 512 at least.
+pub const TRACESTATE_CHARS_MAX: usize = 1_024;
 /// Visibility timeout in seconds: half a day hides a message longer than any job that still reports progress needs.
 pub const VISIBILITY_SECONDS: RangeInclusive<u32> = 0..=43_200;
 /// Visibility timeout when neither the call nor the subscription says one.
@@ -59,6 +67,10 @@ pub const PAGE: RangeInclusive<u32> = 1..=1_000;
 pub const PAGE_DEFAULT: u32 = 100;
 /// Header lines and values of one request together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
+/// Header lines of one request: as many as the HTTP/1.1 parser takes without allocating.
+pub const HEADERS_MAX: usize = 100;
+/// Base-2 logarithm of the window of a zstd request in bytes: 8 MiB, the most that RFC 9659 lets a sender ask for.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Receivers waiting in one node for one subscription.
 pub const WAITING_RECEIVERS_MAX: usize = 10_000;
 /// Bytes of publishes that wait in one node for the next turn.
@@ -67,5 +79,10 @@ pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;
 pub const INLINE_BODY_BYTES_MAX: usize = 256 << 10;
 /// Bytes of bodies shown in one answer; the messages after them show a `body_url`.
 pub const ANSWER_BODIES_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// Bytes of blocks that one page of a browse holds in a node; the page ends there, and its `next` leads on.
+pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
+/// Bytes of blocks that one receive holds in a node: a hundred messages of which only the head is read. What is beyond is
+/// given back at once and handed out by the next receive.
+pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the service stops waiting for it.
 pub const BODY_IDLE_SECONDS: u64 = 30;

@@ -157,10 +157,10 @@ pub fn check_media_type(errors: &mut Vec<FieldError>, pointer: impl Fn() -> Stri
 }
 
 /// Adds an error for every limit on attributes that is not kept.
-pub fn check_attributes<S: AsRef<str> + Ord>(
+pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
     errors: &mut Vec<FieldError>,
     at: &str,
-    attributes: &BTreeMap<S, S>,
+    attributes: &BTreeMap<N, V>,
 ) {
     if attributes.len() > ATTRIBUTES_MAX {
         errors.push(FieldError::new(
@@ -170,6 +170,8 @@ pub fn check_attributes<S: AsRef<str> + Ord>(
                 attributes.len()
             ),
         ));
+        // Their names would be as many errors.
+        return;
     }
     let bytes: usize = attributes
         .iter()
@@ -319,6 +321,10 @@ pub struct Message {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub traceparent: Option<String>,
+    /// What the tracers of its producer added to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub tracestate: Option<String>,
     /// When it was published.
     pub published_at: Timestamp,
 }

@@ -30,6 +30,12 @@ fn hash(key: &str) -> [u8; 32] {
 }
 
 impl Engine {
+    /// Whether requests without a key are let in: whoever reaches the node may use it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.inner.parts.open
+    }
+
     /// The tenant of an API key (`None`: the request has none).
     ///
     /// # Errors

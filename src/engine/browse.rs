@@ -1,7 +1,11 @@
 //! Browse: looking at messages without consuming them. An id grants nothing: its lane is looked up through the tenant (I7).
 
-use api::limits::PAGE;
-use api::{MessageId, TopicName};
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use api::limits::{BROWSE_BLOCKS_BYTES_MAX, PAGE};
+use api::{MessageId, Timestamp, TopicName};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -10,7 +14,7 @@ use crate::store;
 
 use super::delivery::StoredMessage;
 use super::error::Error;
-use super::{BodyStream, Engine, From, Tenant};
+use super::{After, Engine, From, Tenant};
 
 impl Engine {
     /// One message, not consumed.
@@ -41,30 +45,20 @@ impl Engine {
         Ok(message)
     }
 
-    /// The body of one message.
+    /// A part of the body of a message as a stream, from memory or from its object, which is opened where the part begins.
     ///
     /// # Errors
-    /// As [`Engine::message`].
-    pub async fn message_body(&self, tenant: Tenant, id: MessageId) -> Result<BodyStream, Error> {
-        let message = self.message(tenant, id).await?;
-        let view = message.view().ok_or(Error::Internal)?;
-        let (start, end) = view.body_range();
-        let content_type = view.meta().content_type.unwrap_or_default().to_owned();
-        Ok(BodyStream {
-            content_type,
-            bytes: end - start,
-            stream: self.body_stream(&message).await?,
-        })
-    }
-
-    /// The body of a message as a stream, from memory or from its object.
-    pub(super) async fn body_stream(
+    /// When it does not exist any more, or a place of payloads does not answer.
+    pub async fn body_part(
         &self,
         message: &StoredMessage,
+        part: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let view = message.view().ok_or(Error::Internal)?;
         if let Some(body) = view.body() {
-            return Ok(stream::iter([Ok(Bytes::copy_from_slice(body))]).boxed());
+            let index = |at: u64| usize::try_from(at).unwrap_or(body.len()).min(body.len());
+            let part = &body[index(part.start)..index(part.end)];
+            return Ok(stream::iter([Ok(Bytes::copy_from_slice(part))]).boxed());
         }
         let (lane, first) = (message.block.lane, message.block.first_offset);
         let mut session = self.store().session().await?;
@@ -77,12 +71,14 @@ impl Engine {
             .and_then(|row| row.object_key.zip(row.object_offset))
             .ok_or_else(missing)?;
         let (start, end) = view.body_range();
-        let at = at.unsigned_abs();
-        let body = self.blob().stream(&key, at + start..at + end).await?;
+        let at = at.unsigned_abs() + start;
+        let end = part.end.min(end - start);
+        let range = at + part.start.min(end)..at + end;
+        let body = self.blob().stream(&key, range).await?;
         Ok(body.map_err(Error::from).boxed())
     }
 
-    /// Messages of a topic from a place on, lane by lane, and the `next` cursor.
+    /// Messages of a topic from a place on, lane by lane, and where the next page begins. Ends early when it holds much.
     ///
     /// # Errors
     /// When the topic does not exist, or a place of payloads does not answer.
@@ -92,32 +88,37 @@ impl Engine {
         topic: &TopicName,
         from: From,
         limit: u32,
-    ) -> Result<(Vec<StoredMessage>, Option<String>), Error> {
+    ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         let limit = limit.clamp(*PAGE.start(), *PAGE.end()) as usize;
-        let first_lane = match from {
-            From::Start | From::Time(_) => 0,
-            From::Message(id) | From::After(id) => {
-                let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
-                lane.ok_or_else(|| Error::not_found("message", id))?
-            }
+        let (first_lane, since) = match from {
+            From::Start => (None, None),
+            From::Time(at) => (None, Some(at)),
+            From::Message(id) => (Some(id), None),
+            From::After(after) => (Some(after.message), after.since),
         };
+        let first_lane = first_lane.map_or(Ok(0), |id| {
+            let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
+            lane.ok_or_else(|| Error::not_found("message", id))
+        })?;
         let mut messages: Vec<StoredMessage> = Vec::new();
+        let (mut room, mut cut) = (BROWSE_BLOCKS_BYTES_MAX, false);
         for (index, lane) in entry.lanes.iter().enumerate().skip(first_lane) {
             let from = if index == first_lane {
                 from
-            } else if let From::Time(_) = from {
-                from
             } else {
-                From::Start
+                since.map_or(From::Start, From::Time)
             };
             let mut at = self.first_offset(*lane, from).await?;
-            while messages.len() <= limit {
+            while messages.len() <= limit && !cut {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
-                let blocks = self.reader().blocks(*lane, at..at + want).await?;
-                let Some(last) = blocks.last() else { break };
+                let read = self.reader().blocks(*lane, at..at + want, room).await?;
+                let Some(last) = read.blocks.last() else {
+                    break;
+                };
                 let until = last.end();
-                for block in blocks {
+                for block in read.blocks {
+                    room = room.saturating_sub(block.payload.memory_bytes());
                     let begin = usize::try_from(at - block.first_offset).unwrap_or(0);
                     let all = begin..block.payload.len();
                     messages.extend(all.map(|index| StoredMessage {
@@ -127,14 +128,15 @@ impl Engine {
                     }));
                 }
                 at = until;
+                cut = room == 0;
             }
         }
-        let more = messages.len() > limit;
+        let more = messages.len() > limit || cut;
         messages.truncate(limit);
-        let next = messages
-            .last()
-            .filter(|_| more)
-            .map(|last| last.id().to_string());
+        let next = messages.last().filter(|_| more).map(|last| After {
+            message: last.id(),
+            since,
+        });
         Ok((messages, next))
     }
 
@@ -142,7 +144,7 @@ impl Engine {
         let mut session = self.store().session().await?;
         match from {
             From::Message(id) => Ok(id.offset),
-            From::After(id) => Ok(id.offset + 1),
+            From::After(after) => Ok(after.message.offset + 1),
             From::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
             From::Time(at) => {
                 match store::block::after_time(&mut session, lane, at.into()).await? {
@@ -150,6 +152,51 @@ impl Engine {
                     None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
                 }
             }
+        }
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        match self.since {
+            Some(Timestamp(micros)) => write!(f, ".{micros}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for After {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (message, since) = match text.split_once('.') {
+            Some((message, micros)) => (message, Some(micros.parse().map_err(drop)?)),
+            None => (text, None),
+        };
+        Ok(Self {
+            message: message.parse().map_err(drop)?,
+            since: since.map(Timestamp),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cursor_of_a_page_remembers_since_when() {
+        for text in [
+            "000000010000000002s3",
+            "000000010000000002s3.1769860800000000",
+        ] {
+            let after: After = text.parse().unwrap();
+            assert_eq!(after.since.is_some(), text.contains('.'));
+            assert_eq!(after.to_string(), text);
+        }
+        for text in ["", ".1", "000000010000000002s3.", "000000010000000002s3.x"] {
+            assert!(text.parse::<After>().is_err(), "{text}");
         }
     }
 }

@@ -24,6 +24,15 @@ pub(super) const BURIAL_TIME: time::Duration = time::Duration::seconds(60);
 /// Why a message is moved, as the reason says when nobody gave one.
 const ATTEMPTS_USED_UP: &str = "max_attempts";
 
+/// What became of messages that were to be moved.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Burial {
+    /// Messages that are in the dead-letter topic now.
+    pub(super) moved: usize,
+    /// Leases that were not moved: settled meanwhile, or there is no such topic any more. They are due again.
+    pub(super) kept: usize,
+}
+
 impl Engine {
     /// Moves the messages of `leases`, which were set aside, to the dead-letter topic.
     pub(super) async fn bury(
@@ -31,28 +40,37 @@ impl Engine {
         subscriber: &Arc<Subscriber>,
         leases: &[Lease],
         reason: Option<&str>,
-    ) -> Result<(), Error> {
+    ) -> Result<Burial, Error> {
+        let mut burial = Burial {
+            moved: 0,
+            kept: leases.len(),
+        };
         let Some(topic) = subscriber.settings().dead_letter_topic_id else {
-            return Ok(());
+            return Ok(burial);
         };
         let mut session = self.store().session().await?;
         let lanes = store::lane::of_topic(&mut session, topic).await?;
         drop(session);
         let Some(lane) = lanes.first() else {
-            return Ok(());
+            return Ok(burial);
         };
         for lease in leases {
             let blocks = self
                 .dead_blocks(subscriber, lease, *lane, reason.unwrap_or(ATTEMPTS_USED_UP))
                 .await?;
+            let letters: usize = blocks
+                .iter()
+                .map(|block| usize::try_from(block.count).unwrap_or(0))
+                .sum();
             if self.move_lease(lease, blocks).await? {
-                let messages = lease.pending.count_ones();
-                subscriber.moved(-i64::from(messages));
-                self.metrics().dead_lettered.inc_by(u64::from(messages));
+                burial.moved += letters;
+                burial.kept -= 1;
+                subscriber.moved(-i64::from(lease.pending.count_ones()));
+                self.metrics().dead_lettered.inc_by(letters as u64);
             }
         }
         self.wake_topic(topic);
-        Ok(())
+        Ok(burial)
     }
 
     /// Publishes the blocks and settles the lease, or neither: when it was settled meanwhile or the topic was deleted.
@@ -86,7 +104,9 @@ impl Engine {
     ) -> Result<Vec<NewBlock>, Error> {
         let mut records = Records::default();
         let mut blocks = Vec::new();
-        for delivery in self.deliveries(subscriber, &[Grant::of(lease)]).await? {
+        let grants = [Grant::of(lease)];
+        let (deliveries, _) = self.deliveries(subscriber, &grants, usize::MAX).await?;
+        for delivery in deliveries {
             let message = &delivery.message;
             let view = message.view().ok_or(Error::Internal)?;
             let story = Story::of(message, lease, reason);
@@ -95,7 +115,8 @@ impl Engine {
                 Some(body) => records.push(&meta, body),
                 None => {
                     let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
-                    let body = self.body_stream(message).await?;
+                    let (start, end) = view.body_range();
+                    let body = self.body_part(message, 0..end - start).await?;
                     let object = self.upload(head.chain(body).boxed()).await?;
                     blocks.push(NewBlock {
                         lane,

@@ -2,6 +2,7 @@
 //! travel further than [`Error::Unavailable`] and [`Error::Internal`], which say nothing of them.
 
 use api::FieldError;
+use api::limits::BODY_IDLE_SECONDS;
 
 use crate::{blob, store};
 
@@ -47,15 +48,21 @@ pub enum Error {
     /// Forged, damaged or foreign.
     #[error("the receipt is damaged, or is not of this subscription")]
     ReceiptInvalid,
-    /// A queue of the node is full.
+    /// The queue of publishes of the node is full.
     #[error("{0}")]
     Overloaded(&'static str),
+    /// Too many receivers of one subscription wait on the node.
+    #[error("{0} receivers of this subscription wait on this node already")]
+    Crowded(usize),
     /// No valid key.
     #[error("give a valid API key: Authorization: Bearer <key>")]
     Unauthenticated,
-    /// The client stopped sending in the middle of a body.
-    #[error("the request body ended early")]
+    /// The client stopped sending in the middle of a body, or what it sent cannot be decoded.
+    #[error("the request body ended early, or is not what its Content-Encoding says")]
     BodyBroken,
+    /// The client paused for too long in the middle of a body.
+    #[error("no byte of the request body came for {BODY_IDLE_SECONDS} seconds")]
+    BodyStalled,
     /// Database or object storage does not answer; the outcome may be unknown.
     #[error(
         "{0} does not answer; nothing is lost, try again (with the same idempotency key to be safe)"

@@ -35,8 +35,6 @@ use std::sync::atomic::AtomicI16;
 
 use api::MessageId;
 use api::list::Page;
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -124,17 +122,16 @@ pub enum From {
     /// A message, itself included.
     Message(MessageId),
     /// After a message.
-    After(MessageId),
+    After(After),
 }
 
-/// A body as a stream.
-pub struct BodyStream {
-    /// Its media type.
-    pub content_type: String,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Its bytes.
-    pub stream: BoxStream<'static, Result<Bytes, Error>>,
+/// Where a page of a browse ended; as text it is the `next` of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// The last message of the page.
+    pub message: MessageId,
+    /// The time from which the browse began: the lanes behind that of the message begin there, too.
+    pub since: Option<api::Timestamp>,
 }
 
 /// A part of the service and why it is not ready, if it is not.

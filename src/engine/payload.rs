@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! payload := version:u8 count:u32 (meta_bytes:u32 body_bytes:u32)×count (meta body)×count     integers little-endian
-//! meta    := flags:u8 [content_type] [tag] [key] [traceparent] [attributes:u8 (name value)×n]  texts as len:u16 bytes
+//! meta    := flags:u8 [content_type] [tag] [key] [traceparent] [tracestate] [attributes:u8 (name value)×n]
+//! texts as len:u16 bytes
 //! ```
 //! The last body goes on to the end of the payload, so that a body of unknown length can stream into an object. A payload
 //! that does not parse is reported as corrupt, never skipped.
@@ -23,6 +24,7 @@ const TAG: u8 = 1 << 2;
 const KEY: u8 = 1 << 3;
 const TRACEPARENT: u8 = 1 << 4;
 const ATTRIBUTES: u8 = 1 << 5;
+const TRACESTATE: u8 = 1 << 6;
 
 /// Content type of a text body that says none.
 pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
@@ -40,6 +42,8 @@ pub struct Meta<'a> {
     pub key: Option<&'a str>,
     /// Producer's trace context.
     pub traceparent: Option<&'a str>,
+    /// What its tracers added to that.
+    pub tracestate: Option<&'a str>,
     /// Names and values, in order of name.
     pub attributes: Vec<(&'a str, &'a str)>,
 }
@@ -140,6 +144,7 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta<'_>, text: bool) {
         (TAG, meta.tag),
         (KEY, meta.key),
         (TRACEPARENT, meta.traceparent),
+        (TRACESTATE, meta.tracestate),
     ] {
         if let Some(value) = value {
             flags |= flag;
@@ -312,7 +317,8 @@ impl<'a> View<'a> {
         } else {
             TEXT_PLAIN
         });
-        let (tag, key, traceparent) = (take(TAG), take(KEY), take(TRACEPARENT));
+        let (tag, key) = (take(TAG), take(KEY));
+        let (traceparent, tracestate) = (take(TRACEPARENT), take(TRACESTATE));
         let mut attributes = Vec::new();
         if flags & ATTRIBUTES != 0
             && let Some((count, after)) = rest.split_first()
@@ -329,6 +335,7 @@ impl<'a> View<'a> {
             tag,
             key,
             traceparent,
+            tracestate,
             attributes,
         }
     }
@@ -350,7 +357,8 @@ mod tests {
             content_type: Some("application/json"),
             tag: Some("eu"),
             key: Some("42"),
-            traceparent: None,
+            traceparent: Some("00-…"),
+            tracestate: Some("a=1"),
             attributes: vec![("a", "1"), ("b", "")],
         }
     }
@@ -372,6 +380,10 @@ mod tests {
         assert_eq!(
             (first.meta().tag, first.meta().key),
             (Some("eu"), Some("42"))
+        );
+        assert_eq!(
+            (first.meta().traceparent, first.meta().tracestate),
+            (Some("00-…"), Some("a=1"))
         );
         let second = payload.get(1).unwrap();
         assert_eq!(

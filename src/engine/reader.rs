@@ -34,6 +34,24 @@ const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// A block whose payload has moved between two statements is looked up again.
 const MOVES_MAX: u32 = 5;
 
+/// What was read of what was asked for.
+#[derive(Debug)]
+pub struct Blocks {
+    /// The blocks, in order.
+    pub blocks: Vec<Arc<Block>>,
+    /// Bytes that might still be held.
+    room: usize,
+    /// Whether there may be more of what was asked for, which would have been too much.
+    pub cut: bool,
+}
+
+impl Blocks {
+    fn push(&mut self, block: Arc<Block>) {
+        self.room = self.room.saturating_sub(block.payload.memory_bytes());
+        self.blocks.push(block);
+    }
+}
+
 /// Reads blocks for one node.
 #[derive(Debug)]
 pub struct Reader {
@@ -65,65 +83,95 @@ impl Reader {
     /// # Errors
     /// When a place of payloads does not answer.
     pub async fn block(&self, lane: i64, offset: i64) -> Result<Option<Arc<Block>>, Error> {
-        Ok(self.blocks(lane, offset..offset + 1).await?.pop())
+        let mut found = self.blocks(lane, offset..offset + 1, usize::MAX).await?;
+        Ok(found.blocks.pop())
     }
 
-    /// The blocks that hold `offsets` of `lane`, in order, as many of them as still exist.
+    /// The blocks that hold `offsets` of `lane`, in order, as many of them as still exist; no more of them than hold about
+    /// `bytes_max` in memory, but always the first.
     ///
     /// # Errors
     /// When a place of payloads does not answer.
-    pub async fn blocks(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
-        let mut blocks = Vec::new();
-        let mut at = self.cached(lane, offsets.start, offsets.end, &mut blocks);
-        while at < offsets.end {
+    pub async fn blocks(
+        &self,
+        lane: i64,
+        offsets: Range<i64>,
+        bytes_max: usize,
+    ) -> Result<Blocks, Error> {
+        let mut taken = Blocks {
+            blocks: Vec::new(),
+            room: bytes_max.max(1),
+            cut: false,
+        };
+        let mut at = self.cached(lane, offsets.clone(), &mut taken);
+        while at < offsets.end && taken.room > 0 {
             let index = usize::try_from(lane).unwrap_or(0) % LANE_LOCKS;
             let _lane = self.lanes[index].lock().await;
             // Another reader of this lane may just have brought it.
-            at = self.cached(lane, at, offsets.end, &mut blocks);
-            if at >= offsets.end {
+            at = self.cached(lane, at..offsets.end, &mut taken);
+            if at >= offsets.end || taken.room == 0 {
                 break;
             }
             let _slot = self.cold.acquire().await.map_err(|_| Error::Internal)?;
-            let read = Box::pin(self.read(lane, at..offsets.end)).await?;
-            let Some(last) = read.last() else { break };
-            at = last.end();
-            blocks.extend(
-                read.into_iter()
-                    .filter(|block| block.first_offset < offsets.end),
-            );
+            let read = Box::pin(self.read(lane, at..offsets.end, taken.room)).await?;
+            if read.is_empty() {
+                at = offsets.end;
+            }
+            for block in read {
+                if block.first_offset >= offsets.end {
+                    at = offsets.end;
+                }
+                if at >= offsets.end || taken.room == 0 {
+                    break;
+                }
+                at = block.end();
+                taken.push(block);
+            }
         }
-        Ok(blocks)
+        taken.cut = at < offsets.end;
+        Ok(taken)
     }
 
     /// Takes blocks from memory as far as they go without a gap; answers where the rest begins.
-    fn cached(&self, lane: i64, from: i64, until: i64, blocks: &mut Vec<Arc<Block>>) -> i64 {
-        let mut at = from;
-        while at < until {
+    fn cached(&self, lane: i64, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
+        let mut at = offsets.start;
+        while at < offsets.end && taken.room > 0 {
             let Some(block) = self.cache.get(lane, at) else {
                 break;
             };
             at = block.end();
-            blocks.push(block);
+            taken.push(block);
         }
         at
     }
 
-    /// Reads the blocks of `offsets` and a little ahead, and keeps them in memory.
-    async fn read(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
+    /// Reads the blocks of `offsets`, of about `room` bytes at most, and a little ahead, and keeps them in memory.
+    async fn read(
+        &self,
+        lane: i64,
+        offsets: Range<i64>,
+        room: usize,
+    ) -> Result<Vec<Arc<Block>>, Error> {
         let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
         let mut session = self.store.session().await?;
         let mut rows =
             store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
-        let mut bytes = 0;
+        let (mut before, mut bytes) = (0, 0);
         rows.retain(|row| {
-            let wanted = row.first_offset < offsets.end;
+            let fits = usize::try_from(before).is_ok_and(|before| before < room);
+            let wanted = row.first_offset < offsets.end && fits;
             bytes += row.bytes;
+            before += fetched_bytes(row);
             wanted || bytes <= READ_AHEAD_BYTES
         });
         let payloads = hot(&mut session, lane, &rows).await?;
         drop(session);
         let mut blocks = Vec::with_capacity(rows.len());
+        let mut held = 0;
         for row in rows {
+            if held >= room {
+                break;
+            }
             let data = payloads
                 .iter()
                 .find(|(first, _)| *first == row.first_offset)
@@ -132,6 +180,7 @@ impl Reader {
                 continue;
             };
             let block = Arc::new(block);
+            held += block.payload.memory_bytes();
             self.cache.insert(block.clone(), Origin::Read);
             blocks.push(block);
         }
@@ -150,15 +199,8 @@ impl Reader {
             }
             if let (Some(key), Some(start)) = (&row.object_key, row.object_offset) {
                 let start = start.unsigned_abs();
-                let bytes = if row.count == 1 && row.bytes > HEAD_BYTES {
-                    HEAD_BYTES
-                } else {
-                    row.bytes
-                };
-                let data = self
-                    .blob
-                    .range(key, start..start + bytes.unsigned_abs())
-                    .await?;
+                let end = start + fetched_bytes(&row).unsigned_abs();
+                let data = self.blob.range(key, start..end).await?;
                 return block(&row, data).map(Some);
             }
             let mut session = self.store.session().await?;
@@ -179,6 +221,15 @@ impl Reader {
             "payload not found where its block says"
         );
         Err(Error::Internal)
+    }
+}
+
+/// Bytes of a block in an object that are read: of a large message, only the head.
+fn fetched_bytes(row: &BlockRow) -> i64 {
+    if row.count == 1 {
+        row.bytes.min(HEAD_BYTES)
+    } else {
+        row.bytes
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::SubscriptionName;
-use api::limits::WAIT_SECONDS;
+use api::limits::{RECEIVE_BLOCKS_BYTES_MAX, WAIT_SECONDS};
 use api::message::ReceiveRequest;
 use tokio::sync::oneshot;
 
-use super::delivery::{Delivery, StoredMessage};
+use super::delivery::{Block, Delivery, StoredMessage};
 use super::error::Error;
 use super::receipt::Receipt;
 use super::subscriber::{Grant, Subscriber, Waiter};
@@ -54,8 +54,14 @@ impl Engine {
         if grants.is_empty() {
             return Ok(Vec::new());
         }
-        match self.deliveries(&subscriber, &grants).await {
-            Ok(deliveries) => Ok(deliveries),
+        let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
+        match self.deliveries(&subscriber, &grants, bytes_max).await {
+            Ok((deliveries, beyond)) => {
+                if !beyond.is_empty() {
+                    Box::pin(self.give_back(&subscriber, &beyond)).await;
+                }
+                Ok(deliveries)
+            }
             Err(error) => {
                 // Nobody has seen them: they are due again at once, and it was no attempt.
                 Box::pin(self.give_back(&subscriber, &grants)).await;
@@ -117,52 +123,104 @@ impl Engine {
         }
     }
 
-    /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out.
+    /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out. Also
+    /// answers what would have made this hold more than `bytes_max` of blocks.
     pub(super) async fn deliveries(
         &self,
         subscriber: &Subscriber,
         grants: &[Grant],
-    ) -> Result<Vec<Delivery>, Error> {
+        bytes_max: usize,
+    ) -> Result<(Vec<Delivery>, Vec<Grant>), Error> {
         let messages = grants
             .iter()
             .map(|grant| grant.bits.count_ones() as usize)
             .sum();
-        let mut deliveries = Vec::with_capacity(messages);
+        let mut deliveries: Vec<Delivery> = Vec::with_capacity(messages);
+        let mut beyond = Vec::new();
+        let mut room = bytes_max;
         for grant in grants {
+            if room == 0 {
+                beyond.push(*grant);
+                continue;
+            }
             let first = grant.base + i64::from(grant.bits.trailing_zeros());
             let last = grant.base + i64::from(63 - grant.bits.leading_zeros());
-            let blocks = self.reader().blocks(grant.lane, first..last + 1).await?;
-            let mut block = blocks.iter();
-            let mut current = block.next();
-            for bit in (0..64_u8).filter(|bit| grant.bits >> bit & 1 == 1) {
-                let offset = grant.base + i64::from(bit);
-                while current.is_some_and(|block| block.end() <= offset) {
-                    current = block.next();
-                }
-                let Some(block) = current.filter(|block| block.first_offset <= offset) else {
-                    continue;
-                };
-                let Ok(index) = usize::try_from(offset - block.first_offset) else {
-                    continue;
-                };
-                let receipt = Receipt {
-                    lane: grant.lane,
-                    lease: grant.lease,
-                    offset,
-                    bit,
-                };
-                deliveries.push(Delivery {
-                    receipt: self.signer().sign(subscriber.id, receipt),
-                    message: StoredMessage {
-                        block: block.clone(),
-                        index,
-                        topic: subscriber.topic.clone(),
-                    },
-                    attempt: grant.attempt,
-                    visible_until: grant.deadline.into(),
-                });
+            let read = self.reader().blocks(grant.lane, first..last + 1, room);
+            let read = read.await?;
+            let held = deliveries.last().map(|delivery| &delivery.message.block);
+            let fresh = read.blocks.iter();
+            let fresh = fresh.filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)));
+            let bytes: usize = fresh.map(|block| block.payload.memory_bytes()).sum();
+            room = room.saturating_sub(bytes);
+            let mut given = *grant;
+            if read.cut {
+                room = 0;
+                let end = read.blocks.last().map_or(first, |block| block.end());
+                given.bits &= below(end - grant.base);
+                let bits = grant.bits & !given.bits;
+                beyond.extend((bits != 0).then_some(Grant { bits, ..*grant }));
             }
+            self.deliver(subscriber, &given, &read.blocks, &mut deliveries);
         }
-        Ok(deliveries)
+        Ok((deliveries, beyond))
+    }
+
+    /// Adds the messages of a lease, which are in `blocks`.
+    fn deliver(
+        &self,
+        subscriber: &Subscriber,
+        grant: &Grant,
+        blocks: &[Arc<Block>],
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        let mut block = blocks.iter();
+        let mut current = block.next();
+        for bit in (0..64_u8).filter(|bit| grant.bits >> bit & 1 == 1) {
+            let offset = grant.base + i64::from(bit);
+            while current.is_some_and(|block| block.end() <= offset) {
+                current = block.next();
+            }
+            let Some(block) = current.filter(|block| block.first_offset <= offset) else {
+                continue;
+            };
+            let Ok(index) = usize::try_from(offset - block.first_offset) else {
+                continue;
+            };
+            let receipt = Receipt {
+                lane: grant.lane,
+                lease: grant.lease,
+                offset,
+                bit,
+            };
+            deliveries.push(Delivery {
+                receipt: self.signer().sign(subscriber.id, receipt),
+                message: StoredMessage {
+                    block: block.clone(),
+                    index,
+                    topic: subscriber.topic.clone(),
+                },
+                attempt: grant.attempt,
+                visible_until: grant.deadline.into(),
+            });
+        }
+    }
+}
+
+/// The bits below `bit`.
+fn below(bit: i64) -> u64 {
+    let bit = u32::try_from(bit.max(0)).unwrap_or(u32::MAX);
+    1_u64.checked_shl(bit).map_or(u64::MAX, |above| above - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::below;
+
+    #[test]
+    fn a_mask_covers_the_bits_below() {
+        for (bit, mask) in [(-1, 0), (0, 0), (1, 1), (63, u64::MAX >> 1), (64, u64::MAX)] {
+            assert_eq!(below(bit), mask, "{bit}");
+        }
+        assert_eq!(below(i64::MAX), u64::MAX);
     }
 }

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
-use api::SubscriptionName;
 use api::settle::{Extended, Outcome, Settled};
+use api::{MessageId, SubscriptionName};
 use tokio::sync::oneshot;
 
+use super::dead_letter::{BURIAL_TIME, Burial};
 use super::error::Error;
 use super::plan::{Item, Step};
 use super::receipt::Receipt;
@@ -41,6 +42,16 @@ impl Engine {
                 (Some(receipt), Action::Ack) => acks.push((index, receipt)),
                 (Some(receipt), action) => others.push((index, receipt, action)),
             }
+        }
+        if !others.is_empty() && names_one_twice(&acks, &others) {
+            // Each item must find what the ones before it left.
+            let acks = acks.drain(..);
+            others.extend(acks.map(|(index, receipt)| (index, receipt, Action::Ack)));
+            others.sort_unstable_by_key(|(index, ..)| *index);
+            for round in others.chunk_by(|(.., a), (.., b)| is_burial(a) == is_burial(b)) {
+                Box::pin(self.change(&subscriber, round, &mut results)).await?;
+            }
+            return Ok(results);
         }
         if !acks.is_empty() {
             self.ack(&subscriber, &acks, &mut results).await?;
@@ -142,6 +153,12 @@ impl Engine {
             .collect();
         if !items.is_empty() {
             let (current, _, _) = self.reshape(subscriber, &items).await?;
+            let done = current
+                .iter()
+                .zip(&steps)
+                .filter(|(current, (.., step))| **current && *step == Step::Done)
+                .count();
+            subscriber.moved(-i64::try_from(done).unwrap_or(0));
             for ((index, receipt, step), current) in steps.into_iter().zip(current) {
                 results[index] = match step {
                     _ if !current => Err(Error::LeaseLost),
@@ -178,15 +195,43 @@ impl Engine {
         let mut session = self.store().session().await?;
         let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
         drop(session);
-        let step = Step::Return(at + super::dead_letter::BURIAL_TIME);
+        let step = Step::Return(at + BURIAL_TIME);
         let (current, taken, _) = self.reshape(subscriber, &[item(receipt, step)]).await?;
         if current != [true] {
             return Err(Error::LeaseLost);
         }
-        self.bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter")))
+        let burial = self
+            .bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter")))
             .await?;
-        Ok(Outcome::Settled(Settled {}))
+        let id = MessageId {
+            lane: receipt.lane,
+            offset: receipt.offset,
+        };
+        match burial {
+            Burial { kept: 1.., .. } => Err(Error::Conflict(format!(
+                "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \
+                 settled at the same moment; it is handed out again after {} seconds unless it was",
+                settings.name,
+                BURIAL_TIME.whole_seconds(),
+            ))),
+            // Deleted by retention before it could be read.
+            Burial { moved: 0, .. } => Err(Error::not_found("message", id)),
+            Burial { .. } => Ok(Outcome::Settled(Settled {})),
+        }
     }
+}
+
+/// Whether a message occurs more than once.
+fn names_one_twice(acks: &[(usize, Receipt)], others: &[(usize, Receipt, Action)]) -> bool {
+    let acks = acks.iter().map(|(_, receipt)| receipt);
+    let all = acks.chain(others.iter().map(|(_, receipt, _)| receipt));
+    let mut messages: Vec<_> = all.map(|receipt| (receipt.lane, receipt.offset)).collect();
+    messages.sort_unstable();
+    messages.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+fn is_burial(action: &Action) -> bool {
+    matches!(action, Action::DeadLetter { .. })
 }
 
 fn item(receipt: &Receipt, step: Step) -> Item {

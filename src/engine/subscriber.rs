@@ -170,9 +170,7 @@ impl Subscriber {
         if waiting.len() >= WAITING_RECEIVERS_MAX {
             waiting.retain(|waiter| !waiter.reply.is_closed());
             if waiting.len() >= WAITING_RECEIVERS_MAX {
-                return Err(Error::Overloaded(
-                    "10,000 receivers of this subscription wait on this node already",
-                ));
+                return Err(Error::Crowded(WAITING_RECEIVERS_MAX));
             }
         }
         waiting.push_back(waiter);

@@ -45,28 +45,29 @@ impl Engine {
                 IN_FLIGHT_DEFAULT.cast_signed(),
             ),
         };
-        match &old {
-            Some(old) => {
-                self.update_subscription(&mut tx, old, settings, &new)
-                    .await?
-            }
+        let created = match old {
+            Some(_) => false,
             None => {
                 self.insert_subscription(&mut tx, tenant, settings, &new)
                     .await?
             }
-        }
-        let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
-        let row = row.ok_or_else(|| {
-            Error::Conflict(format!("subscription {name} changed at the same moment"))
-        })?;
-        if old.is_some() {
+        };
+        let gone = || Error::Conflict(format!("subscription {name} changed at the same moment"));
+        let mut row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        if !created {
+            // It existed, or was created by somebody else a moment ago, which was waited for.
+            let old = row.ok_or_else(gone)?;
+            self.update_subscription(&mut tx, &old, settings, &new)
+                .await?;
             store::installation::bump_catalog(&mut tx).await?;
+            row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
+        let row = row.ok_or_else(gone)?;
         tx.commit().await?;
-        if old.is_some() {
+        if !created {
             self.catalog().invalidate();
         }
-        Ok((subscription(row)?, old.is_none()))
+        Ok((subscription(row)?, created))
     }
 
     /// The number of the dead-letter topic in the settings.
@@ -99,13 +100,14 @@ impl Engine {
             .ok_or_else(|| Error::not_found("topic", name))
     }
 
+    /// False when somebody else created one of that name at the same moment.
     async fn insert_subscription(
         &self,
         tx: &mut Session,
         tenant: Tenant,
         settings: &SubscriptionSettings,
         new: &NewSubscription<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let Some(topic) = &settings.topic else {
             let detail = "is needed to create a subscription";
             return Err(Error::Invalid(vec![FieldError::new("/topic", detail)]));
@@ -116,15 +118,12 @@ impl Engine {
             .topic_id;
         store::lane::lock(tx, topic_id).await?;
         let inserted = store::subscription::insert(tx, self.clock().now(), topic_id, new).await?;
-        let id = inserted.ok_or_else(|| {
-            Error::Conflict(format!(
-                "subscription {} was created at the same moment",
-                new.name
-            ))
-        })?;
+        let Some(id) = inserted else {
+            return Ok(false);
+        };
         let from_start = settings.from == Some(Start::Start);
         store::cursor::begin(tx, id, topic_id, from_start).await?;
-        Ok(())
+        Ok(true)
     }
 
     async fn update_subscription(

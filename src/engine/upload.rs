@@ -102,7 +102,7 @@ fn upload_error(error: blob::Error) -> Error {
             Ok(own) => *own,
             Err(_) => Error::BodyBroken,
         },
-        blob::Error::SourceStalled { .. } => Error::BodyBroken,
+        blob::Error::SourceStalled { .. } => Error::BodyStalled,
         blob::Error::TooLarge { .. } => Error::TooLarge {
             what: "the body",
             max: api::limits::RAW_BODY_BYTES_MAX,

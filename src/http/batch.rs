@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use api::limits::FIELD_ERRORS_MAX;
 use api::message::{PublishBatch, PublishMessage, check_batch};
 use api::object::Object;
 use api::settle::{AckRequest, SettleItem, SettleRequest, VisibilityChange, VisibilityRequest};
@@ -125,7 +126,11 @@ pub(super) fn refuse_all<'e>(
     for error in errors {
         match error {
             None => return Ok(()),
-            Some(Error::Invalid(invalid)) => fields.extend_from_slice(invalid),
+            // One more than is shown, so that the problem says that there are more.
+            Some(Error::Invalid(invalid)) => {
+                let room = (FIELD_ERRORS_MAX + 1).saturating_sub(fields.len());
+                fields.extend(invalid.iter().take(room).cloned());
+            }
             Some(error) => other = other.or(Some(error)),
         }
     }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use api::ErrorCode;
 use api::limits::{BODY_IDLE_SECONDS, RAW_BODY_BYTES_MAX};
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
@@ -14,38 +13,20 @@ use http_body_util::BodyExt;
 use super::problem::Refusal;
 use crate::engine::Error;
 
-const IDLE: Duration = Duration::from_secs(BODY_IDLE_SECONDS);
-
-/// Why the next bytes of a body did not come.
-enum Broken {
-    /// The client paused for too long.
-    Idle,
-    /// The client went away, or the body is not what its encoding says.
-    Ended,
-}
-
-impl From<Broken> for Refusal {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Idle => Self::new(
-                ErrorCode::RequestTimeout,
-                format!("no byte of the request body came for {BODY_IDLE_SECONDS} seconds"),
-            ),
-            Broken::Ended => Self::new(
-                ErrorCode::InvalidRequest,
-                "the request body ended early, or is not what its Content-Encoding says",
-            ),
-        }
-    }
-}
+/// Far shorter in unit tests, where nobody waits for real.
+const IDLE: Duration = if cfg!(test) {
+    Duration::from_millis(50)
+} else {
+    Duration::from_secs(BODY_IDLE_SECONDS)
+};
 
 /// The next bytes; `None` at the end. The timer starts only when the bytes are not there yet.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Broken> {
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     loop {
         let frame = tokio::time::timeout(IDLE, body.frame()).await;
-        match frame.map_err(|_| Broken::Idle)? {
+        match frame.map_err(|_| Error::BodyStalled)? {
             None => return Ok(None),
-            Some(Err(_)) => return Err(Broken::Ended),
+            Some(Err(_)) => return Err(Error::BodyBroken),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -64,7 +45,7 @@ enum Head {
 }
 
 /// Reads up to `max` bytes. A body that comes in one piece, as nearly all do, is not copied.
-async fn head(body: &mut Body, max: usize) -> Result<Head, Broken> {
+async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
     let Some(first) = next(body).await? else {
         return Ok(Head::Whole(Bytes::new()));
     };
@@ -132,8 +113,8 @@ pub(super) async fn raw(mut body: Body, held_max: usize) -> Result<Raw, Refusal>
 /// What was read already and the rest, up to the limit of raw bodies.
 fn limited(read: Bytes, body: Body) -> BoxStream<'static, Result<Bytes, Error>> {
     let rest = stream::try_unfold(body, |mut body| async move {
-        let bytes = next(&mut body).await.map_err(|_| Error::BodyBroken)?;
-        Ok(bytes.map(|bytes| (bytes, body)))
+        let bytes = next(&mut body).await?;
+        Ok::<_, Error>(bytes.map(|bytes| (bytes, body)))
     });
     let first = stream::iter((!read.is_empty()).then_some(Ok(read)));
     let mut left = RAW_BODY_BYTES_MAX;
@@ -182,6 +163,21 @@ mod tests {
         };
         let error = stream.try_for_each(|_| async { Ok(()) }).await.unwrap_err();
         assert_eq!(error.to_string(), "the body has more than 104857600 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pauses_for_too_long_is_told_so_whether_its_body_is_held_or_streams() {
+        let stalls = |bytes: usize| {
+            let piece = stream::iter([Ok::<_, Error>(vec![b'x'; bytes])]);
+            Body::from_stream(piece.chain(stream::pending()))
+        };
+        let held = whole(stalls(1), "the request", 10).await.unwrap_err();
+        assert!(format!("{held:?}").contains("RequestTimeout"), "{held:?}");
+        let Raw::Streamed(stream) = raw(stalls(11), 10).await.unwrap() else {
+            panic!("held");
+        };
+        let streamed: Result<Vec<Bytes>, Error> = stream.try_collect().await;
+        assert!(matches!(streamed.unwrap_err(), Error::BodyStalled));
     }
 
     #[tokio::test]

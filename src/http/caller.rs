@@ -6,19 +6,38 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
+use super::query;
 use crate::engine::{Engine, Tenant};
 
-/// The tenant that a request acts for.
+/// The tenant that a request acts for, on a route that takes no query: a parameter that nobody reads is refused, because
+/// whoever sent it believes that it does something.
 pub(super) struct Caller(pub(super) Tenant);
+
+/// The same on a route that reads its query.
+pub(super) struct Asker(pub(super) Tenant);
 
 impl FromRequestParts<Engine> for Caller {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        let header = parts.headers.get(AUTHORIZATION);
-        let key = header.and_then(|value| bearer(value.to_str().ok()?));
-        Ok(Self(engine.authenticate(key).await?))
+        let tenant = tenant(parts, engine).await?;
+        query::none(&parts.uri)?;
+        Ok(Self(tenant))
     }
+}
+
+impl FromRequestParts<Engine> for Asker {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
+        Ok(Self(tenant(parts, engine).await?))
+    }
+}
+
+async fn tenant(parts: &Parts, engine: &Engine) -> Result<Tenant, Refusal> {
+    let header = parts.headers.get(AUTHORIZATION);
+    let key = header.and_then(|value| bearer(value.to_str().ok()?));
+    Ok(engine.authenticate(key).await?)
 }
 
 /// The key in the value of an `Authorization` header; the scheme is written in any case.

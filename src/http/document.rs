@@ -84,7 +84,7 @@ fn components() -> Components {
         codes.entry(code.status()).or_default().push(code);
     }
     // Not answered by any route yet, or not by a route of the document.
-    codes.retain(|status, _| ![403, 405, 429].contains(status));
+    codes.retain(|status, _| ![405, 429].contains(status));
     for (status, codes) in codes {
         components
             .responses
@@ -134,7 +134,11 @@ fn error_response(codes: &[ErrorCode]) -> Response {
     header(REQUEST_ID, "Names this request in the service's logs");
     match codes.first().map(|code| code.status()) {
         Some(401) => header("WWW-Authenticate", "Bearer"),
-        Some(429 | 503) => header("Retry-After", "Seconds to wait before trying again"),
+        Some(429 | 503) => {
+            header("Retry-After", "Seconds to wait before trying again");
+            header("RateLimit-Policy", "The bound that was met");
+            header("RateLimit", "What is left of it");
+        }
         _ => {}
     }
     response
@@ -240,30 +244,38 @@ macro_rules! errors {
 }
 
 errors! {
+    /// A list of what the tenant has.
+    ListErrors: 400 401 403 408 415 431 500 503
+}
+errors! {
     /// A read of something named in the path.
-    ReadErrors: 400 401 404 408 500 503
+    ReadErrors: 400 401 403 404 408 415 431 500 503
 }
 errors! {
     /// A download of a body.
-    BodyErrors: 400 401 404 408 416 500 503
+    BodyErrors: 400 401 403 404 408 415 416 431 500 503
 }
 errors! {
-    /// A JSON request.
-    WriteErrors: 400 401 404 408 409 413 415 500 503
+    /// A JSON request that changes what is named in the path.
+    WriteErrors: 400 401 403 404 408 413 415 431 500 503
+}
+errors! {
+    /// A JSON request that makes what is named in the path, which its state may stand against.
+    PutErrors: 400 401 403 404 408 409 413 415 431 500 503
 }
 errors! {
     /// A publish, with its idempotency key.
-    PublishErrors: 400 401 404 408 409 413 415 422 500 503
+    PublishErrors: 400 401 403 404 408 409 413 415 422 431 500 503
 }
 errors! {
     /// A delete, which others may stand against.
-    DeleteErrors: 400 401 404 408 409 500 503
+    DeleteErrors: 400 401 403 404 408 409 415 431 500 503
 }
 errors! {
-    /// What even the simplest route may answer.
-    ServiceErrors: 408 500
+    /// What even the simplest route may answer: its head is read, and the embedded mode keeps other sites out.
+    ServiceErrors: 403 408 415 431 500
 }
 errors! {
     /// A look-up outside of any tenant.
-    NotFoundError: 404 408 500
+    NotFoundError: 403 404 408 415 431 500
 }

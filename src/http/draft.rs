@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::batch;
 use super::problem::Refusal;
+use super::trace::Trace;
 use crate::engine::payload::{Meta, OCTET_STREAM, Records};
 use crate::engine::{Draft, Drafts, Error};
 
@@ -23,13 +24,13 @@ pub(super) fn of_message(meta: &Meta<'_>, body: &[u8]) -> Drafts {
 }
 
 /// The drafts of a batch; refused as a whole when none is valid.
-pub(super) fn of_batch(text: &[u8], traceparent: Option<&str>) -> Result<Drafts, Refusal> {
+pub(super) fn of_batch(text: &[u8], trace: Option<&Trace<'_>>) -> Result<Drafts, Refusal> {
     let messages = batch::items::<PublishBatch<'_>>(text)?;
     let mut records = Records::default();
     let mut draft = |(index, message): (usize, Result<PublishMessage<'_>, FieldError>)| {
         let mut message = message.map_err(|error| Error::Invalid(vec![error]))?;
         check(&message, index)?;
-        encode(&mut records, &message, traceparent, index)?;
+        encode(&mut records, &message, trace, index)?;
         Ok(message.dedup_id.take().map(Cow::into_owned))
     };
     let items: Vec<_> = messages
@@ -60,7 +61,7 @@ fn check(message: &PublishMessage<'_>, index: usize) -> Result<(), Error> {
 fn encode(
     records: &mut Records,
     message: &PublishMessage<'_>,
-    traceparent: Option<&str>,
+    trace: Option<&Trace<'_>>,
     index: usize,
 ) -> Result<(), Error> {
     let (body, default_type) = body(message, index)?;
@@ -75,7 +76,8 @@ fn encode(
         content_type: message.content_type.as_deref().or(default_type),
         tag: message.tag.as_deref(),
         key: message.key.as_deref(),
-        traceparent,
+        traceparent: trace.map(|trace| trace.parent),
+        tracestate: trace.and_then(|trace| trace.state.as_deref()),
         attributes: attributes
             .map(|(name, value)| (&**name, &**value))
             .collect(),

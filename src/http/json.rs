@@ -1,6 +1,7 @@
 //! JSON in and out. Parsing is one pass of serde_json; only when it fails a second, slower pass finds the pointer to the
 //! field, so that good requests pay nothing for good errors.
 
+use api::error::echo;
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
 use api::object::Object;
@@ -92,7 +93,8 @@ pub(super) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::new(
         ErrorCode::UnsupportedMediaType,
         format!(
-            "this route takes application/json, not {media}; with curl -d add -H 'Content-Type: application/json'"
+            "this route takes application/json, not {}; with curl -d add -H 'Content-Type: application/json'",
+            echo(media)
         ),
     ))
 }

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use api::ErrorCode;
-use api::limits::{HEADER_BYTES_MAX, WAIT_SECONDS};
-use axum::body::Body;
+use api::limits::{HEADER_BYTES_MAX, HEADERS_MAX, WAIT_SECONDS};
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
 use axum::http::{HeaderName, HeaderValue, Method};
@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use tower::{Layer, Service};
 
 use super::problem::Refusal;
-use super::{RequestMetrics, coding, cors};
+use super::{RequestMetrics, coding, cors, local};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's request id longer than this is replaced.
@@ -30,12 +30,40 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 /// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
 const TRANSFER: Duration = Duration::from_secs(900);
 
+/// What the manners depend on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// Longest time for a request, the wait of a long poll and the transfer of a large body not counted.
+    pub(super) request_timeout: Duration,
+    /// Largest raw body that is held in memory; a longer one streams, and may take its time.
+    pub(super) held_max: usize,
+    /// Whether requests need no key: then the pages of other sites are kept out.
+    pub(super) open: bool,
+}
+
+/// How long a publish may take whose body turned out to be short, though its head did not say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HeldFor(Duration);
+
+impl HeldFor {
+    /// `publish`, unless it takes too long.
+    pub(super) async fn bound<T>(
+        self,
+        publish: impl Future<Output = Result<T, crate::engine::Error>>,
+    ) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.0, publish).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(too_late(self.0)),
+        }
+    }
+}
+
 /// Puts [`Mannered`] around routes.
 #[derive(Clone)]
 pub(super) struct Manners(Arc<Shared>);
 
 struct Shared {
-    request_timeout: Duration,
+    rules: Rules,
     metrics: RequestMetrics,
     /// Different in each process, so that ids are not repeated after a restart.
     id_prefix: u32,
@@ -43,9 +71,9 @@ struct Shared {
 }
 
 impl Manners {
-    pub(super) fn new(request_timeout: Duration, metrics: RequestMetrics) -> Self {
+    pub(super) fn new(rules: Rules, metrics: RequestMetrics) -> Self {
         Self(Arc::new(Shared {
-            request_timeout,
+            rules,
             metrics,
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
@@ -86,33 +114,36 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request) -> Answer {
+    fn call(&mut self, mut request: Request) -> Answer {
         let shared = Arc::clone(&self.shared);
         let about = About::of(&request, &shared);
-        let early = oversized(&request)
-            .or_else(|| cors::preflight(&request))
-            .or_else(|| coding::check(&request));
-        if let Some(mut response) = early {
+        let crosses = request.headers().contains_key(ORIGIN);
+        if let Some(mut response) = early(&request, &shared.rules) {
+            if crosses {
+                cors::allow(&mut response);
+            }
             about.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
         }
         let accept = request.headers().get(ACCEPT_ENCODING).cloned();
-        let crosses = request.headers().contains_key(ORIGIN);
         let coded = request.headers().contains_key(CONTENT_ENCODING);
+        let deadline = about.deadline(&shared.rules, &request, coded);
+        if deadline == TRANSFER {
+            let held_for = HeldFor(shared.rules.request_timeout);
+            request.extensions_mut().insert(held_for);
+        }
         // The service that is ready is the one to call; the clone it leaves behind is not needed.
         let inner = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, inner);
         Box::pin(async move {
-            let deadline = about.deadline(shared.request_timeout);
             let answer = async {
-                let response = if coded {
-                    coding::decoded(inner, request).await
+                let request = if coded {
+                    coding::decoded(request)
                 } else {
-                    inner
-                        .call(request)
-                        .await
-                        .unwrap_or_else(|never| match never {})
+                    request
                 };
+                let response = inner.call(request).await;
+                let response = response.unwrap_or_else(|never| match never {});
                 match accept {
                     Some(accept) => coding::encoded(response, accept).await,
                     None => response,
@@ -122,7 +153,7 @@ where
             let mut response = match tokio::time::timeout(deadline, answer).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
-                Err(_) => too_late(deadline),
+                Err(_) => too_late(deadline).into_response(),
             };
             if crosses {
                 cors::allow(&mut response);
@@ -133,22 +164,40 @@ where
     }
 }
 
-/// Refuses a head over the limit. The server's own limit on its read buffer is higher and answers without a problem.
-fn oversized(request: &Request) -> Option<Response> {
-    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    let bytes = request.headers().iter().map(line).sum::<usize>();
-    (bytes > HEADER_BYTES_MAX).then(|| {
-        let detail = format!("the headers have more than {HEADER_BYTES_MAX} bytes together");
-        Refusal::new(ErrorCode::BodyTooLarge, detail).into_response()
-    })
+/// The answer to a request that no route needs to see.
+fn early(request: &Request, rules: &Rules) -> Option<Response> {
+    let foreign = if rules.open {
+        local::foreign(request)
+    } else {
+        None
+    };
+    foreign
+        .or_else(|| oversized(request))
+        .or_else(|| cors::preflight(request))
+        .or_else(|| coding::check(request))
 }
 
-fn too_late(deadline: Duration) -> Response {
+/// Refuses a head over the limit. The server's own limits are higher, and answer without a problem; only the number of
+/// headers in HTTP/1.1 is counted there, because it costs each request an allocation to say another one.
+fn oversized(request: &Request) -> Option<Response> {
+    let headers = request.headers();
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    let detail = if headers.len() > HEADERS_MAX {
+        format!("the request has more than {HEADERS_MAX} headers")
+    } else if headers.iter().map(line).sum::<usize>() > HEADER_BYTES_MAX {
+        format!("the headers have more than {HEADER_BYTES_MAX} bytes together")
+    } else {
+        return None;
+    };
+    Some(Refusal::new(ErrorCode::HeadersTooLarge, detail).into_response())
+}
+
+fn too_late(deadline: Duration) -> Refusal {
     let detail = format!(
         "the request took longer than {} seconds; it may have had an effect",
         deadline.as_secs()
     );
-    Refusal::new(ErrorCode::RequestTimeout, detail).into_response()
+    Refusal::new(ErrorCode::RequestTimeout, detail)
 }
 
 /// What is remembered of a request until it is answered.
@@ -174,16 +223,20 @@ impl About {
         self.route.as_ref().map_or("", MatchedPath::as_str)
     }
 
-    /// A long poll may wait, and a large body may take its time (each pause of it is bounded in `body`).
-    fn deadline(&self, request_timeout: Duration) -> Duration {
+    /// A long poll may wait, and a body that streams may take its time (each pause of it is bounded in `body`).
+    fn deadline(&self, rules: &Rules, request: &Request, coded: bool) -> Duration {
         let route = self.route();
         if route.ends_with("/receive") {
-            return request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
+            return rules.request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
         }
         if route.ends_with("/messages") && self.method == Method::POST {
-            return TRANSFER;
+            let bytes = request.body().size_hint().upper();
+            let is_short = bytes.is_some_and(|bytes| bytes <= rules.held_max as u64);
+            if coded || !is_short {
+                return TRANSFER;
+            }
         }
-        request_timeout
+        rules.request_timeout
     }
 
     fn finish(self, shared: &Shared, response: &mut Response<Body>) {
@@ -216,180 +269,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use axum::Router;
-    use axum::http::StatusCode;
-    use axum::routing::{get, post};
-    use http_body_util::BodyExt;
-    use prometheus_client::registry::Registry;
-    use tower::ServiceExt;
-
-    use super::super::{body, problem};
-    use super::*;
-
-    fn app(registry: &mut Registry) -> Router {
-        let manners = Manners::new(
-            Duration::from_millis(50),
-            RequestMetrics::register(registry),
-        );
-        let panics = || async {
-            assert!(std::hint::black_box(false), "a bug");
-        };
-        let echo = |request: Request| async { body::whole(request.into_body(), "it", 4096).await };
-        Router::new()
-            .route("/echo", post(echo))
-            .route("/long", get(|| async { "x".repeat(5_000) }))
-            .route("/panic", get(panics))
-            .route("/slow", get(std::future::pending::<()>))
-            .fallback(problem::no_route)
-            .method_not_allowed_fallback(problem::no_method)
-            .layer(manners)
-    }
-
-    async fn send(request: axum::http::request::Builder, body: Vec<u8>) -> (Response<()>, Bytes) {
-        let request = request.body(Body::from(body)).unwrap();
-        let response = app(&mut Registry::default())
-            .oneshot(request)
-            .await
-            .unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        (Response::from_parts(parts, ()), bytes)
-    }
-
-    async fn ask(method: &str, path: &str, header: (&str, &str)) -> (Response<()>, Bytes) {
-        let request = Request::builder().method(method).uri(path);
-        send(request.header(header.0, header.1), Vec::new()).await
-    }
-
-    fn code(body: &[u8]) -> String {
-        let problem: api::Problem = serde_json::from_slice(body).unwrap();
-        problem.code.as_str().to_owned()
-    }
-
-    #[tokio::test]
-    async fn a_request_id_is_taken_over_when_it_is_sane() {
-        let (response, _) = ask("GET", "/long", ("x-request-id", "mine-1")).await;
-        assert_eq!(response.headers()[REQUEST_ID], "mine-1");
-        let (response, _) = ask("GET", "/long", ("x-request-id", "not sane")).await;
-        assert_eq!(response.headers()[REQUEST_ID].len(), 19);
-    }
-
-    #[tokio::test]
-    async fn whatever_goes_wrong_is_a_problem() {
-        for (method, path, status, expected) in [
-            ("GET", "/nowhere", 404, "not_found"),
-            ("POST", "/long", 405, "method_not_allowed"),
-            ("GET", "/panic", 500, "internal"),
-            ("GET", "/slow", 408, "request_timeout"),
-        ] {
-            let (response, body) = ask(method, path, ("accept", "*/*")).await;
-            assert_eq!(
-                (response.status().as_u16(), code(&body).as_str()),
-                (status, expected)
-            );
-            assert_eq!(
-                response.headers()["content-type"],
-                "application/problem+json"
-            );
-            assert!(response.headers().contains_key(REQUEST_ID));
-        }
-        let long = "x".repeat(HEADER_BYTES_MAX);
-        let (response, body) = ask("GET", "/long", ("x", &long)).await;
-        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
-        assert_eq!(code(&body), "body_too_large");
-        let (response, _) = ask("DELETE", "/long", ("accept", "*/*")).await;
-        assert_eq!(response.headers()["allow"], "GET,HEAD");
-        let (response, _) = ask("OPTIONS", "/long", ("accept", "*/*")).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
-        assert_eq!(response.headers()["allow"], "GET,HEAD");
-    }
-
-    #[tokio::test]
-    async fn any_origin_may_ask_and_others_pay_nothing() {
-        let request = Request::builder().method("OPTIONS").uri("/echo");
-        let request = request.header("origin", "https://a.example");
-        let request = request.header("access-control-request-method", "POST");
-        let request = request.header("access-control-request-headers", "authorization");
-        let (response, _) = send(request, Vec::new()).await;
-        assert_eq!(response.status(), StatusCode::NO_CONTENT);
-        assert_eq!(
-            response.headers()["access-control-allow-headers"],
-            "authorization"
-        );
-        let (response, _) = ask("GET", "/long", ("origin", "https://a.example")).await;
-        assert_eq!(response.headers()["access-control-allow-origin"], "*");
-        let (response, _) = ask("GET", "/long", ("accept", "*/*")).await;
-        assert!(
-            !response
-                .headers()
-                .contains_key("access-control-allow-origin")
-        );
-    }
-
-    #[tokio::test]
-    async fn answers_are_coded_when_asked_and_long() {
-        let (response, body) = ask("GET", "/long", ("accept-encoding", "br, zstd")).await;
-        assert_eq!(response.headers()["content-encoding"], "zstd");
-        assert_eq!(
-            zstd::decode_all(&body[..]).unwrap(),
-            "x".repeat(5_000).as_bytes()
-        );
-        let (response, body) = ask("GET", "/long", ("accept-encoding", "br")).await;
-        assert!(!response.headers().contains_key("content-encoding"));
-        assert_eq!(body.len(), 5_000);
-        let (response, _) = ask("GET", "/nowhere", ("accept-encoding", "gzip")).await;
-        assert!(!response.headers().contains_key("content-encoding"));
-    }
-
-    #[tokio::test]
-    async fn requests_are_decoded_and_limits_count_decoded_bytes() {
-        let post = |coding: &str| {
-            let request = Request::builder().method("POST").uri("/echo");
-            request.header("content-encoding", coding)
-        };
-        let coded = |bytes: usize| {
-            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
-            encoder.write_all(&vec![b'x'; bytes]).unwrap();
-            encoder.finish().unwrap()
-        };
-        let (response, body) = send(post("zstd"), coded(4_096)).await;
-        assert_eq!((response.status(), body.len()), (StatusCode::OK, 4_096));
-        let (response, body) = send(post("zstd"), coded(4_097)).await;
-        assert_eq!(
-            (response.status().as_u16(), code(&body).as_str()),
-            (413, "body_too_large")
-        );
-        let (response, body) = send(post("gzip"), b"no gzip".to_vec()).await;
-        assert_eq!(
-            (response.status().as_u16(), code(&body).as_str()),
-            (400, "invalid_request")
-        );
-        let (response, body) = send(post("br"), Vec::new()).await;
-        assert_eq!(
-            (response.status().as_u16(), code(&body).as_str()),
-            (415, "unsupported_media_type")
-        );
-        assert_eq!(response.headers()["accept-encoding"], "gzip, zstd");
-    }
-
-    #[tokio::test]
-    async fn durations_are_counted_by_the_pattern_of_the_route() {
-        let mut registry = Registry::with_prefix("cursus");
-        let app = app(&mut registry);
-        for path in ["/long", "/nowhere"] {
-            let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-            app.clone().oneshot(request).await.unwrap();
-        }
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-        for (route, class) in [("/long", "2xx"), ("unknown", "4xx")] {
-            let series = format!(
-                "cursus_http_request_duration_seconds_count{{method=\"GET\",route=\"{route}\",status_class=\"{class}\"}} 1"
-            );
-            assert!(text.contains(&series), "{text}");
-        }
-    }
-}
+mod tests;

@@ -7,9 +7,11 @@ mod body;
 mod caller;
 mod coding;
 mod cors;
+mod digest;
 mod document;
 mod draft;
 mod json;
+mod local;
 mod manners;
 mod messages;
 mod metrics;
@@ -24,7 +26,9 @@ mod service;
 mod settle;
 mod shown;
 mod subscriptions;
+mod throttle;
 mod topics;
+mod trace;
 
 use std::time::Duration;
 
@@ -35,6 +39,8 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use metrics::RequestMetrics;
+
+use service::Probe;
 
 use crate::engine::Engine;
 use crate::telemetry::{self, Telemetry};
@@ -76,7 +82,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
         .routes(routes!(service::get_health))
-        .routes(routes!(service::get_readiness))
+        .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))
@@ -85,7 +91,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
 /// All routes, with their manners.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     let (router, _) = routes(settings.telemetry).split_for_parts();
-    let manners = manners::Manners::new(settings.request_timeout, settings.metrics);
+    let rules = manners::Rules {
+        request_timeout: settings.request_timeout,
+        held_max: engine.hot_limit_bytes(),
+        open: engine.is_open(),
+    };
+    let manners = manners::Manners::new(rules, settings.metrics);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))

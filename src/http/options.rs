@@ -1,6 +1,7 @@
 //! Options of a raw publish, which stand in headers because the body is the message. An option that is misspelled or not
 //! known is refused: silently dropping a delay or an ordering key would be the worst answer.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::limits::{DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX};
@@ -10,36 +11,53 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::problem::Refusal;
+use super::trace::{self, Trace};
 use crate::engine::payload::Meta;
 
 const ATTRIBUTE: &str = "cursus-attr-";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const TRACEPARENT: &str = "traceparent";
 
 /// What the headers of a raw publish say.
 #[derive(Debug, Default)]
 pub(super) struct Options<'a> {
-    /// What the message carries beside its body.
-    pub(super) meta: Meta<'a>,
+    content_type: Option<&'a str>,
+    tag: Option<&'a str>,
+    key_of_message: Option<&'a str>,
+    trace: Option<Trace<'a>>,
+    attributes: BTreeMap<&'a str, Cow<'a, str>>,
     /// The idempotency key.
     pub(super) key: Option<String>,
+}
+
+impl Options<'_> {
+    /// What the message carries beside its body.
+    pub(super) fn meta(&self) -> Meta<'_> {
+        let attributes = self.attributes.iter();
+        Meta {
+            content_type: self.content_type,
+            tag: self.tag,
+            key: self.key_of_message,
+            traceparent: self.trace.as_ref().map(|trace| trace.parent),
+            tracestate: self.trace.as_ref().and_then(|trace| trace.state.as_deref()),
+            attributes: attributes.map(|(name, value)| (*name, &**value)).collect(),
+        }
+    }
 }
 
 /// Reads the options of a raw publish.
 pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
     let mut errors = Vec::new();
     let mut options = Options::default();
-    let mut attributes = BTreeMap::new();
     for (name, value) in headers {
         match name.as_str() {
             "cursus-tag" => {
-                options.meta.tag = text(&mut errors, name, value, KEY_CHARS_MAX);
+                options.tag = text(&mut errors, name, value, KEY_CHARS_MAX);
             }
             "cursus-key" => {
-                options.meta.key = text(&mut errors, name, value, KEY_CHARS_MAX);
+                options.key_of_message = text(&mut errors, name, value, KEY_CHARS_MAX);
             }
             other if other.starts_with("cursus-") || other.starts_with("ce-") => {
-                attribute(&mut errors, &mut attributes, name, value);
+                attribute(&mut errors, &mut options.attributes, name, value);
             }
             _ => continue,
         }
@@ -50,16 +68,15 @@ pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
     if let Some(value) = headers.get(CONTENT_TYPE) {
         let media = utf8(&mut errors, &CONTENT_TYPE, value);
         check_media_type(&mut errors, || "header:content-type".to_owned(), media);
-        options.meta.content_type = Some(media);
+        options.content_type = Some(media);
     }
-    options.meta.traceparent = traceparent(headers);
+    options.trace = trace::of(headers);
     options.key = idempotency_key(headers).unwrap_or_else(|error| {
         errors.push(error);
         None
     });
-    if !attributes.is_empty() {
-        check_attributes(&mut errors, "header:cursus-attr", &attributes);
-        options.meta.attributes = attributes.into_iter().collect();
+    if !options.attributes.is_empty() {
+        check_attributes(&mut errors, "header:cursus-attr", &options.attributes);
     }
     if errors.is_empty() {
         return Ok(options);
@@ -68,7 +85,7 @@ pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
 }
 
 /// Reads what the headers of a batch may say; everything else stands in its body.
-pub(super) fn of_batch(headers: &HeaderMap) -> Result<(Option<String>, Option<&str>), Refusal> {
+pub(super) fn of_batch(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let misplaced = headers
         .keys()
         .find(|name| name.as_str().starts_with("cursus-"));
@@ -76,8 +93,7 @@ pub(super) fn of_batch(headers: &HeaderMap) -> Result<(Option<String>, Option<&s
         let refused = field(name, "goes into the messages of a batch, not into a header");
         return Err(Problem::invalid(vec![refused]).into());
     }
-    let key = idempotency_key(headers).map_err(|error| Problem::invalid(vec![error]))?;
-    Ok((key, traceparent(headers)))
+    Ok(idempotency_key(headers).map_err(|error| Problem::invalid(vec![error]))?)
 }
 
 fn field(name: &HeaderName, detail: impl Into<String>) -> FieldError {
@@ -105,13 +121,20 @@ fn text<'a>(
 /// `Cursus-Attr-<name>` and `ce-<name>` (kept under its whole name) are attributes; other `Cursus-…` are refused.
 fn attribute<'a>(
     errors: &mut Vec<FieldError>,
-    attributes: &mut BTreeMap<&'a str, &'a str>,
+    attributes: &mut BTreeMap<&'a str, Cow<'a, str>>,
     name: &'a HeaderName,
     value: &'a HeaderValue,
 ) {
     let attribute = match (name.as_str(), name.as_str().strip_prefix(ATTRIBUTE)) {
         (_, Some(attribute)) => attribute,
-        (whole, None) if whole.starts_with("ce-") => whole,
+        (whole, None) if whole.starts_with("ce-") => {
+            let value = percent_decoded(value.as_bytes()).unwrap_or_else(|| {
+                errors.push(field(name, "must be UTF-8, percent-encoded"));
+                Cow::Borrowed("")
+            });
+            attributes.insert(whole, value);
+            return;
+        }
         ("cursus-ordering-key" | "cursus-delay-seconds" | "cursus-deliver-at", None) => {
             errors.push(field(name, "is reserved: this version does not do it yet"));
             return;
@@ -121,28 +144,24 @@ fn attribute<'a>(
             return;
         }
     };
-    attributes.insert(attribute, utf8(errors, name, value));
+    attributes.insert(attribute, Cow::Borrowed(utf8(errors, name, value)));
 }
 
-/// The producer's trace context (W3C), dropped when it is malformed.
-fn traceparent(headers: &HeaderMap) -> Option<&str> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
-    is_traceparent(text).then_some(text)
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let hex = |part: &str, len: usize| {
-        part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let id = |part: &str, len: usize| hex(part, len) && part.bytes().any(|b| b != b'0');
-    let mut parts = text.split('-');
-    let parts: [Option<&str>; 5] = std::array::from_fn(|_| parts.next());
-    match parts {
-        [Some("00"), Some(trace), Some(span), Some(flags), None] => {
-            id(trace, 32) && id(span, 16) && hex(flags, 2)
-        }
-        _ => false,
+/// The text of a header of a CloudEvent (HTTP binding 1.0, section 3.1.3.2). A `%` that begins no byte is itself.
+fn percent_decoded(value: &[u8]) -> Option<Cow<'_, str>> {
+    if !value.contains(&b'%') {
+        return std::str::from_utf8(value).ok().map(Cow::Borrowed);
     }
+    let digit = |at: usize| char::from(*value.get(at)?).to_digit(16);
+    let byte = |at: usize| u8::try_from(digit(at + 1)? * 16 + digit(at + 2)?).ok();
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut at = 0;
+    while let Some(&plain) = value.get(at) {
+        let encoded = (plain == b'%').then(|| byte(at)).flatten();
+        bytes.push(encoded.unwrap_or(plain));
+        at += if encoded.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FieldError> {
@@ -210,6 +229,7 @@ mod tests {
             ("cursus-attr-zone", "b"),
             ("cursus-attr-area", "a"),
             ("ce-id", "7"),
+            ("ce-subject", "Euro%20%E2%82%AC 100%"),
             ("idempotency-key", "\"k\""),
             (
                 "traceparent",
@@ -218,14 +238,20 @@ mod tests {
         ]);
         let options = of_message(&headers).unwrap();
         assert_eq!(options.key.as_deref(), Some("k"));
-        let meta = options.meta;
+        let meta = options.meta();
         assert_eq!((meta.tag, meta.key), (Some("eu"), Some("42")));
         assert_eq!(meta.content_type, Some("image/png"));
         assert!(meta.traceparent.is_some());
         assert_eq!(
             meta.attributes,
-            [("area", "a"), ("ce-id", "7"), ("zone", "b")]
+            [
+                ("area", "a"),
+                ("ce-id", "7"),
+                ("ce-subject", "Euro € 100%"),
+                ("zone", "b")
+            ]
         );
+        assert!(of_message(&self::headers(&[("ce-id", "%ff")])).is_err());
     }
 
     #[test]
@@ -271,21 +297,5 @@ mod tests {
             ]))
             .is_err()
         );
-    }
-
-    #[test]
-    fn a_malformed_trace_context_is_dropped() {
-        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        assert!(is_traceparent(good));
-        for bad in [
-            "",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!is_traceparent(bad), "{bad}");
-        }
     }
 }

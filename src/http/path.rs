@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use api::error::echo;
 use api::{ErrorCode, MessageId, SubscriptionName, TopicName};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
@@ -64,7 +65,8 @@ impl<S: Sync> FromRequestParts<S> for CodePath {
             .into_iter()
             .find(|code| code.as_str() == text);
         code.map(Self).ok_or_else(|| {
-            Refusal::new(ErrorCode::NotFound, format!("no error has the code {text}"))
+            let detail = format!("no error has the code {}", echo(&text));
+            Refusal::new(ErrorCode::NotFound, detail)
         })
     }
 }

@@ -1,11 +1,13 @@
 //! Refusals: every error, whatever it comes from, leaves as `application/problem+json` (RFC 9457) through this file. The
 //! only place where an engine error becomes a code; nothing is added to its text, so no cause can leak.
 
+use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
+use super::throttle::{self, Policy};
 use crate::engine;
 
 /// A problem on its way to the client; boxed, because results carry it through every handler.
@@ -39,6 +41,11 @@ impl From<engine::Error> for Refusal {
 impl From<&engine::Error> for Problem {
     fn from(error: &engine::Error) -> Self {
         use engine::Error as E;
+        let violated = |policy: Policy| {
+            let mut problem = Self::new(ErrorCode::ReducedCapacity, error.to_string());
+            problem.violated_policies = vec![policy.name().to_owned()];
+            problem
+        };
         let code = match error {
             E::Invalid(fields) => return Self::invalid(fields.clone()),
             E::AlreadyExists(_) => ErrorCode::AlreadyExists,
@@ -49,9 +56,11 @@ impl From<&engine::Error> for Problem {
             E::LeaseLost => ErrorCode::LeaseLost,
             E::NotFound { .. } => ErrorCode::NotFound,
             E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
-            E::Overloaded(_) => ErrorCode::ReducedCapacity,
+            E::Overloaded(_) => return violated(Policy::Queue),
+            E::Crowded(_) => return violated(Policy::Receivers),
             E::Unauthenticated => ErrorCode::Unauthenticated,
             E::BodyBroken => ErrorCode::InvalidRequest,
+            E::BodyStalled => ErrorCode::RequestTimeout,
             E::Unavailable(_) => ErrorCode::Unavailable,
             E::Internal => ErrorCode::Internal,
         };
@@ -70,17 +79,22 @@ impl IntoResponse for Refusal {
             HeaderValue::from_static("application/problem+json"),
         );
         match self.0.status {
-            401 => headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            429 | 503 => headers.insert(RETRY_AFTER, HeaderValue::from_static("1")),
-            _ => None,
-        };
+            401 => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            429 | 503 => {
+                let violated = self.0.violated_policies.first();
+                throttle::tell(headers, Policy::named(violated.map(String::as_str)));
+            }
+            _ => {}
+        }
         response
     }
 }
 
 /// The fallback of the router.
 pub(super) async fn no_route(uri: Uri) -> Refusal {
-    let detail = format!("no route is called {}; see /docs", uri.path());
+    let detail = format!("no route is called {}; see /docs", echo(uri.path()));
     Refusal::new(ErrorCode::NotFound, detail)
 }
 
@@ -90,8 +104,9 @@ pub(super) async fn no_method(method: Method, uri: Uri) -> Response {
         return StatusCode::NO_CONTENT.into_response();
     }
     let detail = format!(
-        "{} does not take {method}; see the Allow header",
-        uri.path()
+        "{} does not take {}; see the Allow header",
+        echo(uri.path()),
+        echo(method.as_str())
     );
     Refusal::new(ErrorCode::MethodNotAllowed, detail).into_response()
 }

@@ -11,9 +11,10 @@ use super::body::{self, Raw};
 use super::caller::Caller;
 use super::document::{Binary, PublishErrors};
 use super::json::{Json, check_content_type};
+use super::manners::HeldFor;
 use super::path::TopicPath;
 use super::problem::Refusal;
-use super::{draft, options};
+use super::{digest, draft, options, trace};
 use crate::engine::{Engine, Error, IdempotencyKey, PublishRoute};
 
 /// Publish one message
@@ -28,7 +29,9 @@ use crate::engine::{Engine, Error, IdempotencyKey, PublishRoute};
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false)
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false),
+        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the message is stored only when its body has this digest", nullable = false)
     ),
     request_body(
         description = "The message body; of any content type",
@@ -44,20 +47,33 @@ pub(super) async fn publish_message(
 ) -> Result<Json<Published>, Refusal> {
     let (parts, body) = request.into_parts();
     let options = options::of_message(&parts.headers)?;
+    let digest = digest::expected(&parts.headers)?;
     let held = match body::raw(body, engine.hot_limit_bytes()).await? {
         Raw::Held(held) => held,
         Raw::Streamed(stream) => {
             // On the heap: the future of the rare, large body must not be carried by every request.
-            let given = (options.meta, options.key);
+            let given = (options.meta(), options.key.clone());
+            let stream = match digest {
+                Some(digest) => digest.checked(stream),
+                None => stream,
+            };
             let published = engine.publish_stream(tenant, &topic, given, stream);
             return Ok(Json(Box::pin(published).await?));
         }
     };
+    if let Some(digest) = digest {
+        digest.check(&held)?;
+    }
+    let drafts = draft::of_message(&options.meta(), &held);
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
-    let drafts = draft::of_message(&options.meta, &held);
-    let results = engine.publish(tenant, &topic, drafts, key).await?;
+    let publish = engine.publish(tenant, &topic, drafts, key);
+    let results = match parts.extensions.get::<HeldFor>() {
+        None => publish.await?,
+        // The head did not say that the body is short, so the request as a whole may take long.
+        Some(held_for) => Box::pin(held_for.bound(publish)).await?,
+    };
     let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
     Ok(Json(published))
 }
@@ -71,7 +87,8 @@ pub(super) async fn publish_message(
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false)
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),
     request_body = PublishBatch,
     responses((status = 200, description = "One result per message, in order", body = PublishResults), PublishErrors)
@@ -83,10 +100,11 @@ pub(super) async fn publish_batch(
     request: Request,
 ) -> Result<Json<Results<Published>>, Refusal> {
     let (parts, body) = request.into_parts();
-    let (key, traceparent) = options::of_batch(&parts.headers)?;
+    let key = options::of_batch(&parts.headers)?;
+    let trace = trace::of(&parts.headers);
     check_content_type(&parts.headers)?;
     let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
-    let drafts = draft::of_batch(&text, traceparent)?;
+    let drafts = draft::of_batch(&text, trace.as_ref())?;
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     let results = engine.publish(tenant, &topic, drafts, key).await?;
     Ok(Json(results.into()))

@@ -4,8 +4,10 @@ use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
 use api::{FieldError, MessageId, Problem, Timestamp};
 use axum::extract::{FromRequestParts, Query};
-use axum::http::Uri;
+use axum::http::header::LINK;
 use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
 
 use super::problem::Refusal;
 use crate::engine::From as Place;
@@ -70,6 +72,33 @@ impl Pairs {
     }
 }
 
+/// A page with a `Link` to the next one (RFC 8288): the same query, with `after` in place of its own. Cursors have only
+/// characters that stand for themselves in a query.
+pub(super) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> Response {
+    let mut response = page.into_response();
+    if let Some(next) = next {
+        let mut link = format!("<{}?", uri.path());
+        let pairs = uri.query().unwrap_or("").split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after=")) {
+            link.push_str(pair);
+            link.push('&');
+        }
+        link.push_str(&format!("after={next}>; rel=\"next\""));
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(LINK, link);
+        }
+    }
+    response
+}
+
+/// Refuses any parameter, on a route that has none.
+pub(super) fn none(uri: &Uri) -> Result<(), Refusal> {
+    match uri.query() {
+        None => Ok(()),
+        Some(_) => Pairs::of(uri).finish(()),
+    }
+}
+
 /// Which page of a list; documented as [`api::list::PageQuery`].
 pub(super) struct PageOf {
     /// `next` of the page before.
@@ -123,7 +152,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
         })
     });
     let after = after.map(|text| {
-        text.parse().map(Place::After).unwrap_or_else(|_| {
+        text.parse().map(Place::After).unwrap_or_else(|()| {
             pairs.refuse("after", "must be the next of the page before");
             Place::Start
         })
@@ -170,10 +199,37 @@ mod tests {
             Place::Message(_)
         ));
         let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
-        assert!(matches!(after.from, Place::After(_)));
+        assert!(matches!(after.from, Place::After(after) if after.since.is_none()));
         let both = parse(&format!("from=start&after={id}")).unwrap();
         assert!(matches!(both.from, Place::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
+    }
+
+    #[test]
+    fn a_page_links_to_the_next_one_with_the_same_query() {
+        let link = |uri: &str, next| {
+            let response = linked(&uri.parse().unwrap(), next, ());
+            let link = response.headers().get(LINK);
+            link.map(|link| link.to_str().unwrap().to_owned())
+        };
+        assert_eq!(link("/v1/topics?limit=1", None), None);
+        for (uri, expected) in [
+            ("/v1/topics", "</v1/topics?after=b>; rel=\"next\""),
+            (
+                "/v1/topics?after=a&limit=1",
+                "</v1/topics?limit=1&after=b>; rel=\"next\"",
+            ),
+        ] {
+            assert_eq!(link(uri, Some("b")).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_route_without_parameters_takes_none() {
+        let none = |uri: &str| none(&uri.parse().unwrap());
+        assert!(none("/v1/topics/t").is_ok() && none("/v1/topics/t?").is_ok());
+        let refusal = format!("{:?}", none("/v1/topics/t?wait=5").unwrap_err());
+        assert!(refusal.contains("query:wait"), "{refusal}");
     }
 
     #[test]

@@ -1,15 +1,20 @@
 //! What the service says about itself, to probes, scrapers and people: no tenant, no key.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use api::service::{Health, PartReadiness, ProblemKind, Readiness};
 use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
 
 use super::document::{NotFoundError, ServiceErrors};
 use super::json::Json;
 use super::path::CodePath;
+use super::throttle::{self, Policy};
 use crate::engine::Engine;
 use crate::telemetry::Telemetry;
 
@@ -27,24 +32,54 @@ pub(super) async fn get_health() -> Json<Health> {
 
 /// Whether requests can be served
 ///
-/// Asks the database and object storage, and says which is missing; for load balancers.
+/// Asks the database and object storage, at most once a second, and says which is missing; for load balancers.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
     responses(
         (status = 200, description = "All parts answer", body = Readiness),
-        (status = 503, description = "Some part is missing", body = Readiness),
+        (status = 503, description = "Some part is missing", body = Readiness,
+            headers(("Retry-After" = String, description = "Seconds to wait before trying again"),
+                ("RateLimit-Policy" = String, description = "The bound that was met"), ("RateLimit" = String, description = "What is left of it"))),
         ServiceErrors
     )
 )]
-pub(super) async fn get_readiness(State(engine): State<Engine>) -> (StatusCode, Json<Readiness>) {
-    let parts: Vec<_> = engine.readiness().await.into_iter().map(part).collect();
+pub(super) async fn get_readiness(
+    State(engine): State<Engine>,
+    Extension(probe): Extension<Probe>,
+) -> Response {
+    let ask = async || engine.readiness().await.into_iter().map(part).collect();
+    let parts = probe.parts(ask).await;
     let ready = parts.iter().all(|part| part.ready);
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (status, Json(Readiness { ready, parts }))
+    let mut response = Json(Readiness { ready, parts }).into_response();
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        throttle::tell(response.headers_mut(), Policy::Unavailable);
+    }
+    response
+}
+
+/// How long an answer of the parts is good: `/readyz` is open to everyone, and asking them costs a query and a request.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The last answer of the parts. The lock is held while they are asked, so all who come meanwhile share that answer.
+#[derive(Clone, Default)]
+pub(super) struct Probe(Arc<Mutex<Option<Asked>>>);
+
+/// When the parts were asked, and what they said.
+type Asked = (Instant, Vec<PartReadiness>);
+
+impl Probe {
+    async fn parts(&self, ask: impl AsyncFnOnce() -> Vec<PartReadiness>) -> Vec<PartReadiness> {
+        let mut last = self.0.lock().await;
+        if let Some((at, parts)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return parts.clone();
+        }
+        let parts = ask().await;
+        *last = Some((Instant::now(), parts.clone()));
+        parts
+    }
 }
 
 fn part(part: crate::engine::Readiness) -> PartReadiness {
@@ -91,4 +126,24 @@ pub(super) async fn get_openapi() -> impl IntoResponse {
 )]
 pub(super) async fn get_problem(CodePath(code): CodePath) -> Json<ProblemKind> {
     Json(ProblemKind::of(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_probes_at_once_ask_the_parts_once() {
+        let (probe, asked) = (Probe::default(), AtomicU32::new(0));
+        let ask = async || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Vec::new()
+        };
+        let probes = (0..100).map(|_| probe.parts(ask));
+        let answers = futures_util::future::join_all(probes).await;
+        assert_eq!((answers.len(), asked.into_inner()), (100, 1));
+    }
 }

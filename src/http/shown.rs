@@ -37,6 +37,8 @@ struct Shown<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     traceparent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tracestate: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<u32>,
     published_at: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +129,7 @@ impl Writer {
             tag: meta.tag,
             key: meta.key,
             traceparent: meta.traceparent,
+            tracestate: meta.tracestate,
             attempt: lease.map(|lease| lease.attempt),
             published_at: self.published.text(message.block.published_at),
             visible_until: lease.map(|lease| self.visible.text(lease.visible_until)),

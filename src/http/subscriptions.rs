@@ -4,14 +4,15 @@
 use api::list::{Page, PageQuery};
 use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 
-use super::caller::Caller;
-use super::document::{DeleteErrors, ReadErrors, WriteErrors};
+use super::caller::{Asker, Caller};
+use super::document::{ListErrors, PutErrors, ReadErrors};
 use super::json::Json;
 use super::path::SubscriptionPath;
 use super::problem::Refusal;
-use super::query::PageOf;
+use super::query::{self, PageOf};
 use super::topics::put_status;
 use crate::engine::Engine;
 
@@ -26,7 +27,7 @@ use crate::engine::Engine;
     responses(
         (status = 200, description = "It existed and has these settings now", body = Subscription),
         (status = 201, description = "It was created", body = Subscription),
-        WriteErrors
+        PutErrors
     )
 )]
 pub(super) async fn put_subscription(
@@ -63,15 +64,18 @@ pub(super) async fn get_subscription(
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
     params(PageQuery),
-    responses((status = 200, description = "A page of subscriptions", body = Page<Subscription>), ReadErrors)
+    responses((status = 200, description = "A page of subscriptions", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Subscription>), ListErrors)
 )]
 pub(super) async fn list_subscriptions(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Asker(tenant): Asker,
+    uri: Uri,
     page: PageOf,
-) -> Result<Json<Page<Subscription>>, Refusal> {
+) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
-    Ok(Json(engine.subscriptions(tenant, after, page.limit).await?))
+    let page = engine.subscriptions(tenant, after, page.limit).await?;
+    let next = page.next.clone();
+    Ok(query::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// Delete a subscription
@@ -80,7 +84,7 @@ pub(super) async fn list_subscriptions(
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "delete_subscription", tag = "Subscriptions",
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
-    responses((status = 204, description = "It is deleted"), DeleteErrors)
+    responses((status = 204, description = "It is deleted"), ReadErrors)
 )]
 pub(super) async fn delete_subscription(
     State(engine): State<Engine>,

@@ -4,14 +4,15 @@
 use api::list::{Page, PageQuery};
 use api::topic::{Topic, TopicSettings, TopicStats};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 
-use super::caller::Caller;
-use super::document::{DeleteErrors, ReadErrors, WriteErrors};
+use super::caller::{Asker, Caller};
+use super::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use super::json::Json;
 use super::path::TopicPath;
 use super::problem::Refusal;
-use super::query::PageOf;
+use super::query::{self, PageOf};
 use crate::engine::Engine;
 
 /// Create or update a topic
@@ -24,7 +25,7 @@ use crate::engine::Engine;
     responses(
         (status = 200, description = "It existed and has these settings now", body = Topic),
         (status = 201, description = "It was created", body = Topic),
-        WriteErrors
+        PutErrors
     )
 )]
 pub(super) async fn put_topic(
@@ -68,15 +69,18 @@ pub(super) async fn get_topic(
 #[utoipa::path(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
     params(PageQuery),
-    responses((status = 200, description = "A page of topics", body = Page<Topic>), ReadErrors)
+    responses((status = 200, description = "A page of topics", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Topic>), ListErrors)
 )]
 pub(super) async fn list_topics(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Asker(tenant): Asker,
+    uri: Uri,
     page: PageOf,
-) -> Result<Json<Page<Topic>>, Refusal> {
+) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
-    Ok(Json(engine.topics(tenant, after, page.limit).await?))
+    let page = engine.topics(tenant, after, page.limit).await?;
+    let next = page.next.clone();
+    Ok(query::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// Delete a topic

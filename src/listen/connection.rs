@@ -7,10 +7,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use api::limits::HEADER_BYTES_MAX;
 use axum::Router;
 use axum::response::Response;
 use hyper::body::Incoming;
@@ -20,15 +21,18 @@ use hyper::{Request, rt};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Request line and headers together. hyper checks it before it reads on, so a head may pass it by one read.
-const HEAD_BYTES: usize = 64 << 10;
+/// Request line and headers together: above the limit of `HEADER_BYTES_MAX`, which answers with a problem, while hyper
+/// answers what passes this with an empty 431. It checks before it reads on, so a head may pass it by one read.
+const HEAD_BYTES: usize = 2 * HEADER_BYTES_MAX;
+/// Pauses between two looks at a peer that has sent a part of what may be HTTP/2's preface: the first and the longest.
+const PREFACE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 const H2_STREAMS: u32 = 256;
 const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -60,6 +64,7 @@ impl Closing {
 /// Whether a plain connection begins with HTTP/2's preface. Looks at the bytes without taking them.
 pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; H2_PREFACE.len()];
+    let (mut pause, longest) = PREFACE_PAUSE;
     loop {
         let seen = stream.peek(&mut start).await?;
         if seen == 0 {
@@ -71,8 +76,10 @@ pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
         if seen == start.len() {
             return Ok(true);
         }
-        // Only a part of the preface, or the `P` of `POST`: rare enough to look again a little later.
-        sleep(Duration::from_millis(1)).await;
+        // Only a part of the preface, or the `P` of `POST`. The socket stays readable, so it cannot be waited for: look
+        // again a little later, and ever later, because a peer may leave it at that.
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -80,6 +87,8 @@ pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
 pub(super) struct Protocols {
     h1: http1::Builder,
     h2: http2::Builder<Tracked>,
+    /// How long a connection of HTTP/2 may have no request; hyper's header timeout sees to HTTP/1.1.
+    idle: Duration,
 }
 
 impl Protocols {
@@ -88,8 +97,9 @@ impl Protocols {
         h1.timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
             // The number of headers stays at hyper's 100: saying one, even the same, costs every request an allocation.
-            .max_buf_size(HEAD_BYTES)
-            .pipeline_flush(true);
+            // No `pipeline_flush`: with it, what hyper answers by itself to a head that it cannot parse is never sent,
+            // because the head is still in its buffer.
+            .max_buf_size(HEAD_BYTES);
         let mut h2 = http2::Builder::new(Tracked(tracker));
         h2.timer(TokioTimer::new())
             .max_concurrent_streams(H2_STREAMS)
@@ -98,7 +108,11 @@ impl Protocols {
             .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
             .keep_alive_interval(H2_PING_EVERY)
             .keep_alive_timeout(H2_PING_WITHIN);
-        Self { h1, h2 }
+        Self {
+            h1,
+            h2,
+            idle: header_timeout,
+        }
     }
 
     pub(super) async fn serve<I>(&self, stream: I, h2: bool, router: Router, closing: Closing)
@@ -106,25 +120,97 @@ impl Protocols {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
-        let service = service_fn(move |request: Request<Incoming>| call(&router, request));
         let ended = if h2 {
+            let streams = Arc::new(Streams::default());
+            let counted = streams.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let open = counted.clone().open();
+                let answer = call(&router, request);
+                async move {
+                    let answer = answer.await;
+                    drop(open);
+                    answer
+                }
+            });
+            let mut idle = Idle::new(streams, self.idle);
             drive(
                 self.h2.serve_connection(io, service),
                 http2::Connection::graceful_shutdown,
                 &closing,
+                |cx| idle.poll(cx),
             )
             .await
         } else {
+            let service = service_fn(move |request: Request<Incoming>| call(&router, request));
             drive(
                 self.h1.serve_connection(io, service),
                 http1::Connection::graceful_shutdown,
                 &closing,
+                |_| Poll::Pending,
             )
             .await
         };
         if let Err(err) = ended {
             tracing::debug!(%err, "connection");
         }
+    }
+}
+
+/// Requests of a connection of HTTP/2, from their head to the head of their answer.
+#[derive(Default)]
+struct Streams {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// One of them.
+struct Stream(Arc<Streams>);
+
+impl Streams {
+    fn open(self: Arc<Self>) -> Stream {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Stream(self)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Finds connections of HTTP/2 that are only kept alive: pings keep a connection open for ever, and each holds a seat.
+/// A body that is still being sent when the time is over is not cut off, because closing waits for it.
+struct Idle {
+    streams: Arc<Streams>,
+    limit: Duration,
+    /// Requests that had begun when the timer was set.
+    begun: u64,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Idle {
+    fn new(streams: Arc<Streams>, limit: Duration) -> Self {
+        Self {
+            streams,
+            limit,
+            begun: 0,
+            timer: Box::pin(sleep(limit)),
+        }
+    }
+
+    /// Ready when no request was open for the whole of a period.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let begun = self.streams.begun.load(Ordering::Relaxed);
+            let is_open = begun != self.streams.ended.load(Ordering::Relaxed);
+            if !is_open && begun == self.begun {
+                return Poll::Ready(());
+            }
+            self.begun = if is_open { u64::MAX } else { begun };
+            self.timer.as_mut().reset(Instant::now() + self.limit);
+        }
+        Poll::Pending
     }
 }
 
@@ -136,11 +222,12 @@ fn call(
     router.clone().call(request)
 }
 
-/// Polls a connection to its end, and tells it to close when the listener does.
+/// Polls a connection to its end, and tells it to close when the listener does or it is `idle`.
 async fn drive<C>(
     connection: C,
     close: fn(Pin<&mut C>),
     closing: &Closing,
+    mut idle: impl FnMut(&mut Context<'_>) -> Poll<()>,
 ) -> Result<(), hyper::Error>
 where
     C: Future<Output = Result<(), hyper::Error>>,
@@ -153,11 +240,15 @@ where
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
-        if told || (armed && !closing.flag.load(Ordering::Acquire)) {
+        if told {
             return Poll::Pending;
         }
-        armed = true;
-        if begun.as_mut().poll(cx).is_pending() {
+        let mut over = idle(cx).is_ready();
+        if !armed || closing.flag.load(Ordering::Acquire) {
+            armed = true;
+            over |= begun.as_mut().poll(cx).is_ready();
+        }
+        if !over {
             return Poll::Pending;
         }
         told = true;

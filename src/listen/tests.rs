@@ -162,7 +162,7 @@ async fn a_head_over_the_limit_is_refused() {
         "x".repeat(1 << 20)
     );
     let mut answer = Vec::new();
-    // The server ends the connection with bytes unread, which a peer may see as a reset while it is still writing.
+    // Far above what the router would refuse with a problem. The server ends the connection with bytes unread, which a peer may see as a reset while it is still writing.
     let _ = peer.write_all(head.as_bytes()).await;
     let _ = peer.read_to_end(&mut answer).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
@@ -185,4 +185,92 @@ async fn connections_above_the_limit_wait_for_a_seat() {
     assert!(!second.is_finished());
     drop(first);
     assert_eq!(second.await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_without_a_request_is_closed_and_a_slow_request_keeps_it() {
+    let server = start(|options| options.header_timeout = Duration::from_millis(100));
+    let mut peer = TcpStream::connect(server.address).await.unwrap();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .await
+        .unwrap();
+    peer.write_all(&settings).await.unwrap();
+    let mut said = Vec::new();
+    let goaway = async {
+        let mut piece = [0; 1024];
+        // The type of a frame is its fourth byte; 7 is GOAWAY.
+        while !frames(&said).contains(&7) {
+            let read = peer.read(&mut piece).await.unwrap();
+            assert!(read > 0, "closed without a word");
+            said.extend_from_slice(&piece[..read]);
+        }
+    };
+    timeout(Duration::from_secs(2), goaway).await.unwrap();
+    let slow = client(true).get(format!("{}/slow", server.url));
+    assert_eq!(slow.send().await.unwrap().text().await.unwrap(), "slow");
+}
+
+/// The types of the frames of HTTP/2 in what was read.
+fn frames(mut read: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [a, b, c, kind, rest @ ..] = read {
+        types.push(*kind);
+        let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
+        read = rest.get(5 + length..).unwrap_or(&[]);
+    }
+    types
+}
+
+#[tokio::test]
+async fn a_head_that_is_no_http_is_answered_before_the_connection_ends() {
+    let server = start(|_| {});
+    let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nno colon\r\n", "400"),
+        (&*format!("GET / HTTP/1.1\r\n{many}"), "431"),
+    ] {
+        let mut peer = TcpStream::connect(server.address).await.unwrap();
+        peer.write_all(format!("{head}\r\n").as_bytes())
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        peer.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn it_speaks_both_protocols_over_tls() {
+    let names = ["localhost".to_owned()];
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(names).unwrap();
+    let folder = std::env::temp_dir().join(format!("cursus-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = crate::config::TlsFiles {
+        cert: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+    };
+    std::fs::write(&files.cert, cert.pem()).unwrap();
+    std::fs::write(&files.key, signing_key.serialize_pem()).unwrap();
+    let identity = tls::identity(&files).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let server = start(|options| options.tls = Some(identity));
+
+    for h2 in [false, true] {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy();
+        let client = client.tls_danger_accept_invalid_certs(true);
+        let client = if h2 { client } else { client.http1_only() };
+        let client = client.build().unwrap();
+        let url = format!("https://localhost:{}/hello", server.address.port());
+        let answer = client.get(url).send().await.unwrap();
+        assert_eq!(answer.version() == reqwest::Version::HTTP_2, h2);
+        assert_eq!(answer.text().await.unwrap(), "hello");
+    }
+    let plain = client(false).get(format!("{}/hello", server.url)).send();
+    assert!(plain.await.is_err(), "nothing is said in the clear");
 }

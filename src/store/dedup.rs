@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use super::{Error, Session};
 
 /// What a key belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Scope {
     /// `dedup_id` of a message.

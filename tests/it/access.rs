@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::control::{is, refusal};
-use crate::harness::node::Fleet;
+use crate::harness::node::{Fleet, Node, send};
 
 #[tokio::test]
 async fn without_a_key_a_fleet_answers_nobody() {
@@ -79,4 +79,25 @@ async fn a_tenant_sees_nothing_of_another() {
     assert_eq!(b.receive(1).await, [] as [Value; 0]);
     assert_eq!(a.ack(&[&receipt]).await, [json!({})]);
     fleet.finish([a, b]).await;
+}
+
+#[tokio::test]
+async fn a_node_without_keys_serves_no_page_of_another_site() {
+    let mut fleet = Fleet::new().await;
+    let open = fleet.node().await;
+    fleet.open = false;
+    let closed = fleet.node().await;
+    let ask = async |node: &Node, name: &str, value: &str| {
+        let request = node.request(Method::GET, "/v1/topics");
+        send(request.header(name, value)).await
+    };
+
+    for (name, value) in [("origin", "https://evil.example"), ("host", "evil.example")] {
+        let (status, problem) = ask(&open, name, value).await;
+        assert_eq!((status, &problem["code"]), (403, &json!("forbidden")));
+        assert_eq!(ask(&closed, name, value).await.0, 401, "its key guards it");
+    }
+    let page = ask(&open, "origin", "http://localhost:3000").await;
+    assert_eq!(page.0, 200);
+    fleet.finish([open, closed]).await;
 }

@@ -101,6 +101,31 @@ async fn a_subscription_is_made_changed_and_deleted() {
 }
 
 #[tokio::test]
+async fn of_many_who_create_one_subscription_at_once_none_is_refused() {
+    let fleet = Fleet::new().await;
+    let (a, b) = (fleet.node().await, fleet.node().await);
+    a.topic("t").await;
+    for name in ["x", "y", "z"] {
+        let path = format!("/v1/subscriptions/{name}");
+        let put = |node: &Node| {
+            let put = node.request(Method::PUT, &path);
+            send(put.json(&json!({"topic": "t", "max_attempts": 3})))
+        };
+        let puts: Vec<_> = (0..8)
+            .map(|n| put(if n % 2 == 0 { &a } else { &b }))
+            .collect();
+        let mut statuses: Vec<u16> = Vec::new();
+        for (status, answer) in futures_util::future::join_all(puts).await {
+            assert_eq!(answer["max_attempts"], 3, "{answer}");
+            statuses.push(status);
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 201]);
+    }
+    fleet.finish([a, b]).await;
+}
+
+#[tokio::test]
 async fn a_subscription_begins_at_the_end_or_at_the_start_as_it_says() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;

@@ -149,7 +149,9 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
     proxy.set(Mode::Refuse);
     let large = publish_bytes(&node, noise(MIB)).await;
     let small = node.publish("small").await;
-    let (ready, parts) = node.get("/readyz").await;
+    let unready = node.request(Method::GET, "/readyz").send().await.unwrap();
+    let refused = node.request(Method::POST, RAW).body(noise(MIB));
+    let refused = refused.send().await.unwrap();
     proxy.set(Mode::Pass);
     let after = publish_bytes(&node, noise(MIB)).await;
     let received = node.receive(10).await;
@@ -158,7 +160,22 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
         (large.0, &large.1["code"], &large.1["retryable"]),
         (503, &json!("unavailable"), &json!(true))
     );
-    assert_eq!(ready, 503, "{parts}");
+    for response in [&refused, &unready] {
+        assert_eq!(response.status(), 503);
+        let head = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!(head("retry-after"), "1");
+        assert_eq!(head("ratelimit"), r#""unavailable";r=0;t=1"#);
+        assert_eq!(
+            head("ratelimit-policy"),
+            r#""unavailable";qu="requests";q=0"#
+        );
+    }
+    let parts: Value = unready.json().await.unwrap();
+    assert_eq!(parts["ready"], false);
+    assert_eq!(
+        parts["parts"][1],
+        json!({"part": "object_storage", "ready": false, "missing": "object storage does not answer"})
+    );
     assert_eq!((before.0, after.0), (200, 200), "{before:?} {after:?}");
     assert_eq!(
         json!(all(&received, "id")),
@@ -245,5 +262,86 @@ async fn a_large_dead_letter_keeps_its_body() {
         received[0]["id"]
     );
     assert!(fetch(&node, &letter["body_url"]).await.0 == body);
+    fleet.finish([node]).await;
+}
+
+/// Five batches of nine messages of 1 MiB each: blocks of 9 MiB.
+async fn five_large_batches(node: &Node) {
+    let body = "x".repeat(MIB);
+    let messages: Vec<Value> = (0..9).map(|_| json!({"body": body})).collect();
+    let batch = json!({"messages": messages});
+    for _ in 0..5 {
+        let (status, answer) = node.post(&format!("{RAW}/batch"), batch.clone()).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_receive_holds_only_so_much_and_gives_the_rest_back_at_once() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    five_large_batches(&node).await;
+
+    let first = node.receive(100).await;
+    let second = node.receive(100).await;
+
+    assert_eq!(
+        (first.len(), second.len()),
+        (36, 9),
+        "blocks of 9 MiB within 32 MiB"
+    );
+    assert!(all(&second, "attempt").iter().all(|attempt| **attempt == 1));
+    assert_eq!(node.receive(100).await, [] as [Value; 0]);
+    for messages in [first, second] {
+        let results = node.ack(&all(&messages, "receipt")).await;
+        assert!(results.iter().all(|result| *result == json!({})));
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_page_of_a_browse_ends_when_it_holds_much_and_its_next_leads_on() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    five_large_batches(&node).await;
+
+    let (mut sizes, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("{RAW}?from=2029-01-01T00:00:00Z&limit=1000{after}");
+        let (status, page) = node.get(&path).await;
+        assert_eq!(status, 200, "{page}");
+        sizes.push(page["items"].as_array().unwrap().len());
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        after = format!("&after={next}");
+    }
+
+    assert_eq!(sizes, [18, 18, 9], "blocks of 9 MiB within 16 MiB");
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_range_beyond_the_body_is_told_how_long_it_is() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic("t").await;
+    let id = node.publish("hello").await;
+    let ask = async |range: &str| {
+        let request = node.request(Method::GET, &format!("/v1/messages/{id}/body"));
+        let response = request.header("range", range).send().await.unwrap();
+        let range = response.headers().get("content-range");
+        let range = range.map(|range| range.to_str().unwrap().to_owned());
+        let status = response.status().as_u16();
+        (status, range, response.text().await.unwrap())
+    };
+
+    let (status, range, problem) = ask("bytes=5-").await;
+    assert_eq!((status, range.as_deref()), (416, Some("bytes */5")));
+    assert!(problem.contains("range_not_satisfiable"), "{problem}");
+    let part = (206, Some("bytes 1-3/5".to_owned()), "ell".to_owned());
+    assert_eq!(ask("bytes=1-3").await, part);
     fleet.finish([node]).await;
 }

@@ -9,6 +9,7 @@
 
 mod access;
 mod blob;
+mod browse;
 mod collect;
 mod control;
 mod crash;
@@ -17,6 +18,7 @@ mod embedded;
 mod harness;
 mod large;
 mod lifecycle;
+mod limits;
 mod long_poll;
 mod messages;
 mod migrations;
@@ -26,6 +28,9 @@ mod openapi;
 mod plan;
 mod races;
 mod retention;
+mod service;
+mod settle;
 mod slots;
 mod tidy;
+mod traces;
 mod worker;
