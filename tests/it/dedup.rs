@@ -175,7 +175,7 @@ async fn a_large_batch_with_keys_goes_through_object_storage() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
-    let body = |n: u8| String::from_utf8(vec![b'a' + n; 200_000]).unwrap();
+    let body = |n: u8| Value::from(String::from_utf8(vec![b'a' + n; 200_000]).unwrap());
     let message = |n: u8| json!({"body": body(n), "dedup_id": n.to_string()});
 
     node.post(BATCH, json!({"messages": [message(1)]})).await;
@@ -191,6 +191,7 @@ async fn a_large_batch_with_keys_goes_through_object_storage() {
             .unwrap();
     assert_eq!(objects, 1);
     let received = node.receive(10).await;
-    assert_eq!(all(&received, "body"), [1, 0, 2, 3, 4].map(body));
+    let bodies = [1, 0, 2, 3, 4].map(body);
+    assert_eq!(all(&received, "body"), bodies.iter().collect::<Vec<_>>());
     fleet.finish([node]).await;
 }
