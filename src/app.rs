@@ -149,11 +149,11 @@ async fn serve(
     embedded: Option<&Embedded>,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let opened = shutdown.unless_ending(async {
+    let opened = shutdown.unless_ending(Box::pin(async {
         let store = open_store(config, embedded).await?;
         let blob = open_blob(config, embedded.map(Embedded::objects_dir)).await?;
         Ok::<_, Error>((store, Arc::new(blob)))
-    });
+    }));
     let Some(opened) = opened.await else {
         return Ok(());
     };
