@@ -14,36 +14,8 @@ log_file=$data_dir/cursus.log
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-has_postgres() {
-    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null ||
-        compgen -G '/usr/pgsql-*/bin/initdb' >/dev/null ||
-        compgen -G '/opt/homebrew/opt/postgresql@*/bin/initdb' >/dev/null ||
-        compgen -G '/usr/local/opt/postgresql@*/bin/initdb' >/dev/null ||
-        [ -n "${CURSUS_POSTGRES_BIN:-}" ] || command -v initdb >/dev/null
-}
-
 install_missing() {
-    local missing=()
-    has_postgres || missing+=(postgresql)
-    command -v curl >/dev/null || missing+=(curl ca-certificates)
-    command -v cc >/dev/null || missing+=(build-essential)
-    if [ ${#missing[@]} -gt 0 ]; then
-        say "installing ${missing[*]}"
-        command -v apt-get >/dev/null || fail "please install ${missing[*]}: this machine has no apt-get"
-        local as_root=()
-        if [ "$(id -u)" -ne 0 ]; then
-            command -v sudo >/dev/null || fail "please install ${missing[*]}: not root, and there is no sudo"
-            as_root=(sudo)
-        fi
-        "${as_root[@]}" apt-get update -q
-        # Debian would create and start a cluster of its own, which nobody here uses.
-        if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-            "${as_root[@]}" mkdir -p /etc/postgresql-common
-            echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
-        fi
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-            -o Dpkg::Options::=--force-confold "${missing[@]}"
-    fi
+    infra/packages.sh
     if ! command -v cargo >/dev/null; then
         [ -x "$HOME/.cargo/bin/cargo" ] || fail "Rust is missing. Get it from https://rustup.rs, then run this again."
         PATH=$HOME/.cargo/bin:$PATH
@@ -59,7 +31,9 @@ start() {
     say "starting cursus serve"
     local target=${CARGO_TARGET_DIR:-target}
     # In a session of its own: closing this terminal, or Ctrl-C in it, must not end the service.
-    setsid nohup "$target/release/cursus" serve --listen "$listen" --data-dir "$data_dir" \
+    # Without what would make it a node of a fleet, or serve TLS.
+    env -u DATABASE_URL -u OBJECT_STORE -u S3_BUCKET -u CURSUS_TLS_CERT -u CURSUS_TLS_KEY \
+        setsid nohup "$target/release/cursus" serve --listen "$listen" --data-dir "$data_dir" \
         >>"$log_file" 2>&1 </dev/null &
     local pid=$!
     echo "$pid" >"$pid_file"

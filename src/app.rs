@@ -3,14 +3,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::blob::{Blob, S3Settings, Timeouts};
 use crate::clock::Clock;
 use crate::config::{Config, Mode, S3};
-use crate::embedded::Embedded;
+use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
 use crate::listen::{self, Listener, tls};
@@ -22,6 +24,13 @@ use crate::worker;
 /// Whatever keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
+/// The connection of the listener for hints between nodes.
+const LISTENERS: u32 = 1;
+/// For the loops of the node to end once the last request is answered, however much of the drain timeout is left.
+const LOOPS_WITHIN: Duration = Duration::from_secs(5);
+/// For the aborts of uploads and the connections to the database, after everything else.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Runs a node until it is told to end.
 ///
 /// # Errors
@@ -32,11 +41,17 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let shutdown = Shutdown::default();
     shutdown.listen()?;
-    let embedded = start_embedded(&config).await?;
-    let served = serve(&config, embedded.as_ref(), &shutdown).await;
-    if let Some(embedded) = embedded {
-        embedded.stop().await;
-    }
+    let served = match start_embedded(&config, &shutdown).await {
+        Ok(embedded) => {
+            let served = serve(&config, embedded.as_ref(), &shutdown).await;
+            if let Some(embedded) = embedded {
+                embedded.stop().await;
+            }
+            served
+        }
+        Err(embedded::Error::Ending) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
     tracing::info!("stopped");
     served
 }
@@ -44,21 +59,28 @@ pub async fn run(config: Config) -> Result<(), Error> {
 /// Makes an API key for a tenant, which is created when it is new, and returns it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or the program was asked to end before.
 pub async fn create_key(config: Config, tenant: &str) -> Result<String, Error> {
-    let embedded = start_embedded(&config).await?;
-    let created = async {
+    let shutdown = Shutdown::default();
+    shutdown.listen()?;
+    let embedded = start_embedded(&config, &shutdown).await?;
+    let created = shutdown.unless_ending(async {
         let store = open_store(&config, embedded.as_ref()).await?;
         Ok(engine::access::create_key(&store, tenant).await?)
-    };
-    let created: Result<String, Error> = created.await;
+    });
+    let created: Option<Result<String, Error>> = created.await;
     if let Some(embedded) = embedded {
         embedded.stop().await;
     }
-    created
+    created.unwrap_or_else(|| Err("asked to end before the key was made".into()))
 }
 
-async fn start_embedded(config: &Config) -> Result<Option<Embedded>, Error> {
+/// Starts the private Postgres, if there is to be one. Asked to end meanwhile it stops it again; asked twice it does not
+/// wait for that.
+async fn start_embedded(
+    config: &Config,
+    shutdown: &Shutdown,
+) -> Result<Option<Embedded>, embedded::Error> {
     let Mode::Embedded {
         data_dir,
         postgres_bin,
@@ -66,10 +88,13 @@ async fn start_embedded(config: &Config) -> Result<Option<Embedded>, Error> {
     else {
         return Ok(None);
     };
-    let connections = config.tuning.database_connections;
-    Ok(Some(
-        Embedded::start(data_dir, postgres_bin.as_deref(), connections).await?,
-    ))
+    let tuning = &config.tuning;
+    let connections = tuning.database_connections + tuning.turn_loops + LISTENERS;
+    let bin = postgres_bin.as_deref();
+    tokio::select! {
+        started = Embedded::start(data_dir, bin, connections, &shutdown.token) => started.map(Some),
+        () = shutdown.now.cancelled() => Err(embedded::Error::Ending),
+    }
 }
 
 /// The database with its schema up to date.
@@ -124,9 +149,17 @@ async fn serve(
     embedded: Option<&Embedded>,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
-    let store = open_store(config, embedded).await?;
-    let objects_dir = embedded.map(Embedded::objects_dir);
-    let blob = Arc::new(open_blob(config, objects_dir).await?);
+    let opened = shutdown.unless_ending(Box::pin(async {
+        let store = open_store(config, embedded).await?;
+        let blob = open_blob(config, embedded.map(Embedded::objects_dir)).await?;
+        Ok::<_, Error>((store, Arc::new(blob)))
+    }));
+    let Some(opened) = opened.await else {
+        return Ok(());
+    };
+    let (store, blob) = opened?;
+    // Before the loops and duties: a node that cannot listen must not take duties that others would do.
+    let listener = bind(config)?;
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
@@ -147,15 +180,23 @@ async fn serve(
     .await?;
     let duties = duties(config, &engine, blob.clone());
     worker::start(&duties, &shutdown.tracker, &stop);
-    let listener = bind(config, embedded)?;
     let router = http::router(engine.clone(), http_settings(config, &engine, &duties));
-    listener.serve(router, shutdown).await;
+    announce(config, embedded, &listener)?;
+    let asked = async {
+        shutdown.token.cancelled().await;
+        Instant::now()
+    };
+    let ((), asked) = tokio::join!(listener.serve(router, shutdown), asked);
     stop.cancel();
-    shutdown
-        .drain(config.serving.drain_timeout.duration())
-        .await;
-    blob.drain().await;
-    store.close().await;
+    let drain_timeout = config.serving.drain_timeout.duration();
+    let left = drain_timeout.saturating_sub(asked.elapsed());
+    if !shutdown.drain(left.max(LOOPS_WITHIN)).await {
+        tracing::warn!("not all that was under way has ended");
+    }
+    let closed = async { tokio::join!(blob.drain(), store.close()) };
+    if shutdown.within(CLOSED_WITHIN, closed).await.is_none() {
+        tracing::warn!("did not wait for the last connections to close");
+    }
     Ok(())
 }
 
@@ -189,10 +230,9 @@ fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> 
     }
 }
 
-/// Binds the address and says where the node listens and keeps its data.
-fn bind(config: &Config, embedded: Option<&Embedded>) -> Result<Listener, Error> {
+fn bind(config: &Config) -> Result<Listener, Error> {
     let address = config.serving.listen;
-    let listener = listen::bind(listen::Options {
+    listen::bind(listen::Options {
         address,
         max_connections: config.serving.max_connections,
         header_timeout: config.serving.header_timeout.duration(),
@@ -200,8 +240,16 @@ fn bind(config: &Config, embedded: Option<&Embedded>) -> Result<Listener, Error>
         tls: config.tls.as_ref().map(tls::identity).transpose()?,
     })
     .map_err(|error| {
-        format!("cannot listen on {address}: {error} (choose another with --listen)")
-    })?;
+        format!("cannot listen on {address}: {error} (choose another with --listen)").into()
+    })
+}
+
+/// Says where the node listens and keeps its data.
+fn announce(
+    config: &Config,
+    embedded: Option<&Embedded>,
+    listener: &Listener,
+) -> Result<(), Error> {
     let address = listener.address()?;
     if let Some(embedded) = embedded {
         embedded.listening(address)?;
@@ -225,5 +273,5 @@ fn bind(config: &Config, embedded: Option<&Embedded>) -> Result<Listener, Error>
             );
         }
     }
-    Ok(listener)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use clap::Parser;
 use crate::Result;
 
 /// Every scenario, in the order of the table of the README.
-pub(crate) const NAMES: [&str; 13] = [
+pub(crate) const NAMES: [&str; 14] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -21,6 +21,7 @@ pub(crate) const NAMES: [&str; 13] = [
     "cycle-10-c64-held",
     "topics-10000",
     "latency",
+    "wakeup",
     "offload",
     "echo",
 ];
@@ -110,6 +111,16 @@ impl Args {
     /// Load before the measured time, so that connections, caches and branch predictors are warm.
     pub(crate) fn warmup(&self) -> Duration {
         Duration::from_secs_f64(self.pick(2.0, 0.5))
+    }
+
+    /// How long a fleet is watched while it has nothing to do.
+    pub(crate) fn idle(&self) -> Duration {
+        Duration::from_secs_f64(self.pick(20.0, 5.0))
+    }
+
+    /// Settings of the node of the offload scenario: its own defaults, or windows so short that a smoke run ends soon.
+    pub(crate) fn offload_settings(&self) -> &'static [&'static str] {
+        self.pick(&[], &["--slot-window=5s", "--hot-window=5s"])
     }
 
     /// Measured time of an echo; it is steadier than a database and needs less.

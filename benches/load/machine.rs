@@ -1,8 +1,24 @@
 //! What the figures were measured on; a figure without its machine means nothing.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
+
+/// `f_type` of a file system in memory, from statfs(2).
+const TMPFS: u64 = 0x0102_1994;
+
+/// What makes the figures worthless although every setting is right: a directory where `fsync` costs nothing.
+pub(crate) fn warning(directory: &Path) -> crate::Result<Option<String>> {
+    std::fs::create_dir_all(directory)?;
+    let kind = rustix::fs::statfs(directory)?.f_type;
+    Ok((u64::try_from(kind)? == TMPFS).then(|| {
+        format!(
+            "{} is on tmpfs, where a commit is never written: give --directory on a disk",
+            directory.display()
+        )
+    }))
+}
 
 /// CPU, cores, kernel, memory, date and commit; what can't be found out is null.
 pub(crate) fn describe() -> Value {

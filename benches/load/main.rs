@@ -55,6 +55,10 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn bench(args: Args) -> Result<bool> {
     let mut report = report::Report::new(&args);
+    if let Some(warning) = machine::warning(&args.directory)? {
+        eprintln!("warning: {warning}");
+        report.warnings.push(warning);
+    }
     let context = scenario::Context::new(args).await?;
     for name in context.args.scenarios()? {
         eprintln!("{name} …");

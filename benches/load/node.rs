@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::Result;
 use crate::args::Args;
 use crate::client::Client;
@@ -48,29 +50,78 @@ pub(crate) struct Node {
 impl Node {
     /// Starts a node on the directory, or finds the one of `--server`.
     pub(crate) async fn start(args: &Args, data_dir: &DataDir) -> Result<Self> {
+        Self::start_with(args, data_dir, &[]).await
+    }
+
+    /// The same with some flags beside.
+    pub(crate) async fn start_with(
+        args: &Args,
+        data_dir: &DataDir,
+        flags: &[&str],
+    ) -> Result<Self> {
         let (child, address) = match &args.server {
             Some(url) => (None, address_of(url).await?),
             None => {
-                let (child, address) = spawn(&args.binary, &data_dir.0)?;
+                let mut command = Command::new(&args.binary);
+                // A fleet in the environment is not what is measured.
+                command.env_remove("DATABASE_URL");
+                command.arg("serve").args(flags).arg("--data-dir");
+                let (child, address) = spawn(command.arg(data_dir.0.join("data")), &data_dir.0)?;
                 (Some(child), address)
             }
         };
-        let server = Server::new(args.api_key.clone());
+        let mut node = Self::new(child, address, args.api_key.clone());
+        node.wait_until("/readyz", &data_dir.0).await?;
+        node.probe.postgres = find_postgres(args, data_dir).await;
+        Ok(node)
+    }
+
+    /// A second node on the database of `first`, as in a fleet. It has no object storage, so it must not be given what
+    /// would go there, nor be asked whether it is ready.
+    pub(crate) async fn start_beside(
+        args: &Args,
+        data_dir: &DataDir,
+        first: &Self,
+    ) -> Result<Self> {
+        let (None, Some(postgres)) = (&args.server, &first.probe.postgres) else {
+            return Err("needs nodes of its own, with their Postgres".into());
+        };
+        let command = |words: &[&str]| {
+            let mut command = Command::new(&args.binary);
+            command
+                .args(words)
+                .env("DATABASE_URL", postgres.url())
+                .env("S3_ENDPOINT", "http://127.0.0.1:9")
+                .env("S3_BUCKET", "none")
+                .env("S3_ACCESS_KEY_ID", "none")
+                .env("S3_SECRET_ACCESS_KEY", "none");
+            command
+        };
+        let made = command(&["key", "create"]).output()?;
+        if !made.status.success() {
+            return Err(String::from_utf8_lossy(&made.stderr).into_owned().into());
+        }
+        let key = String::from_utf8(made.stdout)?.trim().to_owned();
+        let (child, address) = spawn(&mut command(&["serve"]), &data_dir.0)?;
+        let mut node = Self::new(Some(child), address, Some(key));
+        node.wait_until("/healthz", &data_dir.0).await?;
+        Ok(node)
+    }
+
+    fn new(child: Option<Child>, address: SocketAddr, api_key: Option<String>) -> Self {
+        let server = Server::new(api_key);
         let probe = Probe {
             address,
             server: server.clone(),
             node_pid: child.as_ref().map(Child::id),
             postgres: None,
         };
-        let mut node = Self {
+        Self {
             child,
             address,
             server,
             probe,
-        };
-        node.wait_until_ready(&data_dir.0).await?;
-        node.probe.postgres = find_postgres(args, data_dir).await;
-        Ok(node)
+        }
     }
 
     /// Asks the node to stop and waits until it has.
@@ -91,8 +142,8 @@ impl Node {
         Err("the node did not stop on SIGTERM in time".into())
     }
 
-    async fn wait_until_ready(&mut self, data_dir: &Path) -> Result<()> {
-        let request = self.server.get("/readyz");
+    async fn wait_until(&mut self, path: &str, data_dir: &Path) -> Result<()> {
+        let request = self.server.get(path);
         let deadline = Instant::now() + READY_WITHIN;
         while Instant::now() < deadline {
             if let Some(child) = &mut self.child
@@ -137,19 +188,16 @@ async fn find_postgres(args: &Args, data_dir: &DataDir) -> Option<Postgres> {
         .ok()
 }
 
-fn spawn(binary: &Path, data_dir: &Path) -> Result<(Child, SocketAddr)> {
+fn spawn(serve: &mut Command, data_dir: &Path) -> Result<(Child, SocketAddr)> {
     // The port is free now; a node that loses it to somebody else says so and the run fails.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let log = File::options()
         .create(true)
         .append(true)
         .open(log_path(data_dir))?;
-    let child = Command::new(binary)
-        .arg("serve")
+    let child = serve
         .arg("--listen")
         .arg(address.to_string())
-        .arg("--data-dir")
-        .arg(data_dir.join("data"))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -161,13 +209,8 @@ fn log_path(data_dir: &Path) -> PathBuf {
     data_dir.join("node.log")
 }
 
-/// SIGTERM through kill(1): the standard library can only send SIGKILL.
 fn terminate(child: &Child) -> Result<()> {
-    Command::new("kill")
-        .arg("-TERM")
-        .arg(child.id().to_string())
-        .status()?;
-    Ok(())
+    Ok(kill_process(Pid::from_child(child), Signal::TERM)?)
 }
 
 async fn address_of(url: &str) -> Result<SocketAddr> {

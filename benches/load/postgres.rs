@@ -39,7 +39,7 @@ impl Postgres {
             return Err(format!("{} is incomplete", pid_file.display()).into());
         };
         let server = PgConnectOptions::new_without_pgpass()
-            .host(socket)
+            .socket(socket)
             .port(port.parse()?);
         let mut failure = String::new();
         for user in NAMES {
@@ -82,6 +82,18 @@ impl Postgres {
             .await
             .ok()?;
         u64::try_from(commits).ok()
+    }
+
+    /// Blocks whose payload is still in Postgres.
+    pub(crate) async fn hot_blocks(&self) -> Result<i64> {
+        let query = sqlx::query_as("SELECT count(*) FROM block WHERE slot IS NOT NULL");
+        let (blocks,): (i64,) = query.fetch_one(&mut *self.connection.lock().await).await?;
+        Ok(blocks)
+    }
+
+    /// How another node would be told of this database.
+    pub(crate) fn url(&self) -> String {
+        self.options.to_url_lossy().to_string()
     }
 
     /// Settings that decide whether the figures are honest.

@@ -65,15 +65,6 @@ impl Probe {
         })
     }
 
-    /// Bytes that wait to be moved to object storage, when the node tells.
-    pub(crate) async fn offload_backlog_bytes(&self) -> Result<Option<u64>> {
-        Ok(sum(
-            &self.metrics().await?,
-            "cursus_offload_backlog_bytes",
-            |_| true,
-        ))
-    }
-
     /// The most memory the node has ever held, in bytes.
     pub(crate) fn peak_node_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.node_pid?)).ok()?;
@@ -96,7 +87,7 @@ impl Probe {
 }
 
 impl Usage {
-    fn since(self, before: &Self) -> Self {
+    pub(crate) fn since(self, before: &Self) -> Self {
         let difference = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Self {
             node_cpu_micros: difference(self.node_cpu_micros, before.node_cpu_micros),

@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::machine;
+use crate::probe::Usage;
 use crate::run::{Outcome, Tally};
 
 /// Memory that a node may hold at its peak.
 const NODE_BYTES_MAX: u64 = 300 << 20;
+
+/// Longest further figures of a row that a person is shown.
+const MORE_CHARS_MAX: usize = 500;
 
 /// All rows of a run.
 pub(crate) struct Report {
@@ -18,6 +22,8 @@ pub(crate) struct Report {
     quick: bool,
     command: String,
     pub(crate) postgres: Value,
+    /// What is wrong with the whole run.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The figures of one scenario.
@@ -53,7 +59,7 @@ impl Row {
         outcomes
             .iter()
             .for_each(|outcome| all.merge(&outcome.tally));
-        let per_message = |figure: fn(&crate::probe::Usage) -> Option<u64>| {
+        let per_message = |figure: fn(&Usage) -> Option<u64>| {
             let total: Option<u64> = outcomes
                 .iter()
                 .map(|outcome| figure(outcome.usage.as_ref()?))
@@ -79,6 +85,17 @@ impl Row {
         };
         row.count_errors(&all);
         row
+    }
+
+    /// What so many messages cost, when they were not sent by a closed loop.
+    pub(crate) fn of_messages(mut self, messages: u64, used: &Usage) -> Self {
+        let each = |total: Option<u64>| Some(total? as f64 / messages.max(1) as f64);
+        self.statements_per_1000 = each(used.statements).map(|each| each * 1_000.0);
+        self.commits_per_1000 = each(used.commits).map(|each| each * 1_000.0);
+        self.postgres_commits_per_1000 = each(used.postgres_commits).map(|each| each * 1_000.0);
+        self.node_micros_per_message = each(used.node_cpu_micros);
+        self.postgres_micros_per_message = each(used.postgres_cpu_micros);
+        self
     }
 
     /// A scenario that could not be run.
@@ -202,6 +219,7 @@ impl Report {
             quick: args.quick,
             command,
             postgres: Value::Null,
+            warnings: Vec::new(),
         }
     }
 
@@ -269,6 +287,16 @@ impl Report {
             machine::describe(),
             self.postgres
         );
+        for row in &self.rows {
+            let more = row.more.to_string();
+            // Series over time are for machines.
+            if !row.more.is_null() && more.len() <= MORE_CHARS_MAX {
+                let _ = writeln!(text, "{}: {more}", row.name);
+            }
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "WARNING: {warning}");
+        }
         text
     }
 
@@ -279,6 +307,7 @@ impl Report {
             "arguments": self.command,
             "quick": self.quick,
             "pass": self.passed(),
+            "warnings": self.warnings,
             "scenarios": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
         });
         Ok(serde_json::to_string_pretty(&report)? + "\n")

@@ -7,6 +7,7 @@ mod offload;
 mod ratio;
 mod relative;
 mod topics;
+mod wakeup;
 
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     pub(crate) args: Args,
     echo: Echo,
     postgres_settings: Mutex<Value>,
+    /// What keeps the scenario that runs from being honest.
+    not_durable: Mutex<Option<String>>,
 }
 
 impl Context {
@@ -37,6 +40,7 @@ impl Context {
             args,
             echo: Echo::start()?,
             postgres_settings: Mutex::new(Value::Null),
+            not_durable: Mutex::default(),
         })
     }
 
@@ -49,6 +53,11 @@ impl Context {
         if let Some(postgres) = &node.probe.postgres
             && let Ok(settings) = postgres.settings().await
         {
+            for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+                if settings[name] != "on" {
+                    *self.not_durable.lock() = Some(format!("{name} is {}", settings[name]));
+                }
+            }
             *self.postgres_settings.lock() = settings;
         }
     }
@@ -81,8 +90,16 @@ impl Context {
     }
 }
 
-/// Runs one scenario.
+/// Runs one scenario; a Postgres that does not keep what it commits fails it.
 pub(crate) async fn run(context: &Context, name: &'static str) -> Result<Row> {
+    let mut row = run_named(context, name).await?;
+    if let Some(why) = context.not_durable.lock().take() {
+        row.fail(format!("commits are not durable: {why}"));
+    }
+    Ok(row)
+}
+
+async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
     let publish = |batch, connections, floor| Ratio {
         name,
         kind: Kind::Publish,
@@ -109,6 +126,7 @@ pub(crate) async fn run(context: &Context, name: &'static str) -> Result<Row> {
         "cycle-10-c64-held" => relative::held(context, name, 0.90).await,
         "topics-10000" => topics::run(context, name, 0.50).await,
         "latency" => latency::run(context, name).await,
+        "wakeup" => wakeup::run(context, name).await,
         "offload" => offload::run(context, name).await,
         "echo" => echo_only::run(context, name).await,
         _ => Err(format!("no scenario `{name}`").into()),

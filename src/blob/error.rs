@@ -30,9 +30,15 @@ pub enum Error {
     /// The stream being uploaded failed: usually a client that went away.
     #[error("the source of the upload failed")]
     Source(#[source] BoxError),
-    /// The stream being uploaded stood still.
-    #[error("the source of the upload sent nothing for {limit:?}")]
+    /// The stream being uploaded stood still, or only trickled.
+    #[error("the source of the upload paused for {limit:?}, or sent too slowly on average")]
     SourceStalled {
+        /// The longest pause allowed.
+        limit: Duration,
+    },
+    /// Nobody took what was read, or only in a trickle.
+    #[error("the taker of the body paused for {limit:?}, or took it too slowly on average")]
+    TakerStalled {
         /// The longest pause allowed.
         limit: Duration,
     },
@@ -85,6 +91,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Source(_)
             | Self::SourceStalled { .. }
+            | Self::TakerStalled { .. }
             | Self::Refused { .. } => false,
         }
     }

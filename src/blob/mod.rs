@@ -8,17 +8,21 @@ mod error;
 mod exact;
 mod key;
 mod metrics;
+mod pace;
 mod pool;
+mod pump;
 mod s3;
 mod source;
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, TryStreamExt};
 use time::OffsetDateTime;
+use tokio_util::task::TaskTracker;
 
 pub use error::{BoxError, Error};
 pub use metrics::{Metrics, Op};
@@ -49,6 +53,10 @@ pub struct Blob {
     place: Place,
     pools: Pools,
     metrics: Metrics,
+    /// Longest pause of a client that uploads or downloads.
+    pause_max: Duration,
+    /// Bodies being read for a taker.
+    pumps: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -60,21 +68,23 @@ enum Place {
 impl Blob {
     /// Objects in a bucket. Asks nothing of the network unless the credentials come from the cloud's chain.
     pub async fn s3(settings: S3Settings) -> Self {
-        let pools = Pools::new(settings.timeouts.overall);
-        Self::at(Place::S3(S3::new(settings).await), pools)
+        let timeouts = settings.timeouts;
+        Self::at(Place::S3(S3::new(settings).await), timeouts)
     }
 
     /// Objects in a directory of this machine, created when missing: the embedded mode.
     pub async fn directory(root: &Path) -> Result<Self, Error> {
         let place = Place::Directory(Directory::open(root).await?);
-        Ok(Self::at(place, Pools::new(Timeouts::default().overall)))
+        Ok(Self::at(place, Timeouts::default()))
     }
 
-    fn at(place: Place, pools: Pools) -> Self {
+    fn at(place: Place, timeouts: Timeouts) -> Self {
         Self {
             place,
-            pools,
+            pools: Pools::new(timeouts.overall),
             metrics: Metrics::default(),
+            pause_max: timeouts.pause,
+            pumps: TaskTracker::new(),
         }
     }
 
@@ -108,7 +118,7 @@ impl Blob {
         key::check(key)?;
         let _slot = self.pools.uploads.slot().await?;
         let body = std::pin::pin!(body.map_err(Into::into));
-        let mut source = Source::new(body, max_bytes);
+        let mut source = Source::new(body, max_bytes, self.pause_max);
         match &self.place {
             Place::S3(s3) => {
                 s3.upload(key, &mut source, &self.pools.writes, &self.metrics)
@@ -145,7 +155,7 @@ impl Blob {
     }
 
     /// Reads exactly `range` of an object piece by piece, as fast as the taker takes. The stream ends with an error
-    /// when storage gave less; it keeps its slot in a pool of its own until it is dropped.
+    /// when storage gave less; it keeps its slot in a pool of its own until it is dropped, or its taker is too slow.
     pub async fn stream(
         &self,
         key: &str,
@@ -166,10 +176,9 @@ impl Blob {
         let pieces = self.metrics.count(Op::Get, opened).await?;
         let failures = self.metrics.clone();
         let exact = exact::exact(pieces, key.to_owned(), want);
-        Ok(Box::pin(exact.inspect_err(move |_| {
-            let _held = &slot;
-            failures.failed(Op::Get);
-        })))
+        let counted = exact.inspect_err(move |_| failures.failed(Op::Get));
+        let pieces = Box::pin(counted);
+        Ok(pump::pump(pieces, want, self.pause_max, slot, &self.pumps))
     }
 
     /// Deletes objects, at most 1,000 a request. Keys that do not exist are no error.
@@ -230,6 +239,8 @@ impl Blob {
 
     /// Waits for the aborts of dropped uploads; for the end of the process, after the last request.
     pub async fn drain(&self) {
+        self.pumps.close();
+        self.pumps.wait().await;
         match &self.place {
             Place::S3(s3) => s3.drain().await,
             Place::Directory(_) => {}

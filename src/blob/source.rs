@@ -2,15 +2,13 @@
 //! storage that failed. Gathers pieces into parts, so that an upload holds one part and never the whole body.
 
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 
+use super::pace::Pace;
 use super::{BoxError, Error};
-
-/// Longest pause between two pieces. Shorter than any sweep of abandoned uploads.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Source<'a> {
     stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,
@@ -18,18 +16,23 @@ pub(super) struct Source<'a> {
     rest: Bytes,
     taken: u64,
     limit: u64,
+    pace: Pace,
+    pause_max: Duration,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(
         stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,
         limit: u64,
+        pause_max: Duration,
     ) -> Self {
         Self {
             stream,
             rest: Bytes::new(),
             taken: 0,
             limit,
+            pace: Pace::new(pause_max),
+            pause_max,
         }
     }
 
@@ -43,11 +46,15 @@ impl<'a> Source<'a> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
-        let piece = tokio::time::timeout(PAUSE_MAX, self.stream.try_next())
+        let began = Instant::now();
+        let piece = tokio::time::timeout(self.pace.patience(), self.stream.try_next())
             .await
-            .map_err(|_| Error::SourceStalled { limit: PAUSE_MAX })?
+            .map_err(|_| Error::SourceStalled {
+                limit: self.pause_max,
+            })?
             .map_err(Error::Source)?;
         if let Some(piece) = &piece {
+            self.pace.moved(piece.len(), began.elapsed());
             self.taken = self.taken.saturating_add(piece.len() as u64);
             if self.taken > self.limit {
                 return Err(Error::TooLarge { limit: self.limit });

@@ -174,7 +174,7 @@ pub struct Tuning {
     pub object_bytes: ByteSize,
     /// Size at which the table of hot payloads rotates
     #[arg(long, env = "CURSUS_SLOT_BYTES", value_name = "SIZE", default_value = "128MiB",
-        value_parser = within(ByteSize::kib(64)..=ByteSize::gib(16)))]
+        value_parser = within(ByteSize::kib(64)..=ByteSize::gib(1)))]
     pub slot_bytes: ByteSize,
     /// Age at which the table of hot payloads rotates
     #[arg(long, env = "CURSUS_SLOT_WINDOW", value_name = "TIME", default_value = "60s",

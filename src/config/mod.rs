@@ -10,6 +10,7 @@ mod units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
 pub use args::{Cli, LogFormat, Logging, Serving, Settings, Tuning};
@@ -99,13 +100,33 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Reads flags and environment. Ends the process with clap's message when they cannot be read at all.
+/// Reads flags and environment, in which an empty value means unset: compose files and charts pass them on empty. Ends
+/// the process with clap's message when they cannot be read at all.
 ///
 /// # Errors
 ///
 /// When the settings contradict each other.
 pub fn parse() -> Result<Task, Error> {
-    task_of(&Cli::command().get_matches())
+    task_of(&without_empty(Cli::command()).get_matches())
+}
+
+/// Forgets the environment variables that are empty.
+fn without_empty(mut command: clap::Command) -> clap::Command {
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    for name in names {
+        command = command.mut_subcommand(name, without_empty);
+    }
+    command.mut_args(|arg| {
+        let is_empty = |name| std::env::var_os(name).is_some_and(|value| value.is_empty());
+        if arg.get_env().is_some_and(is_empty) {
+            arg.env(Resettable::Reset)
+        } else {
+            arg
+        }
+    })
 }
 
 /// The same from given arguments; for tests.

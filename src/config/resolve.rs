@@ -56,6 +56,17 @@ fn tls_of(serving: &Serving) -> Result<Option<TlsFiles>, Error> {
 }
 
 fn mode_of(places: Places, warnings: &mut Vec<String>) -> Result<Mode, Error> {
+    for (name, value) in [
+        ("S3_ENDPOINT", &places.s3_endpoint),
+        ("OBJECT_STORE", &places.object_store),
+    ] {
+        // Neither is treated as a secret: it would be shown, and go to every log that names the endpoint.
+        if value.as_ref().is_some_and(|value| value.contains('@')) {
+            return Err(conflict(format!(
+                "{name} has an `@`: give credentials in S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, not in the URL"
+            )));
+        }
+    }
     let Some(database_url) = set_secret(places.database_url.clone()) else {
         if set(&places.object_store)
             .or(set(&places.s3_bucket))

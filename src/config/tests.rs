@@ -65,6 +65,22 @@ fn an_empty_value_means_unset() {
 }
 
 #[test]
+fn credentials_in_a_url_are_refused_and_not_repeated() {
+    for url in [
+        "--object-store=s3://AKIA:wJa/lr@mail/a",
+        "--s3-endpoint=https://AKIA:wJa/lr@s3.example.com",
+        "--s3-endpoint=AKIA:wJa/lr@s3.example.com",
+    ] {
+        for others in [&[URL, "--s3-bucket=b"][..], &[]] {
+            let args = [&["cursus", "config", url], others].concat();
+            let message = parse_from(args).unwrap_err().to_string();
+            assert!(message.contains("S3_SECRET_ACCESS_KEY"), "{message}");
+            assert!(!message.contains("lr@"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn half_of_a_pair_is_refused() {
     assert!(
         serve(&["--tls-cert=a.pem"])

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::account::Account;
 use super::binaries::Binaries;
@@ -20,8 +21,9 @@ use super::{Error, settings};
 /// The only role, a superuser without password: the socket's directory is closed to everybody else.
 pub(super) const USER: &str = "cursus";
 
-/// Crash recovery replays at most `max_wal_size`, minutes on a slow disk.
-const READY_WITHIN: Duration = Duration::from_secs(600);
+/// Crash recovery replays up to `max_wal_size`, many minutes on a slow disk: it is waited for as long as it goes on, and
+/// the log says so now and then. Killing it would only make it begin again.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 const FAST_WITHIN: Duration = Duration::from_secs(20);
 const IMMEDIATE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -43,7 +45,9 @@ impl Cluster {
         data_dir: &Path,
         postgres_bin: Option<&Path>,
         connections: u32,
+        ending: &CancellationToken,
     ) -> Result<Self, Error> {
+        remove_unfinished(data_dir);
         let dir = data_dir.join("postgres");
         let account = Account::of(&dir)?;
         let version = fs::read_to_string(dir.join("PG_VERSION"));
@@ -58,29 +62,44 @@ impl Cluster {
             settings: Vec::new(),
         };
         if version.is_none() {
-            cluster.create().await?;
+            cluster.create(ending).await?;
         }
         cluster.settings = settings::arguments(connections, cluster.has_lz4().await);
         Ok(cluster)
     }
 
-    async fn create(&self) -> Result<(), Error> {
+    async fn create(&self, ending: &CancellationToken) -> Result<(), Error> {
         if self.dir.exists() {
             return Err(Error::NotCluster(self.dir.clone()));
         }
-        let half = self.dir.with_extension("initdb");
-        if half.exists() {
-            fs::remove_dir_all(&half).map_err(Error::file("remove", &half))?;
-        }
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        // A name of its own: the initdb of a killed node may still be writing into another.
+        let half = parent.join(format!("{UNFINISHED}-{:016x}", rand::random::<u64>()));
         tracing::info!(version = self.binaries.major, dir = %self.dir.display(), "creating the Postgres cluster");
         DirBuilder::new()
             .mode(0o700)
             .create(&half)
             .map_err(Error::file("create", &half))?;
         self.account.own(&half)?;
+        let made = tokio::select! {
+            made = self.initdb(&half) => made,
+            () = ending.cancelled() => Err(Error::Ending),
+        };
+        if let Err(error) = made {
+            remove_unfinished(parent);
+            return Err(error);
+        }
+        let parent_file = File::open(parent).map_err(Error::file("open", parent))?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&parent_file).map_err(|err| Error::file("sync", parent)(err.into()))?;
+        fs::rename(&half, &self.dir).map_err(Error::file("rename", &half))?;
+        parent_file.sync_all().map_err(Error::file("sync", parent))
+    }
+
+    async fn initdb(&self, half: &Path) -> Result<(), Error> {
         let (command, data) = self
             .account
-            .command(&self.binaries.program("initdb"), &half)?;
+            .command(&self.binaries.program("initdb"), half)?;
         let mut command = Command::from(command);
         command.args([
             "-A",
@@ -98,20 +117,16 @@ impl Cluster {
         let output = command
             .arg("-D")
             .arg(data)
+            .kill_on_drop(true)
             .output()
             .await
-            .map_err(Error::file("run initdb on", &half))?;
+            .map_err(Error::file("run initdb on", half))?;
         if !output.status.success() {
             return Err(Error::Initdb(
                 String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             ));
         }
-        let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        let parent_file = File::open(parent).map_err(Error::file("open", parent))?;
-        #[cfg(target_os = "linux")]
-        rustix::fs::syncfs(&parent_file).map_err(|err| Error::file("sync", parent)(err.into()))?;
-        fs::rename(&half, &self.dir).map_err(Error::file("rename", &half))?;
-        parent_file.sync_all().map_err(Error::file("sync", parent))
+        Ok(())
     }
 
     /// Whether this Postgres was built to compress its log with lz4; it says so by accepting the value.
@@ -132,8 +147,8 @@ impl Cluster {
             .is_ok_and(|output| output.status.success())
     }
 
-    /// Starts Postgres and waits until it answers.
-    pub(super) async fn launch(&self) -> Result<Child, Error> {
+    /// Starts Postgres and waits until it answers, or until `stop`: then it is stopped again.
+    pub(super) async fn launch(&self, stop: &CancellationToken) -> Result<Child, Error> {
         self.clear().await?;
         let log = File::create(&self.start_log).map_err(Error::file("create", &self.start_log))?;
         let program = self.binaries.program("postgres");
@@ -152,11 +167,20 @@ impl Cluster {
             )
             .stderr(log);
         // Dropped only on the way out of an error or a panic; Postgres recovers from it.
-        let mut child = command
+        let child = command
             .kill_on_drop(true)
             .spawn()
             .map_err(Error::file("run", &program))?;
-        let deadline = Instant::now() + READY_WITHIN;
+        self.wait_until_ready(child, stop).await
+    }
+
+    async fn wait_until_ready(
+        &self,
+        mut child: Child,
+        stop: &CancellationToken,
+    ) -> Result<Child, Error> {
+        let began = Instant::now();
+        let mut say_at = began + SAY_EVERY;
         loop {
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(self.start_error(&status.to_string()));
@@ -165,8 +189,16 @@ impl Cluster {
             {
                 return Ok(child);
             }
-            if Instant::now() > deadline {
-                return Err(self.start_error("not ready in time"));
+            if stop.is_cancelled() {
+                self.shut(child).await;
+                return Err(Error::Ending);
+            }
+            if Instant::now() > say_at {
+                say_at += SAY_EVERY;
+                tracing::info!(
+                    seconds = began.elapsed().as_secs(),
+                    "Postgres is starting; after a crash it first replays its log"
+                );
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -233,6 +265,23 @@ impl Cluster {
         // After its end this does nothing.
         let _ = child.kill().await;
         let _ = fs::remove_dir_all(&self.sockets);
+    }
+}
+
+/// What a cluster is called until it is complete, before a number.
+const UNFINISHED: &str = "postgres.initdb";
+
+/// Removes what earlier attempts left, as far as it goes: an orphaned initdb may put new files there meanwhile, and what
+/// stays is in nobody's way.
+fn remove_unfinished(data_dir: &Path) {
+    for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
+        let is_ours = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with(UNFINISHED));
+        if is_ours && let Err(err) = fs::remove_dir_all(entry.path()) {
+            tracing::debug!(%err, path = %entry.path().display(), "an unfinished cluster stays");
+        }
     }
 }
 

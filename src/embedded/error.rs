@@ -78,6 +78,9 @@ pub enum Error {
         /// Directory of its log.
         log: PathBuf,
     },
+    /// The program was asked to end before Postgres had started.
+    #[error("asked to end before Postgres had started")]
+    Ending,
     /// A file could not be used.
     #[error("cannot {verb} {}: {source}", path.display())]
     File {

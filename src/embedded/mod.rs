@@ -44,15 +44,17 @@ pub struct Embedded {
 
 impl Embedded {
     /// Takes `data_dir`, makes a cluster in it if there is none, and starts Postgres for `connections` connections.
-    /// `postgres_bin` is where the binaries are, if the user said so.
+    /// `postgres_bin` is where the binaries are, if the user said so. `ending` gives up the start and leaves nothing running.
     ///
     /// # Errors
     ///
-    /// When another process holds the directory, Postgres is not installed or of another version, or does not start.
+    /// When another process holds the directory, Postgres is not installed or of another version, or does not start;
+    /// [`Error::Ending`] when the start was given up.
     pub async fn start(
         data_dir: &Path,
         postgres_bin: Option<&Path>,
         connections: u32,
+        ending: &CancellationToken,
     ) -> Result<Self, Error> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
@@ -65,8 +67,8 @@ impl Embedded {
         builder
             .create(&objects)
             .map_err(Error::file("create", &objects))?;
-        let cluster = Cluster::open(&data_dir, postgres_bin, connections).await?;
-        let child = supervise::first_launch(&cluster).await?;
+        let cluster = Cluster::open(&data_dir, postgres_bin, connections, ending).await?;
+        let child = supervise::first_launch(&cluster, ending).await?;
         let stop = CancellationToken::new();
         Ok(Self {
             sockets: cluster.sockets.clone(),

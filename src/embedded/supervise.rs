@@ -26,9 +26,8 @@ pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationTo
             }
             () = stop.cancelled() => break,
         }
-        let again = tokio::select! {
-            again = relaunch(&cluster) => again,
-            () = stop.cancelled() => return,
+        let Some(again) = relaunch(&cluster, &stop).await else {
+            return;
         };
         tracing::info!("Postgres is back");
         child = again;
@@ -36,23 +35,31 @@ pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationTo
     cluster.shut(child).await;
 }
 
-async fn relaunch(cluster: &Cluster) -> Child {
+/// Tries until it succeeds; `None` when there is no need any more.
+async fn relaunch(cluster: &Cluster, stop: &CancellationToken) -> Option<Child> {
     let mut wait = RETRY_FIRST;
     loop {
-        match cluster.launch().await {
-            Ok(child) => return child,
+        match cluster.launch(stop).await {
+            Ok(child) => return Some(child),
+            Err(Error::Ending) => return None,
             Err(err) => tracing::warn!(%err, "starting Postgres again"),
         }
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = stop.cancelled() => return None,
+        }
         wait = (wait * 2).min(RETRY_MOST);
     }
 }
 
 /// The first start: tries again only while a dead Postgres' backends may be in the way.
-pub(super) async fn first_launch(cluster: &Cluster) -> Result<Child, Error> {
+pub(super) async fn first_launch(
+    cluster: &Cluster,
+    ending: &CancellationToken,
+) -> Result<Child, Error> {
     let deadline = Instant::now() + START_WITHIN;
     loop {
-        match cluster.launch().await {
+        match cluster.launch(ending).await {
             Err(err) if err.is_passing() && Instant::now() < deadline => {
                 sleep(RETRY_FIRST * 4).await
             }

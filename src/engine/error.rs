@@ -109,6 +109,12 @@ impl From<blob::Error> for Error {
             error = &error as &dyn std::error::Error,
             "object storage failed"
         );
+        // All slots taken is this node's load: storage itself may be well.
+        if matches!(error, blob::Error::Busy { .. }) {
+            return Self::Overloaded(
+                "too many transfers from and to object storage wait on this node",
+            );
+        }
         Self::Unavailable("object storage")
     }
 }

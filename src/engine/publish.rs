@@ -47,8 +47,9 @@ impl Engine {
         if !records.is_empty() {
             let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
             let content = if records.bytes() > self.hot_limit_bytes() {
-                let payload = stream::iter([Ok(Bytes::from(records.to_payload()))]);
-                Box::pin(self.upload(payload.boxed())).await?.content(count)
+                Box::pin(self.put(records.to_payload()))
+                    .await?
+                    .content(count)
             } else {
                 Content::Records(records)
             };

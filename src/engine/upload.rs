@@ -48,15 +48,31 @@ impl Engine {
         &self,
         payload: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Uploaded, Error> {
-        let key = self.installation().object_key("body");
-        let mut session = self.store().session().await?;
-        let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
-        drop(session);
+        let (key, object_id) = self.new_object().await?;
         let bytes = self
             .blob()
             .upload(&key, payload, UPLOAD_BYTES_MAX)
             .await
             .map_err(upload_error)?;
+        self.finish_object(object_id, bytes).await
+    }
+
+    /// Puts a payload that is in memory already into an object of its own, past the slow clients of [`Engine::upload`].
+    pub(super) async fn put(&self, payload: Vec<u8>) -> Result<Uploaded, Error> {
+        let (key, object_id) = self.new_object().await?;
+        let bytes = payload.len() as u64;
+        self.blob().put(&key, payload.into()).await?;
+        self.finish_object(object_id, bytes).await
+    }
+
+    async fn new_object(&self) -> Result<(String, i64), Error> {
+        let key = self.installation().object_key("body");
+        let mut session = self.store().session().await?;
+        let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
+        Ok((key, object_id))
+    }
+
+    async fn finish_object(&self, object_id: i64, bytes: u64) -> Result<Uploaded, Error> {
         let mut session = self.store().session().await?;
         store::object::finish(&mut session, object_id, bytes.cast_signed()).await?;
         Ok(Uploaded { object_id, bytes })
@@ -68,10 +84,7 @@ impl Engine {
             return Ok(hot_block(lane, records));
         }
         let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-        let payload = Box::pin(futures_util::stream::iter([Ok(Bytes::from(
-            records.to_payload(),
-        ))]));
-        let place = self.upload(payload).await?.place();
+        let place = self.put(records.to_payload()).await?.place();
         Ok(NewBlock {
             lane,
             count,
@@ -110,6 +123,7 @@ fn upload_error(error: blob::Error) -> Error {
         other @ (blob::Error::NotFound { .. }
         | blob::Error::InvalidKey { .. }
         | blob::Error::Truncated { .. }
+        | blob::Error::TakerStalled { .. }
         | blob::Error::Busy { .. }
         | blob::Error::Refused { .. }
         | blob::Error::Unavailable { .. }) => other.into(),

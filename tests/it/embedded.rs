@@ -3,15 +3,23 @@
 //! As root the data directory lies below one that Postgres' user may not enter.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::harness::process::{Place, alive, kill};
+use crate::harness::process::{Node, Place, alive, kill};
 
 fn has_content(dir: &Path) -> bool {
     fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// The directory of a cluster that is being made.
+fn unfinished(place: &Place) -> Option<PathBuf> {
+    let entries = fs::read_dir(&place.data).ok()?.flatten();
+    entries
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("/postgres.initdb"))
 }
 
 const REMEMBER: &str = "CREATE TABLE memory AS SELECT 42::bigint AS answer";
@@ -96,14 +104,65 @@ fn a_kill_in_the_middle_of_initdb_is_recovered() {
     let place = Place::new("initdb");
     let mut node = place.spawn();
     place.eventually("initdb has begun", || {
-        has_content(&place.data.join("postgres.initdb"))
+        unfinished(&place).is_some_and(|dir| has_content(&dir))
     });
     node.0.kill().unwrap();
     node.0.wait().unwrap();
     assert!(!place.data.join("postgres").exists());
-    let _node = place.start();
+    // At once: the initdb of the killed node goes on, in a directory of its own.
+    let node = place.start();
     assert_eq!(place.sql("SELECT 1::bigint"), 1);
-    assert!(!place.data.join("postgres.initdb").exists());
+    assert!(node.end(Signal::TERM).success());
+    let _node = place.start();
+    place.eventually("nothing unfinished is left", || {
+        unfinished(&place).is_none()
+    });
+}
+
+#[test]
+fn a_signal_in_the_middle_of_initdb_ends_it_without_a_trace() {
+    let place = Place::new("initdb-int");
+    let node = place.spawn();
+    place.eventually("initdb has begun", || {
+        unfinished(&place).is_some_and(|dir| has_content(&dir))
+    });
+    assert!(node.end(Signal::INT).success(), "{}", place.log());
+    assert!(!place.data.join("postgres").exists());
+    let _node = place.start();
+}
+
+#[test]
+fn a_signal_while_postgres_starts_stops_it_again() {
+    let place = Place::new("start-int");
+    place.start().end(Signal::TERM);
+    let pid_file = place.data.join("postgres/postmaster.pid");
+    let node = place.spawn();
+    place.eventually("Postgres has begun", || pid_file.exists());
+    assert!(node.end(Signal::INT).success(), "{}", place.log());
+    assert!(!pid_file.exists());
+}
+
+#[test]
+fn closing_the_terminal_ends_it_like_any_other_signal() {
+    let place = Place::new("hangup");
+    let node = place.start();
+    let postgres = place.postgres().unwrap();
+    assert!(node.end(Signal::HUP).success(), "{}", place.log());
+    assert!(!alive(postgres));
+}
+
+#[test]
+fn making_a_key_can_be_interrupted() {
+    let place = Place::new("key-int");
+    place.start().end(Signal::TERM);
+    // Its own start, or its end: at whatever moment the signal comes, no Postgres is left behind.
+    let pid_file = place.data.join("postgres/postmaster.pid");
+    let mut command = place.run(&["key", "create"]);
+    let key = Node(command.spawn().unwrap());
+    place.eventually("Postgres has begun", || pid_file.exists());
+    kill(key.pid(), Signal::INT);
+    key.wait();
+    assert!(!pid_file.exists());
 }
 
 #[test]

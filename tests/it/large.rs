@@ -2,12 +2,14 @@
 //! storage is down.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cursus::blob::Blob;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::harness::log::noise;
 use crate::harness::node::{Fleet, Node, all, send, text};
@@ -181,6 +183,46 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
         json!(all(&received, "id")),
         json!([before.1["id"], small, after.1["id"]])
     );
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn clients_that_upload_slowly_take_no_room_from_batches() {
+    const SLOTS: usize = 16;
+    let seaweed = Seaweed::shared().await;
+    let mut settings = seaweed.settings();
+    settings.timeouts.overall = Duration::from_secs(3);
+    let fleet = Fleet::over(Arc::new(Blob::s3(settings).await)).await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let mut slow = JoinSet::new();
+    for _ in 0..SLOTS {
+        let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![0; MIB]))]);
+        let body = Body::wrap_stream(begun.chain(stream::pending()));
+        slow.spawn(node.request(Method::POST, RAW).body(body).send());
+    }
+
+    // Once all slots of uploads are taken, one more is told so, and that it may try again.
+    let began = Instant::now();
+    loop {
+        let (status, answer) = publish_bytes(&node, noise(MIB)).await;
+        if status != 200 {
+            assert_eq!(
+                (&answer["code"], &answer["retryable"]),
+                (&json!("reduced_capacity"), &json!(true))
+            );
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "never full");
+    }
+    let messages: Vec<Value> = (0..10)
+        .map(|_| json!({"body": "x".repeat(100_000)}))
+        .collect();
+    let batch = json!({ "messages": messages });
+    let (status, answer) = node.post(&format!("{RAW}/batch"), batch).await;
+
+    assert_eq!(status, 200, "{answer}");
+    slow.shutdown().await;
     fleet.finish([node]).await;
 }
 

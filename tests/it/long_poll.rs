@@ -7,6 +7,9 @@ use tokio::task::JoinHandle;
 
 use crate::harness::node::{Fleet, Node, all, send};
 
+/// From a publish on one node to a waiting receiver on another.
+const ACROSS: Duration = Duration::from_millis(25);
+
 /// A receiver that waits in a task of its own; resolves to the messages and the time they came.
 fn waiting(node: &Node) -> JoinHandle<(Vec<Value>, Instant)> {
     let ask = json!({"max_messages": 10, "wait_seconds": 20});
@@ -55,7 +58,7 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_its_node() {
         "same node: p50 {:?}, worst {:?}",
         latencies[25], latencies[49]
     );
-    assert!(latencies[45] < Duration::from_millis(50), "{latencies:?}");
+    assert!(latencies[25] < Duration::from_millis(25), "{latencies:?}");
     fleet.finish([node]).await;
 }
 
@@ -66,15 +69,16 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
     near.topic_and_subscription(json!({})).await;
     // Nodes notice each other within a round of their upkeep; until then a receiver finds messages by its own look.
     let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(1_500) {
-        latencies(&near, &far, 1).await;
+    while latencies(&near, &far, 1).await[0] > ACROSS {
+        assert!(began.elapsed() < Duration::from_secs(20), "never fast");
     }
     let latencies = latencies(&near, &far, 100).await;
     println!(
         "across nodes: p50 {:?}, p90 {:?}, p99 {:?}",
         latencies[50], latencies[90], latencies[98]
     );
-    assert!(latencies[98] <= Duration::from_millis(100), "{latencies:?}");
+    // The bench holds the 99th percentile to it; here other tests run on the same cores.
+    assert!(latencies[50] <= ACROSS, "{latencies:?}");
     fleet.finish([near, far]).await;
 }
 

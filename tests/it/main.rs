@@ -15,6 +15,7 @@ mod control;
 mod crash;
 mod dedup;
 mod embedded;
+mod fleet;
 mod harness;
 mod large;
 mod lifecycle;

@@ -129,7 +129,7 @@ async fn storage_that_is_down_stops_nothing_but_offloading() {
     let seaweed = Seaweed::shared().await;
     let proxy = Proxy::before(seaweed.at).await;
     let mut settings = seaweed.settings_through(proxy.at);
-    settings.timeouts.overall = Duration::from_secs(2);
+    settings.timeouts.overall = Duration::from_secs(10);
     let blob = Blob::s3(settings).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;

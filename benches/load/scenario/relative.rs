@@ -13,7 +13,7 @@ use crate::scenario::{Context, cycle_flow, fill, prepare, reckon};
 
 const BATCH: usize = 10;
 const CONNECTIONS: usize = 64;
-const OFFLOADED_WITHIN: Duration = Duration::from_secs(300);
+const OFFLOADED_WITHIN: Duration = Duration::from_secs(900);
 
 /// Two data directories, one with the backlog and one without, measured in turns; only one node runs at a time.
 pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result<Row> {
@@ -24,7 +24,11 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     let node = Node::start(&context.args, &full_dir).await?;
     prepare(&node, name).await?;
     let count = fill(&node, name, context.args.backlog()).await?;
-    super::offload::wait_until_done(&node, OFFLOADED_WITHIN).await?;
+    if !super::offload::wait_until_done(&node, OFFLOADED_WITHIN).await? {
+        return Err(
+            "the backlog was not offloaded in time, so its offloading would be measured".into(),
+        );
+    }
     let mut peak = node.probe.peak_node_bytes();
     node.stop().await?;
 

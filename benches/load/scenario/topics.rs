@@ -13,6 +13,8 @@ use crate::run::closed_loop;
 use crate::scenario::{Context, prepare};
 
 const CONNECTIONS: usize = 64;
+/// Connections that create topics.
+const CREATORS: usize = 32;
 
 pub(crate) async fn run(context: &Context, name: &str, floor: f64) -> Result<Row> {
     let data_dir = DataDir::new(&context.args, name)?;
@@ -55,14 +57,21 @@ pub(crate) async fn run(context: &Context, name: &str, floor: f64) -> Result<Row
     Ok(row)
 }
 
-/// Creates all topics over a few connections: one alone would spend most of its time waiting for commits.
+/// Creates all topics over some connections: one alone would spend most of its time waiting for commits. Each has its
+/// subscription, as the one topic has.
 async fn create(node: &Node, topics: &[String]) -> Result<()> {
     let mut creators = tokio::task::JoinSet::new();
-    for part in topics.chunks(topics.len().div_ceil(16).max(1)) {
+    for part in topics.chunks(topics.len().div_ceil(CREATORS).max(1)) {
         let mut client = Client::connect(node.address).await?;
         let requests: Vec<Vec<u8>> = part
             .iter()
-            .map(|topic| node.server.put_topic(topic))
+            .flat_map(|topic| {
+                let server = &node.server;
+                [
+                    server.put_topic(topic),
+                    server.put_subscription(topic, topic),
+                ]
+            })
             .collect();
         creators.spawn(async move {
             for request in requests {

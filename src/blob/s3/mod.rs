@@ -59,12 +59,15 @@ impl S3 {
     }
 
     pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
+        let timeouts = self.timeouts.overriding(body.len());
         self.client
             .put_object()
             .bucket(&self.bucket)
             .key(self.full(key))
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .body(ByteStream::from(body))
+            .customize()
+            .config_override(timeouts)
             .send()
             .await
             .map_err(failed("put", None))?;
@@ -74,11 +77,11 @@ impl S3 {
     /// All of the range, in at most three attempts that include the body: a connection that breaks in the middle of
     /// one is the ordinary failure here, and the SDK does not see it.
     pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+        let timeouts = self.timeouts.with_bytes(range.end - range.start);
         let attempts = async {
             let mut attempt = 1;
             loop {
-                let error = match timeout(self.timeouts.attempt, self.range_once(key, &range)).await
-                {
+                let error = match timeout(timeouts.attempt, self.range_once(key, &range)).await {
                     Ok(Ok(body)) => return Ok(body),
                     Ok(Err(error)) => error,
                     Err(elapsed) => Error::unavailable("get")(elapsed),
@@ -91,7 +94,7 @@ impl S3 {
                 attempt += 1;
             }
         };
-        timeout(self.timeouts.overall, attempts)
+        timeout(timeouts.overall, attempts)
             .await
             .map_err(Error::unavailable("get"))?
     }

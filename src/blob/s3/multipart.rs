@@ -55,10 +55,8 @@ impl S3 {
                 begun.disarm();
                 Ok(())
             }
-            Err(error) => {
-                begun.abort().await;
-                Err(error)
-            }
+            // Dropped, it is aborted in the background: the client waits for its error no longer than it must.
+            Err(error) => Err(error),
         }
     }
 
@@ -159,6 +157,7 @@ struct Begun {
 
 impl Begun {
     async fn part(&self, number: i32, body: Bytes) -> Result<CompletedPart, Error> {
+        let timeouts = self.s3.timeouts.overriding(body.len());
         let answer = self
             .s3
             .client
@@ -169,6 +168,8 @@ impl Begun {
             .part_number(number)
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .body(ByteStream::from(body))
+            .customize()
+            .config_override(timeouts)
             .send()
             .await
             .map_err(failed("part of an upload", None))?;
@@ -195,14 +196,6 @@ impl Begun {
     }
 
     fn disarm(mut self) {
-        self.is_armed = false;
-    }
-
-    async fn abort(mut self) {
-        if let Err(error) = self.s3.abort(&self.key, &self.id).await {
-            warn_left(&self.key, error.into());
-        }
-        // Only now, so that a drop during the abort tries it again.
         self.is_armed = false;
     }
 }

@@ -1,10 +1,12 @@
 //! What is needed to reach a bucket, and the client made of it. Called once at start; `config` fills the settings in.
-//! Never prints the secret.
+//! Never prints the keys.
 
 use std::fmt;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -30,7 +32,7 @@ pub struct S3Settings {
     pub bucket: String,
     /// Put before every key, so that several fleets can share a bucket; empty for none.
     pub prefix: String,
-    /// Region; without one the environment's, or `us-east-1`.
+    /// Region; without one that of the environment or the profile, or `us-east-1`.
     pub region: Option<String>,
     /// Access key; without one the cloud's own chain (environment, profile, role, metadata service).
     pub access_key: Option<String>,
@@ -47,10 +49,39 @@ pub struct S3Settings {
 pub struct Timeouts {
     /// For a connection.
     pub connect: Duration,
-    /// For one attempt, the body included, but for the body of [`super::super::Blob::stream`].
+    /// For one attempt, beside the time that the bytes of its body need.
     pub attempt: Duration,
-    /// For all attempts together, and for waiting until a slot is free.
+    /// For all attempts together, beside the time for bytes, and for waiting until a slot is free.
     pub overall: Duration,
+    /// For a client that uploads or downloads to go on.
+    pub pause: Duration,
+}
+
+/// The least rate at which storage is expected to take or give a body, in bytes a second.
+const RATE: u64 = 1024 * 1024;
+
+impl Timeouts {
+    /// The deadlines of a request with so many bytes of body: a large one on a slow line is no failure. The body of
+    /// [`super::super::Blob::stream`] has no such deadline, but one for each piece.
+    pub(super) fn with_bytes(self, bytes: u64) -> Self {
+        let extra = Duration::from_millis(bytes.saturating_mul(1_000) / RATE);
+        Self {
+            attempt: self.attempt + extra,
+            overall: self.overall + extra * ATTEMPTS_MAX,
+            ..self
+        }
+    }
+
+    /// The same, as an override of one request.
+    pub(super) fn overriding(self, bytes: usize) -> Builder {
+        let Self {
+            attempt, overall, ..
+        } = self.with_bytes(bytes as u64);
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(attempt)
+            .operation_timeout(overall);
+        Builder::new().timeout_config(timeouts.build())
+    }
 }
 
 impl Default for Timeouts {
@@ -59,6 +90,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(2),
             attempt: Duration::from_secs(15),
             overall: Duration::from_secs(40),
+            pause: Duration::from_secs(30),
         }
     }
 }
@@ -70,7 +102,7 @@ impl fmt::Debug for S3Settings {
             .field("bucket", &self.bucket)
             .field("prefix", &self.prefix)
             .field("region", &self.region)
-            .field("access_key", &self.access_key)
+            .field("has_keys", &self.access_key.is_some())
             .field("force_path_style", &self.force_path_style)
             .finish_non_exhaustive()
     }
@@ -79,7 +111,7 @@ impl fmt::Debug for S3Settings {
 impl S3Settings {
     pub(super) async fn client(&self) -> Client {
         let mut builder = match (&self.access_key, &self.secret) {
-            (Some(access_key), Some(secret)) => self.with_keys(access_key, secret),
+            (Some(access_key), Some(secret)) => self.with_keys(access_key, secret).await,
             _ => self.with_chain().await,
         };
         builder.set_endpoint_url(self.endpoint.clone());
@@ -95,7 +127,6 @@ impl S3Settings {
             .timeout_config(
                 TimeoutConfig::builder()
                     .connect_timeout(self.timeouts.connect)
-                    .read_timeout(self.timeouts.attempt)
                     .operation_attempt_timeout(self.timeouts.attempt)
                     .operation_timeout(self.timeouts.overall)
                     .build(),
@@ -110,10 +141,14 @@ impl S3Settings {
         Client::from_conf(config)
     }
 
-    fn with_keys(&self, access_key: &str, secret: &str) -> Builder {
-        let region = self.region.as_deref().unwrap_or(REGION_DEFAULT);
+    async fn with_keys(&self, access_key: &str, secret: &str) -> Builder {
+        // Without the last link of the default chain, the metadata service of the cloud: elsewhere it costs seconds.
+        let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
+            .or_else(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new())
+            .or_else(REGION_DEFAULT);
         Builder::new()
-            .region(Region::new(region.to_owned()))
+            .region(region.region().await)
             .credentials_provider(Credentials::new(access_key, secret, None, None, "settings"))
     }
 

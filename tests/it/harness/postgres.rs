@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use cursus::store::{Store, migrate};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
 use tokio::sync::Mutex;
@@ -170,12 +171,8 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // A fast shutdown, so that no shared memory stays behind.
-        let pid = self.server.id().to_string();
-        if !Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .is_ok_and(|status| status.success())
-        {
+        let pid = Pid::from_child(&self.server);
+        if kill_process(pid, Signal::INT).is_err() {
             self.server.kill().ok();
         }
         self.server.wait().ok();

@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,15 +48,13 @@ impl Place {
     }
 
     pub(crate) fn command(&self) -> Command {
+        self.run(&["serve", "--listen=127.0.0.1:0", "--drain-timeout=2s"])
+    }
+
+    /// The program over this data directory, its log appended to the others'.
+    pub(crate) fn run(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cursus"));
-        command
-            .args([
-                "serve",
-                "--listen=127.0.0.1:0",
-                "--drain-timeout=2s",
-                "--data-dir",
-            ])
-            .arg(&self.data);
+        command.args(args).arg("--data-dir").arg(&self.data);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -144,8 +142,13 @@ impl Node {
         i32::try_from(self.0.id()).unwrap()
     }
 
-    pub(crate) fn end(mut self, signal: Signal) -> std::process::ExitStatus {
+    pub(crate) fn end(self, signal: Signal) -> ExitStatus {
         kill(self.pid(), signal);
+        self.wait()
+    }
+
+    /// Until it ends by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
         self.0.wait().unwrap()
     }
 }
@@ -163,10 +166,8 @@ pub(crate) fn kill(pid: i32, signal: Signal) {
 
 /// Whether the process exists and is not merely waiting to be reaped.
 pub(crate) fn alive(pid: i32) -> bool {
-    let output = Command::new("ps")
-        .args(["-o", "stat=", "-p", &pid.to_string()])
-        .output()
-        .unwrap();
-    let state = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    !state.is_empty() && !state.starts_with('Z')
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which stands in parentheses and may hold anything.
+    let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|state| !state.starts_with('Z'))
 }

@@ -14,10 +14,12 @@ use tokio::sync::Mutex;
 
 use super::scratch::Scratch;
 
-const ACCESS_KEY: &str = "AKTEST";
-const SECRET: &str = "SKTEST";
-const BUCKET: &str = "cursus-test";
+pub(crate) const ACCESS_KEY: &str = "AKTEST";
+pub(crate) const SECRET: &str = "SKTEST";
+pub(crate) const BUCKET: &str = "cursus-test";
 const START_WAIT: Duration = Duration::from_secs(60);
+/// Starts with new ports before the test gives up.
+const STARTS_MAX: usize = 5;
 
 static SHARED: Mutex<Weak<Seaweed>> = Mutex::const_new(Weak::new());
 
@@ -34,10 +36,15 @@ impl Seaweed {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start());
-        started.wait().await;
-        *shared = Arc::downgrade(&started);
-        started
+        for _ in 0..STARTS_MAX {
+            let mut started = Self::start();
+            if started.answers().await {
+                let started = Arc::new(started);
+                *shared = Arc::downgrade(&started);
+                return started;
+            }
+        }
+        panic!("SeaweedFS ended {STARTS_MAX} times by itself");
     }
 
     fn start() -> Self {
@@ -74,16 +81,26 @@ impl Seaweed {
         }
     }
 
-    async fn wait(&self) {
+    /// Waits until it takes an object; false when it ended instead, as it does when somebody else was faster to take one
+    /// of its ports.
+    async fn answers(&mut self) -> bool {
         let blob = Blob::s3(self.settings()).await;
         let started = Instant::now();
         while let Err(error) = blob.put("ready", Bytes::from_static(b"?")).await {
+            let log = || std::fs::read_to_string(self.folder.path().join("log"));
+            if let Some(status) = self.server.try_wait().unwrap() {
+                eprintln!(
+                    "SeaweedFS ended ({status}); it gets other ports\n{:?}",
+                    log()
+                );
+                return false;
+            }
             if started.elapsed() > START_WAIT {
-                let log = std::fs::read_to_string(self.folder.path().join("log"));
-                panic!("SeaweedFS does not answer: {error:?}\n{log:?}");
+                panic!("SeaweedFS does not answer: {error:?}\n{:?}", log());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+        true
     }
 
     /// Settings that reach the server with short deadlines, under a fresh prefix.
@@ -105,6 +122,7 @@ impl Seaweed {
                 connect: Duration::from_secs(1),
                 attempt: Duration::from_secs(5),
                 overall: Duration::from_secs(10),
+                pause: Duration::from_secs(30),
             },
         }
     }
