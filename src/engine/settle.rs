@@ -9,7 +9,7 @@ use api::settle::{Extended, Outcome, Settled};
 use tokio::sync::oneshot;
 
 use super::error::Error;
-use super::plan::{Item, Step};
+use super::plan::{self, Item, Step};
 use super::receipt::Receipt;
 use super::subscriber::Subscriber;
 use super::turn::{Settle, SettleEntry};
@@ -118,21 +118,17 @@ impl Engine {
         others: &[(usize, Receipt, Action)],
         results: &mut Results,
     ) -> Result<(), Error> {
-        let mut session = self.store().session().await?;
-        let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
-        drop(session);
         let default_seconds = subscriber.settings().visibility_seconds.unsigned_abs();
-        let after = |seconds: u32| at + time::Duration::seconds(i64::from(seconds));
         let (mut steps, mut burials) = (Vec::new(), Vec::new());
         for (index, receipt, action) in others {
             match action {
                 Action::Ack => steps.push((*index, receipt, Step::Done)),
                 Action::Nack { delay_seconds } => {
-                    steps.push((*index, receipt, Step::Return(after(*delay_seconds))))
+                    steps.push((*index, receipt, Step::Return(*delay_seconds)))
                 }
                 Action::Extend { visibility_seconds } => {
-                    let until = after(visibility_seconds.unwrap_or(default_seconds));
-                    steps.push((*index, receipt, Step::Hide(until)));
+                    let seconds = visibility_seconds.unwrap_or(default_seconds);
+                    steps.push((*index, receipt, Step::Hide(seconds)));
                 }
                 Action::DeadLetter { reason } => burials.push((*index, receipt, reason.as_deref())),
             }
@@ -142,13 +138,13 @@ impl Engine {
             .map(|(_, receipt, step)| item(receipt, *step))
             .collect();
         if !items.is_empty() {
-            let (current, _, _) = self.reshape(subscriber, &items).await?;
+            let (current, _, at) = self.reshape(subscriber, &items).await?;
             for ((index, receipt, step), current) in steps.into_iter().zip(current) {
                 results[index] = match step {
                     _ if !current => Err(Error::LeaseLost),
-                    Step::Hide(until) => Ok(Outcome::Extended(Extended {
+                    Step::Hide(seconds) => Ok(Outcome::Extended(Extended {
                         receipt: self.signer().sign(subscriber.id, *receipt),
-                        visible_until: until.into(),
+                        visible_until: plan::after(at, seconds).into(),
                     })),
                     Step::Done | Step::Return(_) | Step::GiveBack => {
                         Ok(Outcome::Settled(Settled {}))
@@ -176,16 +172,15 @@ impl Engine {
                 settings.name
             )));
         }
-        let mut session = self.store().session().await?;
-        let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
-        drop(session);
-        let step = Step::Return(at + super::dead_letter::BURIAL_TIME);
+        let step = Step::Return(super::dead_letter::BURIAL_SECONDS);
         let (current, taken, _) = self.reshape(subscriber, &[item(receipt, step)]).await?;
         if current != [true] {
             return Err(Error::LeaseLost);
         }
-        self.bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter")))
-            .await?;
+        for lease in &taken {
+            self.bury(subscriber, lease, reason.unwrap_or("dead_letter"))
+                .await?;
+        }
         Ok(Outcome::Settled(Settled {}))
     }
 }
