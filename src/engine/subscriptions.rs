@@ -28,6 +28,12 @@ impl Engine {
         }
         let mut tx = self.store().tx("put_subscription").await?;
         let old = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        if old.is_none() {
+            let topic = settings.topic.iter().map(|topic| topic.as_str());
+            let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
+            let topics: Vec<&str> = topic.chain(dead_letters).collect();
+            store::topic::lock_all(&mut tx, tenant.0, &topics).await?;
+        }
         let new = NewSubscription {
             tenant: tenant.0,
             name: name.as_str(),
@@ -45,10 +51,12 @@ impl Engine {
                 IN_FLIGHT_DEFAULT.cast_signed(),
             ),
         };
+        let mut changed = false;
         match &old {
             Some(old) => {
-                self.update_subscription(&mut tx, old, settings, &new)
-                    .await?
+                changed = self
+                    .update_subscription(&mut tx, old, settings, &new)
+                    .await?;
             }
             None => {
                 self.insert_subscription(&mut tx, tenant, settings, &new)
@@ -59,11 +67,11 @@ impl Engine {
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("subscription {name} changed at the same moment"))
         })?;
-        if old.is_some() {
+        if changed {
             store::installation::bump_catalog(&mut tx).await?;
         }
         tx.commit().await?;
-        if old.is_some() {
+        if changed {
             self.catalog().invalidate();
         }
         Ok((subscription(row)?, old.is_none()))
@@ -127,13 +135,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether anything changed.
     async fn update_subscription(
         &self,
         tx: &mut Session,
         old: &SubscriptionRow,
         settings: &SubscriptionSettings,
         new: &NewSubscription<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if settings
             .topic
             .as_ref()
@@ -151,8 +160,7 @@ impl Engine {
                 detail,
             )]));
         }
-        store::subscription::update(tx, self.clock().now(), new).await?;
-        Ok(())
+        Ok(store::subscription::update(tx, self.clock().now(), new).await?)
     }
 
     /// One subscription.
@@ -206,11 +214,23 @@ impl Engine {
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
         store::subscription::delete(&mut tx, row.subscription_id).await?;
-        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        // In the order of the locks: leases, cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::installation::bump_catalog(&mut tx).await?;
         tx.commit().await?;
         self.catalog().forget(tenant, name);
+        if let Err(error) = self.end_late_leases(&row).await {
+            tracing::warn!(%error, "leases of a deleted subscription stay until retention takes them");
+        }
+        Ok(())
+    }
+
+    /// Claims and redeliveries that were under way have left leases behind. New ones cannot begin: the cursors are gone. In
+    /// a transaction of its own, because leases are locked before cursors, never after.
+    async fn end_late_leases(&self, row: &SubscriptionRow) -> Result<(), Error> {
+        let mut session = self.store().session().await?;
+        while store::lease::end(&mut session, row.subscription_id, row.topic_id).await? > 0 {}
         Ok(())
     }
 
