@@ -213,13 +213,19 @@ impl Blob {
         self.metrics.count(Op::List, listed).await
     }
 
-    /// Takes away uploads that began before `before` and never ended, and returns how many. The time must be so far
-    /// back that no upload can still be running.
-    pub async fn sweep_uploads(&self, before: OffsetDateTime) -> Result<usize, Error> {
+    /// Takes away uploads of keys that begin with `prefix`, began before `before` and never ended, and returns how many:
+    /// a bucket may be shared. The time must be so far back that no upload can still be running. A directory belongs to
+    /// one installation, and its unfinished files have no keys yet: there the prefix is of no account.
+    pub async fn sweep_uploads(
+        &self,
+        prefix: &str,
+        before: OffsetDateTime,
+    ) -> Result<usize, Error> {
+        key::check_prefix(prefix)?;
         let _slot = self.pools.writes.slot().await?;
         let swept = async {
             match &self.place {
-                Place::S3(s3) => s3.sweep_uploads(before).await,
+                Place::S3(s3) => s3.sweep_uploads(prefix, before).await,
                 Place::Directory(directory) => directory.sweep_uploads(before).await,
             }
         };

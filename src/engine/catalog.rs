@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
 
 use api::{SubscriptionName, TopicName};
 use parking_lot::RwLock;
@@ -49,15 +50,34 @@ pub struct Catalog {
     /// Topics by lane, for message ids.
     by_lane: RwLock<HashMap<(i64, i64), Known<TopicEntry>>>,
     /// Subscriptions of a topic that were used on this node: a publish wakes their receivers.
-    by_topic: RwLock<HashMap<i64, Vec<Arc<Subscriber>>>>,
+    by_topic: RwLock<ByTopic>,
+}
+
+#[derive(Debug, Default)]
+struct ByTopic {
+    topics: HashMap<i64, Vec<Arc<Subscriber>>>,
+    /// How many in all.
+    subscribers: usize,
+}
+
+impl ByTopic {
+    fn keep(&mut self, is_kept: impl Fn(&Subscriber) -> bool) {
+        self.topics.retain(|_, of_topic| {
+            of_topic.retain(|known| is_kept(known));
+            !of_topic.is_empty()
+        });
+        self.subscribers = self.topics.values().map(Vec::len).sum();
+    }
 }
 
 impl Catalog {
-    /// Takes note of the installation's version; everything is looked up again when it changed.
-    pub fn observe(&self, version: i64) {
-        if self.version.swap(version, Ordering::AcqRel) != version {
+    /// Takes note of the installation's version; everything is looked up again when it changed. Answers whether it did.
+    pub fn observe(&self, version: i64) -> bool {
+        let is_news = self.version.swap(version, Ordering::AcqRel) != version;
+        if is_news {
             self.invalidate();
         }
+        is_news
     }
 
     /// Everything is looked up again before it is used.
@@ -218,7 +238,18 @@ impl Catalog {
                 same.refresh(row, lanes);
                 same
             }
-            _ => self.adopt(row, lanes)?,
+            other => {
+                if let Some(deleted) = other {
+                    // Another one under the same name.
+                    self.retire(&deleted);
+                }
+                let adopted = self.adopt(row, lanes)?;
+                let began = Instant::now();
+                let lanes = adopted.lanes();
+                let counted = store::lease::in_flight(&mut session, adopted.id, &lanes).await?;
+                adopted.counted(counted, began.elapsed());
+                adopted
+            }
         };
         remember(
             &self.subscribers,
@@ -245,16 +276,24 @@ impl Catalog {
             }
             .into());
         };
+        if self.by_topic.read().subscribers >= ENTRIES_MAX {
+            for of_tenant in self.subscribers.write().values_mut() {
+                of_tenant.retain(|_, known| known.value.has_waiters());
+            }
+            self.by_topic.write().keep(Subscriber::has_waiters);
+        }
         let mut by_topic = self.by_topic.write();
-        let of_topic = by_topic.entry(row.topic_id).or_default();
+        let of_topic = by_topic.topics.entry(row.topic_id).or_default();
         if let Some(same) = of_topic
             .iter()
             .find(|known| known.id == row.subscription_id)
         {
+            same.refresh(row, lanes);
             return Ok(same.clone());
         }
         let subscriber = Arc::new(Subscriber::new(row, Arc::new(topic), lanes));
         of_topic.push(subscriber.clone());
+        by_topic.subscribers += 1;
         Ok(subscriber)
     }
 
@@ -265,14 +304,26 @@ impl Catalog {
             .write()
             .get_mut(&tenant.0)
             .and_then(|all| all.remove(name));
-        let Some(gone) = gone.map(|known| known.value) else {
-            return;
-        };
-        if let Some(of_topic) = self.by_topic.write().get_mut(&gone.topic_id) {
-            of_topic.retain(|known| known.id != gone.id);
+        if let Some(gone) = gone {
+            self.retire(&gone.value);
         }
-        let waiters = gone.with_waiters(std::mem::take);
-        for waiter in waiters {
+    }
+
+    /// The same for one that was deleted, whatever has its name now.
+    pub fn retire(&self, gone: &Subscriber) {
+        let mut by_topic = self.by_topic.write();
+        if let Some(of_topic) = by_topic.topics.get_mut(&gone.topic_id) {
+            let before = of_topic.len();
+            of_topic.retain(|known| known.id != gone.id);
+            let (removed, is_empty) = (before - of_topic.len(), of_topic.is_empty());
+            by_topic.subscribers -= removed;
+            if is_empty {
+                by_topic.topics.remove(&gone.topic_id);
+            }
+        }
+        drop(by_topic);
+        for waiter in gone.with_waiters(std::mem::take) {
+            let name = &gone.settings().name;
             let _ = waiter
                 .reply
                 .send(Err(Error::not_found("subscription", name)));
@@ -281,19 +332,22 @@ impl Catalog {
 
     /// Subscriptions of a topic that were used on this node.
     pub fn of_topic(&self, topic: i64, mut each: impl FnMut(&Arc<Subscriber>)) {
-        if let Some(of_topic) = self.by_topic.read().get(&topic) {
+        if let Some(of_topic) = self.by_topic.read().topics.get(&topic) {
             of_topic.iter().for_each(&mut each);
         }
     }
 
-    /// All subscriptions that somebody waits on here.
-    #[must_use]
-    pub fn waited_on(&self) -> Vec<Arc<Subscriber>> {
+    /// Those subscriptions that were used on this node of which something is true.
+    pub fn subscribers_where(
+        &self,
+        is_wanted: impl Fn(&Subscriber) -> bool,
+    ) -> Vec<Arc<Subscriber>> {
         let by_topic = self.by_topic.read();
         by_topic
+            .topics
             .values()
             .flatten()
-            .filter(|known| known.has_waiters())
+            .filter(|known| is_wanted(known))
             .cloned()
             .collect()
     }

@@ -1,6 +1,7 @@
 //! Collects garbage in object storage: objects that no block refers to, uploads that a crash cut short, and objects that no
 //! row knows. Called by the worker every few minutes. Never takes an object that a block refers to (I5): a block comes to
-//! an object in the transaction that ends its upload, and only unended or unreferenced objects are given up.
+//! an object in the transaction that ends its upload, or in the publish right after it; an upload that was given up cannot
+//! end, and one that has ended is left alone for a grace that no publish outlives.
 //!
 //! An object of which a part is still needed stays whole; the longest retention bounds how long.
 
@@ -21,8 +22,8 @@ const PAGES: usize = 20;
 /// How long garbage is kept.
 #[derive(Debug, Clone)]
 pub struct CollectSettings {
-    /// Age from which an object can be garbage, longer than an upload may take; and time from being marked to being
-    /// deleted, longer than a reader may hold on to a place.
+    /// Age from which an object can be garbage, longer than an upload may take, and counted anew from its end, longer than
+    /// a publish may take; and time from being marked to being deleted, longer than a reader may hold on to a place.
     pub grace: Duration,
     /// Age from which an object or an upload that no row knows is deleted.
     pub unknown_age: Duration,
@@ -57,15 +58,19 @@ impl Collect {
     ) -> Result<Done, DutyError> {
         mark(store, clock, settings, stop).await?;
         let mut count = delete(store, blob, clock, settings, stop).await?;
+        let mut session = store.session().await?;
+        // Others may have objects and uploads in the same bucket.
+        let prefix = installation::get(&mut session)
+            .await?
+            .ok_or(DutyError::NotSetUp)?
+            .object_prefix();
+        let before = object::time_before(&mut session, settings.unknown_age, clock.now()).await?;
+        drop(session);
         count += self
-            .delete_unknown((store, blob, clock), settings, stop)
+            .delete_unknown((store, blob, clock), &prefix, settings, stop)
             .await?;
         if !stop.is_cancelled() {
-            let mut session = store.session().await?;
-            let before =
-                object::time_before(&mut session, settings.unknown_age, clock.now()).await?;
-            drop(session);
-            count += blob.sweep_uploads(before).await? as u64;
+            count += blob.sweep_uploads(&prefix, before).await? as u64;
         }
         Ok(Done { count, more: false })
     }
@@ -74,21 +79,16 @@ impl Collect {
     async fn delete_unknown(
         &mut self,
         (store, blob, clock): (&Store, &Blob, &Clock),
+        prefix: &str,
         settings: &CollectSettings,
         stop: &CancellationToken,
     ) -> Result<u64, DutyError> {
-        let mut session = store.session().await?;
-        let prefix = installation::get(&mut session)
-            .await?
-            .ok_or(DutyError::NotSetUp)?
-            .object_prefix();
-        drop(session);
         let mut deleted = 0;
         for _ in 0..PAGES {
             if stop.is_cancelled() {
                 break;
             }
-            let page = blob.list(&prefix, self.listed.as_deref()).await?;
+            let page = blob.list(prefix, self.listed.as_deref()).await?;
             self.listed = page.last().map(|object| object.key.clone());
             if page.is_empty() {
                 break;

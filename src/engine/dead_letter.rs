@@ -1,16 +1,22 @@
 //! Dead letters: messages whose attempts are used up, or that a consumer gave up, move to the subscription's dead-letter
 //! topic. Their leases were set aside before; here they are read (which may need object storage, so no transaction is
-//! open), and then published there and settled here in one transaction, so that no crash loses or doubles one.
+//! open), and then published there and settled here in one transaction, so that no crash loses or doubles one. A receiver
+//! never waits for the burial of what it did not get: that goes on in the background.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::Timestamp;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::store;
 use crate::store::lease::Lease;
-use crate::store::turn::{NewBlock, TurnInput};
+use crate::store::turn::{Clear, NewBlock, TurnInput};
 
 use super::Engine;
 use super::delivery::StoredMessage;
@@ -18,120 +24,210 @@ use super::error::Error;
 use super::payload::{Meta, Records, stream_head};
 use super::subscriber::{Grant, Subscriber};
 
-/// How long a lease is set aside for the move; when it fails, the messages are due again after that.
-pub(super) const BURIAL_TIME: time::Duration = time::Duration::seconds(60);
-
+/// How long a lease is set aside for the move; what has not moved by then is due again.
+pub(super) const BURIAL_SECONDS: u32 = 60;
+/// Leases that wait for their burial on this node; those beyond are due again, and found again, when their time is over.
+const WAITING_MAX: usize = 1_024;
+/// Burials at once, so that one that waits for object storage does not hold up all others.
+pub(super) const BURIALS_AT_ONCE: usize = 4;
 /// Why a message is moved, as the reason says when nobody gave one.
 const ATTEMPTS_USED_UP: &str = "max_attempts";
 
-/// What became of messages that were to be moved.
+/// A lease that was set aside.
+#[derive(Debug)]
+struct Burial {
+    subscriber: Arc<Subscriber>,
+    lease: Lease,
+    since: Instant,
+}
+
+/// Leases whose attempts are used up, set aside by this node.
+#[derive(Debug, Default)]
+pub(super) struct Burials {
+    waiting: Mutex<VecDeque<Burial>>,
+    arrived: Notify,
+}
+
+impl Burials {
+    /// Adds leases that were just set aside.
+    pub(super) fn add(&self, subscriber: &Arc<Subscriber>, leases: Vec<Lease>) {
+        let mut waiting = self.waiting.lock();
+        let room = WAITING_MAX.saturating_sub(waiting.len());
+        for lease in leases.into_iter().take(room) {
+            waiting.push_back(Burial {
+                subscriber: subscriber.clone(),
+                lease,
+                since: Instant::now(),
+            });
+        }
+        drop(waiting);
+        self.arrived.notify_one();
+    }
+
+    async fn next(&self) -> Burial {
+        loop {
+            let next = self.waiting.lock().pop_front();
+            if let Some(next) = next {
+                // Several may have been added at once: another loop looks too.
+                self.arrived.notify_one();
+                return next;
+            }
+            self.arrived.notified().await;
+        }
+    }
+}
+
+/// What became of the messages of a lease that was set aside.
 #[derive(Debug, Default, Clone, Copy)]
-pub(super) struct Burial {
+pub(super) struct Buried {
     /// Messages that are in the dead-letter topic now.
-    pub(super) moved: usize,
-    /// Leases that were not moved: settled meanwhile, or there is no such topic any more. They are due again.
-    pub(super) kept: usize,
+    pub(super) moved: u32,
+    /// Some were not moved: settled meanwhile, or there is no such topic any more. They are due again.
+    pub(super) kept: bool,
 }
 
 impl Engine {
-    /// Moves the messages of `leases`, which were set aside, to the dead-letter topic.
+    /// Moves what was set aside, until `stop`: what is left then is due again on another node.
+    pub(super) async fn bury_waiting(&self, stop: CancellationToken) {
+        loop {
+            let bury = async {
+                let Burial {
+                    subscriber,
+                    lease,
+                    since,
+                } = self.inner.burials.next().await;
+                if since.elapsed() >= Duration::from_secs(u64::from(BURIAL_SECONDS)) {
+                    return;
+                }
+                if let Err(error) = self.bury(&subscriber, &lease, ATTEMPTS_USED_UP).await {
+                    tracing::warn!(%error, "dead letters could not be moved; they are due again in a while");
+                }
+            };
+            tokio::select! {
+                () = bury => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Moves the messages of a lease that was set aside to the dead-letter topic: small ones in groups, each large one by
+    /// itself, so that what has moved stays moved. Ends early when the lease is no longer there.
     pub(super) async fn bury(
         &self,
         subscriber: &Arc<Subscriber>,
-        leases: &[Lease],
-        reason: Option<&str>,
-    ) -> Result<Burial, Error> {
-        let mut burial = Burial {
-            moved: 0,
-            kept: leases.len(),
-        };
+        lease: &Lease,
+        reason: &str,
+    ) -> Result<Buried, Error> {
+        let kept = |moved| Ok(Buried { moved, kept: true });
         let Some(topic) = subscriber.settings().dead_letter_topic_id else {
-            return Ok(burial);
+            return kept(0);
         };
         let mut session = self.store().session().await?;
         let lanes = store::lane::of_topic(&mut session, topic).await?;
         drop(session);
         let Some(lane) = lanes.first() else {
-            return Ok(burial);
+            return kept(0);
         };
-        for lease in leases {
-            let blocks = self
-                .dead_blocks(subscriber, lease, *lane, reason.unwrap_or(ATTEMPTS_USED_UP))
-                .await?;
-            let letters: usize = blocks
-                .iter()
-                .map(|block| usize::try_from(block.count).unwrap_or(0))
-                .sum();
-            if self.move_lease(lease, blocks).await? {
-                burial.moved += letters;
-                burial.kept -= 1;
-                subscriber.moved(-i64::from(lease.pending.count_ones()));
-                self.metrics().dead_lettered.inc_by(letters as u64);
-            }
-        }
-        self.wake_topic(topic);
-        Ok(burial)
-    }
-
-    /// Publishes the blocks and settles the lease, or neither: when it was settled meanwhile or the topic was deleted.
-    async fn move_lease(&self, lease: &Lease, blocks: Vec<NewBlock>) -> Result<bool, Error> {
-        let mut tx = self.store().tx("dead_letter").await?;
-        for block in blocks {
-            let input = TurnInput {
-                blocks: vec![block],
-                slot: self.slot(),
-                ..TurnInput::default()
-            };
-            let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
-            if output.first_offsets == [None] {
-                return Ok(false);
-            }
-        }
-        let held = store::lease::delete(&mut tx, &[lease.key]).await? == 1;
-        if held {
-            tx.commit().await?;
-        }
-        Ok(held)
-    }
-
-    /// The messages of a lease as blocks of the dead-letter topic: those in memory together, each large one by itself.
-    async fn dead_blocks(
-        &self,
-        subscriber: &Subscriber,
-        lease: &Lease,
-        lane: i64,
-        reason: &str,
-    ) -> Result<Vec<NewBlock>, Error> {
-        let mut records = Records::default();
-        let mut blocks = Vec::new();
+        let (mut group, mut moved) = (Group::default(), 0);
         let grants = [Grant::of(lease)];
-        let (deliveries, _) = self.deliveries(subscriber, &grants, usize::MAX).await?;
-        for delivery in deliveries {
+        let read = self.deliveries(subscriber, &grants, usize::MAX).await;
+        for delivery in read.deliveries {
             let message = &delivery.message;
             let view = message.view().ok_or(Error::Internal)?;
             let story = Story::of(message, lease, reason);
             let meta = story.told(view.meta());
-            match view.body() {
-                Some(body) => records.push(&meta, body),
-                None => {
-                    let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
-                    let (start, end) = view.body_range();
-                    let body = self.body_part(message, 0..end - start).await?;
-                    let object = self.upload(head.chain(body).boxed()).await?;
-                    blocks.push(NewBlock {
-                        lane,
-                        count: 1,
-                        compressed: false,
-                        place: object.place(),
-                    });
+            let bit = 1 << (message.id().offset - lease.base);
+            let Some(body) = view.body() else {
+                let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
+                let (start, end) = view.body_range();
+                let body = self.body_part(message, 0..end - start).await?;
+                let object = self.upload(head.chain(body).boxed()).await?;
+                let block = NewBlock {
+                    lane: *lane,
+                    count: 1,
+                    compressed: false,
+                    place: object.place(),
+                };
+                if !self.move_messages(subscriber, lease, (bit, block)).await? {
+                    return kept(moved);
                 }
+                moved += 1;
+                continue;
+            };
+            if group.bits != 0 && group.records.bytes() + body.len() > self.hot_limit_bytes() {
+                let full = std::mem::take(&mut group);
+                let more = full.bits.count_ones();
+                if !self.move_group(subscriber, lease, (*lane, full)).await? {
+                    return kept(moved);
+                }
+                moved += more;
             }
+            group.records.push(&meta, body);
+            group.bits |= bit;
         }
-        if !records.is_empty() {
-            blocks.push(self.block_of(lane, &records).await?);
+        if group.bits != 0 {
+            let more = group.bits.count_ones();
+            if !self.move_group(subscriber, lease, (*lane, group)).await? {
+                return kept(moved);
+            }
+            moved += more;
         }
-        Ok(blocks)
+        self.wake_topic(topic);
+        let unread = read.unreadable.into_iter().next();
+        unread.map_or(Ok(Buried { moved, kept: false }), |(_, error)| Err(error))
     }
+
+    async fn move_group(
+        &self,
+        subscriber: &Subscriber,
+        lease: &Lease,
+        (lane, group): (i64, Group),
+    ) -> Result<bool, Error> {
+        let block = self.block_of(lane, &group.records).await?;
+        self.move_messages(subscriber, lease, (group.bits, block))
+            .await
+    }
+
+    /// Publishes a block and takes its messages out of the lease, or neither: when somebody has the lease meanwhile, or the
+    /// topic was deleted.
+    async fn move_messages(
+        &self,
+        subscriber: &Subscriber,
+        lease: &Lease,
+        (bits, block): (u64, NewBlock),
+    ) -> Result<bool, Error> {
+        let clear = Clear {
+            lane: lease.key.lane,
+            subscription: lease.key.subscription,
+            lease: lease.key.lease,
+            mask: bits,
+        };
+        let input = TurnInput {
+            blocks: vec![block],
+            clears: vec![clear],
+            slot: self.slot(),
+            ..TurnInput::default()
+        };
+        let mut tx = self.store().tx("dead_letter").await?;
+        let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
+        let taken = output.settled.iter().fold(0, |all, (_, bits)| all | bits);
+        if output.first_offsets == [None] || taken != bits {
+            return Ok(false);
+        }
+        tx.commit().await?;
+        let messages = bits.count_ones();
+        subscriber.moved(-i64::from(messages));
+        self.metrics().dead_lettered.inc_by(u64::from(messages));
+        Ok(true)
+    }
+}
+
+/// Messages that move together.
+#[derive(Default)]
+struct Group {
+    records: Records,
+    /// Their bits in the lease.
+    bits: u64,
 }
 
 /// What is told of a dead letter, as attributes.

@@ -86,7 +86,7 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match &error {
-            store::Error::Unavailable(_) => {
+            store::Error::Unavailable(_) | store::Error::Raced(_) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "database unavailable"

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
 use crate::clock::Clock;
-use crate::store::retention::{self, Cut, LaneOnRound};
+use crate::store::retention::{self, Cut, Known, LaneOnRound, Prospect};
 use crate::store::{self, Store, node};
 
 /// Lanes looked at by one statement.
@@ -21,14 +21,16 @@ const LANES: i64 = 1_000;
 const LANES_AT_ONCE: usize = 100;
 /// Blocks of a lane deleted in one transaction at most.
 const BLOCKS: i64 = 1_000;
-/// A transaction that sets a deadline by its own time commits within this, or the statement timeout has ended it.
+/// A transaction that sets deadlines reads the time when it has its locks, and commits within this: after that it runs
+/// three statements, each of which a timeout ends, and so does one the time between them.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
 /// When to delete what is consumed and who is gone.
 #[derive(Debug, Clone)]
 pub struct ExpireSettings {
     /// Age of the first consumed block of a lane at which its consumed blocks go; several times shorter than the hot
-    /// window, else they are offloaded first. Every time costs a version of the lane's row.
+    /// window, else they are offloaded first. Every time costs a version of the lane's row, and a look at its leases, which
+    /// is dear while something holds back vacuum: no lane is looked at more often.
     pub consumed_age: Duration,
     /// A node not heard for this long is forgotten.
     pub node_age: Duration,
@@ -43,10 +45,10 @@ impl Default for ExpireSettings {
     }
 }
 
-/// Retention of all lanes. Remembers per lane a time that no lease is due before, only to look faster.
+/// Retention of all lanes. What it remembers of them only makes it look less and faster.
 #[derive(Debug, Default)]
 pub struct Expire {
-    deadlines: HashMap<i64, OffsetDateTime>,
+    known: HashMap<i64, Known>,
 }
 
 impl Expire {
@@ -72,111 +74,134 @@ impl Expire {
             let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
                 lanes.iter().partition(|lane| lane.closed);
             let open: Vec<i64> = open.iter().map(|lane| lane.lane_id).collect();
-            let deadlines = self.deadlines_of(&open);
+            let of_lane = |lane: &i64| self.known.get(lane).copied().unwrap_or_default();
+            let before: Vec<Known> = open.iter().map(of_lane).collect();
             let age = settings.consumed_age;
             let prospects =
-                retention::prospects(&mut session, &open, &deadlines, age, clock.now()).await?;
+                retention::prospects(&mut session, &open, &before, age, clock.now()).await?;
             drop(session);
             for prospect in &prospects {
-                // Leases that come later are due after the time of this look, or their transaction is running now.
-                let earliest = prospect
-                    .deadline
-                    .map_or(prospect.at, |deadline| deadline.min(prospect.at));
-                known.insert(prospect.lane_id, earliest - COMMIT_WITHIN);
+                let after = learn(of_lane(&prospect.lane_id), prospect, age);
+                known.insert(prospect.lane_id, after);
             }
-            let work: Vec<i64> = prospects
-                .iter()
-                .filter(|p| p.has_work)
-                .map(|p| p.lane_id)
-                .collect();
+            let work: Vec<Prospect> = prospects.iter().filter(|p| p.has_work).copied().collect();
             for lanes in work.chunks(LANES_AT_ONCE) {
-                done.count += self.cut(store, clock, lanes, stop).await?;
+                let (deleted, left) = cut(store, clock, lanes, stop).await?;
+                done.count += deleted;
+                for (lane, at) in left {
+                    known.entry(lane).or_default().suspect = Some(at + COMMIT_WITHIN);
+                }
             }
             for lane in closed {
                 done.count += clear(store, lane.lane_id, stop).await?;
             }
         }
         if !stop.is_cancelled() {
-            self.deadlines = known;
+            self.known = known;
             let mut session = store.session().await?;
             node::delete_stale(&mut session, settings.node_age, clock.now()).await?;
         }
         Ok(done)
     }
+}
 
-    fn deadlines_of(&self, lanes: &[i64]) -> Vec<Option<OffsetDateTime>> {
-        lanes
-            .iter()
-            .map(|lane| self.deadlines.get(lane).copied())
-            .collect()
+/// What is known of a lane after a look.
+fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
+    if !prospect.is_walked {
+        return before;
     }
+    // Leases that come later are due after the time of this look, or their transaction is running now.
+    let earliest = prospect
+        .deadline
+        .map_or(prospect.at, |deadline| deadline.min(prospect.at));
+    Known {
+        low: Some(earliest - COMMIT_WITHIN),
+        again: Some(prospect.at + age),
+        suspect: before.suspect.or(Some(prospect.at)),
+    }
+}
 
-    /// Cuts lanes: together those that nobody has, then the others one by one.
-    async fn cut(
-        &self,
-        store: &Store,
-        clock: &Clock,
-        lanes: &[i64],
-        stop: &CancellationToken,
-    ) -> Result<u64, DutyError> {
-        let (mut deleted, cuts) = self.cut_once(store, clock, lanes, false).await?;
-        let is_over = |lane: &i64| {
-            cuts.iter()
-                .any(|cut| cut.lane_id == *lane && !cut.is_partial)
-        };
-        for lane in lanes.iter().filter(|lane| !is_over(lane)) {
-            while !stop.is_cancelled() {
-                let (more, cuts) = self.cut_once(store, clock, &[*lane], true).await?;
-                deleted += more;
-                if !cuts.iter().any(|cut| cut.is_partial) {
-                    break;
-                }
+/// Cuts lanes: together those that nobody has, then the others one by one. Answers how many blocks went, and the lanes
+/// that leases were taken out of, with the time.
+async fn cut(
+    store: &Store,
+    clock: &Clock,
+    lanes: &[Prospect],
+    stop: &CancellationToken,
+) -> Result<(u64, Vec<(i64, OffsetDateTime)>), store::Error> {
+    let (mut deleted, cuts) = cut_once(store, clock, lanes, false).await?;
+    let mut left: Vec<i64> = needed(&cuts);
+    let (free, held): (Vec<&Prospect>, Vec<&Prospect>) = lanes
+        .iter()
+        .partition(|lane| cuts.iter().any(|cut| cut.lane_id == lane.lane_id));
+    let is_over = |lane: &Prospect| {
+        cuts.iter()
+            .any(|cut| cut.lane_id == lane.lane_id && !cut.is_partial)
+    };
+    for lane in free.into_iter().chain(held) {
+        if is_over(lane) {
+            continue;
+        }
+        while !stop.is_cancelled() {
+            let (more, cuts) = cut_once(store, clock, &[*lane], true).await?;
+            deleted += more;
+            left.extend(needed(&cuts));
+            if !cuts.iter().any(|cut| cut.is_partial) {
+                break;
             }
         }
-        Ok(deleted)
     }
+    let at = |lane: &i64| lanes.iter().find(|known| known.lane_id == *lane);
+    let left = left.iter().filter_map(|lane| Some((*lane, at(lane)?.at)));
+    Ok((deleted, left.collect()))
+}
 
-    async fn cut_once(
-        &self,
-        store: &Store,
-        clock: &Clock,
-        lanes: &[i64],
-        wait: bool,
-    ) -> Result<(u64, Vec<Cut>), store::Error> {
-        let mut tx = store.tx("expire").await?;
-        let locked = retention::lock_lanes(&mut tx, lanes, wait).await?;
-        if locked.is_empty() {
-            return Ok((0, Vec::new()));
-        }
-        // A statement of its own, so that it sees what was published and subscribed before the locks were free. Cursors and
-        // leases go on moving, but only up: a claim begins at the cursor, and a message handed out again was in a lease.
-        let deadlines = self.deadlines_of(&locked);
-        let cuts = retention::cuts(&mut tx, &locked, &deadlines, BLOCKS, clock.now()).await?;
-        let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
-        if !needed.is_empty() {
-            leave(&mut tx, &needed).await?;
-        }
-        let moving: Vec<Cut> = cuts
-            .iter()
-            .filter(|cut| cut.cut > cut.start)
-            .copied()
-            .collect();
-        if !moving.is_empty() {
-            retention::raise_starts(&mut tx, &moving).await?;
-        }
-        let deleted = if moving.is_empty() {
-            0
-        } else {
-            retention::delete(&mut tx, &moving).await?
-        };
-        tx.commit().await?;
-        Ok((deleted, cuts))
+fn needed(cuts: &[Cut]) -> Vec<i64> {
+    let needed = cuts.iter().filter(|cut| cut.is_needed);
+    needed.map(|cut| cut.lane_id).collect()
+}
+
+async fn cut_once(
+    store: &Store,
+    clock: &Clock,
+    lanes: &[Prospect],
+    wait: bool,
+) -> Result<(u64, Vec<Cut>), store::Error> {
+    let ids: Vec<i64> = lanes.iter().map(|lane| lane.lane_id).collect();
+    let mut tx = store.tx("expire").await?;
+    let locked = retention::lock_lanes(&mut tx, &ids, wait).await?;
+    if locked.is_empty() {
+        return Ok((0, Vec::new()));
     }
+    // A statement of its own, so that it sees what was published and subscribed before the locks were free.
+    let lanes = lanes.iter().filter(|lane| locked.contains(&lane.lane_id));
+    let lanes: Vec<Prospect> = lanes.copied().collect();
+    let cuts = retention::cuts(&mut tx, &lanes, BLOCKS, clock.now()).await?;
+    let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
+    if !needed.is_empty() {
+        leave(&mut tx, &needed).await?;
+    }
+    let moving: Vec<Cut> = cuts
+        .iter()
+        .filter(|cut| cut.cut > cut.start)
+        .copied()
+        .collect();
+    if !moving.is_empty() {
+        retention::raise_starts(&mut tx, &moving).await?;
+    }
+    let deleted = if moving.is_empty() {
+        0
+    } else {
+        retention::delete(&mut tx, &moving).await?
+    };
+    tx.commit().await?;
+    Ok((deleted, cuts))
 }
 
 /// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
 /// locked, hence the second look; it waits for nobody, because by now leases come after cursors. A lease that a settle or a
-/// redelivery has at that moment stays, lies below the start of its lane, and the next round finds it there.
+/// redelivery has at that moment stays, lies below the start of its lane, and a later round finds it there: until no
+/// transaction of this moment can be running the lane is suspect.
 async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
     retention::trim_leases(tx, cuts, true).await?;
     retention::lock_cursors(tx, cuts).await?;

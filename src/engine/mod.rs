@@ -185,6 +185,7 @@ struct Inner {
     signer: receipt::Signer,
     reader: reader::Reader,
     running: keyed::Running,
+    burials: dead_letter::Burials,
     turns: Arc<turn::Shared>,
     queues: Vec<Arc<turn::Queue>>,
     metrics: Metrics,
@@ -230,6 +231,7 @@ impl Engine {
             signer: receipt::Signer::new(&receipt_key),
             reader,
             running: keyed::Running::default(),
+            burials: dead_letter::Burials::default(),
             turns,
             queues,
             metrics: Metrics::default(),
@@ -258,6 +260,10 @@ impl Engine {
         tracker.spawn(async move { engine.keep_up(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.return_unwanted(token).await });
+        for _ in 0..dead_letter::BURIALS_AT_ONCE {
+            let (engine, token) = (self.clone(), stop.clone());
+            tracker.spawn(async move { engine.bury_waiting(token).await });
+        }
     }
 
     /// Largest body or batch kept in the database, in bytes; larger ones go through an object.

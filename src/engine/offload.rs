@@ -16,21 +16,27 @@
 //!   these rows, under the lock.
 //!
 //! Any block whose payload is found by neither does not exist, and the slot can go.
+//!
+//! # When a slot is walked through
+//!
+//! When the hot window of all that is in it is over, so that what is consumed within it costs no PUT and the rest goes in
+//! one walk; at once, when slots become scarce. [`Waits`] remembers when that is.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::store::block::Moved;
-use crate::store::hot_payload::{self, Live};
+use crate::store::hot_payload::{self, Live, Walk};
 use crate::store::installation::{self, Installation};
 use crate::store::turn::PART_BYTES;
-use crate::store::{self, Store, block, object};
+use crate::store::{self, Store, block, lease, object};
 
 /// Pages of a slot looked at by one statement: 16 MiB.
 const WINDOW_PAGES: i64 = 2_048;
@@ -83,8 +89,39 @@ pub struct Offload<'a> {
     pub settings: &'a OffloadSettings,
 }
 
+/// Until when a walk through a slot would be in vain, as far as is known: only saves walks. By the database's clock.
+#[derive(Debug, Default)]
+pub struct Waits {
+    current: Option<i16>,
+    until: [Option<OffsetDateTime>; hot_payload::SLOTS as usize],
+}
+
+impl Waits {
+    /// What is in a slot that was just left has its window before it.
+    fn observe(&mut self, ring: &Ring, window: Duration) {
+        let left = self.current.replace(ring.installation.hot_slot);
+        if let Some(left) = left.filter(|left| *left != ring.installation.hot_slot) {
+            self.set(left, Some(ring.at + window));
+        }
+    }
+
+    fn set(&mut self, slot: i16, until: Option<OffsetDateTime>) {
+        let slot = usize::try_from(slot).ok();
+        if let Some(kept) = slot.and_then(|slot| self.until.get_mut(slot)) {
+            *kept = until;
+        }
+    }
+
+    fn is_over(&self, slot: i16, at: OffsetDateTime) -> bool {
+        let slot = usize::try_from(slot).ok();
+        let until = slot.and_then(|slot| self.until.get(slot).copied());
+        until.flatten().is_none_or(|until| until <= at)
+    }
+}
+
 /// The slots that are not current and not empty, oldest first, and whether the ring is running full.
 struct Ring {
+    at: OffsetDateTime,
     installation: Installation,
     old: Vec<i16>,
     bytes: i64,
@@ -92,25 +129,59 @@ struct Ring {
 }
 
 impl Offload<'_> {
-    /// Empties the slots that are not current, oldest first, and counts the blocks moved. Stops between two objects when
-    /// told to.
+    /// Empties the slots that are not current, oldest first, and counts the blocks moved. A slot that fails keeps nobody
+    /// from the next. Stops between two objects when told to.
     ///
     /// # Errors
-    /// When the database or object storage does not answer.
-    pub async fn run(&self, stop: &CancellationToken) -> Result<Done, DutyError> {
+    /// The first one, when the database or object storage does not answer.
+    pub async fn run(
+        &self,
+        waits: &mut Waits,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
         let mut done = Done::default();
-        for slot in self.ring().await?.old {
-            // Looked at again for each slot: the last one may have taken the pressure away.
-            let ring = self.ring().await?;
-            for _ in 0..WALKS_MAX {
-                let moved = self.walk(slot, &ring, stop).await?;
-                done.count += moved;
-                if moved == 0 || stop.is_cancelled() {
-                    break;
-                }
+        let mut failed = None;
+        let ring = self.ring().await?;
+        waits.observe(&ring, self.settings.hot_window);
+        for slot in ring.old {
+            if stop.is_cancelled() {
+                break;
+            }
+            if let Err(error) = self.empty(slot, waits, stop, &mut done).await {
+                failed.get_or_insert(error);
             }
         }
-        Ok(done)
+        failed.map_or(Ok(done), Err)
+    }
+
+    async fn empty(
+        &self,
+        slot: i16,
+        waits: &mut Waits,
+        stop: &CancellationToken,
+        done: &mut Done,
+    ) -> Result<(), DutyError> {
+        // Looked at again for each slot: the last one may have taken the pressure away.
+        let ring = self.ring().await?;
+        waits.observe(&ring, self.settings.hot_window);
+        let window = if ring.is_pressed {
+            Duration::ZERO
+        } else {
+            self.settings.hot_window
+        };
+        if !ring.is_pressed && !waits.is_over(slot, ring.at) {
+            return Ok(());
+        }
+        for _ in 0..WALKS_MAX {
+            let due = ring.at - window;
+            let (moved, youngest) = self.walk(slot, due, &ring.installation, stop).await?;
+            waits.set(slot, youngest.map(|at| at + self.settings.hot_window));
+            done.count += moved;
+            if moved == 0 || stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// How much waits.
@@ -142,6 +213,7 @@ impl Offload<'_> {
             .await?
             .ok_or(DutyError::NotSetUp)?;
         let sizes = hot_payload::sizes(&mut session).await?;
+        let at = lease::now(&mut session, self.clock.now()).await?;
         let size = |slot: i16| {
             usize::try_from(slot)
                 .ok()
@@ -155,6 +227,7 @@ impl Offload<'_> {
         let bytes = old.iter().map(|slot| size(*slot)).sum();
         let is_pressed = old.len() * 2 >= sizes.len();
         Ok(Ring {
+            at,
             installation,
             old,
             bytes,
@@ -162,67 +235,46 @@ impl Offload<'_> {
         })
     }
 
-    /// Walks through a slot once: packs what is due, and truncates the slot when nothing in it is needed. Returns how many
-    /// blocks it moved.
+    /// Walks through a slot once: packs what was published up to `due`, and truncates the slot when nothing in it is
+    /// needed. Returns how many blocks it moved, and when the youngest of those it left was published.
     async fn walk(
         &self,
         slot: i16,
-        ring: &Ring,
+        due: OffsetDateTime,
+        installation: &Installation,
         stop: &CancellationToken,
-    ) -> Result<u64, DutyError> {
-        let window = if ring.is_pressed {
-            Duration::ZERO
-        } else {
-            self.settings.hot_window
-        };
+    ) -> Result<(u64, Option<OffsetDateTime>), DutyError> {
         let mut session = self.store.session().await?;
-        // The rows of a slot are about as old as each other: before its window is over most of a walk would be in vain.
-        if !ring.is_pressed
-            && !installation::is_settled(&mut session, window, self.clock.now()).await?
-        {
-            return Ok(0);
-        }
         let walk = hot_payload::begin_walk(&mut session, slot).await?;
         drop(session);
         let mut queue = Queue::default();
-        let (mut moved, mut is_clean) = (0, true);
+        let (mut moved, mut is_clean, mut youngest) = (0, true, None);
         for first in (0..walk.pages).step_by(usize::try_from(WINDOW_PAGES).unwrap_or(1)) {
             let pages = first..walk.pages.min(first + WINDOW_PAGES);
             let mut session = self.store.session().await?;
-            let live =
-                hot_payload::live(&mut session, slot, pages, window, self.clock.now()).await?;
+            let live = hot_payload::live(&mut session, slot, pages).await?;
             drop(session);
             is_clean &= live.is_empty();
-            queue.push(live);
+            youngest = youngest.max(queue.push(live, due));
             while queue.bytes >= self.settings.object_bytes || queue.blocks.len() >= BLOCKS_MAX {
                 if stop.is_cancelled() {
-                    return Ok(moved);
+                    return Ok((moved, None));
                 }
-                moved += self
-                    .pack(
-                        slot,
-                        &ring.installation,
-                        &queue.take(self.settings.object_bytes),
-                    )
-                    .await?;
+                let blocks = queue.take(self.settings.object_bytes);
+                moved += self.pack(slot, installation, &blocks).await?;
             }
         }
         if stop.is_cancelled() {
-            return Ok(moved);
+            return Ok((moved, None));
         }
         if !queue.blocks.is_empty() {
-            moved += self
-                .pack(
-                    slot,
-                    &ring.installation,
-                    &queue.take(self.settings.object_bytes),
-                )
-                .await?;
+            let blocks = queue.take(self.settings.object_bytes);
+            moved += self.pack(slot, installation, &blocks).await?;
         }
         if is_clean {
-            self.truncate(slot, &walk.horizon).await?;
+            self.truncate(slot, &walk).await?;
         }
-        Ok(moved)
+        Ok((moved, youngest))
     }
 
     /// Puts blocks into one object and points them to it; returns how many. A crash before the commit leaves an object
@@ -244,7 +296,7 @@ impl Offload<'_> {
         let bytes = i64::try_from(body.len()).unwrap_or(i64::MAX);
         self.blob.put(&key, body).await?;
         let mut tx = self.store.tx("offload").await?;
-        if !object::finish(&mut tx, object, bytes).await? {
+        if !object::finish(&mut tx, object, bytes, self.clock.now()).await? {
             // It took longer than the grace of the collection.
             return Ok(0);
         }
@@ -277,10 +329,10 @@ impl Offload<'_> {
     }
 
     /// Empties a slot that a clean walk saw, unless something came in since; later, when others have it open.
-    async fn truncate(&self, slot: i16, horizon: &str) -> Result<(), store::Error> {
+    async fn truncate(&self, slot: i16, walk: &Walk) -> Result<(), store::Error> {
         let mut tx = self.store.tx("truncate").await?;
-        if !hot_payload::lock(&mut tx, slot).await?
-            || hot_payload::is_needed(&mut tx, slot, horizon).await?
+        if !hot_payload::lock(&mut tx, slot, walk.pages).await?
+            || hot_payload::is_needed(&mut tx, slot, &walk.horizon).await? != Some(false)
         {
             return Ok(());
         }
@@ -299,11 +351,18 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, live: Vec<Live>) {
-        for block in live.into_iter().filter(|block| block.is_due) {
-            self.bytes += block.bytes;
-            self.blocks.push_back(block);
+    /// Adds what was published up to `due`; answers when the youngest of the others was.
+    fn push(&mut self, live: Vec<Live>, due: OffsetDateTime) -> Option<OffsetDateTime> {
+        let mut youngest = None;
+        for block in live {
+            if block.published_at <= due {
+                self.bytes += block.bytes;
+                self.blocks.push_back(block);
+            } else {
+                youngest = youngest.max(Some(block.published_at));
+            }
         }
+        youngest
     }
 
     /// Blocks for one object, in order of their keys, which is the order in which they are locked and read again later.

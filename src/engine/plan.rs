@@ -45,15 +45,22 @@ pub struct Item {
 pub enum Step {
     /// It is done.
     Done,
-    /// Nobody gets it until then, and its receipt stays good.
-    Hide(OffsetDateTime),
-    /// It failed; it is handed out again from then on, under a new lease, so its receipt is void.
-    Return(OffsetDateTime),
-    /// It could not be given after all: at once due again, and not an attempt.
-    GiveBack,
+    /// Nobody gets it for so many seconds, and its receipt stays good.
+    Hide(u32),
+    /// It failed; it is handed out again after so many seconds, under a new lease, so its receipt is void.
+    Return(u32),
+    /// It could not be given after all: due again after so many seconds, and not an attempt.
+    GiveBack(u32),
 }
 
-/// Takes items in order against the locked rows. Answers, per item, whether it was current (I3), and what to write.
+/// So many seconds after a time.
+#[must_use]
+pub fn after(at: OffsetDateTime, seconds: u32) -> OffsetDateTime {
+    at + time::Duration::seconds(i64::from(seconds))
+}
+
+/// Takes items in order against the locked rows. Answers, per item, whether it was current (I3), and what to write. `now`
+/// was read after the rows were locked: retention counts on deadlines that are not set by a time long gone.
 #[must_use]
 pub fn settle(rows: &[Lease], items: &[Item], now: OffsetDateTime) -> (Vec<bool>, Changes) {
     let mut table: BTreeMap<LeaseKey, Lease> = rows.iter().map(|row| (row.key, *row)).collect();
@@ -84,17 +91,17 @@ fn step(
         .copied();
     let Some(row) = found else { return false };
     match item.step {
-        Step::Hide(until) if row.pending == mask => {
+        Step::Hide(seconds) if row.pending == mask => {
             table.insert(
                 row.key,
                 Lease {
-                    deadline: until,
+                    deadline: after(now, seconds),
                     ..row
                 },
             );
             return true;
         }
-        Step::Hide(until) => {
+        Step::Hide(seconds) => {
             let key = LeaseKey {
                 part: split,
                 ..row.key
@@ -104,25 +111,25 @@ fn step(
                 Lease {
                     key,
                     pending: mask,
-                    deadline: until,
+                    deadline: after(now, seconds),
                     ..row
                 },
             );
         }
-        Step::Return(until) => {
+        Step::Return(seconds) => {
             let failed = Lease {
                 first_failed_at: row.first_failed_at.or(Some(now)),
                 last_failed_at: Some(now),
                 ..row
             };
-            merge(returned, &detached(failed, mask, until));
+            merge(returned, &detached(failed, mask, after(now, seconds)));
         }
-        Step::GiveBack => {
+        Step::GiveBack(seconds) => {
             let untried = Lease {
                 attempt: row.attempt.saturating_sub(1).max(0),
                 ..row
             };
-            merge(returned, &detached(untried, mask, now));
+            merge(returned, &detached(untried, mask, after(now, seconds)));
         }
         Step::Done => {}
     }
@@ -299,12 +306,8 @@ mod tests {
 
     #[test]
     fn hiding_one_message_splits_it_off_and_keeps_its_receipt() {
-        let later = T0 + time::Duration::HOUR;
-        let (current, changes) = settle(
-            &[lease(5, 100, 0b111)],
-            &[item(5, 1, Step::Hide(later))],
-            T0,
-        );
+        let hidden = [item(5, 1, Step::Hide(3_600))];
+        let (current, changes) = settle(&[lease(5, 100, 0b111)], &hidden, T0);
         assert_eq!(current, [true]);
         assert_eq!(changes.update[0].pending, 0b101);
         let split = changes.insert[0];
@@ -312,6 +315,7 @@ mod tests {
             (split.key.lease, split.key.part, split.base, split.pending),
             (5, 2, 100, 0b010)
         );
+        assert_eq!(split.deadline, T0 + time::Duration::HOUR);
         let rows = [changes.update[0], split];
         let (current, changes) =
             settle(&rows, &[item(5, 1, Step::Done), item(5, 1, Step::Done)], T0);
@@ -321,7 +325,7 @@ mod tests {
 
     #[test]
     fn messages_returned_together_stay_in_one_lease_without_receipts() {
-        let items = [0, 2].map(|bit| item(5, bit, Step::Return(T0)));
+        let items = [0, 2].map(|bit| item(5, bit, Step::Return(0)));
         let (current, changes) = settle(&[lease(5, 100, 0b111)], &items, T0);
         assert_eq!(current, [true, true]);
         assert_eq!(changes.insert.len(), 1);

@@ -1,11 +1,14 @@
-//! Reading messages: from memory, from the ring of hot payloads, from object storage. A cold read is bounded in number and
+//! Reading messages: from memory, from the ring of hot payloads, from object storage. A read is bounded in number and
 //! bytes, reads ahead, and is done once for all that wait for the same lane; it never touches the connections of turns.
+//! Hot and cold reads have bounds of their own: object storage that hangs holds up those who need it, and nobody else.
 
+use std::io::Read as _;
 use std::ops::Range;
 use std::sync::Arc;
 
 use api::Timestamp;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::blob::Blob;
@@ -17,20 +20,26 @@ use super::delivery::Block;
 use super::error::Error;
 use super::payload::Payload;
 
-/// Cold reads at once in one node.
+/// Reads of the database at once in one node: each holds a connection of the pool.
+const HOT_READS_MAX: usize = 4;
+/// Requests to object storage at once in one node.
 const COLD_READS_MAX: usize = 8;
-/// Lanes are spread over so many locks, each of which lets one cold read through.
+/// Of those, for one read.
+const COLD_READS_OF_ONE: usize = 4;
+/// Lanes are spread over so many locks, each of which lets one read through.
 const LANE_LOCKS: usize = 64;
-/// Blocks of one cold read, those read ahead included.
+/// Blocks of one read, those read ahead included.
 const BLOCKS_MAX: i64 = 64;
-/// Bytes (as stored) that a cold read takes beyond what was asked for.
+/// Bytes (as stored) of one read, and so of one request to object storage, unless its first block alone has more.
+const READ_BYTES_MAX: i64 = 8 << 20;
+/// A read goes beyond what was asked for up to so many bytes (as stored) in all.
 const READ_AHEAD_BYTES: i64 = 512 << 10;
 /// Messages looked ahead.
 const READ_AHEAD_MESSAGES: i64 = 4_096;
 /// A block of one message with more bytes is read only so far: its body is given as an address.
 const HEAD_BYTES: i64 = 320 << 10;
 /// Bytes of a payload uncompressed; a turn's block is far below, a batch in an object near.
-const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// A block whose payload has moved between two statements is looked up again.
 const MOVES_MAX: u32 = 5;
 
@@ -50,6 +59,22 @@ impl Blocks {
         self.room = self.room.saturating_sub(block.payload.memory_bytes());
         self.blocks.push(block);
     }
+
+    /// Takes the blocks of a read, from `offsets.start` on; answers where the rest begins.
+    fn extend(&mut self, read: Vec<Arc<Block>>, offsets: Range<i64>) -> i64 {
+        let mut at = offsets.start;
+        for block in read {
+            if block.first_offset >= offsets.end {
+                return offsets.end;
+            }
+            if at >= offsets.end || self.room == 0 {
+                break;
+            }
+            at = block.end();
+            self.push(block);
+        }
+        at
+    }
 }
 
 /// Reads blocks for one node.
@@ -58,23 +83,52 @@ pub struct Reader {
     store: Store,
     blob: Arc<Blob>,
     cache: Arc<Cache>,
-    cold: Semaphore,
+    hot: Tier,
+    cold: Tier,
+}
+
+/// How many read from one kind of place at once.
+#[derive(Debug)]
+struct Tier {
+    reads: Semaphore,
     lanes: Vec<Mutex<()>>,
+}
+
+impl Tier {
+    fn new(reads_max: usize) -> Self {
+        let lanes = std::iter::repeat_with(|| Mutex::new(()));
+        Self {
+            reads: Semaphore::new(reads_max),
+            lanes: lanes.take(LANE_LOCKS).collect(),
+        }
+    }
+
+    /// Lets one reader of a lane through; the others then find in memory what it brought.
+    fn lane(&self, lane: i64) -> &Mutex<()> {
+        &self.lanes[usize::try_from(lane).unwrap_or(0) % LANE_LOCKS]
+    }
+}
+
+/// What a read found.
+enum Found {
+    /// Blocks from the wanted offset on, at least one; there may be more behind them.
+    Blocks(Vec<Arc<Block>>),
+    /// The payload is no longer where its block said.
+    Moved,
+    /// No such block (any more).
+    Nothing,
 }
 
 impl Reader {
     /// A reader over all places of payloads.
     #[must_use]
     pub fn new(store: Store, blob: Arc<Blob>, cache: Arc<Cache>) -> Self {
-        let lanes = std::iter::repeat_with(|| Mutex::new(()))
-            .take(LANE_LOCKS)
-            .collect();
         Self {
             store,
             blob,
             cache,
-            cold: Semaphore::new(COLD_READS_MAX),
-            lanes,
+            hot: Tier::new(HOT_READS_MAX),
+            cold: Tier::new(COLD_READS_MAX),
         }
     }
 
@@ -103,29 +157,23 @@ impl Reader {
             room: bytes_max.max(1),
             cut: false,
         };
-        let mut at = self.cached(lane, offsets.clone(), &mut taken);
-        while at < offsets.end && taken.room > 0 {
-            let index = usize::try_from(lane).unwrap_or(0) % LANE_LOCKS;
-            let _lane = self.lanes[index].lock().await;
-            // Another reader of this lane may just have brought it.
+        let (mut at, mut moves) = (offsets.start, 0);
+        loop {
             at = self.cached(lane, at..offsets.end, &mut taken);
             if at >= offsets.end || taken.room == 0 {
                 break;
             }
-            let _slot = self.cold.acquire().await.map_err(|_| Error::Internal)?;
-            let read = Box::pin(self.read(lane, at..offsets.end, taken.room)).await?;
-            if read.is_empty() {
-                at = offsets.end;
-            }
-            for block in read {
-                if block.first_offset >= offsets.end {
-                    at = offsets.end;
+            match Box::pin(self.read(lane, at..offsets.end)).await? {
+                Found::Blocks(read) => {
+                    at = taken.extend(read, at..offsets.end);
+                    moves = 0;
                 }
-                if at >= offsets.end || taken.room == 0 {
-                    break;
+                Found::Moved if moves < MOVES_MAX => moves += 1,
+                Found::Moved => {
+                    tracing::error!(lane, offset = at, "payload not found where its block says");
+                    return Err(Error::Internal);
                 }
-                at = block.end();
-                taken.push(block);
+                Found::Nothing => at = offsets.end,
             }
         }
         taken.cut = at < offsets.end;
@@ -145,92 +193,154 @@ impl Reader {
         at
     }
 
-    /// Reads the blocks of `offsets`, of about `room` bytes at most, and a little ahead, and keeps them in memory.
-    async fn read(
-        &self,
-        lane: i64,
-        offsets: Range<i64>,
-        room: usize,
-    ) -> Result<Vec<Arc<Block>>, Error> {
-        let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
+    /// Reads the first blocks of `offsets` that are in the same kind of place, and a little ahead.
+    async fn read(&self, lane: i64, offsets: Range<i64>) -> Result<Found, Error> {
+        let turn = self.hot.lane(lane).lock().await;
+        // Another reader of this lane may just have brought it.
+        if let Some(block) = self.cache.get(lane, offsets.start) {
+            return Ok(Found::Blocks(vec![block]));
+        }
+        let permit = self.hot.reads.acquire().await;
         let mut session = self.store.session().await?;
-        let mut rows =
+        let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
+        let rows =
             store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
-        let (mut before, mut bytes) = (0, 0);
-        rows.retain(|row| {
-            let fits = usize::try_from(before).is_ok_and(|before| before < room);
-            let wanted = row.first_offset < offsets.end && fits;
-            bytes += row.bytes;
-            before += fetched_bytes(row);
-            wanted || bytes <= READ_AHEAD_BYTES
-        });
-        let payloads = hot(&mut session, lane, &rows).await?;
-        drop(session);
-        let mut blocks = Vec::with_capacity(rows.len());
-        let mut held = 0;
-        for row in rows {
-            if held >= room {
-                break;
-            }
-            let data = payloads
-                .iter()
-                .find(|(first, _)| *first == row.first_offset)
-                .map(|(_, data)| data.clone());
-            let Some(block) = self.load(row, data).await? else {
-                continue;
-            };
-            let block = Arc::new(block);
-            held += block.payload.memory_bytes();
+        let rows = bounded(rows, offsets.end);
+        let Some(first) = rows.first() else {
+            return Ok(Found::Nothing);
+        };
+        let is_hot = first.slot.is_some();
+        let alike = rows.partition_point(|row| row.slot.is_some() == is_hot);
+        let rows = &rows[..alike];
+        if is_hot {
+            let payloads = hot(&mut session, lane, rows).await?;
+            let blocks = found(rows, offsets.end, |row| {
+                let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
+                payload.map(|(_, data)| data.clone())
+            })?;
+            return Ok(self.keep(blocks));
+        }
+        drop((session, permit, turn));
+        let _turn = self.cold.lane(lane).lock().await;
+        if let Some(block) = self.cache.get(lane, offsets.start) {
+            return Ok(Found::Blocks(vec![block]));
+        }
+        Ok(self.keep(self.in_objects(rows, offsets.end).await?))
+    }
+
+    fn keep(&self, blocks: Vec<Block>) -> Found {
+        if blocks.is_empty() {
+            return Found::Moved;
+        }
+        let blocks = blocks.into_iter().map(Arc::new);
+        let blocks: Vec<Arc<Block>> = blocks.collect();
+        for block in &blocks {
             self.cache.insert(block.clone(), Origin::Read);
-            blocks.push(block);
+        }
+        Found::Blocks(blocks)
+    }
+
+    /// The blocks of rows that are in object storage, with one request for those that lie side by side. What fails beyond
+    /// `until` was only read ahead, and ends the list.
+    async fn in_objects(&self, rows: &[BlockRow], until: i64) -> Result<Vec<Block>, Error> {
+        let runs: Vec<&[BlockRow]> = rows.chunk_by(is_next_to).collect();
+        let reads: Vec<_> = runs.iter().map(|run| self.in_object(run, until)).collect();
+        let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
+        let mut blocks = Vec::with_capacity(rows.len());
+        for run in &runs {
+            match reads.next().await.unwrap_or(Ok(Vec::new())) {
+                Ok(more) => {
+                    let is_whole = more.len() == run.len();
+                    blocks.extend(more);
+                    if !is_whole {
+                        break;
+                    }
+                }
+                Err(_) if run.first().is_some_and(|row| row.first_offset >= until) => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(blocks)
     }
 
-    /// One block, from the payload at hand or from where its row says; a row whose payload has moved is read again.
-    async fn load(
-        &self,
-        mut row: BlockRow,
-        mut data: Option<Bytes>,
-    ) -> Result<Option<Block>, Error> {
-        for _ in 0..MOVES_MAX {
-            if let Some(data) = data.take() {
-                return block(&row, data).map(Some);
+    /// The blocks of rows that lie side by side in one object.
+    async fn in_object(&self, run: &[BlockRow], until: i64) -> Result<Vec<Block>, Error> {
+        let place = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
+        let (Some(first), Some(last)) = (run.first(), run.last()) else {
+            return Ok(Vec::new());
+        };
+        let (Some(key), Some(start), Some(end)) = (&first.object_key, place(first), place(last))
+        else {
+            return Ok(Vec::new());
+        };
+        let end = end + read_bytes(last).unsigned_abs();
+        let permit = self.cold.reads.acquire().await;
+        let data = self.blob.range(key, start..end).await?;
+        drop(permit);
+        found(run, until, |row| {
+            let at = usize::try_from(place(row)? - start).ok()?;
+            let bytes = usize::try_from(read_bytes(row)).ok()?;
+            // A slice would keep all of the answer in memory for as long as one block of it.
+            match run {
+                [_] => Some(data.clone()),
+                _ => data.get(at..at + bytes).map(Bytes::copy_from_slice),
             }
-            if let (Some(key), Some(start)) = (&row.object_key, row.object_offset) {
-                let start = start.unsigned_abs();
-                let end = start + fetched_bytes(&row).unsigned_abs();
-                let data = self.blob.range(key, start..end).await?;
-                return block(&row, data).map(Some);
-            }
-            let mut session = self.store.session().await?;
-            let (lane, first) = (row.lane_id, row.first_offset);
-            let mut again = store::block::covering(&mut session, lane, first, first + 1, 1).await?;
-            let Some(found) = again.pop() else {
-                return Ok(None);
-            };
-            row = found;
-            data = hot(&mut session, lane, std::slice::from_ref(&row))
-                .await?
-                .pop()
-                .map(|(_, data)| data);
-        }
-        tracing::error!(
-            lane = row.lane_id,
-            first_offset = row.first_offset,
-            "payload not found where its block says"
-        );
-        Err(Error::Internal)
+        })
     }
 }
 
-/// Bytes of a block in an object that are read: of a large message, only the head.
-fn fetched_bytes(row: &BlockRow) -> i64 {
-    if row.count == 1 {
+/// The first rows that one read may take: those that hold offsets below `until`, and a little more.
+fn bounded(mut rows: Vec<BlockRow>, until: i64) -> Vec<BlockRow> {
+    let mut bytes = 0;
+    let fit = rows.iter().take_while(|row| {
+        let is_first = bytes == 0;
+        let is_wanted = row.first_offset < until;
+        bytes += read_bytes(row);
+        is_first
+            || bytes
+                <= if is_wanted {
+                    READ_BYTES_MAX
+                } else {
+                    READ_AHEAD_BYTES
+                }
+    });
+    let fit = fit.count();
+    rows.truncate(fit);
+    rows
+}
+
+/// Bytes (as stored) that are read of a block: of a large message in object storage the head.
+fn read_bytes(row: &BlockRow) -> i64 {
+    // A compressed payload has no head of its own: it is unpacked as a whole.
+    if row.count == 1 && !row.compressed && row.object_id.is_some() {
         row.bytes.min(HEAD_BYTES)
     } else {
         row.bytes
     }
+}
+
+/// Whether what is read of two blocks lies side by side in one object.
+fn is_next_to(one: &BlockRow, next: &BlockRow) -> bool {
+    let end = one.object_offset.map(|start| start + read_bytes(one));
+    one.object_id == next.object_id && end == next.object_offset
+}
+
+/// The blocks of rows, up to the first whose payload is not at hand. One beyond `until` that does not parse ends the list.
+fn found(
+    rows: &[BlockRow],
+    until: i64,
+    payload: impl Fn(&BlockRow) -> Option<Bytes>,
+) -> Result<Vec<Block>, Error> {
+    let mut blocks = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(data) = payload(row) else { break };
+        match block(row, data) {
+            Ok(block) => blocks.push(block),
+            Err(_) if row.first_offset >= until => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(blocks)
 }
 
 /// Payloads of those rows that are in hot slots.
@@ -265,11 +375,13 @@ fn block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
         })
     };
     let (data, total) = if row.compressed {
-        let raw = zstd::stream::decode_all(&data[..]).map_err(|_| corrupt())?;
-        if raw.len() > PAYLOAD_BYTES_MAX {
+        let mut raw = Vec::new();
+        let frame = zstd::stream::read::Decoder::new(&data[..]).map_err(|_| corrupt())?;
+        let unpacked = frame.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut raw);
+        let total = unpacked.map_err(|_| corrupt())? as u64;
+        if total > PAYLOAD_BYTES_MAX {
             return Err(corrupt());
         }
-        let total = raw.len() as u64;
         (Bytes::from(raw), total)
     } else {
         (data, row.bytes.unsigned_abs())

@@ -11,9 +11,24 @@ use tokio::sync::oneshot;
 
 use super::delivery::{Block, Delivery, StoredMessage};
 use super::error::Error;
+use super::plan::Step;
 use super::receipt::Receipt;
 use super::subscriber::{Grant, Subscriber, Waiter};
 use super::{Engine, Tenant};
+
+/// Seconds until messages that could not be read come again.
+const UNREADABLE_SECONDS: u32 = 5;
+
+/// What was read of what was granted.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// Messages with their receipts.
+    pub(super) deliveries: Vec<Delivery>,
+    /// What would have been too much to hold.
+    beyond: Vec<Grant>,
+    /// What could not be read, and why.
+    pub(super) unreadable: Vec<(Grant, Error)>,
+}
 
 /// What one receiver asks for, with defaults filled in.
 #[derive(Debug, Clone, Copy)]
@@ -55,19 +70,39 @@ impl Engine {
             return Ok(Vec::new());
         }
         let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
-        match self.deliveries(&subscriber, &grants, bytes_max).await {
-            Ok((deliveries, beyond)) => {
-                if !beyond.is_empty() {
-                    Box::pin(self.give_back(&subscriber, &beyond)).await;
-                }
-                Ok(deliveries)
-            }
-            Err(error) => {
-                // Nobody has seen them: they are due again at once, and it was no attempt.
-                Box::pin(self.give_back(&subscriber, &grants)).await;
-                Err(error)
-            }
+        let read = self.deliveries(&subscriber, &grants, bytes_max).await;
+        if !read.beyond.is_empty() {
+            let give_back = self.give_back(&subscriber, &read.beyond, Step::GiveBack(0));
+            Box::pin(give_back).await;
         }
+        if read.unreadable.is_empty() {
+            return Ok(read.deliveries);
+        }
+        Box::pin(self.without_unreadable(&subscriber, read)).await
+    }
+
+    /// The messages that could be read. Nobody has seen the others: they come again in a while, so that they do not keep
+    /// those behind them from being received.
+    async fn without_unreadable(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        mut read: Read,
+    ) -> Result<Vec<Delivery>, Error> {
+        for (grant, error) in &read.unreadable {
+            tracing::warn!(%error, lane = grant.lane, base = grant.base, "messages could not be read");
+            let step = match error {
+                // Corrupt: it counts as an attempt, so that it is dead-lettered in the end.
+                Error::Internal => Step::Return(UNREADABLE_SECONDS),
+                _ => Step::GiveBack(UNREADABLE_SECONDS),
+            };
+            self.give_back(subscriber, std::slice::from_ref(grant), step)
+                .await;
+        }
+        let (_, error) = read.unreadable.swap_remove(0);
+        if read.deliveries.is_empty() {
+            return Err(error);
+        }
+        Ok(read.deliveries)
     }
 
     /// Leases for one receiver.
@@ -123,20 +158,20 @@ impl Engine {
         }
     }
 
-    /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out. Also
-    /// answers what would have made this hold more than `bytes_max` of blocks.
+    /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out. Holds no
+    /// more than about `bytes_max` of blocks.
     pub(super) async fn deliveries(
         &self,
         subscriber: &Subscriber,
         grants: &[Grant],
         bytes_max: usize,
-    ) -> Result<(Vec<Delivery>, Vec<Grant>), Error> {
+    ) -> Read {
         let messages = grants
             .iter()
             .map(|grant| grant.bits.count_ones() as usize)
             .sum();
         let mut deliveries: Vec<Delivery> = Vec::with_capacity(messages);
-        let mut beyond = Vec::new();
+        let (mut beyond, mut unreadable) = (Vec::new(), Vec::new());
         let mut room = bytes_max;
         for grant in grants {
             if room == 0 {
@@ -146,7 +181,13 @@ impl Engine {
             let first = grant.base + i64::from(grant.bits.trailing_zeros());
             let last = grant.base + i64::from(63 - grant.bits.leading_zeros());
             let read = self.reader().blocks(grant.lane, first..last + 1, room);
-            let read = read.await?;
+            let read = match read.await {
+                Ok(read) => read,
+                Err(error) => {
+                    unreadable.push((*grant, error));
+                    continue;
+                }
+            };
             let held = deliveries.last().map(|delivery| &delivery.message.block);
             let fresh = read.blocks.iter();
             let fresh = fresh.filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)));
@@ -162,7 +203,11 @@ impl Engine {
             }
             self.deliver(subscriber, &given, &read.blocks, &mut deliveries);
         }
-        Ok((deliveries, beyond))
+        Read {
+            deliveries,
+            beyond,
+            unreadable,
+        }
     }
 
     /// Adds the messages of a lease, which are in `blocks`.

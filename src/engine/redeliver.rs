@@ -16,8 +16,8 @@ use super::plan::{self, Changes, Item, Step, Taker};
 use super::receive::Ask;
 use super::subscriber::{Grant, Subscriber};
 
-/// Leases looked at in one lane at once: 100 messages lie in at most that many.
-const LEASES_MAX: i64 = 128;
+/// Leases locked by one redelivery; no more than messages are wanted, so that rivals find others.
+const LEASES_MAX: u32 = 128;
 /// A lease of a turn that was slow to commit may begin to exist below a bound that was seen before: the bound stays so
 /// far behind.
 const LOW_MARGIN: time::Duration = time::Duration::seconds(1);
@@ -48,6 +48,19 @@ impl Returns {
     }
 }
 
+/// What one redelivery has taken so far.
+#[derive(Default)]
+struct Taken {
+    /// Leases locked.
+    locked: u32,
+    /// Messages in `given`.
+    messages: u32,
+    /// For the receiver.
+    given: Vec<store::lease::Lease>,
+    /// For the dead-letter topic.
+    spent: Vec<store::lease::Lease>,
+}
+
 impl Engine {
     /// Hands out what is due again, at most what is asked for. `low` is a bound below which nothing is due.
     pub(super) async fn redeliver(
@@ -67,52 +80,89 @@ impl Engine {
         }
         // Whatever comes of it, there may be more.
         subscriber.expect_due(Duration::ZERO);
-        let settings = subscriber.settings();
-        let mut taker = Taker {
-            wanted: ask.wanted,
-            deadline: at + time::Duration::seconds(i64::from(ask.visibility_seconds)),
-        };
-        let mut changes = Changes::default();
         let mut tx = self.store().tx("redeliver").await?;
+        let mut taken = Taken::default();
         for lane in lanes.iter() {
-            let due = store::lease::lock_due(&mut tx, now, subscriber.id, *lane, (low, LEASES_MAX))
+            let due = (*lane, low);
+            taken = self
+                .take_due(&mut tx, subscriber, due, (ask, taken))
                 .await?;
+        }
+        if taken.locked == 0 {
+            // Others have what is due; they may let go of it.
+            subscriber.look_later();
+            return Ok(Vec::new());
+        }
+        tx.commit().await?;
+        subscriber.expect_due(Duration::from_secs(u64::from(ask.visibility_seconds)));
+        self.inner.burials.add(subscriber, taken.spent);
+        Ok(taken.given.iter().map(Grant::of).collect())
+    }
+
+    /// Takes what is due in one lane until there is enough. Leases whose attempts are used up are set aside, and others
+    /// taken in their place.
+    async fn take_due(
+        &self,
+        tx: &mut Session,
+        subscriber: &Subscriber,
+        (lane, low): (i64, Option<OffsetDateTime>),
+        (ask, mut taken): (Ask, Taken),
+    ) -> Result<Taken, Error> {
+        let now = self.clock().now();
+        let settings = subscriber.settings();
+        loop {
+            let wanted = ask.wanted - taken.messages;
+            let limit = wanted.min(LEASES_MAX.saturating_sub(taken.locked));
+            if limit == 0 {
+                return Ok(taken);
+            }
+            let bounds = (low, i64::from(limit));
+            let mut due = store::lease::lock_due(tx, now, subscriber.id, lane, bounds).await?;
+            let is_all = due.len() < limit as usize;
+            // With a visibility timeout of 0 what was just given is due again.
+            due.retain(|row| !taken.given.iter().any(|given| given.key == row.key));
+            if due.is_empty() {
+                return Ok(taken);
+            }
+            taken.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
+            // Read now, not before: retention counts on deadlines that are not set by a time long gone.
+            let at = store::lease::now(tx, now).await?;
             let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
                 settings.dead_letter_topic_id.is_some()
                     && row.attempt >= i32::from(settings.max_attempts)
             });
-            let more = plan::redeliver(&due, taker);
-            taker.wanted -= more
-                .insert
-                .iter()
-                .map(|row| row.pending.count_ones())
-                .sum::<u32>();
-            changes.absorb(more);
-            changes.absorb(plan::set_aside(
-                &spent,
-                at + super::dead_letter::BURIAL_TIME,
-            ));
+            let deadline = plan::after(at, ask.visibility_seconds);
+            let mut changes = plan::redeliver(&due, Taker { wanted, deadline });
+            let until = plan::after(at, super::dead_letter::BURIAL_SECONDS);
+            changes.absorb(plan::set_aside(&spent, until));
+            for row in write(tx, &changes).await? {
+                if row.delayed {
+                    taken.spent.push(row);
+                } else {
+                    taken.messages += row.pending.count_ones();
+                    taken.given.push(row);
+                }
+            }
+            if is_all {
+                return Ok(taken);
+            }
         }
-        let inserted = write(&mut tx, &changes).await?;
-        tx.commit().await?;
-        subscriber.expect_due(Duration::from_secs(u64::from(ask.visibility_seconds)));
-        let (spent, given): (Vec<_>, Vec<_>) = inserted.into_iter().partition(|row| row.delayed);
-        if !spent.is_empty() {
-            self.bury(subscriber, &spent, None).await?;
-        }
-        Ok(given.iter().map(Grant::of).collect())
     }
 
-    /// Gives messages back that nobody has seen: at once due again, and no attempt. If that fails, they are due again when
-    /// their lease ends.
-    pub(super) async fn give_back(&self, subscriber: &Arc<Subscriber>, grants: &[Grant]) {
+    /// Gives messages back that nobody has seen, as `step` says. If that fails, they are due again when their lease ends.
+    pub(super) async fn give_back(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        grants: &[Grant],
+        step: Step,
+    ) {
         let items = grants.iter().flat_map(|grant| {
             let bits = (0..64_u8).filter(|bit| grant.bits >> bit & 1 == 1);
             bits.map(|bit| Item {
                 lane: grant.lane,
                 lease: grant.lease,
                 bit,
-                step: Step::GiveBack,
+                step,
             })
         });
         let items: Vec<Item> = items.collect();
@@ -135,8 +185,15 @@ impl Engine {
         let (lanes, leases): (Vec<i64>, Vec<i64>) = leases.into_iter().unzip();
         let mut tx = self.store().tx("reshape").await?;
         let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
-        let at = store::lease::now(&mut tx, self.clock().now()).await?;
-        let (current, changes) = plan::settle(&rows, items, at);
+        let mut at = store::lease::now(&mut tx, self.clock().now()).await?;
+        let (mut current, mut changes) = plan::settle(&rows, items, at);
+        if current.contains(&false) {
+            // What was split off while the lock waited is not in its snapshot. By now the rest of the lease is locked, so
+            // no more is split off, and another statement sees all of it.
+            let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
+            at = store::lease::now(&mut tx, self.clock().now()).await?;
+            (current, changes) = plan::settle(&rows, items, at);
+        }
         let inserted = write(&mut tx, &changes).await?;
         tx.commit().await?;
         if inserted

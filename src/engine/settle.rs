@@ -8,9 +8,9 @@ use api::settle::{Extended, Outcome, Settled};
 use api::{MessageId, SubscriptionName};
 use tokio::sync::oneshot;
 
-use super::dead_letter::{BURIAL_TIME, Burial};
+use super::dead_letter::{BURIAL_SECONDS, Buried};
 use super::error::Error;
-use super::plan::{Item, Step};
+use super::plan::{self, Item, Step};
 use super::receipt::Receipt;
 use super::subscriber::Subscriber;
 use super::turn::{Settle, SettleEntry};
@@ -128,21 +128,17 @@ impl Engine {
         others: &[(usize, Receipt, Action)],
         results: &mut Results,
     ) -> Result<(), Error> {
-        let mut session = self.store().session().await?;
-        let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
-        drop(session);
         let default_seconds = subscriber.settings().visibility_seconds.unsigned_abs();
-        let after = |seconds: u32| at + time::Duration::seconds(i64::from(seconds));
         let (mut steps, mut burials) = (Vec::new(), Vec::new());
         for (index, receipt, action) in others {
             match action {
                 Action::Ack => steps.push((*index, receipt, Step::Done)),
                 Action::Nack { delay_seconds } => {
-                    steps.push((*index, receipt, Step::Return(after(*delay_seconds))))
+                    steps.push((*index, receipt, Step::Return(*delay_seconds)))
                 }
                 Action::Extend { visibility_seconds } => {
-                    let until = after(visibility_seconds.unwrap_or(default_seconds));
-                    steps.push((*index, receipt, Step::Hide(until)));
+                    let seconds = visibility_seconds.unwrap_or(default_seconds);
+                    steps.push((*index, receipt, Step::Hide(seconds)));
                 }
                 Action::DeadLetter { reason } => burials.push((*index, receipt, reason.as_deref())),
             }
@@ -152,7 +148,7 @@ impl Engine {
             .map(|(_, receipt, step)| item(receipt, *step))
             .collect();
         if !items.is_empty() {
-            let (current, _, _) = self.reshape(subscriber, &items).await?;
+            let (current, _, at) = self.reshape(subscriber, &items).await?;
             let done = current
                 .iter()
                 .zip(&steps)
@@ -162,11 +158,11 @@ impl Engine {
             for ((index, receipt, step), current) in steps.into_iter().zip(current) {
                 results[index] = match step {
                     _ if !current => Err(Error::LeaseLost),
-                    Step::Hide(until) => Ok(Outcome::Extended(Extended {
+                    Step::Hide(seconds) => Ok(Outcome::Extended(Extended {
                         receipt: self.signer().sign(subscriber.id, *receipt),
-                        visible_until: until.into(),
+                        visible_until: plan::after(at, seconds).into(),
                     })),
-                    Step::Done | Step::Return(_) | Step::GiveBack => {
+                    Step::Done | Step::Return(_) | Step::GiveBack(_) => {
                         Ok(Outcome::Settled(Settled {}))
                     }
                 };
@@ -192,31 +188,29 @@ impl Engine {
                 settings.name
             )));
         }
-        let mut session = self.store().session().await?;
-        let at = crate::store::lease::now(&mut session, self.clock().now()).await?;
-        drop(session);
-        let step = Step::Return(at + BURIAL_TIME);
+        let step = Step::Return(BURIAL_SECONDS);
         let (current, taken, _) = self.reshape(subscriber, &[item(receipt, step)]).await?;
         if current != [true] {
             return Err(Error::LeaseLost);
         }
-        let burial = self
-            .bury(subscriber, &taken, Some(reason.unwrap_or("dead_letter")))
-            .await?;
+        let mut buried = Buried::default();
+        for lease in &taken {
+            let reason = reason.unwrap_or("dead_letter");
+            buried = self.bury(subscriber, lease, reason).await?;
+        }
         let id = MessageId {
             lane: receipt.lane,
             offset: receipt.offset,
         };
-        match burial {
-            Burial { kept: 1.., .. } => Err(Error::Conflict(format!(
+        match buried {
+            Buried { kept: true, .. } => Err(Error::Conflict(format!(
                 "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \
-                 settled at the same moment; it is handed out again after {} seconds unless it was",
+                 settled at the same moment; it is handed out again after {BURIAL_SECONDS} seconds unless it was",
                 settings.name,
-                BURIAL_TIME.whole_seconds(),
             ))),
             // Deleted by retention before it could be read.
-            Burial { moved: 0, .. } => Err(Error::not_found("message", id)),
-            Burial { .. } => Ok(Outcome::Settled(Settled {})),
+            Buried { moved: 0, .. } => Err(Error::not_found("message", id)),
+            Buried { .. } => Ok(Outcome::Settled(Settled {})),
         }
     }
 }

@@ -91,6 +91,8 @@ pub struct Subscriber {
     in_flight: AtomicI64,
     /// Whether `max_in_flight` held a receiver back since the last settle.
     held_back: AtomicBool,
+    /// No count of what is in flight before: counts must not keep the database busy.
+    count_after: Mutex<Instant>,
     due: Mutex<Due>,
     due_now: Notify,
 }
@@ -114,6 +116,8 @@ pub struct Due {
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause while receivers ask.
 const LOOK_LATEST: Duration = Duration::from_secs(1);
+/// A count of what is in flight rests for so many times as long as it took.
+const COUNT_REST: u32 = 20;
 
 impl Subscriber {
     /// A subscription as it was just loaded.
@@ -132,6 +136,7 @@ impl Subscriber {
             next_lane: AtomicUsize::new(0),
             in_flight: AtomicI64::new(0),
             held_back: AtomicBool::new(false),
+            count_after: Mutex::new(now),
             due: Mutex::new(Due {
                 not_before: now,
                 at_latest: now,
@@ -256,14 +261,30 @@ impl Subscriber {
         self.held_back.load(Ordering::Relaxed) && self.held_back.swap(false, Ordering::Relaxed)
     }
 
-    /// Moves the count of messages in flight.
+    /// Moves the count of messages in flight; what other nodes handed out may be settled here, but fewer than none are
+    /// never out.
     pub fn moved(&self, by: i64) {
-        self.in_flight.fetch_add(by, Ordering::Relaxed);
+        let add = |messages: i64| Some(messages.saturating_add(by).max(0));
+        let _ = self
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// Sets the count of messages in flight to what was counted.
-    pub fn counted(&self, messages: i64) {
+    /// Whether what is in flight should be counted: while `max_in_flight` holds receivers back, who may not be waiting any
+    /// more but ask again, and now and then (`is_turn`) for those that wait. Other nodes settle what this one handed out.
+    #[must_use]
+    pub fn wants_count(&self, is_turn: bool) -> bool {
+        let is_held = self.held_back.load(Ordering::Relaxed);
+        let is_wanted = is_held || (self.has_waiters() && (is_turn || self.headroom() == 0));
+        is_wanted && Instant::now() >= *self.count_after.lock()
+    }
+
+    /// Sets the count of messages in flight to what was counted within `took`; true when receivers that were held back
+    /// need not be any longer.
+    pub fn counted(&self, messages: i64, took: Duration) -> bool {
         self.in_flight.store(messages, Ordering::Relaxed);
+        *self.count_after.lock() = Instant::now() + took * COUNT_REST;
+        self.headroom() > 0 && self.release()
     }
 
     /// Whether it is time to look for expired leases; if so the next look waits for [`Subscriber::looked`] or a while.
@@ -288,6 +309,14 @@ impl Subscriber {
     /// After a look that left nothing due below `low`.
     pub fn looked(&self, low: OffsetDateTime) {
         self.due.lock().low = Some(low);
+    }
+
+    /// What is due could not be had: not again at once.
+    pub fn look_later(&self) {
+        let at = Instant::now() + LOOK_PAUSE;
+        let mut due = self.due.lock();
+        due.expected = Some(at);
+        due.not_before = at;
     }
 
     /// A lease of this subscription will be due after `wait`; zero when one is due now.

@@ -28,6 +28,12 @@ impl Engine {
         }
         let mut tx = self.store().tx("put_subscription").await?;
         let old = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        if old.is_none() {
+            let topic = settings.topic.iter().map(|topic| topic.as_str());
+            let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
+            let topics: Vec<&str> = topic.chain(dead_letters).collect();
+            store::topic::lock_all(&mut tx, tenant.0, &topics).await?;
+        }
         let new = NewSubscription {
             tenant: tenant.0,
             name: name.as_str(),
@@ -54,17 +60,21 @@ impl Engine {
         };
         let gone = || Error::Conflict(format!("subscription {name} changed at the same moment"));
         let mut row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        let mut changed = false;
         if !created {
             // It existed, or was created by somebody else a moment ago, which was waited for.
             let old = row.ok_or_else(gone)?;
-            self.update_subscription(&mut tx, &old, settings, &new)
+            changed = self
+                .update_subscription(&mut tx, &old, settings, &new)
                 .await?;
-            store::installation::bump_catalog(&mut tx).await?;
             row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        }
+        if changed {
+            store::installation::bump_catalog(&mut tx).await?;
         }
         let row = row.ok_or_else(gone)?;
         tx.commit().await?;
-        if !created {
+        if changed {
             self.catalog().invalidate();
         }
         Ok((subscription(row)?, created))
@@ -126,13 +136,14 @@ impl Engine {
         Ok(true)
     }
 
+    /// Whether anything changed.
     async fn update_subscription(
         &self,
         tx: &mut Session,
         old: &SubscriptionRow,
         settings: &SubscriptionSettings,
         new: &NewSubscription<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         if settings
             .topic
             .as_ref()
@@ -150,8 +161,7 @@ impl Engine {
                 detail,
             )]));
         }
-        store::subscription::update(tx, self.clock().now(), new).await?;
-        Ok(())
+        Ok(store::subscription::update(tx, self.clock().now(), new).await?)
     }
 
     /// One subscription.
@@ -205,11 +215,23 @@ impl Engine {
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
         store::subscription::delete(&mut tx, row.subscription_id).await?;
-        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        // In the order of the locks: leases, cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::installation::bump_catalog(&mut tx).await?;
         tx.commit().await?;
         self.catalog().forget(tenant, name);
+        if let Err(error) = self.end_late_leases(&row).await {
+            tracing::warn!(%error, "leases of a deleted subscription stay until retention takes them");
+        }
+        Ok(())
+    }
+
+    /// Claims and redeliveries that were under way have left leases behind. New ones cannot begin: the cursors are gone. In
+    /// a transaction of its own, because leases are locked before cursors, never after.
+    async fn end_late_leases(&self, row: &SubscriptionRow) -> Result<(), Error> {
+        let mut session = self.store().session().await?;
+        while store::lease::end(&mut session, row.subscription_id, row.topic_id).await? > 0 {}
         Ok(())
     }
 

@@ -42,22 +42,27 @@ impl Engine {
         let now = self.clock().now();
         let mut tx = self.store().tx("put_topic").await?;
         let created = store::topic::insert(&mut tx, now, &new).await?;
-        let row = match &created {
+        let (mut row, mut changed) = (created.clone(), false);
+        match &created {
             Some(row) => {
                 store::lane::insert(&mut tx, row.topic_id, 0).await?;
-                Some(row.clone())
             }
-            None => store::topic::update(&mut tx, now, &new).await?,
-        };
-        if created.is_none() {
+            None => {
+                row = store::topic::update(&mut tx, now, &new).await?;
+                changed = row.is_some();
+            }
+        }
+        if changed {
             store::installation::bump_catalog(&mut tx).await?;
+        } else if row.is_none() {
+            row = store::topic::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
         tx.commit().await?;
         // Deleted between the two statements: the client may try again.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
-        if created.is_none() {
+        if changed {
             self.catalog().invalidate();
         }
         Ok((topic(row)?, created.is_some()))

@@ -2,15 +2,18 @@
 //! in flight where a limit is near, and gives back messages whose receivers went away. One small loop; nothing here is
 //! needed for a message to be safe.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store;
 use crate::store::installation::Installation;
+use crate::store::{self, Session};
 
 use super::error::Error;
+use super::plan::Step;
+use super::subscriber::Subscriber;
 use super::{Engine, Parts, Readiness, Tenant};
 
 /// Pause between two rounds: how long a change on another node goes unnoticed.
@@ -19,10 +22,22 @@ const ROUND: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(10);
 /// Readiness gives a part so long to answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Keys whose window is over, cleared away in one round.
-const EXPIRED_KEYS_MAX: i64 = 1_000;
+/// Keys whose window is over, cleared away by one statement.
+const EXPIRED_KEYS: i64 = 1_000;
+/// Time for clearing keys away in one round.
+const EXPIRE_TIME: Duration = Duration::from_millis(300);
+/// Subscriptions looked for by one statement.
+const SUBSCRIPTIONS: usize = 10_000;
 /// Rounds between two counts of what is in flight, when no limit is near.
 const COUNT_ROUNDS: u32 = 10;
+
+/// What goes from one round to the next.
+#[derive(Debug, Default)]
+struct Rounds {
+    number: u32,
+    /// The catalog changed, and deleted subscriptions have not been looked for since.
+    is_news: bool,
+}
 
 /// What all nodes share, made at the first start.
 pub(super) async fn installation(parts: &Parts) -> Result<(Installation, Tenant), Error> {
@@ -39,12 +54,12 @@ pub(super) async fn installation(parts: &Parts) -> Result<(Installation, Tenant)
 impl Engine {
     /// Keeps the node up with the others until `stop`.
     pub(super) async fn keep_up(&self, stop: CancellationToken) {
-        let mut round = 0_u32;
+        let mut rounds = Rounds::default();
         loop {
-            if let Err(error) = self.round(round.is_multiple_of(COUNT_ROUNDS)).await {
+            if let Err(error) = self.round(&mut rounds).await {
                 tracing::debug!(%error, "upkeep failed; it goes on in the next round");
             }
-            round = round.wrapping_add(1);
+            rounds.number = rounds.number.wrapping_add(1);
             tokio::select! {
                 () = tokio::time::sleep(ROUND) => {}
                 () = stop.cancelled() => break,
@@ -56,27 +71,59 @@ impl Engine {
         }
     }
 
-    async fn round(&self, count_all: bool) -> Result<(), Error> {
+    async fn round(&self, rounds: &mut Rounds) -> Result<(), Error> {
         let mut session = self.store().session().await?;
-        let version = env!("CARGO_PKG_VERSION");
-        store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
-        let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
-        self.hints().want(alive > 1);
-        self.catalog()
-            .observe(store::installation::catalog_version(&mut session).await?);
+        // First of all: what goes into a slot that was left keeps it from being emptied.
         if let Some(installation) = store::installation::get(&mut session).await? {
             self.inner
                 .turns
                 .slot
                 .store(installation.hot_slot, Ordering::Relaxed);
+            rounds.is_news |= self.catalog().observe(installation.catalog_version);
         }
-        store::dedup::expire(&mut session, self.clock().now(), EXPIRED_KEYS_MAX).await?;
-        for subscriber in self.catalog().waited_on() {
-            if count_all || subscriber.headroom() == 0 {
-                let counted =
-                    store::lease::in_flight(&mut session, subscriber.id, &subscriber.lanes())
-                        .await?;
-                subscriber.counted(counted);
+        let version = env!("CARGO_PKG_VERSION");
+        store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
+        let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
+        self.hints().want(alive > 1);
+        if rounds.is_news {
+            self.forget_deleted(&mut session).await?;
+            rounds.is_news = false;
+        }
+        self.count_in_flight(&mut session, rounds.number.is_multiple_of(COUNT_ROUNDS))
+            .await?;
+        let (now, began) = (self.clock().now(), Instant::now());
+        while store::dedup::expire(&mut session, now, EXPIRED_KEYS).await?
+            == EXPIRED_KEYS.unsigned_abs()
+            && began.elapsed() < EXPIRE_TIME
+        {}
+        Ok(())
+    }
+
+    /// Lets go of subscriptions that other nodes deleted; nobody may ever ask for them by name again.
+    async fn forget_deleted(&self, session: &mut Session) -> Result<(), Error> {
+        let known = self.catalog().subscribers_where(|_| true);
+        for some in known.chunks(SUBSCRIPTIONS) {
+            let ids: Vec<i64> = some.iter().map(|known| known.id).collect();
+            let existing = store::subscription::existing(session, &ids).await?;
+            let existing: HashSet<i64> = existing.into_iter().collect();
+            for gone in some.iter().filter(|known| !existing.contains(&known.id)) {
+                self.catalog().retire(gone);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what is in flight where a limit may be near.
+    async fn count_in_flight(&self, session: &mut Session, is_turn: bool) -> Result<(), Error> {
+        let near = |known: &Subscriber| known.wants_count(is_turn);
+        for subscriber in self.catalog().subscribers_where(near) {
+            let began = Instant::now();
+            let lanes = subscriber.lanes();
+            let counted = store::lease::in_flight(session, subscriber.id, &lanes).await?;
+            let is_free = subscriber.counted(counted, began.elapsed());
+            if is_free && subscriber.has_waiters() {
+                subscriber.expect_fresh();
+                self.queue(subscriber.topic_id).want(&subscriber);
             }
         }
         Ok(())
@@ -90,7 +137,8 @@ impl Engine {
                 () = stop.cancelled() => return,
             };
             for (subscriber, grants) in unwanted {
-                self.give_back(&subscriber, &grants).await;
+                self.give_back(&subscriber, &grants, Step::GiveBack(0))
+                    .await;
             }
         }
     }

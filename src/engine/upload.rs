@@ -74,7 +74,12 @@ impl Engine {
 
     async fn finish_object(&self, object_id: i64, bytes: u64) -> Result<Uploaded, Error> {
         let mut session = self.store().session().await?;
-        store::object::finish(&mut session, object_id, bytes.cast_signed()).await?;
+        let now = self.clock().now();
+        if !store::object::finish(&mut session, object_id, bytes.cast_signed(), now).await? {
+            // It took longer than the grace of the collection, which deletes the object any time from now.
+            tracing::warn!(key, bytes, "an upload took too long and was given up");
+            return Err(Error::Unavailable("object storage"));
+        }
         Ok(Uploaded { object_id, bytes })
     }
 

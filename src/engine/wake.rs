@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store;
 
 use super::Engine;
+use super::subscriber::Subscriber;
 
 /// Pause between two hints of a node.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
@@ -112,7 +113,7 @@ impl Engine {
         };
         while let Ok(hint) = listener.recv().await {
             if hint.payload() == "*" {
-                for subscriber in self.catalog().waited_on() {
+                for subscriber in self.catalog().subscribers_where(Subscriber::has_waiters) {
                     self.wake_here(subscriber.topic_id);
                 }
             }

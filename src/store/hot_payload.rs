@@ -4,8 +4,6 @@
 //! A payload that is missing proves nothing: the slot may have been truncated since its block was looked up, which also
 //! older snapshots see. Whoever misses one reads the block's place again before it believes it.
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -129,16 +127,15 @@ pub struct Live {
     pub first_offset: i64,
     /// Bytes of its payload.
     pub bytes: i64,
-    /// Whether it is to be moved now: published before the window that was asked for.
-    pub is_due: bool,
+    /// When it was published.
+    pub published_at: OffsetDateTime,
 }
 
 const LIVE: [&str; SLOTS as usize] = per_slot!(
     // OFFSET 0 keeps the look-up a look-up: the planner knows nothing of tables that are truncated all the time, and must
     // not read all blocks to join them.
     "-- hot_payload.live
-     SELECT h.lane_id, h.first_offset, b.bytes, b.published_at <= coalesce($5, now()) - $4 * interval '1 second' AS is_due
-     FROM ",
+     SELECT h.lane_id, h.first_offset, b.bytes, b.published_at FROM ",
     " h
      CROSS JOIN LATERAL (
          SELECT k.bytes, k.published_at FROM block k
@@ -155,15 +152,11 @@ pub async fn live(
     session: &mut Session,
     slot: i16,
     pages: std::ops::Range<i64>,
-    window: Duration,
-    now: Option<OffsetDateTime>,
 ) -> Result<Vec<Live>, Error> {
     Ok(sqlx::query_as(of_slot(LIVE, slot)?)
         .bind(slot)
         .bind(pages.start)
         .bind(pages.end)
-        .bind(window.as_secs_f64())
-        .bind(now)
         .fetch_all(session.run("hot_payload.live"))
         .await?)
 }
@@ -207,6 +200,10 @@ pub async fn parts(session: &mut Session, slot: i16, blocks: &[Live]) -> Result<
         .await?)
 }
 
+/// Pages of a slot in which the oldest payload is looked for: 2 MiB. A slot that is consumed so far and not emptied yet must
+/// not be read as a whole for a figure.
+const OLDEST_PAGES: i64 = 256;
+
 const OLDEST: [&str; SLOTS as usize] = per_slot!(
     // In the order of the table, which is about the order of publication: it stops at the first that is referred to.
     "-- hot_payload.oldest
@@ -217,10 +214,10 @@ const OLDEST: [&str; SLOTS as usize] = per_slot!(
          SELECT k.published_at FROM block k
          WHERE k.lane_id = h.lane_id AND k.first_offset = h.first_offset AND k.slot = $1 OFFSET 0
      ) b
-     WHERE h.part = 0 LIMIT 1"
+     WHERE h.ctid < format('(%s,0)', $3::bigint)::tid AND h.part = 0 LIMIT 1"
 );
 
-/// Age in seconds of about the oldest payload of a slot that is still referred to.
+/// Age in seconds of about the oldest payload of a slot that is still referred to, when it is near the slot's beginning.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -232,26 +229,30 @@ pub async fn oldest_age(
     Ok(sqlx::query_scalar(of_slot(OLDEST, slot)?)
         .bind(slot)
         .bind(now)
+        .bind(OLDEST_PAGES)
         .fetch_optional(session.run("hot_payload.oldest"))
         .await?)
 }
 
-/// Longest wait for the lock of a slot, and longest hold of it: publishes of a node that lags behind queue up behind it.
+/// Longest wait for the lock of a slot, and longest hold of it: publishes of a node that lags behind queue up behind it. A
+/// slot that grew large while object storage was down takes time to be looked through, if it is ever to be emptied.
 const PATIENCE: &str = "-- hot_payload.patience
-     SELECT set_config('lock_timeout', '50ms', true), set_config('statement_timeout', '2s', true)";
+     SELECT set_config('lock_timeout', '50ms', true),
+            set_config('statement_timeout', (2000 + 1000 * $1 / 20000)::text || 'ms', true)";
 
 const LOCK: [&str; SLOTS as usize] = per_slot!(
     "-- hot_payload.lock\nLOCK TABLE ",
     " IN ACCESS EXCLUSIVE MODE"
 );
 
-/// Locks a slot against all others until the transaction ends; false when others have it, and then the transaction is
-/// lost: try again later.
+/// Locks a slot of so many pages against all others until the transaction ends; false when others have it, and then the
+/// transaction is lost: try again later.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn lock(session: &mut Session, slot: i16) -> Result<bool, Error> {
+pub async fn lock(session: &mut Session, slot: i16, pages: i64) -> Result<bool, Error> {
     sqlx::query(PATIENCE)
+        .bind(pages)
         .execute(session.run("hot_payload.patience"))
         .await?;
     let locked = sqlx::query(of_slot(LOCK, slot)?)
@@ -260,13 +261,14 @@ pub async fn lock(session: &mut Session, slot: i16) -> Result<bool, Error> {
     match locked {
         Ok(_) => Ok(true),
         // 55P03: lock_not_available
-        Err(error)
-            if error.as_database_error().and_then(|e| e.code()).as_deref() == Some("55P03") =>
-        {
-            Ok(false)
-        }
+        Err(error) if is_code(&error, "55P03") => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    let found = error.as_database_error().and_then(|error| error.code());
+    found.as_deref() == Some(code)
 }
 
 const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(
@@ -282,16 +284,26 @@ const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(
          WHERE h.part = 0 AND age(h.xmin) <= age($2::text::xid8::xid))"
 );
 
-/// Whether a block refers to a payload that a transaction of the walk's horizon or a later one put into the slot.
+/// Whether a block refers to a payload that a transaction of the walk's horizon or a later one put into the slot; `None`
+/// when it took too long to find out, and then the transaction is lost.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn is_needed(session: &mut Session, slot: i16, horizon: &str) -> Result<bool, Error> {
-    Ok(sqlx::query_scalar(of_slot(IS_NEEDED, slot)?)
+pub async fn is_needed(
+    session: &mut Session,
+    slot: i16,
+    horizon: &str,
+) -> Result<Option<bool>, Error> {
+    let needed = sqlx::query_scalar(of_slot(IS_NEEDED, slot)?)
         .bind(slot)
         .bind(horizon)
         .fetch_one(session.run("hot_payload.is_needed"))
-        .await?)
+        .await;
+    match needed {
+        // 57014: query_canceled; 55P03: lock_not_available
+        Err(error) if is_code(&error, "57014") || is_code(&error, "55P03") => Ok(None),
+        needed => Ok(Some(needed?)),
+    }
 }
 
 const TRUNCATE: [&str; SLOTS as usize] = per_slot!("-- hot_payload.truncate\nTRUNCATE TABLE ", "");

@@ -95,25 +95,6 @@ pub async fn set_slot(
     Ok(moved.rows_affected() == 1)
 }
 
-/// Whether no slot has ceased to be the current one within `window`.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn is_settled(
-    session: &mut Session,
-    window: Duration,
-    now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    Ok(sqlx::query_scalar(
-        "-- installation.is_settled
-         SELECT rotated_at <= coalesce($2, now()) - $1 * interval '1 second' FROM installation",
-    )
-    .bind(window.as_secs_f64())
-    .bind(now)
-    .fetch_one(session.run("installation.is_settled"))
-    .await?)
-}
-
 /// The version of the catalog.
 ///
 /// # Errors

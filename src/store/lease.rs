@@ -279,18 +279,26 @@ pub async fn in_flight(
     .await?)
 }
 
-/// Ends all leases of a subscription.
+/// Ends the leases of a subscription, in the order of the turn, and answers how many; a claim or redelivery that ends
+/// meanwhile may leave others.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
-    sqlx::query(
+pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<u64, Error> {
+    let ended = sqlx::query(
         "-- lease.end
-         DELETE FROM lease WHERE subscription_id = $1 AND lane_id IN (SELECT lane_id FROM lane WHERE topic_id = $2)",
+         WITH all_of_it AS MATERIALIZED (
+             SELECT e.lane_id, e.subscription_id, e.lease_id, e.part
+             FROM lane l JOIN lease e ON e.lane_id = l.lane_id AND e.subscription_id = $1
+             WHERE l.topic_id = $2
+             ORDER BY e.lane_id, e.lease_id, e.part FOR UPDATE OF e
+         )
+         DELETE FROM lease e USING all_of_it a
+         WHERE e.lane_id = a.lane_id AND e.subscription_id = a.subscription_id AND e.lease_id = a.lease_id AND e.part = a.part",
     )
     .bind(subscription)
     .bind(topic)
     .execute(session.run("lease.end"))
     .await?;
-    Ok(())
+    Ok(ended.rows_affected())
 }

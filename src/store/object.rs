@@ -27,17 +27,24 @@ pub async fn insert(
 }
 
 /// Notes that an upload is complete; false when the collection gave the object up in the meantime, and then no block may
-/// refer to it.
+/// refer to it. Its age counts from now on, so that whoever uploaded it has all of the collection's grace to publish it.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn finish(session: &mut Session, object: i64, bytes: i64) -> Result<bool, Error> {
+pub async fn finish(
+    session: &mut Session,
+    object: i64,
+    bytes: i64,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
     let finished = sqlx::query(
         "-- object.finish
-         UPDATE object SET bytes = $2 WHERE object_id = $1 AND bytes IS NULL AND deleted_at IS NULL",
+         UPDATE object SET bytes = $2, created_at = greatest(created_at, coalesce($3, now()))
+         WHERE object_id = $1 AND bytes IS NULL AND deleted_at IS NULL",
     )
     .bind(object)
     .bind(bytes)
+    .bind(now)
     .execute(session.run("object.finish"))
     .await?;
     Ok(finished.rows_affected() == 1)
@@ -66,7 +73,7 @@ pub async fn give_up(
 }
 
 /// Objects whose uploads ended, in order of id after `after`, at most `limit`, with whether no block refers to them and
-/// they are older than `grace`.
+/// their uploads ended more than `grace` ago.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -94,8 +101,9 @@ pub async fn unreferenced(
     .await?)
 }
 
-/// Marks objects that nothing refers to. The transaction that ends an upload is the one that makes its blocks refer to it,
-/// so what is unreferenced once it has bytes stays so.
+/// Marks objects that nothing refers to. A block comes to refer to an object in the transaction that ends its upload (a
+/// pack), or in the publish that follows it at once (a body), which is over long before the grace of [`unreferenced`]: so
+/// what is found there stays unreferenced.
 ///
 /// # Errors
 /// When the database does not answer.

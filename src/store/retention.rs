@@ -35,76 +35,105 @@ pub async fn lanes(
     .await?)
 }
 
+/// What retention knows of a lane before it looks, each `None` when it knows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// A time that no lease is due before: they are found by that index from there on, because in order of id the dead ones
+    /// of a long transaction would be walked again with every look.
+    pub low: Option<OffsetDateTime>,
+    /// Its leases are not looked at again before: even so there may be hundreds of thousands of dead ones.
+    pub again: Option<OffsetDateTime>,
+    /// Until then a lease may be left behind below the lane's start.
+    pub suspect: Option<OffsetDateTime>,
+}
+
 /// What retention could do in a lane.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Prospect {
     /// The lane.
     pub lane_id: i64,
-    /// Its first block can go, or a cursor or lease is left behind below its start.
-    pub has_work: bool,
     /// The database's time.
     pub at: OffsetDateTime,
-    /// The earliest deadline of its leases.
+    /// Its leases were looked at.
+    pub is_walked: bool,
+    /// Its leases were looked at, and its first block can go, or a cursor or lease is left behind below its start.
+    pub has_work: bool,
+    /// The earliest deadline of its leases, when they were looked at.
     pub deadline: Option<OffsetDateTime>,
+    /// The lowest offset that a cursor has before it or, when they were looked at, a lease holds. It only ever rises: claims
+    /// begin at the cursor, and what is handed out again was in a lease.
+    pub floor: Option<i64>,
+    /// The youngest subscription that has a part in the floor.
+    pub newest: Option<i64>,
 }
 
-/// Looks which of these lanes have something to delete. `deadlines` holds per lane a time that no lease of it is due
-/// before: leases are found by that index from there on, because in order of id the dead ones of a long transaction would
-/// be walked again with every look.
+/// The statement of [`prospects`]; a test explains it.
+pub const PROSPECTS: &str = "-- block.prospects
+     SELECT l.lane_id, n.at, d.is_walked, e.deadline, least(f.floor, e.floor) AS floor, f.newest,
+            d.is_walked AND (f.behind OR o.is_old OR coalesce(e.behind, false)
+                             OR (o.is_consumable AND b.until <= least(f.floor, e.floor))) AS has_work
+     FROM (SELECT coalesce($6, now()) AS at) n
+     CROSS JOIN unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
+         AS w (lane_id, low, again, suspect)
+     JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
+     JOIN topic t ON t.topic_id = l.topic_id
+     LEFT JOIN LATERAL (
+         SELECT k.first_offset + k.count AS until, k.published_at FROM block k
+         WHERE k.lane_id = l.lane_id AND k.first_offset >= l.start_offset ORDER BY k.first_offset LIMIT 1
+     ) b ON true
+     CROSS JOIN LATERAL (
+         SELECT min(u.next_offset) AS floor, coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete,
+                coalesce(bool_or(u.next_offset < l.start_offset), false) AS behind, max(s.subscription_id) AS newest
+         FROM subscription s
+         LEFT JOIN LATERAL (
+             SELECT x.next_offset FROM cursor x
+             WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
+         ) u ON true
+         WHERE s.topic_id = l.topic_id
+     ) f
+     CROSS JOIN LATERAL (
+         SELECT coalesce(b.published_at < n.at - t.retention_seconds * interval '1 second', false) AS is_old,
+                coalesce(NOT t.keep_consumed AND f.complete AND b.until <= f.floor
+                         AND b.published_at <= n.at - $5 * interval '1 second'
+                         AND EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id AND k.first_offset >= b.until),
+                         false) AS is_consumable
+     ) o
+     -- Leases are the dear part: only of lanes where they decide something, and not with every look.
+     CROSS JOIN LATERAL (
+         SELECT n.at >= coalesce(w.again, '-infinity')
+                AND (n.at < coalesce(w.suspect, 'infinity') OR f.behind OR o.is_old OR o.is_consumable) AS is_walked
+     ) d
+     CROSS JOIN LATERAL (
+         SELECT min(y.base) AS floor, min(y.deadline) AS deadline,
+                bool_or(y.base < l.start_offset AND
+                        CASE WHEN l.start_offset - y.base >= 64 THEN true
+                             ELSE y.pending & ~((-1)::bigint << (l.start_offset - y.base)::integer) <> 0 END) AS behind
+         FROM subscription s
+         JOIN lease y ON y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
+             AND y.attempt >= 0 AND y.deadline >= coalesce(w.low, '-infinity')
+         WHERE d.is_walked AND s.topic_id = l.topic_id
+     ) e";
+
+/// Looks which of these lanes have something to delete.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn prospects(
     session: &mut Session,
     lanes: &[i64],
-    deadlines: &[Option<OffsetDateTime>],
+    known: &[Known],
     consumed_age: Duration,
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Prospect>, Error> {
-    Ok(sqlx::query_as(
-        "-- block.prospects
-         SELECT l.lane_id, n.at, f.deadline,
-                f.behind OR coalesce(
-                    b.published_at < n.at - t.retention_seconds * interval '1 second'
-                    OR (NOT t.keep_consumed AND f.complete AND b.first_offset + b.count <= f.floor
-                        AND b.published_at <= n.at - $3 * interval '1 second'
-                        AND EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id AND k.first_offset >= b.first_offset + b.count)),
-                    false) AS has_work
-         FROM (SELECT coalesce($4, now()) AS at) n
-         CROSS JOIN unnest($1::bigint[], $2::timestamptz[]) AS w (lane_id, deadline)
-         JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
-         JOIN topic t ON t.topic_id = l.topic_id
-         CROSS JOIN LATERAL (
-             SELECT min(least(u.next_offset, e.base)) AS floor, min(e.deadline) AS deadline,
-                    coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete,
-                    coalesce(bool_or(u.next_offset < l.start_offset OR e.behind), false) AS behind
-             FROM subscription s
-             LEFT JOIN LATERAL (
-                 SELECT x.next_offset FROM cursor x
-                 WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
-             ) u ON true
-             LEFT JOIN LATERAL (
-                 SELECT min(y.base) AS base, min(y.deadline) AS deadline,
-                        bool_or(y.base < l.start_offset AND
-                                CASE WHEN l.start_offset - y.base >= 64 THEN true
-                                     ELSE y.pending & ~((-1)::bigint << (l.start_offset - y.base)::integer) <> 0 END) AS behind
-                 FROM lease y
-                 WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
-                   AND y.attempt >= 0 AND y.deadline >= coalesce(w.deadline, '-infinity')
-             ) e ON true
-             WHERE s.topic_id = l.topic_id
-         ) f
-         LEFT JOIN LATERAL (
-             SELECT k.first_offset, k.count, k.published_at FROM block k
-             WHERE k.lane_id = l.lane_id AND k.first_offset >= l.start_offset ORDER BY k.first_offset LIMIT 1
-         ) b ON true",
-    )
-    .bind(lanes)
-    .bind(deadlines)
-    .bind(consumed_age.as_secs_f64())
-    .bind(now)
-    .fetch_all(session.run("block.prospects"))
-    .await?)
+    Ok(sqlx::query_as(PROSPECTS)
+        .bind(lanes)
+        .bind(known.iter().map(|known| known.low).collect::<Vec<_>>())
+        .bind(known.iter().map(|known| known.again).collect::<Vec<_>>())
+        .bind(known.iter().map(|known| known.suspect).collect::<Vec<_>>())
+        .bind(consumed_age.as_secs_f64())
+        .bind(now)
+        .fetch_all(session.run("block.prospects"))
+        .await?)
 }
 
 /// Locks lanes in order of id and returns those that it got: without `wait`, not those that a publish has.
@@ -145,14 +174,14 @@ pub struct Cut {
 }
 
 /// How far these locked lanes can be deleted, looking at `limit` blocks of each. What consumption allows is below every
-/// cursor and lease and spares the last block; what is too old goes in any case.
+/// cursor and lease and spares the last block; what is too old goes in any case. The floor of a moment ago holds for the
+/// subscriptions that had a part in it; a younger one, which began while the lane was not locked yet, is looked at here.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn cuts(
     session: &mut Session,
-    lanes: &[i64],
-    deadlines: &[Option<OffsetDateTime>],
+    lanes: &[Prospect],
     limit: i64,
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Cut>, Error> {
@@ -161,11 +190,11 @@ pub async fn cuts(
          SELECT l.lane_id, l.start_offset AS start, c.cut, coalesce(f.floor < c.cut, false) AS is_needed,
                 c.walked = $3 AND c.cut = c.until AS is_partial
          FROM (SELECT coalesce($4, now()) AS at) n
-         CROSS JOIN unnest($1::bigint[], $2::timestamptz[]) AS w (lane_id, deadline)
+         CROSS JOIN unnest($1::bigint[], $2::bigint[], $5::bigint[]) AS w (lane_id, floor, newest)
          JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
          JOIN topic t ON t.topic_id = l.topic_id
          CROSS JOIN LATERAL (
-             SELECT min(least(u.next_offset, e.base)) AS floor,
+             SELECT least(w.floor, min(least(u.next_offset, e.base))) AS floor,
                     coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete
              FROM subscription s
              LEFT JOIN LATERAL (
@@ -175,7 +204,7 @@ pub async fn cuts(
              LEFT JOIN LATERAL (
                  SELECT min(y.base) AS base FROM lease y
                  WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
-                   AND y.attempt >= 0 AND y.deadline >= coalesce(w.deadline, '-infinity')
+                   AND s.subscription_id > coalesce(w.newest, 0)
              ) e ON true
              WHERE s.topic_id = l.topic_id
          ) f
@@ -190,10 +219,11 @@ pub async fn cuts(
                    WHERE i.lane_id = l.lane_id AND i.first_offset >= l.start_offset ORDER BY i.first_offset LIMIT $3) k
          ) c",
     )
-    .bind(lanes)
-    .bind(deadlines)
+    .bind(lanes.iter().map(|lane| lane.lane_id).collect::<Vec<_>>())
+    .bind(lanes.iter().map(|lane| lane.floor).collect::<Vec<_>>())
     .bind(limit)
     .bind(now)
+    .bind(lanes.iter().map(|lane| lane.newest).collect::<Vec<_>>())
     .fetch_all(session.run("block.cuts"))
     .await?)
 }

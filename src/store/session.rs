@@ -9,14 +9,26 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
 
 use super::Error;
 
 /// A statement gives up after this; the hot ones take milliseconds.
 const STATEMENT_TIMEOUT: &str = "30s";
+/// A transaction in which nothing is asked for so long is ended by the server: no network call runs inside one, so its
+/// node has vanished, and the locks it holds stop others.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
+/// Seconds of silence after which the server asks whether a node is still there, again after so many, so many times.
+/// Without it a node that vanished in a statement keeps its locks for hours.
+const KEEPALIVES: [(&str, &str); 3] = [
+    ("tcp_keepalives_idle", "30"),
+    ("tcp_keepalives_interval", "10"),
+    ("tcp_keepalives_count", "3"),
+];
 /// Waiting for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection that does not answer within this when it comes back to the pool is closed.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Label of the statement counter.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -50,14 +62,20 @@ impl Store {
             .application_name("cursus")
             .options([
                 ("statement_timeout", STATEMENT_TIMEOUT),
+                (
+                    "idle_in_transaction_session_timeout",
+                    IDLE_IN_TRANSACTION_TIMEOUT,
+                ),
                 ("jit", "off"),
                 ("timezone", "UTC"),
             ])
+            .options(KEEPALIVES)
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(Duration::from_secs(300))
+            .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_lazy_with(options.clone());
         Self {
             pool,
@@ -129,6 +147,21 @@ impl Store {
     /// Closes all connections of the pool.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Whether a connection that comes back to the pool is outside of any transaction; otherwise it is closed, which rolls back.
+/// A future that is dropped while it waits for the answer to its BEGIN leaves a transaction open that sqlx does not know
+/// of (transact-rs/sqlx #4385); whoever got the connection next would write into it and never commit. Inside of one the
+/// time of the transaction is not the time of the statement. An error closes the connection too.
+async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let asked = connection.fetch_one(sqlx::raw_sql(
+        "-- session.is_clean
+         SELECT now() = statement_timestamp()",
+    ));
+    match tokio::time::timeout(RELEASE_TIMEOUT, asked).await {
+        Ok(answer) => answer?.try_get(0),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 

@@ -83,7 +83,7 @@ pub async fn insert(
     .await?)
 }
 
-/// Changes the settings that are given; false when there is no such subscription.
+/// Changes the settings that are given; false when that changes nothing, or there is no such subscription.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -98,7 +98,10 @@ pub async fn update(
              max_attempts = coalesce($4, max_attempts),
              dead_letter_topic_id = CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END,
              max_in_flight = coalesce($7, max_in_flight), updated_at = coalesce($8, now())
-         WHERE tenant_id = $1 AND name = $2",
+         WHERE tenant_id = $1 AND name = $2
+           AND (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight) IS DISTINCT FROM
+               (coalesce($3, visibility_seconds), coalesce($4, max_attempts),
+                CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END, coalesce($7, max_in_flight))",
     )
     .bind(new.tenant)
     .bind(new.name)
@@ -154,6 +157,20 @@ pub async fn list(
     .bind(after)
     .bind(limit)
     .fetch_all(session.run("subscription.list"))
+    .await?)
+}
+
+/// Which of these subscriptions exist; the numbers come from look-ups by tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn existing(session: &mut Session, subscriptions: &[i64]) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- subscription.existing
+         SELECT subscription_id FROM subscription WHERE subscription_id = ANY ($1)",
+    )
+    .bind(subscriptions)
+    .fetch_all(session.run("subscription.existing"))
     .await?)
 }
 

@@ -68,7 +68,7 @@ pub async fn insert(
     .await?)
 }
 
-/// Changes the settings that are given; `None` when there is no such topic.
+/// Changes the settings that are given; `None` when that changes nothing, or there is no such topic.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -82,6 +82,8 @@ pub async fn update(
          UPDATE topic SET retention_seconds = coalesce($3, retention_seconds), keep_consumed = coalesce($4, keep_consumed),
              dedup_window_seconds = coalesce($5, dedup_window_seconds), updated_at = coalesce($6, now())
          WHERE tenant_id = $1 AND name = $2
+           AND (retention_seconds, keep_consumed, dedup_window_seconds) IS DISTINCT FROM
+               (coalesce($3, retention_seconds), coalesce($4, keep_consumed), coalesce($5, dedup_window_seconds))
          RETURNING *",
     )
     .bind(new.tenant)
@@ -170,6 +172,22 @@ pub async fn lock(
     .bind(name)
     .fetch_optional(session.run("topic.lock"))
     .await?)
+}
+
+/// Locks several topics in order of their numbers: two that lock the same ones never wait for each other in a circle.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_all(session: &mut Session, tenant: i64, names: &[&str]) -> Result<(), Error> {
+    sqlx::query(
+        "-- topic.lock_all
+         SELECT FROM topic WHERE tenant_id = $1 AND name = ANY ($2) ORDER BY topic_id FOR UPDATE",
+    )
+    .bind(tenant)
+    .bind(names)
+    .execute(session.run("topic.lock_all"))
+    .await?;
+    Ok(())
 }
 
 /// Deletes a topic; its lanes are closed by the caller.

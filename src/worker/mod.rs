@@ -81,7 +81,10 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
     let triggers = Triggers::default();
     let run = |trigger: &Arc<Notify>| (context.clone(), trigger.clone(), stop.clone());
     tracker.spawn(turn_over(rotate::Rotate, run(&triggers.rotate)));
-    tracker.spawn(turn_over(offload::Offload, run(&triggers.offload)));
+    tracker.spawn(turn_over(
+        offload::Offload::default(),
+        run(&triggers.offload),
+    ));
     tracker.spawn(turn_over(expire::Expire::default(), run(&triggers.expire)));
     tracker.spawn(turn_over(
         collect::Collect::default(),

@@ -9,7 +9,8 @@ use super::{Context, Duty, Metrics};
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::offload;
 
-pub(super) struct Offload;
+#[derive(Default)]
+pub(super) struct Offload(offload::Waits);
 
 impl Duty for Offload {
     const NAME: &'static str = "offload";
@@ -27,18 +28,24 @@ impl Duty for Offload {
             clock: &context.clock,
             settings: &context.settings.offload,
         };
-        let outcome = offload.run(stop).await;
+        let outcome = offload.run(&mut self.0, stop).await;
         // Above all when it failed.
-        let backlog = offload.backlog().await?;
-        context.metrics.backlog_bytes.set(backlog.bytes);
-        context
-            .metrics
-            .oldest_age_seconds
-            .set(backlog.oldest_age_seconds);
+        match offload.backlog().await {
+            Ok(backlog) => {
+                context.metrics.backlog_bytes.set(backlog.bytes);
+                context
+                    .metrics
+                    .oldest_age_seconds
+                    .set(backlog.oldest_age_seconds);
+            }
+            // Only figures.
+            Err(error) => tracing::warn!(%error, "how much waits for object storage is unknown"),
+        }
         outcome
     }
 
     fn rest(&mut self, metrics: &Metrics) {
+        self.0 = offload::Waits::default();
         metrics.backlog_bytes.set(0);
         metrics.oldest_age_seconds.set(0.0);
     }

@@ -164,7 +164,7 @@ async fn leaves_nothing_of_a_failed_upload(blob: &Blob) {
     assert_eq!(keys(blob).await, [""; 0]);
     // What was begun is aborted in the background.
     blob.drain().await;
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 0);
+    assert_eq!(blob.sweep_uploads("", FOREVER).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn parts_are_sent_while_the_body_still_comes() {
 
     // Dropped in the middle: the abort runs in the background.
     blob.drain().await;
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 0);
+    assert_eq!(blob.sweep_uploads("", FOREVER).await.unwrap(), 0);
     assert_eq!(keys(&blob).await, [""; 0]);
 }
 
@@ -220,9 +220,14 @@ async fn the_sweep_takes_what_a_crash_left_in_s3() {
     half_upload(&blob, is_far, true).await;
 
     let long_ago = datetime!(2000-01-01 00:00 UTC);
-    assert_eq!(blob.sweep_uploads(long_ago).await.unwrap(), 0);
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 1);
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 0);
+    assert_eq!(blob.sweep_uploads("", long_ago).await.unwrap(), 0);
+    assert_eq!(
+        blob.sweep_uploads("other/", FOREVER).await.unwrap(),
+        0,
+        "not below this prefix"
+    );
+    assert_eq!(blob.sweep_uploads("ha", FOREVER).await.unwrap(), 1);
+    assert_eq!(blob.sweep_uploads("", FOREVER).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -239,8 +244,8 @@ async fn the_sweep_takes_what_a_crash_left_in_a_directory() {
     let blob = Blob::directory(folder.path()).await.unwrap();
     assert_eq!(keys(&blob).await, [""; 0]);
     let long_ago = datetime!(2000-01-01 00:00 UTC);
-    assert_eq!(blob.sweep_uploads(long_ago).await.unwrap(), 0);
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 1);
+    assert_eq!(blob.sweep_uploads("", long_ago).await.unwrap(), 0);
+    assert_eq!(blob.sweep_uploads("", FOREVER).await.unwrap(), 1);
     assert_eq!(count(), 0);
 }
 
@@ -428,5 +433,5 @@ async fn a_failed_upload_does_not_wait_until_its_parts_are_gone() {
     assert!(waited < Duration::from_secs(2), "{waited:?}");
     proxy.set(Mode::Pass);
     blob.drain().await;
-    assert_eq!(blob.sweep_uploads(FOREVER).await.unwrap(), 0);
+    assert_eq!(blob.sweep_uploads("", FOREVER).await.unwrap(), 0);
 }

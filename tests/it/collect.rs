@@ -61,7 +61,9 @@ async fn collects(blob: &Blob) {
         "marked only"
     );
     assert!(
-        !object::finish(&mut session, id, 1).await.unwrap(),
+        !object::finish(&mut session, id, 1, log.clock.now())
+            .await
+            .unwrap(),
         "an upload that ends now is too late"
     );
     log.check(blob).await;
@@ -92,6 +94,30 @@ async fn unreferenced_crashed_and_unknown_objects_are_deleted_and_no_others() {
     collects(folder(&scratch).await.as_ref()).await;
     let seaweed = Seaweed::shared().await;
     collects(&Blob::s3(seaweed.settings()).await).await;
+}
+
+#[tokio::test]
+async fn the_grace_of_an_object_counts_from_the_end_of_its_upload() {
+    let scratch = Scratch::new("grace");
+    let blob = folder(&scratch).await;
+    let mut log = Log::new().await;
+    let mut session = log.store.session().await.unwrap();
+    let id = object::insert(&mut session, "slow", log.clock.now())
+        .await
+        .unwrap();
+    log.clock.advance(HOUR - Duration::from_secs(1));
+    assert!(
+        object::finish(&mut session, id, 1, log.clock.now())
+            .await
+            .unwrap()
+    );
+    let marked = "SELECT count(*) FROM object WHERE deleted_at IS NOT NULL";
+    log.clock.advance(HOUR - Duration::from_secs(1));
+    collect(&log, &blob).await;
+    assert_eq!(log.one(marked).await, 0, "its publish may be under way");
+    log.clock.advance(Duration::from_secs(2));
+    collect(&log, &blob).await;
+    assert_eq!(log.one(marked).await, 1);
 }
 
 #[tokio::test]

@@ -45,7 +45,10 @@ async fn messages_end_with_their_retention_wherever_they_are() {
     .await;
 
     fleet.advance(61);
-    assert!(expire(&fleet).await > 0);
+    // The node's own duty may have been faster.
+    expire(&fleet).await;
+    let (_, left) = node.get("/v1/topics/t/stats").await;
+    assert_eq!((&left["published"], &left["kept"]), (&json!(3), &json!(0)));
     let gone = bodies(&node).await;
     let late = node.ack(&[&received[0]["receipt"]]).await;
     node.publish("new").await;

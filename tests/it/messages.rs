@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, all, code, send, text};
+use crate::harness::node::{Fleet, all, code, send, text, until};
 
 #[tokio::test]
 async fn a_raw_message_comes_back_as_it_was_sent() {
@@ -353,7 +353,11 @@ async fn a_message_whose_attempts_are_used_up_goes_to_the_dead_letter_topic() {
         fleet.advance(31);
     }
     assert_eq!(node.receive(1).await, [] as [Value; 0]);
-    let (_, dead) = node.get("/v1/topics/dead/messages").await;
+    let dead = until("the dead letter", async || {
+        let (_, dead) = node.get("/v1/topics/dead/messages").await;
+        (dead["items"] != json!([])).then_some(dead)
+    })
+    .await;
 
     let mut letter = dead["items"][0].clone();
     letter.as_object_mut().unwrap().remove("id");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cursus::blob::{Blob, Op};
 use cursus::engine::duty::DutyError;
-use cursus::engine::offload::Offload;
+use cursus::engine::offload::{Offload, Waits};
 use cursus::store::block::{self, Moved};
 use cursus::store::turn::{self, TurnInput};
 use cursus::store::{hot_payload, object};
@@ -104,24 +104,115 @@ async fn payloads_wait_in_postgres_for_the_hot_window_unless_slots_become_scarce
         clock: &clock,
         settings: &settings,
     };
-    let stop = CancellationToken::new();
+    let (mut waits, stop) = (Waits::default(), CancellationToken::new());
     log.publish(&[lane], 1, 100).await;
     log.rotate().await;
-    assert_eq!(offload.run(&stop).await.unwrap().count, 0);
+    assert_eq!(offload.run(&mut waits, &stop).await.unwrap().count, 0);
     log.clock.advance(Duration::from_secs(31));
     assert!(offload.backlog().await.unwrap().oldest_age_seconds > 30.0);
-    assert_eq!(offload.run(&stop).await.unwrap().count, 1);
+    assert_eq!(offload.run(&mut waits, &stop).await.unwrap().count, 1);
     assert_eq!(offload.backlog().await.unwrap().bytes, 0);
     for _ in 0..5 {
         log.publish(&[lane], 1, 100).await;
         log.rotate().await;
     }
     assert_eq!(
-        offload.run(&stop).await.unwrap().count,
+        offload.run(&mut waits, &stop).await.unwrap().count,
         2,
         "until fewer than half of the slots wait"
     );
     log.check(&blob).await;
+}
+
+#[tokio::test]
+async fn steady_traffic_is_offloaded_once_the_window_of_its_slot_is_over() {
+    let scratch = Scratch::new("steady");
+    let blob = folder(&scratch).await;
+    let mut log = Log::new().await;
+    let (_, lane) = log.topic("t", false, 3_600).await;
+    let settings = cursus::engine::offload::OffloadSettings {
+        hot_window: Duration::from_secs(60),
+        ..PROMPT
+    };
+    let (store, clock) = (log.store.clone(), log.clock.clone());
+    let offload = Offload {
+        store: &store,
+        blob: &blob,
+        clock: &clock,
+        settings: &settings,
+    };
+    let (mut waits, stop) = (Waits::default(), CancellationToken::new());
+    // A slot is left every minute, so there never is a time when the last was left longer ago than the window.
+    let mut moved = Vec::new();
+    for _ in 0..5 {
+        for _ in 0..6 {
+            log.publish(&[lane], 1, 100).await;
+            moved.push(offload.run(&mut waits, &stop).await.unwrap().count);
+            log.clock.advance(Duration::from_secs(10));
+        }
+        log.rotate().await;
+    }
+    assert_eq!(moved.iter().sum::<u64>(), 18, "{moved:?}");
+    assert_eq!(
+        moved.iter().filter(|count| **count > 0).count(),
+        3,
+        "a slot in one walk: {moved:?}"
+    );
+    assert_eq!(blob.metrics().requests(Op::Put), 3);
+    log.check(&blob).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_fails_keeps_nobody_from_emptying_the_next() {
+    let seaweed = Seaweed::shared().await;
+    let proxy = Proxy::before(seaweed.at).await;
+    let mut settings = seaweed.settings_through(proxy.at);
+    settings.timeouts.overall = Duration::from_secs(2);
+    let blob = Blob::s3(settings).await;
+    let mut log = Log::new().await;
+    let (_, unread) = log.topic("unread", false, 3_600).await;
+    let (topic, lane) = log.topic("t", false, 3_600).await;
+    let subscription = log.subscription("s", topic).await;
+    log.publish(&[unread], 1, 1_000).await;
+    log.rotate().await;
+    log.publish(&[lane], 1, 1_000).await;
+    log.rotate().await;
+    log.publish(&[lane], 1, 1_000).await;
+    log.consume(lane, subscription).await;
+    assert_eq!(log.expire().await, 1);
+    proxy.set(Mode::Refuse);
+    let error = log.try_offload(&blob).await.unwrap_err();
+    assert!(matches!(error, DutyError::Blob(_)), "{error:?}");
+    let sizes = log.sizes().await;
+    assert!(sizes[0] > 0 && sizes[1] == 0, "{sizes:?}");
+    proxy.set(Mode::Pass);
+    assert_eq!(log.offload(&blob).await, 1);
+    log.check(&blob).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_takes_too_long_to_look_through_is_left_to_a_later_run() {
+    let mut log = Log::new().await;
+    let (_, lane) = log.topic("t", false, 3_600).await;
+    log.publish(&[lane], 1, 100).await;
+    let mut tx = log.store.tx("truncate").await.unwrap();
+    assert!(hot_payload::lock(&mut tx, 0, 0).await.unwrap());
+    for brief in [
+        "SET LOCAL statement_timeout = 200",
+        "SET LOCAL lock_timeout = 0",
+    ] {
+        sqlx::query(brief)
+            .execute(tx.run("test.brief"))
+            .await
+            .unwrap();
+    }
+    let mut other = log.database.connect().await;
+    let mut locking = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE block IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *locking)
+        .await
+        .unwrap();
+    assert_eq!(hot_payload::is_needed(&mut tx, 0, "1").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -168,28 +259,24 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
     log.rotate().await;
     let mut session = log.store.session().await.unwrap();
     let walk = hot_payload::begin_walk(&mut session, 0).await.unwrap();
-    let live = hot_payload::live(
-        &mut session,
-        0,
-        0..walk.pages,
-        Duration::ZERO,
-        log.clock.now(),
-    )
-    .await
-    .unwrap();
+    let live = hot_payload::live(&mut session, 0, 0..walk.pages)
+        .await
+        .unwrap();
     assert_eq!(live.len(), 1);
-    assert!(
-        !hot_payload::is_needed(&mut session, 0, &walk.horizon)
+    assert_eq!(
+        hot_payload::is_needed(&mut session, 0, &walk.horizon)
             .await
             .unwrap(),
+        Some(false),
         "it was seen by the walk"
     );
     // On the same page: the place of a row tells nothing.
     log.publish_into(0, &[lane], 1, 300).await;
-    assert!(
+    assert_eq!(
         hot_payload::is_needed(&mut session, 0, &walk.horizon)
             .await
-            .unwrap()
+            .unwrap(),
+        Some(true)
     );
 
     // A transaction that is running when the walk begins.
@@ -208,7 +295,7 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
     let walk = hot_payload::begin_walk(&mut session, 0).await.unwrap();
     let mut other = log.store.tx("truncate").await.unwrap();
     assert!(
-        !hot_payload::lock(&mut other, 0).await.unwrap(),
+        !hot_payload::lock(&mut other, 0, walk.pages).await.unwrap(),
         "its lock is in the way"
     );
     drop(other);
@@ -218,10 +305,11 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
         "and the offload leaves it at that"
     );
     late.commit().await.unwrap();
-    assert!(
+    assert_eq!(
         hot_payload::is_needed(&mut session, 0, &walk.horizon)
             .await
-            .unwrap()
+            .unwrap(),
+        Some(true)
     );
     assert!(log.sizes().await[0] > 0);
     log.check(&blob).await;
@@ -272,7 +360,9 @@ async fn two_nodes_offload_while_others_publish_into_any_slot_and_nothing_is_los
     let mut moved = 0;
     let until = std::time::Instant::now() + Duration::from_secs(4);
     while std::time::Instant::now() < until {
-        let (one, other) = tokio::join!(log.offload(&blob), log.offload(&blob));
+        let both = async { tokio::join!(log.offload(&blob), log.offload(&blob)) };
+        let both = tokio::time::timeout(Duration::from_secs(30), both).await;
+        let (one, other) = both.expect("offloading gets a slot between publishes");
         moved += one + other;
     }
     stop.store(true, Ordering::Relaxed);

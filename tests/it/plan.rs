@@ -20,7 +20,7 @@ enum Event {
     /// Fresh messages are handed out.
     Claim(u8),
     /// Receipts ever given, old ones included, are settled together.
-    Settle(Vec<(usize, Kind, i64)>),
+    Settle(Vec<(usize, Kind, u32)>),
     /// What is due is handed out again.
     Redeliver(u32),
     /// Leases past their deadline are taken away from everybody.
@@ -46,7 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         2 => (1..=64_u8).prop_map(Event::Claim),
-        4 => vec((any::<prop::sample::Index>(), kind, 0..90_i64), 1..12)
+        4 => vec((any::<prop::sample::Index>(), kind, 0..90_u32), 1..12)
             .prop_map(|items| Event::Settle(items.into_iter().map(|(at, kind, s)| (at.index(1 << 20), kind, s)).collect())),
         3 => (1..=100_u32).prop_map(Event::Redeliver),
         1 => (1..120_i64).prop_map(Event::SetAside),
@@ -172,19 +172,18 @@ impl World {
         self.give(&row);
     }
 
-    fn settle(&mut self, picks: &[(usize, Kind, i64)]) {
+    fn settle(&mut self, picks: &[(usize, Kind, u32)]) {
         if self.receipts.is_empty() {
             return;
         }
         let picked: Vec<(Receipt, Step)> = picks
             .iter()
             .map(|(at, kind, seconds)| {
-                let until = self.now + Duration::seconds(*seconds);
                 let step = match kind {
                     Kind::Ack => Step::Done,
-                    Kind::Nack => Step::Return(until),
-                    Kind::Hide => Step::Hide(until),
-                    Kind::GiveBack => Step::GiveBack,
+                    Kind::Nack => Step::Return(*seconds),
+                    Kind::Hide => Step::Hide(*seconds),
+                    Kind::GiveBack => Step::GiveBack(0),
                 };
                 (self.receipts[at % self.receipts.len()], step)
             })
@@ -226,9 +225,9 @@ impl World {
             match step {
                 _ if !was_current => {}
                 Step::Done => *place = Place::Done,
-                Step::Hide(until) => *deadline = *until,
-                Step::Return(until) => (*current, *deadline) = (None, *until),
-                Step::GiveBack => {
+                Step::Hide(seconds) => *deadline = plan::after(now, *seconds),
+                Step::Return(seconds) => (*current, *deadline) = (None, plan::after(now, *seconds)),
+                Step::GiveBack(_) => {
                     (*current, *deadline, *attempt) = (None, now, (*attempt - 1).max(0))
                 }
             }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
@@ -13,6 +14,8 @@ use crate::harness::node::{Fleet, Node, send, text};
 const PUBLISHERS: usize = 4;
 const REQUESTS: usize = 30;
 const RECEIVERS: usize = 8;
+/// It takes a second or two.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who has what.
 #[derive(Default)]
@@ -64,8 +67,17 @@ async fn publish(client: Client, ledger: Arc<Mutex<Ledger>>) {
 
 /// Receives until all are acked; every seventh message is given back, every fifth extended before it is acked.
 async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
-    let mut count = 0;
+    let (mut count, began) = (0, Instant::now());
     while ledger.lock().acked.len() < total {
+        if began.elapsed() > PATIENCE {
+            let ledger = ledger.lock();
+            let missing: Vec<_> = ledger.published.difference(&ledger.acked).collect();
+            panic!(
+                "{} of {total} are published, never acked: {missing:?}, of those held: {:?}",
+                ledger.published.len(),
+                ledger.held
+            );
+        }
         let ask = json!({"max_messages": 1 + count % 13, "wait_seconds": 1});
         let answer = client.post("/v1/subscriptions/s/receive", ask).await;
         let mut items = Vec::new();

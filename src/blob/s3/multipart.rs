@@ -83,22 +83,24 @@ impl S3 {
 
     pub(in super::super) async fn sweep_uploads(
         &self,
+        prefix: &str,
         before: OffsetDateTime,
     ) -> Result<usize, Error> {
+        let prefix = self.full(prefix);
         let (mut swept, mut markers) = (0, (None, None));
         for _ in 0..SWEEP_PAGES_MAX {
             let page = self
                 .client
                 .list_multipart_uploads()
                 .bucket(&self.bucket)
-                .prefix(&self.prefix)
+                .prefix(&prefix)
                 .set_key_marker(markers.0)
                 .set_upload_id_marker(markers.1)
                 .send()
                 .await
                 .map_err(failed("list of uploads", None))?;
             for upload in page.uploads() {
-                if let Some((key, id)) = self.abandoned(upload, before) {
+                if let Some((key, id)) = abandoned(upload, &prefix, before) {
                     self.abort(key, id).await?;
                     swept += 1;
                 }
@@ -109,16 +111,6 @@ impl S3 {
             markers = (page.next_key_marker, page.next_upload_id_marker);
         }
         Ok(swept)
-    }
-
-    fn abandoned<'a>(
-        &self,
-        upload: &'a MultipartUpload,
-        before: OffsetDateTime,
-    ) -> Option<(&'a str, &'a str)> {
-        let key = upload.key().filter(|key| key.starts_with(&self.prefix))?;
-        let is_old = at(upload.initiated()?)? < before;
-        is_old.then_some((key, upload.upload_id()?))
     }
 
     /// An upload that is gone already is aborted as well.
@@ -145,6 +137,17 @@ impl S3 {
             }
         }
     }
+}
+
+/// Key and id of an upload that is as old as it is to be. Not every server heeds the prefix it is asked for.
+fn abandoned<'a>(
+    upload: &'a MultipartUpload,
+    prefix: &str,
+    before: OffsetDateTime,
+) -> Option<(&'a str, &'a str)> {
+    let key = upload.key().filter(|key| key.starts_with(prefix))?;
+    let is_old = at(upload.initiated()?)? < before;
+    is_old.then_some((key, upload.upload_id()?))
 }
 
 /// An upload that has begun. Dropping it without an end aborts it in the background, on the tracker of `drain`.

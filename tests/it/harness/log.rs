@@ -8,7 +8,7 @@ use std::time::Duration;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::expire::{Expire, ExpireSettings};
-use cursus::engine::offload::{Offload, OffloadSettings};
+use cursus::engine::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput};
 use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
@@ -230,7 +230,10 @@ impl Log {
             clock: &self.clock,
             settings: &PROMPT,
         };
-        Ok(offload.run(&CancellationToken::new()).await?.count)
+        Ok(offload
+            .run(&mut Waits::default(), &CancellationToken::new())
+            .await?
+            .count)
     }
 
     /// One round of retention; returns how many blocks went.

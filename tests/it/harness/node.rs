@@ -3,12 +3,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
-use cursus::engine::offload::Offload;
+use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
 use cursus::engine::{Engine, Parts, access};
 use cursus::http::{self, HttpSettings, RequestMetrics};
@@ -29,6 +29,8 @@ use super::postgres::Database;
 use super::scratch::Scratch;
 
 const DRAIN: Duration = Duration::from_secs(10);
+/// For what happens in the background.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the nodes of one installation share, and how they are started.
 pub(crate) struct Fleet {
@@ -39,6 +41,8 @@ pub(crate) struct Fleet {
     pub(crate) open: bool,
     /// Block cache of each node started from now on.
     pub(crate) cache_bytes: usize,
+    /// Largest body in the database of each node started from now on.
+    pub(crate) hot_limit_bytes: usize,
     _folder: Option<Scratch>,
 }
 
@@ -61,6 +65,7 @@ impl Fleet {
             clock: Clock::manual(datetime!(2030-01-01 00:00 UTC)),
             open: true,
             cache_bytes: 16 << 20,
+            hot_limit_bytes: 256 << 10,
             _folder: None,
         }
     }
@@ -95,7 +100,10 @@ impl Fleet {
             clock: &self.clock,
             settings: &PROMPT,
         };
-        let done = offload.run(&CancellationToken::new()).await.unwrap();
+        let done = offload
+            .run(&mut Waits::default(), &CancellationToken::new())
+            .await
+            .unwrap();
         store.close().await;
         done.count
     }
@@ -137,7 +145,7 @@ impl Node {
             clock: fleet.clock.clone(),
             open: fleet.open,
             cache_bytes: fleet.cache_bytes,
-            hot_limit_bytes: 256 << 10,
+            hot_limit_bytes: fleet.hot_limit_bytes,
             turn_loops: 2,
         };
         let engine = Engine::start(
@@ -292,6 +300,18 @@ impl Node {
             .await;
         assert_eq!(status, 200, "{answer}");
         answer["results"].as_array().unwrap().clone()
+    }
+}
+
+/// Looks again and again until there is something to see.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
