@@ -77,7 +77,7 @@ impl Engine {
         let now = self.clock().now();
         if !store::object::finish(&mut session, object_id, bytes.cast_signed(), now).await? {
             // It took longer than the grace of the collection, which deletes the object any time from now.
-            tracing::warn!(key, bytes, "an upload took too long and was given up");
+            tracing::warn!(object_id, bytes, "an upload took too long and was given up");
             return Err(Error::Unavailable("object storage"));
         }
         Ok(Uploaded { object_id, bytes })

@@ -101,7 +101,11 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
             continue;
         }
         let began = std::time::Instant::now();
-        let outcome = commit(&shared, &mut session, &input).await;
+        let mut outcome = commit(&shared, &mut session, &input).await;
+        if let Err(store::Error::Raced(_)) = outcome {
+            // Nothing was done, and whoever was in the way has gone on.
+            outcome = commit(&shared, &mut session, &input).await;
+        }
         shared
             .metrics
             .turn_seconds
