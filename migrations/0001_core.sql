@@ -169,7 +169,7 @@ COMMENT ON TABLE object IS 'Objects in object storage, written down before their
 COMMENT ON COLUMN object.object_id IS 'internal number';
 COMMENT ON COLUMN object.key IS 'key in object storage';
 COMMENT ON COLUMN object.bytes IS 'bytes; null while it is uploaded';
-COMMENT ON COLUMN object.created_at IS 'when its upload began';
+COMMENT ON COLUMN object.created_at IS 'when its upload began, then when it ended: the grace of the collection counts from here';
 COMMENT ON COLUMN object.deleted_at IS 'when nothing referred to it any more; the object itself goes next, then this row';
 
 CREATE TABLE cursor (

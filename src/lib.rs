@@ -48,7 +48,8 @@
 //! A transaction that holds back vacuum keeps every dead row version. So no hot row is updated in place: a publish locks its
 //! lane's row and reads the lane's end from the last block; a cursor's move raises `version`, which is part of its key, so
 //! that a look-up meets the newest entry first; expired leases are sought from a moving lower bound; payloads are inserted
-//! and truncated.
+//! and truncated. And no hot row is joined by key: the turn finds rows by LATERAL look-ups and changes them by `ctid`,
+//! because a join whose plan was made while a table is small walks the whole index, the dead entries included.
 //!
 //! # Absences
 //!

@@ -180,6 +180,24 @@ impl Reader {
         Ok(taken)
     }
 
+    /// Those of the blocks that hold `offsets` which need no object storage, for when it does not answer.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn at_hand(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
+        let (from, until) = (offsets.start, offsets.end);
+        let mut session = self.store.session().await?;
+        let rows = store::block::covering(&mut session, lane, from, until, BLOCKS_MAX).await?;
+        let rows = bounded(rows, until);
+        let payloads = hot(&mut session, lane, &rows).await?;
+        let at_hand = rows.iter().filter_map(|row| {
+            let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
+            let known = self.cache.get(lane, row.first_offset);
+            known.or_else(|| Some(Arc::new(block(row, payload?.1.clone()).ok()?)))
+        });
+        Ok(at_hand.collect())
+    }
+
     /// Takes blocks from memory as far as they go without a gap; answers where the rest begins.
     fn cached(&self, lane: i64, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
         let mut at = offsets.start;
@@ -240,8 +258,8 @@ impl Reader {
         Found::Blocks(blocks)
     }
 
-    /// The blocks of rows that are in object storage, with one request for those that lie side by side. What fails beyond
-    /// `until` was only read ahead, and ends the list.
+    /// The blocks of rows that are in object storage, with one request for those that lie side by side. What fails after
+    /// others, or beyond `until`, where it was only read ahead, ends the list.
     async fn in_objects(&self, rows: &[BlockRow], until: i64) -> Result<Vec<Block>, Error> {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_next_to).collect();
         let reads: Vec<_> = runs.iter().map(|run| self.in_object(run, until)).collect();
@@ -256,6 +274,7 @@ impl Reader {
                         break;
                     }
                 }
+                Err(_) if !blocks.is_empty() => break,
                 Err(_) if run.first().is_some_and(|row| row.first_offset >= until) => break,
                 Err(error) => return Err(error),
             }

@@ -184,7 +184,9 @@ impl Engine {
             let read = match read.await {
                 Ok(read) => read,
                 Err(error) => {
-                    unreadable.push((*grant, error));
+                    let given = self.deliver_at_hand(subscriber, grant, &mut deliveries);
+                    let bits = grant.bits & !Box::pin(given).await;
+                    unreadable.extend((bits != 0).then_some((Grant { bits, ..*grant }, error)));
                     continue;
                 }
             };
@@ -208,6 +210,25 @@ impl Engine {
             beyond,
             unreadable,
         }
+    }
+
+    /// Adds the messages of a lease that can be read without object storage, and answers which they are.
+    async fn deliver_at_hand(
+        &self,
+        subscriber: &Subscriber,
+        grant: &Grant,
+        deliveries: &mut Vec<Delivery>,
+    ) -> u64 {
+        let offsets = grant.base..grant.base + i64::from(u64::BITS - grant.bits.leading_zeros());
+        let Ok(blocks) = self.reader().at_hand(grant.lane, offsets).await else {
+            return 0;
+        };
+        let before = deliveries.len();
+        self.deliver(subscriber, grant, &blocks, deliveries);
+        let given = deliveries[before..].iter();
+        given.fold(0, |bits, delivery| {
+            bits | 1 << (delivery.message.id().offset - grant.base)
+        })
     }
 
     /// Adds the messages of a lease, which are in `blocks`.

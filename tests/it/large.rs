@@ -272,12 +272,38 @@ async fn messages_that_could_not_be_read_come_back_and_it_was_no_attempt() {
     let (status, problem) = reader
         .post("/v1/subscriptions/s/receive", json!({"max_messages": 10}))
         .await;
+    writer.publish("hot").await;
+    let hot = reader.receive(10).await;
     proxy.set(Mode::Pass);
+    fleet.advance(5);
     let received = reader.receive(10).await;
 
     assert_eq!((status, &problem["code"]), (503, &json!("unavailable")));
+    assert_eq!(all(&hot, "body"), ["hot"]);
     assert_eq!(all(&received, "body"), ["a", "b"]);
     assert_eq!(all(&received, "attempt"), [1, 1]);
+    fleet.finish([writer, reader]).await;
+}
+
+#[tokio::test]
+async fn hot_messages_of_a_lease_are_delivered_when_its_cold_ones_cannot_be_read() {
+    let (fleet, proxy, _seaweed) = over_s3().await;
+    let writer = fleet.node().await;
+    writer.topic_and_subscription(json!({})).await;
+    writer.publish("cold").await;
+    assert!(fleet.offload().await > 0);
+    writer.publish("hot").await;
+    let reader = fleet.node().await;
+
+    proxy.set(Mode::Refuse);
+    let hot = reader.receive(10).await;
+    proxy.set(Mode::Pass);
+    fleet.advance(5);
+    let cold = reader.receive(10).await;
+
+    assert_eq!(all(&hot, "body"), ["hot"]);
+    assert_eq!(all(&cold, "body"), ["cold"]);
+    assert_eq!(all(&cold, "attempt"), [1]);
     fleet.finish([writer, reader]).await;
 }
 

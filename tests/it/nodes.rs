@@ -168,7 +168,7 @@ async fn a_message_that_is_split_off_while_it_is_extended_keeps_its_receipt() {
     let mut split = other.begin().await.unwrap();
     for sql in [
         "UPDATE lease SET pending = 1",
-        "INSERT INTO lease SELECT lane_id, subscription_id, lease_id, 2, base, 2, 0, deadline, attempt, delayed FROM lease",
+        "INSERT INTO lease SELECT lane_id, subscription_id, lease_id, 2, base, 2, deadline, attempt, delayed FROM lease",
     ] {
         sqlx::query(sql).execute(&mut *split).await.unwrap();
     }
