@@ -90,10 +90,11 @@ impl Engine {
     ) -> Result<Vec<Delivery>, Error> {
         for (grant, error) in &read.unreadable {
             tracing::warn!(%error, lane = grant.lane, base = grant.base, "messages could not be read");
-            let step = match error {
-                // Corrupt: it counts as an attempt, so that it is dead-lettered in the end.
-                Error::Internal => Step::Return(UNREADABLE_SECONDS),
-                _ => Step::GiveBack(UNREADABLE_SECONDS),
+            // What is corrupt stays so: it counts as an attempt, so that it is dead-lettered in the end.
+            let step = if matches!(error, Error::Internal) {
+                Step::Return(UNREADABLE_SECONDS)
+            } else {
+                Step::GiveBack(UNREADABLE_SECONDS)
             };
             self.give_back(subscriber, std::slice::from_ref(grant), step)
                 .await;
