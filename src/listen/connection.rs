@@ -98,7 +98,9 @@ impl Protocols {
             .header_read_timeout(header_timeout)
             // The number of headers stays at hyper's 100: saying one, even the same, costs every request an allocation.
             // No `pipeline_flush`: with it, what hyper answers by itself to a head that it cannot parse is never sent,
-            // because the head is still in its buffer.
+            // because the head is still in its buffer. What it also does is kept: head and body go out as one piece,
+            // which costs less than a vector of two.
+            .writev(false)
             .max_buf_size(HEAD_BYTES);
         let mut h2 = http2::Builder::new(Tracked(tracker));
         h2.timer(TokioTimer::new())
