@@ -48,6 +48,23 @@ pub struct Meta<'a> {
     pub attributes: Vec<(&'a str, &'a str)>,
 }
 
+impl Meta<'_> {
+    /// Bytes that are enough for it.
+    fn bytes_max(&self) -> usize {
+        let texts = [
+            self.content_type,
+            self.tag,
+            self.key,
+            self.traceparent,
+            self.tracestate,
+        ];
+        let attributes = self.attributes.iter();
+        let attributes = attributes.flat_map(|(name, value)| [*name, *value]);
+        let texts = texts.into_iter().flatten().chain(attributes);
+        2 + texts.map(|text| 2 + text.len()).sum::<usize>()
+    }
+}
+
 /// Messages encoded one after the other, ready to be joined into a block.
 #[derive(Debug, Clone, Default)]
 pub struct Records {
@@ -79,6 +96,7 @@ impl Records {
     pub fn push(&mut self, meta: &Meta<'_>, body: &[u8]) {
         let text = std::str::from_utf8(body).is_ok();
         let before = self.data.len();
+        self.data.reserve(meta.bytes_max() + body.len());
         put_meta(&mut self.data, meta, text);
         let meta_bytes = self.data.len() - before;
         self.data.extend_from_slice(body);

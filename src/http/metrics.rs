@@ -46,8 +46,9 @@ impl PartialEq for Route {
 impl Eq for Route {}
 
 impl Hash for Route {
+    /// The length says enough: there are few routes, and every request hashes one.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.as_str().hash(state);
+        self.as_str().len().hash(state);
     }
 }
 

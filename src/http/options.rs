@@ -15,7 +15,7 @@ use super::trace::{self, Trace};
 use crate::engine::payload::Meta;
 
 const ATTRIBUTE: &str = "cursus-attr-";
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the headers of a raw publish say.
 #[derive(Debug, Default)]
@@ -166,7 +166,7 @@ fn percent_decoded(value: &[u8]) -> Option<Cow<'_, str>> {
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FieldError> {
     let refused = |detail: String| FieldError::new(format!("header:{IDEMPOTENCY_KEY}"), detail);
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     let Some(value) = values.next() else {
         return Ok(None);
     };

@@ -68,8 +68,11 @@ pub(super) async fn publish_message(
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
+    let held_for = parts.extensions.get::<HeldFor>().copied();
+    // What waits for its turn holds nothing of the request: its memory serves the next one while it is warm.
+    drop((parts, held));
     let publish = engine.publish(tenant, &topic, drafts, key);
-    let results = match parts.extensions.get::<HeldFor>() {
+    let results = match held_for {
         None => publish.await?,
         // The head did not say that the body is short, so the request as a whole may take long.
         Some(held_for) => Box::pin(held_for.bound(publish)).await?,
@@ -106,6 +109,7 @@ pub(super) async fn publish_batch(
     let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
     let drafts = draft::of_batch(&text, trace.as_ref())?;
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
+    drop((parts, text));
     let results = engine.publish(tenant, &topic, drafts, key).await?;
     Ok(Json(results.into()))
 }

@@ -4,7 +4,10 @@
 use std::borrow::Cow;
 
 use api::limits::TRACESTATE_CHARS_MAX;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Bytes of a `traceparent` of version 00; later versions may add to it, behind a `-`.
 const PARENT_CHARS: usize = 55;
@@ -20,7 +23,7 @@ pub(super) struct Trace<'a> {
 
 /// The trace context of a request.
 pub(super) fn of(headers: &HeaderMap) -> Option<Trace<'_>> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
+    let parent = headers.get(&TRACEPARENT)?.to_str().ok()?;
     is_parent(parent).then(|| Trace {
         parent,
         state: state(headers),
@@ -29,7 +32,7 @@ pub(super) fn of(headers: &HeaderMap) -> Option<Trace<'_>> {
 
 /// Several lines are one list. A list that is too long is dropped whole: cut anywhere it might mean something else.
 fn state(headers: &HeaderMap) -> Option<Cow<'_, str>> {
-    let mut lines = headers.get_all("tracestate").iter();
+    let mut lines = headers.get_all(&TRACESTATE).iter();
     let mut state = Cow::Borrowed(lines.next()?.to_str().ok()?);
     for line in lines {
         state = Cow::Owned(format!("{state},{}", line.to_str().ok()?));

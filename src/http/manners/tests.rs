@@ -5,6 +5,7 @@ use std::io::Write;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use prometheus_client::registry::Registry;
 use tower::ServiceExt;
