@@ -49,19 +49,26 @@ pub struct Meta<'a> {
 }
 
 impl Meta<'_> {
+    /// Its single texts with their flags, in the order in which they are written.
+    fn texts(&self) -> [(u8, Option<&str>); 5] {
+        [
+            (CONTENT_TYPE, self.content_type),
+            (TAG, self.tag),
+            (KEY, self.key),
+            (TRACEPARENT, self.traceparent),
+            (TRACESTATE, self.tracestate),
+        ]
+    }
+
     /// Bytes that are enough for it.
     fn bytes_max(&self) -> usize {
-        let texts = [
-            self.content_type,
-            self.tag,
-            self.key,
-            self.traceparent,
-            self.tracestate,
-        ];
+        let texts = self.texts().into_iter().filter_map(|(_, text)| text);
         let attributes = self.attributes.iter();
         let attributes = attributes.flat_map(|(name, value)| [*name, *value]);
-        let texts = texts.into_iter().flatten().chain(attributes);
-        2 + texts.map(|text| 2 + text.len()).sum::<usize>()
+        2 + texts
+            .chain(attributes)
+            .map(|text| 2 + text.len())
+            .sum::<usize>()
     }
 }
 
@@ -157,13 +164,7 @@ fn put_meta(out: &mut Vec<u8>, meta: &Meta<'_>, text: bool) {
     let at = out.len();
     out.push(0);
     let mut flags = if text { TEXT } else { 0 };
-    for (flag, value) in [
-        (CONTENT_TYPE, meta.content_type),
-        (TAG, meta.tag),
-        (KEY, meta.key),
-        (TRACEPARENT, meta.traceparent),
-        (TRACESTATE, meta.tracestate),
-    ] {
+    for (flag, value) in meta.texts() {
         if let Some(value) = value {
             flags |= flag;
             put_text(out, value);
