@@ -1,5 +1,6 @@
 //! Request bodies: into memory up to a limit, or as a stream when they are longer. Each wait for the next bytes is
-//! bounded, so a client that stops sending holds nothing for long (I9).
+//! bounded, by the deadline of the request or by a time of its own, so a client that stops sending holds nothing for
+//! long (I9).
 
 use std::time::Duration;
 
@@ -20,11 +21,10 @@ const IDLE: Duration = if cfg!(test) {
     Duration::from_secs(BODY_IDLE_SECONDS)
 };
 
-/// The next bytes; `None` at the end. The timer starts only when the bytes are not there yet.
+/// The next bytes; `None` at the end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     loop {
-        let frame = tokio::time::timeout(IDLE, body.frame()).await;
-        match frame.map_err(|_| Error::BodyStalled)? {
+        match body.frame().await {
             None => return Ok(None),
             Some(Err(_)) => return Err(Error::BodyBroken),
             Some(Ok(frame)) => {
@@ -34,6 +34,12 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
             }
         }
     }
+}
+
+/// The same, unless the client stops sending. On the heap: requests with a short body must not carry the timer.
+async fn next_in_time(body: &mut Body) -> Result<Option<Bytes>, Error> {
+    let next = Box::pin(tokio::time::timeout(IDLE, next(body))).await;
+    next.map_err(|_| Error::BodyStalled)?
 }
 
 /// What [`head`] found.
@@ -46,7 +52,14 @@ enum Head {
 
 /// Reads up to `max` bytes. A body that comes in one piece, as nearly all do, is not copied.
 async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
-    let Some(first) = next(body).await? else {
+    let upper = body.size_hint().upper();
+    // Such a request may not take its time, so its deadline sees to a client that stops sending.
+    let first = if upper.is_some_and(|bytes| bytes <= max as u64) {
+        next(body).await?
+    } else {
+        next_in_time(body).await?
+    };
+    let Some(first) = first else {
         return Ok(Head::Whole(Bytes::new()));
     };
     if first.len() > max {
@@ -58,7 +71,7 @@ async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut bytes = BytesMut::with_capacity(first.len() + announced.min(max - first.len()));
     bytes.extend_from_slice(&first);
-    while let Some(more) = next(body).await? {
+    while let Some(more) = next_in_time(body).await? {
         bytes.extend_from_slice(&more);
         if bytes.len() > max {
             return Ok(Head::Longer(bytes.freeze()));
@@ -113,7 +126,7 @@ pub(super) async fn raw(mut body: Body, held_max: usize) -> Result<Raw, Refusal>
 /// What was read already and the rest, up to the limit of raw bodies.
 fn limited(read: Bytes, body: Body) -> BoxStream<'static, Result<Bytes, Error>> {
     let rest = stream::try_unfold(body, |mut body| async move {
-        let bytes = next(&mut body).await?;
+        let bytes = next_in_time(&mut body).await?;
         Ok::<_, Error>(bytes.map(|bytes| (bytes, body)))
     });
     let first = stream::iter((!read.is_empty()).then_some(Ok(read)));

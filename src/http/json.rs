@@ -8,6 +8,7 @@ use api::object::Object;
 use api::subscription::SubscriptionSettings;
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
@@ -151,10 +152,9 @@ fn pointer(path: &Path) -> String {
 
 /// A JSON answer from its text.
 pub(super) fn answer(text: Vec<u8>) -> Response {
-    let mut response = Bytes::from(text).into_response();
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Body::from(text));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
     response
 }
 

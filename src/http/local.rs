@@ -8,23 +8,29 @@ use api::ErrorCode;
 use api::error::echo;
 use axum::extract::Request;
 use axum::http::HeaderValue;
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::ORIGIN;
 use axum::http::uri::Authority;
 use axum::response::{IntoResponse, Response};
 
 use super::problem::Refusal;
 
-/// Refuses a request that a page of another site may have made.
-pub(super) fn foreign(request: &Request) -> Option<Response> {
-    let headers = request.headers();
+/// Refuses a request that a page of another site may have made; `host` is its header.
+pub(super) fn foreign(
+    request: &Request,
+    host: Option<&HeaderValue>,
+    has_origin: bool,
+) -> Option<Response> {
     // HTTP/2 has the host in its target. Without any there is no browser.
-    let host = request.uri().authority().map(Authority::as_str);
-    let host = host.or_else(|| headers.get(HOST).map(text));
-    let mut origins = headers.get_all(ORIGIN).iter().map(text);
-    let foreign = host
+    let target = request.uri().authority().map(Authority::as_str);
+    let host = target.or_else(|| host.map(text));
+    let mut foreign = host
         .filter(|host| !is_loopback(host))
         .map(|host| ("Host", host));
-    let foreign = foreign.or_else(|| Some(("Origin", origins.find(|origin| !is_local(origin))?)));
+    if has_origin {
+        let mut origins = request.headers().get_all(ORIGIN).iter().map(text);
+        let origin = origins.find(|origin| !is_local(origin));
+        foreign = foreign.or_else(|| Some(("Origin", origin?)));
+    }
     let (header, given) = foreign?;
     let detail = format!(
         "this node needs no key, so it serves only this machine: {header} must be loopback or localhost, not {}",
@@ -71,7 +77,13 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Body::empty()).unwrap();
-        foreign(&request).map(|response| response.status().as_u16())
+        let headers = request.headers();
+        let response = foreign(
+            &request,
+            headers.get("host"),
+            headers.contains_key("origin"),
+        );
+        response.map(|response| response.status().as_u16())
     }
 
     #[test]

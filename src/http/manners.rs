@@ -14,10 +14,11 @@ use api::ErrorCode;
 use api::limits::{HEADER_BYTES_MAX, HEADERS_MAX, WAIT_SECONDS};
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, ORIGIN};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use tower::{Layer, Service};
 
 use super::problem::Refusal;
@@ -102,8 +103,8 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>
 
 impl<S> Service<Request> for Mannered<S>
 where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
 {
     type Response = Response;
     type Error = Infallible;
@@ -115,41 +116,37 @@ where
 
     fn call(&mut self, mut request: Request) -> Answer {
         let shared = Arc::clone(&self.shared);
-        let about = About::of(&request, &shared);
-        let crosses = request.headers().contains_key(ORIGIN);
-        if let Some(mut response) = early(&request, &shared.rules) {
+        let asked = Asked::of(request.headers());
+        let about = About::of(&request, &asked, &shared);
+        let crosses = asked.has_origin;
+        if let Some(mut response) = early(&request, &asked, &shared.rules) {
             if crosses {
                 cors::allow(&mut response);
             }
             about.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
         }
-        let accept = request.headers().get(ACCEPT_ENCODING).cloned();
-        let coded = request.headers().contains_key(CONTENT_ENCODING);
-        let deadline = about.deadline(&shared.rules, &request, coded);
+        let accept = asked.accept_encoding.cloned();
+        let is_coded = asked.is_coded;
+        let deadline = about.deadline(&shared.rules, &request, is_coded);
         if deadline == TRANSFER {
             let held_for = HeldFor(shared.rules.request_timeout);
             request.extensions_mut().insert(held_for);
         }
-        // The service that is ready is the one to call; the clone it leaves behind is not needed.
-        let inner = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, inner);
-        Box::pin(async move {
-            let answer = async {
-                let request = if coded {
-                    coding::decoded(request)
-                } else {
-                    request
-                };
-                let response = inner.call(request).await;
-                let response = response.unwrap_or_else(|never| match never {});
-                match accept {
-                    Some(accept) => coding::encoded(response, accept).await,
-                    None => response,
-                }
-            };
-            let answer = AssertUnwindSafe(answer).catch_unwind();
-            let mut response = match tokio::time::timeout(deadline, answer).await {
+        if is_coded {
+            request = coding::decoded(request);
+        }
+        // Combinators rather than an async block, which would keep room for each future twice: as captured and as awaited.
+        let answer = self.inner.call(request).then(move |answer| {
+            let Ok(response) = answer;
+            match accept {
+                Some(accept) => Either::Left(Box::pin(coding::encoded(response, accept))),
+                None => Either::Right(std::future::ready(response)),
+            }
+        });
+        let answer = AssertUnwindSafe(answer).catch_unwind();
+        Box::pin(tokio::time::timeout(deadline, answer).map(move |answer| {
+            let mut response = match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
                 Err(_) => too_late(deadline).into_response(),
@@ -159,31 +156,65 @@ where
             }
             about.finish(&shared, &mut response);
             Ok(response)
-        })
+        }))
+    }
+}
+
+/// The headers that manners go by, found in one pass over all of them: a look-up by name hashes the name each time.
+#[derive(Default)]
+struct Asked<'a> {
+    request_id: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
+    accept_encoding: Option<&'a HeaderValue>,
+    has_origin: bool,
+    is_coded: bool,
+    /// Names and values together.
+    bytes: usize,
+}
+
+impl<'a> Asked<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in headers {
+            asked.bytes += name.as_str().len() + value.len();
+            if *name == HOST {
+                asked.host = asked.host.or(Some(value));
+            } else if *name == ACCEPT_ENCODING {
+                asked.accept_encoding = asked.accept_encoding.or(Some(value));
+            } else if *name == ORIGIN {
+                asked.has_origin = true;
+            } else if *name == CONTENT_ENCODING {
+                asked.is_coded = true;
+            } else if *name == REQUEST_ID {
+                asked.request_id = asked.request_id.or(Some(value));
+            }
+        }
+        asked
     }
 }
 
 /// The answer to a request that no route needs to see.
-fn early(request: &Request, rules: &Rules) -> Option<Response> {
+fn early(request: &Request, asked: &Asked<'_>, rules: &Rules) -> Option<Response> {
     let foreign = if rules.open {
-        local::foreign(request)
+        local::foreign(request, asked.host, asked.has_origin)
     } else {
         None
     };
-    foreign
-        .or_else(|| oversized(request))
-        .or_else(|| cors::preflight(request))
-        .or_else(|| coding::check(request))
+    let early = foreign
+        .or_else(|| oversized(request.headers().len(), asked.bytes))
+        .or_else(|| cors::preflight(request));
+    if asked.is_coded {
+        return early.or_else(|| coding::check(request));
+    }
+    early
 }
 
 /// Refuses a head over the limit. The server's own limits are higher, and answer without a problem; only the number of
 /// headers in HTTP/1.1 is counted there, because it costs each request an allocation to say another one.
-fn oversized(request: &Request) -> Option<Response> {
-    let headers = request.headers();
-    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    let detail = if headers.len() > HEADERS_MAX {
+fn oversized(headers: usize, bytes: usize) -> Option<Response> {
+    let detail = if headers > HEADERS_MAX {
         format!("the request has more than {HEADERS_MAX} headers")
-    } else if headers.iter().map(line).sum::<usize>() > HEADER_BYTES_MAX {
+    } else if bytes > HEADER_BYTES_MAX {
         format!("the headers have more than {HEADER_BYTES_MAX} bytes together")
     } else {
         return None;
@@ -208,8 +239,8 @@ struct About {
 }
 
 impl About {
-    fn of(request: &Request, shared: &Shared) -> Self {
-        let given = request.headers().get(REQUEST_ID).filter(|id| is_sane(id));
+    fn of(request: &Request, asked: &Asked<'_>, shared: &Shared) -> Self {
+        let given = asked.request_id.filter(|id| is_sane(id));
         Self {
             began: Instant::now(),
             id: given.cloned().unwrap_or_else(|| shared.next_id()),

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use api::limits::{DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX};
 use api::message::{check_attributes, check_media_type, check_text};
 use api::{FieldError, Problem};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::digest;
 use super::problem::Refusal;
 use super::trace::{self, Trace};
 use crate::engine::payload::Meta;
 
 const ATTRIBUTE: &str = "cursus-attr-";
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What the headers of a raw publish say.
 #[derive(Debug, Default)]
@@ -27,6 +26,8 @@ pub(super) struct Options<'a> {
     attributes: BTreeMap<&'a str, Cow<'a, str>>,
     /// The idempotency key.
     pub(super) key: Option<String>,
+    /// What the body must have.
+    pub(super) digest: Option<digest::Expected>,
 }
 
 impl Options<'_> {
@@ -44,37 +45,44 @@ impl Options<'_> {
     }
 }
 
-/// Reads the options of a raw publish.
+/// Reads the options of a raw publish, in one pass: a look-up by name hashes the name each time.
 pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
     let mut errors = Vec::new();
     let mut options = Options::default();
     for (name, value) in headers {
         match name.as_str() {
+            "content-type" => {
+                let media = utf8(&mut errors, name, value);
+                check_media_type(&mut errors, || "header:content-type".to_owned(), media);
+                options.content_type = Some(media);
+            }
             "cursus-tag" => {
                 options.tag = text(&mut errors, name, value, KEY_CHARS_MAX);
             }
             "cursus-key" => {
                 options.key_of_message = text(&mut errors, name, value, KEY_CHARS_MAX);
             }
+            "idempotency-key" => match idempotency_key(value) {
+                Ok(key) => options.key = Some(key),
+                Err(error) => errors.push(error),
+            },
+            "traceparent" => {
+                options.trace = trace::of(headers);
+                continue;
+            }
+            "content-digest" => {
+                options.digest = digest::expected(headers)?;
+                continue;
+            }
             other if other.starts_with("cursus-") || other.starts_with("ce-") => {
                 attribute(&mut errors, &mut options.attributes, name, value);
             }
             _ => continue,
         }
-        if headers.get_all(name).iter().nth(1).is_some() {
+        if is_given_twice(headers, name) {
             errors.push(field(name, "is given twice"));
         }
     }
-    if let Some(value) = headers.get(CONTENT_TYPE) {
-        let media = utf8(&mut errors, &CONTENT_TYPE, value);
-        check_media_type(&mut errors, || "header:content-type".to_owned(), media);
-        options.content_type = Some(media);
-    }
-    options.trace = trace::of(headers);
-    options.key = idempotency_key(headers).unwrap_or_else(|error| {
-        errors.push(error);
-        None
-    });
     if !options.attributes.is_empty() {
         check_attributes(&mut errors, "header:cursus-attr", &options.attributes);
     }
@@ -86,14 +94,27 @@ pub(super) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
 
 /// Reads what the headers of a batch may say; everything else stands in its body.
 pub(super) fn of_batch(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-    let misplaced = headers
-        .keys()
-        .find(|name| name.as_str().starts_with("cursus-"));
-    if let Some(name) = misplaced {
-        let refused = field(name, "goes into the messages of a batch, not into a header");
-        return Err(Problem::invalid(vec![refused]).into());
+    let mut key = None;
+    for (name, value) in headers {
+        let read = match name.as_str() {
+            "idempotency-key" if is_given_twice(headers, name) => {
+                Err(field(name, "is given twice"))
+            }
+            "idempotency-key" => idempotency_key(value).map(|read| key = Some(read)),
+            other if other.starts_with("cursus-") => Err(field(
+                name,
+                "goes into the messages of a batch, not into a header",
+            )),
+            _ => Ok(()),
+        };
+        read.map_err(|error| Problem::invalid(vec![error]))?;
     }
-    Ok(idempotency_key(headers).map_err(|error| Problem::invalid(vec![error]))?)
+    Ok(key)
+}
+
+/// Nearly no request has a header twice, and then counting is enough.
+fn is_given_twice(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.len() > headers.keys_len() && headers.get_all(name).iter().nth(1).is_some()
 }
 
 fn field(name: &HeaderName, detail: impl Into<String>) -> FieldError {
@@ -164,15 +185,8 @@ fn percent_decoded(value: &[u8]) -> Option<Cow<'_, str>> {
     String::from_utf8(bytes).ok().map(Cow::Owned)
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FieldError> {
-    let refused = |detail: String| FieldError::new(format!("header:{IDEMPOTENCY_KEY}"), detail);
-    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
-    };
-    if values.next().is_some() {
-        return Err(refused("is given twice".to_owned()));
-    }
+fn idempotency_key(value: &HeaderValue) -> Result<String, FieldError> {
+    let refused = |detail: String| FieldError::new("header:idempotency-key", detail);
     let text = value
         .to_str()
         .map_err(|_| refused("must be ASCII".to_owned()))?;
@@ -180,7 +194,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, FieldError> {
         refused(r#"must be a string like "8e03978e-40d5-43dd-bc93-6894a57f9324""#.to_owned())
     })?;
     if (1..=DEDUP_ID_CHARS_MAX).contains(&key.len()) {
-        return Ok(Some(key));
+        return Ok(key);
     }
     Err(refused(format!(
         "must have 1 to {DEDUP_ID_CHARS_MAX} characters, has {}",
@@ -289,13 +303,8 @@ mod tests {
         ] {
             assert_eq!(structured_string(text).as_deref(), key, "{text}");
         }
-        assert!(idempotency_key(&headers(&[("idempotency-key", "\"\"")])).is_err());
-        assert!(
-            idempotency_key(&headers(&[
-                ("idempotency-key", "a"),
-                ("idempotency-key", "b")
-            ]))
-            .is_err()
-        );
+        assert!(idempotency_key(&HeaderValue::from_static("\"\"")).is_err());
+        let twice = headers(&[("idempotency-key", "a"), ("idempotency-key", "b")]);
+        assert!(of_message(&twice).is_err() && of_batch(&twice).is_err());
     }
 }

@@ -1,9 +1,13 @@
 //! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body is held in memory up to the hot limit and streams
 //! to object storage beyond it; both roads end in the same answer.
 
+use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
 use api::message::{PublishBatch, PublishResults, Published};
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use sha2::{Digest, Sha256};
 
 use super::batch::Results;
@@ -14,8 +18,8 @@ use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
 use super::path::TopicPath;
 use super::problem::Refusal;
-use super::{digest, draft, options, trace};
-use crate::engine::{Engine, Error, IdempotencyKey, PublishRoute};
+use super::{draft, options, trace};
+use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant};
 
 /// Publish one message
 ///
@@ -45,40 +49,66 @@ pub(super) async fn publish_message(
     TopicPath(topic): TopicPath,
     request: Request,
 ) -> Result<Json<Published>, Refusal> {
-    let (parts, body) = request.into_parts();
-    let options = options::of_message(&parts.headers)?;
-    let digest = digest::expected(&parts.headers)?;
-    let held = match body::raw(body, engine.hot_limit_bytes()).await? {
-        Raw::Held(held) => held,
-        Raw::Streamed(stream) => {
+    let (drafts, key, held_for) = match read(request, engine.hot_limit_bytes()).await? {
+        Given::Held(drafts, key, held_for) => (drafts, key, held_for),
+        Given::Streamed(parts, body) => {
             // On the heap: the future of the rare, large body must not be carried by every request.
-            let given = (options.meta(), options.key.clone());
-            let stream = match digest {
-                Some(digest) => digest.checked(stream),
-                None => stream,
-            };
-            let published = engine.publish_stream(tenant, &topic, given, stream);
-            return Ok(Json(Box::pin(published).await?));
+            let published = Box::pin(publish_stream(&engine, tenant, &topic, parts, body));
+            return Ok(Json(published.await?));
         }
     };
-    if let Some(digest) = digest {
+    let results = match held_for {
+        None => engine.publish(tenant, &topic, drafts, key).await?,
+        Some(held_for) => {
+            let publish = engine.publish(tenant, &topic, drafts, key);
+            Box::pin(held_for.bound(publish)).await?
+        }
+    };
+    let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
+    Ok(Json(published))
+}
+
+/// A raw publish whose head is checked.
+enum Given {
+    /// What waits for its turn holds nothing of the request: its memory serves the next one while it is warm. When the
+    /// head did not say that the body is short, the request as a whole may take long, but not the publish.
+    Held(Drafts, Option<IdempotencyKey>, Option<HeldFor>),
+    /// The body is still to be read.
+    Streamed(Parts, BoxStream<'static, Result<Bytes, Error>>),
+}
+
+async fn read(request: Request, held_max: usize) -> Result<Given, Refusal> {
+    let (parts, body) = request.into_parts();
+    let options = options::of_message(&parts.headers)?;
+    let held = match body::raw(body, held_max).await? {
+        Raw::Held(held) => held,
+        Raw::Streamed(body) => return Ok(Given::Streamed(parts, body)),
+    };
+    if let Some(digest) = options.digest {
         digest.check(&held)?;
     }
     let drafts = draft::of_message(&options.meta(), &held);
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
-    let held_for = parts.extensions.get::<HeldFor>().copied();
-    // What waits for its turn holds nothing of the request: its memory serves the next one while it is warm.
-    drop((parts, held));
-    let publish = engine.publish(tenant, &topic, drafts, key);
-    let results = match held_for {
-        None => publish.await?,
-        // The head did not say that the body is short, so the request as a whole may take long.
-        Some(held_for) => Box::pin(held_for.bound(publish)).await?,
+    Ok(Given::Held(drafts, key, parts.extensions.get().copied()))
+}
+
+async fn publish_stream(
+    engine: &Engine,
+    tenant: Tenant,
+    topic: &TopicName,
+    parts: Parts,
+    body: BoxStream<'static, Result<Bytes, Error>>,
+) -> Result<Published, Refusal> {
+    let mut options = options::of_message(&parts.headers)?;
+    let body = match options.digest {
+        Some(digest) => digest.checked(body),
+        None => body,
     };
-    let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
-    Ok(Json(published))
+    let key = options.key.take();
+    let published = engine.publish_stream(tenant, topic, (options.meta(), key), body);
+    Ok(published.await?)
 }
 
 /// Publish a batch of messages

@@ -135,13 +135,14 @@ impl Protocols {
                 }
             });
             let mut idle = Idle::new(streams, self.idle);
-            drive(
+            // On the heap, so that the many connections of HTTP/1.1 have no room for it.
+            let driven = Box::pin(drive(
                 self.h2.serve_connection(io, service),
                 http2::Connection::graceful_shutdown,
                 &closing,
                 |cx| idle.poll(cx),
-            )
-            .await
+            ));
+            driven.await
         } else {
             let service = service_fn(move |request: Request<Incoming>| call(&router, request));
             drive(

@@ -161,21 +161,20 @@ impl Door {
         let Some(acceptor) = &self.acceptor else {
             match self.unless_closing(connection::speaks_h2(&stream)).await {
                 Some(Ok(h2)) => {
-                    self.protocols
-                        .serve(stream, h2, self.router, self.closing)
-                        .await
+                    let protocols = self.protocols;
+                    protocols.serve(stream, h2, self.router, self.closing).await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
                 None => {}
             }
             return;
         };
-        match self.unless_closing(acceptor.accept(stream)).await {
+        // On the heap, as what it leads to, so that plain connections have no room for them.
+        match Box::pin(self.unless_closing(acceptor.accept(stream))).await {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                self.protocols
-                    .serve(stream, h2, self.router, self.closing)
-                    .await;
+                let protocols = self.protocols;
+                Box::pin(protocols.serve(stream, h2, self.router, self.closing)).await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),
             None => {}
