@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
 use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
@@ -214,4 +215,35 @@ async fn a_publish_may_take_its_time_only_when_its_body_streams() {
     let short = HeldFor(Duration::ZERO);
     let refused = short.bound(std::future::pending::<Result<(), _>>()).await;
     assert_eq!(refused.unwrap_err().into_response().status(), 408);
+}
+
+/// A body of five bytes that never come.
+struct Stalls;
+
+impl HttpBody for Stalls {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(5)
+    }
+}
+
+#[tokio::test]
+async fn a_short_body_that_stalls_is_given_up_at_the_deadline_of_its_request() {
+    let request = Request::builder().method("POST").uri("/echo");
+    let request = request.body(Body::new(Stalls)).unwrap();
+    let app = app(&mut Registry::default());
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let text = String::from_utf8_lossy(&body);
+    assert!(text.contains("the request took longer than"), "{text}");
 }
