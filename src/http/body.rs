@@ -53,7 +53,7 @@ enum Head {
 /// Reads up to `max` bytes. A body that comes in one piece, as nearly all do, is not copied.
 async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
     let upper = body.size_hint().upper();
-    // Such a request may not take its time, so its deadline sees to a client that stops sending.
+    // A request that announces a short body may not take its time: its deadline sees to a client that stops sending.
     let first = if upper.is_some_and(|bytes| bytes <= max as u64) {
         next(body).await?
     } else {

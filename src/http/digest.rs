@@ -21,9 +21,6 @@ pub(super) struct Expected([u8; 32]);
 
 /// What the head of a request says of its body.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Refusal> {
-    if !headers.contains_key(CONTENT_DIGEST) {
-        return Ok(None);
-    }
     let lines = headers.get_all(CONTENT_DIGEST).iter();
     let mut members = lines.flat_map(|line| line.to_str().unwrap_or("").split(','));
     let member = members.find_map(|member| member.trim().strip_prefix("sha-256="));

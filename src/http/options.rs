@@ -286,6 +286,8 @@ mod tests {
         }
         let twice = headers(&[("cursus-tag", "a"), ("cursus-tag", "b")]);
         assert!(of_message(&twice).is_err());
+        let twice = headers(&[("content-type", "a/b"), ("content-type", "c/d")]);
+        assert!(of_message(&twice).is_err());
         assert!(of_batch(&headers(&[("cursus-tag", "a")])).is_err());
     }
 

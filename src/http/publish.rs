@@ -5,9 +5,6 @@ use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
 use api::message::{PublishBatch, PublishResults, Published};
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use sha2::{Digest, Sha256};
 
 use super::batch::Results;
@@ -49,13 +46,9 @@ pub(super) async fn publish_message(
     TopicPath(topic): TopicPath,
     request: Request,
 ) -> Result<Json<Published>, Refusal> {
-    let (drafts, key, held_for) = match read(request, engine.hot_limit_bytes()).await? {
+    let (drafts, key, held_for) = match read(&engine, tenant, &topic, request).await? {
         Given::Held(drafts, key, held_for) => (drafts, key, held_for),
-        Given::Streamed(parts, body) => {
-            // On the heap: the future of the rare, large body must not be carried by every request.
-            let published = Box::pin(publish_stream(&engine, tenant, &topic, parts, body));
-            return Ok(Json(published.await?));
-        }
+        Given::Streamed(published) => return Ok(Json(published)),
     };
     let results = match held_for {
         None => engine.publish(tenant, &topic, drafts, key).await?,
@@ -68,21 +61,35 @@ pub(super) async fn publish_message(
     Ok(Json(published))
 }
 
-/// A raw publish whose head is checked.
+/// A raw publish whose body is read.
 enum Given {
     /// What waits for its turn holds nothing of the request: its memory serves the next one while it is warm. When the
     /// head did not say that the body is short, the request as a whole may take long, but not the publish.
     Held(Drafts, Option<IdempotencyKey>, Option<HeldFor>),
-    /// The body is still to be read.
-    Streamed(Parts, BoxStream<'static, Result<Bytes, Error>>),
+    /// The body went to object storage as it came, and the message is published.
+    Streamed(Published),
 }
 
-async fn read(request: Request, held_max: usize) -> Result<Given, Refusal> {
+async fn read(
+    engine: &Engine,
+    tenant: Tenant,
+    topic: &TopicName,
+    request: Request,
+) -> Result<Given, Refusal> {
     let (parts, body) = request.into_parts();
     let options = options::of_message(&parts.headers)?;
-    let held = match body::raw(body, held_max).await? {
+    let held = match body::raw(body, engine.hot_limit_bytes()).await? {
         Raw::Held(held) => held,
-        Raw::Streamed(body) => return Ok(Given::Streamed(parts, body)),
+        Raw::Streamed(body) => {
+            let body = match options.digest {
+                Some(digest) => digest.checked(body),
+                None => body,
+            };
+            let given = (options.meta(), options.key.clone());
+            // On the heap: the future of the rare, large body must not be carried by every request.
+            let published = Box::pin(engine.publish_stream(tenant, topic, given, body));
+            return Ok(Given::Streamed(published.await?));
+        }
     };
     if let Some(digest) = options.digest {
         digest.check(&held)?;
@@ -92,23 +99,6 @@ async fn read(request: Request, held_max: usize) -> Result<Given, Refusal> {
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
     Ok(Given::Held(drafts, key, parts.extensions.get().copied()))
-}
-
-async fn publish_stream(
-    engine: &Engine,
-    tenant: Tenant,
-    topic: &TopicName,
-    parts: Parts,
-    body: BoxStream<'static, Result<Bytes, Error>>,
-) -> Result<Published, Refusal> {
-    let mut options = options::of_message(&parts.headers)?;
-    let body = match options.digest {
-        Some(digest) => digest.checked(body),
-        None => body,
-    };
-    let key = options.key.take();
-    let published = engine.publish_stream(tenant, topic, (options.meta(), key), body);
-    Ok(published.await?)
 }
 
 /// Publish a batch of messages
