@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::TenantName;
+use api::key::KeySettings;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
 use crate::listen::{self, Listener, tls};
+use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
@@ -60,13 +63,18 @@ pub async fn run(config: Config) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the database does not answer, or the program was asked to end before.
-pub async fn create_key(config: Config, tenant: &str) -> Result<String, Error> {
+pub async fn create_key(
+    config: Config,
+    tenant: &TenantName,
+    settings: &KeySettings,
+) -> Result<String, Error> {
     let shutdown = Shutdown::default();
     shutdown.listen()?;
     let embedded = start_embedded(&config, &shutdown).await?;
     let created = shutdown.unless_ending(async {
         let store = open_store(&config, embedded.as_ref()).await?;
-        Ok(engine::access::create_key(&store, tenant).await?)
+        let made = engine::keys::create_key(&store, tenant, settings).await?;
+        Ok(made.secret)
     });
     let created: Option<Result<String, Error>> = created.await;
     if let Some(embedded) = embedded {
@@ -163,6 +171,7 @@ async fn serve(
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
+        outbound: Outbound::new()?,
         clock: Clock::default(),
         open: embedded.is_some(),
         cache_bytes: usize::try_from(config.tuning.cache_bytes.bytes())?,

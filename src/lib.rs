@@ -8,11 +8,20 @@
 //! ```text
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
 //!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
+//!                                      └▶ outbound   requests to others: key sets of issuers
 //!   config  telemetry  shutdown  clock  embedded (the private Postgres)
 //! ```
 //!
 //! A request makes three hops: a handler of `http` (typed extractors, one call), a verb of `engine` (a file each), a
 //! statement of `store`. `worker` runs the duties that nobody waits for, one node of the fleet at a time.
+//!
+//! # Who calls
+//!
+//! An extractor of `http::caller` says what a route asks for, and gives the handler a name from the path only together with
+//! the permission for it. `engine::access` finds out who that is: an API key or a token of an issuer opens a tenant with
+//! scopes, remembered by the node until the installation's version of access changes, which `engine::watch` notices within
+//! a second. Operators make tenants, keys and issuers (`engine::{tenants, keys, issuers}`); each change is written down by
+//! its own transaction (`engine::audit`).
 //!
 //! # The life of a message
 //!
@@ -37,7 +46,7 @@
 //! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
 //! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_1`.
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
-//! - **I7 tenant first** every look-up starts from a tenant: `engine::catalog`.
+//! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.
 //! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
 //! - **I10 one clock** the database's: `clock`.
 //!
@@ -53,7 +62,7 @@
 //!
 //! # Absences
 //!
-//! No SQL outside `store`, no S3 type outside `blob`, no environment variable outside `config`, no status code outside
+//! No SQL outside `store`, no S3 type outside `blob`, no outbound request outside `outbound` (but to S3), no environment variable outside `config`, no status code outside
 //! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/tidy.rs` holds this.
 
 pub mod app;
@@ -64,6 +73,7 @@ pub mod embedded;
 pub mod engine;
 pub mod http;
 pub mod listen;
+pub mod outbound;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

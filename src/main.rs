@@ -36,8 +36,13 @@ fn run(task: Task) -> Result<(), app::Error> {
             print!("{table}");
             Ok(())
         }
-        Task::CreateKey { config, tenant } => {
-            println!("{}", block_on(1, app::create_key(config, &tenant))?);
+        Task::CreateKey {
+            config,
+            tenant,
+            settings,
+        } => {
+            let created = app::create_key(config, &tenant, &settings);
+            println!("{}", block_on(1, created)?);
             Ok(())
         }
         Task::PrintOpenapi => {

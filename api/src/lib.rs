@@ -2,22 +2,29 @@
 //!
 //! Everything else depends on this crate and it depends on nothing of ours: no axum, no sqlx, no tokio (DESIGN §6).
 
+pub mod audit;
 pub mod borrow;
 pub mod error;
 pub mod id;
+pub mod issuer;
+pub mod key;
 pub mod limits;
 pub mod list;
 pub mod message;
 pub mod name;
 pub mod object;
+pub mod scope;
 pub mod service;
 pub mod settle;
 pub mod subscription;
+pub mod tenant;
 pub mod timestamp;
 pub mod topic;
 mod whole;
 
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;
-pub use name::{SubscriptionName, TopicName};
+pub use key::KeyId;
+pub use name::{IssuerName, SubscriptionName, TenantName, TopicName};
+pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;

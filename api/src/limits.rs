@@ -86,3 +86,31 @@ pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
 pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the service stops waiting for it.
 pub const BODY_IDLE_SECONDS: u64 = 30;
+/// Scopes of one key or token.
+pub const SCOPES_MAX: usize = 32;
+/// Characters of the name of a key.
+pub const KEY_NAME_CHARS_MAX: usize = 128;
+/// Seconds until a key expires, when it does: ten years at most.
+pub const KEY_LIFE_SECONDS: RangeInclusive<u32> = 1..=315_360_000;
+/// Seconds for which a rotated key stays valid: until the slowest deployment has the new one.
+pub const KEY_OVERLAP_SECONDS: RangeInclusive<u32> = 0..=2_592_000;
+/// The same when the call says none.
+pub const KEY_OVERLAP_SECONDS_DEFAULT: u32 = 86_400;
+/// Keys of one tenant that are not revoked.
+pub const KEYS_PER_TENANT_MAX: u32 = 1_000;
+/// Issuers of tokens: each costs a node a request now and then.
+pub const ISSUERS_MAX: u32 = 100;
+/// Invalid keys that an address may bring at once; later ones wait a second each.
+pub const GUESSES_MAX: u32 = 20;
+/// Characters of a key or token in `Authorization`.
+pub const TOKEN_CHARS_MAX: usize = 16 << 10;
+/// Characters of a URL, an `iss` or an `aud`.
+pub const URL_CHARS_MAX: usize = 2_048;
+/// Characters of the name of a claim.
+pub const CLAIM_CHARS_MAX: usize = 128;
+/// Seconds that the clock of an issuer may be apart.
+pub const CLOCK_SKEW_SECONDS: RangeInclusive<u32> = 0..=300;
+/// The same when the issuer's settings say none.
+pub const CLOCK_SKEW_SECONDS_DEFAULT: u32 = 30;
+/// Days that an entry of the audit log is kept: a year, and the month in which somebody looks.
+pub const AUDIT_DAYS: u32 = 400;

@@ -1,5 +1,5 @@
-//! Names of topics and subscriptions: they validate when parsed, so a value of these types is always legal
-//! (API.md, Limits). One pattern serves both; two types keep them apart.
+//! Names of topics, subscriptions, tenants and issuers: they validate when parsed, so a value of these types is always
+//! legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,8 @@ use crate::limits::NAME_CHARS_MAX;
 #[error("a name has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit")]
 pub struct InvalidName;
 
-fn is_name(text: &str) -> bool {
+/// Whether a text has the form of a name.
+pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= NAME_CHARS_MAX
         && text
             .as_bytes()
@@ -78,6 +79,14 @@ name! {
 name! {
     /// The name of a subscription, unique within its tenant.
     SubscriptionName
+}
+name! {
+    /// The name of a tenant.
+    TenantName
+}
+name! {
+    /// What an issuer of tokens is called here.
+    IssuerName
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use api::{Scope, TenantName};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -44,9 +45,19 @@ pub enum KeyCommand {
 /// Flags of `cursus key create`.
 #[derive(Debug, Args)]
 pub struct KeyCreate {
-    /// Tenant that the key belongs to
+    /// Tenant that the key belongs to; created when it is new
     #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
-    pub tenant: String,
+    pub tenant: TenantName,
+    /// What the key is for
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// What the key may do: publish, receive, manage, usage or admin, each for all names or for some (publish:orders.*);
+    /// may be repeated. By default all but admin
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<Scope>,
+    /// Time until the key expires; by default it does not
+    #[arg(long, value_name = "TIME", value_parser = within(Period::seconds(1)..=Period::seconds(315_360_000)))]
+    pub expires_in: Option<Period>,
     /// Where the database is
     #[command(flatten)]
     pub settings: Settings,

@@ -10,6 +10,8 @@ mod units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use api::TenantName;
+use api::key::KeySettings;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
@@ -32,7 +34,9 @@ pub enum Task {
         /// Where the database is.
         config: Config,
         /// Name of the tenant.
-        tenant: String,
+        tenant: TenantName,
+        /// What the key may do.
+        settings: KeySettings,
     },
     /// Print the OpenAPI document.
     PrintOpenapi,
@@ -149,10 +153,18 @@ fn task_of(matches: &clap::ArgMatches) -> Result<Task, Error> {
             let config = resolve::resolve(*settings)?;
             Task::ShowConfig(show::table(matches, &config))
         }
-        Command::Key(KeyCommand::Create(args)) => Task::CreateKey {
-            config: resolve::resolve(args.settings)?,
-            tenant: args.tenant,
-        },
+        Command::Key(KeyCommand::Create(args)) => {
+            let expires = args.expires_in.map(|life| life.duration().as_secs());
+            Task::CreateKey {
+                config: resolve::resolve(args.settings)?,
+                tenant: args.tenant,
+                settings: KeySettings {
+                    name: args.name,
+                    scopes: (!args.scopes.is_empty()).then_some(args.scopes),
+                    expires_in_seconds: expires.and_then(|seconds| seconds.try_into().ok()),
+                },
+            }
+        }
         Command::Openapi => Task::PrintOpenapi,
     })
 }

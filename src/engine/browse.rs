@@ -5,13 +5,15 @@ use std::ops::Range;
 use std::str::FromStr;
 
 use api::limits::{BROWSE_BLOCKS_BYTES_MAX, PAGE};
-use api::{MessageId, Timestamp, TopicName};
+use api::{MessageId, Permission, Timestamp, TopicName};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::store;
 
+use super::access::Access;
+use super::catalog::TopicEntry;
 use super::delivery::StoredMessage;
 use super::error::Error;
 use super::{After, Engine, From, Tenant};
@@ -20,14 +22,17 @@ impl Engine {
     /// One message, not consumed.
     ///
     /// # Errors
-    /// When it does not exist (any more), or a place of payloads does not answer.
-    pub async fn message(&self, tenant: Tenant, id: MessageId) -> Result<StoredMessage, Error> {
+    /// When it does not exist (any more) for this caller, or a place of payloads does not answer.
+    pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
         let entry = self
             .catalog()
-            .topic_of_lane(self.store(), tenant, id.lane)
+            .topic_of_lane(self.store(), by.tenant(), id.lane)
             .await?
             .ok_or_else(missing)?;
+        if !self.may_read(by, &entry).await? {
+            return Err(missing());
+        }
         let block = self
             .reader()
             .block(id.lane, id.offset)
@@ -43,6 +48,17 @@ impl Engine {
             return Err(missing());
         }
         Ok(message)
+    }
+
+    /// Whether the caller may receive from the topic, or from a subscription that reads it.
+    async fn may_read(&self, by: &Access, topic: &TopicEntry) -> Result<bool, Error> {
+        const RECEIVE: &[Permission] = &[Permission::Receive];
+        if by.covers(RECEIVE, topic.name.as_str()) {
+            return Ok(true);
+        }
+        let mut session = self.store().session().await?;
+        let (topic, names) = (topic.row.topic_id, by.like(RECEIVE));
+        Ok(store::subscription::is_read_by(&mut session, topic, &names).await?)
     }
 
     /// A part of the body of a message as a stream, from memory or from its object, which is opened where the part begins.

@@ -71,13 +71,16 @@ impl ByTopic {
 }
 
 impl Catalog {
-    /// Takes note of the installation's version; everything is looked up again when it changed. Answers whether it did.
-    pub fn observe(&self, version: i64) -> bool {
-        let is_news = self.version.swap(version, Ordering::AcqRel) != version;
-        if is_news {
+    /// Takes note of the installation's version; everything is looked up again when it changed.
+    pub fn observe(&self, version: i64) {
+        if self.version.swap(version, Ordering::AcqRel) != version {
             self.invalidate();
         }
-        is_news
+    }
+
+    /// The installation's version as last observed.
+    pub fn version(&self) -> i64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Everything is looked up again before it is used.

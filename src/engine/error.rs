@@ -55,8 +55,19 @@ pub enum Error {
     #[error("{0} receivers of this subscription wait on this node already")]
     Crowded(usize),
     /// No valid key.
-    #[error("give a valid API key: Authorization: Bearer <key>")]
+    #[error("give a valid API key or token: Authorization: Bearer <key>")]
     Unauthenticated,
+    /// It was let in, but not for this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Its tenant is suspended.
+    #[error("the tenant is suspended; the operator of the service knows why")]
+    Suspended,
+    /// Too many invalid keys from one address.
+    #[error(
+        "too many invalid keys came from this address; a key that this node does not know yet has to wait"
+    )]
+    Guessing,
     /// The client stopped sending in the middle of a body, or what it sent cannot be decoded.
     #[error("the request body ended early, or is not what its Content-Encoding says")]
     BodyBroken,

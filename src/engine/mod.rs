@@ -2,6 +2,7 @@
 //! keeps in memory — queues of turns, waiting receivers, caches — can be lost at any moment without losing a message.
 
 pub mod access;
+mod audit;
 mod browse;
 mod cache;
 mod catalog;
@@ -11,7 +12,9 @@ pub mod delivery;
 pub mod duty;
 mod error;
 pub mod expire;
+mod issuers;
 mod keyed;
+pub mod keys;
 pub mod offload;
 pub mod payload;
 pub mod plan;
@@ -24,11 +27,13 @@ pub mod rotate;
 mod settle;
 mod subscriber;
 mod subscriptions;
+mod tenants;
 mod topics;
 mod turn;
 mod upkeep;
 mod upload;
 mod wake;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI16;
@@ -41,14 +46,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::blob::Blob;
 use crate::clock::Clock;
+use crate::outbound::Outbound;
 use crate::store::Store;
 use crate::store::installation::Installation;
 
+pub use access::Access;
 pub use delivery::{Delivery, StoredMessage};
 pub use error::Error;
 use payload::Records;
 
-/// A tenant that was looked up by its key, or the only one of the embedded mode (I7).
+/// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
 
@@ -150,6 +157,8 @@ pub struct Parts {
     pub store: Store,
     /// Object storage.
     pub blob: Arc<Blob>,
+    /// Requests to the outside.
+    pub outbound: Outbound,
     /// Source of `$now`.
     pub clock: Clock,
     /// Whether requests without a key belong to the default tenant (embedded mode).
@@ -180,8 +189,8 @@ struct Inner {
     parts: Parts,
     node: uuid::Uuid,
     installation: Installation,
-    default_tenant: Tenant,
-    keys: access::Keys,
+    gate: access::Gate,
+    watched: watch::Watched,
     signer: receipt::Signer,
     reader: reader::Reader,
     running: keyed::Running,
@@ -222,12 +231,13 @@ impl Engine {
             .take(parts.turn_loops.max(1))
             .collect();
         let reader = reader::Reader::new(parts.store.clone(), parts.blob.clone(), cache);
+        let gate = access::Gate::new(parts.open.then_some(default_tenant));
         let inner = Inner {
             parts,
             node: uuid::Uuid::new_v4(),
             installation,
-            default_tenant,
-            keys: access::Keys::default(),
+            gate,
+            watched: watch::Watched::default(),
             signer: receipt::Signer::new(&receipt_key),
             reader,
             running: keyed::Running::default(),
@@ -240,6 +250,8 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(inner),
         };
+        // Before any request: who is let in.
+        engine.look().await?;
         engine.spawn(tracker, &stop);
         Ok(engine)
     }
@@ -256,6 +268,10 @@ impl Engine {
         tracker.spawn(async move { engine.send_hints(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.hear_hints(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.watch(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.keep_issuers(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.keep_up(token).await });
         let (engine, token) = (self.clone(), stop.clone());

@@ -3,11 +3,13 @@
 use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, PAGE, VISIBILITY_SECONDS_DEFAULT};
 use api::list::Page;
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
-use api::{FieldError, SubscriptionName};
+use api::{FieldError, Permission, SubscriptionName};
 
 use crate::store::subscription::{NewSubscription, SubscriptionRow};
 use crate::store::{self, Session};
 
+use super::access::Access;
+use super::audit::{self, Change};
 use super::error::Error;
 use super::{Engine, Tenant};
 
@@ -18,7 +20,7 @@ impl Engine {
     /// When a setting is out of range, a topic does not exist, or the database does not answer.
     pub async fn put_subscription(
         &self,
-        tenant: Tenant,
+        by: &Access,
         name: &SubscriptionName,
         settings: &SubscriptionSettings,
     ) -> Result<(Subscription, bool), Error> {
@@ -26,6 +28,8 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
+        may_link(by, settings)?;
+        let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_subscription").await?;
         let old = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         if old.is_none() {
@@ -68,6 +72,15 @@ impl Engine {
                 .update_subscription(&mut tx, &old, settings, &new)
                 .await?;
             row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        }
+        if changed || created {
+            let change = Change {
+                tenant: Some(tenant),
+                action: "subscription.put",
+                target: name.as_str(),
+                detail: settings,
+            };
+            audit::record(&mut tx, by, change, now).await?;
         }
         if changed {
             store::installation::bump_catalog(&mut tx).await?;
@@ -178,21 +191,21 @@ impl Engine {
         subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
     }
 
-    /// A page of subscriptions by name.
+    /// A page of subscriptions by name, of those that the caller may manage.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn subscriptions(
         &self,
-        tenant: Tenant,
+        by: &Access,
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<Subscription>, Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let after = after.unwrap_or("");
-        let rows =
-            store::subscription::list(&mut session, tenant.0, after, i64::from(limit) + 1).await?;
+        let of = (by.tenant().0, &*by.like(&[Permission::Manage]));
+        let rows = store::subscription::list(&mut session, of, after, i64::from(limit) + 1).await?;
         let items = rows
             .into_iter()
             .map(subscription)
@@ -208,9 +221,10 @@ impl Engine {
     /// When it does not exist, or the database does not answer.
     pub async fn delete_subscription(
         &self,
-        tenant: Tenant,
+        by: &Access,
         name: &SubscriptionName,
     ) -> Result<(), Error> {
+        let tenant = by.tenant();
         let mut tx = self.store().tx("delete_subscription").await?;
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
@@ -218,6 +232,13 @@ impl Engine {
         // In the order of the locks: leases, cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        let change = Change {
+            tenant: Some(tenant),
+            action: "subscription.delete",
+            target: name.as_str(),
+            detail: &(),
+        };
+        audit::record(&mut tx, by, change, self.clock().now()).await?;
         store::installation::bump_catalog(&mut tx).await?;
         tx.commit().await?;
         self.catalog().forget(tenant, name);
@@ -264,6 +285,17 @@ impl Engine {
             oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
         })
     }
+}
+
+/// Whether the caller may manage the topics that a subscription reads and dead-letters to: who may manage only its name
+/// would read any topic through it.
+fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
+    let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
+    let topics = settings.topic.iter().map(|topic| topic.as_str());
+    for topic in topics.chain(dead_letters).filter(|name| !name.is_empty()) {
+        by.check(&[Permission::Manage], Some(topic))?;
+    }
+    Ok(())
 }
 
 fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {

@@ -1,13 +1,15 @@
 //! Topics: create, change, list, delete. Deleting what others need is refused and says by whom.
 
-use api::TopicName;
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, PAGE, RETENTION_SECONDS_DEFAULT};
 use api::list::Page;
 use api::topic::{Topic, TopicSettings, TopicStats};
+use api::{Permission, TopicName};
 
 use crate::store;
 use crate::store::topic::{NewTopic, TopicRow};
 
+use super::access::Access;
+use super::audit::{self, Change};
 use super::error::Error;
 use super::{Engine, Tenant};
 
@@ -18,10 +20,11 @@ impl Engine {
     /// When a setting is out of range, or the database does not answer.
     pub async fn put_topic(
         &self,
-        tenant: Tenant,
+        by: &Access,
         name: &TopicName,
         settings: &TopicSettings,
     ) -> Result<(Topic, bool), Error> {
+        let tenant = by.tenant();
         let errors = settings.validate();
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
@@ -52,6 +55,15 @@ impl Engine {
                 changed = row.is_some();
             }
         }
+        if changed || created.is_some() {
+            let change = Change {
+                tenant: Some(tenant),
+                action: "topic.put",
+                target: name.as_str(),
+                detail: settings,
+            };
+            audit::record(&mut tx, by, change, now).await?;
+        }
         if changed {
             store::installation::bump_catalog(&mut tx).await?;
         } else if row.is_none() {
@@ -78,13 +90,13 @@ impl Engine {
         topic(row.ok_or_else(|| Error::not_found("topic", name))?)
     }
 
-    /// A page of topics by name.
+    /// A page of topics by name, of those that the caller may manage.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn topics(
         &self,
-        tenant: Tenant,
+        by: &Access,
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<Topic>, Error> {
@@ -92,7 +104,7 @@ impl Engine {
         let mut session = self.store().session().await?;
         let rows = store::topic::list(
             &mut session,
-            tenant.0,
+            (by.tenant().0, &by.like(&[Permission::Manage])),
             after.unwrap_or(""),
             i64::from(limit) + 1,
         )
@@ -105,7 +117,8 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not exist, a subscription needs it, or the database does not answer.
-    pub async fn delete_topic(&self, tenant: Tenant, name: &TopicName) -> Result<(), Error> {
+    pub async fn delete_topic(&self, by: &Access, name: &TopicName) -> Result<(), Error> {
+        let tenant = by.tenant();
         let mut tx = self.store().tx("delete_topic").await?;
         let row = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("topic", name))?;
@@ -118,6 +131,13 @@ impl Engine {
         }
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
+        let change = Change {
+            tenant: Some(tenant),
+            action: "topic.delete",
+            target: name.as_str(),
+            detail: &(),
+        };
+        audit::record(&mut tx, by, change, self.clock().now()).await?;
         store::installation::bump_catalog(&mut tx).await?;
         tx.commit().await?;
         self.catalog().invalidate();

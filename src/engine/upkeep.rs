@@ -1,9 +1,8 @@
-//! What a node does for itself while it runs: it shows that it is alive, notices what other nodes changed, counts what is
-//! in flight where a limit is near, and gives back messages whose receivers went away. One small loop; nothing here is
-//! needed for a message to be safe.
+//! What a node does for itself while it runs: it shows that it is alive, counts what is in flight where a limit is near,
+//! notes which keys are in use, and gives back messages whose receivers went away. One small loop; nothing here is needed
+//! for a message to be safe. What other nodes changed is noticed by `watch`.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use super::plan::Step;
 use super::subscriber::Subscriber;
 use super::{Engine, Parts, Readiness, Tenant};
 
-/// Pause between two rounds: how long a change on another node goes unnoticed.
+/// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(1);
 /// A node that has not been seen for so long is not there.
 const ALIVE: Duration = Duration::from_secs(10);
@@ -28,15 +27,17 @@ const EXPIRED_KEYS: i64 = 1_000;
 const EXPIRE_TIME: Duration = Duration::from_millis(300);
 /// Subscriptions looked for by one statement.
 const SUBSCRIPTIONS: usize = 10_000;
-/// Rounds between two counts of what is in flight, when no limit is near.
+/// Rounds between two counts of what is in flight, when no limit is near, and between two notes of the keys in use.
 const COUNT_ROUNDS: u32 = 10;
+/// Rounds between two looks for what is too old in the audit log.
+const AUDIT_ROUNDS: u32 = 600;
 
 /// What goes from one round to the next.
 #[derive(Debug, Default)]
 struct Rounds {
     number: u32,
-    /// The catalog changed, and deleted subscriptions have not been looked for since.
-    is_news: bool,
+    /// The version of the catalog when deleted subscriptions were last looked for.
+    catalog_version: i64,
 }
 
 /// What all nodes share, made at the first start.
@@ -47,7 +48,7 @@ pub(super) async fn installation(parts: &Parts) -> Result<(Installation, Tenant)
     let installation = store::installation::get(&mut session)
         .await?
         .ok_or(Error::Internal)?;
-    let tenant = store::api_key::default_tenant(&mut session).await?;
+    let tenant = store::tenant::default(&mut session).await?;
     Ok((installation, Tenant(tenant)))
 }
 
@@ -66,6 +67,7 @@ impl Engine {
             }
         }
         if let Ok(mut session) = self.store().session().await {
+            let _ = self.note_used(&mut session).await;
             // Best effort: the row would be taken for dead in a while anyway.
             let _ = store::node::delete(&mut session, self.inner.node).await;
         }
@@ -73,24 +75,23 @@ impl Engine {
 
     async fn round(&self, rounds: &mut Rounds) -> Result<(), Error> {
         let mut session = self.store().session().await?;
-        // First of all: what goes into a slot that was left keeps it from being emptied.
-        if let Some(installation) = store::installation::get(&mut session).await? {
-            self.inner
-                .turns
-                .slot
-                .store(installation.hot_slot, Ordering::Relaxed);
-            rounds.is_news |= self.catalog().observe(installation.catalog_version);
-        }
         let version = env!("CARGO_PKG_VERSION");
         store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
         self.hints().want(alive > 1);
-        if rounds.is_news {
+        let catalog_version = self.catalog().version();
+        if rounds.catalog_version != catalog_version {
             self.forget_deleted(&mut session).await?;
-            rounds.is_news = false;
+            rounds.catalog_version = catalog_version;
         }
-        self.count_in_flight(&mut session, rounds.number.is_multiple_of(COUNT_ROUNDS))
-            .await?;
+        let is_turn = rounds.number.is_multiple_of(COUNT_ROUNDS);
+        self.count_in_flight(&mut session, is_turn).await?;
+        if is_turn {
+            self.note_used(&mut session).await?;
+        }
+        if rounds.number.is_multiple_of(AUDIT_ROUNDS) {
+            self.expire_audit(&mut session).await?;
+        }
         let (now, began) = (self.clock().now(), Instant::now());
         while store::dedup::expire(&mut session, now, EXPIRED_KEYS).await?
             == EXPIRED_KEYS.unsigned_abs()

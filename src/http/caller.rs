@@ -1,46 +1,140 @@
-//! Who calls: the tenant of the API key in `Authorization: Bearer <key>`. An extractor, so that a handler of a tenant's
-//! resource cannot be written without one (I7). Without a key the engine decides: the embedded mode has one tenant.
+//! Who calls, and whether they may: the key or token in `Authorization: Bearer <…>` and what the route asks for. Extractors,
+//! so that a handler of a tenant's resource cannot be written without saying what it takes (I7), and gets a name from the
+//! path only together with the permission for it. Without a key the engine decides: the embedded mode has one tenant.
 
-use axum::extract::FromRequestParts;
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use api::{Permission, SubscriptionName, TenantName, TopicName};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
-use super::query;
-use crate::engine::{Engine, Tenant};
+use super::{path, query};
+use crate::engine::{Access, Engine};
 
-/// The tenant that a request acts for, on a route that takes no query: a parameter that nobody reads is refused, because
-/// whoever sent it believes that it does something.
-pub(super) struct Caller(pub(super) Tenant);
+/// What a route asks of its caller.
+pub(super) trait Asks: Send + Sync {
+    /// One of these permissions.
+    const PERMISSIONS: &'static [Permission];
+    /// Whether the route reads its query. On one that does not, any parameter is refused, because whoever sent it believes
+    /// that it does something.
+    const READS_QUERY: bool = false;
+}
 
-/// The same on a route that reads its query.
-pub(super) struct Asker(pub(super) Tenant);
+macro_rules! asks {
+    ($($(#[$doc:meta])* $name:ident: $($permission:ident)+ $(, $reads_query:literal)?;)+) => {
+        $(
+            $(#[$doc])*
+            pub(super) struct $name;
 
-impl FromRequestParts<Engine> for Caller {
+            impl Asks for $name {
+                const PERMISSIONS: &'static [Permission] = &[$(Permission::$permission),+];
+                $(const READS_QUERY: bool = $reads_query;)?
+            }
+        )+
+    };
+}
+
+asks! {
+    /// To publish to a topic.
+    Publish: Publish;
+    /// To receive from a subscription and settle, or to look at a message.
+    Receive: Receive;
+    /// To browse the messages of a topic.
+    BrowseTopic: Receive, true;
+    /// To create, change or delete.
+    Manage: Manage;
+    /// To list what there is.
+    List: Manage, true;
+    /// To look at the settings and stats of a topic.
+    SeeTopic: Manage Publish Receive;
+    /// To look at the settings and stats of a subscription.
+    SeeSubscription: Manage Receive;
+    /// To operate a tenant.
+    Operate: Admin;
+    /// To list tenants and what belongs to them.
+    OperateList: Admin, true;
+}
+
+/// A caller who has what `A` asks for, for one name at least.
+pub(super) struct Caller<A>(pub(super) Arc<Access>, pub(super) PhantomData<A>);
+
+/// A caller who has what `A` asks for, for the name in the path.
+pub(super) struct To<A, N>(
+    pub(super) Arc<Access>,
+    pub(super) N,
+    pub(super) PhantomData<A>,
+);
+
+/// A name in the path that scopes go by.
+pub(super) trait PathName: FromStr<Err: Display> + Display {
+    /// Its parameter.
+    const PARAMETER: &'static str;
+    /// As text.
+    fn text(&self) -> &str;
+}
+
+macro_rules! path_name {
+    ($name:ident, $parameter:literal) => {
+        impl PathName for $name {
+            const PARAMETER: &'static str = $parameter;
+            fn text(&self) -> &str {
+                self.as_str()
+            }
+        }
+    };
+}
+
+path_name!(TopicName, "topic");
+path_name!(SubscriptionName, "subscription");
+path_name!(TenantName, "tenant");
+
+impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        let tenant = tenant(parts, engine).await?;
-        query::none(&parts.uri)?;
-        Ok(Self(tenant))
+        let access = authenticate(parts, engine).await?;
+        access.check(A::PERMISSIONS, None)?;
+        check_query::<A>(parts)?;
+        Ok(Self(access, PhantomData))
     }
 }
 
-impl FromRequestParts<Engine> for Asker {
+impl<A: Asks, N: PathName> FromRequestParts<Engine> for To<A, N> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        Ok(Self(tenant(parts, engine).await?))
+        let access = authenticate(parts, engine).await?;
+        // Who may not do this at all learns nothing of how names are made.
+        access.check(A::PERMISSIONS, None)?;
+        let name: N = path::parse(parts, N::PARAMETER).await?;
+        access.check(A::PERMISSIONS, Some(name.text()))?;
+        check_query::<A>(parts)?;
+        Ok(Self(access, name, PhantomData))
     }
 }
 
-async fn tenant(parts: &Parts, engine: &Engine) -> Result<Tenant, Refusal> {
+fn check_query<A: Asks>(parts: &Parts) -> Result<(), Refusal> {
+    if A::READS_QUERY {
+        return Ok(());
+    }
+    query::none(&parts.uri)
+}
+
+async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Refusal> {
     let header = parts.headers.get(AUTHORIZATION);
-    let key = header.and_then(|value| bearer(value.to_str().ok()?));
-    Ok(engine.authenticate(key).await?)
+    let bearer = header.and_then(|value| bearer(value.to_str().ok()?));
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    let peer = peer.map(|ConnectInfo(address)| address.ip());
+    Ok(engine.authenticate(bearer, peer).await?)
 }
 
-/// The key in the value of an `Authorization` header; the scheme is written in any case.
+/// The key or token in the value of an `Authorization` header; the scheme is written in any case.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, key) = value.split_once(' ')?;
     scheme

@@ -2,10 +2,13 @@
 //! field, so that good requests pay nothing for good errors.
 
 use api::error::echo;
+use api::issuer::IssuerSettings;
+use api::key::{KeyRotation, KeySettings};
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
 use api::object::Object;
 use api::subscription::SubscriptionSettings;
+use api::tenant::TenantSettings;
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
 use axum::body::Body;
@@ -30,23 +33,17 @@ pub(super) trait Checked: DeserializeOwned {
     fn check(&self) -> Vec<FieldError>;
 }
 
-impl Checked for TopicSettings {
-    fn check(&self) -> Vec<FieldError> {
-        self.validate()
-    }
+macro_rules! checked {
+    ($($type:ty)+) => {
+        $(impl Checked for $type {
+            fn check(&self) -> Vec<FieldError> {
+                self.validate()
+            }
+        })+
+    };
 }
 
-impl Checked for SubscriptionSettings {
-    fn check(&self) -> Vec<FieldError> {
-        self.validate()
-    }
-}
-
-impl Checked for ReceiveRequest {
-    fn check(&self) -> Vec<FieldError> {
-        self.validate()
-    }
-}
+checked! { TopicSettings SubscriptionSettings ReceiveRequest TenantSettings KeySettings KeyRotation IssuerSettings }
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;

@@ -1,5 +1,6 @@
 //! Looking at messages without consuming them: one, its body, and a topic from a place on.
 
+use api::TopicName;
 use api::limits::{BROWSE_BLOCKS_BYTES_MAX, INLINE_BODY_BYTES_MAX};
 use api::list::Page;
 use api::message::Message;
@@ -12,11 +13,11 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::caller::{Asker, Caller};
+use super::caller::{BrowseTopic, Caller, Receive, To};
 use super::digest::{self, CONTENT_DIGEST};
 use super::document::{Binary, BodyErrors, ReadErrors};
 use super::json::answer;
-use super::path::{MessagePath, TopicPath};
+use super::path::MessagePath;
 use super::problem::Refusal;
 use super::query::{self, Browse};
 use super::range::{self, Part};
@@ -31,15 +32,16 @@ const PAGES_MAX: usize = 10;
 /// Does not consume it.
 #[utoipa::path(
     get, path = "/v1/messages/{id}", operation_id = "get_message", tag = "Messages",
+    security(("api_key" = ["receive"])),
     params(("id" = api::MessageId, Path, description = "Id of the message")),
     responses((status = 200, description = "The message", body = Message), ReadErrors)
 )]
 pub(super) async fn get_message(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
 ) -> Result<Response, Refusal> {
-    Ok(answer(shown::one(&engine.message(tenant, id).await?)?))
+    Ok(answer(shown::one(&engine.message(&caller, id).await?)?))
 }
 
 /// Get the body of a message
@@ -47,6 +49,7 @@ pub(super) async fn get_message(
 /// Its raw bytes with its content type, as an attachment, so that a hostile body cannot run in the origin of the service.
 #[utoipa::path(
     get, path = "/v1/messages/{id}/body", operation_id = "get_message_body", tag = "Messages",
+    security(("api_key" = ["receive"])),
     params(
         ("id" = api::MessageId, Path, description = "Id of the message"),
         ("Range" = Option<String>, Header, description = "One range of bytes", nullable = false, example = "bytes=0-1023"),
@@ -63,11 +66,11 @@ pub(super) async fn get_message(
 )]
 pub(super) async fn get_message_body(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
+    Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let message = engine.message(tenant, id).await?;
+    let message = engine.message(&caller, id).await?;
     let view = message.view().ok_or(Error::Internal)?;
     let (start, end) = view.body_range();
     let bytes = end - start;
@@ -142,6 +145,7 @@ fn value(text: &str) -> HeaderValue {
 /// Consumes nothing. With `key` or `tag` a page may hold fewer messages than `limit`, or none, and still have a `next`.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
+    security(("api_key" = ["receive"])),
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
@@ -154,12 +158,11 @@ fn value(text: &str) -> HeaderValue {
 )]
 pub(super) async fn browse_messages(
     State(engine): State<Engine>,
-    Asker(tenant): Asker,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<BrowseTopic, TopicName>,
     uri: Uri,
     browse: Browse,
 ) -> Result<Response, Refusal> {
-    let (messages, next) = page(&engine, tenant, &topic, browse).await?;
+    let (messages, next) = page(&engine, caller.tenant(), &topic, browse).await?;
     let next = next.as_deref();
     Ok(query::linked(
         &uri,

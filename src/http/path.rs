@@ -1,28 +1,33 @@
-//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in.
+//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in. Names that scopes
+//! go by are `caller`'s.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use api::error::echo;
-use api::{ErrorCode, MessageId, SubscriptionName, TopicName};
+use api::{ErrorCode, IssuerName, KeyId, MessageId};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
 
-/// `{topic}` of the path.
-pub(super) struct TopicPath(pub(super) TopicName);
-
-/// `{subscription}` of the path.
-pub(super) struct SubscriptionPath(pub(super) SubscriptionName);
-
 /// `{id}` of the path.
 pub(super) struct MessagePath(pub(super) MessageId);
+
+/// `{key}` of the path.
+pub(super) struct KeyPath(pub(super) KeyId);
+
+/// `{issuer}` of the path.
+pub(super) struct IssuerPath(pub(super) IssuerName);
 
 /// `{code}` of the path.
 pub(super) struct CodePath(pub(super) ErrorCode);
 
-async fn parse<T: FromStr<Err: Display>>(parts: &mut Parts, name: &str) -> Result<T, Refusal> {
+/// The parameter `name` of the path.
+pub(super) async fn parse<T: FromStr<Err: Display>>(
+    parts: &mut Parts,
+    name: &str,
+) -> Result<T, Refusal> {
     let params = RawPathParams::from_request_parts(parts, &()).await;
     let params = params
         .map_err(|_| Refusal::field(format!("path:{name}"), "must be UTF-8, percent-encoded"))?;
@@ -32,27 +37,27 @@ async fn parse<T: FromStr<Err: Display>>(parts: &mut Parts, name: &str) -> Resul
         .map_err(|error: T::Err| Refusal::field(format!("path:{name}"), error.to_string()))
 }
 
-impl<S: Sync> FromRequestParts<S> for TopicPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "topic").await.map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for SubscriptionPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "subscription").await.map(Self)
-    }
-}
-
 impl<S: Sync> FromRequestParts<S> for MessagePath {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         parse(parts, "id").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "key").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for IssuerPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "issuer").await.map(Self)
     }
 }
 

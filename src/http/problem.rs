@@ -41,8 +41,8 @@ impl From<engine::Error> for Refusal {
 impl From<&engine::Error> for Problem {
     fn from(error: &engine::Error) -> Self {
         use engine::Error as E;
-        let violated = |policy: Policy| {
-            let mut problem = Self::new(ErrorCode::ReducedCapacity, error.to_string());
+        let violated = |code, policy: Policy| {
+            let mut problem = Self::new(code, error.to_string());
             problem.violated_policies = vec![policy.name().to_owned()];
             problem
         };
@@ -56,8 +56,10 @@ impl From<&engine::Error> for Problem {
             E::LeaseLost => ErrorCode::LeaseLost,
             E::NotFound { .. } => ErrorCode::NotFound,
             E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
-            E::Overloaded(_) => return violated(Policy::Queue),
-            E::Crowded(_) => return violated(Policy::Receivers),
+            E::Overloaded(_) => return violated(ErrorCode::ReducedCapacity, Policy::Queue),
+            E::Crowded(_) => return violated(ErrorCode::ReducedCapacity, Policy::Receivers),
+            E::Guessing => return violated(ErrorCode::QuotaExceeded, Policy::Guesses),
+            E::Forbidden(_) | E::Suspended => ErrorCode::Forbidden,
             E::Unauthenticated => ErrorCode::Unauthenticated,
             E::BodyBroken => ErrorCode::InvalidRequest,
             E::BodyStalled => ErrorCode::RequestTimeout,

@@ -9,11 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::batch::Results;
 use super::body::{self, Raw};
-use super::caller::Caller;
+use super::caller::{Publish, To};
 use super::document::{Binary, PublishErrors};
 use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
-use super::path::TopicPath;
 use super::problem::Refusal;
 use super::{draft, options, trace};
 use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant};
@@ -25,6 +24,7 @@ use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant}
 /// CloudEvent are kept as attributes under their whole name. Other `Cursus-*` headers are refused.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
+    security(("api_key" = ["publish"])),
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
@@ -42,18 +42,17 @@ use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant}
 )]
 pub(super) async fn publish_message(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<Publish, TopicName>,
     request: Request,
 ) -> Result<Json<Published>, Refusal> {
-    let (drafts, key, held_for) = match read(&engine, tenant, &topic, request).await? {
+    let (drafts, key, held_for) = match read(&engine, caller.tenant(), &topic, request).await? {
         Given::Held(drafts, key, held_for) => (drafts, key, held_for),
         Given::Streamed(published) => return Ok(Json(published)),
     };
     let results = match held_for {
-        None => engine.publish(tenant, &topic, drafts, key).await?,
+        None => engine.publish(caller.tenant(), &topic, drafts, key).await?,
         Some(held_for) => {
-            let publish = engine.publish(tenant, &topic, drafts, key);
+            let publish = engine.publish(caller.tenant(), &topic, drafts, key);
             Box::pin(held_for.bound(publish)).await?
         }
     };
@@ -107,6 +106,7 @@ async fn read(
 /// fails as a whole only when none of them can be tried.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
+    security(("api_key" = ["publish"])),
     params(
         ("topic" = api::TopicName, Path, description = "Name of the topic"),
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
@@ -118,8 +118,7 @@ async fn read(
 )]
 pub(super) async fn publish_batch(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<Publish, TopicName>,
     request: Request,
 ) -> Result<Json<Results<Published>>, Refusal> {
     let (parts, body) = request.into_parts();
@@ -130,7 +129,7 @@ pub(super) async fn publish_batch(
     let drafts = draft::of_batch(&text, trace.as_ref())?;
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     drop((parts, text));
-    let results = engine.publish(tenant, &topic, drafts, key).await?;
+    let results = engine.publish(caller.tenant(), &topic, drafts, key).await?;
     Ok(Json(results.into()))
 }
 

@@ -1,8 +1,10 @@
 //! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
 
+use std::str::FromStr;
+
 use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
-use api::{FieldError, MessageId, Problem, Timestamp};
+use api::{FieldError, MessageId, Problem, TenantName, Timestamp};
 use axum::extract::{FromRequestParts, Query};
 use axum::http::header::LINK;
 use axum::http::request::Parts;
@@ -52,6 +54,14 @@ impl Pairs {
             self.refuse("limit", detail);
             PAGE_DEFAULT
         })
+    }
+
+    fn parse<T: FromStr>(&mut self, name: &str, detail: &str) -> Option<T> {
+        let parsed = self.take(name)?.parse().ok();
+        if parsed.is_none() {
+            self.refuse(name, detail);
+        }
+        parsed
     }
 
     fn text(&mut self, name: &str, max: usize) -> Option<String> {
@@ -114,6 +124,32 @@ impl<S: Sync> FromRequestParts<S> for PageOf {
         let mut pairs = Pairs::of(&parts.uri);
         let (limit, after) = (pairs.limit(), pairs.text("after", 256));
         pairs.finish(Self { after, limit })
+    }
+}
+
+/// Which page of the audit log.
+pub(super) struct AuditOf {
+    /// Only of this tenant.
+    pub(super) tenant: Option<TenantName>,
+    /// `next` of the page before.
+    pub(super) after: Option<i64>,
+    /// Most entries to return.
+    pub(super) limit: u32,
+}
+
+impl<S: Sync> FromRequestParts<S> for AuditOf {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut pairs = Pairs::of(&parts.uri);
+        let limit = pairs.limit();
+        let tenant = pairs.parse("tenant", "must be the name of a tenant");
+        let after = pairs.parse("after", "must be the next of the page before");
+        pairs.finish(Self {
+            tenant,
+            after,
+            limit,
+        })
     }
 }
 

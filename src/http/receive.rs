@@ -1,13 +1,13 @@
 //! `POST /v1/subscriptions/{subscription}/receive`: the long poll.
 
+use api::SubscriptionName;
 use api::message::{ReceiveRequest, Received};
 use axum::extract::State;
 use axum::response::Response;
 
-use super::caller::Caller;
+use super::caller::{Receive, To};
 use super::document::WriteErrors;
 use super::json::{Json, answer};
-use super::path::SubscriptionPath;
 use super::problem::Refusal;
 use super::shown;
 use crate::engine::Engine;
@@ -18,16 +18,18 @@ use crate::engine::Engine;
 /// `wait_seconds` for the first message; the list is empty when nothing came. Delivery is at-least-once.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
+    security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
     responses((status = 200, description = "Messages, oldest first; none when nothing came", body = Received), WriteErrors)
 )]
 pub(super) async fn receive_messages(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
     Json(request): Json<ReceiveRequest>,
 ) -> Result<Response, Refusal> {
-    let deliveries = engine.receive(tenant, &subscription, request).await?;
+    let deliveries = engine
+        .receive(caller.tenant(), &subscription, request)
+        .await?;
     Ok(answer(shown::received(&deliveries)?))
 }

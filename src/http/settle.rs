@@ -11,10 +11,9 @@ use api::{FieldError, SubscriptionName};
 use axum::extract::State;
 
 use super::batch::{self, Batch, Results};
-use super::caller::Caller;
+use super::caller::{Receive, To};
 use super::document::WriteErrors;
 use super::json::{Json, JsonText};
-use super::path::SubscriptionPath;
 use super::problem::Refusal;
 use crate::engine::{Action, Engine, Error, Tenant};
 
@@ -23,17 +22,17 @@ use crate::engine::{Action, Engine, Error, Tenant};
 /// They are done and never handed out again.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
+    security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body = AckRequest,
     responses((status = 200, description = "One result per receipt, in order", body = SettleResults), WriteErrors)
 )]
 pub(super) async fn ack_messages(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
-    settle::<AckRequest<'_>>(&engine, tenant, &subscription, &text).await
+    settle::<AckRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
 }
 
 /// Change the visibility timeout of messages
@@ -41,17 +40,17 @@ pub(super) async fn ack_messages(
 /// Counted from now; 0 makes a message visible at once. The receipt of the request stays valid.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
+    security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body = VisibilityRequest,
     responses((status = 200, description = "One result per change, in order", body = SettleResults), WriteErrors)
 )]
 pub(super) async fn change_visibility(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
-    settle::<VisibilityRequest<'_>>(&engine, tenant, &subscription, &text).await
+    settle::<VisibilityRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
 }
 
 /// Settle messages
@@ -59,17 +58,17 @@ pub(super) async fn change_visibility(
 /// `ack`, `nack`, `extend` and `dead_letter`, mixed in one call.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
+    security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body = SettleRequest,
     responses((status = 200, description = "One result per item, in order", body = SettleResults), WriteErrors)
 )]
 pub(super) async fn settle_messages(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
-    settle::<SettleRequest<'_>>(&engine, tenant, &subscription, &text).await
+    settle::<SettleRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
 }
 
 /// An item that says what to do with which message.

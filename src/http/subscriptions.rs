@@ -1,16 +1,16 @@
 //! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. What it
 //! means to create or delete one is the engine's business.
 
+use api::SubscriptionName;
 use api::list::{Page, PageQuery};
 use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::caller::{Asker, Caller};
+use super::caller::{Caller, List, Manage, SeeSubscription, To};
 use super::document::{ListErrors, PutErrors, ReadErrors};
 use super::json::Json;
-use super::path::SubscriptionPath;
 use super::problem::Refusal;
 use super::query::{self, PageOf};
 use super::topics::put_status;
@@ -22,6 +22,7 @@ use crate::engine::Engine;
 /// `topic` is needed to create it and cannot change.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
+    security(("api_key" = ["manage"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body(content = Option<SubscriptionSettings>, description = "Settings; none is all defaults"),
     responses(
@@ -32,12 +33,11 @@ use crate::engine::Engine;
 )]
 pub(super) async fn put_subscription(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Manage, SubscriptionName>,
     Json(settings): Json<SubscriptionSettings>,
 ) -> Result<(StatusCode, Json<Subscription>), Refusal> {
     let (subscription, created) = engine
-        .put_subscription(tenant, &subscription, &settings)
+        .put_subscription(&caller, &subscription, &settings)
         .await?;
     Ok((put_status(created), Json(subscription)))
 }
@@ -47,15 +47,17 @@ pub(super) async fn put_subscription(
 /// Its settings, and when they were made.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "get_subscription", tag = "Subscriptions",
+    security(("api_key" = ["manage"]), ("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     responses((status = 200, description = "The subscription", body = Subscription), ReadErrors)
 )]
 pub(super) async fn get_subscription(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<SeeSubscription, SubscriptionName>,
 ) -> Result<Json<Subscription>, Refusal> {
-    Ok(Json(engine.subscription(tenant, &subscription).await?))
+    Ok(Json(
+        engine.subscription(caller.tenant(), &subscription).await?,
+    ))
 }
 
 /// List subscriptions by name
@@ -63,17 +65,18 @@ pub(super) async fn get_subscription(
 /// A page at a time, in the order of their names.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
+    security(("api_key" = ["manage"])),
     params(PageQuery),
     responses((status = 200, description = "A page of subscriptions", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Subscription>), ListErrors)
 )]
 pub(super) async fn list_subscriptions(
     State(engine): State<Engine>,
-    Asker(tenant): Asker,
+    Caller(caller, ..): Caller<List>,
     uri: Uri,
     page: PageOf,
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
-    let page = engine.subscriptions(tenant, after, page.limit).await?;
+    let page = engine.subscriptions(&caller, after, page.limit).await?;
     let next = page.next.clone();
     Ok(query::linked(&uri, next.as_deref(), Json(page)))
 }
@@ -83,15 +86,15 @@ pub(super) async fn list_subscriptions(
 /// With its leases; messages that only it kept are deleted with it.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "delete_subscription", tag = "Subscriptions",
+    security(("api_key" = ["manage"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     responses((status = 204, description = "It is deleted"), ReadErrors)
 )]
 pub(super) async fn delete_subscription(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<Manage, SubscriptionName>,
 ) -> Result<StatusCode, Refusal> {
-    engine.delete_subscription(tenant, &subscription).await?;
+    engine.delete_subscription(&caller, &subscription).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -100,15 +103,17 @@ pub(super) async fn delete_subscription(
 /// Cheap: no messages are counted for it. Made for dashboards and autoscalers.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}/stats", operation_id = "get_subscription_stats", tag = "Subscriptions",
+    security(("api_key" = ["manage"]), ("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     responses((status = 200, description = "Its stats", body = SubscriptionStats), ReadErrors)
 )]
 pub(super) async fn get_subscription_stats(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    SubscriptionPath(subscription): SubscriptionPath,
+    To(caller, subscription, ..): To<SeeSubscription, SubscriptionName>,
 ) -> Result<Json<SubscriptionStats>, Refusal> {
     Ok(Json(
-        engine.subscription_stats(tenant, &subscription).await?,
+        engine
+            .subscription_stats(caller.tenant(), &subscription)
+            .await?,
     ))
 }

@@ -1,7 +1,7 @@
 //! What every 429 and 503 says beside its problem: when to come back (`Retry-After`), which bound was met (`RateLimit-Policy`)
 //! and that nothing of it is left (`RateLimit`; IETF draft, structured fields). The one place that writes these headers.
 
-use api::limits::{QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
+use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -18,6 +18,8 @@ pub(super) enum Policy {
     Queue,
     /// Receivers of one subscription that wait on one node.
     Receivers,
+    /// Invalid keys from one address.
+    Guesses,
     /// While a part of the service does not answer there is room for no request.
     Unavailable,
 }
@@ -28,13 +30,14 @@ impl Policy {
         match self {
             Self::Queue => "queue",
             Self::Receivers => "receivers",
+            Self::Guesses => "guesses",
             Self::Unavailable => "unavailable",
         }
     }
 
     /// The policy of a name, as a problem says it.
     pub(super) fn named(name: Option<&str>) -> Self {
-        [Self::Queue, Self::Receivers]
+        [Self::Queue, Self::Receivers, Self::Guesses]
             .into_iter()
             .find(|policy| name == Some(policy.name()))
             .unwrap_or(Self::Unavailable)
@@ -44,6 +47,7 @@ impl Policy {
         match self {
             Self::Queue => ("content-bytes", QUEUED_PUBLISH_BYTES_MAX),
             Self::Receivers => ("concurrent-requests", WAITING_RECEIVERS_MAX),
+            Self::Guesses => ("requests", GUESSES_MAX as usize),
             Self::Unavailable => ("requests", 0),
         }
     }

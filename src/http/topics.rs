@@ -1,16 +1,16 @@
 //! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. What it means to create or delete one is the
 //! engine's business.
 
+use api::TopicName;
 use api::list::{Page, PageQuery};
 use api::topic::{Topic, TopicSettings, TopicStats};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::caller::{Asker, Caller};
+use super::caller::{Caller, List, Manage, SeeTopic, To};
 use super::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use super::json::Json;
-use super::path::TopicPath;
 use super::problem::Refusal;
 use super::query::{self, PageOf};
 use crate::engine::Engine;
@@ -20,6 +20,7 @@ use crate::engine::Engine;
 /// An absent setting takes its default when the topic is created and keeps its value when it exists.
 #[utoipa::path(
     put, path = "/v1/topics/{topic}", operation_id = "put_topic", tag = "Topics",
+    security(("api_key" = ["manage"])),
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
     request_body(content = Option<TopicSettings>, description = "Settings; none is all defaults"),
     responses(
@@ -30,11 +31,10 @@ use crate::engine::Engine;
 )]
 pub(super) async fn put_topic(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<Manage, TopicName>,
     Json(settings): Json<TopicSettings>,
 ) -> Result<(StatusCode, Json<Topic>), Refusal> {
-    let (topic, created) = engine.put_topic(tenant, &topic, &settings).await?;
+    let (topic, created) = engine.put_topic(&caller, &topic, &settings).await?;
     Ok((put_status(created), Json(topic)))
 }
 
@@ -52,15 +52,15 @@ pub(super) fn put_status(created: bool) -> StatusCode {
 /// Its settings, and when they were made.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
+    security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
     responses((status = 200, description = "The topic", body = Topic), ReadErrors)
 )]
 pub(super) async fn get_topic(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<SeeTopic, TopicName>,
 ) -> Result<Json<Topic>, Refusal> {
-    Ok(Json(engine.topic(tenant, &topic).await?))
+    Ok(Json(engine.topic(caller.tenant(), &topic).await?))
 }
 
 /// List topics by name
@@ -68,17 +68,18 @@ pub(super) async fn get_topic(
 /// A page at a time, in the order of their names.
 #[utoipa::path(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
+    security(("api_key" = ["manage"])),
     params(PageQuery),
     responses((status = 200, description = "A page of topics", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Topic>), ListErrors)
 )]
 pub(super) async fn list_topics(
     State(engine): State<Engine>,
-    Asker(tenant): Asker,
+    Caller(caller, ..): Caller<List>,
     uri: Uri,
     page: PageOf,
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
-    let page = engine.topics(tenant, after, page.limit).await?;
+    let page = engine.topics(&caller, after, page.limit).await?;
     let next = page.next.clone();
     Ok(query::linked(&uri, next.as_deref(), Json(page)))
 }
@@ -88,15 +89,15 @@ pub(super) async fn list_topics(
 /// With its messages. Refused while a subscription reads it or names it as its dead-letter topic.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
+    security(("api_key" = ["manage"])),
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
     responses((status = 204, description = "It is deleted"), DeleteErrors)
 )]
 pub(super) async fn delete_topic(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<Manage, TopicName>,
 ) -> Result<StatusCode, Refusal> {
-    engine.delete_topic(tenant, &topic).await?;
+    engine.delete_topic(&caller, &topic).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -105,13 +106,13 @@ pub(super) async fn delete_topic(
 /// Cheap: no messages are counted for it.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
+    security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
     params(("topic" = api::TopicName, Path, description = "Name of the topic")),
     responses((status = 200, description = "Its stats", body = TopicStats), ReadErrors)
 )]
 pub(super) async fn get_topic_stats(
     State(engine): State<Engine>,
-    Caller(tenant): Caller,
-    TopicPath(topic): TopicPath,
+    To(caller, topic, ..): To<SeeTopic, TopicName>,
 ) -> Result<Json<TopicStats>, Refusal> {
-    Ok(Json(engine.topic_stats(tenant, &topic).await?))
+    Ok(Json(engine.topic_stats(caller.tenant(), &topic).await?))
 }

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use api::limits::HEADER_BYTES_MAX;
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -117,8 +119,14 @@ impl Protocols {
         }
     }
 
-    pub(super) async fn serve<I>(&self, stream: I, h2: bool, router: Router, closing: Closing)
-    where
+    /// `from` goes with each request: too many invalid keys of one address are slowed.
+    pub(super) async fn serve<I>(
+        &self,
+        stream: I,
+        (h2, from): (bool, SocketAddr),
+        router: Router,
+        closing: Closing,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(stream);
@@ -127,7 +135,7 @@ impl Protocols {
             let counted = streams.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let open = counted.clone().open();
-                let answer = call(&router, request);
+                let answer = call(&router, request, from);
                 async move {
                     let answer = answer.await;
                     drop(open);
@@ -144,7 +152,8 @@ impl Protocols {
             ));
             driven.await
         } else {
-            let service = service_fn(move |request: Request<Incoming>| call(&router, request));
+            let service =
+                service_fn(move |request: Request<Incoming>| call(&router, request, from));
             drive(
                 self.h1.serve_connection(io, service),
                 http1::Connection::graceful_shutdown,
@@ -220,8 +229,10 @@ impl Idle {
 /// A clone of a router is a count; its own future is what hyper polls.
 fn call(
     router: &Router,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
+    from: SocketAddr,
 ) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static + use<> {
+    request.extensions_mut().insert(ConnectInfo(from));
     router.clone().call(request)
 }
 

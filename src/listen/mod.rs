@@ -96,8 +96,8 @@ impl Listener {
             tokio::select! {
                 // Ended connections are taken out one by one, so the set never grows beyond the seats.
                 Some(_) = connections.join_next() => {}
-                (stream, seat) = next(&self.socket, &seats) => {
-                    connections.spawn(door.clone().serve(stream, seat));
+                (accepted, seat) = next(&self.socket, &seats) => {
+                    connections.spawn(door.clone().serve(accepted, seat));
                 }
                 () = shutdown.token.cancelled() => break,
             }
@@ -116,8 +116,11 @@ impl Listener {
     }
 }
 
+/// A connection, and where it comes from.
+type Accepted = (TcpStream, SocketAddr);
+
 /// The next connection, and a seat for it. Errors of `accept` are waited out: file descriptors come free again.
-async fn next(socket: &TcpListener, seats: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn next(socket: &TcpListener, seats: &Arc<Semaphore>) -> (Accepted, OwnedSemaphorePermit) {
     let mut wait = ACCEPT_RETRY_FIRST;
     loop {
         let Ok(seat) = Arc::clone(seats).acquire_owned().await else {
@@ -125,7 +128,7 @@ async fn next(socket: &TcpListener, seats: &Arc<Semaphore>) -> (TcpStream, Owned
             return std::future::pending().await;
         };
         match socket.accept().await {
-            Ok((stream, _)) => return (stream, seat),
+            Ok(accepted) => return (accepted, seat),
             Err(err) if of_one_connection(&err) => {}
             Err(err) => {
                 tracing::warn!(%err, "accepting connections");
@@ -155,14 +158,16 @@ struct Door {
 }
 
 impl Door {
-    async fn serve(self, stream: TcpStream, _seat: OwnedSemaphorePermit) {
+    async fn serve(self, (stream, from): Accepted, _seat: OwnedSemaphorePermit) {
         // Answers are small and written whole; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = &self.acceptor else {
             match self.unless_closing(connection::speaks_h2(&stream)).await {
                 Some(Ok(h2)) => {
                     let protocols = self.protocols;
-                    protocols.serve(stream, h2, self.router, self.closing).await;
+                    protocols
+                        .serve(stream, (h2, from), self.router, self.closing)
+                        .await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
                 None => {}
@@ -174,7 +179,7 @@ impl Door {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let protocols = self.protocols;
-                Box::pin(protocols.serve(stream, h2, self.router, self.closing)).await;
+                Box::pin(protocols.serve(stream, (h2, from), self.router, self.closing)).await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),
             None => {}

@@ -1,79 +1,222 @@
-//! Table `api_key`: which tenant a key opens (I7). Only hashes come here; the keys themselves are known to nobody.
+//! Table `api_key`: which tenant a key opens, and what for (I7). Only hashes come here; the keys themselves are known to
+//! nobody.
+
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// The tenant that the key with this SHA-256 opens; `None` when it does not exist or is revoked.
+/// A row, with its tenant.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct KeyRow {
+    /// SHA-256 of the secret.
+    pub key_hash: Vec<u8>,
+    /// What may be shown of it.
+    pub key_id: String,
+    /// The tenant that it opens.
+    pub tenant_id: i64,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// Time of creation.
+    pub created_at: OffsetDateTime,
+    /// From then on it is refused.
+    pub expires_at: Option<OffsetDateTime>,
+    /// When it was last used, within a minute.
+    pub last_used_at: Option<OffsetDateTime>,
+    /// From then on it is refused.
+    pub revoked_at: Option<OffsetDateTime>,
+}
+
+/// A key that is not revoked, as whoever brings it is let in.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Admitted {
+    /// SHA-256 of the secret.
+    pub key_hash: Vec<u8>,
+    /// What may be shown of it.
+    pub key_id: String,
+    /// The tenant that it opens.
+    pub tenant_id: i64,
+    /// What it may do.
+    pub scopes: Vec<String>,
+    /// From then on it is refused.
+    pub expires_at: Option<OffsetDateTime>,
+    /// Its tenant is suspended.
+    pub suspended: bool,
+}
+
+/// The keys with these ids that are not revoked.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn tenant_of(session: &mut Session, hash: &[u8; 32]) -> Result<Option<i64>, Error> {
-    Ok(sqlx::query_scalar(
-        "-- api_key.tenant_of
-         SELECT tenant_id FROM api_key WHERE key_hash = $1 AND revoked_at IS NULL",
+pub async fn admitted(session: &mut Session, ids: &[String]) -> Result<Vec<Admitted>, Error> {
+    Ok(sqlx::query_as(
+        "-- api_key.admitted
+         SELECT k.key_hash, k.key_id, k.tenant_id, k.scopes, k.expires_at, t.suspended_at IS NOT NULL AS suspended
+         FROM api_key k JOIN tenant t USING (tenant_id) WHERE k.key_id = ANY ($1) AND k.revoked_at IS NULL",
     )
-    .bind(&hash[..])
-    .fetch_optional(session.run("api_key.tenant_of"))
+    .bind(ids)
+    .fetch_all(session.run("api_key.admitted"))
     .await?)
 }
 
-/// Adds a key; one that is there stays as it is.
+/// A key to write.
+#[derive(Debug, Clone)]
+pub struct InsertKey<'a> {
+    /// SHA-256 of the secret.
+    pub hash: &'a [u8; 32],
+    /// The tenant that it opens.
+    pub tenant: i64,
+    /// What it is for.
+    pub name: &'a str,
+    /// What it may do.
+    pub scopes: &'a [String],
+    /// Until it expires.
+    pub expires_in: Option<Duration>,
+}
+
+/// Adds a key.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn insert(
     session: &mut Session,
-    hash: &[u8; 32],
+    key: &InsertKey<'_>,
+    now: Option<OffsetDateTime>,
+) -> Result<KeyRow, Error> {
+    Ok(sqlx::query_as(
+        "-- api_key.insert
+         INSERT INTO api_key (key_hash, tenant_id, name, scopes, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, coalesce($6, now()), coalesce($6, now()) + $5 * interval '1 second')
+         RETURNING *",
+    )
+    .bind(&key.hash[..])
+    .bind(key.tenant)
+    .bind(key.name)
+    .bind(key.scopes)
+    .bind(key.expires_in.map(|life| life.as_secs_f64()))
+    .bind(now)
+    .fetch_one(session.run("api_key.insert"))
+    .await?)
+}
+
+/// Ends a key after `overlap`, unless it ends before; `None` when there is no such key, or it is revoked.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn expire(
+    session: &mut Session,
+    (tenant, id): (i64, &str),
+    overlap: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<Option<KeyRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- api_key.expire
+         UPDATE api_key SET expires_at = least(expires_at, coalesce($4, now()) + $3 * interval '1 second')
+         WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > coalesce($4, now()))
+         RETURNING *",
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(overlap.as_secs_f64())
+    .bind(now)
+    .fetch_optional(session.run("api_key.expire"))
+    .await?)
+}
+
+/// Revokes a key, and keeps its row for the record; false when there is no such key, or it is revoked.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn revoke(
+    session: &mut Session,
+    (tenant, id): (i64, &str),
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- api_key.revoke
+         UPDATE api_key SET revoked_at = coalesce($3, now()) WHERE tenant_id = $1 AND key_id = $2 AND revoked_at IS NULL",
+    )
+    .bind(tenant)
+    .bind(id)
+    .bind(now)
+    .execute(session.run("api_key.revoke"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Finds a key of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_id(session: &mut Session, tenant: i64, id: &str) -> Result<Option<KeyRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- api_key.by_id
+         SELECT * FROM api_key WHERE tenant_id = $1 AND key_id = $2",
+    )
+    .bind(tenant)
+    .bind(id)
+    .fetch_optional(session.run("api_key.by_id"))
+    .await?)
+}
+
+/// How many keys of a tenant are not revoked.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- api_key.count
+         SELECT count(*) FROM api_key WHERE tenant_id = $1 AND revoked_at IS NULL",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("api_key.count"))
+    .await?)
+}
+
+/// Keys of a tenant in order of age, those after the one with id `after`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    session: &mut Session,
     tenant: i64,
-    name: &str,
+    after: Option<&str>,
+    limit: i64,
+) -> Result<Vec<KeyRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- api_key.list
+         SELECT * FROM api_key k
+         WHERE tenant_id = $1 AND ($2::text IS NULL OR (created_at, key_id) >
+             (SELECT a.created_at, a.key_id FROM api_key a WHERE a.tenant_id = $1 AND a.key_id = $2))
+         ORDER BY created_at, key_id LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("api_key.list"))
+    .await?)
+}
+
+/// Notes that these keys were used, where the last note is a minute old.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn used(
+    session: &mut Session,
+    ids: &[String],
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
-        "-- api_key.insert
-         INSERT INTO api_key (key_hash, tenant_id, name, created_at) VALUES ($1, $2, $3, coalesce($4, now()))
-         ON CONFLICT (key_hash) DO NOTHING",
+        "-- api_key.used
+         UPDATE api_key SET last_used_at = coalesce($2, now())
+         WHERE key_id = ANY ($1) AND (last_used_at IS NULL OR last_used_at <= coalesce($2, now()) - interval '1 minute')",
     )
-    .bind(&hash[..])
-    .bind(tenant)
-    .bind(name)
+    .bind(ids)
     .bind(now)
-    .execute(session.run("api_key.insert"))
+    .execute(session.run("api_key.used"))
     .await?;
     Ok(())
-}
-
-/// The tenant that the migration makes: the only one of the embedded mode.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn default_tenant(session: &mut Session) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar(
-        "-- api_key.default_tenant
-         SELECT tenant_id FROM tenant WHERE name = 'default'",
-    )
-    .fetch_one(session.run("api_key.default_tenant"))
-    .await?)
-}
-
-/// The tenant of this name, made when it is new.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn tenant_named(
-    session: &mut Session,
-    name: &str,
-    now: Option<OffsetDateTime>,
-) -> Result<i64, Error> {
-    // The update changes nothing: it makes a row that exists already come back.
-    Ok(sqlx::query_scalar(
-        "-- api_key.tenant_named
-         INSERT INTO tenant (name, created_at) VALUES ($1, coalesce($2, now()))
-         ON CONFLICT (name) DO UPDATE SET name = excluded.name
-         RETURNING tenant_id",
-    )
-    .bind(name)
-    .bind(now)
-    .fetch_one(session.run("api_key.tenant_named"))
-    .await?)
 }

@@ -1,5 +1,5 @@
 //! Table `installation`: the one row that all nodes share, namely the key of receipts, the current hot slot and the
-//! version of the catalog. Read by nodes about once a second; no publish touches it.
+//! versions of the catalog and of who is let in. Read by nodes about once a second; no publish touches it.
 
 use std::time::Duration;
 
@@ -19,6 +19,10 @@ pub struct Installation {
     pub hot_slot: i16,
     /// Raised when a topic or subscription changes.
     pub catalog_version: i64,
+    /// Raised when a key, an issuer or a tenant changes.
+    pub access_version: i64,
+    /// The database's time.
+    pub at: OffsetDateTime,
 }
 
 impl Installation {
@@ -42,7 +46,7 @@ impl Installation {
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
-         SELECT installation_id, receipt_key, hot_slot, catalog_version FROM installation",
+         SELECT installation_id, receipt_key, hot_slot, catalog_version, access_version, clock_timestamp() AS at FROM installation",
     )
     .fetch_optional(session.run("installation.get"))
     .await?)
@@ -120,4 +124,19 @@ pub async fn bump_catalog(session: &mut Session) -> Result<i64, Error> {
     )
     .fetch_one(session.run("installation.bump_catalog"))
     .await?)
+}
+
+/// Tells all nodes that a key, an issuer or a tenant changed, as of the commit. The last statement of its transaction,
+/// like [`bump_catalog`].
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bump_access(session: &mut Session) -> Result<(), Error> {
+    sqlx::query(
+        "-- installation.bump_access
+         UPDATE installation SET access_version = access_version + 1",
+    )
+    .execute(session.run("installation.bump_access"))
+    .await?;
+    Ok(())
 }

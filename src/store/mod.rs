@@ -5,11 +5,13 @@ mod error;
 mod session;
 
 pub mod api_key;
+pub mod audit;
 pub mod block;
 pub mod cursor;
 pub mod dedup;
 pub mod hot_payload;
 pub mod installation;
+pub mod issuer;
 pub mod lane;
 pub mod lease;
 pub mod migrate;
@@ -17,6 +19,7 @@ pub mod node;
 pub mod object;
 pub mod retention;
 pub mod subscription;
+pub mod tenant;
 pub mod topic;
 pub mod turn;
 

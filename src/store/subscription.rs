@@ -137,13 +137,13 @@ pub async fn by_name(
     .await?)
 }
 
-/// Subscriptions of a tenant after a name, in order of name.
+/// Subscriptions of a tenant after a name, in order of name, of those whose names are like one of the patterns.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn list(
     session: &mut Session,
-    tenant: i64,
+    (tenant, like): (i64, &[String]),
     after: &str,
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, Error> {
@@ -151,11 +151,12 @@ pub async fn list(
         "-- subscription.list
          SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
          FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
-         WHERE s.tenant_id = $1 AND s.name > $2 ORDER BY s.name LIMIT $3",
+         WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3",
     )
     .bind(tenant)
     .bind(after)
     .bind(limit)
+    .bind(like)
     .fetch_all(session.run("subscription.list"))
     .await?)
 }
@@ -187,6 +188,21 @@ pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>,
     )
     .bind(topic)
     .fetch_all(session.run("subscription.that_need"))
+    .await?)
+}
+
+/// Whether a subscription whose name is like one of the patterns reads a topic.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn is_read_by(session: &mut Session, topic: i64, like: &[String]) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "-- subscription.is_read_by
+         SELECT EXISTS (SELECT FROM subscription WHERE topic_id = $1 AND name LIKE ANY ($2))",
+    )
+    .bind(topic)
+    .bind(like)
+    .fetch_one(session.run("subscription.is_read_by"))
     .await?)
 }
 

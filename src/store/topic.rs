@@ -134,23 +134,24 @@ pub async fn of_lane(
     .await?)
 }
 
-/// Topics of a tenant after a name, in order of name.
+/// Topics of a tenant after a name, in order of name, of those whose names are like one of the patterns.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn list(
     session: &mut Session,
-    tenant: i64,
+    (tenant, like): (i64, &[String]),
     after: &str,
     limit: i64,
 ) -> Result<Vec<TopicRow>, Error> {
     Ok(sqlx::query_as(
         "-- topic.list
-         SELECT * FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+         SELECT * FROM topic WHERE tenant_id = $1 AND name > $2 AND name LIKE ANY ($4) ORDER BY name LIMIT $3",
     )
     .bind(tenant)
     .bind(after)
     .bind(limit)
+    .bind(like)
     .fetch_all(session.run("topic.list"))
     .await?)
 }

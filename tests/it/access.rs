@@ -1,10 +1,13 @@
 //! Who may do what: keys of a fleet, and tenants that see nothing of each other (I7).
 
-use reqwest::Method;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::control::{is, refusal};
-use crate::harness::node::{Fleet, Node, send};
+use crate::harness::node::{Fleet, Node, all, send, text};
 
 #[tokio::test]
 async fn without_a_key_a_fleet_answers_nobody() {
@@ -32,53 +35,331 @@ async fn without_a_key_a_fleet_answers_nobody() {
     fleet.finish([node]).await;
 }
 
+/// An operation of the document, as a request to what tenant `a` has.
+struct Operation {
+    id: String,
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    /// Each of these is enough.
+    scopes: Vec<String>,
+}
+
+/// All operations that need a key, from the document: no route is forgotten.
+async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
+    let (_, document) = node.get("/openapi.json").await;
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = text(&operation["operationId"]);
+            let scopes = operation["security"].as_array();
+            let scopes = scopes.iter().flat_map(|all| all.iter());
+            let scopes: Vec<String> = scopes
+                .filter_map(|scheme| scheme["api_key"][0].as_str().map(str::to_owned))
+                .collect();
+            if !path.starts_with("/v1/") {
+                continue;
+            }
+            assert!(!scopes.is_empty(), "{id} says no scope");
+            let path = path
+                .replace("{topic}", "t")
+                .replace("{subscription}", "s")
+                .replace("{id}", message)
+                .replace("{tenant}", "a")
+                .replace("{key}", key)
+                .replace("{issuer}", "i");
+            assert!(!path.contains('{'), "{id}: what is in {path}?");
+            found.push(Operation {
+                body: body(&id),
+                method: method.to_uppercase().parse().unwrap(),
+                id,
+                path,
+                scopes,
+            });
+        }
+    }
+    // What is deleted is not there for the others.
+    found.sort_by_key(|operation| operation.method == Method::DELETE);
+    found
+}
+
+fn body(id: &str) -> Option<Value> {
+    Some(match id {
+        "publish_message" | "receive_messages" | "put_topic" | "put_tenant" | "create_key"
+        | "rotate_key" => json!({}),
+        "publish_batch" => json!({"messages": [{"body": "b"}]}),
+        "ack_messages" => json!({"receipts": ["r"]}),
+        "change_visibility" => {
+            json!({"changes": [{"receipt": "r", "visibility_timeout_seconds": 1}]})
+        }
+        "settle_messages" => json!({"items": [{"receipt": "r", "action": "ack"}]}),
+        "put_subscription" => json!({"topic": "t"}),
+        "put_issuer" => json!({
+            "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": "a",
+        }),
+        _ => return None,
+    })
+}
+
 #[tokio::test]
-async fn a_tenant_sees_nothing_of_another() {
+async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     let mut fleet = Fleet::new().await;
     fleet.open = false;
-    let (mut a, mut b) = (fleet.node().await, fleet.node().await);
+    let (mut a, b) = (fleet.node().await, fleet.node().await);
     a.with_key(&fleet.key("a").await);
-    b.with_key(&fleet.key("b").await);
+    let stranger = fleet.key("b").await;
     a.topic_and_subscription(json!({})).await;
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
 
-    for path in [
-        "/v1/topics/t",
-        "/v1/topics/t/stats",
-        "/v1/topics/t/messages",
-        "/v1/subscriptions/s",
-        "/v1/subscriptions/s/stats",
-        &format!("/v1/messages/{id}"),
-        &format!("/v1/messages/{id}/body"),
-    ] {
-        assert_eq!(
-            refusal(b.get(path).await),
-            is(404, "not_found", Value::Null),
-            "{path}"
-        );
+    let mut creates = Vec::new();
+    for operation in operations(&b, &id, "0123456789abcdef").await {
+        let Operation {
+            id,
+            method,
+            path,
+            body,
+            scopes,
+        } = operation;
+        if scopes == ["admin"] {
+            let (status, answer) = b.ask(&stranger, method, &path, body).await;
+            assert_eq!(
+                (status, text(&answer["code"])),
+                (403, "forbidden".to_owned()),
+                "{id}"
+            );
+            continue;
+        }
+        match &*id {
+            "put_topic" | "put_subscription" => creates.push((method, path, body)),
+            "list_topics" | "list_subscriptions" => {
+                let listed = b.ask(&stranger, method, &path, body).await;
+                assert_eq!(listed, (200, json!({"items": []})), "{id}");
+            }
+            _ => {
+                let refused = refusal(b.ask(&stranger, method, &path, body).await);
+                assert_eq!(refused, is(404, "not_found", Value::Null), "{id}");
+            }
+        }
     }
-    assert_eq!(b.get("/v1/topics").await, (200, json!({"items": []})));
-    assert_eq!(b.post("/v1/topics/t/messages", json!({})).await.0, 404);
-    assert_eq!(
-        b.post("/v1/subscriptions/s/receive", json!({})).await.0,
-        404
-    );
-    assert_eq!(b.delete("/v1/topics/t").await.0, 404);
-    let linked = b.put("/v1/subscriptions/mine", json!({"topic": "t"})).await;
-    assert_eq!(linked.0, 404, "{}", linked.1);
-
-    // The same names are other things, and a receipt or id of the neighbour means nothing there.
-    b.topic_and_subscription(json!({})).await;
-    let browse = refusal(b.get(&format!("/v1/topics/t/messages?from={id}")).await);
+    // The topic of a subscription is looked for in the caller's tenant, and the same names are other things there.
+    let linked = json!({"topic": "t"});
+    let linked = b.ask(&stranger, Method::PUT, "/v1/subscriptions/s", Some(linked));
+    assert_eq!(refusal(linked.await), is(404, "not_found", Value::Null));
+    creates.sort_by_key(|(_, path, _)| !path.contains("topics"));
+    for (method, path, body) in creates {
+        assert_eq!(b.ask(&stranger, method, &path, body).await.0, 201, "{path}");
+    }
+    let from = format!("/v1/topics/t/messages?from={id}");
+    let browse = refusal(b.ask(&stranger, Method::GET, &from, None).await);
     assert_eq!(browse, is(404, "not_found", Value::Null));
-    assert_eq!(
-        b.ack(&[&receipt]).await[0]["error"]["code"],
-        "receipt_invalid"
-    );
-    assert_eq!(b.receive(1).await, [] as [Value; 0]);
+    let acks = Some(json!({"receipts": [&receipt]}));
+    let (_, acked) = b
+        .ask(&stranger, Method::POST, "/v1/subscriptions/s/ack", acks)
+        .await;
+    assert_eq!(acked["results"][0]["error"]["code"], "receipt_invalid");
+    let (_, received) = b
+        .ask(&stranger, Method::POST, "/v1/subscriptions/s/receive", None)
+        .await;
+    assert_eq!(received["messages"], json!([]));
     assert_eq!(a.ack(&[&receipt]).await, [json!({})]);
     fleet.finish([a, b]).await;
+}
+
+#[tokio::test]
+async fn what_another_tenant_has_takes_as_long_as_what_nobody_has() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    let stranger = fleet.key("b").await;
+    node.topic_and_subscription(json!({})).await;
+    let id = node.publish("secret").await;
+    let nobodys = "0000zz000000000000s3";
+    for (theirs, nobodys) in [
+        ("/v1/topics/t".to_owned(), "/v1/topics/n".to_owned()),
+        (
+            format!("/v1/messages/{id}"),
+            format!("/v1/messages/{nobodys}"),
+        ),
+    ] {
+        let mut took = [Vec::new(), Vec::new()];
+        for round in 0..400 {
+            let path = if round % 2 == 0 { &theirs } else { &nobodys };
+            let began = Instant::now();
+            let (status, _) = node.ask(&stranger, Method::GET, path, None).await;
+            took[round % 2].push(began.elapsed());
+            assert_eq!(status, 404, "{path}");
+        }
+        let [theirs, nobodys] = took.map(|mut all| {
+            all.sort_unstable();
+            all[all.len() / 2].as_secs_f64()
+        });
+        assert!(
+            (0.7..1.4).contains(&(theirs / nobodys)),
+            "{theirs} s and {nobodys} s"
+        );
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    node.topic_and_subscription(json!({})).await;
+    let id = node.publish("body").await;
+    let all = ["publish", "receive", "manage", "usage", "admin"];
+    let mut keys = HashMap::new();
+    for scope in all {
+        keys.insert(scope, fleet.key_for("a", &[scope]).await);
+    }
+    for operation in operations(&node, &id, "0123456789abcdef").await {
+        let Operation {
+            id,
+            method,
+            path,
+            body,
+            scopes,
+        } = operation;
+        let others: Vec<&str> = all
+            .into_iter()
+            .filter(|s| !scopes.iter().any(|own| own == s))
+            .collect();
+        let key = fleet.key_for("a", &others).await;
+        let refused = refusal(node.ask(&key, method.clone(), &path, body.clone()).await);
+        assert_eq!(
+            refused,
+            is(403, "forbidden", Value::Null),
+            "{id} with {others:?}"
+        );
+        for scope in &scopes {
+            let request = raw(&node, &keys[&**scope], method.clone(), &path);
+            let status = request.json(&body).send().await.unwrap().status();
+            assert!(![401, 403].contains(&status.as_u16()), "{id} with {scope}");
+        }
+    }
+    fleet.finish([node]).await;
+}
+
+/// A request whose answer may be no JSON.
+fn raw(node: &Node, key: &str, method: Method, path: &str) -> RequestBuilder {
+    let url = format!("http://{}{path}", node.address);
+    node.client.request(method, url).bearer_auth(key)
+}
+
+#[tokio::test]
+async fn a_scope_for_some_names_opens_these_only() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    for name in ["orders.eu", "orders_eu", "secrets"] {
+        node.topic(name).await;
+    }
+    let key = fleet
+        .key_for(
+            "a",
+            &["publish:orders.*", "manage:orders.*", "receive:worker"],
+        )
+        .await;
+    let ask = async |method, path: &str, body| node.ask(&key, method, path, body).await;
+
+    let published = ask(
+        Method::POST,
+        "/v1/topics/orders.eu/messages",
+        Some(json!("m")),
+    )
+    .await;
+    assert_eq!(published.0, 200, "{}", published.1);
+    for path in ["orders_eu", "secrets", "nothing"] {
+        let path = format!("/v1/topics/{path}/messages");
+        let refused = refusal(ask(Method::POST, &path, Some(json!("m"))).await);
+        assert_eq!(refused, is(403, "forbidden", Value::Null), "{path}");
+    }
+    let (_, listed) = ask(Method::GET, "/v1/topics", None).await;
+    assert_eq!(
+        all(listed["items"].as_array().unwrap(), "name"),
+        ["orders.eu"]
+    );
+
+    // Neither by reading nor by dead letters does a subscription lead to a topic that may not be managed.
+    for link in [
+        json!({"topic": "secrets"}),
+        json!({"topic": "orders.eu", "dead_letter_topic": "secrets"}),
+    ] {
+        let refused = refusal(ask(Method::PUT, "/v1/subscriptions/orders.s", Some(link)).await);
+        assert_eq!(refused, is(403, "forbidden", Value::Null));
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn who_may_receive_from_a_subscription_may_fetch_the_bodies_that_it_refers_to() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    fleet.hot_limit_bytes = 1 << 20;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    let key = fleet.key_for("a", &["receive:worker"]).await;
+    for name in ["orders", "secrets"] {
+        node.topic(name).await;
+    }
+    for name in ["worker", "other"] {
+        let path = format!("/v1/subscriptions/{name}");
+        node.put(&path, json!({"topic": "orders"})).await;
+    }
+    let large = json!({"messages": [{"body": "x".repeat(300 << 10)}]});
+    node.post("/v1/topics/orders/messages/batch", large).await;
+
+    let worker = "/v1/subscriptions/worker/receive";
+    let (_, received) = node.ask(&key, Method::POST, worker, None).await;
+    let url = text(&received["messages"][0]["body_url"]);
+    let body = raw(&node, &key, Method::GET, &url).send().await.unwrap();
+    assert_eq!(body.status(), 200);
+    let other = "/v1/subscriptions/other/receive";
+    let refused = refusal(node.ask(&key, Method::POST, other, None).await);
+    assert_eq!(refused, is(403, "forbidden", Value::Null));
+    let secret = node.post("/v1/topics/secrets/messages", json!("s")).await.1;
+    let path = format!("/v1/messages/{}", text(&secret["id"]));
+    let hidden = refusal(node.ask(&key, Method::GET, &path, None).await);
+    assert_eq!(hidden, is(404, "not_found", Value::Null));
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn who_guesses_keys_is_slowed_and_who_has_one_is_not() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    let guess = "cursus_0123456789abcdef_00";
+    assert_eq!(node.get("/v1/topics").await.0, 200);
+
+    let mut tries = 0;
+    let refused = loop {
+        let request = raw(&node, guess, Method::GET, "/v1/topics");
+        let answer = request.send().await.unwrap();
+        if answer.status() != 401 {
+            break answer;
+        }
+        tries += 1;
+        assert!(tries < 500, "nobody slows it");
+    };
+    assert!(tries >= 20, "{tries}");
+    assert_eq!(refused.status(), 429);
+    let header = |name: &str| refused.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!(header("retry-after"), "1");
+    assert_eq!(
+        header("ratelimit-policy"),
+        r#""guesses";qu="requests";q=20"#
+    );
+    let problem: Value = refused.json().await.unwrap();
+    assert_eq!(problem["violated-policies"], json!(["guesses"]));
+    assert_eq!(node.get("/v1/topics").await.0, 200, "a key that is known");
+    fleet.finish([node]).await;
 }
 
 #[tokio::test]

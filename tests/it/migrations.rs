@@ -52,7 +52,14 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
         .fetch_all(&mut sql)
         .await
         .unwrap();
-    assert_eq!(applied, ["0001_core", "0002_turn"]);
+    let published = include_str!("../../migrations/SHA256SUMS");
+    let published = published
+        .lines()
+        .map(|line| line.split_once("  ").unwrap().1);
+    let published: Vec<_> = published
+        .map(|file| file.trim_end_matches(".sql"))
+        .collect();
+    assert_eq!(applied, published);
     sql.close().await.unwrap();
 }
 
@@ -101,7 +108,29 @@ async fn the_constraints_repeat_the_limits() {
             "{expected} in {subscription:#?}"
         );
     }
-    for table in [topic, subscription] {
+    let (scopes, named) = (limits::SCOPES_MAX, limits::KEY_NAME_CHARS_MAX);
+    let api_key = checks("api_key").await;
+    for expected in [
+        range("cardinality(scopes)", &1, &scopes),
+        range("length(name)", &1, &named),
+    ] {
+        assert!(api_key.contains(&expected), "{expected} in {api_key:#?}");
+    }
+    let (skew, claim, url) = (
+        limits::CLOCK_SKEW_SECONDS,
+        limits::CLAIM_CHARS_MAX,
+        limits::URL_CHARS_MAX,
+    );
+    let issuer = checks("issuer").await;
+    for expected in [
+        range("clock_skew_seconds", skew.start(), skew.end()),
+        range("length(scope_claim)", &1, &claim),
+        range("length(issuer)", &1, &url),
+    ] {
+        assert!(issuer.contains(&expected), "{expected} in {issuer:#?}");
+    }
+    let tenant = checks("tenant").await;
+    for table in [topic, subscription, issuer, tenant] {
         assert!(
             table.iter().any(|check| check.contains(&name)),
             "{name} in {table:#?}"

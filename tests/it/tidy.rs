@@ -61,7 +61,7 @@ const ABSENCES: [Absence; 12] = [
     },
     Absence {
         what: "reqwest",
-        only_in: &[],
+        only_in: &["outbound.rs"],
     },
 ];
 

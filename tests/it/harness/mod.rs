@@ -2,6 +2,7 @@
 //! value that holds it, also when the test panics.
 
 pub(crate) mod invariants;
+pub(crate) mod issuer;
 pub(crate) mod log;
 pub(crate) mod node;
 pub(crate) mod postgres;

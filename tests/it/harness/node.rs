@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::key::KeySettings;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Engine, Parts, access};
+use cursus::engine::{Engine, Parts, keys};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
+use cursus::outbound::Outbound;
 use cursus::shutdown::Shutdown;
 use cursus::store::Store;
 use cursus::telemetry::{self, Telemetry};
@@ -78,12 +80,23 @@ impl Fleet {
         Node::start(self).await
     }
 
-    /// A key for a tenant.
+    /// A key for everything in a tenant.
     pub(crate) async fn key(&self, tenant: &str) -> String {
+        self.key_for(tenant, &["publish", "receive", "manage", "usage"])
+            .await
+    }
+
+    /// A key for some things in a tenant.
+    pub(crate) async fn key_for(&self, tenant: &str, scopes: &[&str]) -> String {
         let store = self.database.store();
-        let key = access::create_key(&store, tenant).await.unwrap();
+        let settings = KeySettings {
+            scopes: Some(scopes.iter().map(|scope| scope.parse().unwrap()).collect()),
+            ..KeySettings::default()
+        };
+        let tenant = tenant.parse().unwrap();
+        let made = keys::create_key(&store, &tenant, &settings).await.unwrap();
         store.close().await;
-        key
+        made.secret
     }
 
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
@@ -142,6 +155,7 @@ impl Node {
         let parts = Parts {
             store: store.clone(),
             blob: fleet.blob.clone(),
+            outbound: Outbound::new().unwrap(),
             clock: fleet.clock.clone(),
             open: fleet.open,
             cache_bytes: fleet.cache_bytes,
@@ -225,6 +239,22 @@ impl Node {
             self.address,
             path,
         )
+    }
+
+    /// A request with another key than the node's, and a JSON body if there is one.
+    pub(crate) async fn ask(
+        &self,
+        key: &str,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> (u16, Value) {
+        let request = request(&self.client, Some(key), method, self.address, path);
+        send(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {

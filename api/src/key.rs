@@ -1,0 +1,221 @@
+//! API keys on the wire. A key is `cursus_<id>_<secret>`: the id may be shown and logged, the secret is 256 random bits
+//! that are shown once. The id is the beginning of the SHA-256 of the secret, so a key that is mistyped or made up in haste
+//! is recognised without a look-up.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::Timestamp;
+use crate::error::FieldError;
+use crate::limits::{
+    KEY_LIFE_SECONDS, KEY_NAME_CHARS_MAX, KEY_OVERLAP_SECONDS, KEY_OVERLAP_SECONDS_DEFAULT,
+    SCOPES_MAX,
+};
+use crate::message::check_text;
+use crate::scope::{Permission, Scope};
+use crate::topic::check_range;
+
+/// How every key begins, so that scanners for leaked secrets can find one.
+pub const PREFIX: &str = "cursus_";
+
+/// Why a text is no id of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a key has 16 characters of 0-9 a-f")]
+pub struct InvalidKeyId;
+
+/// The id of a key: what may be shown of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^[0-9a-f]{16}$", example = "5f0c7a1e9b3d2468")]
+pub struct KeyId(pub u64);
+
+impl FromStr for KeyId {
+    type Err = InvalidKeyId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKeyId> {
+        let is_id = text.len() == 16
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let id = is_id.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        id.map(Self).ok_or(InvalidKeyId)
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = InvalidKeyId;
+
+    fn try_from(text: String) -> Result<Self, InvalidKeyId> {
+        text.parse()
+    }
+}
+
+impl From<KeyId> for String {
+    fn from(id: KeyId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A key to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// What it is for; `key` when it is made without.
+    #[schema(
+        min_length = 1,
+        max_length = 128,
+        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
+    )]
+    pub name: Option<String>,
+    /// What it may do; when it is made without, everything in its tenant: `publish`, `receive`, `manage` and `usage`.
+    #[schema(min_items = 1, max_items = 32)]
+    pub scopes: Option<Vec<Scope>>,
+    /// Seconds until it expires; when it is made without, never.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 1, maximum = 315360000)]
+    pub expires_in_seconds: Option<u32>,
+}
+
+impl KeySettings {
+    /// The fields that are out of range.
+    #[must_use]
+    pub fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if let Some(name) = &self.name {
+            check_text(&mut errors, || "/name".to_owned(), name, KEY_NAME_CHARS_MAX);
+        }
+        if let Some(scopes) = &self.scopes
+            && !(1..=SCOPES_MAX).contains(&scopes.len())
+        {
+            let detail = format!("must have 1 to {SCOPES_MAX} items, has {}", scopes.len());
+            errors.push(FieldError::new("/scopes", detail));
+        }
+        let expires = self.expires_in_seconds;
+        check_range(
+            &mut errors,
+            "/expires_in_seconds",
+            expires,
+            &KEY_LIFE_SECONDS,
+        );
+        errors
+    }
+
+    /// What the key is to do.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Scope> {
+        let all = || {
+            use Permission::{Manage, Publish, Receive, Usage};
+            [Publish, Receive, Manage, Usage].map(Scope::all).to_vec()
+        };
+        self.scopes.clone().unwrap_or_else(all)
+    }
+}
+
+/// How to rotate a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRotation {
+    /// Seconds for which the old key stays valid beside the new one; 86400 (a day) when absent, 0 ends it at once.
+    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[schema(minimum = 0, maximum = 2592000)]
+    pub overlap_seconds: Option<u32>,
+}
+
+impl KeyRotation {
+    /// The fields that are out of range.
+    #[must_use]
+    pub fn validate(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let overlap = self.overlap_seconds;
+        check_range(
+            &mut errors,
+            "/overlap_seconds",
+            overlap,
+            &KEY_OVERLAP_SECONDS,
+        );
+        errors
+    }
+
+    /// Seconds for which the old key stays valid.
+    #[must_use]
+    pub fn overlap_seconds(&self) -> u32 {
+        self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
+    }
+}
+
+/// What may be shown of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Key {
+    /// Its id, the middle of `cursus_<id>_<secret>`.
+    pub id: KeyId,
+    /// What it is for.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From then on it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub expires_at: Option<Timestamp>,
+    /// When it was last used, within a minute; absent when it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub last_used_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A key that was just made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NewKey {
+    /// The key itself: it is not kept and cannot be shown again.
+    #[schema(pattern = "^cursus_[0-9a-f]{16}_[0-9a-f]{64}$")]
+    pub secret: String,
+    /// What may be shown of it.
+    pub key: Key,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_key_is_sixteen_digits() {
+        let id: KeyId = "00c7a1e9b3d24680".parse().unwrap();
+        assert_eq!(id.to_string(), "00c7a1e9b3d24680");
+        for text in [
+            "",
+            "0c7a1e9b3d2468",
+            "00C7A1E9B3D24680",
+            "+0c7a1e9b3d24680",
+            "00c7a1e9b3d24680 ",
+        ] {
+            assert_eq!(text.parse::<KeyId>(), Err(InvalidKeyId), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_to_make_names_what_is_out_of_range() {
+        let settings = KeySettings {
+            name: Some(String::new()),
+            scopes: Some(Vec::new()),
+            expires_in_seconds: Some(0),
+        };
+        let errors = settings.validate();
+        let pointers: Vec<_> = errors.iter().map(|error| &*error.pointer).collect();
+        assert_eq!(pointers, ["/name", "/scopes", "/expires_in_seconds"]);
+        assert_eq!(KeySettings::default().scopes().len(), 4);
+    }
+}

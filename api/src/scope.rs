@@ -1,0 +1,207 @@
+//! What a key or token may do: `publish`, or `publish:orders.*` for the topics whose names begin with `orders.`. Scopes
+//! validate when parsed; what they mean for a route is said in `http`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::name::is_name;
+
+/// A kind of thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Permission {
+    /// Publish to topics.
+    Publish,
+    /// Receive from subscriptions, settle, and look at messages of topics.
+    Receive,
+    /// Create, change, delete and list topics and subscriptions.
+    Manage,
+    /// Read what was used and what it costs.
+    Usage,
+    /// Operate the service: tenants, keys, issuers. Its names are names of tenants.
+    Admin,
+}
+
+impl Permission {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Publish,
+        Self::Receive,
+        Self::Manage,
+        Self::Usage,
+        Self::Admin,
+    ];
+
+    /// The permission as it stands in a scope.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Receive => "receive",
+            Self::Manage => "manage",
+            Self::Usage => "usage",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// Why a text is no scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a scope is publish, receive, manage, usage or admin, or one of them with a name or the beginning of names: publish:orders.*"
+)]
+pub struct InvalidScope;
+
+/// A permission, for all names or for some.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Scope {
+    permission: Permission,
+    names: Names,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Names {
+    All,
+    One(String),
+    Beginning(String),
+}
+
+impl Scope {
+    /// A permission for all names.
+    #[must_use]
+    pub const fn all(permission: Permission) -> Self {
+        Self {
+            permission,
+            names: Names::All,
+        }
+    }
+
+    /// What it permits.
+    #[must_use]
+    pub const fn permission(&self) -> Permission {
+        self.permission
+    }
+
+    /// Whether it is for all names.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        self.names == Names::All
+    }
+
+    /// Whether it is for this name.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        match &self.names {
+            Names::All => true,
+            Names::One(one) => one == name,
+            Names::Beginning(beginning) => name.starts_with(beginning),
+        }
+    }
+}
+
+impl FromStr for Scope {
+    type Err = InvalidScope;
+
+    fn from_str(text: &str) -> Result<Self, InvalidScope> {
+        let (word, names) = match text.split_once(':') {
+            Some((word, names)) => (word, Some(names)),
+            None => (text, None),
+        };
+        let permission = Permission::ALL.into_iter().find(|p| p.as_str() == word);
+        let names = match names {
+            None | Some("*") => Names::All,
+            Some(names) => match names.strip_suffix('*') {
+                Some(beginning) if is_name(beginning) => Names::Beginning(beginning.to_owned()),
+                None if is_name(names) => Names::One(names.to_owned()),
+                Some(_) | None => return Err(InvalidScope),
+            },
+        };
+        Ok(Self {
+            permission: permission.ok_or(InvalidScope)?,
+            names,
+        })
+    }
+}
+
+impl PartialSchema for Scope {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some(
+                r"^(publish|receive|manage|usage|admin)(:([A-Za-z0-9][A-Za-z0-9._-]{0,127}\*?|\*))?$",
+            ))
+            .examples(["publish:orders.*"])
+            .description(Some("A permission, for all names or for some"))
+            .into()
+    }
+}
+
+impl ToSchema for Scope {}
+
+impl TryFrom<String> for Scope {
+    type Error = InvalidScope;
+
+    fn try_from(text: String) -> Result<Self, InvalidScope> {
+        text.parse()
+    }
+}
+
+impl From<Scope> for String {
+    fn from(scope: Scope) -> Self {
+        scope.to_string()
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.permission.as_str())?;
+        match &self.names {
+            Names::All => Ok(()),
+            Names::One(name) => write!(f, ":{name}"),
+            Names::Beginning(beginning) => write!(f, ":{beginning}*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_a_permission_for_all_one_or_some_names() {
+        for (text, covered, not) in [
+            ("publish", "anything", None),
+            ("receive:orders", "orders", Some("orders.eu")),
+            ("publish:orders.*", "orders.eu", Some("orders")),
+        ] {
+            let scope: Scope = text.parse().unwrap();
+            assert_eq!(scope.to_string(), text);
+            assert!(scope.covers(covered), "{text} {covered}");
+            assert!(not.is_none_or(|name| !scope.covers(name)), "{text}");
+        }
+        assert_eq!("usage:*".parse(), Ok(Scope::all(Permission::Usage)));
+    }
+
+    #[test]
+    fn what_is_no_scope_is_refused() {
+        for text in [
+            "",
+            "eat",
+            "Publish",
+            "publish:",
+            "publish:a b",
+            "publish:*a",
+            "publish:a*b",
+            "publish:.a",
+            "publish:a:b",
+            "publish ",
+            "admin:**",
+        ] {
+            assert_eq!(text.parse::<Scope>(), Err(InvalidScope), "{text}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What a node computes of a key: SHA-256, which is enough at rest for 256 random bits, and the id, its beginning. Pure.
+
+use api::KeyId;
+use api::key::PREFIX;
+use sha2::{Digest, Sha256};
+
+/// The hash of a key's secret, or of a whole token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::engine) struct Secret([u8; 32]);
+
+impl Secret {
+    /// Of what stands in `Authorization`: of a key only the secret counts. Keys of the first version are all secret.
+    pub(super) fn of(bearer: &str) -> Self {
+        let secret = parts(bearer).map_or(bearer, |(_, secret)| secret);
+        Self(Sha256::digest(secret).into())
+    }
+
+    /// A new key, and its hash.
+    pub(in crate::engine) fn new() -> (String, Self) {
+        let bytes: [u8; 32] = rand::random();
+        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = Self(Sha256::digest(&secret).into());
+        (format!("{PREFIX}{}_{secret}", hash.id()), hash)
+    }
+
+    /// What may be shown of it.
+    pub(super) fn id(&self) -> KeyId {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        KeyId(u64::from_be_bytes(first))
+    }
+
+    pub(in crate::engine) fn hash(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether the id in a key is that of its secret; true of what has none.
+    pub(super) fn is_of(&self, bearer: &str) -> bool {
+        parts(bearer).is_none_or(|(id, _)| id.parse() == Ok(self.id()))
+    }
+}
+
+/// Id and secret of a key.
+fn parts(bearer: &str) -> Option<(&str, &str)> {
+    bearer.strip_prefix(PREFIX)?.split_once('_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_proves_that_it_is_not_mistyped() {
+        let (key, made) = Secret::new();
+        assert_eq!(key.len(), "cursus_".len() + 16 + 1 + 64);
+        let secret = Secret::of(&key);
+        assert_eq!(secret, made);
+        assert!(secret.is_of(&key));
+        let last = if key.ends_with('0') { "1" } else { "0" };
+        let mistyped = format!("{}{last}", &key[..key.len() - 1]);
+        assert!(!Secret::of(&mistyped).is_of(&mistyped));
+        assert_ne!(Secret::new().0, key);
+    }
+
+    #[test]
+    fn a_key_of_the_first_version_is_all_secret() {
+        let old = "csk_0f";
+        let expected: [u8; 32] = Sha256::digest(old).into();
+        assert_eq!(Secret::of(old).hash(), &expected);
+        assert!(Secret::of(old).is_of(old));
+    }
+}

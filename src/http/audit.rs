@@ -1,0 +1,42 @@
+//! `GET /v1/admin/audit`: who changed what in the control plane. For operators.
+
+use api::audit::AuditEntry;
+use api::list::Page;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Response;
+
+use super::caller::{Caller, OperateList};
+use super::document::ListOfErrors;
+use super::json::Json;
+use super::problem::Refusal;
+use super::query::{self, AuditOf};
+use crate::engine::Engine;
+
+/// Read the audit log
+///
+/// Changes of tenants, keys, issuers, topics and subscriptions, the latest first, a page at a time; kept for 400 days. An
+/// operator of some tenants names one of them.
+#[utoipa::path(
+    get, path = "/v1/admin/audit", operation_id = "read_audit_log", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("tenant" = Option<api::TenantName>, Query, description = "Only what belongs to this tenant", nullable = false),
+        ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9]{1,18}$", nullable = false),
+        ("limit" = Option<u32>, Query, description = "Most entries to return", minimum = 1, maximum = 1000, nullable = false)
+    ),
+    responses((status = 200, description = "A page of the log", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<AuditEntry>), ListOfErrors)
+)]
+pub(super) async fn read_audit_log(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<OperateList>,
+    uri: Uri,
+    of: AuditOf,
+) -> Result<Response, Refusal> {
+    let tenant = of.tenant.as_ref();
+    let page = engine
+        .audit_log(&caller, tenant, of.after, of.limit)
+        .await?;
+    let next = page.next.clone();
+    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+}

@@ -1,0 +1,77 @@
+//! `/v1/admin/tenants` and `/v1/admin/tenants/{tenant}`: who owns topics, subscriptions and keys. For operators.
+
+use api::TenantName;
+use api::list::{Page, PageQuery};
+use api::tenant::{Tenant, TenantSettings};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+
+use super::caller::{Caller, Operate, OperateList, To};
+use super::document::{ListErrors, PutErrors, ReadErrors};
+use super::json::Json;
+use super::problem::Refusal;
+use super::query::{self, PageOf};
+use super::topics::put_status;
+use crate::engine::Engine;
+
+/// Create a tenant, suspend it or let it in again
+///
+/// A suspended tenant's keys and tokens are refused on all nodes within 2 seconds, but for reading its usage; nothing of
+/// it is deleted but what retention ends.
+#[utoipa::path(
+    put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<TenantSettings>, description = "Settings; none is all defaults"),
+    responses(
+        (status = 200, description = "It existed and has these settings now", body = Tenant),
+        (status = 201, description = "It was created", body = Tenant),
+        PutErrors
+    )
+)]
+pub(super) async fn put_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(settings): Json<TenantSettings>,
+) -> Result<(StatusCode, Json<Tenant>), Refusal> {
+    let (tenant, created) = engine.put_tenant(&caller, &tenant, &settings).await?;
+    Ok((put_status(created), Json(tenant)))
+}
+
+/// Get a tenant
+///
+/// Its settings, and when they were made.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    responses((status = 200, description = "The tenant", body = Tenant), ReadErrors)
+)]
+pub(super) async fn get_tenant(
+    State(engine): State<Engine>,
+    To(_caller, tenant, ..): To<Operate, TenantName>,
+) -> Result<Json<Tenant>, Refusal> {
+    Ok(Json(engine.tenant(&tenant).await?))
+}
+
+/// List tenants by name
+///
+/// Those that the caller may operate, a page at a time.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of tenants", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Tenant>), ListErrors)
+)]
+pub(super) async fn list_tenants(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<OperateList>,
+    uri: Uri,
+    page: PageOf,
+) -> Result<Response, Refusal> {
+    let after = page.after.as_deref();
+    let page = engine.tenants(&caller, after, page.limit).await?;
+    let next = page.next.clone();
+    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+}

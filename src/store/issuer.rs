@@ -1,0 +1,150 @@
+//! Table `issuer`: whose tokens are let in, and their public keys as last read.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row, with the name of its tenant.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct IssuerRow {
+    /// Internal number.
+    pub issuer_id: i64,
+    /// What it is called here.
+    pub name: String,
+    /// The `iss` of its tokens.
+    pub issuer: String,
+    /// Where its public keys are.
+    pub jwks_url: String,
+    /// One of these must stand in `aud`.
+    pub audiences: Vec<String>,
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<String>,
+    /// The only tenant that its tokens open.
+    pub tenant: Option<String>,
+    /// The claim that names the tenant.
+    pub tenant_claim: Option<String>,
+    /// The claim that has the scopes.
+    pub scope_claim: String,
+    /// Seconds that its clock may be apart.
+    pub clock_skew_seconds: i32,
+    /// Time of creation.
+    pub created_at: OffsetDateTime,
+    /// Time of the last change of settings.
+    pub updated_at: OffsetDateTime,
+    /// Its public keys as last read.
+    pub jwks: Option<String>,
+    /// When they were last read.
+    pub jwks_read_at: Option<OffsetDateTime>,
+}
+
+/// Settings to write.
+#[derive(Debug, Clone)]
+pub struct NewIssuer<'a> {
+    /// What it is called here.
+    pub name: &'a str,
+    /// The `iss` of its tokens.
+    pub issuer: &'a str,
+    /// Where its public keys are.
+    pub jwks_url: &'a str,
+    /// One of these must stand in `aud`.
+    pub audiences: &'a [String],
+    /// What its tokens may be signed with.
+    pub algorithms: &'a [&'a str],
+    /// The only tenant that its tokens open.
+    pub tenant: Option<i64>,
+    /// The claim that names the tenant.
+    pub tenant_claim: Option<&'a str>,
+    /// The claim that has the scopes.
+    pub scope_claim: &'a str,
+    /// Seconds that its clock may be apart.
+    pub clock_skew_seconds: i32,
+}
+
+/// Creates an issuer, or changes the one of this name; true when created. Keys that were read from another place are
+/// forgotten.
+///
+/// # Errors
+/// When the database does not answer, or another issuer has this `iss` (constraint `issuer_issuer_key`).
+pub async fn put(
+    session: &mut Session,
+    new: &NewIssuer<'_>,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar(
+        "-- issuer.put
+         INSERT INTO issuer AS i (name, issuer, jwks_url, audiences, algorithms, tenant_id, tenant_claim, scope_claim,
+                                  clock_skew_seconds, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, now()), coalesce($10, now()))
+         ON CONFLICT (name) DO UPDATE SET issuer = excluded.issuer, jwks_url = excluded.jwks_url,
+             audiences = excluded.audiences, algorithms = excluded.algorithms, tenant_id = excluded.tenant_id,
+             tenant_claim = excluded.tenant_claim, scope_claim = excluded.scope_claim,
+             clock_skew_seconds = excluded.clock_skew_seconds, updated_at = excluded.updated_at,
+             jwks = CASE WHEN i.jwks_url = excluded.jwks_url THEN i.jwks END,
+             jwks_read_at = CASE WHEN i.jwks_url = excluded.jwks_url THEN i.jwks_read_at END
+         -- 0 in a row that was inserted
+         RETURNING xmax = 0",
+    )
+    .bind(new.name)
+    .bind(new.issuer)
+    .bind(new.jwks_url)
+    .bind(new.audiences)
+    .bind(new.algorithms)
+    .bind(new.tenant)
+    .bind(new.tenant_claim)
+    .bind(new.scope_claim)
+    .bind(new.clock_skew_seconds)
+    .bind(now)
+    .fetch_one(session.run("issuer.put"))
+    .await?)
+}
+
+/// All issuers, in order of name; there are few.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn all(session: &mut Session) -> Result<Vec<IssuerRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- issuer.all
+         SELECT i.*, t.name AS tenant FROM issuer i LEFT JOIN tenant t USING (tenant_id) ORDER BY i.name",
+    )
+    .fetch_all(session.run("issuer.all"))
+    .await?)
+}
+
+/// Notes the public keys that were just read from `jwks_url`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys_read(
+    session: &mut Session,
+    (issuer_id, jwks_url): (i64, &str),
+    jwks: &str,
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- issuer.keys_read
+         UPDATE issuer SET jwks = $3, jwks_read_at = coalesce($4, now()) WHERE issuer_id = $1 AND jwks_url = $2",
+    )
+    .bind(issuer_id)
+    .bind(jwks_url)
+    .bind(jwks)
+    .bind(now)
+    .execute(session.run("issuer.keys_read"))
+    .await?;
+    Ok(())
+}
+
+/// Deletes an issuer; false when there is none of this name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete(session: &mut Session, name: &str) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- issuer.delete
+         DELETE FROM issuer WHERE name = $1",
+    )
+    .bind(name)
+    .execute(session.run("issuer.delete"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}

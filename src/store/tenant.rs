@@ -1,0 +1,132 @@
+//! Table `tenant`: the owners of everything else.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct TenantRow {
+    /// Internal number.
+    pub tenant_id: i64,
+    /// Its name.
+    pub name: String,
+    /// From then on its keys and tokens are refused.
+    pub suspended_at: Option<OffsetDateTime>,
+    /// Why.
+    pub suspended_reason: Option<String>,
+    /// Time of creation.
+    pub created_at: OffsetDateTime,
+    /// Time of the last change.
+    pub updated_at: Option<OffsetDateTime>,
+}
+
+/// The tenant that the migration makes: the only one of the embedded mode.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn default(session: &mut Session) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- tenant.default
+         SELECT tenant_id FROM tenant WHERE name = 'default'",
+    )
+    .fetch_one(session.run("tenant.default"))
+    .await?)
+}
+
+/// Creates a tenant; false when one of this name exists.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn insert(
+    session: &mut Session,
+    name: &str,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- tenant.insert
+         INSERT INTO tenant (name, created_at) VALUES ($1, coalesce($2, now())) ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(name)
+    .bind(now)
+    .execute(session.run("tenant.insert"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Suspends a tenant or lets it in again; false when that changes nothing.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn suspend(
+    session: &mut Session,
+    tenant: i64,
+    (suspended, reason): (bool, Option<&str>),
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- tenant.suspend
+         UPDATE tenant SET suspended_at = CASE WHEN $2 THEN coalesce(suspended_at, $4, now()) END,
+                suspended_reason = CASE WHEN $2 THEN $3 END, updated_at = coalesce($4, now())
+         WHERE tenant_id = $1
+           AND (suspended_at IS NOT NULL, suspended_reason) IS DISTINCT FROM ($2, CASE WHEN $2 THEN $3 END)",
+    )
+    .bind(tenant)
+    .bind(suspended)
+    .bind(reason)
+    .bind(now)
+    .execute(session.run("tenant.suspend"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Finds a tenant by name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- tenant.by_name
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1",
+    )
+    .bind(name)
+    .fetch_optional(session.run("tenant.by_name"))
+    .await?)
+}
+
+/// Locks a tenant by name: what is counted of it does not change meanwhile.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- tenant.lock
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1
+         FOR NO KEY UPDATE",
+    )
+    .bind(name)
+    .fetch_optional(session.run("tenant.lock"))
+    .await?)
+}
+
+/// Tenants after a name, in order of name, of those whose names are like one of the patterns.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    session: &mut Session,
+    like: &[String],
+    after: &str,
+    limit: i64,
+) -> Result<Vec<TenantRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- tenant.list
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant
+         WHERE name > $2 AND name LIKE ANY ($1) ORDER BY name LIMIT $3",
+    )
+    .bind(like)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("tenant.list"))
+    .await?)
+}
