@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn only_https_and_loopback_are_private() {
         for url in [
-            "https://login.example.com/jwks",
+            "https://login.example/jwks",
             "http://127.0.0.1:8080/jwks",
             "http://[::1]/jwks",
             "http://localhost/jwks",
@@ -95,7 +95,7 @@ mod tests {
             assert!(is_private(url), "{url}");
         }
         for url in [
-            "http://login.example.com/jwks",
+            "http://login.example/jwks",
             "http://localhost.example.com/",
             "file:///etc/passwd",
             "jwks.json",

@@ -45,14 +45,14 @@ pub struct IssuerSettings {
     #[schema(
         min_length = 1,
         max_length = 2048,
-        example = "https://login.example.com/"
+        example = "https://login.example/"
     )]
     pub issuer: String,
     /// Where its public keys are (RFC 7517): `https`, or `http` on a loopback address.
     #[schema(
         min_length = 1,
         max_length = 2048,
-        example = "https://login.example.com/jwks.json"
+        example = "https://login.example/jwks.json"
     )]
     pub jwks_url: String,
     /// One of these must stand in `aud`.

@@ -168,8 +168,8 @@ mod tests {
                 responses.contains_key("401"),
                 "{path}"
             );
-            let scopes = operation["security"].as_array().map_or(0, Vec::len);
-            assert_eq!(path.starts_with("/v1/"), scopes > 0, "{method} {path}");
+            let scope = &operation["security"][0]["api_key"][0];
+            assert_eq!(path.starts_with("/v1/"), scope.is_string(), "{path}");
         }
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::harness::issuer::{Jwks, Key, signed};
 use crate::harness::node::{Fleet, Node, until};
 
-const ISS: &str = "https://login.example.com/";
+const ISS: &str = "https://login.example/";
 /// 2030-01-01, where the test's clock stands.
 const NOW: i64 = 1_893_456_000;
 
