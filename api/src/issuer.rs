@@ -42,11 +42,7 @@ impl TokenAlgorithm {
 #[serde(deny_unknown_fields)]
 pub struct IssuerSettings {
     /// The `iss` of its tokens, as it stands there.
-    #[schema(
-        min_length = 1,
-        max_length = 2048,
-        example = "https://login.example/"
-    )]
+    #[schema(min_length = 1, max_length = 2048, example = "https://login.example/")]
     pub issuer: String,
     /// Where its public keys are (RFC 7517): `https`, or `http` on a loopback address.
     #[schema(

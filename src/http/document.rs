@@ -76,8 +76,8 @@ fn components() -> Components {
     let key = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "An API key (`cursus_<id>_<secret>`), or a token (JWT) of an issuer that is let in. The scope that an operation \
-             needs stands beside it; each of several is enough. The embedded mode needs no key",
+            "An API key (`cursus_<id>_<secret>`), or a token (JWT) of an issuer that is let in. The embedded mode needs \
+             no key",
         ))
         .build();
     components
@@ -162,6 +162,7 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         ];
         for operation in methods.into_iter().flatten() {
             add_request_id(operation);
+            say_scopes(operation);
             operation.request_body.iter_mut().for_each(mend_body);
         }
     }
@@ -195,6 +196,30 @@ fn refer_to_item(page: &mut RefOr<Schema>, item: &str) {
     {
         items.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
     }
+}
+
+/// Moves the scopes of an operation, each of which is enough, into its description and `x-scopes`: linters and generators
+/// know scopes of OAuth 2 only.
+fn say_scopes(operation: &mut Operation) {
+    let scope = |requirement: &SecurityRequirement| {
+        let requirement = serde_json::to_value(requirement).ok()?;
+        Some(requirement[SECURITY][0].as_str()?.to_owned())
+    };
+    let scopes = operation.security.iter().flatten().filter_map(scope);
+    let scopes: Vec<String> = scopes.collect();
+    if scopes.is_empty() {
+        return;
+    }
+    operation.security = None;
+    let words = scopes.iter().map(|scope| format!("`{scope}`"));
+    let words: Vec<String> = words.collect();
+    let says = format!("\n\nNeeds the scope {}.", words.join(" or "));
+    operation
+        .description
+        .get_or_insert_default()
+        .push_str(&says);
+    let extensions = operation.extensions.get_or_insert_default();
+    extensions.insert("x-scopes".to_owned(), scopes.into());
 }
 
 fn add_request_id(operation: &mut Operation) {

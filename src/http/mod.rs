@@ -168,7 +168,7 @@ mod tests {
                 responses.contains_key("401"),
                 "{path}"
             );
-            let scope = &operation["security"][0]["api_key"][0];
+            let scope = &operation["x-scopes"][0];
             assert_eq!(path.starts_with("/v1/"), scope.is_string(), "{path}");
         }
     }

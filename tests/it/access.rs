@@ -52,11 +52,8 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let id = text(&operation["operationId"]);
-            let scopes = operation["security"].as_array();
-            let scopes = scopes.iter().flat_map(|all| all.iter());
-            let scopes: Vec<String> = scopes
-                .filter_map(|scheme| scheme["api_key"][0].as_str().map(str::to_owned))
-                .collect();
+            let scopes = operation["x-scopes"].as_array();
+            let scopes: Vec<String> = scopes.into_iter().flatten().map(text).collect();
             if !path.starts_with("/v1/") {
                 continue;
             }

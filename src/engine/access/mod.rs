@@ -84,22 +84,12 @@ impl Access {
     fn of_key(key: Admitted) -> Self {
         // A scope that this version does not know permits nothing.
         let scopes = key.scopes.iter().filter_map(|scope| scope.parse().ok());
+        let actor = format!("key:{}", key.key_id);
         Self {
             suspended: key.suspended,
             expires_at: key.expires_at,
-            ..Self::new(
-                Tenant(key.tenant_id),
-                format!("key:{}", key.key_id),
-                scopes.collect(),
-            )
-        }
-        .with_key(key.key_id)
-    }
-
-    fn with_key(self, key: String) -> Self {
-        Self {
-            key: Some(key),
-            ..self
+            key: Some(key.key_id),
+            ..Self::new(Tenant(key.tenant_id), actor, scopes.collect())
         }
     }
 
