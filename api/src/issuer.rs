@@ -37,6 +37,36 @@ impl TokenAlgorithm {
     }
 }
 
+/// Which tenant the tokens of an issuer open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenTenant {
+    /// This one and no other.
+    Name(TenantName),
+    /// The one that this claim names: whoever runs the issuer can let itself into every tenant.
+    Claim(ClaimName),
+}
+
+/// The name of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 128,
+    pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$",
+    example = "tenant"
+)]
+pub struct ClaimName(pub String);
+
+/// A value of `aud`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(
+    min_length = 1,
+    max_length = 2048,
+    pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$",
+    example = "cursus"
+)]
+pub struct Audience(pub String);
+
 /// An issuer whose tokens are let in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,24 +83,18 @@ pub struct IssuerSettings {
     pub jwks_url: String,
     /// One of these must stand in `aud`.
     #[schema(min_items = 1, max_items = 16)]
-    pub audiences: Vec<String>,
+    pub audiences: Vec<Audience>,
     /// The algorithms that its tokens may be signed with; all three when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_items = 1, max_items = 3)]
     pub algorithms: Option<Vec<TokenAlgorithm>>,
-    /// Its tokens open this tenant and no other. Give this or `tenant_claim`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub tenant: Option<TenantName>,
-    /// The claim that names the tenant which a token opens. Whoever runs the issuer can let itself into every tenant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128, example = "tenant")]
-    pub tenant_claim: Option<String>,
+    /// The tenant that its tokens open.
+    pub tenant: TokenTenant,
     /// The claim that has the scopes, as a list or separated by spaces; `scope` when absent. Words in it that are no
     /// scopes of Cursus are passed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_length = 1, max_length = 128, example = "scope")]
-    pub scope_claim: Option<String>,
+    #[schema(nullable = false)]
+    pub scope_claim: Option<ClaimName>,
     /// Seconds that the issuer's clock may be apart from ours; 30 when absent.
     #[serde(
         default,
@@ -92,16 +116,13 @@ impl IssuerSettings {
         text("/issuer", &self.issuer, URL_CHARS_MAX);
         text("/jwks_url", &self.jwks_url, URL_CHARS_MAX);
         for (index, audience) in self.audiences.iter().enumerate() {
-            text(&format!("/audiences/{index}"), audience, URL_CHARS_MAX);
+            text(&format!("/audiences/{index}"), &audience.0, URL_CHARS_MAX);
         }
-        let claims = [
-            ("/tenant_claim", &self.tenant_claim),
-            ("/scope_claim", &self.scope_claim),
-        ];
-        for (pointer, claim) in claims {
-            if let Some(claim) = claim {
-                text(pointer, claim, CLAIM_CHARS_MAX);
-            }
+        if let TokenTenant::Claim(claim) = &self.tenant {
+            text("/tenant/claim", &claim.0, CLAIM_CHARS_MAX);
+        }
+        if let Some(claim) = &self.scope_claim {
+            text("/scope_claim", &claim.0, CLAIM_CHARS_MAX);
         }
         let mut refuse = |pointer, detail| errors.push(FieldError::new(pointer, detail));
         if !(1..=16).contains(&self.audiences.len()) {
@@ -109,9 +130,6 @@ impl IssuerSettings {
         }
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
             refuse("/algorithms", "must have 1 to 3 items");
-        }
-        if self.tenant.is_some() == self.tenant_claim.is_some() {
-            refuse("/tenant", "give tenant or tenant_claim, one of them");
         }
         let skew = self.clock_skew_seconds;
         check_range(
@@ -147,15 +165,15 @@ mod tests {
 
     #[test]
     fn an_issuer_names_what_is_wrong_with_it() {
-        let text = r#"{"issuer":"","jwks_url":"https://a/jwks","audiences":[],"algorithms":[],"clock_skew_seconds":301}"#;
+        let text = r#"{"issuer":"","jwks_url":"https://a/jwks","audiences":[],"algorithms":[],"tenant":{"claim":""},"clock_skew_seconds":301}"#;
         let settings: IssuerSettings = serde_json::from_str(text).unwrap();
         let errors = settings.validate();
         let pointers: Vec<_> = errors.iter().map(|error| &*error.pointer).collect();
         let expected = [
             "/issuer",
+            "/tenant/claim",
             "/audiences",
             "/algorithms",
-            "/tenant",
             "/clock_skew_seconds",
         ];
         assert_eq!(pointers, expected);

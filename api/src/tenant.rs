@@ -9,34 +9,40 @@ use crate::limits::REASON_CHARS_MAX;
 use crate::message::check_text;
 use crate::name::TenantName;
 
-/// Settings of a tenant. An absent field keeps its value.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Settings of a tenant. There are none yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TenantSettings {
-    /// Whether its keys and tokens are refused, but for reading its usage; nothing of it is deleted but what retention
-    /// ends. False when it is created without.
-    pub suspended: Option<bool>,
-    /// Why, for the record; those who are refused are not told.
-    #[schema(
-        min_length = 1,
-        max_length = 512,
-        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
-    )]
-    pub suspended_reason: Option<String>,
-}
+pub struct TenantSettings {}
 
 impl TenantSettings {
     /// The fields that are out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
+        Vec::new()
+    }
+}
+
+/// Why a tenant is suspended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Suspension {
+    /// For the record; those who are refused are not told.
+    #[schema(
+        min_length = 1,
+        max_length = 512,
+        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
+    )]
+    pub reason: Option<String>,
+}
+
+impl Suspension {
+    /// The fields that are out of range.
+    #[must_use]
+    pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if let Some(reason) = &self.suspended_reason {
-            let pointer = || "/suspended_reason".to_owned();
+        if let Some(reason) = &self.reason {
+            let pointer = || "/reason".to_owned();
             check_text(&mut errors, pointer, reason, REASON_CHARS_MAX);
-            if self.suspended != Some(true) {
-                let detail = "goes with suspended: true";
-                errors.push(FieldError::new(pointer(), detail));
-            }
         }
         errors
     }

@@ -18,6 +18,10 @@ use super::{Engine, Tenant};
 /// Entries forgotten by one statement.
 const EXPIRE_AT_ONCE: i64 = 1_000;
 
+/// The detail of a change of which the target says all.
+#[derive(Serialize)]
+pub(super) struct Nothing {}
+
 /// A change: what was done to what, and what was asked for.
 pub(super) struct Change<'a, T> {
     /// Whose thing it is; `None`: nobody's.

@@ -1,7 +1,7 @@
 //! Issuers of tokens: let in, change, list, shut out. Who may do this can let anybody into any tenant, so it takes the
 //! scope `admin` for all of them. How their tokens are checked is `access`' business.
 
-use api::issuer::{Issuer, IssuerSettings, TokenAlgorithm};
+use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
 use api::list::Page;
 use api::{FieldError, IssuerName, Permission};
@@ -11,7 +11,7 @@ use crate::store::issuer::{IssuerRow, NewIssuer};
 use crate::store::{self, Session};
 
 use super::access::Access;
-use super::audit::{self, Change};
+use super::audit::{self, Change, Nothing};
 use super::error::Error;
 use super::{Engine, tenants};
 
@@ -59,10 +59,13 @@ impl Engine {
         name: &IssuerName,
         settings: &IssuerSettings,
     ) -> Result<bool, Error> {
-        let tenant = match &settings.tenant {
-            Some(tenant) => Some(tenants::found(tx, tenant).await?.tenant_id),
-            None => None,
+        let (tenant, tenant_claim) = match &settings.tenant {
+            TokenTenant::Name(name) => (Some(tenants::found(tx, name).await?.tenant_id), None),
+            TokenTenant::Claim(claim) => (None, Some(&*claim.0)),
         };
+        let audiences = settings.audiences.iter().map(|audience| audience.0.clone());
+        let audiences: Vec<String> = audiences.collect();
+        let scope_claim = settings.scope_claim.as_ref();
         let algorithms = settings.algorithms.as_deref();
         let algorithms = algorithms.unwrap_or(&TokenAlgorithm::ALL).iter();
         let algorithms: Vec<&str> = algorithms.map(|algorithm| algorithm.as_str()).collect();
@@ -71,11 +74,11 @@ impl Engine {
             name: name.as_str(),
             issuer: &settings.issuer,
             jwks_url: &settings.jwks_url,
-            audiences: &settings.audiences,
+            audiences: &audiences,
             algorithms: &algorithms,
             tenant,
-            tenant_claim: settings.tenant_claim.as_deref(),
-            scope_claim: settings.scope_claim.as_deref().unwrap_or(SCOPE_CLAIM),
+            tenant_claim,
+            scope_claim: scope_claim.map_or(SCOPE_CLAIM, |claim| &claim.0),
             clock_skew_seconds: skew.unwrap_or(CLOCK_SKEW_SECONDS_DEFAULT).cast_signed(),
         };
         match store::issuer::put(tx, &new, self.clock().now()).await {
@@ -142,7 +145,7 @@ impl Engine {
         if !store::issuer::delete(&mut tx, name.as_str()).await? {
             return Err(Error::not_found("issuer", name));
         }
-        self.issuer_changed(&mut tx, by, ("issuer.delete", name), &())
+        self.issuer_changed(&mut tx, by, ("issuer.delete", name), &Nothing {})
             .await?;
         tx.commit().await?;
         self.look_now().await;
@@ -161,18 +164,21 @@ fn shown(row: IssuerRow) -> Result<Issuer, Error> {
         all.find(|known| known.as_str() == name)
     };
     let algorithms: Option<Vec<_>> = row.algorithms.iter().map(algorithm).collect();
-    let tenant = row.tenant.as_deref().map(str::parse).transpose();
+    let tenant = match (&row.tenant, row.tenant_claim) {
+        (Some(name), _) => TokenTenant::Name(name.parse().map_err(|_| corrupt("tenant_id"))?),
+        (None, Some(claim)) => TokenTenant::Claim(ClaimName(claim)),
+        (None, None) => return Err(corrupt("tenant_claim").into()),
+    };
     Ok(Issuer {
         name: row.name.parse().map_err(|_| corrupt("name"))?,
         settings: IssuerSettings {
             algorithms: Some(algorithms.ok_or_else(|| corrupt("algorithms"))?),
-            tenant: tenant.map_err(|_| corrupt("tenant_id"))?,
+            tenant,
             clock_skew_seconds: Some(row.clock_skew_seconds.unsigned_abs()),
             issuer: row.issuer,
             jwks_url: row.jwks_url,
-            audiences: row.audiences,
-            tenant_claim: row.tenant_claim,
-            scope_claim: Some(row.scope_claim),
+            audiences: row.audiences.into_iter().map(Audience).collect(),
+            scope_claim: Some(ClaimName(row.scope_claim)),
         },
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),

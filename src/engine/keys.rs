@@ -15,7 +15,7 @@ use crate::store::api_key::{InsertKey, KeyRow};
 use crate::store::{self, Session, Store};
 
 use super::access::{Access, Secret};
-use super::audit::{self, Change};
+use super::audit::{self, Change, Nothing};
 use super::error::Error;
 use super::{Engine, Tenant, tenants};
 
@@ -111,7 +111,7 @@ impl Engine {
         // Revoked already is as good.
         if store::api_key::revoke(&mut tx, (tenant.0, &text), now).await? {
             let change = ("key.revoke", &*text);
-            note(&mut tx, by, tenant, change, (&(), now)).await?;
+            note(&mut tx, by, tenant, change, (&Nothing {}, now)).await?;
         }
         tx.commit().await?;
         self.look_now().await;
@@ -163,19 +163,12 @@ pub async fn create_key(
     }
     let by = Access::of_command_line();
     let mut tx = store.tx("create_key").await?;
-    let is_new = store::tenant::insert(&mut tx, tenant.as_str(), None).await?;
-    let row = tenants::found(&mut tx, tenant).await?;
-    let owner = Tenant(row.tenant_id);
-    if is_new {
-        let change = Change {
-            tenant: Some(owner),
-            action: "tenant.put",
-            target: tenant.as_str(),
-            detail: &TenantSettings::default(),
-        };
-        audit::record(&mut tx, &by, change, None).await?;
-    }
-    let made = insert(&mut tx, &by, owner, settings, None).await?;
+    let how = (&TenantSettings::default(), None);
+    let owner = match tenants::insert(&mut tx, &by, tenant, how).await? {
+        Some(new) => new,
+        None => tenants::found(&mut tx, tenant).await?,
+    };
+    let made = insert(&mut tx, &by, Tenant(owner.tenant_id), settings, None).await?;
     tx.commit().await?;
     Ok(made)
 }

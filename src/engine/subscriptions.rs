@@ -9,7 +9,7 @@ use crate::store::subscription::{NewSubscription, SubscriptionRow};
 use crate::store::{self, Session};
 
 use super::access::Access;
-use super::audit::{self, Change};
+use super::audit::{self, Change, Nothing};
 use super::error::Error;
 use super::{Engine, Tenant};
 
@@ -236,7 +236,7 @@ impl Engine {
             tenant: Some(tenant),
             action: "subscription.delete",
             target: name.as_str(),
-            detail: &(),
+            detail: &Nothing {},
         };
         audit::record(&mut tx, by, change, self.clock().now()).await?;
         store::installation::bump_catalog(&mut tx).await?;

@@ -2,8 +2,10 @@
 
 use api::limits::PAGE;
 use api::list::Page;
-use api::tenant::{Tenant as Shown, TenantSettings};
+use api::tenant::{Suspension, Tenant as Shown, TenantSettings};
 use api::{Permission, TenantName};
+
+use time::OffsetDateTime;
 
 use crate::store::tenant::TenantRow;
 use crate::store::{self, Session};
@@ -14,43 +16,58 @@ use super::error::Error;
 use super::{Engine, Tenant};
 
 impl Engine {
-    /// Creates or updates; true when created.
+    /// Creates; true when it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, or the database does not answer.
+    /// When the database does not answer.
     pub async fn put_tenant(
         &self,
         by: &Access,
         name: &TenantName,
         settings: &TenantSettings,
     ) -> Result<(Shown, bool), Error> {
-        let errors = settings.validate();
+        let now = self.clock().now();
+        let mut tx = self.store().tx("put_tenant").await?;
+        let row = insert(&mut tx, by, name, (settings, now)).await?;
+        tx.commit().await?;
+        match row {
+            Some(row) => Ok((shown(row)?, true)),
+            None => Ok((self.tenant(name).await?, false)),
+        }
+    }
+
+    /// Suspends a tenant (`Some`) or lets it in again.
+    ///
+    /// # Errors
+    /// When it does not exist, the reason is too long, or the database does not answer.
+    pub async fn suspend_tenant(
+        &self,
+        by: &Access,
+        name: &TenantName,
+        why: Option<&Suspension>,
+    ) -> Result<Shown, Error> {
+        let errors = why.map(Suspension::validate).unwrap_or_default();
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
         let now = self.clock().now();
-        let mut tx = self.store().tx("put_tenant").await?;
-        let created = store::tenant::insert(&mut tx, name.as_str(), now).await?;
-        let mut row = found(&mut tx, name).await?;
-        let mut changed = created;
-        if let Some(suspended) = settings.suspended {
-            let how = (suspended, settings.suspended_reason.as_deref());
-            changed |= store::tenant::suspend(&mut tx, row.tenant_id, how, now).await?;
-            row = found(&mut tx, name).await?;
-        }
-        if changed {
+        let mut tx = self.store().tx("suspend_tenant").await?;
+        let tenant = Tenant(found(&mut tx, name).await?.tenant_id);
+        let how = (why.is_some(), why.and_then(|why| why.reason.as_deref()));
+        if store::tenant::suspend(&mut tx, tenant.0, how, now).await? {
             let change = Change {
-                tenant: Some(Tenant(row.tenant_id)),
-                action: "tenant.put",
+                tenant: Some(tenant),
+                action: why.map_or("tenant.resume", |_| "tenant.suspend"),
                 target: name.as_str(),
-                detail: settings,
+                detail: &why.cloned().unwrap_or_default(),
             };
             audit::record(&mut tx, by, change, now).await?;
             store::installation::bump_access(&mut tx).await?;
         }
+        let row = found(&mut tx, name).await?;
         tx.commit().await?;
         self.look_now().await;
-        Ok((shown(row)?, created))
+        shown(row)
     }
 
     /// One tenant.
@@ -80,6 +97,27 @@ impl Engine {
         let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
         Ok(super::page(items, limit, |tenant| tenant.name.to_string()))
     }
+}
+
+/// Creates a tenant and writes that down; `None` when it exists.
+pub(super) async fn insert(
+    tx: &mut Session,
+    by: &Access,
+    name: &TenantName,
+    (settings, now): (&TenantSettings, Option<OffsetDateTime>),
+) -> Result<Option<TenantRow>, Error> {
+    if !store::tenant::insert(tx, name.as_str(), now).await? {
+        return Ok(None);
+    }
+    let row = found(tx, name).await?;
+    let change = Change {
+        tenant: Some(Tenant(row.tenant_id)),
+        action: "tenant.put",
+        target: name.as_str(),
+        detail: settings,
+    };
+    audit::record(tx, by, change, now).await?;
+    Ok(Some(row))
 }
 
 /// The row of a tenant that is named.

@@ -9,7 +9,7 @@ use crate::store;
 use crate::store::topic::{NewTopic, TopicRow};
 
 use super::access::Access;
-use super::audit::{self, Change};
+use super::audit::{self, Change, Nothing};
 use super::error::Error;
 use super::{Engine, Tenant};
 
@@ -135,7 +135,7 @@ impl Engine {
             tenant: Some(tenant),
             action: "topic.delete",
             target: name.as_str(),
-            detail: &(),
+            detail: &Nothing {},
         };
         audit::record(&mut tx, by, change, self.clock().now()).await?;
         store::installation::bump_catalog(&mut tx).await?;

@@ -4,18 +4,18 @@
 
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use api::{Permission, SubscriptionName, TenantName, TopicName};
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
 use super::{path, query};
 use crate::engine::{Access, Engine};
+use crate::listen::Peer;
 
 /// What a route asks of its caller.
 pub(super) trait Asks: Send + Sync {
@@ -129,8 +129,7 @@ fn check_query<A: Asks>(parts: &Parts) -> Result<(), Refusal> {
 async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Refusal> {
     let header = parts.headers.get(AUTHORIZATION);
     let bearer = header.and_then(|value| bearer(value.to_str().ok()?));
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    let peer = peer.map(|ConnectInfo(address)| address.ip());
+    let peer = parts.extensions.get().map(|Peer(address)| *address);
     Ok(engine.authenticate(bearer, peer).await?)
 }
 

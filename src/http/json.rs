@@ -8,7 +8,7 @@ use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
 use api::object::Object;
 use api::subscription::SubscriptionSettings;
-use api::tenant::TenantSettings;
+use api::tenant::{Suspension, TenantSettings};
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
 use axum::body::Body;
@@ -43,7 +43,7 @@ macro_rules! checked {
     };
 }
 
-checked! { TopicSettings SubscriptionSettings ReceiveRequest TenantSettings KeySettings KeyRotation IssuerSettings }
+checked! { TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings }
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;

@@ -67,9 +67,9 @@ pub(super) async fn rotate_key(
 
 /// Revoke an API key
 ///
-/// All nodes refuse it within 2 seconds. It stays in the list.
+/// All nodes refuse it within 2 seconds. It stays in the list, for the record.
 #[utoipa::path(
-    delete, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "revoke_key", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(
         ("tenant" = api::TenantName, Path, description = "Name of the tenant"),

@@ -87,8 +87,11 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message_body))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))
+        .routes(routes!(tenants::suspend_tenant))
+        .routes(routes!(tenants::resume_tenant))
         .routes(routes!(keys::create_key, keys::list_keys))
-        .routes(routes!(keys::get_key, keys::revoke_key))
+        .routes(routes!(keys::get_key))
+        .routes(routes!(keys::revoke_key))
         .routes(routes!(keys::rotate_key))
         .routes(routes!(issuers::list_issuers))
         .routes(routes!(

@@ -2,30 +2,29 @@
 
 use api::TenantName;
 use api::list::{Page, PageQuery};
-use api::tenant::{Tenant, TenantSettings};
+use api::tenant::{Suspension, Tenant, TenantSettings};
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::caller::{Caller, Operate, OperateList, To};
-use super::document::{ListErrors, PutErrors, ReadErrors};
+use super::document::{ListErrors, PutErrors, ReadErrors, WriteErrors};
 use super::json::Json;
 use super::problem::Refusal;
 use super::query::{self, PageOf};
 use super::topics::put_status;
 use crate::engine::Engine;
 
-/// Create a tenant, suspend it or let it in again
+/// Create a tenant
 ///
-/// A suspended tenant's keys and tokens are refused on all nodes within 2 seconds, but for reading its usage; nothing of
-/// it is deleted but what retention ends.
+/// Does nothing when it exists.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
     request_body(content = Option<TenantSettings>, description = "Settings; none is all defaults"),
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Tenant),
+        (status = 200, description = "It existed", body = Tenant),
         (status = 201, description = "It was created", body = Tenant),
         PutErrors
     )
@@ -37,6 +36,42 @@ pub(super) async fn put_tenant(
 ) -> Result<(StatusCode, Json<Tenant>), Refusal> {
     let (tenant, created) = engine.put_tenant(&caller, &tenant, &settings).await?;
     Ok((put_status(created), Json(tenant)))
+}
+
+/// Suspend a tenant
+///
+/// Its keys and tokens are refused on all nodes within 2 seconds, but for reading its usage; nothing of it is deleted but
+/// what retention ends.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<Suspension>, description = "Why"),
+    responses((status = 200, description = "It is suspended", body = Tenant), WriteErrors)
+)]
+pub(super) async fn suspend_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(why): Json<Suspension>,
+) -> Result<Json<Tenant>, Refusal> {
+    let suspended = engine.suspend_tenant(&caller, &tenant, Some(&why));
+    Ok(Json(suspended.await?))
+}
+
+/// Let a suspended tenant in again
+///
+/// All nodes do within 2 seconds.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    responses((status = 200, description = "It is let in", body = Tenant), ReadErrors)
+)]
+pub(super) async fn resume_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+) -> Result<Json<Tenant>, Refusal> {
+    Ok(Json(engine.suspend_tenant(&caller, &tenant, None).await?))
 }
 
 /// Get a tenant

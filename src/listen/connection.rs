@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +13,6 @@ use std::time::Duration;
 
 use api::limits::HEADER_BYTES_MAX;
 use axum::Router;
-use axum::extract::ConnectInfo;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -27,6 +25,8 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 use tower::Service;
+
+use super::Peer;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -123,7 +123,7 @@ impl Protocols {
     pub(super) async fn serve<I>(
         &self,
         stream: I,
-        (h2, from): (bool, SocketAddr),
+        (h2, from): (bool, Peer),
         router: Router,
         closing: Closing,
     ) where
@@ -230,9 +230,9 @@ impl Idle {
 fn call(
     router: &Router,
     mut request: Request<Incoming>,
-    from: SocketAddr,
+    from: Peer,
 ) -> impl Future<Output = Result<Response, Infallible>> + Send + 'static + use<> {
-    request.extensions_mut().insert(ConnectInfo(from));
+    request.extensions_mut().insert(from);
     router.clone().call(request)
 }
 

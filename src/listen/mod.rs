@@ -6,7 +6,7 @@ mod connection;
 pub mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +116,10 @@ impl Listener {
     }
 }
 
+/// Where a request comes from; goes with each as an extension.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
 /// A connection, and where it comes from.
 type Accepted = (TcpStream, SocketAddr);
 
@@ -166,7 +170,7 @@ impl Door {
                 Some(Ok(h2)) => {
                     let protocols = self.protocols;
                     protocols
-                        .serve(stream, (h2, from), self.router, self.closing)
+                        .serve(stream, (h2, Peer(from.ip())), self.router, self.closing)
                         .await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
@@ -179,7 +183,8 @@ impl Door {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let protocols = self.protocols;
-                Box::pin(protocols.serve(stream, (h2, from), self.router, self.closing)).await;
+                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), self.router, self.closing))
+                    .await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),
             None => {}

@@ -83,7 +83,7 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
 fn body(id: &str) -> Option<Value> {
     Some(match id {
         "publish_message" | "receive_messages" | "put_topic" | "put_tenant" | "create_key"
-        | "rotate_key" => json!({}),
+        | "rotate_key" | "suspend_tenant" => json!({}),
         "publish_batch" => json!({"messages": [{"body": "b"}]}),
         "ack_messages" => json!({"receipts": ["r"]}),
         "change_visibility" => {
@@ -92,7 +92,7 @@ fn body(id: &str) -> Option<Value> {
         "settle_messages" => json!({"items": [{"receipt": "r", "action": "ack"}]}),
         "put_subscription" => json!({"topic": "t"}),
         "put_issuer" => json!({
-            "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": "a",
+            "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
         _ => return None,
     })

@@ -49,6 +49,7 @@ async fn a_key_is_shown_once_works_on_all_nodes_and_is_revoked_on_all() {
         assert_eq!(used.0, 200, "at once");
     }
     let path = format!("/v1/admin/tenants/shop/keys/{id}");
+    let revoke = format!("{path}/revoke");
     let (_, listed) = b.get("/v1/admin/tenants/shop/keys").await;
     assert_eq!(listed["items"][0]["name"], "web");
     assert!(!listed.to_string().contains(&secret), "{listed}");
@@ -57,15 +58,19 @@ async fn a_key_is_shown_once_works_on_all_nodes_and_is_revoked_on_all() {
     })
     .await;
 
-    assert_eq!(a.delete(&path).await.0, 204);
+    assert_eq!(a.post(&revoke, json!({})).await.0, 204);
     let here = a.ask(&secret, Method::GET, "/v1/topics", None).await;
     assert_eq!(refusal(here), is(401, "unauthenticated", Value::Null));
     let took = takes_until(&b, &secret, 401).await;
     assert!(took < EVERYWHERE, "{took:?}");
-    assert_eq!(b.delete(&path).await.0, 204, "once more is as good");
+    assert_eq!(
+        b.post(&revoke, json!({})).await.0,
+        204,
+        "once more is as good"
+    );
     assert!(b.get(&path).await.1["revoked_at"].is_string());
-    let unknown = "/v1/admin/tenants/shop/keys/0123456789abcdef";
-    assert_eq!(a.delete(unknown).await.0, 404);
+    let unknown = "/v1/admin/tenants/shop/keys/0123456789abcdef/revoke";
+    assert_eq!(a.post(unknown, json!({})).await.0, 404);
     fleet.finish([a, b]).await;
 }
 
@@ -102,17 +107,16 @@ async fn a_suspended_tenant_is_refused_on_all_nodes_until_it_is_let_in_again() {
     let (fleet, a, b) = operated().await;
     let key = fleet.key("shop").await;
     takes_until(&b, &key, 200).await;
-    let suspend = json!({"suspended": true, "suspended_reason": "unpaid"});
+    let suspend = json!({"reason": "unpaid"});
 
-    let (status, tenant) = a.put("/v1/admin/tenants/shop", suspend).await;
+    let (status, tenant) = a.post("/v1/admin/tenants/shop/suspend", suspend).await;
     assert_eq!(
         (status, &tenant["suspended_reason"]),
         (200, &json!("unpaid"))
     );
     let took = takes_until(&b, &key, 403).await;
     assert!(took < EVERYWHERE, "{took:?}");
-    let again = json!({"suspended": false});
-    let (_, tenant) = b.put("/v1/admin/tenants/shop", again).await;
+    let (_, tenant) = b.post("/v1/admin/tenants/shop/resume", json!({})).await;
     assert_eq!(
         (&tenant["suspended"], tenant.get("suspended_reason")),
         (&json!(false), None)
@@ -180,7 +184,8 @@ async fn every_change_of_the_control_plane_is_in_the_log_and_no_secret() {
     change(Method::DELETE, "/v1/topics/t", None).await;
     let refused = b.ask(&secret, Method::DELETE, "/v1/topics/t", None).await;
     assert_eq!(refused.0, 404);
-    a.delete(&format!("/v1/admin/tenants/shop/keys/{id}")).await;
+    let revoke = format!("/v1/admin/tenants/shop/keys/{id}/revoke");
+    a.post(&revoke, json!({})).await;
 
     let mut entries = Vec::new();
     let mut path = "/v1/admin/audit?tenant=shop&limit=3".to_owned();
@@ -230,12 +235,9 @@ async fn what_is_wrong_is_named_and_nothing_is_half_done() {
         let refused = refusal(a.post(keys, body).await);
         assert_eq!(refused, is(400, "invalid_request", json!(pointer)));
     }
-    let reason = json!({"suspended_reason": "why"});
-    let refused = refusal(a.put("/v1/admin/tenants/shop", reason).await);
-    assert_eq!(
-        refused,
-        is(400, "invalid_request", json!("/suspended_reason"))
-    );
+    let reason = json!({"reason": ""});
+    let refused = refusal(a.post("/v1/admin/tenants/shop/suspend", reason).await);
+    assert_eq!(refused, is(400, "invalid_request", json!("/reason")));
     let missing = a.post("/v1/admin/tenants/none/keys", json!({})).await;
     assert_eq!(refusal(missing), is(404, "not_found", Value::Null));
     let named = a.get("/v1/admin/tenants/-x").await;
@@ -243,7 +245,7 @@ async fn what_is_wrong_is_named_and_nothing_is_half_done() {
         refusal(named),
         is(400, "invalid_request", json!("path:tenant"))
     );
-    let issuer = json!({"issuer": "https://i", "jwks_url": "http://i/jwks", "audiences": ["c"], "tenant": "shop"});
+    let issuer = json!({"issuer": "https://i", "jwks_url": "http://i/jwks", "audiences": ["c"], "tenant": {"name": "shop"}});
     let refused = refusal(a.put("/v1/admin/issuers/i", issuer).await);
     assert_eq!(refused, is(400, "invalid_request", json!("/jwks_url")));
     let (_, listed) = a.get(keys).await;

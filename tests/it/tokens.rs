@@ -21,7 +21,7 @@ async fn fleet_with(keys: Vec<Value>) -> (Fleet, Node, Jwks) {
     node.with_key(&fleet.key_for("operators", &["admin"]).await);
     node.put("/v1/admin/tenants/shop", json!({})).await;
     let settings = json!({
-        "issuer": ISS, "jwks_url": jwks.url(), "audiences": ["cursus", "other"], "tenant_claim": "tenant",
+        "issuer": ISS, "jwks_url": jwks.url(), "audiences": ["cursus", "other"], "tenant": {"claim": "tenant"},
     });
     let (status, issuer) = node.put("/v1/admin/issuers/login", settings).await;
     assert_eq!(
@@ -79,8 +79,7 @@ async fn a_token_opens_the_tenant_of_its_claim_for_its_scopes() {
     let nowhere = rsa.token("r", &with("tenant", "nowhere"));
     let (code, problem) = node.ask(&nowhere, Method::GET, "/v1/topics", None).await;
     assert_eq!((code, &problem["code"]), (403, &json!("forbidden")));
-    node.put("/v1/admin/tenants/shop", json!({"suspended": true}))
-        .await;
+    node.post("/v1/admin/tenants/shop/suspend", json!({})).await;
     assert_eq!(status(&node, &token).await, 403, "a suspended tenant");
     fleet.finish([node]).await;
 }
