@@ -75,8 +75,14 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
             });
         }
     }
-    // What is deleted is not there for the others.
-    found.sort_by_key(|operation| operation.method == Method::DELETE);
+    // What is deleted is not there for the others, and after `suspend` nothing goes.
+    let order = |operation: &Operation| {
+        (
+            operation.id == "suspend_tenant",
+            operation.method == Method::DELETE,
+        )
+    };
+    found.sort_by_key(order);
     found
 }
 
