@@ -15,6 +15,7 @@ pub mod settle;
 pub mod subscription;
 pub mod timestamp;
 pub mod topic;
+pub mod usage;
 mod whole;
 
 pub use error::{ErrorCode, FieldError, Problem};

@@ -86,3 +86,13 @@ pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
 pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the service stops waiting for it.
 pub const BODY_IDLE_SECONDS: u64 = 30;
+/// Bytes that one metering unit of a message covers; each started one counts.
+pub const UNIT_BYTES: u64 = 64 << 10;
+/// Days that usage is kept by minute: a minute can be compared with the same one a week before.
+pub const USAGE_MINUTES_DAYS: u32 = 8;
+/// Days that usage is kept by hour: a year to compare with, and the month after it.
+pub const USAGE_HOURS_DAYS: u32 = 400;
+/// Days that usage is kept by day: ten years, as long as books are kept.
+pub const USAGE_DAYS_DAYS: u32 = 3_660;
+/// Windows of one request for usage, by its granularity: a day of minutes, a month of hours, as many days as hours are kept.
+pub const USAGE_WINDOWS_MAX: [u32; 3] = [1_440, 744, 400];

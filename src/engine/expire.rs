@@ -1,6 +1,7 @@
 //! Retention: deletes what every subscription of a topic has done with, and what is older than the topic keeps. Called by
 //! the worker. Keeps I5: a block that a cursor or lease still needs goes only by age, and then it leaves cursors and
-//! leases in the same transaction (I2). Locks are taken in the order lanes, leases, cursors, like the turn does.
+//! leases in the same transaction (I2). What goes is counted first, also in the same transaction (I8). Locks are taken in the
+//! order lanes, leases, cursors, like the turn does, then meters.
 //!
 //! A hot lane is never waited for while others are held: lanes that a publish has are skipped, then taken one by one.
 
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
+use super::meter;
 use crate::clock::Clock;
 use crate::store::retention::{self, Cut, Known, LaneOnRound, Prospect};
 use crate::store::{self, Store, node};
@@ -93,7 +95,7 @@ impl Expire {
                 }
             }
             for lane in closed {
-                done.count += clear(store, lane.lane_id, stop).await?;
+                done.count += clear(store, clock, lane.lane_id, stop).await?;
             }
         }
         if !stop.is_cancelled() {
@@ -186,16 +188,22 @@ async fn cut_once(
         .filter(|cut| cut.cut > cut.start)
         .copied()
         .collect();
+    let mut deleted = 0;
     if !moving.is_empty() {
+        deleted = delete(&mut tx, clock, &moving).await?;
         retention::raise_starts(&mut tx, &moving).await?;
     }
-    let deleted = if moving.is_empty() {
-        0
-    } else {
-        retention::delete(&mut tx, &moving).await?
-    };
     tx.commit().await?;
     Ok((deleted, cuts))
+}
+
+/// Deletes what is below the cuts, after all of it was counted (I8). The lanes still begin where they did: a lane that was
+/// never counted is counted from there.
+async fn delete(tx: &mut store::Session, clock: &Clock, cuts: &[Cut]) -> Result<u64, store::Error> {
+    let at = meter::count_below(tx, clock, cuts).await?;
+    // Without meters, of lanes whose topic a node deleted that does not meter, the time is of no use.
+    let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    retention::delete(tx, cuts, at).await
 }
 
 /// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
@@ -210,18 +218,24 @@ async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error
 }
 
 /// Clears a closed lane away, the lane itself last.
-async fn clear(store: &Store, lane: i64, stop: &CancellationToken) -> Result<u64, store::Error> {
+async fn clear(
+    store: &Store,
+    clock: &Clock,
+    lane: i64,
+    stop: &CancellationToken,
+) -> Result<u64, store::Error> {
     let mut deleted = 0;
     while !stop.is_cancelled() {
         let mut tx = store.tx("clear").await?;
         retention::lock_lanes(&mut tx, &[lane], true).await?;
         match retention::closed_cut(&mut tx, lane, BLOCKS).await? {
             Some(cut) => {
-                deleted += retention::delete(&mut tx, &[cut]).await?;
+                deleted += delete(&mut tx, clock, &[cut]).await?;
                 retention::raise_starts(&mut tx, &[cut]).await?;
                 tx.commit().await?;
             }
             None => {
+                meter::end(&mut tx, clock, lane).await?;
                 retention::delete_lane(&mut tx, lane).await?;
                 tx.commit().await?;
                 break;

@@ -45,7 +45,8 @@ impl Engine {
         let (mut row, mut changed) = (created.clone(), false);
         match &created {
             Some(row) => {
-                store::lane::insert(&mut tx, row.topic_id, 0).await?;
+                let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
+                store::lane_meter::begin(&mut tx, &[lane], now).await?;
             }
             None => {
                 row = store::topic::update(&mut tx, now, &new).await?;
@@ -116,6 +117,9 @@ impl Engine {
                 "topic {name} is needed by the subscriptions {by}"
             )));
         }
+        // What is not counted yet is counted when it is cleared away, under the name of the topic.
+        let lanes = store::lane::of_topic(&mut tx, row.topic_id).await?;
+        store::lane_meter::begin(&mut tx, &lanes, self.clock().now()).await?;
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
         store::installation::bump_catalog(&mut tx).await?;

@@ -29,6 +29,7 @@ mod subscriptions;
 mod throttle;
 mod topics;
 mod trace;
+mod units;
 
 use std::time::Duration;
 

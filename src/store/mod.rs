@@ -11,6 +11,7 @@ pub mod dedup;
 pub mod hot_payload;
 pub mod installation;
 pub mod lane;
+pub mod lane_meter;
 pub mod lease;
 pub mod migrate;
 pub mod node;
@@ -19,6 +20,7 @@ pub mod retention;
 pub mod subscription;
 pub mod topic;
 pub mod turn;
+pub mod usage;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

@@ -5,6 +5,7 @@
 
 mod collect;
 mod expire;
+mod meter;
 mod metrics;
 mod offload;
 mod rotate;
@@ -74,6 +75,8 @@ pub struct Triggers {
     pub expire: Arc<Notify>,
     /// Garbage in object storage.
     pub collect: Arc<Notify>,
+    /// Counting what was published.
+    pub meter: Arc<Notify>,
 }
 
 /// Starts the duties on `tracker`; they end soon after `stop`.
@@ -90,6 +93,7 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
         collect::Collect::default(),
         run(&triggers.collect),
     ));
+    tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
     triggers
 }
 

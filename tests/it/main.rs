@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod long_poll;
 mod messages;
+mod meter;
 mod migrations;
 mod model;
 mod nodes;

@@ -52,7 +52,7 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
         .fetch_all(&mut sql)
         .await
         .unwrap();
-    assert_eq!(applied, ["0001_core", "0002_turn"]);
+    assert_eq!(applied, ["0001_core", "0002_turn", "0004_meter"]);
     sql.close().await.unwrap();
 }
 

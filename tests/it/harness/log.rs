@@ -10,7 +10,7 @@ use cursus::clock::Clock;
 use cursus::engine::expire::{Expire, ExpireSettings};
 use cursus::engine::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput};
+use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::macros::datetime;
@@ -314,11 +314,17 @@ impl Log {
 }
 
 pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
+    let used = Used {
+        units: count,
+        elastic_units: 0,
+        message_bytes: i64::try_from(payload.len()).unwrap(),
+    };
     NewBlock {
         lane,
         count,
         compressed: false,
         place: NewPlace::Hot(payload.into()),
+        used,
     }
 }
 
