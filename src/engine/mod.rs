@@ -21,6 +21,7 @@ mod reader;
 mod receipt;
 mod receive;
 mod redeliver;
+pub mod roll_up;
 pub mod rotate;
 mod settle;
 mod subscriber;

@@ -8,6 +8,7 @@ mod expire;
 mod meter;
 mod metrics;
 mod offload;
+mod roll_up;
 mod rotate;
 
 use std::sync::Arc;
@@ -77,6 +78,8 @@ pub struct Triggers {
     pub collect: Arc<Notify>,
     /// Counting what was published.
     pub meter: Arc<Notify>,
+    /// Usage that grows old.
+    pub roll_up: Arc<Notify>,
 }
 
 /// Starts the duties on `tracker`; they end soon after `stop`.
@@ -94,6 +97,7 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
         run(&triggers.collect),
     ));
     tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
+    tracker.spawn(turn_over(roll_up::RollUp, run(&triggers.roll_up)));
     triggers
 }
 
