@@ -31,7 +31,8 @@
 //!   after the hot window into objects and truncates the slot, `engine::collect` deletes objects nobody refers to.
 //! - **Metering.** A publish measures its messages (`engine::units`) and stores the measure in their block, so it costs no
 //!   row and no statement. `engine::meter` adds blocks up by minute, lane by lane from where it stopped; deliveries and cold
-//!   reads are counted in memory and flushed every second (`engine::tally`).
+//!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
+//!   (`engine::roll_up`), and `engine::usage` reads all three as one.
 //!
 //! # Invariants
 //!

@@ -32,6 +32,7 @@ mod turn;
 pub mod units;
 mod upkeep;
 mod upload;
+pub mod usage;
 mod wake;
 
 use std::sync::Arc;

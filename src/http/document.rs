@@ -49,6 +49,7 @@ pub(super) fn head() -> OpenApi {
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
+        ("Usage", "What was used"),
         ("Service", "The service about itself"),
     ];
     let tag = |(name, text)| TagBuilder::new().name(name).description(Some(text)).build();

@@ -30,6 +30,7 @@ mod throttle;
 mod topics;
 mod trace;
 mod units;
+mod usage;
 
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(settle::settle_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
+        .routes(routes!(usage::get_usage))
         .routes(routes!(service::get_health))
         .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
@@ -143,7 +145,7 @@ mod tests {
             .iter()
             .map(|(_, _, op)| op["operationId"].to_string())
             .collect();
-        assert_eq!((operations.len(), ids.len()), (24, 24));
+        assert_eq!((operations.len(), ids.len()), (25, 25));
         for (path, method, operation) in operations {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("500"), "{method} {path}");

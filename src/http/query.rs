@@ -13,13 +13,13 @@ use super::problem::Refusal;
 use crate::engine::From as Place;
 
 /// The pairs of a query string, and what is wrong with them.
-struct Pairs {
+pub(super) struct Pairs {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
 }
 
 impl Pairs {
-    fn of(uri: &Uri) -> Self {
+    pub(super) fn of(uri: &Uri) -> Self {
         match Query::try_from_uri(uri) {
             Ok(Query(pairs)) => Self {
                 pairs,
@@ -42,7 +42,7 @@ impl Pairs {
             .push(FieldError::new(format!("query:{name}"), detail));
     }
 
-    fn limit(&mut self) -> u32 {
+    pub(super) fn limit(&mut self) -> u32 {
         let Some(text) = self.take("limit") else {
             return PAGE_DEFAULT;
         };
@@ -54,6 +54,21 @@ impl Pairs {
         })
     }
 
+    /// What `read` makes of a parameter, or an error that says what it must be.
+    pub(super) fn parsed<T>(
+        &mut self,
+        name: &str,
+        must: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.take(name)?;
+        let value = read(&text);
+        if value.is_none() {
+            self.refuse(name, must);
+        }
+        value
+    }
+
     fn text(&mut self, name: &str, max: usize) -> Option<String> {
         let text = self.take(name)?;
         check_text(&mut self.errors, || format!("query:{name}"), &text, max);
@@ -61,7 +76,7 @@ impl Pairs {
     }
 
     /// Refuses what nobody took: a parameter that is misspelled or given twice is never ignored.
-    fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.refuse(&name, "is no parameter of this route, or is given twice");
         }

@@ -38,4 +38,6 @@ mod slots;
 mod store;
 mod tidy;
 mod traces;
+mod usage;
+mod usage_time;
 mod worker;

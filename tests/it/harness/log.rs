@@ -17,6 +17,7 @@ use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::check_invariants;
+use super::node::Fleet;
 use super::postgres::Database;
 
 pub(crate) struct Log {
@@ -52,6 +53,19 @@ impl Log {
             expire: Expire::default(),
             sql,
             payloads: BTreeMap::new(),
+        }
+    }
+
+    /// Over the database of a fleet.
+    pub(crate) async fn over(fleet: &Fleet) -> Self {
+        let database = fleet.database.clone();
+        Self {
+            store: database.store(),
+            clock: fleet.clock.clone(),
+            expire: Expire::default(),
+            sql: database.connect().await,
+            payloads: BTreeMap::new(),
+            database,
         }
     }
 

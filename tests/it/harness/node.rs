@@ -10,7 +10,7 @@ use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Engine, Parts, access};
+use cursus::engine::{Engine, Parts, access, meter};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::shutdown::Shutdown;
@@ -106,6 +106,14 @@ impl Fleet {
             .unwrap();
         store.close().await;
         done.count
+    }
+
+    /// Counts all that was published; returns how many blocks were not counted before.
+    pub(crate) async fn meter(&self) -> u64 {
+        let store = self.database.store();
+        let done = meter::run(&store, &self.clock, &CancellationToken::new()).await;
+        store.close().await;
+        done.unwrap().count
     }
 
     /// Stops the nodes in order and checks the invariants.
