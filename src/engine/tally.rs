@@ -191,3 +191,46 @@ impl Engine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_for_one_topic_is_counted_together() {
+        let tally = Tally::default();
+        let topic = Arc::new("t".parse::<TopicName>().unwrap());
+        for tenant in [1, 2, 1] {
+            let payer = Payer {
+                tenant,
+                topic: &topic,
+            };
+            tally.read_cold(payer, 10);
+        }
+        let mut rows = tally.take();
+        rows.sort_unstable_by_key(|row| row.tenant);
+        let short = rows.iter().map(|row| (row.tenant, row.meter, row.bytes));
+        assert_eq!(
+            short.collect::<Vec<_>>(),
+            [(1, "cold_read", 20), (2, "cold_read", 10)]
+        );
+        assert!(rows.iter().all(|row| row.topic == "t" && row.units == 0));
+        assert!(tally.take().is_empty(), "each count is taken once");
+    }
+
+    #[test]
+    fn beyond_so_many_names_a_node_counts_on_without_them() {
+        let tally = Tally::default();
+        let many = SHARDS * (NAMES_MAX + 1);
+        let topic: TopicName = "t".parse().unwrap();
+        let topics: Vec<_> = (0..many).map(|_| Arc::new(topic.clone())).collect();
+        for topic in &topics {
+            tally.read_cold(Payer { tenant: 1, topic }, 1);
+        }
+        let rows = tally.take();
+        assert!(rows.len() <= many);
+        let bytes: i64 = rows.iter().map(|row| row.bytes).sum();
+        assert_eq!(usize::try_from(bytes).unwrap(), many);
+        assert!(rows.iter().any(|row| row.topic.is_empty()));
+    }
+}
