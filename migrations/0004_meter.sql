@@ -1,9 +1,9 @@
 -- Metering: what is published is measured in the block itself, so that it commits with the messages; a duty adds blocks up
 -- by minute, exactly once; other meters are flushed by the nodes; minutes roll up into hours and hours into days.
 --
--- Locks are taken in the order lanes, leases, cursors, lane_meter (in order of lane), blocks, usage_hour (storage only),
--- usage_minute, tenant_meter. Roll-ups go from finer to coarser and touch no row of storage in usage_hour while they have
--- minutes, so nothing waits in a circle.
+-- Locks are taken in the order lane_meter (in order of lane), usage_hour (storage only), lanes, leases, cursors, blocks,
+-- usage_minute, tenant_meter. Roll-ups go from finer to coarser, and minutes know no storage, so nothing waits in a circle;
+-- where a late minute meets its roll-up in another order of rows the database ends one, which is tried again.
 --
 -- While nodes of the version before are still up their blocks (turn_1) have units = 0 and are free; what they move to object
 -- storage or delete is missed by hot_bytes and object_bytes until these blocks are gone.

@@ -2,8 +2,8 @@
 //! walks all lanes; retention, which deletes blocks, and the offloader, which moves them, hold the meters of their lanes and
 //! keep them right in their own transactions. Which of them counts a block, and which node, makes no difference.
 //!
-//! Locks: lanes, leases and cursors (retention only), then the meters in order of lane, then blocks, `usage_hour` for
-//! storage, `usage_minute`. The duty locks no lane, so no publish waits for it.
+//! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
+//! `usage_minute`. Meters come first, and the duty locks no lane: nobody waits for a meter while he keeps publishes out.
 
 use std::time::Duration;
 
@@ -19,14 +19,15 @@ use crate::store::{self, Session, Store, usage};
 /// Lanes looked at by one statement.
 const LANES: i64 = 1_000;
 /// Lanes counted in one transaction.
-const LANES_AT_ONCE: usize = 250;
-/// Blocks of a lane counted in one transaction.
-const BLOCKS: i64 = 1_000;
+const LANES_AT_ONCE: usize = 200;
+/// Blocks counted in one transaction, shared evenly by its lanes: retention waits for it.
+const BLOCKS: usize = 20_000;
 /// Bytes over time are posted at least so often: how far the usage of storage lags behind.
 const POST_AFTER: Duration = Duration::from_secs(300);
-/// A turn that had begun before has committed, or never will: its statement is ended by a timeout. So what was published
-/// so long before a round began was seen by it.
-const COMMIT_WITHIN: Duration = Duration::from_secs(60);
+/// A publish takes its time when it has the lane, and commits within this, or never: after that it runs two statements at
+/// most, each of which a timeout ends, and so does one the time between them. So what was published so long before a round
+/// began was seen by it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
 /// One round through all lanes; counts the blocks counted. Stops between two transactions when told to.
 ///
@@ -48,16 +49,16 @@ pub async fn run(
         let due = lanes.iter().filter(|lane| lane.is_due);
         let due: Vec<i64> = due.map(|lane| lane.lane_id).collect();
         for lanes in due.chunks(LANES_AT_ONCE) {
-            let mut more = true;
-            while more {
+            let mut left = lanes.to_vec();
+            while !left.is_empty() {
                 if stop.is_cancelled() {
                     return Ok(done);
                 }
                 let mut tx = store.tx("meter").await?;
-                let counted = count_all(&mut tx, clock, lanes).await?;
+                let counted = count_some(&mut tx, clock, &left).await?;
                 tx.commit().await?;
                 done.count += counted.blocks.unsigned_abs();
-                more = counted.more;
+                left = counted.unfinished;
             }
         }
     }
@@ -65,7 +66,7 @@ pub async fn run(
     Ok(done)
 }
 
-async fn count_all(
+async fn count_some(
     tx: &mut Session,
     clock: &Clock,
     lanes: &[i64],
@@ -75,10 +76,12 @@ async fn count_all(
     };
     let lanes: Vec<i64> = held.meters.iter().map(|meter| meter.lane_id).collect();
     let until = vec![i64::MAX; lanes.len()];
-    lane_meter::count(tx, &lanes, &until, BLOCKS, held.at).await
+    let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
+    lane_meter::count(tx, &lanes, &until, limit, held.at).await
 }
 
-/// Meters that this transaction has locked.
+/// Meters that this transaction has locked. Without any, of lanes whose topic a node deleted that does not meter, there is
+/// nothing to keep right.
 #[derive(Debug)]
 pub(super) struct Held {
     meters: Vec<Locked>,
@@ -115,17 +118,13 @@ fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
     hour(meter.sampled_at) < hour(at) || meter.posted_at + POST_AFTER <= at
 }
 
-/// Before the blocks below some cuts are deleted, in the same transaction, which has locked the lanes: counts those that
-/// were not counted. Answers the time for their deletion.
+/// Before the blocks below some cuts are deleted, in the same transaction, which has locked the meters and then the lanes:
+/// counts those that were not counted.
 pub(super) async fn count_below(
     tx: &mut Session,
-    clock: &Clock,
+    held: &Held,
     cuts: &[Cut],
-) -> Result<Option<OffsetDateTime>, store::Error> {
-    let lanes: Vec<i64> = cuts.iter().map(|cut| cut.lane_id).collect();
-    let Some(held) = hold(tx, clock, &lanes).await? else {
-        return Ok(None);
-    };
+) -> Result<(), store::Error> {
     let is_uncounted = |cut: &&Cut| {
         let mut meters = held.meters.iter();
         meters.any(|meter| meter.lane_id == cut.lane_id && meter.metered_offset < cut.cut)
@@ -136,14 +135,11 @@ pub(super) async fn count_below(
         let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
         lane_meter::count(tx, &lanes, &until, i64::MAX, held.at).await?;
     }
-    Ok(Some(held.at))
+    Ok(())
 }
 
 /// Ends the metering of a lane without blocks, before it is deleted in the same transaction.
-pub(super) async fn end(tx: &mut Session, clock: &Clock, lane: i64) -> Result<(), store::Error> {
-    if let Some(held) = hold(tx, clock, &[lane]).await? {
-        lane_meter::post(tx, &[lane], held.at).await?;
-        lane_meter::end(tx, lane).await?;
-    }
-    Ok(())
+pub(super) async fn end(tx: &mut Session, held: &Held, lane: i64) -> Result<(), store::Error> {
+    lane_meter::post(tx, &[lane], held.at).await?;
+    lane_meter::end(tx, lane).await
 }

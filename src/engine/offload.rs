@@ -305,7 +305,7 @@ impl Offload<'_> {
         lanes.sort_unstable();
         lanes.dedup();
         let held = meter::hold(&mut tx, self.clock, &lanes).await?;
-        // Without meters, of lanes whose topic is gone, the time is of no use.
+        // Without meters nobody asks for the time.
         let at = held.map_or(OffsetDateTime::UNIX_EPOCH, |held| held.at);
         let pointed = block::point(&mut tx, slot, object, &moved, at).await?;
         tx.commit().await?;

@@ -150,12 +150,12 @@ pub async fn post(session: &mut Session, lanes: &[i64], at: OffsetDateTime) -> R
 }
 
 /// What was counted.
-#[derive(Debug, Clone, Copy, Default, sqlx::FromRow)]
+#[derive(Debug, Clone, Default, sqlx::FromRow)]
 pub struct Counted {
     /// Blocks.
     pub blocks: i64,
-    /// A lane has more.
-    pub more: bool,
+    /// Lanes of which as many blocks were counted as may be at once: they may have more.
+    pub unfinished: Vec<i64>,
 }
 
 /// Counts the blocks of locked lanes that are not counted yet and begin below `until`, `limit` of each lane at most, by the
@@ -211,7 +211,8 @@ pub async fn count(
                  sampled_at = greatest(m.sampled_at, $4)
              FROM lane l WHERE m.lane_id = l.lane_id
          )
-         SELECT coalesce(sum(l.blocks), 0)::bigint AS blocks, coalesce(bool_or(l.blocks = $3), false) AS more FROM lane l",
+         SELECT coalesce(sum(l.blocks), 0)::bigint AS blocks, coalesce(array_agg(l.lane_id ORDER BY l.lane_id) FILTER (WHERE l.blocks = $3), '{}') AS unfinished
+         FROM lane l",
     )
     .bind(lanes)
     .bind(until)

@@ -298,7 +298,7 @@ async fn usage_is_read_in_pages_and_bad_ranges_are_refused() {
     fleet.advance(120);
     fleet.meter().await;
     let (_, all) = node.get("/v1/usage?granularity=minute&by=topic").await;
-    assert_eq!(all["metered_until"], "2030-01-01T00:03:00.000Z");
+    assert_eq!(all["metered_until"], "2030-01-01T00:02:00.000Z");
     let items = all["items"].as_array().unwrap();
     assert_eq!(items.len(), 6);
     let mut path = "/v1/usage?granularity=minute&by=topic&limit=4".to_owned();
