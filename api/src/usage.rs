@@ -135,7 +135,7 @@ pub struct UsageQuery {
         min_length = 1,
         max_length = 300,
         nullable = false,
-        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
+        pattern = r"^-?[0-9]{1,16}~[a-z_]+~[A-Za-z0-9._-]*~[A-Za-z0-9._-]*$"
     )]
     pub after: Option<String>,
     /// Most items to return.
