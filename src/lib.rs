@@ -27,8 +27,8 @@
 //!
 //! - **Publish.** `http::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
 //!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
-//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_1`
-//!   (`migrations/0002_turn.sql`) does it all in one commit, and only then is anybody answered. Bodies above the hot limit
+//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_2`
+//!   (`migrations/0004_meter.sql`) does it all in one commit, and only then is anybody answered. Bodies above the hot limit
 //!   are streamed to an object first (`engine::upload`); keys that guard against publishing twice have a transaction of
 //!   their own (`engine::keyed`).
 //! - **Receive.** `engine::receive` first looks for leases past their deadline (`engine::redeliver`), then waits in the
@@ -38,19 +38,25 @@
 //!   plans in pure functions (`engine::plan`) and writes the difference.
 //! - **Afterwards.** `engine::expire` deletes what is consumed or too old, `engine::offload` packs what is still needed
 //!   after the hot window into objects and truncates the slot, `engine::collect` deletes objects nobody refers to.
+//! - **Metering.** A publish measures its messages (`engine::units`) and stores the measure in their block, so it costs no
+//!   row and no statement. `engine::meter` adds blocks up by minute, lane by lane from where it stopped; deliveries and cold
+//!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
+//!   (`engine::roll_up`), and `engine::usage` reads all three as one.
 //!
 //! # Invariants
 //!
 //! - **I1 durable** a publish is answered after its block is committed: `engine::turn`.
 //! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`.
 //! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
-//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_1`.
+//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_2`.
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.
+//! - **I8 honest bill** what a block costs stands in the block and commits with it; each block is counted once, by
+//!   whoever comes first, before it can be deleted: `engine::meter`. What no block records is flushed by number: `engine::tally`.
 //! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
 //! - **I10 one clock** the database's: `clock`.
 //!
-//! I6 (ordering keys) and I8 (honest bill) belong to capabilities that do not exist yet.
+//! I6 (ordering keys) belongs to a capability that does not exist yet.
 //!
 //! # What a long transaction must not bend
 //!

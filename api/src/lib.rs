@@ -20,6 +20,7 @@ pub mod subscription;
 pub mod tenant;
 pub mod timestamp;
 pub mod topic;
+pub mod usage;
 mod whole;
 
 pub use error::{ErrorCode, FieldError, Problem};

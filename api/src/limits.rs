@@ -114,3 +114,13 @@ pub const CLOCK_SKEW_SECONDS: RangeInclusive<u32> = 0..=300;
 pub const CLOCK_SKEW_SECONDS_DEFAULT: u32 = 30;
 /// Days that an entry of the audit log is kept: a year, and the month in which somebody looks.
 pub const AUDIT_DAYS: u32 = 400;
+/// Bytes that one metering unit of a message covers; each started one counts.
+pub const UNIT_BYTES: u64 = 64 << 10;
+/// Days that usage is kept by minute: a minute can be compared with the same one a week before.
+pub const USAGE_MINUTES_DAYS: u32 = 8;
+/// Days that usage is kept by hour: a year to compare with, and the month after it.
+pub const USAGE_HOURS_DAYS: u32 = 400;
+/// Days that usage is kept by day: ten years, as long as books are kept.
+pub const USAGE_DAYS_DAYS: u32 = 3_660;
+/// Windows of one request for usage, by its granularity: a day of minutes, a month of hours, as many days as hours are kept.
+pub const USAGE_WINDOWS_MAX: [u32; 3] = [1_440, 744, 400];

@@ -16,6 +16,7 @@ use super::access::Access;
 use super::catalog::TopicEntry;
 use super::delivery::StoredMessage;
 use super::error::Error;
+use super::tally::Payer;
 use super::{After, Engine, From, Tenant};
 
 impl Engine {
@@ -35,7 +36,7 @@ impl Engine {
         }
         let block = self
             .reader()
-            .block(id.lane, id.offset)
+            .block(payer(&entry), id.lane, id.offset)
             .await?
             .ok_or_else(missing)?;
         let index = usize::try_from(id.offset - block.first_offset).map_err(|_| missing())?;
@@ -67,6 +68,7 @@ impl Engine {
     /// When it does not exist any more, or a place of payloads does not answer.
     pub async fn body_part(
         &self,
+        tenant: Tenant,
         message: &StoredMessage,
         part: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
@@ -90,7 +92,13 @@ impl Engine {
         let at = at.unsigned_abs() + start;
         let end = part.end.min(end - start);
         let range = at + part.start.min(end)..at + end;
+        let bytes = range.end - range.start;
         let body = self.blob().stream(&key, range).await?;
+        let payer = Payer {
+            tenant: tenant.0,
+            topic: &message.topic,
+        };
+        self.tally().read_cold(payer, bytes);
         Ok(body.map_err(Error::from).boxed())
     }
 
@@ -128,7 +136,9 @@ impl Engine {
             let mut at = self.first_offset(*lane, from).await?;
             while messages.len() <= limit && !cut {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
-                let read = self.reader().blocks(*lane, at..at + want, room).await?;
+                let offsets = at..at + want;
+                let read = self.reader().blocks(payer(&entry), *lane, offsets, room);
+                let read = read.await?;
                 let Some(last) = read.blocks.last() else {
                     break;
                 };
@@ -169,6 +179,13 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+fn payer(entry: &TopicEntry) -> Payer<'_> {
+    Payer {
+        tenant: entry.row.tenant_id,
+        topic: &entry.name,
     }
 }
 

@@ -2,6 +2,9 @@
 //! topic. Their leases were set aside before; here they are read (which may need object storage, so no transaction is
 //! open), and then published there and settled here in one transaction, so that no crash loses or doubles one. A receiver
 //! never waits for the burial of what it did not get: that goes on in the background.
+//!
+//! A dead letter costs nothing, because nobody published it: its block has 0 units, and it is metered as `dead_letter`. It
+//! is stored like any other message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,11 +21,11 @@ use crate::store;
 use crate::store::lease::Lease;
 use crate::store::turn::{Clear, NewBlock, TurnInput};
 
-use super::Engine;
 use super::delivery::StoredMessage;
 use super::error::Error;
 use super::payload::{Meta, Records, stream_head};
 use super::subscriber::{Grant, Subscriber};
+use super::{Engine, Tenant};
 
 /// How long a lease is set aside for the move; what has not moved by then is due again.
 pub(super) const BURIAL_SECONDS: u32 = 60;
@@ -128,6 +131,7 @@ impl Engine {
         let Some(lane) = lanes.first() else {
             return kept(0);
         };
+        let tenant = Tenant(subscriber.tenant);
         let (mut group, mut moved) = (Group::default(), 0);
         let grants = [Grant::of(lease)];
         let read = self.deliveries(subscriber, &grants, usize::MAX).await;
@@ -140,14 +144,9 @@ impl Engine {
             let Some(body) = view.body() else {
                 let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
                 let (start, end) = view.body_range();
-                let body = self.body_part(message, 0..end - start).await?;
+                let body = self.body_part(tenant, message, 0..end - start).await?;
                 let object = self.upload(head.chain(body).boxed()).await?;
-                let block = NewBlock {
-                    lane: *lane,
-                    count: 1,
-                    compressed: false,
-                    place: object.place(),
-                };
+                let block = object.block(*lane, object.streamed_measure().free());
                 if !self.move_messages(subscriber, lease, (bit, block)).await? {
                     return kept(moved);
                 }
@@ -183,7 +182,8 @@ impl Engine {
         lease: &Lease,
         (lane, group): (i64, Group),
     ) -> Result<bool, Error> {
-        let block = self.block_of(lane, &group.records).await?;
+        let measure = group.records.measure().free();
+        let block = self.block_of(lane, &group.records, measure).await?;
         self.move_messages(subscriber, lease, (group.bits, block))
             .await
     }

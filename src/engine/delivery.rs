@@ -50,6 +50,12 @@ impl StoredMessage {
         }
     }
 
+    /// Its bytes, body and attributes as they are encoded.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.block.payload.message_bytes(self.index)
+    }
+
     /// Its content; `None` when the block has no such message.
     #[must_use]
     pub fn view(&self) -> Option<View<'_>> {

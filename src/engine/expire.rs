@@ -1,6 +1,7 @@
 //! Retention: deletes what every subscription of a topic has done with, and what is older than the topic keeps. Called by
 //! the worker. Keeps I5: a block that a cursor or lease still needs goes only by age, and then it leaves cursors and
-//! leases in the same transaction (I2). Locks are taken in the order lanes, leases, cursors, like the turn does.
+//! leases in the same transaction (I2). What goes is counted first, also in the same transaction (I8). Locks are taken in the
+//! order meters, lanes, leases, cursors; of these the turn knows all but the first, in the same order.
 //!
 //! A hot lane is never waited for while others are held: lanes that a publish has are skipped, then taken one by one.
 
@@ -11,6 +12,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
+use super::meter::{self, Held};
 use crate::clock::Clock;
 use crate::store::retention::{self, Cut, Known, LaneOnRound, Prospect};
 use crate::store::{self, Store, node};
@@ -93,7 +95,7 @@ impl Expire {
                 }
             }
             for lane in closed {
-                done.count += clear(store, lane.lane_id, stop).await?;
+                done.count += clear(store, clock, lane.lane_id, stop).await?;
             }
         }
         if !stop.is_cancelled() {
@@ -169,6 +171,7 @@ async fn cut_once(
 ) -> Result<(u64, Vec<Cut>), store::Error> {
     let ids: Vec<i64> = lanes.iter().map(|lane| lane.lane_id).collect();
     let mut tx = store.tx("expire").await?;
+    let meters = meter::hold(&mut tx, clock, &ids).await?;
     let locked = retention::lock_lanes(&mut tx, &ids, wait).await?;
     if locked.is_empty() {
         return Ok((0, Vec::new()));
@@ -186,16 +189,28 @@ async fn cut_once(
         .filter(|cut| cut.cut > cut.start)
         .copied()
         .collect();
+    let mut deleted = 0;
     if !moving.is_empty() {
+        deleted = delete(&mut tx, meters.as_ref(), &moving).await?;
         retention::raise_starts(&mut tx, &moving).await?;
     }
-    let deleted = if moving.is_empty() {
-        0
-    } else {
-        retention::delete(&mut tx, &moving).await?
-    };
     tx.commit().await?;
     Ok((deleted, cuts))
+}
+
+/// Deletes what is below the cuts, after all of it was counted (I8). The lanes still begin where they did: a lane that was
+/// never counted is counted from there.
+async fn delete(
+    tx: &mut store::Session,
+    meters: Option<&Held>,
+    cuts: &[Cut],
+) -> Result<u64, store::Error> {
+    let mut at = OffsetDateTime::UNIX_EPOCH;
+    if let Some(held) = meters {
+        meter::count_below(tx, held, cuts).await?;
+        at = held.at;
+    }
+    retention::delete(tx, cuts, at).await
 }
 
 /// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
@@ -210,18 +225,27 @@ async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error
 }
 
 /// Clears a closed lane away, the lane itself last.
-async fn clear(store: &Store, lane: i64, stop: &CancellationToken) -> Result<u64, store::Error> {
+async fn clear(
+    store: &Store,
+    clock: &Clock,
+    lane: i64,
+    stop: &CancellationToken,
+) -> Result<u64, store::Error> {
     let mut deleted = 0;
     while !stop.is_cancelled() {
         let mut tx = store.tx("clear").await?;
+        let meters = meter::hold(&mut tx, clock, &[lane]).await?;
         retention::lock_lanes(&mut tx, &[lane], true).await?;
         match retention::closed_cut(&mut tx, lane, BLOCKS).await? {
             Some(cut) => {
-                deleted += retention::delete(&mut tx, &[cut]).await?;
+                deleted += delete(&mut tx, meters.as_ref(), &[cut]).await?;
                 retention::raise_starts(&mut tx, &[cut]).await?;
                 tx.commit().await?;
             }
             None => {
+                if let Some(held) = &meters {
+                    meter::end(&mut tx, held, lane).await?;
+                }
                 retention::delete_lane(&mut tx, lane).await?;
                 tx.commit().await?;
                 break;

@@ -21,8 +21,9 @@ use crate::store::{self, Session};
 use super::catalog::TopicEntry;
 use super::error::Error;
 use super::payload::Records;
+use super::units::Measure;
 use super::upload::{Uploaded, hot_block};
-use super::{Draft, Drafts, Engine, IdempotencyKey, PublishRoute};
+use super::{Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute};
 
 type Results = Vec<Result<Published, Error>>;
 
@@ -33,7 +34,7 @@ impl Engine {
         entry: &TopicEntry,
         drafts: Drafts,
         key: Option<IdempotencyKey>,
-    ) -> Result<Results, Error> {
+    ) -> Result<Metered<Results>, Error> {
         let topic = entry.row.topic_id;
         let request = key.map(NewKey::from);
         let _running = request
@@ -53,7 +54,10 @@ impl Engine {
             // No transaction is open while object storage is asked.
             let large = plan.records.bytes() > self.hot_limit_bytes();
             let ready = match large {
-                true => Some(self.block_of(self.lane_of(entry), &plan.records).await?),
+                true => Some(
+                    self.block_of(self.lane_of(entry), &plan.records, plan.measure)
+                        .await?,
+                ),
                 false => None,
             };
             let mut tx = self.store().tx("publish_keyed").await?;
@@ -61,7 +65,8 @@ impl Engine {
             if let Some(key) = &request
                 && let Some(first) = used.get(&(key.scope as i16, key.key.clone()))
             {
-                return answered(&drafts.items, first, &key.fingerprint);
+                let answer = answered(&drafts.items, first, &key.fingerprint)?;
+                return Ok(Metered { answer, units: 0 });
             }
             if used.len() != known.len() {
                 if large {
@@ -71,7 +76,8 @@ impl Engine {
                 }
                 plan = Plan::of(&drafts, &used);
             }
-            let block = ready.unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records));
+            let block = ready
+                .unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records, plan.measure));
             let ids = match plan.records.is_empty() {
                 true => Vec::new(),
                 false => self.insert(&mut tx, entry, block).await?,
@@ -83,7 +89,10 @@ impl Engine {
             }
             tx.commit().await?;
             self.published(topic, ids.len());
-            return Ok(results);
+            return Ok(Metered {
+                answer: results,
+                units: plan.measure.units,
+            });
         }
     }
 
@@ -97,9 +106,9 @@ impl Engine {
     pub(super) async fn publish_keyed_object(
         &self,
         entry: &TopicEntry,
-        object: Uploaded,
+        (object, capacity): (Uploaded, Capacity),
         key: IdempotencyKey,
-    ) -> Result<Published, Error> {
+    ) -> Result<Metered<Published>, Error> {
         let topic = entry.row.topic_id;
         let key = NewKey::from(key);
         let _running = self.running().begin(topic, &key)?;
@@ -108,16 +117,13 @@ impl Engine {
             .reserve(&mut tx, entry, std::slice::from_ref(&key))
             .await?;
         if let Some(first) = used.into_values().next() {
-            return answered(&[Draft::Valid(None)], &first, &key.fingerprint)?
+            let answer = answered(&[Draft::Valid(None)], &first, &key.fingerprint)?
                 .pop()
-                .ok_or(Error::Internal)?;
+                .ok_or(Error::Internal)??;
+            return Ok(Metered { answer, units: 0 });
         }
-        let block = NewBlock {
-            lane: self.lane_of(entry),
-            count: 1,
-            compressed: false,
-            place: object.place(),
-        };
+        let measure = object.streamed_measure().under(capacity);
+        let block = object.block(self.lane_of(entry), measure);
         let ids = self.insert(&mut tx, entry, block).await?;
         let id = *ids.first().ok_or(Error::Internal)?;
         let published = Published {
@@ -128,7 +134,10 @@ impl Engine {
         store::dedup::answer(&mut tx, topic, &[(key.scope, key.key, answer)]).await?;
         tx.commit().await?;
         self.published(topic, 1);
-        Ok(published)
+        Ok(Metered {
+            answer: published,
+            units: measure.units,
+        })
     }
 
     /// Reserves keys; answers those that were used before.
@@ -222,6 +231,8 @@ fn answered(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Resu
 /// What becomes of each draft.
 struct Plan {
     records: Records,
+    /// What they are measured by: what was published before costs nothing again.
+    measure: Measure,
     fates: Vec<Fate>,
     /// Ids that this publish answers, with the index of their message among the new ones.
     owners: Vec<(String, usize)>,
@@ -239,6 +250,7 @@ impl Plan {
     fn of(drafts: &Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
         let mut plan = Self {
             records: Records::default(),
+            measure: Measure::default(),
             fates: Vec::new(),
             owners: Vec::new(),
         };
@@ -271,6 +283,7 @@ impl Plan {
             plan.fates.push(fate.unwrap_or(Fate::New(index)));
             record += 1;
         }
+        plan.measure = plan.records.measure().under(drafts.capacity);
         plan
     }
 

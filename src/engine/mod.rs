@@ -15,6 +15,7 @@ pub mod expire;
 mod issuers;
 mod keyed;
 pub mod keys;
+pub mod meter;
 pub mod offload;
 pub mod payload;
 pub mod plan;
@@ -23,15 +24,19 @@ mod reader;
 mod receipt;
 mod receive;
 mod redeliver;
+pub mod roll_up;
 pub mod rotate;
 mod settle;
 mod subscriber;
 mod subscriptions;
+mod tally;
 mod tenants;
 mod topics;
 mod turn;
+pub mod units;
 mod upkeep;
 mod upload;
+pub mod usage;
 mod wake;
 mod watch;
 
@@ -59,6 +64,16 @@ use payload::Records;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
 
+/// Which part of a tenant's capacity a publish or delivery draws on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Capacity {
+    /// Inside the guarantee.
+    #[default]
+    Guaranteed,
+    /// Above it.
+    Elastic,
+}
+
 /// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.
 #[derive(Debug, Default)]
 pub struct Drafts {
@@ -66,6 +81,38 @@ pub struct Drafts {
     pub records: Records,
     /// One per item in order; the valid ones stand in `records` in the same order.
     pub items: Vec<Draft>,
+    /// Under which capacity they are published.
+    pub capacity: Capacity,
+}
+
+/// An answer, and what it cost.
+#[derive(Debug)]
+pub struct Metered<T> {
+    /// The answer.
+    pub answer: T,
+    /// Metering units of the call.
+    pub units: u64,
+}
+
+impl<T> Metered<T> {
+    /// The same with another answer.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Metered<U> {
+        Metered {
+            answer: change(self.answer),
+            units: self.units,
+        }
+    }
+}
+
+/// A publish of one message whose body streams to object storage.
+#[derive(Debug)]
+pub struct Streamed<'a> {
+    /// What it carries beside its body.
+    pub meta: payload::Meta<'a>,
+    /// The bare idempotency key.
+    pub key: Option<String>,
+    /// Under which capacity it is published.
+    pub capacity: Capacity,
 }
 
 /// One item of [`Drafts`].
@@ -192,6 +239,7 @@ struct Inner {
     gate: access::Gate,
     watched: watch::Watched,
     signer: receipt::Signer,
+    tally: Arc<tally::Tally>,
     reader: reader::Reader,
     running: keyed::Running,
     burials: dead_letter::Burials,
@@ -230,8 +278,10 @@ impl Engine {
         let queues: Vec<_> = std::iter::repeat_with(Arc::default)
             .take(parts.turn_loops.max(1))
             .collect();
-        let reader = reader::Reader::new(parts.store.clone(), parts.blob.clone(), cache);
         let gate = access::Gate::new(parts.open.then_some(default_tenant));
+        let tally = Arc::new(tally::Tally::default());
+        let objects = (parts.blob.clone(), tally.clone());
+        let reader = reader::Reader::new(parts.store.clone(), objects, cache);
         let inner = Inner {
             parts,
             node: uuid::Uuid::new_v4(),
@@ -239,6 +289,7 @@ impl Engine {
             gate,
             watched: watch::Watched::default(),
             signer: receipt::Signer::new(&receipt_key),
+            tally,
             reader,
             running: keyed::Running::default(),
             burials: dead_letter::Burials::default(),
@@ -276,6 +327,8 @@ impl Engine {
         tracker.spawn(async move { engine.keep_up(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.return_unwanted(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.flush_tally(token).await });
         for _ in 0..dead_letter::BURIALS_AT_ONCE {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.bury_waiting(token).await });
@@ -340,6 +393,10 @@ impl Engine {
 
     fn reader(&self) -> &reader::Reader {
         &self.inner.reader
+    }
+
+    fn tally(&self) -> &tally::Tally {
+        &self.inner.tally
     }
 
     fn signer(&self) -> &receipt::Signer {

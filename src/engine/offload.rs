@@ -30,6 +30,7 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::duty::{Done, DutyError};
+use super::meter;
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::store::block::Moved;
@@ -300,7 +301,13 @@ impl Offload<'_> {
             // It took longer than the grace of the collection.
             return Ok(0);
         }
-        let pointed = block::point(&mut tx, slot, object, &moved).await?;
+        let mut lanes: Vec<i64> = moved.iter().map(|moved| moved.lane_id).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        let held = meter::hold(&mut tx, self.clock, &lanes).await?;
+        // Without meters nobody asks for the time.
+        let at = held.map_or(OffsetDateTime::UNIX_EPOCH, |held| held.at);
+        let pointed = block::point(&mut tx, slot, object, &moved, at).await?;
         tx.commit().await?;
         tracing::debug!(slot, object, bytes, blocks = pointed, "offloaded");
         Ok(pointed)

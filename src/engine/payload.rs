@@ -11,6 +11,8 @@
 
 use bytes::Bytes;
 
+use super::units::{Measure, units};
+
 const VERSION: u8 = 1;
 /// Bytes before the index.
 const HEAD: usize = 5;
@@ -78,6 +80,8 @@ pub struct Records {
     /// (meta, body) lengths.
     sizes: Vec<(u32, u32)>,
     data: Vec<u8>,
+    /// Metering units, added up as the messages come.
+    units: u64,
 }
 
 impl Records {
@@ -108,12 +112,25 @@ impl Records {
         let meta_bytes = self.data.len() - before;
         self.data.extend_from_slice(body);
         self.sizes.push((size(meta_bytes), size(body.len())));
+        self.units += units((meta_bytes + body.len()) as u64);
+    }
+
+    /// What they are measured by, inside the guarantee.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        Measure {
+            messages: self.len() as u64,
+            units: self.units,
+            elastic_units: 0,
+            bytes: self.bytes() as u64,
+        }
     }
 
     /// Takes over all messages of `other`, after the own ones.
     pub fn append(&mut self, other: &Self) {
         self.sizes.extend_from_slice(&other.sizes);
         self.data.extend_from_slice(&other.data);
+        self.units += other.units;
     }
 
     /// Takes over the message at `index` of `other`.
@@ -124,6 +141,7 @@ impl Records {
             .sum();
         let (meta, body) = other.sizes[index];
         self.sizes.push((meta, body));
+        self.units += units(u64::from(meta) + u64::from(body));
         self.data
             .extend_from_slice(&other.data[start..start + (meta + body) as usize]);
     }
@@ -154,6 +172,12 @@ pub fn stream_head(meta: &Meta<'_>) -> Vec<u8> {
     put_meta(&mut records.data, meta, text);
     records.sizes.push((size(records.data.len()), 0));
     records.to_payload()
+}
+
+/// What the one message of a streamed payload is measured by.
+#[must_use]
+pub fn streamed_measure(payload_bytes: u64) -> Measure {
+    Measure::message(payload_bytes.saturating_sub((HEAD + ENTRY) as u64))
 }
 
 fn size(len: usize) -> u32 {
@@ -271,6 +295,13 @@ impl Payload {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.data.len() + self.starts.len() * ENTRY + 128
+    }
+
+    /// Bytes of the message at `index`, its meta included.
+    #[must_use]
+    pub fn message_bytes(&self, index: usize) -> u64 {
+        let start = |index: usize| self.starts.get(index).map(|(meta, _)| u64::from(*meta));
+        start(index).map_or(0, |own| start(index + 1).unwrap_or(self.end) - own)
     }
 
     /// The message at `index`.
@@ -411,6 +442,10 @@ mod tests {
         );
         assert_eq!(second.meta().content_type, Some(OCTET_STREAM));
         assert_eq!(payload.get(2).unwrap().text(), Some(""));
+        let measure = records.measure();
+        assert_eq!((measure.messages, measure.units), (3, 3));
+        let sum: u64 = (0..3).map(|index| payload.message_bytes(index)).sum();
+        assert_eq!((sum, payload.message_bytes(3)), (measure.bytes, 0));
         assert!(payload.get(3).is_none());
     }
 
@@ -423,6 +458,15 @@ mod tests {
         assert_eq!(view.body_range(), (head.len() as u64, total));
         assert_eq!(view.body(), None);
         assert_eq!(view.meta().key, Some("42"));
+        let measure = streamed_measure(total);
+        assert_eq!(measure.bytes, payload.message_bytes(0));
+        let mut whole = Records::default();
+        whole.push(&meta(), &[0; 1_000]);
+        assert_eq!(
+            measure,
+            whole.measure(),
+            "streamed or not, it costs the same"
+        );
     }
 
     #[test]

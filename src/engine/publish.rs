@@ -11,9 +11,11 @@ use tokio::sync::oneshot;
 
 use super::catalog::TopicEntry;
 use super::error::Error;
-use super::payload::{Meta, stream_head};
+use super::payload::stream_head;
 use super::turn::{Content, Placed, Publish};
-use super::{Draft, Drafts, Engine, IdempotencyKey, PublishRoute, Tenant};
+use super::{
+    Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
+};
 
 impl Engine {
     /// Publishes; one result per draft, in order. The outer error is for the whole request.
@@ -26,7 +28,7 @@ impl Engine {
         topic: &TopicName,
         drafts: Drafts,
         key: Option<IdempotencyKey>,
-    ) -> Result<Vec<Result<Published, Error>>, Error> {
+    ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         if drafts.records.bytes() > BATCH_BYTES_MAX {
             return Err(Error::TooLarge {
@@ -41,19 +43,23 @@ impl Engine {
         if keyed || key.is_some() {
             return Box::pin(self.publish_keyed(&entry, drafts, key)).await;
         }
-        let Drafts { records, items } = drafts;
+        let Drafts {
+            records,
+            items,
+            capacity,
+        } = drafts;
         let lane = self.lane_of(&entry);
         let mut next = MessageId { lane, offset: 0 };
+        let measure = records.measure();
         if !records.is_empty() {
-            let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
             let content = if records.bytes() > self.hot_limit_bytes() {
                 Box::pin(self.put(records.to_payload()))
                     .await?
-                    .content(count)
+                    .content(measure)
             } else {
                 Content::Records(records)
             };
-            next.offset = self.place(&entry, lane, content).await?;
+            next.offset = self.place(&entry, lane, (content, capacity)).await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -66,12 +72,14 @@ impl Engine {
                 })
             }
         });
-        Ok(results.collect())
+        Ok(Metered {
+            answer: results.collect(),
+            units: measure.units,
+        })
     }
 
-    /// Publishes one message whose body is over the hot limit, streaming it to object storage. `key` is the bare
-    /// idempotency key; the fingerprint is taken on the way. A stream error means that the client went away or sent too
-    /// much.
+    /// Publishes one message whose body is over the hot limit, streaming it to object storage. The fingerprint is taken on
+    /// the way. A stream error means that the client went away or sent too much.
     ///
     /// # Errors
     /// As [`Engine::publish`], and whatever the stream gave.
@@ -79,18 +87,25 @@ impl Engine {
         &self,
         tenant: Tenant,
         topic: &TopicName,
-        (meta, key): (Meta<'_>, Option<String>),
+        publish: Streamed<'_>,
         body: BoxStream<'static, Result<Bytes, Error>>,
-    ) -> Result<Published, Error> {
+    ) -> Result<Metered<Published>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
-        let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
-        let Some(key) = key else {
+        let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
+        let capacity = publish.capacity;
+        let Some(key) = publish.key else {
             let lane = self.lane_of(&entry);
             let object = self.upload(head.chain(body).boxed()).await?;
-            let offset = self.place(&entry, lane, object.content(1)).await?;
-            return Ok(Published {
+            let measure = object.streamed_measure();
+            let content = (object.content(measure), capacity);
+            let offset = self.place(&entry, lane, content).await?;
+            let answer = Published {
                 id: MessageId { lane, offset },
                 duplicate: false,
+            };
+            return Ok(Metered {
+                answer,
+                units: measure.units,
             });
         };
         let (body, fingerprint) = super::keyed::fingerprinted(body);
@@ -100,17 +115,24 @@ impl Engine {
             key,
             fingerprint: fingerprint.finish(),
         };
-        self.publish_keyed_object(&entry, object, key).await
+        self.publish_keyed_object(&entry, (object, capacity), key)
+            .await
     }
 
     /// Takes the content through the next turn; answers the offset of its first message.
-    async fn place(&self, entry: &TopicEntry, lane: i64, content: Content) -> Result<i64, Error> {
+    async fn place(
+        &self,
+        entry: &TopicEntry,
+        lane: i64,
+        (content, capacity): (Content, Capacity),
+    ) -> Result<i64, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.queue(topic_id).publish(Publish {
             topic_id,
             lane,
             content,
+            capacity,
             reply,
         })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;

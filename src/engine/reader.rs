@@ -19,6 +19,7 @@ use super::cache::{Cache, Origin};
 use super::delivery::Block;
 use super::error::Error;
 use super::payload::Payload;
+use super::tally::{Payer, Tally};
 
 /// Reads of the database at once in one node: each holds a connection of the pool.
 const HOT_READS_MAX: usize = 4;
@@ -83,6 +84,7 @@ pub struct Reader {
     store: Store,
     blob: Arc<Blob>,
     cache: Arc<Cache>,
+    tally: Arc<Tally>,
     hot: Tier,
     cold: Tier,
 }
@@ -122,11 +124,12 @@ enum Found {
 impl Reader {
     /// A reader over all places of payloads.
     #[must_use]
-    pub fn new(store: Store, blob: Arc<Blob>, cache: Arc<Cache>) -> Self {
+    pub fn new(store: Store, (blob, tally): (Arc<Blob>, Arc<Tally>), cache: Arc<Cache>) -> Self {
         Self {
             store,
             blob,
             cache,
+            tally,
             hot: Tier::new(HOT_READS_MAX),
             cold: Tier::new(COLD_READS_MAX),
         }
@@ -136,8 +139,14 @@ impl Reader {
     ///
     /// # Errors
     /// When a place of payloads does not answer.
-    pub async fn block(&self, lane: i64, offset: i64) -> Result<Option<Arc<Block>>, Error> {
-        let mut found = self.blocks(lane, offset..offset + 1, usize::MAX).await?;
+    pub async fn block(
+        &self,
+        payer: Payer<'_>,
+        lane: i64,
+        offset: i64,
+    ) -> Result<Option<Arc<Block>>, Error> {
+        let offsets = offset..offset + 1;
+        let mut found = self.blocks(payer, lane, offsets, usize::MAX).await?;
         Ok(found.blocks.pop())
     }
 
@@ -148,6 +157,7 @@ impl Reader {
     /// When a place of payloads does not answer.
     pub async fn blocks(
         &self,
+        payer: Payer<'_>,
         lane: i64,
         offsets: Range<i64>,
         bytes_max: usize,
@@ -163,7 +173,7 @@ impl Reader {
             if at >= offsets.end || taken.room == 0 {
                 break;
             }
-            match Box::pin(self.read(lane, at..offsets.end)).await? {
+            match Box::pin(self.read(payer, lane, at..offsets.end)).await? {
                 Found::Blocks(read) => {
                     at = taken.extend(read, at..offsets.end);
                     moves = 0;
@@ -212,7 +222,7 @@ impl Reader {
     }
 
     /// Reads the first blocks of `offsets` that are in the same kind of place, and a little ahead.
-    async fn read(&self, lane: i64, offsets: Range<i64>) -> Result<Found, Error> {
+    async fn read(&self, payer: Payer<'_>, lane: i64, offsets: Range<i64>) -> Result<Found, Error> {
         let turn = self.hot.lane(lane).lock().await;
         // Another reader of this lane may just have brought it.
         if let Some(block) = self.cache.get(lane, offsets.start) {
@@ -243,7 +253,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(Found::Blocks(vec![block]));
         }
-        Ok(self.keep(self.in_objects(rows, offsets.end).await?))
+        Ok(self.keep(self.in_objects(payer, rows, offsets.end).await?))
     }
 
     fn keep(&self, blocks: Vec<Block>) -> Found {
@@ -260,9 +270,15 @@ impl Reader {
 
     /// The blocks of rows that are in object storage, with one request for those that lie side by side. What fails after
     /// others, or beyond `until`, where it was only read ahead, ends the list.
-    async fn in_objects(&self, rows: &[BlockRow], until: i64) -> Result<Vec<Block>, Error> {
+    async fn in_objects(
+        &self,
+        payer: Payer<'_>,
+        rows: &[BlockRow],
+        until: i64,
+    ) -> Result<Vec<Block>, Error> {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_next_to).collect();
-        let reads: Vec<_> = runs.iter().map(|run| self.in_object(run, until)).collect();
+        let reads = runs.iter().map(|run| self.in_object(payer, run, until));
+        let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
         let mut blocks = Vec::with_capacity(rows.len());
         for run in &runs {
@@ -283,7 +299,12 @@ impl Reader {
     }
 
     /// The blocks of rows that lie side by side in one object.
-    async fn in_object(&self, run: &[BlockRow], until: i64) -> Result<Vec<Block>, Error> {
+    async fn in_object(
+        &self,
+        payer: Payer<'_>,
+        run: &[BlockRow],
+        until: i64,
+    ) -> Result<Vec<Block>, Error> {
         let place = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(Vec::new());
@@ -295,6 +316,7 @@ impl Reader {
         let end = end + read_bytes(last).unsigned_abs();
         let permit = self.cold.reads.acquire().await;
         let data = self.blob.range(key, start..end).await?;
+        self.tally.read_cold(payer, data.len() as u64);
         drop(permit);
         found(run, until, |row| {
             let at = usize::try_from(place(row)? - start).ok()?;

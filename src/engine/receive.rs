@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use api::SubscriptionName;
 use api::limits::{RECEIVE_BLOCKS_BYTES_MAX, WAIT_SECONDS};
 use api::message::ReceiveRequest;
+use api::usage::Meter;
 use tokio::sync::oneshot;
 
 use super::delivery::{Block, Delivery, StoredMessage};
@@ -14,7 +15,9 @@ use super::error::Error;
 use super::plan::Step;
 use super::receipt::Receipt;
 use super::subscriber::{Grant, Subscriber, Waiter};
-use super::{Engine, Tenant};
+use super::tally::Payer;
+use super::units::Measure;
+use super::{Engine, Metered, Tenant};
 
 /// Seconds until messages that could not be read come again.
 const UNREADABLE_SECONDS: u32 = 5;
@@ -48,7 +51,7 @@ impl Engine {
         tenant: Tenant,
         subscription: &SubscriptionName,
         request: ReceiveRequest,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Metered<Vec<Delivery>>, Error> {
         let errors = request.validate();
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
@@ -66,19 +69,40 @@ impl Engine {
             )),
         };
         let grants = self.grants(&subscriber, ask).await?;
+        let deliveries = self.read_grants(&subscriber, &grants).await?;
+        let mut measure = Measure::default();
+        for delivery in &deliveries {
+            measure.add(Measure::message(delivery.message.bytes()));
+        }
+        if !deliveries.is_empty() {
+            self.tally()
+                .delivered(&subscriber, Meter::DeliverPull, measure);
+        }
+        Ok(Metered {
+            answer: deliveries,
+            units: measure.units,
+        })
+    }
+
+    /// The messages of what was granted, which may be none; gives back what is not handed out.
+    async fn read_grants(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        grants: &[Grant],
+    ) -> Result<Vec<Delivery>, Error> {
         if grants.is_empty() {
             return Ok(Vec::new());
         }
         let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
-        let read = self.deliveries(&subscriber, &grants, bytes_max).await;
+        let read = self.deliveries(subscriber, grants, bytes_max).await;
         if !read.beyond.is_empty() {
-            let give_back = self.give_back(&subscriber, &read.beyond, Step::GiveBack(0));
+            let give_back = self.give_back(subscriber, &read.beyond, Step::GiveBack(0));
             Box::pin(give_back).await;
         }
         if read.unreadable.is_empty() {
             return Ok(read.deliveries);
         }
-        Box::pin(self.without_unreadable(&subscriber, read)).await
+        Box::pin(self.without_unreadable(subscriber, read)).await
     }
 
     /// The messages that could be read. Nobody has seen the others: they come again in a while, so that they do not keep
@@ -173,6 +197,10 @@ impl Engine {
             .sum();
         let mut deliveries: Vec<Delivery> = Vec::with_capacity(messages);
         let (mut beyond, mut unreadable) = (Vec::new(), Vec::new());
+        let payer = Payer {
+            tenant: subscriber.tenant,
+            topic: &subscriber.topic,
+        };
         let mut room = bytes_max;
         for grant in grants {
             if room == 0 {
@@ -181,7 +209,8 @@ impl Engine {
             }
             let first = grant.base + i64::from(grant.bits.trailing_zeros());
             let last = grant.base + i64::from(63 - grant.bits.leading_zeros());
-            let read = self.reader().blocks(grant.lane, first..last + 1, room);
+            let offsets = first..last + 1;
+            let read = self.reader().blocks(payer, grant.lane, offsets, room);
             let read = match read.await {
                 Ok(read) => read,
                 Err(error) => {

@@ -74,6 +74,8 @@ pub struct Waiter {
 pub struct Subscriber {
     /// Internal number.
     pub id: i64,
+    /// Who pays for it.
+    pub tenant: i64,
     /// The topic it reads.
     pub topic_id: i64,
     /// That topic's name.
@@ -126,6 +128,7 @@ impl Subscriber {
         let now = Instant::now();
         Self {
             id: row.subscription_id,
+            tenant: row.tenant_id,
             topic_id: row.topic_id,
             topic,
             settings: RwLock::new(Arc::new(row)),

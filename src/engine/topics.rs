@@ -48,7 +48,8 @@ impl Engine {
         let (mut row, mut changed) = (created.clone(), false);
         match &created {
             Some(row) => {
-                store::lane::insert(&mut tx, row.topic_id, 0).await?;
+                let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
+                store::lane_meter::begin(&mut tx, &[lane], now).await?;
             }
             None => {
                 row = store::topic::update(&mut tx, now, &new).await?;
@@ -129,6 +130,9 @@ impl Engine {
                 "topic {name} is needed by the subscriptions {by}"
             )));
         }
+        // What is not counted yet is counted when it is cleared away, under the name of the topic.
+        let lanes = store::lane::of_topic(&mut tx, row.topic_id).await?;
+        store::lane_meter::begin(&mut tx, &lanes, self.clock().now()).await?;
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
         let change = Change {

@@ -10,8 +10,9 @@ use crate::store::turn::{NewBlock, NewPlace};
 
 use super::Engine;
 use super::error::Error;
-use super::payload::Records;
+use super::payload::{Records, streamed_measure};
 use super::turn::{Content, compress};
+use super::units::Measure;
 
 /// The head of a streamed payload and a body of the largest size.
 const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
@@ -25,7 +26,7 @@ pub(super) struct Uploaded {
 
 impl Uploaded {
     /// As the place of a new block.
-    pub(super) fn place(self) -> NewPlace {
+    fn place(self) -> NewPlace {
         NewPlace::Object {
             object_id: self.object_id,
             bytes: self.bytes.cast_signed(),
@@ -33,12 +34,28 @@ impl Uploaded {
     }
 
     /// As what a publish brings to a turn.
-    pub(super) fn content(self, count: u32) -> Content {
+    pub(super) fn content(self, measure: Measure) -> Content {
         Content::Object {
             object_id: self.object_id,
             bytes: self.bytes,
-            count,
+            measure,
         }
+    }
+
+    /// As a block of these messages.
+    pub(super) fn block(self, lane: i64, measure: Measure) -> NewBlock {
+        NewBlock {
+            lane,
+            count: i32::try_from(measure.messages).unwrap_or(i32::MAX),
+            compressed: false,
+            place: self.place(),
+            used: measure.into(),
+        }
+    }
+
+    /// What its message is measured by, when it was streamed.
+    pub(super) fn streamed_measure(self) -> Measure {
+        streamed_measure(self.bytes)
     }
 }
 
@@ -84,23 +101,22 @@ impl Engine {
     }
 
     /// Messages as a block: hot when they are small, an object when they are not.
-    pub(super) async fn block_of(&self, lane: i64, records: &Records) -> Result<NewBlock, Error> {
+    pub(super) async fn block_of(
+        &self,
+        lane: i64,
+        records: &Records,
+        measure: Measure,
+    ) -> Result<NewBlock, Error> {
         if records.bytes() <= self.hot_limit_bytes() {
-            return Ok(hot_block(lane, records));
+            return Ok(hot_block(lane, records, measure));
         }
-        let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-        let place = self.put(records.to_payload()).await?.place();
-        Ok(NewBlock {
-            lane,
-            count,
-            compressed: false,
-            place,
-        })
+        let object = self.put(records.to_payload()).await?;
+        Ok(object.block(lane, measure))
     }
 }
 
 /// Messages as a block whose payload goes through the database.
-pub(super) fn hot_block(lane: i64, records: &Records) -> NewBlock {
+pub(super) fn hot_block(lane: i64, records: &Records, measure: Measure) -> NewBlock {
     let raw = records.to_payload();
     let packed = compress(&raw);
     let compressed = packed.is_some();
@@ -110,6 +126,7 @@ pub(super) fn hot_block(lane: i64, records: &Records) -> NewBlock {
         count,
         compressed,
         place: NewPlace::Hot(packed.unwrap_or(raw).into()),
+        used: measure.into(),
     }
 }
 

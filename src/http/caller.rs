@@ -55,6 +55,8 @@ asks! {
     SeeTopic: Manage Publish Receive;
     /// To look at the settings and stats of a subscription.
     SeeSubscription: Manage Receive;
+    /// To read what was used.
+    SeeUsage: Usage, true;
     /// To operate a tenant.
     Operate: Admin;
     /// To list tenants and what belongs to them.

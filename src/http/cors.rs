@@ -39,7 +39,7 @@ pub(super) fn allow(response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let exposed = HeaderValue::from_static(
-        "accept-ranges, allow, content-digest, content-range, etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id",
+        "accept-ranges, allow, content-digest, content-range, cursus-units, etag, link, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-request-id",
     );
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
 }

@@ -49,6 +49,7 @@ pub(super) fn head() -> OpenApi {
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
+        ("Usage", "What was used"),
         (
             "Operation",
             "Tenants, keys and issuers, for who operates the service",

@@ -42,7 +42,11 @@ pub(super) fn of_batch(text: &[u8], trace: Option<&Trace<'_>>) -> Result<Drafts,
         Draft::Valid(_) => None,
         Draft::Refused(error) => Some(error),
     }))?;
-    Ok(Drafts { records, items })
+    Ok(Drafts {
+        records,
+        items,
+        ..Drafts::default()
+    })
 }
 
 fn check(message: &PublishMessage<'_>, index: usize) -> Result<(), Error> {

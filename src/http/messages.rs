@@ -93,7 +93,7 @@ pub(super) async fn get_message_body(
     if let Some(digest) = small.and_then(digest::of) {
         response.headers_mut().insert(CONTENT_DIGEST, digest);
     }
-    let body = engine.body_part(&message, part).await?;
+    let body = engine.body_part(caller.tenant(), &message, part).await?;
     *response.body_mut() = Body::from_stream(body);
     Ok(response)
 }

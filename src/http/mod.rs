@@ -33,6 +33,8 @@ mod tenants;
 mod throttle;
 mod topics;
 mod trace;
+mod units;
+mod usage;
 
 use std::time::Duration;
 
@@ -85,6 +87,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(settle::settle_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
+        .routes(routes!(usage::get_usage))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))
         .routes(routes!(tenants::suspend_tenant))

@@ -15,7 +15,9 @@ use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
 use super::problem::Refusal;
 use super::{draft, options, trace};
-use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant};
+use crate::engine::{
+    Capacity, Drafts, Engine, Error, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
+};
 
 /// Publish one message
 ///
@@ -38,26 +40,28 @@ use crate::engine::{Drafts, Engine, Error, IdempotencyKey, PublishRoute, Tenant}
         description = "The message body; of any content type",
         content((inline(Binary) = "application/octet-stream"), (String = "text/plain"))
     ),
-    responses((status = 200, description = "It is stored durably", body = Published), PublishErrors)
+    responses((status = 200, description = "It is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
 )]
 pub(super) async fn publish_message(
     State(engine): State<Engine>,
     To(caller, topic, ..): To<Publish, TopicName>,
     request: Request,
-) -> Result<Json<Published>, Refusal> {
-    let (drafts, key, held_for) = match read(&engine, caller.tenant(), &topic, request).await? {
+) -> Result<Metered<Json<Published>>, Refusal> {
+    let tenant = caller.tenant();
+    let (drafts, key, held_for) = match read(&engine, tenant, &topic, request).await? {
         Given::Held(drafts, key, held_for) => (drafts, key, held_for),
-        Given::Streamed(published) => return Ok(Json(published)),
+        Given::Streamed(published) => return Ok(published.map(Json)),
     };
-    let results = match held_for {
-        None => engine.publish(caller.tenant(), &topic, drafts, key).await?,
+    let Metered { answer, units } = match held_for {
+        None => engine.publish(tenant, &topic, drafts, key).await?,
         Some(held_for) => {
-            let publish = engine.publish(caller.tenant(), &topic, drafts, key);
+            let publish = engine.publish(tenant, &topic, drafts, key);
             Box::pin(held_for.bound(publish)).await?
         }
     };
-    let published = results.into_iter().next().unwrap_or(Err(Error::Internal))?;
-    Ok(Json(published))
+    let published = answer.into_iter().next().unwrap_or(Err(Error::Internal))?;
+    let answer = Json(published);
+    Ok(Metered { answer, units })
 }
 
 /// A raw publish whose body is read.
@@ -66,7 +70,7 @@ enum Given {
     /// head did not say that the body is short, the request as a whole may take long, but not the publish.
     Held(Drafts, Option<IdempotencyKey>, Option<HeldFor>),
     /// The body went to object storage as it came, and the message is published.
-    Streamed(Published),
+    Streamed(Metered<Published>),
 }
 
 async fn read(
@@ -84,7 +88,11 @@ async fn read(
                 Some(digest) => digest.checked(body),
                 None => body,
             };
-            let given = (options.meta(), options.key.clone());
+            let given = Streamed {
+                meta: options.meta(),
+                key: options.key.clone(),
+                capacity: Capacity::Guaranteed,
+            };
             // On the heap: the future of the rare, large body must not be carried by every request.
             let published = Box::pin(engine.publish_stream(tenant, topic, given, body));
             return Ok(Given::Streamed(published.await?));
@@ -114,13 +122,13 @@ async fn read(
         ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),
     request_body = PublishBatch,
-    responses((status = 200, description = "One result per message, in order", body = PublishResults), PublishErrors)
+    responses((status = 200, description = "One result per message, in order", headers(("Cursus-Units" = u64, description = "Metering units of the call: of the messages that it stored")), body = PublishResults), PublishErrors)
 )]
 pub(super) async fn publish_batch(
     State(engine): State<Engine>,
     To(caller, topic, ..): To<Publish, TopicName>,
     request: Request,
-) -> Result<Json<Results<Published>>, Refusal> {
+) -> Result<Metered<Json<Results<Published>>>, Refusal> {
     let (parts, body) = request.into_parts();
     let key = options::of_batch(&parts.headers)?;
     let trace = trace::of(&parts.headers);
@@ -130,7 +138,7 @@ pub(super) async fn publish_batch(
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     drop((parts, text));
     let results = engine.publish(caller.tenant(), &topic, drafts, key).await?;
-    Ok(Json(results.into()))
+    Ok(results.map(|results| Json(results.into())))
 }
 
 fn idempotency_key(route: PublishRoute, key: String, body: &[u8]) -> IdempotencyKey {

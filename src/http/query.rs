@@ -1,7 +1,5 @@
 //! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
 
-use std::str::FromStr;
-
 use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
 use api::{FieldError, MessageId, Problem, TenantName, Timestamp};
@@ -15,13 +13,13 @@ use super::problem::Refusal;
 use crate::engine::From as Place;
 
 /// The pairs of a query string, and what is wrong with them.
-struct Pairs {
+pub(super) struct Pairs {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
 }
 
 impl Pairs {
-    fn of(uri: &Uri) -> Self {
+    pub(super) fn of(uri: &Uri) -> Self {
         match Query::try_from_uri(uri) {
             Ok(Query(pairs)) => Self {
                 pairs,
@@ -44,7 +42,7 @@ impl Pairs {
             .push(FieldError::new(format!("query:{name}"), detail));
     }
 
-    fn limit(&mut self) -> u32 {
+    pub(super) fn limit(&mut self) -> u32 {
         let Some(text) = self.take("limit") else {
             return PAGE_DEFAULT;
         };
@@ -56,12 +54,19 @@ impl Pairs {
         })
     }
 
-    fn parse<T: FromStr>(&mut self, name: &str, detail: &str) -> Option<T> {
-        let parsed = self.take(name)?.parse().ok();
-        if parsed.is_none() {
-            self.refuse(name, detail);
+    /// What `read` makes of a parameter, or an error that says what it must be.
+    pub(super) fn parsed<T>(
+        &mut self,
+        name: &str,
+        must: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.take(name)?;
+        let value = read(&text);
+        if value.is_none() {
+            self.refuse(name, must);
         }
-        parsed
+        value
     }
 
     fn text(&mut self, name: &str, max: usize) -> Option<String> {
@@ -71,7 +76,7 @@ impl Pairs {
     }
 
     /// Refuses what nobody took: a parameter that is misspelled or given twice is never ignored.
-    fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
+    pub(super) fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.refuse(&name, "is no parameter of this route, or is given twice");
         }
@@ -143,8 +148,12 @@ impl<S: Sync> FromRequestParts<S> for AuditOf {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let mut pairs = Pairs::of(&parts.uri);
         let limit = pairs.limit();
-        let tenant = pairs.parse("tenant", "must be the name of a tenant");
-        let after = pairs.parse("after", "must be the next of the page before");
+        let tenant = pairs.parsed("tenant", "must be the name of a tenant", |text| {
+            text.parse().ok()
+        });
+        let after = pairs.parsed("after", "must be the next of the page before", |text| {
+            text.parse().ok()
+        });
         pairs.finish(Self {
             tenant,
             after,

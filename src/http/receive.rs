@@ -10,7 +10,7 @@ use super::document::WriteErrors;
 use super::json::{Json, answer};
 use super::problem::Refusal;
 use super::shown;
-use crate::engine::Engine;
+use crate::engine::{Engine, Metered};
 
 /// Receive messages
 ///
@@ -21,15 +21,19 @@ use crate::engine::Engine;
     security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
-    responses((status = 200, description = "Messages, oldest first; none when nothing came", body = Received), WriteErrors)
+    responses((status = 200, description = "Messages, oldest first; none when nothing came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when nothing came")), body = Received), WriteErrors)
 )]
 pub(super) async fn receive_messages(
     State(engine): State<Engine>,
     To(caller, subscription, ..): To<Receive, SubscriptionName>,
     Json(request): Json<ReceiveRequest>,
-) -> Result<Response, Refusal> {
-    let deliveries = engine
+) -> Result<Metered<Response>, Refusal> {
+    let Metered {
+        answer: messages,
+        units,
+    } = engine
         .receive(caller.tenant(), &subscription, request)
         .await?;
-    Ok(answer(shown::received(&deliveries)?))
+    let answer = answer(shown::received(&messages)?);
+    Ok(Metered { answer, units })
 }

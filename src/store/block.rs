@@ -131,7 +131,8 @@ pub struct Moved {
 }
 
 /// Points blocks from a slot to an object, and returns how many: those that are gone or moved by another node stay as they
-/// are. It never waits for a block, so it can be in no circle with retention, which deletes blocks in another order.
+/// are. It never waits for a block, so it can be in no circle with retention, which deletes blocks in another order. The
+/// meters of the lanes are locked at the time `at`: from then on the bytes that they have counted are in the object.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -140,8 +141,9 @@ pub async fn point(
     slot: i16,
     object: i64,
     moved: &[Moved],
+    at: OffsetDateTime,
 ) -> Result<u64, Error> {
-    let pointed = sqlx::query(
+    let pointed: i64 = sqlx::query_scalar(
         "-- block.point
          WITH free AS MATERIALIZED (
              SELECT b.lane_id, b.first_offset, m.object_offset
@@ -151,17 +153,33 @@ pub async fn point(
                  WHERE k.lane_id = m.lane_id AND k.first_offset = m.first_offset AND k.slot = $1
                  FOR UPDATE SKIP LOCKED
              ) b
+         ), pointed AS (
+             UPDATE block k SET slot = NULL, object_id = $2, object_offset = f.object_offset
+             FROM free f
+             WHERE k.lane_id = f.lane_id AND k.first_offset = f.first_offset AND k.slot = $1
+             RETURNING k.lane_id, k.first_offset, k.bytes
+         ), lane AS (
+             SELECT p.lane_id, sum(p.bytes) AS bytes
+             FROM pointed p JOIN lane_meter m ON m.lane_id = p.lane_id AND p.first_offset < m.metered_offset
+             GROUP BY p.lane_id
+         ), metered AS (
+             UPDATE lane_meter m
+             SET hot_byte_seconds = m.hot_byte_seconds + m.hot_bytes * greatest(extract(epoch FROM $6 - m.sampled_at), 0),
+                 object_byte_seconds = m.object_byte_seconds
+                     + m.object_bytes * greatest(extract(epoch FROM $6 - m.sampled_at), 0),
+                 hot_bytes = greatest(m.hot_bytes - l.bytes, 0), object_bytes = m.object_bytes + l.bytes,
+                 sampled_at = greatest(m.sampled_at, $6)
+             FROM lane l WHERE m.lane_id = l.lane_id
          )
-         UPDATE block k SET slot = NULL, object_id = $2, object_offset = f.object_offset
-         FROM free f
-         WHERE k.lane_id = f.lane_id AND k.first_offset = f.first_offset AND k.slot = $1",
+         SELECT count(*) FROM pointed",
     )
     .bind(slot)
     .bind(object)
     .bind(moved.iter().map(|m| m.lane_id).collect::<Vec<_>>())
     .bind(moved.iter().map(|m| m.first_offset).collect::<Vec<_>>())
     .bind(moved.iter().map(|m| m.object_offset).collect::<Vec<_>>())
-    .execute(session.run("block.point"))
+    .bind(at)
+    .fetch_one(session.run("block.point"))
     .await?;
-    Ok(pointed.rows_affected())
+    Ok(pointed.unsigned_abs())
 }

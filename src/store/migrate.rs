@@ -6,12 +6,16 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 3] = [
+const MIGRATIONS: [(&str, &str); 4] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
         "0003_access",
         include_str!("../../migrations/0003_access.sql"),
+    ),
+    (
+        "0004_meter",
+        include_str!("../../migrations/0004_meter.sql"),
     ),
 ];
 

@@ -13,6 +13,7 @@ pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
 pub mod lane;
+pub mod lane_meter;
 pub mod lease;
 pub mod migrate;
 pub mod node;
@@ -22,6 +23,7 @@ pub mod subscription;
 pub mod tenant;
 pub mod topic;
 pub mod turn;
+pub mod usage;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

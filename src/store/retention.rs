@@ -1,5 +1,5 @@
-//! The statements of retention, over the tables `lane`, `block`, `cursor` and `lease` together: what can go from the low
-//! end of a lane, and taking it away without breaking I2 or I5. `engine/expire.rs` calls them in the order of the locks.
+//! The statements of retention, over the tables `lane`, `block`, `cursor`, `lease` and `lane_meter` together: what can go
+//! from the low end of a lane, and taking it away without breaking I2, I5 or I8. `engine/expire.rs` calls them in the order of the locks.
 
 use std::time::Duration;
 
@@ -309,22 +309,41 @@ pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Er
     Ok(())
 }
 
-/// Deletes the blocks of locked lanes from their start to the cut, and returns how many.
+/// Deletes the blocks of locked lanes from their start to the cut, and returns how many. They are counted, the meters of
+/// the lanes locked at the time `at`: from then on these bytes are not stored any more.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn delete(session: &mut Session, cuts: &[Cut]) -> Result<u64, Error> {
-    let deleted = sqlx::query(
+pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> Result<u64, Error> {
+    let deleted: i64 = sqlx::query_scalar(
         "-- block.delete
-         DELETE FROM block k USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c (lane_id, start, cut)
-         WHERE k.lane_id = c.lane_id AND k.first_offset >= c.start AND k.first_offset < c.cut",
+         WITH gone AS (
+             DELETE FROM block k USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c (lane_id, start, cut)
+             WHERE k.lane_id = c.lane_id AND k.first_offset >= c.start AND k.first_offset < c.cut
+             RETURNING k.lane_id, k.bytes, k.slot IS NOT NULL AS is_hot
+         ), lane AS (
+             SELECT g.lane_id, count(*) AS blocks, coalesce(sum(g.bytes) FILTER (WHERE g.is_hot), 0) AS hot,
+                    coalesce(sum(g.bytes) FILTER (WHERE NOT g.is_hot), 0) AS object
+             FROM gone g GROUP BY g.lane_id
+         ), freed AS (
+             UPDATE lane_meter m
+             SET hot_byte_seconds = m.hot_byte_seconds + m.hot_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
+                 object_byte_seconds = m.object_byte_seconds
+                     + m.object_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
+                 -- Never below nothing, whatever nodes of an older version deleted or moved.
+                 hot_bytes = greatest(m.hot_bytes - l.hot, 0), object_bytes = greatest(m.object_bytes - l.object, 0),
+                 sampled_at = greatest(m.sampled_at, $4)
+             FROM lane l WHERE m.lane_id = l.lane_id
+         )
+         SELECT coalesce(sum(l.blocks), 0)::bigint FROM lane l",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.start).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("block.delete"))
+    .bind(at)
+    .fetch_one(session.run("block.delete"))
     .await?;
-    Ok(deleted.rows_affected())
+    Ok(deleted.unsigned_abs())
 }
 
 /// Raises the start of locked lanes to their cuts.

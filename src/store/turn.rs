@@ -1,4 +1,4 @@
-//! The statement of the turn: `turn_1` of `migrations/0002_turn.sql`, its arrays and its answer. Publishes outside a turn
+//! The statement of the turn: `turn_2` of `migrations/0004_meter.sql`, its arrays and its answer. Publishes outside a turn
 //! (deduplicated ones, dead letters) call it too, inside their own transaction, so that a block is inserted in one place.
 
 use bytes::Bytes;
@@ -25,6 +25,17 @@ pub enum NewPlace {
     },
 }
 
+/// What the messages of a block are measured by; it is the record of their usage, and commits with them (I8).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Used {
+    /// Metering units.
+    pub units: i32,
+    /// Of these, units above the tenant's guarantee.
+    pub elastic_units: i32,
+    /// Bytes before compression, attributes included.
+    pub message_bytes: i64,
+}
+
 /// A block to insert.
 #[derive(Debug, Clone)]
 pub struct NewBlock {
@@ -36,6 +47,8 @@ pub struct NewBlock {
     pub compressed: bool,
     /// The payload.
     pub place: NewPlace,
+    /// What it is measured by.
+    pub used: Used,
 }
 
 /// Bits to clear in a lease.
@@ -138,10 +151,12 @@ pub async fn run(
             NewPlace::Object { bytes, .. } => *bytes,
         })
         .collect();
+    let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
     let parts = Parts::of(blocks);
     let row = sqlx::query(
         "-- turn.run
-         SELECT * FROM turn_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+         SELECT * FROM turn_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                              $21, $22)",
     )
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
@@ -150,6 +165,9 @@ pub async fn run(
     .bind(blocks.iter().map(|b| b.compressed).collect::<Vec<_>>())
     .bind(slots)
     .bind(objects)
+    .bind(used(|used| used.units))
+    .bind(used(|used| used.elastic_units))
+    .bind(blocks.iter().map(|b| b.used.message_bytes).collect::<Vec<_>>())
     .bind(input.slot)
     .bind(parts.block)
     .bind(parts.part)

@@ -5,8 +5,10 @@
 
 mod collect;
 mod expire;
+mod meter;
 mod metrics;
 mod offload;
+mod roll_up;
 mod rotate;
 
 use std::sync::Arc;
@@ -74,6 +76,10 @@ pub struct Triggers {
     pub expire: Arc<Notify>,
     /// Garbage in object storage.
     pub collect: Arc<Notify>,
+    /// Counting what was published.
+    pub meter: Arc<Notify>,
+    /// Usage that grows old.
+    pub roll_up: Arc<Notify>,
 }
 
 /// Starts the duties on `tracker`; they end soon after `stop`.
@@ -90,6 +96,8 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
         collect::Collect::default(),
         run(&triggers.collect),
     ));
+    tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
+    tracker.spawn(turn_over(roll_up::RollUp, run(&triggers.roll_up)));
     triggers
 }
 

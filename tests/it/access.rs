@@ -135,9 +135,9 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
         }
         match &*id {
             "put_topic" | "put_subscription" => creates.push((method, path, body)),
-            "list_topics" | "list_subscriptions" => {
+            "list_topics" | "list_subscriptions" | "get_usage" => {
                 let listed = b.ask(&stranger, method, &path, body).await;
-                assert_eq!(listed, (200, json!({"items": []})), "{id}");
+                assert_eq!((listed.0, &listed.1["items"]), (200, &json!([])), "{id}");
             }
             _ => {
                 let refused = refusal(b.ask(&stranger, method, &path, body).await);
@@ -295,6 +295,41 @@ async fn a_scope_for_some_names_opens_these_only() {
     ] {
         let refused = refusal(ask(Method::PUT, "/v1/subscriptions/orders.s", Some(link)).await);
         assert_eq!(refused, is(403, "forbidden", Value::Null));
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn who_may_read_the_usage_of_some_topics_reads_that_only() {
+    let mut fleet = Fleet::new().await;
+    fleet.open = false;
+    let mut node = fleet.node().await;
+    node.with_key(&fleet.key("a").await);
+    let key = fleet.key_for("a", &["usage:orders.*"]).await;
+    for name in ["orders.eu", "secrets"] {
+        node.topic(name).await;
+        let path = format!("/v1/topics/{name}/messages");
+        assert_eq!(node.post(&path, json!("m")).await.0, 200);
+    }
+    fleet.meter().await;
+
+    let ask = async |key: Option<&str>, by: &str| {
+        let path = format!("/v1/usage?by={by}");
+        let (_, page) = match key {
+            Some(key) => node.ask(key, Method::GET, &path, None).await,
+            None => node.get(&path).await,
+        };
+        let items = page["items"].as_array().unwrap().iter();
+        items
+            .map(|item| item["messages"].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    for by in ["meter", "topic"] {
+        assert_eq!(
+            (ask(None, by).await, ask(Some(&key), by).await),
+            (2, 1),
+            "{by}"
+        );
     }
     fleet.finish([node]).await;
 }

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cursus::clock::Clock;
+use cursus::engine::meter;
+use cursus::store::Store;
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use sqlx::ConnectOptions;
+use sqlx::{ConnectOptions, PgConnection};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::invariants::check_invariants;
 use crate::harness::node::{client, text};
@@ -208,8 +212,26 @@ async fn a_killed_node_keeps_all_that_it_answered() {
         node = place.start();
     }
     Client::new(&place, &answered).settle_accounts().await;
-    check_invariants(&mut place.options().connect().await.unwrap()).await;
+    let mut sql = place.options().connect().await.unwrap();
+    audit(&place, &mut sql, &answered).await;
+    check_invariants(&mut sql).await;
     assert!(node.end(Signal::TERM).success(), "{}", place.log());
+}
+
+/// What is billed is what was stored, to the unit: each message costs one (I8).
+async fn audit(place: &Place, sql: &mut PgConnection, answered: &Mutex<Answered>) {
+    // Beside the node, which counts too.
+    let store = Store::new(place.options(), 2);
+    let counted = meter::run(&store, &Clock::default(), &CancellationToken::new()).await;
+    counted.unwrap();
+    store.close().await;
+    let bill = "SELECT sum(units)::bigint, sum(messages)::bigint, (SELECT max(first_offset + count) FROM block)
+                FROM usage_minute WHERE meter = 'publish'";
+    let (units, messages, stored): (i64, i64, i64) =
+        sqlx::query_as(bill).fetch_one(sql).await.unwrap();
+    assert_eq!((units, messages), (stored, stored));
+    let published = answered.lock().published.len();
+    assert!(published <= usize::try_from(stored).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,6 +260,8 @@ async fn a_node_goes_on_when_its_postgres_is_killed_under_it() {
         }
     }
     client.settle_accounts().await;
-    check_invariants(&mut place.options().connect().await.unwrap()).await;
+    let mut sql = place.options().connect().await.unwrap();
+    audit(&place, &mut sql, &answered).await;
+    check_invariants(&mut sql).await;
     assert!(node.end(Signal::TERM).success(), "{}", place.log());
 }

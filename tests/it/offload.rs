@@ -407,13 +407,14 @@ async fn a_block_that_is_being_deleted_is_left_alone_and_not_waited_for() {
         .await
         .unwrap();
     let mut tx = log.store.tx("offload").await.unwrap();
+    let at = log.clock.now().unwrap();
     let id = object::insert(&mut tx, "x", log.clock.now()).await.unwrap();
     let moved = [0, 1].map(|n| Moved {
         lane_id: lane,
         first_offset: n,
         object_offset: n * 300,
     });
-    assert_eq!(block::point(&mut tx, 0, id, &moved).await.unwrap(), 1);
+    assert_eq!(block::point(&mut tx, 0, id, &moved, at).await.unwrap(), 1);
     drop(tx);
     deleting.rollback().await.unwrap();
     log.check(&blob).await;

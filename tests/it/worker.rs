@@ -86,9 +86,10 @@ async fn the_duties_run_drain_and_are_counted() {
         "{text}"
     );
     assert_eq!(
-        log.one("SELECT count(*) FROM duty").await,
+        log.one("SELECT count(*) FROM duty WHERE name IN ('expire', 'offload', 'rotate')")
+            .await,
         3,
-        "collect has not come up yet"
+        "the others come up later"
     );
     stop.cancel();
     tracker.close();

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::engine::error::Error;
 use crate::engine::payload::Records;
 use crate::engine::subscriber::Subscriber;
+use crate::engine::units::Measure;
 use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
 
 use super::Shared;
@@ -77,6 +78,7 @@ impl Pending {
 struct Joined {
     topic_id: i64,
     content: Content,
+    measure: Measure,
     replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,
     /// Nothing more goes in: a later publish had to wait, and those after it must not overtake it.
     full: bool,
@@ -136,6 +138,7 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
     let mut bytes = 0;
     for publish in publishes {
         let size = publish.content.queued_bytes();
+        let measure = publish.content.measure().under(publish.capacity);
         match lanes.entry(publish.lane) {
             Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => {
                 left_over.push(publish)
@@ -145,6 +148,7 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
                 lane.insert(Joined {
                     topic_id: publish.topic_id,
                     content: publish.content,
+                    measure,
                     replies: vec![(0, publish.reply)],
                     full: false,
                 });
@@ -158,6 +162,7 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
                         bytes += size;
                         block.replies.push((count(all), publish.reply));
                         all.append(&more);
+                        block.measure.add(measure);
                     }
                     (_, content) => {
                         block.full = true;
@@ -191,11 +196,9 @@ fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
             (count(&records), Some(raw), place, compressed)
         }
         Content::Object {
-            object_id,
-            bytes,
-            count,
+            object_id, bytes, ..
         } => (
-            count,
+            u32::try_from(joined.measure.messages).unwrap_or(u32::MAX),
             None,
             NewPlace::Object {
                 object_id,
@@ -217,6 +220,7 @@ fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
             count: count.cast_signed(),
             compressed,
             place,
+            used: joined.measure.into(),
         },
         waiting,
     )

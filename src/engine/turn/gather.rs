@@ -7,9 +7,11 @@ use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::engine::Capacity;
 use crate::engine::error::Error;
 use crate::engine::payload::Records;
 use crate::engine::subscriber::Subscriber;
+use crate::engine::units::Measure;
 
 /// Messages of one publish for one lane.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Publish {
     pub lane: i64,
     /// What to store.
     pub content: Content,
+    /// Under which capacity.
+    pub capacity: Capacity,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Placed, Error>>,
 }
@@ -35,8 +39,8 @@ pub enum Content {
         object_id: i64,
         /// Its bytes.
         bytes: u64,
-        /// Messages in it.
-        count: u32,
+        /// What the messages in it are measured by.
+        measure: Measure,
     },
 }
 
@@ -47,6 +51,15 @@ impl Content {
         match self {
             Self::Records(records) => records.bytes(),
             Self::Object { .. } => 0,
+        }
+    }
+
+    /// What its messages are measured by.
+    #[must_use]
+    pub fn measure(&self) -> Measure {
+        match self {
+            Self::Records(records) => records.measure(),
+            Self::Object { measure, .. } => *measure,
         }
     }
 }

@@ -117,6 +117,38 @@ fn rules() -> Vec<Rule> {
              WHERE b.object_offset < b.before",
         ),
         rule(
+            "I8: a lane is counted beyond its end, or blocks went that were not counted",
+            "SELECT format('lane %s counted to %s of %s to %s', m.lane_id, m.metered_offset, l.start_offset,
+                           coalesce(b.until, l.start_offset))
+             FROM lane_meter m LEFT JOIN lane l USING (lane_id)
+             LEFT JOIN (SELECT lane_id, max(first_offset + count) AS until FROM block GROUP BY lane_id) b USING (lane_id)
+             WHERE l.lane_id IS NULL OR m.metered_offset NOT BETWEEN l.start_offset AND coalesce(b.until, l.start_offset)
+                OR m.messages_total <> m.metered_offset - m.began_offset",
+        ),
+        rule(
+            "I8: what a lane is said to store is not what its counted blocks have",
+            "SELECT format('lane %s: %s hot, %s in objects', m.lane_id, m.hot_bytes, m.object_bytes)
+             FROM lane_meter m LEFT JOIN block b ON b.lane_id = m.lane_id AND b.first_offset < m.metered_offset
+             GROUP BY m.lane_id
+             HAVING m.hot_bytes <> coalesce(sum(b.bytes) FILTER (WHERE b.slot IS NOT NULL), 0)
+                 OR m.object_bytes <> coalesce(sum(b.bytes) FILTER (WHERE b.slot IS NULL), 0)",
+        ),
+        rule(
+            "I8: the published usage of a tenant is not what was counted in its lanes",
+            "SELECT format('tenant %s: %s messages and %s units, in its lanes %s and %s', tenant_id, u.messages, u.units,
+                           l.messages, l.units)
+             FROM (SELECT tenant_id, sum(messages) AS messages, sum(units) AS units
+                   FROM (SELECT tenant_id, meter, messages, units FROM usage_minute
+                         UNION ALL SELECT tenant_id, meter, messages, units FROM usage_hour
+                         UNION ALL SELECT tenant_id, meter, messages, units FROM usage_day) a
+                   WHERE meter IN ('publish', 'dead_letter') GROUP BY tenant_id) u
+             FULL JOIN (SELECT tenant_id, sum(messages_total) AS messages, sum(units_total) AS units
+                        FROM (SELECT tenant_id, messages_total, units_total FROM lane_meter
+                              UNION ALL SELECT tenant_id, messages_total, units_total FROM tenant_meter) a
+                        GROUP BY tenant_id HAVING sum(messages_total) > 0) l USING (tenant_id)
+             WHERE (u.messages, u.units) IS DISTINCT FROM (l.messages, l.units)",
+        ),
+        rule(
             "a block has no place, or two",
             "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
              WHERE (slot IS NULL) = (object_id IS NULL) OR (object_id IS NULL) <> (object_offset IS NULL)",

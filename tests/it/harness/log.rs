@@ -10,13 +10,14 @@ use cursus::clock::Clock;
 use cursus::engine::expire::{Expire, ExpireSettings};
 use cursus::engine::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput};
+use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::check_invariants;
+use super::node::Fleet;
 use super::postgres::Database;
 
 pub(crate) struct Log {
@@ -52,6 +53,19 @@ impl Log {
             expire: Expire::default(),
             sql,
             payloads: BTreeMap::new(),
+        }
+    }
+
+    /// Over the database of a fleet.
+    pub(crate) async fn over(fleet: &Fleet) -> Self {
+        let database = fleet.database.clone();
+        Self {
+            store: database.store(),
+            clock: fleet.clock.clone(),
+            expire: Expire::default(),
+            sql: database.connect().await,
+            payloads: BTreeMap::new(),
+            database,
         }
     }
 
@@ -314,11 +328,17 @@ impl Log {
 }
 
 pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
+    let used = Used {
+        units: count,
+        elastic_units: 0,
+        message_bytes: i64::try_from(payload.len()).unwrap(),
+    };
     NewBlock {
         lane,
         count,
         compressed: false,
         place: NewPlace::Hot(payload.into()),
+        used,
     }
 }
 

@@ -11,7 +11,7 @@ use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Engine, Parts, keys};
+use cursus::engine::{Engine, Parts, keys, meter};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::outbound::Outbound;
@@ -119,6 +119,14 @@ impl Fleet {
             .unwrap();
         store.close().await;
         done.count
+    }
+
+    /// Counts all that was published; returns how many blocks were not counted before.
+    pub(crate) async fn meter(&self) -> u64 {
+        let store = self.database.store();
+        let done = meter::run(&store, &self.clock, &CancellationToken::new()).await;
+        store.close().await;
+        done.unwrap().count
     }
 
     /// Stops the nodes in order and checks the invariants.

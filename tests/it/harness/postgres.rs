@@ -29,6 +29,7 @@ pub(crate) struct Postgres {
 }
 
 /// A database of its own with the migrations, on a server that lives as long as it.
+#[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) options: PgConnectOptions,
     _server: Arc<Postgres>,

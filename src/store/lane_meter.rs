@@ -1,0 +1,244 @@
+//! Tables `lane_meter` and `tenant_meter`: how far the blocks of each lane are counted and what a lane stores (I8). A row is
+//! locked before its lane's blocks are counted, deleted or moved; what was counted is posted in the same statement that
+//! says so. Every statement after the lock is told the time that the lock gave.
+//!
+//! Bytes over time gather in the row while its hour lasts; whoever locks it in a later hour posts them first.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// Metering of a lane begins with its topic, or when it is first looked at; where it has begun nothing changes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn begin(
+    session: &mut Session,
+    lanes: &[i64],
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- lane_meter.begin
+         INSERT INTO lane_meter (lane_id, tenant_id, topic, began_offset, metered_offset, sampled_at, posted_at)
+         SELECT l.lane_id, t.tenant_id, t.name, l.start_offset, l.start_offset, n.at, n.at
+         FROM (SELECT coalesce($2, clock_timestamp()) AS at) n
+         CROSS JOIN lane l JOIN topic t ON t.topic_id = l.topic_id
+         WHERE l.lane_id = ANY ($1) ORDER BY l.lane_id
+         ON CONFLICT (lane_id) DO NOTHING",
+    )
+    .bind(lanes)
+    .bind(now)
+    .execute(session.run("lane_meter.begin"))
+    .await?;
+    Ok(())
+}
+
+/// A lane on the round of metering.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct LaneOnRound {
+    /// The lane.
+    pub lane_id: i64,
+    /// It has blocks that are not counted, or bytes over time that are not posted for long.
+    pub is_due: bool,
+}
+
+/// Lanes in order of id after `after`, and which of them are due: a look-up of each in `block`. Bytes over time are due
+/// when they were last posted before `posted_before`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn round(
+    session: &mut Session,
+    after: i64,
+    limit: i64,
+    posted_before: OffsetDateTime,
+) -> Result<Vec<LaneOnRound>, Error> {
+    Ok(sqlx::query_as(
+        "-- lane_meter.round
+         SELECT l.lane_id,
+                m.lane_id IS NULL
+                OR EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id
+                           AND k.first_offset >= greatest(m.metered_offset, l.start_offset))
+                OR (m.posted_at < $3 AND (m.hot_bytes + m.object_bytes > 0
+                                          OR m.hot_byte_seconds + m.object_byte_seconds > 0)) AS is_due
+         FROM (SELECT lane_id, start_offset FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2) l
+         LEFT JOIN lane_meter m ON m.lane_id = l.lane_id
+         ORDER BY l.lane_id",
+    )
+    .bind(after)
+    .bind(limit)
+    .bind(posted_before)
+    .fetch_all(session.run("lane_meter.round"))
+    .await?)
+}
+
+/// A locked row.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Locked {
+    /// The lane.
+    pub lane_id: i64,
+    /// Blocks below it are counted.
+    pub metered_offset: i64,
+    /// Until when its bytes are added up over time.
+    pub sampled_at: OffsetDateTime,
+    /// When these sums were last posted.
+    pub posted_at: OffsetDateTime,
+    /// The database's time.
+    pub at: OffsetDateTime,
+}
+
+/// Locks the rows of lanes, in order of lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(
+    session: &mut Session,
+    lanes: &[i64],
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Locked>, Error> {
+    Ok(sqlx::query_as(
+        "-- lane_meter.lock
+         SELECT lane_id, metered_offset, sampled_at, posted_at, coalesce($2, clock_timestamp()) AS at
+         FROM lane_meter WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE",
+    )
+    .bind(lanes)
+    .bind(now)
+    .fetch_all(session.run("lane_meter.lock"))
+    .await?)
+}
+
+/// Posts the bytes over time of locked lanes up to `at`, each hour its part.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn post(session: &mut Session, lanes: &[i64], at: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "-- lane_meter.post
+         WITH lane AS MATERIALIZED (
+             SELECT m.* FROM lane_meter m WHERE m.lane_id = ANY ($1)
+         ), posted AS (
+             UPDATE lane_meter m
+             SET hot_byte_seconds = 0, object_byte_seconds = 0, sampled_at = greatest(l.sampled_at, $2), posted_at = $2
+             FROM lane l WHERE m.lane_id = l.lane_id
+         ), piece AS (
+             SELECT l.tenant_id, l.topic, h.at, l.hot_bytes * s.seconds + g.is_first * l.hot_byte_seconds AS hot,
+                    l.object_bytes * s.seconds + g.is_first * l.object_byte_seconds AS object
+             FROM lane l
+             CROSS JOIN LATERAL generate_series(date_trunc('hour', l.sampled_at), greatest($2, l.sampled_at),
+                                                interval '1 hour') AS h (at)
+             CROSS JOIN LATERAL (SELECT (h.at = date_trunc('hour', l.sampled_at))::integer AS is_first) g
+             CROSS JOIN LATERAL (
+                 SELECT greatest(extract(epoch FROM least(h.at + interval '1 hour', $2) - greatest(h.at, l.sampled_at)), 0)
+                     AS seconds
+             ) s
+         )
+         INSERT INTO usage_hour AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+         SELECT p.tenant_id, p.at, t.meter, p.topic, '', 0, 0, 0, 0, sum(t.byte_seconds)
+         FROM piece p
+         CROSS JOIN LATERAL (VALUES ('stored_hot', p.hot), ('stored_object', p.object)) AS t (meter, byte_seconds)
+         WHERE t.byte_seconds > 0
+         GROUP BY p.tenant_id, p.at, t.meter, p.topic ORDER BY p.tenant_id, p.at, t.meter, p.topic
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET byte_seconds = u.byte_seconds + excluded.byte_seconds",
+    )
+    .bind(lanes)
+    .bind(at)
+    .execute(session.run("lane_meter.post"))
+    .await?;
+    Ok(())
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Default, sqlx::FromRow)]
+pub struct Counted {
+    /// Blocks.
+    pub blocks: i64,
+    /// Lanes of which as many blocks were counted as may be at once: they may have more.
+    pub unfinished: Vec<i64>,
+}
+
+/// Counts the blocks of locked lanes that are not counted yet and begin below `until`, `limit` of each lane at most, by the
+/// minute of their publication. Offsets are given in the order of commit (I4), so what a snapshot sees of a lane has no
+/// gap, and publishes need not be kept out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count(
+    session: &mut Session,
+    lanes: &[i64],
+    until: &[i64],
+    limit: i64,
+    at: OffsetDateTime,
+) -> Result<Counted, Error> {
+    Ok(sqlx::query_as(
+        "-- lane_meter.count
+         WITH fresh AS MATERIALIZED (
+             SELECT m.lane_id, m.tenant_id, m.topic, date_trunc('minute', k.published_at) AS at,
+                    -- A dead letter costs nothing, but it has bytes; what an older version published has neither.
+                    CASE WHEN k.units = 0 AND k.message_bytes > 0 THEN 'dead_letter' ELSE 'publish' END AS meter,
+                    k.first_offset + k.count AS next_offset, k.count, k.units, k.elastic_units, k.message_bytes, k.bytes,
+                    k.slot IS NOT NULL AS is_hot
+             FROM unnest($1::bigint[], $2::bigint[]) AS w (lane_id, until)
+             JOIN lane_meter m ON m.lane_id = w.lane_id
+             CROSS JOIN LATERAL (
+                 SELECT x.* FROM block x
+                 WHERE x.lane_id = m.lane_id AND x.first_offset >= m.metered_offset AND x.first_offset < w.until
+                 ORDER BY x.first_offset LIMIT $3
+             ) k
+         ), posted AS (
+             INSERT INTO usage_minute AS u
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+             SELECT f.tenant_id, f.at, f.meter, f.topic, '', sum(f.units), sum(f.elastic_units), sum(f.count),
+                    sum(f.message_bytes)
+             FROM fresh f GROUP BY f.tenant_id, f.at, f.meter, f.topic ORDER BY f.tenant_id, f.at, f.meter, f.topic
+             ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+             SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+                 messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes
+         ), lane AS (
+             SELECT f.lane_id, max(f.next_offset) AS next_offset, count(*) AS blocks, sum(f.count) AS messages,
+                    sum(f.units) AS units, coalesce(sum(f.bytes) FILTER (WHERE f.is_hot), 0) AS hot,
+                    coalesce(sum(f.bytes) FILTER (WHERE NOT f.is_hot), 0) AS object
+             FROM fresh f GROUP BY f.lane_id
+         ), moved AS (
+             UPDATE lane_meter m
+             SET metered_offset = l.next_offset, messages_total = m.messages_total + l.messages,
+                 units_total = m.units_total + l.units,
+                 hot_byte_seconds = m.hot_byte_seconds + m.hot_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
+                 object_byte_seconds = m.object_byte_seconds
+                     + m.object_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
+                 hot_bytes = m.hot_bytes + l.hot, object_bytes = m.object_bytes + l.object,
+                 sampled_at = greatest(m.sampled_at, $4)
+             FROM lane l WHERE m.lane_id = l.lane_id
+         )
+         SELECT coalesce(sum(l.blocks), 0)::bigint AS blocks, coalesce(array_agg(l.lane_id ORDER BY l.lane_id) FILTER (WHERE l.blocks = $3), '{}') AS unfinished
+         FROM lane l",
+    )
+    .bind(lanes)
+    .bind(until)
+    .bind(limit)
+    .bind(at)
+    .fetch_one(session.run("lane_meter.count"))
+    .await?)
+}
+
+/// Ends the metering of a lane that is gone, after its bytes over time were posted: what was counted in it moves to its
+/// tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end(session: &mut Session, lane: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- lane_meter.end
+         WITH gone AS (
+             DELETE FROM lane_meter WHERE lane_id = $1 RETURNING tenant_id, messages_total, units_total
+         )
+         INSERT INTO tenant_meter AS t (tenant_id, messages_total, units_total) SELECT * FROM gone
+         ON CONFLICT (tenant_id) DO UPDATE
+         SET messages_total = t.messages_total + excluded.messages_total, units_total = t.units_total + excluded.units_total",
+    )
+    .bind(lane)
+    .execute(session.run("lane_meter.end"))
+    .await?;
+    Ok(())
+}

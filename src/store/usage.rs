@@ -1,0 +1,322 @@
+//! Tables `usage_minute`, `usage_hour`, `usage_day`, `usage_flush` and `metering`: what tenants used. Each quantity stands
+//! in one of the three, so their sum is right at any moment; a roll-up takes from the finer and gives to the coarser in one
+//! statement.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Session};
+
+/// What a node counted since its last flush, of one meter, topic and subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flushed {
+    /// Who pays.
+    pub tenant: i64,
+    /// What was used.
+    pub meter: &'static str,
+    /// Name of the topic, or empty.
+    pub topic: String,
+    /// Name of the subscription, or empty.
+    pub subscription: String,
+    /// Metering units.
+    pub units: i64,
+    /// Of these, units above the guarantee.
+    pub elastic_units: i64,
+    /// Messages.
+    pub messages: i64,
+    /// Bytes.
+    pub bytes: i64,
+}
+
+/// Adds what a node counted, once however often it is tried: a sequence that was done before, or a lower one, adds nothing.
+///
+/// # Errors
+/// When the database does not answer; then it is to be tried again with the same sequence.
+pub async fn flush(
+    session: &mut Session,
+    (node, sequence): (Uuid, i64),
+    rows: &[Flushed],
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    let number = |of: fn(&Flushed) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "-- usage.flush
+         WITH fresh AS (
+             INSERT INTO usage_flush AS f (node_id, sequence, flushed_at) VALUES ($1, $2, coalesce($3, now()))
+             ON CONFLICT (node_id) DO UPDATE SET sequence = excluded.sequence, flushed_at = excluded.flushed_at
+             WHERE f.sequence < excluded.sequence
+             RETURNING date_trunc('minute', flushed_at) AS at
+         )
+         INSERT INTO usage_minute AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+         SELECT r.tenant_id, f.at, r.meter, r.topic, r.subscription, sum(r.units), sum(r.elastic_units), sum(r.messages),
+                sum(r.bytes)
+         FROM fresh f
+         CROSS JOIN unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::bigint[],
+                           $11::bigint[])
+             AS r (tenant_id, meter, topic, subscription, units, elastic_units, messages, bytes)
+         GROUP BY r.tenant_id, f.at, r.meter, r.topic, r.subscription
+         ORDER BY r.tenant_id, r.meter COLLATE \"C\", r.topic COLLATE \"C\", r.subscription COLLATE \"C\"
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+             messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes",
+    )
+    .bind(node)
+    .bind(sequence)
+    .bind(now)
+    .bind(number(|row| row.tenant))
+    .bind(rows.iter().map(|row| row.meter).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.subscription).collect::<Vec<_>>())
+    .bind(number(|row| row.units))
+    .bind(number(|row| row.elastic_units))
+    .bind(number(|row| row.messages))
+    .bind(number(|row| row.bytes))
+    .execute(session.run("usage.flush"))
+    .await?;
+    Ok(())
+}
+
+/// How far metering has come.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Status {
+    /// The database's time.
+    pub at: OffsetDateTime,
+    /// All that was published before is counted; `None`: no round was ever whole.
+    pub metered_until: Option<OffsetDateTime>,
+}
+
+/// How far metering has come.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Result<Status, Error> {
+    Ok(sqlx::query_as(
+        "-- metering.status
+         SELECT coalesce($1, now()) AS at, (SELECT metered_until FROM metering) AS metered_until",
+    )
+    .bind(now)
+    .fetch_one(session.run("metering.status"))
+    .await?)
+}
+
+/// Says that all that was published before `until` is counted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "-- metering.advance
+         INSERT INTO metering AS m (metered_until) VALUES ($1)
+         ON CONFLICT (only_row) DO UPDATE SET metered_until = excluded.metered_until
+         WHERE m.metered_until < excluded.metered_until",
+    )
+    .bind(until)
+    .execute(session.run("metering.advance"))
+    .await?;
+    Ok(())
+}
+
+/// Moves minutes that begin before `before` into their hours, `limit` rows at most; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn roll_minutes(
+    session: &mut Session,
+    before: OffsetDateTime,
+    limit: i64,
+) -> Result<i64, Error> {
+    // A row that grew while the delete waited for it is taken as it then is; one that comes back begins anew.
+    Ok(sqlx::query_scalar(
+        "-- usage_minute.roll_up
+         WITH old AS MATERIALIZED (
+             SELECT tenant_id, at, meter, topic, subscription FROM usage_minute WHERE at < $1 ORDER BY at LIMIT $2
+         ), gone AS (
+             DELETE FROM usage_minute m USING old o
+             WHERE (m.tenant_id, m.at, m.meter, m.topic, m.subscription)
+                 = (o.tenant_id, o.at, o.meter, o.topic, o.subscription)
+             RETURNING m.*
+         ), added AS (
+             INSERT INTO usage_hour AS u
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+             SELECT tenant_id, date_trunc('hour', at), meter, topic, subscription, sum(units), sum(elastic_units),
+                    sum(messages), sum(bytes), 0
+             FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+             ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+             SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+                 messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes
+         )
+         SELECT count(*) FROM gone",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_one(session.run("usage_minute.roll_up"))
+    .await?)
+}
+
+/// Moves hours that begin before `before` into their days, `limit` rows at most; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn roll_hours(
+    session: &mut Session,
+    before: OffsetDateTime,
+    limit: i64,
+) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- usage_hour.roll_up
+         WITH old AS MATERIALIZED (
+             SELECT tenant_id, at, meter, topic, subscription FROM usage_hour WHERE at < $1 ORDER BY at LIMIT $2
+         ), gone AS (
+             DELETE FROM usage_hour h USING old o
+             WHERE (h.tenant_id, h.at, h.meter, h.topic, h.subscription)
+                 = (o.tenant_id, o.at, o.meter, o.topic, o.subscription)
+             RETURNING h.*
+         ), added AS (
+             INSERT INTO usage_day AS u
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+             SELECT tenant_id, date_trunc('day', at), meter, topic, subscription, sum(units), sum(elastic_units),
+                    sum(messages), sum(bytes), sum(byte_seconds)
+             FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+             ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+             SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+                 messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes,
+                 byte_seconds = u.byte_seconds + excluded.byte_seconds
+         )
+         SELECT count(*) FROM gone",
+    )
+    .bind(before)
+    .bind(limit)
+    .fetch_one(session.run("usage_hour.roll_up"))
+    .await?)
+}
+
+/// Deletes days that begin before `before`, `limit` rows at most; returns how many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_days(
+    session: &mut Session,
+    before: OffsetDateTime,
+    limit: i64,
+) -> Result<u64, Error> {
+    let deleted = sqlx::query(
+        "-- usage_day.delete
+         DELETE FROM usage_day d
+         USING (SELECT tenant_id, at, meter, topic, subscription FROM usage_day WHERE at < $1 ORDER BY at LIMIT $2) o
+         WHERE (d.tenant_id, d.at, d.meter, d.topic, d.subscription)
+             = (o.tenant_id, o.at, o.meter, o.topic, o.subscription)",
+    )
+    .bind(before)
+    .bind(limit)
+    .execute(session.run("usage_day.delete"))
+    .await?;
+    Ok(deleted.rows_affected())
+}
+
+/// Forgets the flushes of nodes that have not flushed since `before`: none of them tries an old one again.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_flushes(session: &mut Session, before: OffsetDateTime) -> Result<(), Error> {
+    sqlx::query(
+        "-- usage_flush.delete
+         DELETE FROM usage_flush WHERE flushed_at < $1",
+    )
+    .bind(before)
+    .execute(session.run("usage_flush.delete"))
+    .await?;
+    Ok(())
+}
+
+/// Which usage to list.
+#[derive(Debug, Clone)]
+pub struct Wanted<'a> {
+    /// Whose.
+    pub tenant: i64,
+    /// Only of topics whose names are like one of these patterns.
+    pub topics: &'a [String],
+    /// Start of the first window.
+    pub from: OffsetDateTime,
+    /// End of the last.
+    pub to: OffsetDateTime,
+    /// `minute`, `hour` or `day`.
+    pub granularity: &'a str,
+    /// How many names are told apart: 0, 1 the topic, 2 the subscription too.
+    pub names: i32,
+    /// Only what stands behind this window, meter, topic and subscription; with an empty meter, all from the window on.
+    pub after: (OffsetDateTime, &'a str, &'a str, &'a str),
+    /// Rows at most.
+    pub limit: i64,
+}
+
+/// A row of a list.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct UsageRow {
+    /// Start of the window.
+    pub start: OffsetDateTime,
+    /// What was used.
+    pub meter: String,
+    /// Name of the topic, or empty.
+    pub topic: String,
+    /// Name of the subscription, or empty.
+    pub subscription: String,
+    /// Metering units.
+    pub units: i64,
+    /// Of these, units above the guarantee.
+    pub elastic_units: i64,
+    /// Messages.
+    pub messages: i64,
+    /// Bytes.
+    pub bytes: i64,
+    /// Of storage, as a decimal number.
+    pub gib_hours: Option<String>,
+}
+
+/// Usage of a tenant in order of window, meter, topic and subscription, whatever of it is rolled up.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<UsageRow>, Error> {
+    let (after, meter, topic, subscription) = wanted.after;
+    Ok(sqlx::query_as(
+        "-- usage.list
+         SELECT u.start, u.meter, u.topic, u.subscription, sum(u.units)::bigint AS units,
+                sum(u.elastic_units)::bigint AS elastic_units, sum(u.messages)::bigint AS messages,
+                sum(u.bytes)::bigint AS bytes,
+                -- 2^30 bytes for 3,600 seconds
+                CASE WHEN u.meter IN ('stored_hot', 'stored_object')
+                     THEN trim_scale(round(sum(u.byte_seconds) / 3865470566400, 9))::text END AS gib_hours
+         FROM (
+             SELECT date_trunc($5, t.at) AS start, t.meter, CASE WHEN $6 >= 1 THEN t.topic ELSE '' END AS topic,
+                    CASE WHEN $6 >= 2 THEN t.subscription ELSE '' END AS subscription, t.units, t.elastic_units,
+                    t.messages, t.bytes, t.byte_seconds
+             FROM (
+                 SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, 0 AS byte_seconds
+                 FROM usage_minute WHERE tenant_id = $1 AND at >= greatest($2, $4) AND at < $3
+                 UNION ALL
+                 SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds
+                 FROM usage_hour WHERE tenant_id = $1 AND at >= greatest($2, $4) AND at < $3 AND $5 <> 'minute'
+                 UNION ALL
+                 SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds
+                 FROM usage_day WHERE tenant_id = $1 AND at >= greatest($2, $4) AND at < $3 AND $5 = 'day'
+             ) t WHERE t.topic LIKE ANY ($11)
+         ) u
+         GROUP BY u.start, u.meter, u.topic, u.subscription
+         HAVING (u.start, u.meter, u.topic COLLATE \"C\", u.subscription COLLATE \"C\") > ($4, $7, $8, $9)
+         ORDER BY u.start, u.meter, u.topic COLLATE \"C\", u.subscription COLLATE \"C\" LIMIT $10",
+    )
+    .bind(wanted.tenant)
+    .bind(wanted.from)
+    .bind(wanted.to)
+    .bind(after)
+    .bind(wanted.granularity)
+    .bind(wanted.names)
+    .bind(meter)
+    .bind(topic)
+    .bind(subscription)
+    .bind(wanted.limit)
+    .bind(wanted.topics)
+    .fetch_all(session.run("usage.list"))
+    .await?)
+}
