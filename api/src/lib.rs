@@ -10,6 +10,7 @@ pub mod list;
 pub mod message;
 pub mod name;
 pub mod object;
+pub mod quota;
 pub mod service;
 pub mod settle;
 pub mod subscription;

@@ -86,3 +86,7 @@ pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
 pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the service stops waiting for it.
 pub const BODY_IDLE_SECONDS: u64 = 30;
+/// Any limit of a quota, in its unit: a petabyte, and still a whole number in every client.
+pub const QUOTA: RangeInclusive<u64> = 1..=1_000_000_000_000_000;
+/// The guaranteed part of a rate of a quota.
+pub const QUOTA_GUARANTEED: RangeInclusive<u64> = 0..=*QUOTA.end();

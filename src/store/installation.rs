@@ -19,6 +19,8 @@ pub struct Installation {
     pub hot_slot: i16,
     /// Raised when a topic or subscription changes.
     pub catalog_version: i64,
+    /// Raised when a quota changes.
+    pub quota_version: i64,
 }
 
 impl Installation {
@@ -42,7 +44,7 @@ impl Installation {
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
-         SELECT installation_id, receipt_key, hot_slot, catalog_version FROM installation",
+         SELECT installation_id, receipt_key, hot_slot, catalog_version, quota_version FROM installation",
     )
     .fetch_optional(session.run("installation.get"))
     .await?)
@@ -119,5 +121,19 @@ pub async fn bump_catalog(session: &mut Session) -> Result<i64, Error> {
          UPDATE installation SET catalog_version = catalog_version + 1 RETURNING catalog_version",
     )
     .fetch_one(session.run("installation.bump_catalog"))
+    .await?)
+}
+
+/// Tells all nodes that a quota changes, as of the commit; returns the new version, which is the change's own. Others that
+/// change a quota wait, so versions are committed in their order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bump_quota(session: &mut Session) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- installation.bump_quota
+         UPDATE installation SET quota_version = quota_version + 1 RETURNING quota_version",
+    )
+    .fetch_one(session.run("installation.bump_quota"))
     .await?)
 }

@@ -6,9 +6,13 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
+    (
+        "0005_quota",
+        include_str!("../../migrations/0005_quota.sql"),
+    ),
 ];
 
 /// Applies what is missing.

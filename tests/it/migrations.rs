@@ -52,7 +52,7 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
         .fetch_all(&mut sql)
         .await
         .unwrap();
-    assert_eq!(applied, ["0001_core", "0002_turn"]);
+    assert_eq!(applied, ["0001_core", "0002_turn", "0005_quota"]);
     sql.close().await.unwrap();
 }
 
@@ -100,6 +100,26 @@ async fn the_constraints_repeat_the_limits() {
             subscription.contains(&expected),
             "{expected} in {subscription:#?}"
         );
+    }
+    let quota = checks("quota").await;
+    let (all, guaranteed) = (limits::QUOTA, limits::QUOTA_GUARANTEED);
+    let quoted = |limit: &u64| match limit {
+        limit if *limit > u64::from(u32::MAX) => format!("'{limit}'::bigint"),
+        limit => limit.to_string(),
+    };
+    let caps = ["requests_ceiling", "messages_ceiling", "bytes_ceiling"].into_iter();
+    let caps = caps.chain(["concurrent_requests", "stored_bytes", "topics"]);
+    let caps = caps.chain(["subscriptions", "in_flight"]);
+    let caps = caps.map(|column| range(column, all.start(), &quoted(all.end())));
+    let parts = [
+        "requests_guaranteed",
+        "messages_guaranteed",
+        "bytes_guaranteed",
+    ]
+    .into_iter();
+    let parts = parts.map(|column| range(column, guaranteed.start(), &quoted(guaranteed.end())));
+    for expected in caps.chain(parts) {
+        assert!(quota.contains(&expected), "{expected} in {quota:#?}");
     }
     for table in [topic, subscription] {
         assert!(
