@@ -16,6 +16,7 @@ pub mod offload;
 pub mod payload;
 pub mod plan;
 mod publish;
+pub mod quota;
 mod reader;
 mod receipt;
 mod receive;
@@ -51,6 +52,16 @@ use payload::Records;
 /// A tenant that was looked up by its key, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
+
+/// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Capacity {
+    /// Inside the guarantee, or without any limit.
+    #[default]
+    Guaranteed,
+    /// Above the guarantee: served while there is room.
+    Elastic,
+}
 
 /// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.
 #[derive(Debug, Default)]
@@ -182,6 +193,7 @@ struct Inner {
     installation: Installation,
     default_tenant: Tenant,
     keys: access::Keys,
+    quotas: quota::Quotas,
     signer: receipt::Signer,
     reader: reader::Reader,
     running: keyed::Running,
@@ -216,6 +228,7 @@ impl Engine {
             slot: AtomicI16::new(installation.hot_slot),
             hints: wake::Hints::default(),
             returns: redeliver::Returns::default(),
+            shortage: quota::Shortage::default(),
             metrics: turn::Metrics::default(),
         });
         let queues: Vec<_> = std::iter::repeat_with(Arc::default)
@@ -228,6 +241,7 @@ impl Engine {
             installation,
             default_tenant,
             keys: access::Keys::default(),
+            quotas: quota::Quotas::default(),
             signer: receipt::Signer::new(&receipt_key),
             reader,
             running: keyed::Running::default(),
@@ -260,6 +274,10 @@ impl Engine {
         tracker.spawn(async move { engine.keep_up(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.return_unwanted(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.exchange_demand(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.count_used(token).await });
         for _ in 0..dead_letter::BURIALS_AT_ONCE {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.bury_waiting(token).await });
@@ -282,6 +300,24 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// The quotas of this node.
+    #[must_use]
+    pub fn quotas(&self) -> &quota::Quotas {
+        &self.inner.quotas
+    }
+
+    /// Whether the node is short of capacity, so that only what is inside a guarantee is served.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let shortage = &self.inner.turns.shortage;
+        let queues = &self.inner.queues;
+        if queues.iter().any(|queue| queue.is_nearly_full()) {
+            return shortage.saw_full();
+        }
+        let waited = queues.iter().filter_map(|queue| queue.waited()).max();
+        shortage.saw(waited.unwrap_or_default())
     }
 
     /// Bytes of blocks in memory.

@@ -13,7 +13,7 @@ use super::catalog::TopicEntry;
 use super::error::Error;
 use super::payload::{Meta, stream_head};
 use super::turn::{Content, Placed, Publish};
-use super::{Draft, Drafts, Engine, IdempotencyKey, PublishRoute, Tenant};
+use super::{Capacity, Draft, Drafts, Engine, IdempotencyKey, PublishRoute, Tenant};
 
 impl Engine {
     /// Publishes; one result per draft, in order. The outer error is for the whole request.
@@ -34,12 +34,16 @@ impl Engine {
                 max: BATCH_BYTES_MAX as u64,
             });
         }
+        let bytes = drafts.records.bytes();
+        let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
         let keyed = drafts
             .items
             .iter()
             .any(|item| matches!(item, Draft::Valid(Some(_))));
         if keyed || key.is_some() {
-            return Box::pin(self.publish_keyed(&entry, drafts, key)).await;
+            let results = Box::pin(self.publish_keyed(&entry, drafts, key)).await?;
+            admitted.stored(bytes);
+            return Ok(results);
         }
         let Drafts { records, items } = drafts;
         let lane = self.lane_of(&entry);
@@ -53,7 +57,8 @@ impl Engine {
             } else {
                 Content::Records(records)
             };
-            next.offset = self.place(&entry, lane, content).await?;
+            next.offset = self.place(&entry, lane, content, admitted.capacity).await?;
+            admitted.stored(bytes);
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -83,11 +88,14 @@ impl Engine {
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Published, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let admitted = self.admit_publish(tenant, 1, 0)?;
+        let body = self.charged(&admitted, body);
         let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
         let Some(key) = key else {
             let lane = self.lane_of(&entry);
             let object = self.upload(head.chain(body).boxed()).await?;
-            let offset = self.place(&entry, lane, object.content(1)).await?;
+            let content = object.content(1);
+            let offset = self.place(&entry, lane, content, admitted.capacity).await?;
             return Ok(Published {
                 id: MessageId { lane, offset },
                 duplicate: false,
@@ -104,10 +112,18 @@ impl Engine {
     }
 
     /// Takes the content through the next turn; answers the offset of its first message.
-    async fn place(&self, entry: &TopicEntry, lane: i64, content: Content) -> Result<i64, Error> {
+    async fn place(
+        &self,
+        entry: &TopicEntry,
+        lane: i64,
+        content: Content,
+        capacity: Capacity,
+    ) -> Result<i64, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.queue(topic_id).publish(Publish {
+            tenant: entry.row.tenant_id,
+            capacity,
             topic_id,
             lane,
             content,

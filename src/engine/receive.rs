@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::delivery::{Block, Delivery, StoredMessage};
 use super::error::Error;
 use super::plan::Step;
+use super::quota::Limited;
 use super::receipt::Receipt;
 use super::subscriber::{Grant, Subscriber, Waiter};
 use super::{Engine, Tenant};
@@ -65,7 +66,18 @@ impl Engine {
                 request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()),
             )),
         };
-        let grants = self.grants(&subscriber, ask).await?;
+        let room = self.in_flight_room(tenant);
+        if let Some((limited, _)) = &room {
+            subscriber.count_for(limited);
+        }
+        let grants = match &room {
+            None => self.grants(&subscriber, ask).await?,
+            Some((limited, 0)) => self.due_only(&subscriber, ask, limited).await?,
+            Some((_, room)) => {
+                let wanted = ask.wanted.min(*room);
+                self.grants(&subscriber, Ask { wanted, ..ask }).await?
+            }
+        };
         if grants.is_empty() {
             return Ok(Vec::new());
         }
@@ -104,6 +116,23 @@ impl Engine {
             return Err(error);
         }
         Ok(read.deliveries)
+    }
+
+    /// Leases for a receiver of a tenant that has too much in flight: what is due again is in flight already.
+    async fn due_only(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        ask: Ask,
+        limited: &Limited,
+    ) -> Result<Vec<Grant>, Error> {
+        let due = match subscriber.begin_look() {
+            Some(low) => Box::pin(self.redeliver(subscriber, ask, low)).await?,
+            None => Vec::new(),
+        };
+        if due.is_empty() {
+            return Err(self.too_much_in_flight(limited));
+        }
+        Ok(due)
     }
 
     /// Leases for one receiver.

@@ -9,6 +9,7 @@ use crate::store::subscription::{NewSubscription, SubscriptionRow};
 use crate::store::{self, Session};
 
 use super::error::Error;
+use super::quota::Policy;
 use super::{Engine, Tenant};
 
 impl Engine {
@@ -131,6 +132,7 @@ impl Engine {
         let Some(id) = inserted else {
             return Ok(false);
         };
+        self.check_count(tx, tenant, Policy::Subscriptions).await?;
         let from_start = settings.from == Some(Start::Start);
         store::cursor::begin(tx, id, topic_id, from_start).await?;
         Ok(true)

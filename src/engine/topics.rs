@@ -9,6 +9,7 @@ use crate::store;
 use crate::store::topic::{NewTopic, TopicRow};
 
 use super::error::Error;
+use super::quota::Policy;
 use super::{Engine, Tenant};
 
 impl Engine {
@@ -45,6 +46,7 @@ impl Engine {
         let (mut row, mut changed) = (created.clone(), false);
         match &created {
             Some(row) => {
+                self.check_count(&mut tx, tenant, Policy::Topics).await?;
                 store::lane::insert(&mut tx, row.topic_id, 0).await?;
             }
             None => {

@@ -80,11 +80,14 @@ impl Engine {
                 .slot
                 .store(installation.hot_slot, Ordering::Relaxed);
             rounds.is_news |= self.catalog().observe(installation.catalog_version);
+            self.observe_quotas(&mut session, installation.quota_version)
+                .await?;
         }
         let version = env!("CARGO_PKG_VERSION");
         store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
         self.hints().want(alive > 1);
+        self.quotas().observe_nodes(alive);
         if rounds.is_news {
             self.forget_deleted(&mut session).await?;
             rounds.is_news = false;

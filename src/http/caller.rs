@@ -1,12 +1,13 @@
 //! Who calls: the tenant of the API key in `Authorization: Bearer <key>`. An extractor, so that a handler of a tenant's
-//! resource cannot be written without one (I7). Without a key the engine decides: the embedded mode has one tenant.
+//! resource cannot be written without one (I7). Without a key the engine decides: the embedded mode has one tenant. Here
+//! also a request is counted against the tenant's quota.
 
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
-use super::query;
+use super::{admission, query};
 use crate::engine::{Engine, Tenant};
 
 /// The tenant that a request acts for, on a route that takes no query: a parameter that nobody reads is refused, because
@@ -22,6 +23,7 @@ impl FromRequestParts<Engine> for Caller {
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let tenant = tenant(parts, engine).await?;
         query::none(&parts.uri)?;
+        admission::admit(parts, engine, tenant).await?;
         Ok(Self(tenant))
     }
 }
@@ -30,7 +32,9 @@ impl FromRequestParts<Engine> for Asker {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
-        Ok(Self(tenant(parts, engine).await?))
+        let tenant = tenant(parts, engine).await?;
+        admission::admit(parts, engine, tenant).await?;
+        Ok(Self(tenant))
     }
 }
 

@@ -49,6 +49,7 @@ pub(super) fn head() -> OpenApi {
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
+        ("Quota", "What the tenant may do"),
         ("Service", "The service about itself"),
     ];
     let tag = |(name, text)| TagBuilder::new().name(name).description(Some(text)).build();
@@ -83,8 +84,8 @@ fn components() -> Components {
     for code in ErrorCode::ALL {
         codes.entry(code.status()).or_default().push(code);
     }
-    // Not answered by any route yet, or not by a route of the document.
-    codes.retain(|status, _| ![405, 429].contains(status));
+    // Not answered by a route of the document.
+    codes.remove(&405);
     for (status, codes) in codes {
         components
             .responses
@@ -245,31 +246,31 @@ macro_rules! errors {
 
 errors! {
     /// A list of what the tenant has.
-    ListErrors: 400 401 403 408 415 431 500 503
+    ListErrors: 400 401 403 408 415 429 431 500 503
 }
 errors! {
     /// A read of something named in the path.
-    ReadErrors: 400 401 403 404 408 415 431 500 503
+    ReadErrors: 400 401 403 404 408 415 429 431 500 503
 }
 errors! {
     /// A download of a body.
-    BodyErrors: 400 401 403 404 408 415 416 431 500 503
+    BodyErrors: 400 401 403 404 408 415 416 429 431 500 503
 }
 errors! {
     /// A JSON request that changes what is named in the path.
-    WriteErrors: 400 401 403 404 408 413 415 431 500 503
+    WriteErrors: 400 401 403 404 408 413 415 429 431 500 503
 }
 errors! {
     /// A JSON request that makes what is named in the path, which its state may stand against.
-    PutErrors: 400 401 403 404 408 409 413 415 431 500 503
+    PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503
 }
 errors! {
     /// A publish, with its idempotency key.
-    PublishErrors: 400 401 403 404 408 409 413 415 422 431 500 503
+    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503
 }
 errors! {
     /// A delete, which others may stand against.
-    DeleteErrors: 400 401 403 404 408 409 415 431 500 503
+    DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503
 }
 errors! {
     /// What even the simplest route may answer: its head is read, and the embedded mode keeps other sites out.

@@ -5,6 +5,7 @@ use api::error::echo;
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
 use api::object::Object;
+use api::quota::Quota;
 use api::subscription::SubscriptionSettings;
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
@@ -37,6 +38,12 @@ impl Checked for TopicSettings {
 }
 
 impl Checked for SubscriptionSettings {
+    fn check(&self) -> Vec<FieldError> {
+        self.validate()
+    }
+}
+
+impl Checked for Quota {
     fn check(&self) -> Vec<FieldError> {
         self.validate()
     }

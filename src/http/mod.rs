@@ -2,6 +2,7 @@
 //! answer; the router collects each with its description, so a route cannot exist outside of the OpenAPI document. No SQL,
 //! no rules: those are the engine's.
 
+mod admission;
 mod batch;
 mod body;
 mod caller;
@@ -20,6 +21,7 @@ mod path;
 mod problem;
 mod publish;
 mod query;
+mod quota;
 mod range;
 mod receive;
 mod service;
@@ -81,6 +83,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(settle::settle_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
+        .routes(routes!(quota::get_quota))
         .routes(routes!(service::get_health))
         .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
@@ -96,7 +99,8 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
         held_max: engine.hot_limit_bytes(),
         open: engine.is_open(),
     };
-    let manners = manners::Manners::new(rules, settings.metrics);
+    let quotas = engine.quotas().in_use();
+    let manners = manners::Manners::new(rules, settings.metrics, quotas);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))
@@ -142,7 +146,7 @@ mod tests {
             .iter()
             .map(|(_, _, op)| op["operationId"].to_string())
             .collect();
-        assert_eq!((operations.len(), ids.len()), (24, 24));
+        assert_eq!((operations.len(), ids.len()), (25, 25));
         for (path, method, operation) in operations {
             let responses = operation["responses"].as_object().unwrap();
             assert!(responses.contains_key("500"), "{method} {path}");

@@ -2,11 +2,13 @@
 //! settles and receivers are bounded by the connections that bring them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use crate::engine::Capacity;
 use crate::engine::error::Error;
 use crate::engine::payload::Records;
 use crate::engine::subscriber::Subscriber;
@@ -14,6 +16,10 @@ use crate::engine::subscriber::Subscriber;
 /// Messages of one publish for one lane.
 #[derive(Debug)]
 pub struct Publish {
+    /// Who publishes.
+    pub tenant: i64,
+    /// Whether it is inside the tenant's guarantee.
+    pub capacity: Capacity,
     /// The topic.
     pub topic_id: i64,
     /// The lane.
@@ -90,7 +96,9 @@ pub struct Gathered {
     /// Subscriptions whose receivers want fresh messages.
     pub subscribers: Vec<Arc<Subscriber>>,
     /// Bytes in `publishes`.
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// When the first of `publishes` came.
+    since: Option<Instant>,
 }
 
 impl Gathered {
@@ -103,6 +111,8 @@ impl Gathered {
 #[derive(Debug, Default)]
 pub struct Queue {
     gathered: Mutex<Gathered>,
+    /// When the oldest publish of the turn that is under way came.
+    in_turn: Mutex<Option<Instant>>,
     arrived: Notify,
 }
 
@@ -120,6 +130,7 @@ impl Queue {
             ));
         }
         gathered.bytes += bytes;
+        gathered.since.get_or_insert_with(Instant::now);
         gathered.publishes.push(publish);
         drop(gathered);
         self.arrived.notify_one();
@@ -150,6 +161,7 @@ impl Queue {
             .iter()
             .map(|publish| publish.content.queued_bytes())
             .sum::<usize>();
+        gathered.since = self.in_turn.lock().or(gathered.since);
         publishes.append(&mut gathered.publishes);
         gathered.publishes = publishes;
         drop(gathered);
@@ -170,6 +182,26 @@ impl Queue {
     #[must_use]
     pub fn take_now(&self) -> Option<Gathered> {
         let mut gathered = self.gathered.lock();
-        (!gathered.is_empty()).then(|| std::mem::take(&mut *gathered))
+        (!gathered.is_empty()).then(|| {
+            *self.in_turn.lock() = gathered.since;
+            std::mem::take(&mut *gathered)
+        })
+    }
+
+    /// The turn is over; answers how long its oldest publish waited, if it had any.
+    pub fn turn_ended(&self) -> Option<Duration> {
+        self.in_turn.lock().take().map(|since| since.elapsed())
+    }
+
+    /// How long the oldest publish of the turn that is under way waits.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.in_turn.lock().map(|since| since.elapsed())
+    }
+
+    /// Whether soon no publish can be taken.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.gathered.lock().bytes > QUEUED_PUBLISH_BYTES_MAX / 2
     }
 }

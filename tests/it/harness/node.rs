@@ -5,12 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::quota::Quota;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
+use cursus::engine::quota::put_quota;
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Engine, Parts, access};
+use cursus::engine::{Engine, Error, Parts, access};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::shutdown::Shutdown;
@@ -84,6 +86,20 @@ impl Fleet {
         let key = access::create_key(&store, tenant).await.unwrap();
         store.close().await;
         key
+    }
+
+    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
+    pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
+        let quota = serde_json::from_value(quota).unwrap();
+        self.try_quota(tenant, &quota).await.unwrap();
+    }
+
+    /// The same, when it may be refused.
+    pub(crate) async fn try_quota(&self, tenant: &str, quota: &Quota) -> Result<Quota, Error> {
+        let store = self.database.store();
+        let set = put_quota(&store, tenant, quota).await;
+        store.close().await;
+        set
     }
 
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
@@ -204,6 +220,11 @@ impl Node {
     /// Asks the node to end, as SIGTERM does; `stop` waits for it.
     pub(crate) fn drain(&self) {
         self.shutdown.token.cancel();
+    }
+
+    /// Its loops end, as if it had died: it says nothing any more and does no duty. Requests are still answered.
+    pub(crate) fn fall_silent(&self) {
+        self.stop.cancel();
     }
 
     /// Ends it in the order of `app`.
