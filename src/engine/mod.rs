@@ -234,6 +234,7 @@ impl Engine {
         let queues: Vec<_> = std::iter::repeat_with(Arc::default)
             .take(parts.turn_loops.max(1))
             .collect();
+        let quotas = quota::Quotas::new(installation.quota_version);
         let reader = reader::Reader::new(parts.store.clone(), parts.blob.clone(), cache);
         let inner = Inner {
             parts,
@@ -241,7 +242,7 @@ impl Engine {
             installation,
             default_tenant,
             keys: access::Keys::default(),
-            quotas: quota::Quotas::default(),
+            quotas,
             signer: receipt::Signer::new(&receipt_key),
             reader,
             running: keyed::Running::default(),

@@ -107,10 +107,10 @@ async fn a_load_on_one_node_that_moves_to_another_gets_the_quota_all_the_time() 
     let (fleet, nodes) = fleet().await;
     let record = Record::new();
     record
-        .load(&nodes, [450, 0, 0], Duration::from_secs(10))
+        .load(&nodes, [450, 0, 0], Duration::from_secs(9))
         .await;
     record
-        .load(&nodes, [0, 450, 0], Duration::from_secs(10))
+        .load(&nodes, [0, 450, 0], Duration::from_secs(9))
         .await;
     record.assert_exact("moved");
     fleet.finish(nodes).await;
@@ -121,10 +121,10 @@ async fn a_load_that_begins_everywhere_and_is_then_spread_unevenly_gets_the_quot
     let (fleet, nodes) = fleet().await;
     let record = Record::new();
     record
-        .load(&nodes, [150, 150, 150], Duration::from_secs(7))
+        .load(&nodes, [150, 150, 150], Duration::from_secs(6))
         .await;
     record
-        .load(&nodes, [405, 40, 5], Duration::from_secs(12))
+        .load(&nodes, [405, 40, 5], Duration::from_secs(11))
         .await;
     record.assert_exact("90/9/1");
     fleet.finish(nodes).await;
@@ -134,7 +134,7 @@ async fn a_load_that_begins_everywhere_and_is_then_spread_unevenly_gets_the_quot
 async fn a_node_that_dies_gives_its_share_to_the_others_within_five_seconds() {
     let (fleet, nodes) = fleet().await;
     Record::new()
-        .load(&nodes, [225, 225, 0], Duration::from_secs(4))
+        .load(&nodes, [225, 225, 0], Duration::from_secs(3))
         .await;
     nodes[0].fall_silent();
     Record::new()

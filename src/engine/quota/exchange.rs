@@ -209,8 +209,9 @@ impl Engine {
             talks.sort_unstable_by_key(|talk| talk.due);
             let due = talks.partition_point(|talk| talk.due <= now + ALONG);
             for some in talks[..due].chunks_mut(TENANTS) {
-                if let Err(error) = self.talk(some).await {
-                    tracing::debug!(%error, "demand could not be told; it is told again");
+                let talked = tokio::time::timeout(FRESH, self.talk(some)).await;
+                if !matches!(talked, Ok(Ok(()))) {
+                    tracing::debug!(?talked, "demand could not be told; it is told again");
                     self.doubt(some);
                 }
             }
@@ -279,7 +280,7 @@ impl Engine {
     /// Shares that rest on what was said too long ago are given up for even ones.
     fn doubt(&self, talks: &mut [Talk]) {
         let quotas = self.quotas();
-        for talk in talks.iter().filter(|talk| talk.heard.elapsed() > FRESH) {
+        for talk in talks.iter().filter(|talk| talk.heard.elapsed() >= FRESH) {
             talk.limited.be_cautious(quotas.nodes(), quotas.now());
         }
     }

@@ -120,7 +120,7 @@ impl Quotas {
     }
 
     /// Changes take effect on tenants that are known; others are looked up when they come.
-    fn apply(&self, rows: &[QuotaRow], version: i64) {
+    pub(super) fn apply(&self, rows: &[QuotaRow], version: i64) {
         let mut tenants = self.known.tenants.write();
         for row in rows {
             let Some(known) = tenants.get_mut(&row.tenant_id) else {

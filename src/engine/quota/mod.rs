@@ -75,9 +75,10 @@ pub struct Quotas {
     pub throttled: Family<Throttled, Counter>,
 }
 
-impl Default for Quotas {
-    fn default() -> Self {
-        Self {
+impl Quotas {
+    /// The quotas of an installation where so many changes of quotas were made.
+    pub(super) fn new(version: i64) -> Self {
+        let quotas = Self {
             began: Instant::now(),
             in_use: InUse::default(),
             nodes: AtomicU32::new(NODES_UNKNOWN),
@@ -85,11 +86,14 @@ impl Default for Quotas {
             known: Known::default(),
             awakened: exchange::Awakened::default(),
             throttled: Family::default(),
+        };
+        if version > 0 {
+            // None was looked at yet: each is looked up when its tenant comes.
+            quotas.apply(&[], version);
         }
+        quotas
     }
-}
 
-impl Quotas {
     /// Nanoseconds since it began: the time of all buckets.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
