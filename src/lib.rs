@@ -36,6 +36,11 @@
 //!   hot slot, or a ranged read of an object (`engine::reader`).
 //! - **Settle.** An ack clears a bit in the next turn. What splits a lease — extend, nack, dead letter — locks its rows,
 //!   plans in pure functions (`engine::plan`) and writes the difference.
+//! - **Quotas.** `engine::quota` is asked before a request is read, before a publish and a receive, and in the transaction
+//!   that makes a topic or subscription. Rates are buckets in memory that fill at the node's share of the fleet's quota;
+//!   four times a second nodes exchange what is asked of them (`engine::quota::exchange`), so no request waits for the
+//!   database. When publishes wait too long, what is above a guarantee is refused; when a turn cannot take all, what is
+//!   guaranteed goes first and tenants take turns.
 //! - **Afterwards.** `engine::expire` deletes what is consumed or too old, `engine::offload` packs what is still needed
 //!   after the hot window into objects and truncates the slot, `engine::collect` deletes objects nobody refers to.
 //! - **Metering.** A publish measures its messages (`engine::units`) and stores the measure in their block, so it costs no

@@ -107,7 +107,13 @@ pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metri
         "Messages moved to a dead-letter topic",
         dead,
     );
+    registry.register(
+        "throttled_requests",
+        "Requests that a quota stood against, by policy",
+        engine.quotas().throttled.clone(),
+    );
     registry.register_collector(Box::new(CacheBytes(engine.clone())));
+    registry.register_collector(Box::new(Short(engine.clone())));
 }
 
 /// Bytes of blocks in memory, read when they are asked for.
@@ -119,5 +125,22 @@ impl Collector for CacheBytes {
         let bytes = ConstGauge::new(u32::try_from(self.0.cache_bytes()).unwrap_or(u32::MAX));
         let help = "Blocks kept in memory";
         bytes.encode(encoder.encode_descriptor("cache_bytes", help, None, bytes.metric_type())?)
+    }
+}
+
+/// Whether the node is short of capacity, looked at when it is asked for.
+#[derive(Debug)]
+struct Short(Engine);
+
+impl Collector for Short {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let short = ConstGauge::new(u32::from(self.0.is_short()));
+        let help = "1 while the node is short of capacity and serves only what is guaranteed";
+        short.encode(encoder.encode_descriptor(
+            "capacity_short",
+            help,
+            None,
+            short.metric_type(),
+        )?)
     }
 }

@@ -13,6 +13,7 @@ pub mod list;
 pub mod message;
 pub mod name;
 pub mod object;
+pub mod quota;
 pub mod scope;
 pub mod service;
 pub mod settle;

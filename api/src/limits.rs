@@ -124,3 +124,7 @@ pub const USAGE_HOURS_DAYS: u32 = 400;
 pub const USAGE_DAYS_DAYS: u32 = 3_660;
 /// Windows of one request for usage, by its granularity: a day of minutes, a month of hours, as many days as hours are kept.
 pub const USAGE_WINDOWS_MAX: [u32; 3] = [1_440, 744, 400];
+/// Any limit of a quota, in its unit: a petabyte, and still a whole number in every client.
+pub const QUOTA: RangeInclusive<u64> = 1..=1_000_000_000_000_000;
+/// The guaranteed part of a rate of a quota.
+pub const QUOTA_GUARANTEED: RangeInclusive<u64> = 0..=*QUOTA.end();

@@ -4,6 +4,7 @@
 use api::FieldError;
 use api::limits::BODY_IDLE_SECONDS;
 
+use super::quota::Violation;
 use crate::{blob, store};
 
 /// Why the engine refused or failed.
@@ -54,6 +55,12 @@ pub enum Error {
     /// Too many receivers of one subscription wait on the node.
     #[error("{0} receivers of this subscription wait on this node already")]
     Crowded(usize),
+    /// A quota stands against it.
+    #[error("{0}")]
+    QuotaExceeded(Violation),
+    /// The service is short of capacity, and this is above the tenant's guarantee.
+    #[error("the service is short of capacity and serves first what is guaranteed: {}", .0.amount())]
+    ReducedCapacity(Violation),
     /// No valid key.
     #[error("give a valid API key or token: Authorization: Bearer <key>")]
     Unauthenticated,

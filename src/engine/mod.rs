@@ -20,6 +20,7 @@ pub mod offload;
 pub mod payload;
 pub mod plan;
 mod publish;
+pub mod quota;
 mod reader;
 mod receipt;
 mod receive;
@@ -64,13 +65,13 @@ use payload::Records;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
 
-/// Which part of a tenant's capacity a publish or delivery draws on.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+/// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capacity {
-    /// Inside the guarantee.
+    /// Inside the guarantee, or without any limit.
     #[default]
     Guaranteed,
-    /// Above it.
+    /// Above the guarantee: served while there is room.
     Elastic,
 }
 
@@ -238,6 +239,7 @@ struct Inner {
     installation: Installation,
     gate: access::Gate,
     watched: watch::Watched,
+    quotas: quota::Quotas,
     signer: receipt::Signer,
     tally: Arc<tally::Tally>,
     reader: reader::Reader,
@@ -273,12 +275,14 @@ impl Engine {
             slot: AtomicI16::new(installation.hot_slot),
             hints: wake::Hints::default(),
             returns: redeliver::Returns::default(),
+            shortage: quota::Shortage::default(),
             metrics: turn::Metrics::default(),
         });
         let queues: Vec<_> = std::iter::repeat_with(Arc::default)
             .take(parts.turn_loops.max(1))
             .collect();
         let gate = access::Gate::new(parts.open.then_some(default_tenant));
+        let quotas = quota::Quotas::new(installation.quota_version);
         let tally = Arc::new(tally::Tally::default());
         let objects = (parts.blob.clone(), tally.clone());
         let reader = reader::Reader::new(parts.store.clone(), objects, cache);
@@ -288,6 +292,7 @@ impl Engine {
             installation,
             gate,
             watched: watch::Watched::default(),
+            quotas,
             signer: receipt::Signer::new(&receipt_key),
             tally,
             reader,
@@ -329,6 +334,10 @@ impl Engine {
         tracker.spawn(async move { engine.return_unwanted(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.flush_tally(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.exchange_demand(token).await });
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.count_used(token).await });
         for _ in 0..dead_letter::BURIALS_AT_ONCE {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.bury_waiting(token).await });
@@ -351,6 +360,24 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// The quotas of this node.
+    #[must_use]
+    pub fn quotas(&self) -> &quota::Quotas {
+        &self.inner.quotas
+    }
+
+    /// Whether the node is short of capacity, so that only what is inside a guarantee is served.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let shortage = &self.inner.turns.shortage;
+        let queues = &self.inner.queues;
+        if queues.iter().any(|queue| queue.is_nearly_full()) {
+            return shortage.saw_full();
+        }
+        let waited = queues.iter().filter_map(|queue| queue.waited()).max();
+        shortage.saw(waited.unwrap_or_default())
     }
 
     /// Bytes of blocks in memory.

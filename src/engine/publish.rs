@@ -26,7 +26,7 @@ impl Engine {
         &self,
         tenant: Tenant,
         topic: &TopicName,
-        drafts: Drafts,
+        mut drafts: Drafts,
         key: Option<IdempotencyKey>,
     ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
@@ -36,12 +36,17 @@ impl Engine {
                 max: BATCH_BYTES_MAX as u64,
             });
         }
+        let bytes = drafts.records.bytes();
+        let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
+        drafts.capacity = drafts.capacity.max(admitted.capacity);
         let keyed = drafts
             .items
             .iter()
             .any(|item| matches!(item, Draft::Valid(Some(_))));
         if keyed || key.is_some() {
-            return Box::pin(self.publish_keyed(&entry, drafts, key)).await;
+            let results = Box::pin(self.publish_keyed(&entry, drafts, key)).await?;
+            admitted.stored(bytes);
+            return Ok(results);
         }
         let Drafts {
             records,
@@ -60,6 +65,7 @@ impl Engine {
                 Content::Records(records)
             };
             next.offset = self.place(&entry, lane, (content, capacity)).await?;
+            admitted.stored(bytes);
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -91,8 +97,10 @@ impl Engine {
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Metered<Published>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let admitted = self.admit_publish(tenant, 1, 0)?;
+        let body = self.charged(&admitted, body);
         let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
-        let capacity = publish.capacity;
+        let capacity = publish.capacity.max(admitted.capacity);
         let Some(key) = publish.key else {
             let lane = self.lane_of(&entry);
             let object = self.upload(head.chain(body).boxed()).await?;
@@ -129,10 +137,11 @@ impl Engine {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.queue(topic_id).publish(Publish {
+            tenant: entry.row.tenant_id,
+            capacity,
             topic_id,
             lane,
             content,
-            capacity,
             reply,
         })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;

@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use super::delivery::{Block, Delivery, StoredMessage};
 use super::error::Error;
 use super::plan::Step;
+use super::quota::Limited;
 use super::receipt::Receipt;
 use super::subscriber::{Grant, Subscriber, Waiter};
 use super::tally::Payer;
 use super::units::Measure;
-use super::{Engine, Metered, Tenant};
+use super::{Capacity, Engine, Metered, Tenant};
 
 /// Seconds until messages that could not be read come again.
 const UNREADABLE_SECONDS: u32 = 5;
@@ -48,7 +49,7 @@ impl Engine {
     /// When the request is out of range, the subscription does not exist, or a part of the service does not answer.
     pub async fn receive(
         &self,
-        tenant: Tenant,
+        (tenant, capacity): (Tenant, Capacity),
         subscription: &SubscriptionName,
         request: ReceiveRequest,
     ) -> Result<Metered<Vec<Delivery>>, Error> {
@@ -68,13 +69,25 @@ impl Engine {
                 request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()),
             )),
         };
-        let grants = self.grants(&subscriber, ask).await?;
+        let room = self.in_flight_room(tenant);
+        if let Some((limited, _)) = &room {
+            subscriber.count_for(limited);
+        }
+        let grants = match &room {
+            None => self.grants(&subscriber, ask).await?,
+            Some((limited, 0)) => self.due_only(&subscriber, ask, limited).await?,
+            Some((_, room)) => {
+                let wanted = ask.wanted.min(*room);
+                self.grants(&subscriber, Ask { wanted, ..ask }).await?
+            }
+        };
         let deliveries = self.read_grants(&subscriber, &grants).await?;
         let mut measure = Measure::default();
         for delivery in &deliveries {
             measure.add(Measure::message(delivery.message.bytes()));
         }
         if !deliveries.is_empty() {
+            let measure = measure.under(capacity);
             self.tally()
                 .delivered(&subscriber, Meter::DeliverPull, measure);
         }
@@ -128,6 +141,23 @@ impl Engine {
             return Err(error);
         }
         Ok(read.deliveries)
+    }
+
+    /// Leases for a receiver of a tenant that has too much in flight: what is due again is in flight already.
+    async fn due_only(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        ask: Ask,
+        limited: &Limited,
+    ) -> Result<Vec<Grant>, Error> {
+        let due = match subscriber.begin_look() {
+            Some(low) => Box::pin(self.redeliver(subscriber, ask, low)).await?,
+            None => Vec::new(),
+        };
+        if due.is_empty() {
+            return Err(self.too_much_in_flight(limited));
+        }
+        Ok(due)
     }
 
     /// Leases for one receiver.

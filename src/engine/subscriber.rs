@@ -3,8 +3,8 @@
 //! restart: a waiter that is lost with its node has been given nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use api::TopicName;
@@ -18,6 +18,7 @@ use crate::store::lease::Lease;
 use crate::store::subscription::SubscriptionRow;
 
 use super::error::Error;
+use super::quota::Limited;
 
 /// Messages of one lease given to one receiver.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +96,8 @@ pub struct Subscriber {
     held_back: AtomicBool,
     /// No count of what is in flight before: counts must not keep the database busy.
     count_after: Mutex<Instant>,
+    /// The tenant's limits, when they bound what is in flight.
+    limited: OnceLock<Arc<Limited>>,
     due: Mutex<Due>,
     due_now: Notify,
 }
@@ -140,6 +143,7 @@ impl Subscriber {
             in_flight: AtomicI64::new(0),
             held_back: AtomicBool::new(false),
             count_after: Mutex::new(now),
+            limited: OnceLock::new(),
             due: Mutex::new(Due {
                 not_before: now,
                 at_latest: now,
@@ -267,10 +271,18 @@ impl Subscriber {
     /// Moves the count of messages in flight; what other nodes handed out may be settled here, but fewer than none are
     /// never out.
     pub fn moved(&self, by: i64) {
+        if let Some(limited) = self.limited.get() {
+            limited.moved(by);
+        }
         let add = |messages: i64| Some(messages.saturating_add(by).max(0));
         let _ = self
             .in_flight
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// From now on what it moves is counted for its tenant, too.
+    pub fn count_for(&self, limited: &Arc<Limited>) {
+        self.limited.get_or_init(|| limited.clone());
     }
 
     /// Whether what is in flight should be counted: while `max_in_flight` holds receivers back, who may not be waiting any

@@ -11,6 +11,7 @@ use crate::store::{self, Session};
 use super::access::Access;
 use super::audit::{self, Change, Nothing};
 use super::error::Error;
+use super::quota::Policy;
 use super::{Engine, Tenant};
 
 impl Engine {
@@ -144,6 +145,7 @@ impl Engine {
         let Some(id) = inserted else {
             return Ok(false);
         };
+        self.check_count(tx, tenant, Policy::Subscriptions).await?;
         let from_start = settings.from == Some(Start::Start);
         store::cursor::begin(tx, id, topic_id, from_start).await?;
         Ok(true)

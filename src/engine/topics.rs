@@ -11,6 +11,7 @@ use crate::store::topic::{NewTopic, TopicRow};
 use super::access::Access;
 use super::audit::{self, Change, Nothing};
 use super::error::Error;
+use super::quota::Policy;
 use super::{Engine, Tenant};
 
 impl Engine {
@@ -48,6 +49,7 @@ impl Engine {
         let (mut row, mut changed) = (created.clone(), false);
         match &created {
             Some(row) => {
+                self.check_count(&mut tx, tenant, Policy::Topics).await?;
                 let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
                 store::lane_meter::begin(&mut tx, &[lane], now).await?;
             }

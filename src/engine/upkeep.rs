@@ -79,6 +79,7 @@ impl Engine {
         store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
         self.hints().want(alive > 1);
+        self.quotas().observe_nodes(alive);
         let catalog_version = self.catalog().version();
         if rounds.catalog_version != catalog_version {
             self.forget_deleted(&mut session).await?;

@@ -1,4 +1,4 @@
-//! Notices what other nodes changed: the hot slot, the catalog, who is let in. A small loop of one statement a second and
+//! Notices what other nodes changed: the hot slot, the catalog, quotas, who is let in. A small loop of one statement a second and
 //! nothing beside it, so that a revoked key is refused by every node within two.
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -58,7 +58,6 @@ impl Engine {
     pub(super) async fn look(&self) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         let installation = store::installation::get(&mut session).await?;
-        drop(session);
         let Some(installation) = installation else {
             return Ok(());
         };
@@ -67,6 +66,9 @@ impl Engine {
         let slot = &self.inner.turns.slot;
         slot.store(installation.hot_slot, Ordering::Relaxed);
         self.catalog().observe(installation.catalog_version);
+        self.observe_quotas(&mut session, installation.quota_version)
+            .await?;
+        drop(session);
         self.observe_access(&installation).await
     }
 

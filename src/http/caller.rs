@@ -1,9 +1,11 @@
 //! Who calls, and whether they may: the key or token in `Authorization: Bearer <…>` and what the route asks for. Extractors,
 //! so that a handler of a tenant's resource cannot be written without saying what it takes (I7), and gets a name from the
-//! path only together with the permission for it. Without a key the engine decides: the embedded mode has one tenant.
+//! path only together with the permission for it. Without a key the engine decides: the embedded mode has one tenant. Here
+//! also a request is counted against the tenant's quota.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::problem::Refusal;
-use super::{path, query};
-use crate::engine::{Access, Engine};
+use super::{admission, path, query};
+use crate::engine::{Access, Capacity, Engine};
 use crate::listen::Peer;
 
 /// What a route asks of its caller.
@@ -57,24 +59,37 @@ asks! {
     SeeSubscription: Manage Receive;
     /// To read what was used.
     SeeUsage: Usage, true;
+    /// To see the quota.
+    SeeQuota: Manage Usage;
     /// To operate a tenant.
     Operate: Admin;
     /// To list tenants and what belongs to them.
     OperateList: Admin, true;
 }
 
+/// Somebody who was let in, and whose quota has room for this request.
+pub(super) struct Admitted {
+    access: Arc<Access>,
+    /// What the request is served from.
+    pub(super) capacity: Capacity,
+}
+
+impl Deref for Admitted {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        &self.access
+    }
+}
+
 /// A caller who has what `A` asks for, for one name at least.
-pub(super) struct Caller<A>(pub(super) Arc<Access>, pub(super) PhantomData<A>);
+pub(super) struct Caller<A>(pub(super) Admitted, pub(super) PhantomData<A>);
 
 /// A caller who has what `A` asks for, for the name in the path.
-pub(super) struct To<A, N>(
-    pub(super) Arc<Access>,
-    pub(super) N,
-    pub(super) PhantomData<A>,
-);
+pub(super) struct To<A, N>(pub(super) Admitted, pub(super) N, pub(super) PhantomData<A>);
 
 /// A name in the path that scopes go by.
-pub(super) trait PathName: FromStr<Err: Display> + Display {
+pub(super) trait PathName: FromStr<Err: Display> + Display + Send {
     /// Its parameter.
     const PARAMETER: &'static str;
     /// As text.
@@ -103,7 +118,7 @@ impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
         let access = authenticate(parts, engine).await?;
         access.check(A::PERMISSIONS, None)?;
         check_query::<A>(parts)?;
-        Ok(Self(access, PhantomData))
+        Ok(Self(admitted(access, parts, engine).await?, PhantomData))
     }
 }
 
@@ -117,7 +132,8 @@ impl<A: Asks, N: PathName> FromRequestParts<Engine> for To<A, N> {
         let name: N = path::parse(parts, N::PARAMETER).await?;
         access.check(A::PERMISSIONS, Some(name.text()))?;
         check_query::<A>(parts)?;
-        Ok(Self(access, name, PhantomData))
+        let caller = admitted(access, parts, engine).await?;
+        Ok(Self(caller, name, PhantomData))
     }
 }
 
@@ -126,6 +142,15 @@ fn check_query<A: Asks>(parts: &Parts) -> Result<(), Refusal> {
         return Ok(());
     }
     query::none(&parts.uri)
+}
+
+async fn admitted(
+    access: Arc<Access>,
+    parts: &Parts,
+    engine: &Engine,
+) -> Result<Admitted, Refusal> {
+    let capacity = admission::admit(parts, engine, access.tenant()).await?;
+    Ok(Admitted { access, capacity })
 }
 
 async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Refusal> {

@@ -50,9 +50,10 @@ pub(super) fn head() -> OpenApi {
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
         ("Usage", "What was used"),
+        ("Quota", "What the tenant may do"),
         (
             "Operation",
-            "Tenants, keys and issuers, for who operates the service",
+            "Tenants, keys, issuers and quotas, for who operates the service",
         ),
         ("Service", "The service about itself"),
     ];
@@ -92,7 +93,7 @@ fn components() -> Components {
         codes.entry(code.status()).or_default().push(code);
     }
     // Not answered by a route of the document.
-    codes.retain(|status, _| *status != 405);
+    codes.remove(&405);
     for (status, codes) in codes {
         components
             .responses

@@ -21,8 +21,10 @@ use futures_util::FutureExt;
 use futures_util::future::Either;
 use tower::{Layer, Service};
 
+use super::admission::Slot;
 use super::problem::Refusal;
 use super::{RequestMetrics, coding, cors, local};
+use crate::engine::quota::InUse;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's request id longer than this is replaced.
@@ -65,16 +67,19 @@ pub(super) struct Manners(Arc<Shared>);
 struct Shared {
     rules: Rules,
     metrics: RequestMetrics,
+    /// Whether any tenant has a quota.
+    quotas: InUse,
     /// Different in each process, so that ids are not repeated after a restart.
     id_prefix: u32,
     id_next: AtomicU64,
 }
 
 impl Manners {
-    pub(super) fn new(rules: Rules, metrics: RequestMetrics) -> Self {
+    pub(super) fn new(rules: Rules, metrics: RequestMetrics, quotas: InUse) -> Self {
         Self(Arc::new(Shared {
             rules,
             metrics,
+            quotas,
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
         }))
@@ -133,6 +138,10 @@ where
             let held_for = HeldFor(shared.rules.request_timeout);
             request.extensions_mut().insert(held_for);
         }
+        let slot = shared.quotas.get().then(Slot::default);
+        if let Some(slot) = &slot {
+            request.extensions_mut().insert(slot.clone());
+        }
         if is_coded {
             request = coding::decoded(request);
         }
@@ -151,6 +160,9 @@ where
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
                 Err(_) => too_late(deadline).into_response(),
             };
+            if let Some(slot) = slot {
+                slot.finish(&mut response);
+            }
             if crosses {
                 cors::allow(&mut response);
             }

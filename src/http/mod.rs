@@ -2,6 +2,7 @@
 //! answer; the router collects each with its description, so a route cannot exist outside of the OpenAPI document. No SQL,
 //! no rules: those are the engine's.
 
+mod admission;
 mod audit;
 mod batch;
 mod body;
@@ -23,6 +24,7 @@ mod path;
 mod problem;
 mod publish;
 mod query;
+mod quota;
 mod range;
 mod receive;
 mod service;
@@ -88,10 +90,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
         .routes(routes!(usage::get_usage))
+        .routes(routes!(quota::get_quota))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))
         .routes(routes!(tenants::suspend_tenant))
         .routes(routes!(tenants::resume_tenant))
+        .routes(routes!(quota::get_tenant_quota, quota::put_tenant_quota))
         .routes(routes!(keys::create_key, keys::list_keys))
         .routes(routes!(keys::get_key))
         .routes(routes!(keys::revoke_key))
@@ -118,7 +122,8 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
         held_max: engine.hot_limit_bytes(),
         open: engine.is_open(),
     };
-    let manners = manners::Manners::new(rules, settings.metrics);
+    let quotas = engine.quotas().in_use();
+    let manners = manners::Manners::new(rules, settings.metrics, quotas);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))

@@ -7,12 +7,20 @@ use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::throttle::{self, Policy};
+use super::throttle::{self, Bound};
 use crate::engine;
 
 /// A problem on its way to the client; boxed, because results carry it through every handler.
 #[derive(Debug)]
-pub(super) struct Refusal(Box<Problem>);
+pub(super) struct Refusal(Box<Told>);
+
+/// What is said to the client.
+#[derive(Debug)]
+struct Told {
+    problem: Problem,
+    /// What stood against the request, when that was a bound.
+    bound: Option<Bound>,
+}
 
 impl Refusal {
     /// A problem of `code` with what happened this time.
@@ -28,24 +36,54 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(problem))
+        Self(Box::new(Told {
+            problem,
+            bound: None,
+        }))
     }
 }
 
 impl From<engine::Error> for Refusal {
     fn from(error: engine::Error) -> Self {
-        Problem::from(&error).into()
+        Self(Box::new(Told {
+            problem: Problem::from(&error),
+            bound: bound(&error),
+        }))
+    }
+}
+
+/// The bound that an error is about.
+fn bound(error: &engine::Error) -> Option<Bound> {
+    use engine::Error as E;
+    match error {
+        E::Overloaded(_) => Some(Bound::Queue),
+        E::Crowded(_) => Some(Bound::Receivers),
+        E::Guessing => Some(Bound::Guesses),
+        E::QuotaExceeded(violation) | E::ReducedCapacity(violation) => {
+            Some(Bound::Quota(*violation))
+        }
+        E::AlreadyExists(_)
+        | E::TooLarge { .. }
+        | E::Conflict(_)
+        | E::KeyInUse
+        | E::KeyMismatch
+        | E::Invalid(_)
+        | E::LeaseLost
+        | E::NotFound { .. }
+        | E::ReceiptInvalid
+        | E::Forbidden(_)
+        | E::Suspended
+        | E::Unauthenticated
+        | E::BodyBroken
+        | E::BodyStalled
+        | E::Unavailable(_)
+        | E::Internal => None,
     }
 }
 
 impl From<&engine::Error> for Problem {
     fn from(error: &engine::Error) -> Self {
         use engine::Error as E;
-        let violated = |code, policy: Policy| {
-            let mut problem = Self::new(code, error.to_string());
-            problem.violated_policies = vec![policy.name().to_owned()];
-            problem
-        };
         let code = match error {
             E::Invalid(fields) => return Self::invalid(fields.clone()),
             E::AlreadyExists(_) => ErrorCode::AlreadyExists,
@@ -56,9 +94,8 @@ impl From<&engine::Error> for Problem {
             E::LeaseLost => ErrorCode::LeaseLost,
             E::NotFound { .. } => ErrorCode::NotFound,
             E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
-            E::Overloaded(_) => return violated(ErrorCode::ReducedCapacity, Policy::Queue),
-            E::Crowded(_) => return violated(ErrorCode::ReducedCapacity, Policy::Receivers),
-            E::Guessing => return violated(ErrorCode::QuotaExceeded, Policy::Guesses),
+            E::QuotaExceeded(_) | E::Guessing => ErrorCode::QuotaExceeded,
+            E::Overloaded(_) | E::Crowded(_) | E::ReducedCapacity(_) => ErrorCode::ReducedCapacity,
             E::Forbidden(_) | E::Suspended => ErrorCode::Forbidden,
             E::Unauthenticated => ErrorCode::Unauthenticated,
             E::BodyBroken => ErrorCode::InvalidRequest,
@@ -66,27 +103,32 @@ impl From<&engine::Error> for Problem {
             E::Unavailable(_) => ErrorCode::Unavailable,
             E::Internal => ErrorCode::Internal,
         };
-        Self::new(code, error.to_string())
+        let mut problem = Self::new(code, error.to_string());
+        problem.violated_policies = bound(error)
+            .map(|bound| bound.name().to_owned())
+            .into_iter()
+            .collect();
+        problem
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let text = serde_json::to_vec(&self.0).unwrap_or_default();
+        let Told { problem, bound } = *self.0;
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let text = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, text).into_response();
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        match self.0.status {
+        match problem.status {
             401 => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             429 | 503 => {
-                let violated = self.0.violated_policies.first();
-                throttle::tell(headers, Policy::named(violated.map(String::as_str)));
+                throttle::tell(headers, bound.unwrap_or(Bound::Unavailable));
             }
             _ => {}
         }

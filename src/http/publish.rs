@@ -9,15 +9,13 @@ use sha2::{Digest, Sha256};
 
 use super::batch::Results;
 use super::body::{self, Raw};
-use super::caller::{Publish, To};
+use super::caller::{Admitted, Publish, To};
 use super::document::{Binary, PublishErrors};
 use super::json::{Json, check_content_type};
 use super::manners::HeldFor;
 use super::problem::Refusal;
 use super::{draft, options, trace};
-use crate::engine::{
-    Capacity, Drafts, Engine, Error, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
-};
+use crate::engine::{Drafts, Engine, Error, IdempotencyKey, Metered, PublishRoute, Streamed};
 
 /// Publish one message
 ///
@@ -48,7 +46,7 @@ pub(super) async fn publish_message(
     request: Request,
 ) -> Result<Metered<Json<Published>>, Refusal> {
     let tenant = caller.tenant();
-    let (drafts, key, held_for) = match read(&engine, tenant, &topic, request).await? {
+    let (drafts, key, held_for) = match read(&engine, &caller, &topic, request).await? {
         Given::Held(drafts, key, held_for) => (drafts, key, held_for),
         Given::Streamed(published) => return Ok(published.map(Json)),
     };
@@ -75,7 +73,7 @@ enum Given {
 
 async fn read(
     engine: &Engine,
-    tenant: Tenant,
+    caller: &Admitted,
     topic: &TopicName,
     request: Request,
 ) -> Result<Given, Refusal> {
@@ -91,17 +89,18 @@ async fn read(
             let given = Streamed {
                 meta: options.meta(),
                 key: options.key.clone(),
-                capacity: Capacity::Guaranteed,
+                capacity: caller.capacity,
             };
             // On the heap: the future of the rare, large body must not be carried by every request.
-            let published = Box::pin(engine.publish_stream(tenant, topic, given, body));
+            let published = Box::pin(engine.publish_stream(caller.tenant(), topic, given, body));
             return Ok(Given::Streamed(published.await?));
         }
     };
     if let Some(digest) = options.digest {
         digest.check(&held)?;
     }
-    let drafts = draft::of_message(&options.meta(), &held);
+    let mut drafts = draft::of_message(&options.meta(), &held);
+    drafts.capacity = caller.capacity;
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
@@ -134,7 +133,8 @@ pub(super) async fn publish_batch(
     let trace = trace::of(&parts.headers);
     check_content_type(&parts.headers)?;
     let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
-    let drafts = draft::of_batch(&text, trace.as_ref())?;
+    let mut drafts = draft::of_batch(&text, trace.as_ref())?;
+    drafts.capacity = caller.capacity;
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     drop((parts, text));
     let results = engine.publish(caller.tenant(), &topic, drafts, key).await?;

@@ -32,7 +32,7 @@ pub(super) async fn receive_messages(
         answer: messages,
         units,
     } = engine
-        .receive(caller.tenant(), &subscription, request)
+        .receive((caller.tenant(), caller.capacity), &subscription, request)
         .await?;
     let answer = answer(shown::received(&messages)?);
     Ok(Metered { answer, units })

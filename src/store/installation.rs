@@ -21,6 +21,8 @@ pub struct Installation {
     pub catalog_version: i64,
     /// Raised when a key, an issuer or a tenant changes.
     pub access_version: i64,
+    /// Raised when a quota changes.
+    pub quota_version: i64,
     /// The database's time.
     pub at: OffsetDateTime,
 }
@@ -46,7 +48,8 @@ impl Installation {
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
-         SELECT installation_id, receipt_key, hot_slot, catalog_version, access_version, clock_timestamp() AS at FROM installation",
+         SELECT installation_id, receipt_key, hot_slot, catalog_version, access_version, quota_version,
+                clock_timestamp() AS at FROM installation",
     )
     .fetch_optional(session.run("installation.get"))
     .await?)
@@ -139,4 +142,18 @@ pub async fn bump_access(session: &mut Session) -> Result<(), Error> {
     .execute(session.run("installation.bump_access"))
     .await?;
     Ok(())
+}
+
+/// Tells all nodes that a quota changes, as of the commit; returns the new version, which is the change's own. Others that
+/// change a quota wait, so versions are committed in their order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bump_quota(session: &mut Session) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- installation.bump_quota
+         UPDATE installation SET quota_version = quota_version + 1 RETURNING quota_version",
+    )
+    .fetch_one(session.run("installation.bump_quota"))
+    .await?)
 }

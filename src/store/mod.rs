@@ -18,6 +18,8 @@ pub mod lease;
 pub mod migrate;
 pub mod node;
 pub mod object;
+pub mod quota;
+pub mod quota_demand;
 pub mod retention;
 pub mod subscription;
 pub mod tenant;

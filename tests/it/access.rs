@@ -89,7 +89,7 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
 fn body(id: &str) -> Option<Value> {
     Some(match id {
         "publish_message" | "receive_messages" | "put_topic" | "put_tenant" | "create_key"
-        | "rotate_key" | "suspend_tenant" => json!({}),
+        | "rotate_key" | "suspend_tenant" | "put_tenant_quota" => json!({}),
         "publish_batch" => json!({"messages": [{"body": "b"}]}),
         "ack_messages" => json!({"receipts": ["r"]}),
         "change_visibility" => {
@@ -134,6 +134,10 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
             continue;
         }
         match &*id {
+            "get_quota" => {
+                let own = b.ask(&stranger, method, &path, body).await;
+                assert_eq!((own.0, &own.1["limits"]), (200, &json!({})), "{id}");
+            }
             "put_topic" | "put_subscription" => creates.push((method, path, body)),
             "list_topics" | "list_subscriptions" | "get_usage" => {
                 let listed = b.ask(&stranger, method, &path, body).await;

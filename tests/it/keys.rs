@@ -168,6 +168,7 @@ async fn an_operator_of_some_tenants_operates_no_other_and_gives_nobody_more() {
 #[tokio::test]
 async fn every_change_of_the_control_plane_is_in_the_log_and_no_secret() {
     let (fleet, a, b) = operated().await;
+    a.put("/v1/admin/tenants/other", json!({})).await;
     a.put("/v1/admin/tenants/shop", json!({})).await;
     let made = a.post("/v1/admin/tenants/shop/keys", json!({})).await.1;
     let (secret, id) = (text(&made["secret"]), text(&made["key"]["id"]));

@@ -1,7 +1,7 @@
 //! The schema: migrations that were published never change, nodes may apply them at the same moment, and the constraints
 //! repeat the limits of the contract.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::path::Path;
 
 use api::limits;
@@ -75,11 +75,57 @@ async fn checks(table: &str) -> Vec<String> {
         .unwrap()
 }
 
+fn range(column: &str, from: &dyn Display, to: &dyn Display) -> String {
+    format!("CHECK ((({column} >= {from}) AND ({column} <= {to})))")
+}
+
+#[tokio::test]
+async fn the_constraints_of_tenants_repeat_the_limits() {
+    let (scopes, named) = (limits::SCOPES_MAX, limits::KEY_NAME_CHARS_MAX);
+    let api_key = checks("api_key").await;
+    for expected in [
+        range("cardinality(scopes)", &1, &scopes),
+        range("length(name)", &1, &named),
+    ] {
+        assert!(api_key.contains(&expected), "{expected} in {api_key:#?}");
+    }
+    let (skew, claim, url) = (
+        limits::CLOCK_SKEW_SECONDS,
+        limits::CLAIM_CHARS_MAX,
+        limits::URL_CHARS_MAX,
+    );
+    let issuer = checks("issuer").await;
+    for expected in [
+        range("clock_skew_seconds", skew.start(), skew.end()),
+        range("length(scope_claim)", &1, &claim),
+        range("length(issuer)", &1, &url),
+    ] {
+        assert!(issuer.contains(&expected), "{expected} in {issuer:#?}");
+    }
+    let quota = checks("quota").await;
+    let (all, guaranteed) = (limits::QUOTA, limits::QUOTA_GUARANTEED);
+    let quoted = |limit: &u64| match limit {
+        limit if *limit > u64::from(u32::MAX) => format!("'{limit}'::bigint"),
+        limit => limit.to_string(),
+    };
+    let caps = ["requests_ceiling", "messages_ceiling", "bytes_ceiling"].into_iter();
+    let caps = caps.chain(["concurrent_requests", "stored_bytes", "topics"]);
+    let caps = caps.chain(["subscriptions", "in_flight"]);
+    let caps = caps.map(|column| range(column, all.start(), &quoted(all.end())));
+    let parts = [
+        "requests_guaranteed",
+        "messages_guaranteed",
+        "bytes_guaranteed",
+    ]
+    .into_iter();
+    let parts = parts.map(|column| range(column, guaranteed.start(), &quoted(guaranteed.end())));
+    for expected in caps.chain(parts) {
+        assert!(quota.contains(&expected), "{expected} in {quota:#?}");
+    }
+}
+
 #[tokio::test]
 async fn the_constraints_repeat_the_limits() {
-    let range = |column: &str, from: &dyn std::fmt::Display, to: &dyn std::fmt::Display| {
-        format!("CHECK ((({column} >= {from}) AND ({column} <= {to})))")
-    };
     let name = format!(
         "'^[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}$'",
         limits::NAME_CHARS_MAX - 1
@@ -108,29 +154,12 @@ async fn the_constraints_repeat_the_limits() {
             "{expected} in {subscription:#?}"
         );
     }
-    let (scopes, named) = (limits::SCOPES_MAX, limits::KEY_NAME_CHARS_MAX);
-    let api_key = checks("api_key").await;
-    for expected in [
-        range("cardinality(scopes)", &1, &scopes),
-        range("length(name)", &1, &named),
+    for table in [
+        topic,
+        subscription,
+        checks("issuer").await,
+        checks("tenant").await,
     ] {
-        assert!(api_key.contains(&expected), "{expected} in {api_key:#?}");
-    }
-    let (skew, claim, url) = (
-        limits::CLOCK_SKEW_SECONDS,
-        limits::CLAIM_CHARS_MAX,
-        limits::URL_CHARS_MAX,
-    );
-    let issuer = checks("issuer").await;
-    for expected in [
-        range("clock_skew_seconds", skew.start(), skew.end()),
-        range("length(scope_claim)", &1, &claim),
-        range("length(issuer)", &1, &url),
-    ] {
-        assert!(issuer.contains(&expected), "{expected} in {issuer:#?}");
-    }
-    let tenant = checks("tenant").await;
-    for table in [topic, subscription, issuer, tenant] {
         assert!(
             table.iter().any(|check| check.contains(&name)),
             "{name} in {table:#?}"

@@ -94,7 +94,8 @@ impl Access {
     }
 
     /// Somebody at the command line, who has the database itself.
-    pub(super) fn of_command_line() -> Self {
+    #[must_use]
+    pub fn of_command_line() -> Self {
         let scopes = vec![Scope::all(Permission::Admin)];
         Self::new(Tenant(0), "cli".to_owned(), scopes)
     }
@@ -201,7 +202,7 @@ impl Engine {
             return self.unexpired(access);
         }
         // On the heap: the future of the rare miss must not be carried by every request.
-        Box::pin(self.admit(bearer, secret, peer)).await
+        Box::pin(self.let_in(bearer, secret, peer)).await
     }
 
     fn unexpired(&self, access: Arc<Access>) -> Result<Arc<Access>, Error> {
@@ -216,7 +217,7 @@ impl Engine {
         Ok(access)
     }
 
-    async fn admit(
+    async fn let_in(
         &self,
         bearer: &str,
         secret: Secret,
@@ -226,9 +227,9 @@ impl Engine {
         gate.guard.check(peer)?;
         let epoch = gate.seen.epoch();
         let admitted = if token::is_token(bearer) {
-            self.admit_token(bearer).await
+            self.by_token(bearer).await
         } else {
-            self.admit_key(bearer, &secret).await
+            self.by_key(bearer, &secret).await
         };
         let access = admitted.and_then(|access| self.unexpired(Arc::new(access)));
         if let Err(Error::Unauthenticated) = access {
@@ -239,7 +240,7 @@ impl Engine {
         Ok(access)
     }
 
-    async fn admit_key(&self, bearer: &str, secret: &Secret) -> Result<Access, Error> {
+    async fn by_key(&self, bearer: &str, secret: &Secret) -> Result<Access, Error> {
         // A key that contradicts itself is no key of anybody: mistyped, or made up.
         if !secret.is_of(bearer) {
             return Err(Error::Unauthenticated);

@@ -38,7 +38,7 @@ struct Claims {
 }
 
 impl Engine {
-    pub(super) async fn admit_token(&self, token: &str) -> Result<Access, Error> {
+    pub(super) async fn by_token(&self, token: &str) -> Result<Access, Error> {
         #[derive(Deserialize)]
         struct Iss {
             iss: String,

@@ -16,8 +16,8 @@ use crate::engine::subscriber::Subscriber;
 use crate::engine::units::Measure;
 use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
 
-use super::Shared;
 use super::gather::{Content, Gathered, Placed, Publish, Settle};
+use super::{Shared, fair};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;
@@ -94,7 +94,12 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
         settles: gathered.settles,
         ..Pending::default()
     };
-    let joined = join(gathered.publishes, &mut pending.left_over);
+    // When all fit into the turn their order is that of arrival, and nothing is spent on another one.
+    let publishes = match gathered.bytes > TURN_BYTES_MAX {
+        true => fair::in_turns(gathered.publishes),
+        false => gathered.publishes,
+    };
+    let joined = join(publishes, &mut pending.left_over);
     let mut subscribers = gathered.subscribers;
     for subscriber in &subscribers {
         subscriber.unmark_queued();

@@ -2,6 +2,7 @@
 //! settles and receivers are bounded by the connections that bring them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use parking_lot::Mutex;
@@ -16,14 +17,16 @@ use crate::engine::units::Measure;
 /// Messages of one publish for one lane.
 #[derive(Debug)]
 pub struct Publish {
+    /// Who publishes.
+    pub tenant: i64,
+    /// Whether it is inside the tenant's guarantee.
+    pub capacity: Capacity,
     /// The topic.
     pub topic_id: i64,
     /// The lane.
     pub lane: i64,
     /// What to store.
     pub content: Content,
-    /// Under which capacity.
-    pub capacity: Capacity,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Placed, Error>>,
 }
@@ -103,7 +106,9 @@ pub struct Gathered {
     /// Subscriptions whose receivers want fresh messages.
     pub subscribers: Vec<Arc<Subscriber>>,
     /// Bytes in `publishes`.
-    bytes: usize,
+    pub(super) bytes: usize,
+    /// When the first of `publishes` came.
+    since: Option<Instant>,
 }
 
 impl Gathered {
@@ -116,6 +121,8 @@ impl Gathered {
 #[derive(Debug, Default)]
 pub struct Queue {
     gathered: Mutex<Gathered>,
+    /// When the oldest publish of the turn that is under way came.
+    in_turn: Mutex<Option<Instant>>,
     arrived: Notify,
 }
 
@@ -133,6 +140,7 @@ impl Queue {
             ));
         }
         gathered.bytes += bytes;
+        gathered.since.get_or_insert_with(Instant::now);
         gathered.publishes.push(publish);
         drop(gathered);
         self.arrived.notify_one();
@@ -163,6 +171,7 @@ impl Queue {
             .iter()
             .map(|publish| publish.content.queued_bytes())
             .sum::<usize>();
+        gathered.since = self.in_turn.lock().or(gathered.since);
         publishes.append(&mut gathered.publishes);
         gathered.publishes = publishes;
         drop(gathered);
@@ -183,6 +192,26 @@ impl Queue {
     #[must_use]
     pub fn take_now(&self) -> Option<Gathered> {
         let mut gathered = self.gathered.lock();
-        (!gathered.is_empty()).then(|| std::mem::take(&mut *gathered))
+        (!gathered.is_empty()).then(|| {
+            *self.in_turn.lock() = gathered.since;
+            std::mem::take(&mut *gathered)
+        })
+    }
+
+    /// The turn is over; answers how long its oldest publish waited, if it had any.
+    pub fn turn_ended(&self) -> Option<Duration> {
+        self.in_turn.lock().take().map(|since| since.elapsed())
+    }
+
+    /// How long the oldest publish of the turn that is under way waits.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.in_turn.lock().map(|since| since.elapsed())
+    }
+
+    /// Whether soon no publish can be taken.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.gathered.lock().bytes > QUEUED_PUBLISH_BYTES_MAX / 2
     }
 }

@@ -8,6 +8,7 @@
 
 mod assemble;
 mod deliver;
+mod fair;
 mod gather;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::store::{self, Session, Store};
 use super::cache::Cache;
 use super::catalog::Catalog;
 use super::error::Error;
+use super::quota::Shortage;
 
 pub(in crate::engine) use assemble::compress;
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
@@ -77,6 +79,8 @@ pub struct Shared {
     pub hints: super::wake::Hints,
     /// Messages whose receivers went away before they got them.
     pub returns: super::redeliver::Returns,
+    /// Whether publishes wait too long.
+    pub shortage: Shortage,
     /// What turns count.
     pub metrics: Metrics,
 }
@@ -113,6 +117,9 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
         match outcome {
             Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
             Err(error) => deliver::fail(&queue, pending, &Error::from(error)),
+        }
+        if let Some(waited) = queue.turn_ended() {
+            shared.shortage.saw(waited);
         }
     }
 }

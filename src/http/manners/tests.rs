@@ -20,7 +20,7 @@ fn app(registry: &mut Registry) -> Router {
         held_max: 10,
         open: false,
     };
-    let manners = Manners::new(rules, RequestMetrics::register(registry));
+    let manners = Manners::new(rules, RequestMetrics::register(registry), InUse::default());
     let panics = || async {
         assert!(std::hint::black_box(false), "a bug");
     };

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::key::KeySettings;
+use api::quota::Quota;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
+use cursus::engine::quota::put_quota;
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Engine, Parts, keys, meter};
+use cursus::engine::{Access, Engine, Error, Parts, keys, meter};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::outbound::Outbound;
@@ -97,6 +99,21 @@ impl Fleet {
         let made = keys::create_key(&store, &tenant, &settings).await.unwrap();
         store.close().await;
         made.secret
+    }
+
+    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
+    pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
+        let quota = serde_json::from_value(quota).unwrap();
+        self.try_quota(tenant, &quota).await.unwrap();
+    }
+
+    /// The same, when it may be refused.
+    pub(crate) async fn try_quota(&self, tenant: &str, quota: &Quota) -> Result<Quota, Error> {
+        let store = self.database.store();
+        let (by, tenant) = (Access::of_command_line(), tenant.parse().unwrap());
+        let set = put_quota(&store, &by, (&tenant, quota), self.clock.now()).await;
+        store.close().await;
+        set
     }
 
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
@@ -226,6 +243,11 @@ impl Node {
     /// Asks the node to end, as SIGTERM does; `stop` waits for it.
     pub(crate) fn drain(&self) {
         self.shutdown.token.cancel();
+    }
+
+    /// Its loops end, as if it had died: it says nothing any more and does no duty. Requests are still answered.
+    pub(crate) fn fall_silent(&self) {
+        self.stop.cancel();
     }
 
     /// Ends it in the order of `app`.

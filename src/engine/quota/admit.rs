@@ -1,0 +1,241 @@
+//! What the verbs of the engine ask before they do something: a place and a request for every request, messages and bytes
+//! for a publish, room for what is kept, handed out or made. What is refused has taken nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::quota::RateQuota;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+
+use super::limited::{Limited, Rate};
+use super::policy::{Policy, Violation};
+use crate::engine::error::Error;
+use crate::engine::{Capacity, Engine, Tenant};
+use crate::store::quota::QuotaRow;
+use crate::store::{self, Session};
+
+/// Seconds after which trying again makes sense, where nobody knows.
+const SOON_SECONDS: u32 = 1;
+/// The same of what only deleting something, or retention, makes room for.
+const LATER_SECONDS: u32 = 60;
+
+/// A request of a limited tenant that was let in; it has its place until this is dropped.
+#[derive(Debug)]
+pub struct Admission {
+    limited: Arc<Limited>,
+    capacity: Capacity,
+    at: u64,
+}
+
+impl Admission {
+    /// The tenant's limits.
+    #[must_use]
+    pub fn limited(&self) -> &Limited {
+        &self.limited
+    }
+
+    /// Whether the request is inside the guarantee.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// The time of the admission, for [`Limited::left`].
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.limited.places.give_back();
+    }
+}
+
+/// What a publish was let in with; what it turns out to be more is owed.
+#[derive(Debug, Clone, Default)]
+pub(in crate::engine) struct Admitted {
+    limited: Option<Arc<Limited>>,
+    pub(in crate::engine) capacity: Capacity,
+}
+
+impl Admitted {
+    /// Bytes that were published are kept.
+    pub(in crate::engine) fn stored(&self, bytes: usize) {
+        if let Some(limited) = &self.limited {
+            limited.stored.moved(i64::try_from(bytes).unwrap_or(0));
+        }
+    }
+}
+
+impl Engine {
+    /// Lets in a request of a tenant, if its limits allow; `None` when it has none.
+    ///
+    /// # Errors
+    /// When a limit stands against it, the service is short of capacity and it is above its guarantee, or the database does
+    /// not answer.
+    pub async fn admit(&self, tenant: Tenant) -> Result<Option<Admission>, Error> {
+        let Some(limited) = self.limited(tenant).await? else {
+            return Ok(None);
+        };
+        let (quotas, quota) = (self.quotas(), limited.quota());
+        quotas.wake(&limited);
+        if !limited.places.take() {
+            let policy = Policy::ConcurrentRequests;
+            return Err(self.exceeded(policy, quota.concurrent_requests, SOON_SECONDS));
+        }
+        let at = quotas.now();
+        // From here on the place is given back by dropping.
+        let mut admission = Admission {
+            limited,
+            capacity: Capacity::Guaranteed,
+            at,
+        };
+        let (rate, of) = (quota.requests_per_second, Policy::Requests);
+        admission.capacity = self.take(&admission.limited.requests, (of, rate), 1, at)?;
+        Ok(Some(admission))
+    }
+
+    /// Takes `items` of a rate.
+    fn take(
+        &self,
+        rate: &Rate,
+        (policy, quota): (Policy, Option<RateQuota>),
+        items: u64,
+        now: u64,
+    ) -> Result<Capacity, Error> {
+        let quota = quota.unwrap_or_default();
+        let capacity = rate.take(items, now).map_err(|wait| {
+            // Not earlier than there is room.
+            let seconds = wait
+                .saturating_add(Duration::from_nanos(999_999_999))
+                .as_secs();
+            let again = u32::try_from(seconds).unwrap_or(u32::MAX).max(SOON_SECONDS);
+            self.exceeded(policy, quota.ceiling, again)
+        })?;
+        if capacity == Capacity::Elastic && self.is_short() {
+            rate.give_back(items, capacity);
+            let violation = Violation {
+                policy,
+                quota: quota.guaranteed.unwrap_or(0),
+                used: None,
+                again_seconds: SOON_SECONDS,
+            };
+            return Err(Error::ReducedCapacity(self.quotas().refused(violation)));
+        }
+        Ok(capacity)
+    }
+
+    /// Lets in a publish of so many messages and bytes, all or nothing.
+    pub(in crate::engine) fn admit_publish(
+        &self,
+        tenant: Tenant,
+        messages: usize,
+        bytes: usize,
+    ) -> Result<Admitted, Error> {
+        let Some(limited) = self.limited_before(tenant) else {
+            return Ok(Admitted::default());
+        };
+        let (quota, now) = (limited.quota(), self.quotas().now());
+        let (messages, bytes) = (messages as u64, bytes as u64);
+        if let Some((cap, used)) = limited.stored.ask()
+            && used.saturating_add(bytes) > cap
+        {
+            return Err(self.full(Policy::StoredBytes, (cap, used), LATER_SECONDS));
+        }
+        let rate = (Policy::Messages, quota.messages_per_second);
+        let of_messages = self.take(&limited.messages, rate, messages, now)?;
+        let rate = (Policy::Bytes, quota.bytes_per_second);
+        let of_bytes = self.take(&limited.bytes, rate, bytes, now);
+        let of_bytes =
+            of_bytes.inspect_err(|_| limited.messages.give_back(messages, of_messages))?;
+        Ok(Admitted {
+            limited: Some(limited),
+            capacity: of_messages.max(of_bytes),
+        })
+    }
+
+    /// The stream of a body whose length nobody knows, for a publish that was let in: its bytes are owed as they come.
+    pub(in crate::engine) fn charged(
+        &self,
+        admitted: &Admitted,
+        body: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> BoxStream<'static, Result<Bytes, Error>> {
+        let Some(limited) = admitted.limited.clone() else {
+            return body;
+        };
+        let (engine, capacity) = (self.clone(), admitted.capacity);
+        let charge = move |piece: &Result<Bytes, Error>| {
+            let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            limited.bytes.owe(bytes, capacity, engine.quotas().now());
+            limited.stored.moved(i64::try_from(bytes).unwrap_or(0));
+        };
+        body.inspect(charge).boxed()
+    }
+
+    /// How many messages a receiver of a tenant may be handed out for the first time, with the limits that count them;
+    /// `None` when nothing counts them.
+    pub(in crate::engine) fn in_flight_room(&self, tenant: Tenant) -> Option<(Arc<Limited>, u32)> {
+        let limited = self.limited_before(tenant)?;
+        let (cap, used) = limited.in_flight.ask()?;
+        let room = u32::try_from(cap.saturating_sub(used)).unwrap_or(u32::MAX);
+        Some((limited, room))
+    }
+
+    /// Too many messages are in flight.
+    pub(in crate::engine) fn too_much_in_flight(&self, limited: &Limited) -> Error {
+        let cap = limited.quota().in_flight_messages.unwrap_or(0);
+        let used = limited.in_flight.used();
+        self.full(Policy::InFlight, (cap, used), SOON_SECONDS)
+    }
+
+    /// Inside the transaction that made one more: refuses it when there are too many now.
+    pub(in crate::engine) async fn check_count(
+        &self,
+        tx: &mut Session,
+        tenant: Tenant,
+        policy: Policy,
+    ) -> Result<(), Error> {
+        let Some(row) = store::quota::lock(tx, tenant.0).await? else {
+            return Ok(());
+        };
+        let cap = |cap: fn(&QuotaRow) -> Option<i64>| cap(&row).map(i64::unsigned_abs);
+        let (cap, count) = if policy == Policy::Topics {
+            (
+                cap(|row| row.topics),
+                store::quota::topics(tx, tenant.0).await?,
+            )
+        } else {
+            let count = store::quota::subscriptions(tx, tenant.0).await?;
+            (cap(|row| row.subscriptions), count)
+        };
+        match cap {
+            // The one that was just made is among them.
+            Some(cap) if count.unsigned_abs() > cap => {
+                Err(self.full(policy, (cap, count.unsigned_abs() - 1), LATER_SECONDS))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn exceeded(&self, policy: Policy, quota: Option<u64>, again_seconds: u32) -> Error {
+        Error::QuotaExceeded(self.quotas().refused(Violation {
+            policy,
+            quota: quota.unwrap_or(0),
+            used: None,
+            again_seconds,
+        }))
+    }
+
+    fn full(&self, policy: Policy, (quota, used): (u64, u64), again_seconds: u32) -> Error {
+        Error::QuotaExceeded(self.quotas().refused(Violation {
+            policy,
+            quota,
+            used: Some(used),
+            again_seconds,
+        }))
+    }
+}

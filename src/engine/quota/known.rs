@@ -1,0 +1,143 @@
+//! Which tenants are limited, as far as this node knows: looked up when a tenant is first seen, then kept up with the
+//! changes that each round of upkeep reads. Of an installation where no quota was ever set nothing is looked up.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::limited::Limited;
+use super::{Quotas, settings};
+use crate::engine::error::Error;
+use crate::engine::{Engine, Tenant};
+use crate::store::quota::QuotaRow;
+use crate::store::{self, Session};
+
+/// Tenants remembered; beyond it those without demand are forgotten and looked up again.
+const TENANTS_MAX: usize = 100_000;
+/// Changes read by one statement.
+const CHANGES: i64 = 1_000;
+
+/// Tenants this node has seen.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Of the installation's quotas, as far as they were read.
+    version: AtomicI64,
+    /// `None`: no limits.
+    tenants: RwLock<HashMap<i64, Option<Arc<Limited>>>>,
+}
+
+impl Known {
+    /// The limited ones of which something is true.
+    pub(super) fn limited_where(&self, is_wanted: impl Fn(&Limited) -> bool) -> Vec<Arc<Limited>> {
+        let tenants = self.tenants.read();
+        let limited = tenants.values().flatten();
+        limited.filter(|known| is_wanted(known)).cloned().collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tenants.read().is_empty()
+    }
+
+    fn get(&self, tenant: i64) -> Option<Option<Arc<Limited>>> {
+        self.tenants.read().get(&tenant).cloned()
+    }
+}
+
+impl Engine {
+    /// The limits of a tenant; `None` when it has none.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn limited(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
+        let quotas = self.quotas();
+        if !quotas.in_use.get() {
+            return Ok(None);
+        }
+        match quotas.known.get(tenant.0) {
+            Some(limited) => Ok(limited.filter(|limited| limited.has_limits())),
+            None => Box::pin(self.look_up_quota(tenant)).await,
+        }
+    }
+
+    /// The limits of a tenant that was asked for before; `None` also when it was not.
+    pub(super) fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
+        let quotas = self.quotas();
+        let known = quotas.in_use.get().then(|| quotas.known.get(tenant.0));
+        known??.filter(|limited| limited.has_limits())
+    }
+
+    async fn look_up_quota(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
+        let quotas = self.quotas();
+        let mut session = self.store().session().await?;
+        loop {
+            let version = quotas.known.version.load(Ordering::Acquire);
+            let row = store::quota::get(&mut session, tenant.0).await?;
+            let mut tenants = quotas.known.tenants.write();
+            if quotas.known.version.load(Ordering::Acquire) != version {
+                // Changes were read meanwhile, maybe this one's: what was found may be older.
+                continue;
+            }
+            if tenants.len() >= TENANTS_MAX {
+                tenants.retain(|_, known| known.as_ref().is_some_and(|known| known.is_awake()));
+                if tenants.len() >= TENANTS_MAX {
+                    tenants.clear();
+                }
+            }
+            let limited = row.map(|row| quotas.new_limited(&row));
+            let limited = tenants.entry(tenant.0).or_insert(limited).clone();
+            return Ok(limited.filter(|limited| limited.has_limits()));
+        }
+    }
+
+    /// Reads what changed when the installation's version is another one than was read.
+    pub(in crate::engine) async fn observe_quotas(
+        &self,
+        session: &mut Session,
+        version: i64,
+    ) -> Result<(), Error> {
+        let quotas = self.quotas();
+        if quotas.known.version.load(Ordering::Acquire) < version && quotas.known.is_empty() {
+            quotas.apply(&[], version);
+        }
+        while quotas.known.version.load(Ordering::Acquire) < version {
+            let seen = quotas.known.version.load(Ordering::Acquire);
+            let rows = store::quota::changed_since(session, seen, CHANGES).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < CHANGES);
+            let last = rows.last().map_or(version, |row| row.version);
+            quotas.apply(&rows, if is_last { last.max(version) } else { last });
+        }
+        Ok(())
+    }
+}
+
+impl Quotas {
+    fn new_limited(&self, row: &QuotaRow) -> Arc<Limited> {
+        let place = (self.nodes(), self.now());
+        let quota = settings::quota(row);
+        Arc::new(Limited::new(row.tenant_id, quota, row.version, place))
+    }
+
+    /// Changes take effect on tenants that are known; others are looked up when they come.
+    pub(super) fn apply(&self, rows: &[QuotaRow], version: i64) {
+        let mut tenants = self.known.tenants.write();
+        for row in rows {
+            let Some(known) = tenants.get_mut(&row.tenant_id) else {
+                continue;
+            };
+            match known {
+                None => *known = Some(self.new_limited(row)),
+                Some(limited) => {
+                    if limited.change(settings::quota(row), row.version) {
+                        limited.begin_anew(self.nodes(), self.now());
+                        // The others' demand is asked for again at once.
+                        self.ask_at_once(limited);
+                    }
+                }
+            }
+        }
+        self.known.version.store(version, Ordering::Release);
+        self.in_use.0.store(true, Ordering::Relaxed);
+    }
+}

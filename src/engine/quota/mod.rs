@@ -1,0 +1,136 @@
+//! Quotas: what a tenant may do, over all nodes of the fleet together. A request asks a few atomic numbers of its node and
+//! never the database; a small loop (`exchange`) tells the other nodes what is asked for here and works out this node's
+//! share. A tenant without a quota costs one look into a map, and an installation without any not even that.
+//!
+//! `policy` names what can be violated, `bucket` is one rate with its debt, `share` the arithmetic of dividing, `limited` a
+//! tenant's limits on this node, `tally` what is counted in the database, `known` which tenants are limited, `admit` what
+//! the engine's verbs ask, `settings` what an operator sets, `shortage` when only guarantees are served.
+
+mod admit;
+mod bucket;
+mod exchange;
+mod known;
+mod limited;
+mod policy;
+mod settings;
+mod share;
+mod shortage;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use known::Known;
+
+pub use admit::Admission;
+pub use limited::Limited;
+pub use policy::{Policy, Violation};
+pub use settings::{get_quota, put_quota};
+pub use shortage::Shortage;
+
+/// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.
+const NEWCOMER: Duration = Duration::from_millis(2_500);
+/// How many nodes there are until they were counted: one that begins does not take itself to be alone.
+const NODES_UNKNOWN: u32 = 2;
+
+/// Label of what was refused.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Throttled {
+    /// The policy that stood against it.
+    pub policy: &'static str,
+}
+
+/// Whether there is any quota in the installation; clones look at the same.
+#[derive(Debug, Clone, Default)]
+pub struct InUse(Arc<AtomicBool>);
+
+impl InUse {
+    /// Whether there is.
+    #[must_use]
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The quotas of a node.
+#[derive(Debug)]
+pub struct Quotas {
+    /// Where the nanoseconds of all buckets begin.
+    began: Instant,
+    in_use: InUse,
+    nodes: AtomicU32,
+    /// As counted last.
+    alive: AtomicU32,
+    known: Known,
+    awakened: exchange::Awakened,
+    /// Requests refused, by policy.
+    pub throttled: Family<Throttled, Counter>,
+}
+
+impl Quotas {
+    /// The quotas of an installation where so many changes of quotas were made.
+    pub(super) fn new(version: i64) -> Self {
+        let quotas = Self {
+            began: Instant::now(),
+            in_use: InUse::default(),
+            nodes: AtomicU32::new(NODES_UNKNOWN),
+            alive: AtomicU32::new(1),
+            known: Known::default(),
+            awakened: exchange::Awakened::default(),
+            throttled: Family::default(),
+        };
+        if version > 0 {
+            // None was looked at yet: each is looked up when its tenant comes.
+            quotas.apply(&[], version);
+        }
+        quotas
+    }
+
+    /// Nanoseconds since it began: the time of all buckets.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is any quota in the installation.
+    #[must_use]
+    pub fn in_use(&self) -> InUse {
+        self.in_use.clone()
+    }
+
+    /// How many nodes the fleet has.
+    fn nodes(&self) -> u32 {
+        self.nodes.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of how many nodes there are. One that is missed goes on counting for a round: taking oneself to be alone
+    /// when one is not gives away more than the quota.
+    pub(super) fn observe_nodes(&self, alive: i64) {
+        let alive = u32::try_from(alive.max(1)).unwrap_or(u32::MAX);
+        let before = self.alive.swap(alive, Ordering::Relaxed);
+        self.nodes.store(alive.max(before), Ordering::Relaxed);
+    }
+
+    /// Whether the others may not know of this node yet.
+    fn is_newcomer(&self) -> bool {
+        self.nodes() > 1 && self.began.elapsed() < NEWCOMER
+    }
+
+    /// Counts what is refused.
+    fn refused(&self, violation: Violation) -> Violation {
+        let policy = violation.policy.name();
+        self.throttled.get_or_create(&Throttled { policy }).inc();
+        violation
+    }
+}
+
+/// What a tenant's answers say of its policies, written once by whoever writes answers.
+#[derive(Debug, Default)]
+pub(super) struct Told(OnceLock<Bytes>);

@@ -1,0 +1,223 @@
+//! Table `quota`: the limits of tenants over all nodes, and the counts of what a tenant has that they bound. Read when a
+//! quota changes and when a topic or subscription is made; no publish touches it.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct QuotaRow {
+    /// The tenant.
+    pub tenant_id: i64,
+    /// Requests per second inside the guarantee.
+    pub requests_guaranteed: Option<i64>,
+    /// Requests per second at most.
+    pub requests_ceiling: Option<i64>,
+    /// Messages published per second inside the guarantee.
+    pub messages_guaranteed: Option<i64>,
+    /// Messages published per second at most.
+    pub messages_ceiling: Option<i64>,
+    /// Bytes published per second inside the guarantee.
+    pub bytes_guaranteed: Option<i64>,
+    /// Bytes published per second at most.
+    pub bytes_ceiling: Option<i64>,
+    /// Requests at the same time.
+    pub concurrent_requests: Option<i64>,
+    /// Bytes of payloads kept.
+    pub stored_bytes: Option<i64>,
+    /// Topics.
+    pub topics: Option<i64>,
+    /// Subscriptions.
+    pub subscriptions: Option<i64>,
+    /// Messages handed out and not settled.
+    pub in_flight: Option<i64>,
+    /// The version of the installation's quotas that made it so.
+    pub version: i64,
+}
+
+/// The quota of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn get(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- quota.get
+         SELECT * FROM quota WHERE tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_optional(session.run("quota.get"))
+    .await?)
+}
+
+/// Quotas that changed after a version, in the order of their changes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn changed_since(
+    session: &mut Session,
+    version: i64,
+    limit: i64,
+) -> Result<Vec<QuotaRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- quota.changed_since
+         SELECT * FROM quota WHERE version > $1 ORDER BY version LIMIT $2",
+    )
+    .bind(version)
+    .bind(limit)
+    .fetch_all(session.run("quota.changed_since"))
+    .await?)
+}
+
+/// Locks the quota of a tenant, so that all who make something that it counts do so one after the other.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- quota.lock
+         SELECT * FROM quota WHERE tenant_id = $1 FOR UPDATE",
+    )
+    .bind(tenant)
+    .fetch_optional(session.run("quota.lock"))
+    .await?)
+}
+
+/// Finds a tenant by name and locks it: whoever makes a topic or subscription of it has ended or waits, because its row
+/// refers to this one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- quota.lock_tenant
+         SELECT tenant_id FROM tenant WHERE name = $1 FOR UPDATE",
+    )
+    .bind(name)
+    .fetch_optional(session.run("quota.lock_tenant"))
+    .await?)
+}
+
+/// The quota of the tenant of this name: `None` when there is no such tenant, no limits when it has no quota.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn of_tenant_named(session: &mut Session, name: &str) -> Result<Option<QuotaRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- quota.of_tenant_named
+         SELECT t.tenant_id, q.requests_guaranteed, q.requests_ceiling, q.messages_guaranteed, q.messages_ceiling,
+                q.bytes_guaranteed, q.bytes_ceiling, q.concurrent_requests, q.stored_bytes, q.topics, q.subscriptions,
+                q.in_flight, coalesce(q.version, 0) AS version
+         FROM tenant t LEFT JOIN quota q USING (tenant_id) WHERE t.name = $1",
+    )
+    .bind(name)
+    .fetch_optional(session.run("quota.of_tenant_named"))
+    .await?)
+}
+
+/// Sets the quota of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn put(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    row: &QuotaRow,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- quota.put
+         INSERT INTO quota (tenant_id, requests_guaranteed, requests_ceiling, messages_guaranteed, messages_ceiling,
+             bytes_guaranteed, bytes_ceiling, concurrent_requests, stored_bytes, topics, subscriptions, in_flight,
+             version, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, coalesce($14, now()))
+         ON CONFLICT (tenant_id) DO UPDATE SET
+             requests_guaranteed = excluded.requests_guaranteed, requests_ceiling = excluded.requests_ceiling,
+             messages_guaranteed = excluded.messages_guaranteed, messages_ceiling = excluded.messages_ceiling,
+             bytes_guaranteed = excluded.bytes_guaranteed, bytes_ceiling = excluded.bytes_ceiling,
+             concurrent_requests = excluded.concurrent_requests, stored_bytes = excluded.stored_bytes,
+             topics = excluded.topics, subscriptions = excluded.subscriptions, in_flight = excluded.in_flight,
+             version = excluded.version, updated_at = excluded.updated_at",
+    )
+    .bind(row.tenant_id)
+    .bind(row.requests_guaranteed)
+    .bind(row.requests_ceiling)
+    .bind(row.messages_guaranteed)
+    .bind(row.messages_ceiling)
+    .bind(row.bytes_guaranteed)
+    .bind(row.bytes_ceiling)
+    .bind(row.concurrent_requests)
+    .bind(row.stored_bytes)
+    .bind(row.topics)
+    .bind(row.subscriptions)
+    .bind(row.in_flight)
+    .bind(row.version)
+    .bind(now)
+    .execute(session.run("quota.put"))
+    .await?;
+    Ok(())
+}
+
+/// Topics of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn topics(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- quota.topics
+         SELECT count(*) FROM topic WHERE tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("quota.topics"))
+    .await?)
+}
+
+/// Subscriptions of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn subscriptions(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- quota.subscriptions
+         SELECT count(*) FROM subscription WHERE tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("quota.subscriptions"))
+    .await?)
+}
+
+/// Bytes of the payloads of a tenant's topics, as stored: reads the lanes' blocks, so it is asked for now and then only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stored_bytes(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- quota.stored_bytes
+         SELECT coalesce(sum(s.bytes), 0)::bigint
+         FROM topic t JOIN lane l USING (topic_id)
+         CROSS JOIN LATERAL (SELECT sum(b.bytes) AS bytes FROM block b WHERE b.lane_id = l.lane_id) s
+         WHERE t.tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("quota.stored_bytes"))
+    .await?)
+}
+
+/// Messages of a tenant that are handed out and not settled: reads its leases, so it is asked for now and then only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn in_flight(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- quota.in_flight
+         SELECT coalesce(sum(o.messages), 0)::bigint
+         FROM subscription s JOIN lane l USING (topic_id)
+         CROSS JOIN LATERAL (
+             SELECT sum(bit_count(e.pending::bit(64))) AS messages FROM lease e
+             WHERE e.lane_id = l.lane_id AND e.subscription_id = s.subscription_id
+         ) o
+         WHERE s.tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("quota.in_flight"))
+    .await?)
+}
