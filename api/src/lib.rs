@@ -12,6 +12,7 @@ pub mod limits;
 pub mod list;
 pub mod message;
 pub mod name;
+pub mod node;
 pub mod object;
 pub mod quota;
 pub mod scope;

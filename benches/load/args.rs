@@ -9,7 +9,7 @@ use clap::Parser;
 use crate::Result;
 
 /// Every scenario, in the order of the table of the README.
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -22,6 +22,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "topics-10000",
     "latency",
     "wakeup",
+    "isolation",
     "offload",
     "echo",
 ];

@@ -2,6 +2,7 @@
 //! Which figure is asked of which scenario stands here and nowhere else.
 
 mod echo_only;
+mod isolation;
 mod latency;
 mod offload;
 mod ratio;
@@ -127,6 +128,7 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "topics-10000" => topics::run(context, name, 0.50).await,
         "latency" => latency::run(context, name).await,
         "wakeup" => wakeup::run(context, name).await,
+        "isolation" => isolation::run(context, name).await,
         "offload" => offload::run(context, name).await,
         "echo" => echo_only::run(context, name).await,
         _ => Err(format!("no scenario `{name}`").into()),

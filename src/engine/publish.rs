@@ -38,7 +38,7 @@ impl Engine {
         }
         let bytes = drafts.records.bytes();
         let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
-        drafts.capacity = drafts.capacity.max(admitted.capacity);
+        drafts.capacity = admitted.capacity(drafts.capacity);
         let keyed = drafts
             .items
             .iter()
@@ -100,7 +100,7 @@ impl Engine {
         let admitted = self.admit_publish(tenant, 1, 0)?;
         let body = self.charged(&admitted, body);
         let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
-        let capacity = publish.capacity.max(admitted.capacity);
+        let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {
             let lane = self.lane_of(&entry);
             let object = self.upload(head.chain(body).boxed()).await?;

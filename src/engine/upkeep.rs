@@ -5,11 +5,15 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use api::Permission;
+use api::list::Page;
+use api::node::Node;
 use tokio_util::sync::CancellationToken;
 
 use crate::store::installation::Installation;
 use crate::store::{self, Session};
 
+use super::access::Access;
 use super::error::Error;
 use super::plan::Step;
 use super::subscriber::Subscriber;
@@ -25,6 +29,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 const EXPIRED_KEYS: i64 = 1_000;
 /// Time for clearing keys away in one round.
 const EXPIRE_TIME: Duration = Duration::from_millis(300);
+/// Nodes shown to an operator: more than a fleet has.
+const NODES_SHOWN: i64 = 10_000;
 /// Subscriptions looked for by one statement.
 const SUBSCRIPTIONS: usize = 10_000;
 /// Rounds between two counts of what is in flight, when no limit is near, and between two notes of the keys in use.
@@ -143,6 +149,26 @@ impl Engine {
                     .await;
             }
         }
+    }
+
+    /// The nodes of the fleet.
+    ///
+    /// # Errors
+    /// When the caller does not operate all tenants, or the database does not answer.
+    pub async fn nodes(&self, by: &Access) -> Result<Page<Node>, Error> {
+        by.check_all(Permission::Admin)?;
+        let mut session = self.store().session().await?;
+        let rows = store::node::list(&mut session, NODES_SHOWN).await?;
+        let shown = rows.into_iter().map(|row| Node {
+            id: row.node_id.to_string(),
+            version: row.version,
+            started_at: row.started_at.into(),
+            seen_at: row.seen_at.into(),
+        });
+        Ok(Page {
+            items: shown.collect(),
+            next: None,
+        })
     }
 
     /// Whether all parts answer.

@@ -19,6 +19,7 @@ mod local;
 mod manners;
 mod messages;
 mod metrics;
+mod nodes;
 mod options;
 mod path;
 mod problem;
@@ -107,6 +108,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             issuers::delete_issuer
         ))
         .routes(routes!(audit::read_audit_log))
+        .routes(routes!(nodes::list_nodes))
         .routes(routes!(service::get_health))
         .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))

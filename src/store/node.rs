@@ -31,6 +31,33 @@ pub async fn heartbeat(
     Ok(())
 }
 
+/// A row.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct NodeRow {
+    /// Random, new at every start.
+    pub node_id: Uuid,
+    /// Of the program.
+    pub version: String,
+    /// Time of start.
+    pub started_at: OffsetDateTime,
+    /// Time of the last heartbeat.
+    pub seen_at: OffsetDateTime,
+}
+
+/// The nodes that are not forgotten, in order of their start, `limit` at most.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(session: &mut Session, limit: i64) -> Result<Vec<NodeRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- node.list
+         SELECT node_id, version, started_at, seen_at FROM node ORDER BY started_at, node_id LIMIT $1",
+    )
+    .bind(limit)
+    .fetch_all(session.run("node.list"))
+    .await?)
+}
+
 /// Nodes that were heard within the last `within`.
 ///
 /// # Errors

@@ -156,6 +156,7 @@ async fn an_operator_of_some_tenants_operates_no_other_and_gives_nobody_more() {
         (Method::DELETE, "/v1/admin/issuers/i"),
         (Method::GET, "/v1/admin/audit"),
         (Method::GET, "/v1/admin/audit?tenant=bank"),
+        (Method::GET, "/v1/admin/nodes"),
         (Method::GET, "/v1/topics"),
     ] {
         assert_eq!(refusal(ask(method, path, None).await), forbidden, "{path}");
@@ -216,6 +217,8 @@ async fn every_change_of_the_control_plane_is_in_the_log_and_no_secret() {
     assert_eq!(entries[4]["actor"], format!("key:{id}"));
     assert_eq!(entries[0]["target"], id);
     assert!(!format!("{entries:?}").contains(&secret));
+    let nodes = a.get("/v1/admin/nodes").await.1;
+    assert_eq!(nodes["items"].as_array().unwrap().len(), 2, "{nodes}");
     let whole = b.get("/v1/admin/audit").await.1;
     assert!(whole["items"].as_array().unwrap().len() > entries.len());
     fleet.finish([a, b]).await;

@@ -2,6 +2,7 @@
 //! publish has its own time, and one that begins late because another one hung counts from the time it was due.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use memchr::memmem::Finder;
@@ -29,6 +30,38 @@ const SAME_NODE: (f64, f64) = (5.0, 15.0);
 /// When something happened to the message with an id.
 type Times = Vec<(String, Instant)>;
 
+/// A publish: the id of its message, when it began, and how long it took.
+type Publishes = Vec<(String, Instant, Duration)>;
+
+/// Where somebody publishes or receives, and as whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Side<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) server: &'a Server,
+}
+
+impl<'a> From<&'a Node> for Side<'a> {
+    fn from(node: &'a Node) -> Self {
+        Self {
+            address: node.address,
+            server: &node.server,
+        }
+    }
+}
+
+/// What was seen.
+#[derive(Default)]
+pub(crate) struct Observed {
+    /// Publishes, from begin to answer.
+    pub(crate) publish: Histogram,
+    /// Messages, from the begin of the publish until the receiver has them.
+    pub(crate) receive: Histogram,
+    /// Messages that did not come.
+    pub(crate) lost: u64,
+    /// What went wrong with acks.
+    pub(crate) acks: Tally,
+}
+
 pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     let data_dir = DataDir::new(&context.args, name)?;
     let node = Node::start(&context.args, &data_dir).await?;
@@ -47,9 +80,26 @@ pub(crate) async fn measure(
     (from, to): (&Node, &Node),
     most: (f64, f64),
 ) -> Result<Row> {
-    // The receiver waits before the first message is published; the first second warms up and is not counted.
+    let lasting = context.args.measured() * 3;
+    let observed = observe(name, (from.into(), to.into()), lasting).await?;
+    let mut row = judge(name, &observed.receive, most);
+    if observed.lost > 0 {
+        let lost = observed.lost;
+        row.fail(format!("{lost} messages were published and not received"));
+    }
+    row.count_errors(&observed.acks);
+    Ok(row)
+}
+
+/// Publishes on one side while a receiver waits on the other; the first second warms up and is not counted.
+pub(crate) async fn observe(
+    name: &str,
+    (from, to): (Side<'_>, Side<'_>),
+    lasting: Duration,
+) -> Result<Observed> {
+    // The receiver waits before the first message is published.
     let start = Instant::now() + Duration::from_millis(300);
-    let count = u32::try_from((context.args.measured() * 3).as_millis() / INTERVAL.as_millis())?;
+    let count = u32::try_from(lasting.as_millis() / INTERVAL.as_millis())?;
     let (acks, receipts) = mpsc::unbounded_channel();
     let path = format!("/v1/subscriptions/{name}/ack");
     let client = Client::connect(to.address).await?;
@@ -61,7 +111,7 @@ pub(crate) async fn measure(
     let mut publishers = tokio::task::JoinSet::new();
     for at in 0..PUBLISHERS {
         let client = Client::connect(from.address).await?;
-        let pool = Pool::publish(&from.server, name, 1);
+        let pool = Pool::publish(from.server, name, 1);
         publishers.spawn(publish_in_time(
             client,
             pool,
@@ -69,35 +119,31 @@ pub(crate) async fn measure(
             (at..count).step_by(PUBLISHERS as usize),
         ));
     }
-    let mut published = Times::new();
+    let mut published = Publishes::new();
     while let Some(finished) = publishers.join_next().await {
         published.extend(finished??);
     }
     let received: HashMap<String, Instant> = receiver.await??.into_iter().collect();
-    let (lost, latency) = times(&published, &received, start + Duration::from_secs(1));
-    let mut row = judge(name, &latency, most);
-    if lost > 0 {
-        row.fail(format!("{lost} messages were published and not received"));
-    }
-    row.count_errors(&acker.await?);
-    Ok(row)
+    let mut observed = times(&published, &received, start + Duration::from_secs(1));
+    observed.acks = acker.await?;
+    Ok(observed)
 }
 
-/// How many did not come, and how long the others took that were published after `from`.
-fn times(
-    published: &Times,
-    received: &HashMap<String, Instant>,
-    from: Instant,
-) -> (u64, Histogram) {
-    let (mut latency, mut lost) = (Histogram::default(), 0);
-    for (id, started) in published {
-        match received.get(id) {
-            Some(at) if *started >= from => latency.record(at.saturating_duration_since(*started)),
-            Some(_) => {}
-            None => lost += 1,
+/// How many did not come, and how long those took that were published after `from`.
+fn times(published: &Publishes, received: &HashMap<String, Instant>, from: Instant) -> Observed {
+    let mut observed = Observed::default();
+    for (id, started, took) in published {
+        let Some(at) = received.get(id) else {
+            observed.lost += 1;
+            continue;
+        };
+        if *started >= from {
+            observed.publish.record(*took);
+            let latency = at.saturating_duration_since(*started);
+            observed.receive.record(latency);
         }
     }
-    (lost, latency)
+    observed
 }
 
 fn judge(name: &str, latency: &Histogram, (p50_max, p99_max): (f64, f64)) -> Row {
@@ -122,8 +168,8 @@ async fn publish_in_time(
     pool: Pool,
     start: Instant,
     numbers: impl Iterator<Item = u32>,
-) -> Result<Times> {
-    let mut times = Times::new();
+) -> Result<Publishes> {
+    let mut publishes = Publishes::new();
     for number in numbers {
         let due = start + INTERVAL * number;
         // The timer of the client wakes up to a millisecond late, which is not the node's doing.
@@ -131,12 +177,13 @@ async fn publish_in_time(
         tokio::time::sleep_until(due.into()).await;
         let started = if late { due } else { Instant::now() };
         let answer = client.must(pool.get(number as usize)).await?;
+        let took = started.elapsed();
         let id = strings(&answer, br#""id":""#)
             .pop()
             .ok_or("a publish without an id")?;
-        times.push((id, started));
+        publishes.push((id, started, took));
     }
-    Ok(times)
+    Ok(publishes)
 }
 
 /// Always waits; leaves acking to somebody else, so that it is back before the next message.

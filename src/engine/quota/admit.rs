@@ -59,10 +59,19 @@ impl Drop for Admission {
 #[derive(Debug, Clone, Default)]
 pub(in crate::engine) struct Admitted {
     limited: Option<Arc<Limited>>,
-    pub(in crate::engine) capacity: Capacity,
+    capacity: Capacity,
 }
 
 impl Admitted {
+    /// What the publish is served from: its messages and bytes decide, if a rate is set for them, and else its request.
+    pub(in crate::engine) fn capacity(&self, of_request: Capacity) -> Capacity {
+        let quota = self.limited.as_ref().map(|limited| limited.quota());
+        let decides = quota.is_some_and(|quota| {
+            quota.messages_per_second.is_some() || quota.bytes_per_second.is_some()
+        });
+        if decides { self.capacity } else { of_request }
+    }
+
     /// Bytes that were published are kept.
     pub(in crate::engine) fn stored(&self, bytes: usize) {
         if let Some(limited) = &self.limited {

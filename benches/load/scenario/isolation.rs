@@ -1,0 +1,177 @@
+//! A tenant that asks for 50 times its quota, and a neighbour that stays inside its own: what the neighbour waits for a
+//! publish and for a message, against what it waits when it is alone. The two take turns on one node.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use memchr::memmem::Finder;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::latency::{Observed, Side, observe};
+use crate::Result;
+use crate::client::Client;
+use crate::histogram::Histogram;
+use crate::node::{DataDir, Node};
+use crate::report::Row;
+use crate::requests::{Pool, Server};
+use crate::scenario::Context;
+use crate::wire;
+
+/// Messages a second that the noisy tenant is allowed at most.
+const CEILING: u32 = 100;
+/// How many times as many it asks for.
+const TIMES: u32 = 50;
+const CONNECTIONS: u32 = 64;
+/// The neighbour may wait so many times as long.
+const SLOWER_MAX: f64 = 2.0;
+
+/// What became of the noisy tenant's requests.
+#[derive(Default)]
+struct Noise {
+    admitted: u64,
+    refused: u64,
+}
+
+pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
+    let data_dir = DataDir::new(&context.args, name)?;
+    let node = Node::start(&context.args, &data_dir).await?;
+    context.note_settings(&node).await;
+    let quiet = tenant(&node, "quiet", name).await?;
+    let noisy = tenant(&node, "noisy", name).await?;
+    let quota = json!({"messages_per_second": {"guaranteed": CEILING / 2, "ceiling": CEILING}});
+    let path = "/v1/admin/tenants/noisy/quota";
+    let mut client = Client::connect(node.address).await?;
+    let set = node.server.request("PUT", path, &quota.to_string());
+    client.must(&set).await?;
+
+    let side = Side {
+        address: node.address,
+        server: &quiet,
+    };
+    let lasting = context.args.measured();
+    let (mut alone, mut beside, mut noise) = (Vec::new(), Vec::new(), Noise::default());
+    for _ in 0..context.args.rounds() {
+        alone.push(observe(name, (side, side), lasting).await?);
+        let until = Instant::now() + lasting + Duration::from_millis(300);
+        let pool = Pool::publish(&noisy, name, 1);
+        let (seen, made) = tokio::join!(
+            observe(name, (side, side), lasting),
+            make_noise(node.address, &pool, until)
+        );
+        beside.push(seen?);
+        noise.add(&made?);
+    }
+    let seconds = (lasting + Duration::from_millis(300)).as_secs_f64() * alone.len() as f64;
+    let mut row = judge(name, (&alone, &beside), (&noise, seconds));
+    row.memory(node.probe.peak_node_bytes());
+    node.stop().await?;
+    Ok(row)
+}
+
+/// A tenant with a topic and its subscription, and a key for it.
+async fn tenant(node: &Node, tenant: &str, topic: &str) -> Result<Server> {
+    let mut client = Client::connect(node.address).await?;
+    let path = format!("/v1/admin/tenants/{tenant}");
+    client
+        .must(&node.server.request("PUT", &path, "{}"))
+        .await?;
+    let keys = node.server.request("POST", &format!("{path}/keys"), "{}");
+    let made = client.must(&keys).await?;
+    let finder = Finder::new(br#""secret":""#);
+    let secret = wire::strings_of(&made, &finder).next();
+    let secret = String::from_utf8_lossy(secret.ok_or("no key was made")?).into_owned();
+    let server = Server::new(Some(secret));
+    client.must(&server.put_topic(topic)).await?;
+    client.must(&server.put_subscription(topic, topic)).await?;
+    Ok(server)
+}
+
+impl Noise {
+    fn add(&mut self, other: &Self) {
+        self.admitted += other.admitted;
+        self.refused += other.refused;
+    }
+}
+
+/// Publishes at 50 times the quota, evenly, whatever is answered.
+async fn make_noise(address: SocketAddr, pool: &Pool, until: Instant) -> Result<Noise> {
+    let interval = Duration::from_secs(1) * CONNECTIONS / (CEILING * TIMES);
+    let start = Instant::now();
+    let mut connections = JoinSet::new();
+    for at in 0..CONNECTIONS {
+        let (mut client, pool) = (Client::connect(address).await?, pool.clone());
+        connections.spawn(async move {
+            let mut noise = Noise::default();
+            let mut due = start + interval * at / CONNECTIONS;
+            while due < until {
+                tokio::time::sleep_until(due.into()).await;
+                let answer = client.send(pool.get(at as usize)).await?;
+                match answer.status {
+                    200 => noise.admitted += 1,
+                    429 => noise.refused += 1,
+                    _ => return Err(answer.describe().into()),
+                }
+                due += interval;
+            }
+            Ok::<Noise, Box<dyn std::error::Error + Send + Sync>>(noise)
+        });
+    }
+    let mut all = Noise::default();
+    while let Some(finished) = connections.join_next().await {
+        all.add(&finished??);
+    }
+    Ok(all)
+}
+
+/// One of the two latencies.
+type Which = fn(&Observed) -> &Histogram;
+
+fn judge(
+    name: &str,
+    (alone, beside): (&[Observed], &[Observed]),
+    (noise, seconds): (&Noise, f64),
+) -> Row {
+    let mut row = Row::new(name, &[]);
+    let p99 = |of: &[Observed], which: Which| {
+        let mut all = Histogram::default();
+        of.iter().for_each(|observed| all.merge(which(observed)));
+        (all.quantile_ms(0.5), all.quantile_ms(0.99))
+    };
+    let mut waited = serde_json::Map::new();
+    let kinds: [(&str, Which); 2] = [
+        ("publish", |observed| &observed.publish),
+        ("receive", |observed| &observed.receive),
+    ];
+    for (kind, which) in kinds {
+        let ((_, before), (p50, during)) = (p99(alone, which), p99(beside, which));
+        let (Some(before), Some(p50), Some(during)) = (before, p50, during) else {
+            row.fail(format!("no {kind} was timed"));
+            continue;
+        };
+        row.latency(p50, during);
+        let slower = during / before;
+        if slower > SLOWER_MAX {
+            row.fail(format!(
+                "{kind}: p99 {during:.2} ms beside a noisy tenant, {before:.2} ms alone"
+            ));
+        }
+        waited.insert(
+            kind.to_owned(),
+            json!({"alone_p99_ms": before, "beside_p99_ms": during, "times": slower}),
+        );
+    }
+    for observed in alone.iter().chain(beside) {
+        row.count_errors(&observed.acks);
+        if observed.lost > 0 {
+            row.fail(format!("{} messages were lost", observed.lost));
+        }
+    }
+    let offered = noise.admitted + noise.refused;
+    row.more = json!({
+        "waited": waited,
+        "noisy_offered_per_second": offered as f64 / seconds,
+        "noisy_admitted_per_second": noise.admitted as f64 / seconds,
+    });
+    row
+}
