@@ -124,3 +124,15 @@ pub const USAGE_HOURS_DAYS: u32 = 400;
 pub const USAGE_DAYS_DAYS: u32 = 3_660;
 /// Windows of one request for usage, by its granularity: a day of minutes, a month of hours, as many days as hours are kept.
 pub const USAGE_WINDOWS_MAX: [u32; 3] = [1_440, 744, 400];
+/// Price plans.
+pub const PLANS_MAX: u32 = 100;
+/// Versions of one price plan: a new one every month for eight years.
+pub const PLAN_VERSIONS_MAX: u32 = 100;
+/// Tiers of one price, beside the last one, which has no end.
+pub const TIERS_MAX: usize = 20;
+/// For how many units a price may be.
+pub const PRICE_PER_MAX: u32 = 1_000_000;
+/// Units, GiB or GiB-hours that one tier may hold.
+pub const TIER_SIZE_MAX: u64 = 999_999_999_999_999;
+/// Digits of a price before and after its point.
+pub const PRICE_DIGITS: [u32; 2] = [6, 9];

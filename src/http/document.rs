@@ -49,10 +49,10 @@ pub(super) fn head() -> OpenApi {
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
-        ("Usage", "What was used"),
+        ("Usage", "What was used, and what it costs"),
         (
             "Operation",
-            "Tenants, keys and issuers, for who operates the service",
+            "Tenants, keys, issuers and price plans, for who operates the service",
         ),
         ("Service", "The service about itself"),
     ];
@@ -279,6 +279,10 @@ macro_rules! errors {
 errors! {
     /// A list of what the tenant has.
     ListErrors: 400 401 403 408 415 429 431 500 503
+}
+errors! {
+    /// An export of what the tenant has, which its state may stand against.
+    ExportErrors: 400 401 403 408 409 415 429 431 500 503
 }
 errors! {
     /// A list of what belongs to something named.

@@ -4,6 +4,7 @@
 
 mod audit;
 mod batch;
+mod bills;
 mod body;
 mod caller;
 mod coding;
@@ -20,6 +21,7 @@ mod messages;
 mod metrics;
 mod options;
 mod path;
+mod plans;
 mod problem;
 mod publish;
 mod query;
@@ -88,6 +90,8 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
         .routes(routes!(usage::get_usage))
+        .routes(routes!(bills::get_usage_month))
+        .routes(routes!(bills::export_usage))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))
         .routes(routes!(tenants::suspend_tenant))
@@ -101,6 +105,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             issuers::put_issuer,
             issuers::get_issuer,
             issuers::delete_issuer
+        ))
+        .routes(routes!(plans::list_plans))
+        .routes(routes!(
+            plans::put_plan_version,
+            plans::get_plan_version,
+            plans::delete_plan_version
         ))
         .routes(routes!(audit::read_audit_log))
         .routes(routes!(service::get_health))

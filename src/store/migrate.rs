@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 4] = [
+const MIGRATIONS: [(&str, &str); 5] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -16,6 +16,10 @@ const MIGRATIONS: [(&str, &str); 4] = [
     (
         "0004_meter",
         include_str!("../../migrations/0004_meter.sql"),
+    ),
+    (
+        "0006_price",
+        include_str!("../../migrations/0006_price.sql"),
     ),
 ];
 

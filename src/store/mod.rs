@@ -18,12 +18,14 @@ pub mod lease;
 pub mod migrate;
 pub mod node;
 pub mod object;
+pub mod price;
 pub mod retention;
 pub mod subscription;
 pub mod tenant;
 pub mod topic;
 pub mod turn;
 pub mod usage;
+pub mod usage_list;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

@@ -30,6 +30,7 @@ mod nodes;
 mod offload;
 mod openapi;
 mod plan;
+mod price;
 mod races;
 mod reads;
 mod retention;
