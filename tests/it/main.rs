@@ -16,6 +16,7 @@ mod crash;
 mod dedup;
 mod embedded;
 mod fleet;
+mod focus;
 mod harness;
 mod keys;
 mod large;
