@@ -46,7 +46,8 @@
 //! - **Metering.** A publish measures its messages (`engine::units`) and stores the measure in their block, so it costs no
 //!   row and no statement. `engine::meter` adds blocks up by minute, lane by lane from where it stopped; deliveries and cold
 //!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
-//!   (`engine::roll_up`), and `engine::usage` reads all three as one.
+//!   (`engine::roll_up`), and `engine::usage` reads all three as one. What it costs is a pure function of running totals of the
+//!   month (`engine::price`, with the plans of `engine::plans`); `engine::bill` and `engine::focus` show months of it.
 //!
 //! # Invariants
 //!

@@ -3,7 +3,10 @@
 //! Everything else depends on this crate and it depends on nothing of ours: no axum, no sqlx, no tokio (DESIGN §6).
 
 pub mod audit;
+pub mod bill;
 pub mod borrow;
+pub mod day;
+pub mod decimal;
 pub mod error;
 pub mod id;
 pub mod issuer;
@@ -14,6 +17,7 @@ pub mod message;
 pub mod name;
 pub mod node;
 pub mod object;
+pub mod price;
 pub mod quota;
 pub mod scope;
 pub mod service;
@@ -25,9 +29,11 @@ pub mod topic;
 pub mod usage;
 mod whole;
 
+pub use day::{Day, Month};
+pub use decimal::Decimal;
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;
 pub use key::KeyId;
-pub use name::{IssuerName, SubscriptionName, TenantName, TopicName};
+pub use name::{IssuerName, PlanName, SubscriptionName, TenantName, TopicName};
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;

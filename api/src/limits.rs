@@ -128,3 +128,15 @@ pub const USAGE_WINDOWS_MAX: [u32; 3] = [1_440, 744, 400];
 pub const QUOTA: RangeInclusive<u64> = 1..=1_000_000_000_000_000;
 /// The guaranteed part of a rate of a quota.
 pub const QUOTA_GUARANTEED: RangeInclusive<u64> = 0..=*QUOTA.end();
+/// Price plans.
+pub const PLANS_MAX: u32 = 100;
+/// Versions of one price plan: a new one every month for eight years.
+pub const PLAN_VERSIONS_MAX: u32 = 100;
+/// Tiers of one price, beside the last one, which has no end.
+pub const TIERS_MAX: usize = 20;
+/// For how many units a price may be.
+pub const PRICE_PER_MAX: u32 = 1_000_000;
+/// Units, GiB or GiB-hours that one tier may hold.
+pub const TIER_SIZE_MAX: u64 = 999_999_999_999_999;
+/// Digits of a price before and after its point.
+pub const PRICE_DIGITS: [u32; 2] = [6, 9];

@@ -1,5 +1,5 @@
-//! Names of topics, subscriptions, tenants and issuers: they validate when parsed, so a value of these types is always
-//! legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
+//! Names of topics, subscriptions, tenants, issuers and price plans: they validate when parsed, so a value of these types is
+//! always legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -87,6 +87,10 @@ name! {
 name! {
     /// What an issuer of tokens is called here.
     IssuerName
+}
+name! {
+    /// The name of a price plan.
+    PlanName
 }
 
 #[cfg(test)]

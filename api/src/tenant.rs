@@ -7,12 +7,41 @@ use crate::Timestamp;
 use crate::error::FieldError;
 use crate::limits::REASON_CHARS_MAX;
 use crate::message::check_text;
-use crate::name::TenantName;
+use crate::name::{InvalidName, PlanName, TenantName};
 
-/// Settings of a tenant. There are none yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The plan of a tenant as it is put: a name, or nothing to take it away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
+pub struct PlanChoice(pub Option<PlanName>);
+
+impl TryFrom<String> for PlanChoice {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|plan| Self(Some(plan)))
+    }
+}
+
+impl From<PlanChoice> for String {
+    fn from(choice: PlanChoice) -> Self {
+        choice.0.map_or_else(Self::new, Self::from)
+    }
+}
+
+/// Settings of a tenant. What is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TenantSettings {}
+pub struct TenantSettings {
+    /// Name of its price plan; an empty text takes it away. A plan prices all usage of the tenant, also what was used
+    /// before it was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub plan: Option<PlanChoice>,
+}
 
 impl TenantSettings {
     /// The fields that are out of range.
@@ -59,9 +88,13 @@ pub struct Tenant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub suspended_reason: Option<String>,
+    /// Its price plan; absent when its usage has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub plan: Option<PlanName>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When it was last suspended or let in again.
+    /// When it was last changed: suspended, let in again, or given another plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub updated_at: Option<Timestamp>,

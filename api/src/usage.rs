@@ -1,9 +1,9 @@
-//! Usage on the wire: what a tenant used, by window of time, meter, topic and subscription. What it costs is not said here.
+//! Usage on the wire: what a tenant used, by window of time, meter, topic and subscription, and what it costs.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::Timestamp;
+use crate::{Decimal, Timestamp};
 
 /// What is metered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -172,6 +172,15 @@ pub struct UsageItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "1.25")]
     pub gib_hours: Option<String>,
+    /// What it costs at its place in the month: tiers fill up in the order of the items, over all topics of the tenant. Exact
+    /// to twelve places, so that the items of a month add up to its cost. Absent when there is no price plan for its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub cost: Option<Decimal>,
+    /// The currency of `cost`, ISO 4217.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "EUR")]
+    pub currency: Option<String>,
 }
 
 /// A page of usage.

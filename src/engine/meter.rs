@@ -5,7 +5,7 @@
 //! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
 //! `usage_minute`. Meters come first, and the duty locks no lane: nobody waits for a meter while he keeps publishes out.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,8 @@ const LANES: i64 = 1_000;
 const LANES_AT_ONCE: usize = 200;
 /// Blocks counted in one transaction, shared evenly by its lanes: retention waits for it.
 const BLOCKS: usize = 20_000;
+/// Longest rest after a transaction.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Bytes over time are posted at least so often: how far the usage of storage lags behind.
 const POST_AFTER: Duration = Duration::from_secs(300);
 /// A publish takes its time when it has the lane, and commits within this, or never: after that it runs two statements at
@@ -29,13 +31,15 @@ const POST_AFTER: Duration = Duration::from_secs(300);
 /// began was seen by it.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// One round through all lanes; counts the blocks counted. Stops between two transactions when told to.
+/// One round through all lanes; counts the blocks counted. Leaves the database to others after each transaction for `rest`
+/// times as long as that took, and stops between two of them when told to.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn run(
     store: &Store,
     clock: &Clock,
+    rest: u32,
     stop: &CancellationToken,
 ) -> Result<Done, DutyError> {
     let mut done = Done::default();
@@ -43,7 +47,9 @@ pub async fn run(
     let began = usage::status(&mut session, clock.now()).await?.at;
     let mut after = -1;
     loop {
+        let looked = Instant::now();
         let lanes = lane_meter::round(&mut session, after, LANES, began - POST_AFTER).await?;
+        pause(looked.elapsed() * rest, stop).await;
         let Some(last) = lanes.last() else { break };
         after = last.lane_id;
         let due = lanes.iter().filter(|lane| lane.is_due);
@@ -54,16 +60,28 @@ pub async fn run(
                 if stop.is_cancelled() {
                     return Ok(done);
                 }
+                let counts = Instant::now();
                 let mut tx = store.tx("meter").await?;
                 let counted = count_some(&mut tx, clock, &left).await?;
                 tx.commit().await?;
                 done.count += counted.blocks.unsigned_abs();
                 left = counted.unfinished;
+                pause(counts.elapsed() * rest, stop).await;
             }
         }
     }
     usage::metered(&mut session, began - COMMIT_WITHIN).await?;
     Ok(done)
+}
+
+/// Rests, but not for long, nor when told to stop.
+async fn pause(time: Duration, stop: &CancellationToken) {
+    if !time.is_zero() {
+        tokio::select! {
+            () = tokio::time::sleep(time.min(PAUSE_MAX)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
 }
 
 async fn count_some(

@@ -3,6 +3,7 @@
 
 pub mod access;
 mod audit;
+mod bill;
 mod browse;
 mod cache;
 mod catalog;
@@ -12,6 +13,7 @@ pub mod delivery;
 pub mod duty;
 mod error;
 pub mod expire;
+pub mod focus;
 mod issuers;
 mod keyed;
 pub mod keys;
@@ -19,6 +21,8 @@ pub mod meter;
 pub mod offload;
 pub mod payload;
 pub mod plan;
+mod plans;
+pub mod price;
 mod publish;
 pub mod quota;
 mod reader;

@@ -2,8 +2,8 @@
 
 use api::limits::PAGE;
 use api::list::Page;
-use api::tenant::{Suspension, Tenant as Shown, TenantSettings};
-use api::{Permission, TenantName};
+use api::tenant::{PlanChoice, Suspension, Tenant as Shown, TenantSettings};
+use api::{Permission, PlanName, TenantName};
 
 use time::OffsetDateTime;
 
@@ -16,10 +16,10 @@ use super::error::Error;
 use super::{Engine, Tenant};
 
 impl Engine {
-    /// Creates; true when it is new.
+    /// Creates or changes; true when it is new.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When there is no such plan, or the database does not answer.
     pub async fn put_tenant(
         &self,
         by: &Access,
@@ -28,12 +28,21 @@ impl Engine {
     ) -> Result<(Shown, bool), Error> {
         let now = self.clock().now();
         let mut tx = self.store().tx("put_tenant").await?;
-        let row = insert(&mut tx, by, name, (settings, now)).await?;
-        tx.commit().await?;
-        match row {
-            Some(row) => Ok((shown(row)?, true)),
-            None => Ok((self.tenant(name).await?, false)),
+        let created = insert(&mut tx, by, name, (settings, now)).await?.is_some();
+        let tenant = Tenant(found(&mut tx, name).await?.tenant_id);
+        let changed = set_plan(&mut tx, tenant, settings, now).await?;
+        if changed && !created {
+            let change = Change {
+                tenant: Some(tenant),
+                action: "tenant.put",
+                target: name.as_str(),
+                detail: settings,
+            };
+            audit::record(&mut tx, by, change, now).await?;
         }
+        let row = found(&mut tx, name).await?;
+        tx.commit().await?;
+        Ok((shown(row)?, created))
     }
 
     /// Suspends a tenant (`Some`) or lets it in again.
@@ -120,6 +129,25 @@ pub(super) async fn insert(
     Ok(Some(row))
 }
 
+/// Gives a tenant the plan that its settings name, if they name one; whether that changes something.
+async fn set_plan(
+    tx: &mut Session,
+    tenant: Tenant,
+    settings: &TenantSettings,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let Some(PlanChoice(plan)) = &settings.plan else {
+        return Ok(false);
+    };
+    let name = plan.as_ref().map(PlanName::as_str);
+    match store::tenant::set_plan(tx, tenant.0, name, now).await {
+        Err(store::Error::Conflict(constraint)) if constraint == "tenant_price_plan_fkey" => {
+            Err(Error::not_found("plan", name.unwrap_or("")))
+        }
+        set => Ok(set?),
+    }
+}
+
 /// The row of a tenant that is named.
 pub(super) async fn found(session: &mut Session, name: &TenantName) -> Result<TenantRow, Error> {
     let row = store::tenant::by_name(session, name.as_str()).await?;
@@ -132,8 +160,10 @@ fn shown(row: TenantRow) -> Result<Shown, Error> {
         column: "name",
         row: row.tenant_id.to_string(),
     };
+    let plan = row.price_plan.clone().map(PlanName::try_from);
     Ok(Shown {
         name: row.name.clone().try_into().map_err(corrupt)?,
+        plan: plan.transpose().map_err(corrupt)?,
         suspended: row.suspended_at.is_some(),
         suspended_reason: row.suspended_reason,
         created_at: row.created_at.into(),

@@ -1,20 +1,22 @@
 //! Reading usage: windows of a range, a page at a time, whatever of it is still in minutes or rolled up. A page costs a
-//! bounded number of windows, so that nobody's bill slows the service down.
+//! bounded number of windows, so that nobody's bill slows the service down. What a window costs depends on what was used
+//! before it in its month, which the store adds up; `price` knows the rest.
 
 use std::fmt;
 use std::str::FromStr;
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
 use api::usage::{Granularity, Meter, UsageBy, UsageItem, UsagePage};
-use api::{FieldError, Permission, Timestamp};
+use api::{FieldError, Month, Permission, Timestamp};
 use time::OffsetDateTime;
 
 use crate::store;
-use crate::store::usage::{UsageRow, Wanted};
+use crate::store::usage_list::{UsageRow, Wanted};
 
 use super::access::Access;
 use super::error::Error;
-use super::{Engine, roll_up};
+use super::price::{self, Measured, Part, Plan};
+use super::{Engine, plans, roll_up};
 
 /// Which usage.
 #[derive(Debug, Clone, Default)]
@@ -53,10 +55,14 @@ impl Engine {
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
         let (from, to) = range(&ask, status.at).map_err(|error| Error::Invalid(vec![error]))?;
+        let plan = plans::of_tenant(&mut session, by.tenant().0).await?;
         let after = ask.after.as_ref();
+        let after = after.map_or((from, "", "", ""), UsageAfter::place);
+        let first = from.max(after.0);
         let wanted = Wanted {
             tenant: by.tenant().0,
             topics: &by.like(&[Permission::Usage]),
+            since: plan.as_ref().map_or(first, |_| Month::of(first).start()),
             from,
             to,
             granularity: ask.granularity.as_str(),
@@ -65,11 +71,12 @@ impl Engine {
                 UsageBy::Topic => 1,
                 UsageBy::Subscription => 2,
             },
-            after: after.map_or((from, "", "", ""), UsageAfter::place),
+            after,
             limit: i64::from(limit) + 1,
         };
-        let rows = store::usage::list(&mut session, &wanted).await?;
-        let items = rows.into_iter().map(item).collect::<Result<Vec<_>, _>>()?;
+        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let items = rows.into_iter().map(|row| item(row, plan.as_ref()));
+        let items = items.collect::<Result<Vec<_>, _>>()?;
         let page = super::page(items, limit, |item| UsageAfter::of(item).to_string());
         Ok(UsagePage {
             items: page.items,
@@ -123,18 +130,16 @@ fn range(
     Ok((time(first_window)?, time(last_window + 1)?))
 }
 
-fn item(row: UsageRow) -> Result<UsageItem, Error> {
-    let corrupt = || store::Error::Corrupt {
-        table: "usage",
-        column: "meter",
-        row: row.meter.clone(),
-    };
+/// A row as it is shown, with its cost when a plan has a price for its time.
+pub(super) fn item(row: UsageRow, plan: Option<&Plan>) -> Result<UsageItem, Error> {
+    let parts = parts(&row)?;
+    let cost = plan.and_then(|plan| plan.cost(row.start, &parts));
     let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     let units = row.units.unsigned_abs();
     let elastic_units = row.elastic_units.unsigned_abs();
     Ok(UsageItem {
         start: row.start.into(),
-        meter: Meter::of(&row.meter).ok_or_else(corrupt)?,
+        meter: meter(&row)?,
         topic: named(&row.topic),
         subscription: named(&row.subscription),
         units,
@@ -143,11 +148,49 @@ fn item(row: UsageRow) -> Result<UsageItem, Error> {
         messages: row.messages.unsigned_abs(),
         bytes: row.bytes.unsigned_abs(),
         gib_hours: row.gib_hours,
+        currency: cost.and(plan).map(|plan| plan.currency.clone()),
+        cost,
     })
 }
 
+/// The meter of a row.
+pub(super) fn meter(row: &UsageRow) -> Result<Meter, Error> {
+    Meter::of(&row.meter).ok_or_else(|| corrupt("meter", row))
+}
+
+/// What of a row has a price, at its place in the month.
+pub(super) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
+    let whole = |text: &str| {
+        text.parse::<u128>()
+            .map_err(|_| corrupt("byte_seconds", row))
+    };
+    let number = |number: i64| u128::from(number.unsigned_abs());
+    let before = Measured {
+        units: number(row.units_before),
+        elastic_units: number(row.elastic_before),
+        bytes: number(row.bytes_before),
+        byte_seconds: whole(&row.byte_seconds_before)?,
+    };
+    let used = Measured {
+        units: number(row.units),
+        elastic_units: number(row.elastic_units),
+        bytes: number(row.bytes),
+        byte_seconds: whole(&row.byte_seconds_after)?.saturating_sub(before.byte_seconds),
+    };
+    Ok(price::parts(meter(row)?, used, before))
+}
+
+fn corrupt(column: &'static str, row: &UsageRow) -> Error {
+    store::Error::Corrupt {
+        table: "usage",
+        column,
+        row: row.meter.clone(),
+    }
+    .into()
+}
+
 impl UsageAfter {
-    fn of(item: &UsageItem) -> Self {
+    pub(super) fn of(item: &UsageItem) -> Self {
         Self {
             minute: item.start.0.div_euclid(60_000_000),
             meter: item.meter,
@@ -156,7 +199,7 @@ impl UsageAfter {
         }
     }
 
-    fn place(&self) -> (OffsetDateTime, &str, &str, &str) {
+    pub(super) fn place(&self) -> (OffsetDateTime, &str, &str, &str) {
         let start = OffsetDateTime::from_unix_timestamp(self.minute.saturating_mul(60));
         (
             start.unwrap_or(OffsetDateTime::UNIX_EPOCH),

@@ -74,6 +74,13 @@ pub(super) struct Admitted {
     pub(super) capacity: Capacity,
 }
 
+impl Admitted {
+    /// Who it is, for what outlives the request.
+    pub(super) fn access(&self) -> Arc<Access> {
+        self.access.clone()
+    }
+}
+
 impl Deref for Admitted {
     type Target = Access;
 

@@ -49,11 +49,11 @@ pub(super) fn head() -> OpenApi {
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
-        ("Usage", "What was used"),
+        ("Usage", "What was used, and what it costs"),
         ("Quota", "What the tenant may do"),
         (
             "Operation",
-            "Tenants, keys, issuers and quotas, for who operates the service",
+            "Tenants, keys, issuers, quotas and price plans, for who operates the service",
         ),
         ("Service", "The service about itself"),
     ];
@@ -280,6 +280,10 @@ macro_rules! errors {
 errors! {
     /// A list of what the tenant has.
     ListErrors: 400 401 403 408 415 429 431 500 503
+}
+errors! {
+    /// An export of what the tenant has, which its state may stand against.
+    ExportErrors: 400 401 403 408 409 415 429 431 500 503
 }
 errors! {
     /// A list of what belongs to something named.

@@ -7,6 +7,7 @@ use api::key::{KeyRotation, KeySettings};
 use api::limits::REQUEST_BYTES_MAX;
 use api::message::ReceiveRequest;
 use api::object::Object;
+use api::price::PlanVersionSettings;
 use api::quota::Quota;
 use api::subscription::SubscriptionSettings;
 use api::tenant::{Suspension, TenantSettings};
@@ -44,7 +45,10 @@ macro_rules! checked {
     };
 }
 
-checked! { TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings Quota }
+checked! {
+    TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
+    Quota PlanVersionSettings
+}
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;

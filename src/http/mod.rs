@@ -5,6 +5,7 @@
 mod admission;
 mod audit;
 mod batch;
+mod bills;
 mod body;
 mod caller;
 mod coding;
@@ -22,6 +23,7 @@ mod metrics;
 mod nodes;
 mod options;
 mod path;
+mod plans;
 mod problem;
 mod publish;
 mod query;
@@ -91,6 +93,8 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
         .routes(routes!(usage::get_usage))
+        .routes(routes!(bills::get_usage_month))
+        .routes(routes!(bills::export_usage))
         .routes(routes!(quota::get_quota))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))
@@ -106,6 +110,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             issuers::put_issuer,
             issuers::get_issuer,
             issuers::delete_issuer
+        ))
+        .routes(routes!(plans::list_plans))
+        .routes(routes!(
+            plans::put_plan_version,
+            plans::get_plan_version,
+            plans::delete_plan_version
         ))
         .routes(routes!(audit::read_audit_log))
         .routes(routes!(nodes::list_nodes))

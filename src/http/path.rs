@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use api::error::echo;
-use api::{ErrorCode, IssuerName, KeyId, MessageId};
+use api::{Day, ErrorCode, IssuerName, KeyId, MessageId, PlanName};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
@@ -19,6 +19,9 @@ pub(super) struct KeyPath(pub(super) KeyId);
 
 /// `{issuer}` of the path.
 pub(super) struct IssuerPath(pub(super) IssuerName);
+
+/// `{plan}` and `{valid_from}` of the path.
+pub(super) struct VersionPath(pub(super) PlanName, pub(super) Day);
 
 /// `{code}` of the path.
 pub(super) struct CodePath(pub(super) ErrorCode);
@@ -58,6 +61,15 @@ impl<S: Sync> FromRequestParts<S> for IssuerPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         parse(parts, "issuer").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for VersionPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let plan = parse(parts, "plan").await?;
+        Ok(Self(plan, parse(parts, "valid_from").await?))
     }
 }
 

@@ -15,16 +15,16 @@ use super::query::{self, PageOf};
 use super::topics::put_status;
 use crate::engine::Engine;
 
-/// Create a tenant
+/// Create a tenant, or change its settings
 ///
-/// Does nothing when it exists.
+/// What is absent stays as it is.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    request_body(content = Option<TenantSettings>, description = "Settings; none is all defaults"),
+    request_body(content = Option<TenantSettings>, description = "Settings; none changes nothing"),
     responses(
-        (status = 200, description = "It existed", body = Tenant),
+        (status = 200, description = "It existed and has these settings now", body = Tenant),
         (status = 201, description = "It was created", body = Tenant),
         PutErrors
     )

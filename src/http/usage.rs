@@ -18,8 +18,9 @@ use crate::engine::usage::UsageAsk;
 /// Get what was used
 ///
 /// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
-/// of a message), messages, bytes, and GiB-hours of storage. A window that the range only touches is whole. Receiving
-/// nothing, settling, and reading topics, subscriptions and messages cost nothing and do not occur.
+/// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
+/// range only touches is whole. Receiving nothing, settling, and reading topics, subscriptions and messages cost nothing
+/// and do not occur.
 #[utoipa::path(
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),

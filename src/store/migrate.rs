@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 5] = [
+const MIGRATIONS: [(&str, &str); 6] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -20,6 +20,10 @@ const MIGRATIONS: [(&str, &str); 5] = [
     (
         "0005_quota",
         include_str!("../../migrations/0005_quota.sql"),
+    ),
+    (
+        "0006_price",
+        include_str!("../../migrations/0006_price.sql"),
     ),
 ];
 

@@ -18,6 +18,7 @@ pub mod lease;
 pub mod migrate;
 pub mod node;
 pub mod object;
+pub mod price;
 pub mod quota;
 pub mod quota_demand;
 pub mod retention;
@@ -26,6 +27,7 @@ pub mod tenant;
 pub mod topic;
 pub mod turn;
 pub mod usage;
+pub mod usage_list;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

@@ -15,6 +15,8 @@ pub struct TenantRow {
     pub suspended_at: Option<OffsetDateTime>,
     /// Why.
     pub suspended_reason: Option<String>,
+    /// What its usage costs.
+    pub price_plan: Option<String>,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change.
@@ -80,6 +82,43 @@ pub async fn suspend(
     Ok(done.rows_affected() == 1)
 }
 
+/// Gives a tenant a price plan or takes it away; false when it is so already.
+///
+/// # Errors
+/// When the database does not answer, or there is no such plan (constraint `tenant_price_plan_fkey`).
+pub async fn set_plan(
+    session: &mut Session,
+    tenant: i64,
+    plan: Option<&str>,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "-- tenant.set_plan
+         UPDATE tenant SET price_plan = $2, updated_at = coalesce($3, now())
+         WHERE tenant_id = $1 AND price_plan IS DISTINCT FROM $2",
+    )
+    .bind(tenant)
+    .bind(plan)
+    .bind(now)
+    .execute(session.run("tenant.set_plan"))
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// The name of a tenant.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn name(session: &mut Session, tenant: i64) -> Result<String, Error> {
+    Ok(sqlx::query_scalar(
+        "-- tenant.name
+         SELECT name FROM tenant WHERE tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("tenant.name"))
+    .await?)
+}
+
 /// Finds a tenant by name.
 ///
 /// # Errors
@@ -87,7 +126,7 @@ pub async fn suspend(
 pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.by_name
-         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1",
+         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant WHERE name = $1",
     )
     .bind(name)
     .fetch_optional(session.run("tenant.by_name"))
@@ -101,7 +140,7 @@ pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantR
 pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.lock
-         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1
+         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant WHERE name = $1
          FOR NO KEY UPDATE",
     )
     .bind(name)
@@ -121,7 +160,7 @@ pub async fn list(
 ) -> Result<Vec<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.list
-         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant
+         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant
          WHERE name > $2 AND name LIKE ANY ($1) ORDER BY name LIMIT $3",
     )
     .bind(like)

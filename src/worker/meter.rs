@@ -8,21 +8,21 @@ use super::{Context, Duty, Metrics};
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::meter;
 
+/// A round looks at every lane of the installation, and bills can wait: a twentieth of one core of Postgres, spread evenly.
+const REST: u32 = 19;
+
 pub(super) struct Meter;
 
 impl Duty for Meter {
     const NAME: &'static str = "meter";
     const BUSY: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(5);
-    // A round looks at every lane of the installation, and bills can wait.
-    const REST: u32 = 19;
-
     async fn run(
         &mut self,
         context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
-        meter::run(&context.store, &context.clock, stop).await
+        meter::run(&context.store, &context.clock, REST, stop).await
     }
 
     fn rest(&mut self, _: &Metrics) {}

@@ -64,7 +64,9 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
                 .replace("{id}", message)
                 .replace("{tenant}", "a")
                 .replace("{key}", key)
-                .replace("{issuer}", "i");
+                .replace("{issuer}", "i")
+                .replace("{plan}", "p")
+                .replace("{valid_from}", "2030-01-01");
             assert!(!path.contains('{'), "{id}: what is in {path}?");
             found.push(Operation {
                 body: body(&id),
@@ -100,6 +102,7 @@ fn body(id: &str) -> Option<Value> {
         "put_issuer" => json!({
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
+        "put_plan_version" => json!({"currency": "EUR", "prices": {}}),
         _ => return None,
     })
 }
@@ -143,6 +146,14 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
                 let listed = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((listed.0, &listed.1["items"]), (200, &json!([])), "{id}");
             }
+            "get_usage_month" => {
+                let (status, month) = b.ask(&stranger, method, &path, body).await;
+                assert_eq!((status, &month["meters"]), (200, &json!([])), "{id}");
+            }
+            "export_usage" => {
+                let refused = refusal(b.ask(&stranger, method, &path, body).await);
+                assert_eq!(refused, is(409, "conflict", Value::Null), "it has no plan");
+            }
             _ => {
                 let refused = refusal(b.ask(&stranger, method, &path, body).await);
                 assert_eq!(refused, is(404, "not_found", Value::Null), "{id}");
@@ -165,9 +176,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
         .ask(&stranger, Method::POST, "/v1/subscriptions/s/ack", acks)
         .await;
     assert_eq!(acked["results"][0]["error"]["code"], "receipt_invalid");
-    let (_, received) = b
-        .ask(&stranger, Method::POST, "/v1/subscriptions/s/receive", None)
-        .await;
+    let receive = "/v1/subscriptions/s/receive";
+    let (_, received) = b.ask(&stranger, Method::POST, receive, None).await;
     assert_eq!(received["messages"], json!([]));
     assert_eq!(a.ack(&[&receipt]).await, [json!({})]);
     fleet.finish([a, b]).await;

@@ -222,7 +222,7 @@ async fn a_killed_node_keeps_all_that_it_answered() {
 async fn audit(place: &Place, sql: &mut PgConnection, answered: &Mutex<Answered>) {
     // Beside the node, which counts too.
     let store = Store::new(place.options(), 2);
-    let counted = meter::run(&store, &Clock::default(), &CancellationToken::new()).await;
+    let counted = meter::run(&store, &Clock::default(), 0, &CancellationToken::new()).await;
     counted.unwrap();
     store.close().await;
     let bill = "SELECT sum(units)::bigint, sum(messages)::bigint, (SELECT max(first_offset + count) FROM block)

@@ -14,7 +14,7 @@ use crate::harness::log::{Log, folder, hot};
 use crate::harness::scratch::Scratch;
 
 async fn count(log: &Log) -> u64 {
-    let done = meter::run(&log.store, &log.clock, &CancellationToken::new()).await;
+    let done = meter::run(&log.store, &log.clock, 0, &CancellationToken::new()).await;
     done.unwrap().count
 }
 

@@ -25,15 +25,22 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Known {
-    entries: HashMap<Secret, Arc<Access>>,
+    entries: HashMap<Secret, Entry>,
     /// When it was last known that nothing had changed.
     current: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    access: Arc<Access>,
+    /// When it was read.
+    epoch: u64,
 }
 
 impl Seen {
     pub(super) fn get(&self, secret: &Secret) -> Option<Arc<Access>> {
         let known = self.known.read();
-        let access = known.entries.get(secret)?;
+        let access = &known.entries.get(secret)?.access;
         let is_trusted = known.current.is_some_and(|at| at.elapsed() < TRUST);
         is_trusted.then(|| access.clone())
     }
@@ -52,7 +59,8 @@ impl Seen {
         if known.entries.len() >= SEEN_MAX {
             known.entries.clear();
         }
-        known.entries.insert(secret, access.clone());
+        let access = access.clone();
+        known.entries.insert(secret, Entry { access, epoch });
     }
 
     /// What was read before is not remembered any more.
@@ -62,28 +70,35 @@ impl Seen {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The ids of the keys remembered.
+    /// The ids of the keys that were read before the present epoch.
     pub(super) fn keys(&self) -> Vec<String> {
         let known = self.known.read();
-        let keys = known.entries.values();
-        keys.filter_map(|access| access.key.clone()).collect()
+        let old = |entry: &&Entry| entry.epoch != self.epoch();
+        let old = known.entries.values().filter(old);
+        old.filter_map(|entry| entry.access.key.clone()).collect()
     }
 
-    /// Keeps the keys that are among these, as they are now, and no token: tokens are cheap to check again.
+    /// Of what was read before the present epoch keeps the keys that are among these, as they are now, and no token: tokens
+    /// are cheap to check again.
     pub(super) fn replace(&self, admitted: Vec<Admitted>) {
         let mut now: HashMap<String, Admitted> = admitted
             .into_iter()
             .map(|key| (key.key_id.clone(), key))
             .collect();
         let mut known = self.known.write();
-        known.entries.retain(|secret, access| {
-            let Some(key) = access.key.as_ref().and_then(|id| now.remove(id)) else {
+        let epoch = self.epoch();
+        known.entries.retain(|secret, entry| {
+            if entry.epoch == epoch {
+                return true;
+            }
+            let Some(key) = entry.access.key.as_ref().and_then(|id| now.remove(id)) else {
                 return false;
             };
             let is_same = key.key_hash == secret.hash();
-            let used = access.used.load(Ordering::Relaxed);
-            *access = Arc::new(Access::of_key(key));
+            let used = entry.access.used.load(Ordering::Relaxed);
+            let access = Arc::new(Access::of_key(key));
             access.used.store(used, Ordering::Relaxed);
+            *entry = Entry { access, epoch };
             is_same
         });
     }
@@ -96,9 +111,9 @@ impl Seen {
     /// The ids of the keys that were used since the last call.
     pub(super) fn take_used(&self) -> Vec<String> {
         let known = self.known.read();
-        let used = |access: &&Arc<Access>| access.used.swap(false, Ordering::Relaxed);
+        let used = |entry: &&Entry| entry.access.used.swap(false, Ordering::Relaxed);
         let used = known.entries.values().filter(used);
-        used.filter_map(|access| access.key.clone()).collect()
+        used.filter_map(|entry| entry.access.key.clone()).collect()
     }
 }
 
@@ -143,13 +158,22 @@ mod tests {
         }
         let of_token = Access::new(Tenant(1), "token".to_owned(), Vec::new());
         seen.insert(token, &Arc::new(of_token), 0);
-        assert_eq!(seen.keys().len(), 2);
+        seen.begin_again();
+        let (_, fresh) = Secret::new();
+        let access = Arc::new(Access::of_key(key(&fresh)));
+        seen.insert(fresh, &access, seen.epoch());
+        assert_eq!(
+            seen.keys().len(),
+            2,
+            "what was read since is not asked for again"
+        );
         seen.replace(vec![Admitted {
             suspended: true,
             ..key(&kept)
         }]);
         assert!(seen.get(&kept).unwrap().suspended);
         assert!(seen.get(&revoked).is_none() && seen.get(&token).is_none());
+        assert!(seen.get(&fresh).is_some());
     }
 
     #[test]

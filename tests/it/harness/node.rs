@@ -141,7 +141,7 @@ impl Fleet {
     /// Counts all that was published; returns how many blocks were not counted before.
     pub(crate) async fn meter(&self) -> u64 {
         let store = self.database.store();
-        let done = meter::run(&store, &self.clock, &CancellationToken::new()).await;
+        let done = meter::run(&store, &self.clock, 0, &CancellationToken::new()).await;
         store.close().await;
         done.unwrap().count
     }

@@ -1,0 +1,241 @@
+//! A month of a tenant: what was used by meter, what it costs by item of the price plan, and an estimate of the whole month.
+//! Read by the day, so it costs a bounded number of rows however much was used.
+
+use std::collections::BTreeMap;
+
+use api::bill::{BillLine, UsageMonth};
+use api::price::{PriceItem, PriceUnit};
+use api::usage::{Granularity, UsageItem};
+use api::{Decimal, Month, Permission};
+use time::OffsetDateTime;
+
+use crate::store;
+use crate::store::usage_list::{UsageRow, Wanted};
+
+use super::access::Access;
+use super::error::Error;
+use super::price::{Part, Plan, minor_places};
+use super::usage::{item, parts};
+use super::{Engine, plans};
+
+/// A month has 31 days at most and each eight meters.
+const ROWS_MAX: i64 = 31 * 8;
+
+/// How an item stands in a month.
+#[derive(Debug, Clone, Copy, Default)]
+struct Total {
+    /// How much the caller may see of it, in what is measured.
+    used: u128,
+    /// The running total of the tenant.
+    at: u128,
+    cost: Decimal,
+}
+
+impl Engine {
+    /// A month, of the topics whose usage the caller may read; the current one when `None`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn usage_month(
+        &self,
+        by: &Access,
+        month: Option<Month>,
+    ) -> Result<UsageMonth, Error> {
+        let mut session = self.store().session().await?;
+        let status = store::usage::status(&mut session, self.clock().now()).await?;
+        let plan = plans::of_tenant(&mut session, by.tenant().0).await?;
+        let month = month.unwrap_or_else(|| Month::of(status.at));
+        let wanted = Wanted {
+            tenant: by.tenant().0,
+            topics: &by.like(&[Permission::Usage]),
+            since: month.start(),
+            from: month.start(),
+            to: month.end(),
+            granularity: Granularity::Day.as_str(),
+            names: 0,
+            after: (month.start(), "", "", ""),
+            limit: ROWS_MAX,
+        };
+        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let lines = match &plan {
+            Some(plan) => lines(plan, &totals(plan, &rows)?, (month, status.at)),
+            None => Vec::new(),
+        };
+        let sum = |of: fn(&BillLine) -> Decimal| plan.as_ref().map(|_| lines.iter().map(of).sum());
+        let billed = plan.as_ref().map(|plan| {
+            let places = minor_places(&plan.currency);
+            let rounded = lines.iter().map(|line| line.cost.round(places));
+            shown(rounded.sum(), places)
+        });
+        let versions = plan.iter().flat_map(|plan| plan.of(month));
+        Ok(UsageMonth {
+            period: month,
+            start: month.start().into(),
+            end: month.end().into(),
+            plan_versions: versions.map(|version| version.valid_from).collect(),
+            meters: meters(rows, plan.as_ref(), month)?,
+            cost: sum(|line| line.cost),
+            estimate: sum(|line| line.estimate),
+            billed,
+            lines,
+            currency: plan.as_ref().map(|plan| plan.currency.clone()),
+            plan: plan.map(|plan| plan.name),
+            metered_until: status.metered_until.map(Into::into),
+        })
+    }
+}
+
+/// Adds days up by meter.
+fn meters(rows: Vec<UsageRow>, plan: Option<&Plan>, month: Month) -> Result<Vec<UsageItem>, Error> {
+    let mut meters: BTreeMap<&str, UsageItem> = BTreeMap::new();
+    for row in rows {
+        let day = item(row, plan)?;
+        let Some(meter) = meters.get_mut(day.meter.as_str()) else {
+            let start = month.start().into();
+            meters.insert(day.meter.as_str(), UsageItem { start, ..day });
+            continue;
+        };
+        meter.units += day.units;
+        meter.guaranteed_units += day.guaranteed_units;
+        meter.elastic_units += day.elastic_units;
+        meter.messages += day.messages;
+        meter.bytes += day.bytes;
+        meter.cost = add(meter.cost, day.cost);
+        let gib_hours = [&meter.gib_hours, &day.gib_hours];
+        let gib_hours = gib_hours.map(|text| text.as_ref().and_then(|text| text.parse().ok()));
+        meter.gib_hours = add(gib_hours[0], gib_hours[1]).map(|sum| sum.to_string());
+        meter.currency = meter.currency.take().or(day.currency);
+    }
+    Ok(meters.into_values().collect())
+}
+
+fn add(a: Option<Decimal>, b: Option<Decimal>) -> Option<Decimal> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.plus(b)),
+        (one, None) | (None, one) => one,
+    }
+}
+
+/// Adds days up by item, of those that had a price.
+fn totals(plan: &Plan, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, Error> {
+    let mut totals: BTreeMap<PriceItem, Total> = BTreeMap::new();
+    for row in rows {
+        for part in parts(row)? {
+            let version = plan.at(row.start);
+            let total = totals.entry(part.item).or_default();
+            total.used += part.to - part.from;
+            total.at = total.at.max(part.to);
+            let cost = version.map_or(Decimal::ZERO, |version| version.cost(part));
+            total.cost = total.cost.plus(cost);
+        }
+    }
+    Ok(totals)
+}
+
+fn lines(
+    plan: &Plan,
+    totals: &BTreeMap<PriceItem, Total>,
+    (month, now): (Month, OffsetDateTime),
+) -> Vec<BillLine> {
+    let places = minor_places(&plan.currency);
+    let has_price = |item: PriceItem| plan.of(month).any(|version| version.of(item).is_some());
+    let priced = totals.iter().filter(|(item, _)| has_price(**item));
+    let line = |(&item, total): (&PriceItem, &Total)| BillLine {
+        item,
+        unit: item.unit(),
+        quantity: quantity(item.unit(), total.used),
+        cost: total.cost,
+        billed: shown(total.cost.round(places), places),
+        estimate: total.cost.plus(rest(plan, (item, *total), (month, now))),
+    };
+    priced.map(line).collect()
+}
+
+/// What the rest of the month will cost: use goes on as it was on average, and is cut where versions begin.
+fn rest(
+    plan: &Plan,
+    (item, total): (PriceItem, Total),
+    (month, now): (Month, OffsetDateTime),
+) -> Decimal {
+    let seconds = |from: OffsetDateTime, to: OffsetDateTime| {
+        u128::try_from((to - from).whole_seconds()).unwrap_or(0)
+    };
+    let elapsed = seconds(month.start(), now);
+    if now >= month.end() || elapsed == 0 {
+        return Decimal::ZERO;
+    }
+    let starts = plan
+        .versions
+        .iter()
+        .map(|version| version.valid_from.start());
+    let mut cuts: Vec<_> = starts.filter(|at| *at > now && *at < month.end()).collect();
+    cuts.push(month.end());
+    let (mut from, mut at, mut cost) = (now, total.at, Decimal::ZERO);
+    for cut in cuts {
+        let to = total.at + total.used.saturating_mul(seconds(now, cut)) / elapsed;
+        let part = Part { item, from: at, to };
+        cost = cost.plus(plan.cost(from, &[part]).unwrap_or(Decimal::ZERO));
+        (from, at) = (cut, to);
+    }
+    cost
+}
+
+/// What is measured, in the unit that has a price.
+pub(super) fn quantity(unit: PriceUnit, measured: u128) -> Decimal {
+    Decimal::ratio(measured, unit.measured())
+}
+
+/// An amount with all places of its currency.
+fn shown(amount: Decimal, places: u32) -> String {
+    match places {
+        0 => amount.to_string(),
+        places => amount.with_places(places as usize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::price::{Price, Tier, Whole};
+    use time::macros::datetime;
+
+    use super::super::price::{Ladder, Version};
+    use super::*;
+
+    #[test]
+    fn the_rest_of_a_month_goes_on_like_its_beginning() {
+        let version = |day: &str, unit_price: &str| {
+            let tier = Tier {
+                size: Whole(100),
+                unit_price: Decimal::ZERO,
+            };
+            let price = Price {
+                per: None,
+                tiers: vec![tier],
+                unit_price: unit_price.parse().unwrap(),
+            };
+            let ladder = Ladder::new(&price, PriceUnit::Units);
+            Version {
+                valid_from: day.parse().unwrap(),
+                ladders: vec![(PriceItem::PublishUnits, ladder)],
+            }
+        };
+        let plan = Plan {
+            name: "p".parse().unwrap(),
+            currency: "EUR".to_owned(),
+            versions: vec![version("2030-04-01", "1"), version("2030-04-21", "2")],
+        };
+        let total = Total {
+            used: 100,
+            at: 100,
+            cost: Decimal::ZERO,
+        };
+        let of = |now| {
+            let month = "2030-04".parse().unwrap();
+            rest(&plan, (PriceItem::PublishUnits, total), (month, now)).to_string()
+        };
+        // 100 in ten days: the tier is full, 100 more at 1 and 100 at 2.
+        assert_eq!(of(datetime!(2030-04-11 0:00 UTC)), "300");
+        assert_eq!(of(datetime!(2030-04-01 0:00 UTC)), "0", "nothing to go by");
+        assert_eq!(of(datetime!(2030-05-01 0:00 UTC)), "0", "it is over");
+    }
+}
