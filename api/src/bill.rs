@@ -14,7 +14,7 @@ use crate::{Day, Decimal, Month, Timestamp};
 #[into_params(parameter_in = Query)]
 pub struct PeriodQuery {
     /// A calendar month (UTC); the current one when absent.
-    #[param(value_type = String, nullable = false, pattern = "^2[0-9]{3}-(0[1-9]|1[0-2])$", example = "2026-11")]
+    #[param(value_type = Option<String>, nullable = false, pattern = "^2[0-9]{3}-(0[1-9]|1[0-2])$", example = "2026-11")]
     pub period: Option<Month>,
 }
 

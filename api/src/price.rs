@@ -151,10 +151,14 @@ pub struct Tier {
 pub struct Price {
     /// For how many units, GiB or GiB-hours prices are: 1, 10, 100 and so on to 1000000; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = String, nullable = false, pattern = "^10{0,6}$", example = "1000000")]
+    #[schema(value_type = Option<String>, pattern = "^10{0,6}$", example = "1000000")]
     pub per: Option<Whole>,
     /// What comes first in a calendar month (UTC) of a tenant, in this order; none when absent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::list",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schema(max_items = 20)]
     pub tiers: Vec<Tier>,
     /// The price of all that is beyond the tiers.
@@ -167,36 +171,60 @@ pub struct Price {
 #[serde(deny_unknown_fields)]
 pub struct Prices {
     /// Of bytes read from object storage, by the GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cold_read: Option<Price>,
     /// Of units of all deliveries.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub deliver_units: Option<Price>,
     /// A surcharge on units above the guarantee, published or delivered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub elastic_units: Option<Price>,
     /// Of units of published messages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub publish_units: Option<Price>,
     /// Of bytes stored in the database, by the GiB-hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub stored_hot: Option<Price>,
     /// Of bytes stored in object storage, by the GiB-hour.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub stored_object: Option<Price>,
     /// Of bytes of published messages, by the GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub traffic_in: Option<Price>,
     /// Of bytes of delivered messages, by the GiB.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub traffic_out: Option<Price>,
 }
 
@@ -239,6 +267,7 @@ pub struct PlanVersionSettings {
     #[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
     pub currency: String,
     /// The prices.
+    #[serde(deserialize_with = "crate::object::value")]
     pub prices: Prices,
 }
 

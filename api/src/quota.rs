@@ -35,15 +35,27 @@ pub struct RateQuota {
 #[serde(deny_unknown_fields)]
 pub struct Quota {
     /// Requests of any kind.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(nullable = false)]
     pub requests_per_second: Option<RateQuota>,
     /// Messages published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(nullable = false)]
     pub messages_per_second: Option<RateQuota>,
     /// Bytes of messages published, their attributes included.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(nullable = false)]
     pub bytes_per_second: Option<RateQuota>,
     /// Requests at the same time, long polls included.

@@ -39,7 +39,6 @@ pub struct TenantSettings {
     /// Name of its price plan; an empty text takes it away. A plan prices all usage of the tenant, also what was used
     /// before it was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub plan: Option<PlanChoice>,
 }
 
