@@ -18,7 +18,7 @@ pub struct RateQuota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 0, maximum = 1_000_000_000_000_000_u64)]
     pub guaranteed: Option<u64>,
     /// The most in a second; absent: no limit.
     #[serde(
@@ -26,7 +26,7 @@ pub struct RateQuota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub ceiling: Option<u64>,
 }
 
@@ -40,7 +40,6 @@ pub struct Quota {
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
     pub requests_per_second: Option<RateQuota>,
     /// Messages published.
     #[serde(
@@ -48,7 +47,6 @@ pub struct Quota {
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
     pub messages_per_second: Option<RateQuota>,
     /// Bytes of messages published, their attributes included.
     #[serde(
@@ -56,7 +54,6 @@ pub struct Quota {
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(nullable = false)]
     pub bytes_per_second: Option<RateQuota>,
     /// Requests at the same time, long polls included.
     #[serde(
@@ -64,7 +61,7 @@ pub struct Quota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub concurrent_requests: Option<u64>,
     /// Bytes of messages kept, as stored.
     #[serde(
@@ -72,7 +69,7 @@ pub struct Quota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub stored_bytes: Option<u64>,
     /// Topics.
     #[serde(
@@ -80,7 +77,7 @@ pub struct Quota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub topics: Option<u64>,
     /// Subscriptions.
     #[serde(
@@ -88,7 +85,7 @@ pub struct Quota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub subscriptions: Option<u64>,
     /// Messages handed out and not settled, over all subscriptions.
     #[serde(
@@ -96,7 +93,7 @@ pub struct Quota {
         deserialize_with = "crate::whole::option",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64, nullable = false)]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub in_flight_messages: Option<u64>,
 }
 
