@@ -98,16 +98,26 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// What is limited by the second: requests, messages, bytes.
+    #[must_use]
+    pub const fn rates(&self) -> [Option<RateQuota>; 3] {
+        [
+            self.requests_per_second,
+            self.messages_per_second,
+            self.bytes_per_second,
+        ]
+    }
+
     /// The fields that are out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let rates = [
-            ("/requests_per_second", self.requests_per_second),
-            ("/messages_per_second", self.messages_per_second),
-            ("/bytes_per_second", self.bytes_per_second),
+        let pointers = [
+            "/requests_per_second",
+            "/messages_per_second",
+            "/bytes_per_second",
         ];
-        for (pointer, rate) in rates {
+        for (pointer, rate) in pointers.into_iter().zip(self.rates()) {
             let RateQuota {
                 guaranteed,
                 ceiling,

@@ -3,6 +3,8 @@
 //! because a row has one unit price. Amounts are exact to twelve places and add up to the cost of the month; whoever bills
 //! rounds the month's lines, not these rows. Read page by page, so that a node never holds more of it.
 
+use std::sync::Arc;
+
 use api::price::PriceItem;
 use api::usage::Granularity;
 use api::{Decimal, Month, Permission};
@@ -72,7 +74,7 @@ pub const COLUMNS: [&str; 44] = [
 /// An export that is under way.
 #[derive(Debug, Clone)]
 pub struct Export {
-    by: std::sync::Arc<Access>,
+    by: Arc<Access>,
     month: Month,
     plan: Plan,
     account: String,
@@ -97,7 +99,7 @@ impl Engine {
     /// When the tenant has no price plan, or the database does not answer.
     pub async fn export_usage(
         &self,
-        by: std::sync::Arc<Access>,
+        by: Arc<Access>,
         month: Option<Month>,
     ) -> Result<(String, Export), Error> {
         let mut session = self.store().session().await?;

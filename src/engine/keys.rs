@@ -164,10 +164,7 @@ pub async fn create_key(
     let by = Access::of_command_line();
     let mut tx = store.tx("create_key").await?;
     let how = (&TenantSettings::default(), None);
-    let owner = match tenants::insert(&mut tx, &by, tenant, how).await? {
-        Some(new) => new,
-        None => tenants::found(&mut tx, tenant).await?,
-    };
+    let (owner, _) = tenants::put(&mut tx, &by, tenant, how).await?;
     let made = insert(&mut tx, &by, Tenant(owner.tenant_id), settings, None).await?;
     tx.commit().await?;
     Ok(made)

@@ -4,7 +4,6 @@ use api::limits::PAGE;
 use api::list::Page;
 use api::tenant::{PlanChoice, Suspension, Tenant as Shown, TenantSettings};
 use api::{Permission, PlanName, TenantName};
-
 use time::OffsetDateTime;
 
 use crate::store::tenant::TenantRow;
@@ -28,19 +27,7 @@ impl Engine {
     ) -> Result<(Shown, bool), Error> {
         let now = self.clock().now();
         let mut tx = self.store().tx("put_tenant").await?;
-        let created = insert(&mut tx, by, name, (settings, now)).await?.is_some();
-        let tenant = Tenant(found(&mut tx, name).await?.tenant_id);
-        let changed = set_plan(&mut tx, tenant, settings, now).await?;
-        if changed && !created {
-            let change = Change {
-                tenant: Some(tenant),
-                action: "tenant.put",
-                target: name.as_str(),
-                detail: settings,
-            };
-            audit::record(&mut tx, by, change, now).await?;
-        }
-        let row = found(&mut tx, name).await?;
+        let (row, created) = put(&mut tx, by, name, (settings, now)).await?;
         tx.commit().await?;
         Ok((shown(row)?, created))
     }
@@ -108,25 +95,25 @@ impl Engine {
     }
 }
 
-/// Creates a tenant and writes that down; `None` when it exists.
-pub(super) async fn insert(
+/// Creates or changes a tenant and writes that down; true when it is new.
+pub(super) async fn put(
     tx: &mut Session,
     by: &Access,
     name: &TenantName,
     (settings, now): (&TenantSettings, Option<OffsetDateTime>),
-) -> Result<Option<TenantRow>, Error> {
-    if !store::tenant::insert(tx, name.as_str(), now).await? {
-        return Ok(None);
+) -> Result<(TenantRow, bool), Error> {
+    let created = store::tenant::insert(tx, name.as_str(), now).await?;
+    let tenant = Tenant(found(tx, name).await?.tenant_id);
+    if set_plan(tx, tenant, settings, now).await? || created {
+        let change = Change {
+            tenant: Some(tenant),
+            action: "tenant.put",
+            target: name.as_str(),
+            detail: settings,
+        };
+        audit::record(tx, by, change, now).await?;
     }
-    let row = found(tx, name).await?;
-    let change = Change {
-        tenant: Some(Tenant(row.tenant_id)),
-        action: "tenant.put",
-        target: name.as_str(),
-        detail: settings,
-    };
-    audit::record(tx, by, change, now).await?;
-    Ok(Some(row))
+    Ok((found(tx, name).await?, created))
 }
 
 /// Gives a tenant the plan that its settings name, if they name one; whether that changes something.

@@ -8,7 +8,6 @@ use axum::response::Response;
 
 use super::caller::{Caller, OperateList};
 use super::document::ListOfErrors;
-use super::json::Json;
 use super::problem::Refusal;
 use super::query::{self, AuditOf};
 use crate::engine::Engine;
@@ -37,6 +36,5 @@ pub(super) async fn read_audit_log(
     let page = engine
         .audit_log(&caller, tenant, of.after, of.limit)
         .await?;
-    let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(query::paged(&uri, page))
 }

@@ -123,6 +123,5 @@ pub(super) async fn list_keys(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.keys(&tenant, after, page.limit).await?;
-    let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(query::paged(&uri, page))
 }

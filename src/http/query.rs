@@ -1,6 +1,7 @@
 //! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
 
 use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
+use api::list::Page;
 use api::message::check_text;
 use api::{FieldError, MessageId, Problem, TenantName, Timestamp};
 use axum::extract::{FromRequestParts, Query};
@@ -8,7 +9,9 @@ use axum::http::header::LINK;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 
+use super::json::Json;
 use super::problem::Refusal;
 use crate::engine::From as Place;
 
@@ -104,6 +107,17 @@ pub(super) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> 
         }
     }
     response
+}
+
+/// A page of a list as an answer, linked to the next one.
+pub(super) fn paged<T: Serialize>(uri: &Uri, page: Page<T>) -> Response {
+    let next = page.next.clone();
+    linked(uri, next.as_deref(), Json(page))
+}
+
+/// A time in a query (RFC 3339). A `+` of an offset that was not percent-encoded reads as a space.
+pub(super) fn time(text: &str) -> Option<Timestamp> {
+    text.replace(' ', "+").parse().ok()
 }
 
 /// Refuses any parameter, on a route that has none.
@@ -217,11 +231,7 @@ fn place(text: &str) -> Option<Place> {
         return Some(Place::Start);
     }
     let id = text.parse::<MessageId>().map(Place::Message).ok();
-    // A `+` of an offset that was not percent-encoded reads as a space.
-    id.or_else(|| {
-        let time = text.replace(' ', "+").parse::<Timestamp>().ok()?;
-        Some(Place::Time(time))
-    })
+    id.or_else(|| time(text).map(Place::Time))
 }
 
 #[cfg(test)]

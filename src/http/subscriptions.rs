@@ -77,8 +77,7 @@ pub(super) async fn list_subscriptions(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.subscriptions(&caller, after, page.limit).await?;
-    let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(query::paged(&uri, page))
 }
 
 /// Delete a subscription

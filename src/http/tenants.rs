@@ -107,6 +107,5 @@ pub(super) async fn list_tenants(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.tenants(&caller, after, page.limit).await?;
-    let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(query::paged(&uri, page))
 }

@@ -9,7 +9,7 @@ use api::quota::{Quota, RateQuota};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::engine::quota::{Admission, Policy, Violation};
+use crate::engine::quota::{Admission, Policy, RATES, Violation};
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -117,11 +117,7 @@ pub(super) fn tell_quota(headers: &mut HeaderMap, admission: &Admission) {
 /// All policies of a tenant whose answers say something of them.
 fn policies(quota: &Quota) -> String {
     let mut text = String::new();
-    for (policy, rate) in [
-        (Policy::Requests, quota.requests_per_second),
-        (Policy::Messages, quota.messages_per_second),
-        (Policy::Bytes, quota.bytes_per_second),
-    ] {
+    for (policy, rate) in RATES.into_iter().zip(quota.rates()) {
         let RateQuota { ceiling, .. } = rate.unwrap_or_default();
         if let Some(ceiling) = ceiling {
             put_policy(&mut text, policy, ceiling);

@@ -80,8 +80,7 @@ pub(super) async fn list_topics(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.topics(&caller, after, page.limit).await?;
-    let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(query::paged(&uri, page))
 }
 
 /// Delete a topic

@@ -1,6 +1,5 @@
 //! `GET /v1/usage`: what the tenant used. The range and its windows are checked by the engine, which knows what is kept.
 
-use api::Timestamp;
 use api::usage::{Granularity, UsageBy, UsagePage, UsageQuery};
 use axum::extract::{FromRequestParts, State};
 use axum::http::Uri;
@@ -52,11 +51,8 @@ impl<S: Sync> FromRequestParts<S> for Asked {
 fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
     let mut pairs = Pairs::of(uri);
     let limit = pairs.limit();
-    let times = ["from", "to"].map(|name| {
-        // A `+` of an offset that was not percent-encoded reads as a space.
-        let read = |text: &str| text.replace(' ', "+").parse::<Timestamp>().ok();
-        pairs.parsed(name, "must be a time (RFC 3339)", read)
-    });
+    let times =
+        ["from", "to"].map(|name| pairs.parsed(name, "must be a time (RFC 3339)", query::time));
     let granularities = [Granularity::Minute, Granularity::Hour, Granularity::Day];
     let granularity = pairs.parsed("granularity", "must be minute, hour or day", |text| {
         granularities.into_iter().find(|all| all.as_str() == text)

@@ -32,7 +32,7 @@ pub struct KeyRow {
 
 /// A key that is not revoked, as whoever brings it is let in.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Admitted {
+pub struct ValidKey {
     /// SHA-256 of the secret.
     pub key_hash: Vec<u8>,
     /// What may be shown of it.
@@ -51,14 +51,14 @@ pub struct Admitted {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn admitted(session: &mut Session, ids: &[String]) -> Result<Vec<Admitted>, Error> {
+pub async fn valid(session: &mut Session, ids: &[String]) -> Result<Vec<ValidKey>, Error> {
     Ok(sqlx::query_as(
-        "-- api_key.admitted
+        "-- api_key.valid
          SELECT k.key_hash, k.key_id, k.tenant_id, k.scopes, k.expires_at, t.suspended_at IS NOT NULL AS suspended
          FROM api_key k JOIN tenant t USING (tenant_id) WHERE k.key_id = ANY ($1) AND k.revoked_at IS NULL",
     )
     .bind(ids)
-    .fetch_all(session.run("api_key.admitted"))
+    .fetch_all(session.run("api_key.valid"))
     .await?)
 }
 

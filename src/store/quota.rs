@@ -98,23 +98,6 @@ pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64
     .await?)
 }
 
-/// The quota of the tenant of this name: `None` when there is no such tenant, no limits when it has no quota.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn of_tenant_named(session: &mut Session, name: &str) -> Result<Option<QuotaRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- quota.of_tenant_named
-         SELECT t.tenant_id, q.requests_guaranteed, q.requests_ceiling, q.messages_guaranteed, q.messages_ceiling,
-                q.bytes_guaranteed, q.bytes_ceiling, q.concurrent_requests, q.stored_bytes, q.topics, q.subscriptions,
-                q.in_flight, coalesce(q.version, 0) AS version
-         FROM tenant t LEFT JOIN quota q USING (tenant_id) WHERE t.name = $1",
-    )
-    .bind(name)
-    .fetch_optional(session.run("quota.of_tenant_named"))
-    .await?)
-}
-
 /// Sets the quota of a tenant.
 ///
 /// # Errors

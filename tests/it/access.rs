@@ -11,8 +11,7 @@ use crate::harness::node::{Fleet, Node, all, send, text};
 
 #[tokio::test]
 async fn without_a_key_a_fleet_answers_nobody() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let mut node = fleet.node().await;
     let response = node
         .request(Method::GET, "/v1/topics")
@@ -109,8 +108,7 @@ fn body(id: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_another_on_any_route() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let (mut a, b) = (fleet.node().await, fleet.node().await);
     a.with_key(&fleet.key("a").await);
     let stranger = fleet.key("b").await;
@@ -185,10 +183,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
 
 #[tokio::test]
 async fn what_another_tenant_has_takes_as_long_as_what_nobody_has() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     let stranger = fleet.key("b").await;
     node.topic_and_subscription(json!({})).await;
     let id = node.publish("secret").await;
@@ -222,10 +218,8 @@ async fn what_another_tenant_has_takes_as_long_as_what_nobody_has() {
 
 #[tokio::test]
 async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     node.topic_and_subscription(json!({})).await;
     let id = node.publish("body").await;
     let all = ["publish", "receive", "manage", "usage", "admin"];
@@ -269,10 +263,8 @@ fn raw(node: &Node, key: &str, method: Method, path: &str) -> RequestBuilder {
 
 #[tokio::test]
 async fn a_scope_for_some_names_opens_these_only() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     for name in ["orders.eu", "orders_eu", "secrets"] {
         node.topic(name).await;
     }
@@ -315,10 +307,8 @@ async fn a_scope_for_some_names_opens_these_only() {
 
 #[tokio::test]
 async fn who_may_read_the_usage_of_some_topics_reads_that_only() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     let key = fleet.key_for("a", &["usage:orders.*"]).await;
     for name in ["orders.eu", "secrets"] {
         node.topic(name).await;
@@ -350,11 +340,9 @@ async fn who_may_read_the_usage_of_some_topics_reads_that_only() {
 
 #[tokio::test]
 async fn who_may_receive_from_a_subscription_may_fetch_the_bodies_that_it_refers_to() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let mut fleet = Fleet::closed().await;
     fleet.hot_limit_bytes = 1 << 20;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let node = fleet.node_of("a").await;
     let key = fleet.key_for("a", &["receive:worker"]).await;
     for name in ["orders", "secrets"] {
         node.topic(name).await;
@@ -383,10 +371,8 @@ async fn who_may_receive_from_a_subscription_may_fetch_the_bodies_that_it_refers
 
 #[tokio::test]
 async fn who_guesses_keys_is_slowed_and_who_has_one_is_not() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     let guess = "cursus_0123456789abcdef_00";
     assert_eq!(node.get("/v1/topics").await.0, 200);
 

@@ -85,8 +85,7 @@ async fn usage_tells_what_was_inside_the_guarantee_and_what_was_elastic() {
 
 #[tokio::test]
 async fn an_operator_sets_a_quota_and_the_tenant_sees_it() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let mut node = fleet.node().await;
     node.with_key(&fleet.key_for("operators", &["admin"]).await);
     let tenant = fleet.key("shop").await;

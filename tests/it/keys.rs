@@ -13,8 +13,7 @@ const EVERYWHERE: Duration = Duration::from_secs(2);
 
 /// A fleet that asks for keys, two nodes of it, and the key of its operator.
 async fn operated() -> (Fleet, Node, Node) {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let (mut a, mut b) = (fleet.node().await, fleet.node().await);
     let operator = fleet.key_for("operators", &["admin"]).await;
     a.with_key(&operator);

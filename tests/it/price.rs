@@ -240,10 +240,8 @@ async fn windows_are_priced_at_their_place_in_the_month_and_add_up() {
 
 #[tokio::test]
 async fn who_reads_the_usage_of_some_topics_sees_what_they_cost_among_all() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
-    let mut node = fleet.node().await;
-    node.with_key(&fleet.key("a").await);
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
     let operator = fleet.key_for("operators", &["admin"]).await;
     let ask =
         async |path: &str, body: Value| node.ask(&operator, Method::PUT, path, Some(body)).await.0;

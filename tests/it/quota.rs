@@ -245,8 +245,7 @@ async fn a_place_is_given_back_by_an_answer_and_by_a_client_that_goes_away() {
 
 /// A node of a fleet with tenants of these names, a topic and a subscription each; and their keys.
 async fn tenants<const N: usize>(names: [&str; N]) -> (Fleet, Node, [String; N]) {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let mut node = fleet.node().await;
     let mut keys = [const { String::new() }; N];
     for (key, name) in keys.iter_mut().zip(names) {

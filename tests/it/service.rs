@@ -26,8 +26,7 @@ async fn ask(node: &Node, method: Method, path: &str, name: &str) -> (u16, Strin
 
 #[tokio::test]
 async fn probes_metrics_and_documents_are_served_to_everyone() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let node = fleet.node().await;
     let get = async |path: &str| ask(&node, Method::GET, path, "content-type").await;
 

@@ -14,8 +14,7 @@ const NOW: i64 = 1_893_456_000;
 
 /// A fleet with a tenant `shop`, whose operator has let the issuer of `keys` in.
 async fn fleet_with(keys: Vec<Value>) -> (Fleet, Node, Jwks) {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let jwks = Jwks::serve(keys).await;
     let mut node = fleet.node().await;
     node.with_key(&fleet.key_for("operators", &["admin"]).await);

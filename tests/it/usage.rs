@@ -280,8 +280,7 @@ async fn cold_reads_are_metered_in_bytes() {
 
 #[tokio::test]
 async fn usage_is_read_in_pages_and_bad_ranges_are_refused() {
-    let mut fleet = Fleet::new().await;
-    fleet.open = false;
+    let fleet = Fleet::closed().await;
     let (mut node, mut other) = (fleet.node().await, fleet.node().await);
     node.with_key(&fleet.key("a").await);
     other.with_key(&fleet.key("b").await);

@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 
 use crate::store;
-use crate::store::api_key::Admitted;
+use crate::store::api_key::ValidKey;
 
 use super::error::Error;
 use super::{Engine, Tenant};
@@ -81,7 +81,7 @@ impl Access {
         }
     }
 
-    fn of_key(key: Admitted) -> Self {
+    fn of_key(key: ValidKey) -> Self {
         // A scope that this version does not know permits nothing.
         let scopes = key.scopes.iter().filter_map(|scope| scope.parse().ok());
         let actor = format!("key:{}", key.key_id);
@@ -246,7 +246,7 @@ impl Engine {
             return Err(Error::Unauthenticated);
         }
         let mut session = self.store().session().await?;
-        let found = store::api_key::admitted(&mut session, &[secret.id().to_string()]).await?;
+        let found = store::api_key::valid(&mut session, &[secret.id().to_string()]).await?;
         let key = found.into_iter().next().ok_or(Error::Unauthenticated)?;
         let same: bool = key.key_hash.ct_eq(secret.hash()).into();
         if !same {
@@ -262,7 +262,7 @@ impl Engine {
         gate.seen.begin_again();
         let ids = gate.seen.keys();
         let mut session = self.store().session().await?;
-        let found = store::api_key::admitted(&mut session, &ids).await?;
+        let found = store::api_key::valid(&mut session, &ids).await?;
         let issuers = store::issuer::all(&mut session).await?;
         drop(session);
         gate.issuers.replace(issuers);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use crate::store::api_key::Admitted;
+use crate::store::api_key::ValidKey;
 
 use super::{Access, Secret};
 
@@ -80,8 +80,8 @@ impl Seen {
 
     /// Of what was read before the present epoch keeps the keys that are among these, as they are now, and no token: tokens
     /// are cheap to check again.
-    pub(super) fn replace(&self, admitted: Vec<Admitted>) {
-        let mut now: HashMap<String, Admitted> = admitted
+    pub(super) fn replace(&self, admitted: Vec<ValidKey>) {
+        let mut now: HashMap<String, ValidKey> = admitted
             .into_iter()
             .map(|key| (key.key_id.clone(), key))
             .collect();
@@ -122,8 +122,8 @@ mod tests {
     use super::*;
     use crate::engine::Tenant;
 
-    fn key(secret: &Secret) -> Admitted {
-        Admitted {
+    fn key(secret: &Secret) -> ValidKey {
+        ValidKey {
             key_hash: secret.hash().to_vec(),
             key_id: secret.id().to_string(),
             tenant_id: 1,
@@ -167,7 +167,7 @@ mod tests {
             2,
             "what was read since is not asked for again"
         );
-        seen.replace(vec![Admitted {
+        seen.replace(vec![ValidKey {
             suspended: true,
             ..key(&kept)
         }]);

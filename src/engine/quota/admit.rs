@@ -59,17 +59,14 @@ impl Drop for Admission {
 #[derive(Debug, Clone, Default)]
 pub(in crate::engine) struct Admitted {
     limited: Option<Arc<Limited>>,
-    capacity: Capacity,
+    /// `None`: neither its messages nor its bytes have a rate.
+    capacity: Option<Capacity>,
 }
 
 impl Admitted {
     /// What the publish is served from: its messages and bytes decide, if a rate is set for them, and else its request.
     pub(in crate::engine) fn capacity(&self, of_request: Capacity) -> Capacity {
-        let quota = self.limited.as_ref().map(|limited| limited.quota());
-        let decides = quota.is_some_and(|quota| {
-            quota.messages_per_second.is_some() || quota.bytes_per_second.is_some()
-        });
-        if decides { self.capacity } else { of_request }
+        self.capacity.unwrap_or(of_request)
     }
 
     /// Bytes that were published are kept.
@@ -127,13 +124,9 @@ impl Engine {
         })?;
         if capacity == Capacity::Elastic && self.is_short() {
             rate.give_back(items, capacity);
-            let violation = Violation {
-                policy,
-                quota: quota.guaranteed.unwrap_or(0),
-                used: None,
-                again_seconds: SOON_SECONDS,
-            };
-            return Err(Error::ReducedCapacity(self.quotas().refused(violation)));
+            let of = (quota.guaranteed.unwrap_or(0), None);
+            let violation = self.violated(policy, of, SOON_SECONDS);
+            return Err(Error::ReducedCapacity(violation));
         }
         Ok(capacity)
     }
@@ -161,9 +154,10 @@ impl Engine {
         let of_bytes = self.take(&limited.bytes, rate, bytes, now);
         let of_bytes =
             of_bytes.inspect_err(|_| limited.messages.give_back(messages, of_messages))?;
+        let has_rate = quota.messages_per_second.is_some() || quota.bytes_per_second.is_some();
         Ok(Admitted {
             limited: Some(limited),
-            capacity: of_messages.max(of_bytes),
+            capacity: has_rate.then(|| of_messages.max(of_bytes)),
         })
     }
 
@@ -176,7 +170,7 @@ impl Engine {
         let Some(limited) = admitted.limited.clone() else {
             return body;
         };
-        let (engine, capacity) = (self.clone(), admitted.capacity);
+        let (engine, capacity) = (self.clone(), admitted.capacity.unwrap_or_default());
         let charge = move |piece: &Result<Bytes, Error>| {
             let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
             limited.bytes.owe(bytes, capacity, engine.quotas().now());
@@ -231,20 +225,25 @@ impl Engine {
     }
 
     fn exceeded(&self, policy: Policy, quota: Option<u64>, again_seconds: u32) -> Error {
-        Error::QuotaExceeded(self.quotas().refused(Violation {
-            policy,
-            quota: quota.unwrap_or(0),
-            used: None,
-            again_seconds,
-        }))
+        let of = (quota.unwrap_or(0), None);
+        Error::QuotaExceeded(self.violated(policy, of, again_seconds))
     }
 
     fn full(&self, policy: Policy, (quota, used): (u64, u64), again_seconds: u32) -> Error {
-        Error::QuotaExceeded(self.quotas().refused(Violation {
+        Error::QuotaExceeded(self.violated(policy, (quota, Some(used)), again_seconds))
+    }
+
+    fn violated(
+        &self,
+        policy: Policy,
+        (quota, used): (u64, Option<u64>),
+        again_seconds: u32,
+    ) -> Violation {
+        self.quotas().refused(Violation {
             policy,
             quota,
-            used: Some(used),
+            used,
             again_seconds,
-        }))
+        })
     }
 }

@@ -167,7 +167,7 @@ struct Set {
 }
 
 /// The rates of a quota, in order.
-pub(super) const RATES: [Policy; 3] = [Policy::Requests, Policy::Messages, Policy::Bytes];
+pub const RATES: [Policy; 3] = [Policy::Requests, Policy::Messages, Policy::Bytes];
 
 impl Limited {
     /// A tenant whose other nodes have not been heard yet.
@@ -216,13 +216,7 @@ impl Limited {
 
     /// The fleet's limits of each rate.
     pub(super) fn shares_of_all(&self) -> [Shares; 3] {
-        let quota = self.quota();
-        let rates = [
-            quota.requests_per_second,
-            quota.messages_per_second,
-            quota.bytes_per_second,
-        ];
-        rates.map(|rate| {
+        self.quota().rates().map(|rate| {
             let rate = rate.unwrap_or_default();
             Shares {
                 guaranteed: rate.guaranteed.map(items),
@@ -265,13 +259,8 @@ impl Limited {
 
     /// The limited rates with their ceilings, and what is left of each on this node right now.
     pub fn left(&self, now: u64) -> impl Iterator<Item = (Policy, u64, u64)> {
-        let quota = self.quota();
-        let rates = [
-            quota.requests_per_second,
-            quota.messages_per_second,
-            quota.bytes_per_second,
-        ];
-        let rates = RATES.into_iter().zip(rates).zip(self.rates());
+        let quotas = self.quota().rates();
+        let rates = RATES.into_iter().zip(quotas).zip(self.rates());
         rates.filter_map(move |((policy, quota), rate)| {
             let ceiling = quota?.ceiling?;
             Some((policy, ceiling, rate.room(now).min(ceiling)))

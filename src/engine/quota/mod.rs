@@ -31,7 +31,7 @@ use prometheus_client::metrics::family::Family;
 use known::Known;
 
 pub use admit::Admission;
-pub use limited::Limited;
+pub use limited::{Limited, RATES};
 pub use policy::{Policy, Violation};
 pub use settings::{get_quota, put_quota};
 pub use shortage::Shortage;

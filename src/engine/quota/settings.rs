@@ -9,7 +9,7 @@ use super::policy::Policy;
 use crate::engine::access::Access;
 use crate::engine::audit::{self, Change};
 use crate::engine::error::Error;
-use crate::engine::{Engine, Tenant};
+use crate::engine::{Engine, Tenant, tenants};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
 
@@ -19,9 +19,9 @@ use crate::store::{self, Session, Store};
 /// When there is no such tenant, or the database does not answer.
 pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Error> {
     let mut session = store.session().await?;
-    let row = store::quota::of_tenant_named(&mut session, tenant.as_str()).await?;
-    let row = row.ok_or_else(|| Error::not_found("tenant", tenant))?;
-    Ok(quota(&row))
+    let id = tenants::found(&mut session, tenant).await?.tenant_id;
+    let row = store::quota::get(&mut session, id).await?;
+    Ok(row.as_ref().map(quota).unwrap_or_default())
 }
 
 /// Sets the quota of a tenant as a whole: what is absent is no limit any more.
@@ -108,12 +108,7 @@ pub(super) fn quota(row: &QuotaRow) -> Quota {
 /// The other way round; limits are validated, so none is too large for a column.
 fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
     let cap = |cap: Option<u64>| cap.map(u64::cast_signed);
-    let [requests, messages, bytes] = [
-        quota.requests_per_second,
-        quota.messages_per_second,
-        quota.bytes_per_second,
-    ]
-    .map(Option::unwrap_or_default);
+    let [requests, messages, bytes] = quota.rates().map(Option::unwrap_or_default);
     QuotaRow {
         tenant_id,
         requests_guaranteed: cap(requests.guaranteed),

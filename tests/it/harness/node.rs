@@ -61,6 +61,21 @@ impl Fleet {
         }
     }
 
+    /// The same, but nobody is let in without a key.
+    pub(crate) async fn closed() -> Self {
+        Self {
+            open: false,
+            ..Self::new().await
+        }
+    }
+
+    /// A node that is asked with the key for everything in a tenant.
+    pub(crate) async fn node_of(&self, tenant: &str) -> Node {
+        let mut node = self.node().await;
+        node.with_key(&self.key(tenant).await);
+        node
+    }
+
     /// The same over other object storage.
     pub(crate) async fn over(blob: Arc<Blob>) -> Self {
         Self {
