@@ -3,7 +3,7 @@
 //! do. A count rests for many times as long as it took.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,6 +19,10 @@ use super::limited::Limited;
 const ROUND: Duration = Duration::from_millis(250);
 /// A count rests for so many times as long as it took.
 const REST: u32 = 20;
+/// A move is made in the database first and noted here within this.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Counts that are given up one after the other because something moved meanwhile; the next one holds.
+const GIVEN_UP_MAX: u32 = 8;
 /// Stands for no cap.
 const NO_CAP: u64 = u64::MAX;
 
@@ -27,6 +31,10 @@ const NO_CAP: u64 = u64::MAX;
 pub(super) struct Tally {
     cap: AtomicU64,
     used: AtomicI64,
+    /// How often it moved: while it does, nobody knows whether a count has seen that.
+    moves: AtomicU64,
+    /// Counts given up since the last that held.
+    given_up: AtomicU32,
     /// Whether anybody asked since it was counted.
     asked: AtomicBool,
     count_after: Mutex<Option<Instant>>,
@@ -37,6 +45,8 @@ impl Default for Tally {
         Self {
             cap: AtomicU64::new(NO_CAP),
             used: AtomicI64::new(0),
+            moves: AtomicU64::new(0),
+            given_up: AtomicU32::new(0),
             asked: AtomicBool::new(false),
             count_after: Mutex::default(),
         }
@@ -69,6 +79,7 @@ impl Tally {
     /// What this node did since it was counted.
     pub(super) fn moved(&self, by: i64) {
         self.used.fetch_add(by, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Release);
     }
 
     fn is_due(&self) -> bool {
@@ -80,10 +91,25 @@ impl Tally {
                 .is_none_or(|at| Instant::now() >= at)
     }
 
-    fn counted(&self, used: i64, took: Duration) {
-        self.used.store(used, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Relaxed);
+    /// Takes over what `count` finds, unless something moved meanwhile: that may be in it or not.
+    async fn count(
+        &self,
+        count: impl Future<Output = Result<i64, store::Error>>,
+    ) -> Result<(), Error> {
+        let (before, began) = (self.moves.load(Ordering::Acquire), Instant::now());
+        let used = count.await?;
+        let took = began.elapsed();
         *self.count_after.lock() = Some(Instant::now() + took * REST);
+        tokio::time::sleep(SETTLE).await;
+        let has_moved = self.moves.load(Ordering::Acquire) != before;
+        if has_moved && self.given_up.fetch_add(1, Ordering::Relaxed) < GIVEN_UP_MAX {
+            return Ok(());
+        }
+        self.given_up.store(0, Ordering::Relaxed);
+        let by = used - self.used.load(Ordering::Relaxed);
+        self.used.fetch_add(by, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -121,15 +147,14 @@ impl Engine {
             return Ok(());
         }
         let mut session: Session = self.store().session().await?;
+        let tenant = limited.tenant;
         if due[0] {
-            let began = Instant::now();
-            let bytes = store::quota::stored_bytes(&mut session, limited.tenant).await?;
-            stored.counted(bytes, began.elapsed());
+            let bytes = store::quota::stored_bytes(&mut session, tenant);
+            stored.count(bytes).await?;
         }
         if due[1] {
-            let began = Instant::now();
-            let messages = store::quota::in_flight(&mut session, limited.tenant).await?;
-            in_flight.counted(messages, began.elapsed());
+            let messages = store::quota::in_flight(&mut session, tenant);
+            in_flight.count(messages).await?;
         }
         Ok(())
     }
