@@ -1,6 +1,7 @@
 //! What must hold in the database at any moment, in SQL. Every test ends with it.
 
 use cursus::store::hot_payload::SLOTS;
+use cursus::store::turn::PART_BYTES;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 /// A query that finds what must not be; its first column says what it found.
@@ -102,6 +103,23 @@ fn rules() -> Vec<Rule> {
             "SELECT format('lane %s: %s', lane_id, first_offset) FROM block b
              WHERE NOT EXISTS (SELECT FROM lane l WHERE l.lane_id = b.lane_id)",
         ),
+        rule(
+            "a block has values that no block has",
+            "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
+             WHERE first_offset < 0 OR count <= 0 OR bytes <= 0 OR slot NOT BETWEEN 0 AND 7 OR object_offset < 0
+                OR (slot IS NULL) <> (object_id IS NOT NULL) OR (object_id IS NULL) <> (object_offset IS NULL)
+                OR units < 0 OR elastic_units NOT BETWEEN 0 AND units OR message_bytes < 0",
+        ),
+        rule(
+            "a lease has values that no lease has",
+            "SELECT format('lane %s subscription %s lease %s', lane_id, subscription_id, lease_id) FROM lease
+             WHERE base < 0 OR attempt < 0 OR part NOT BETWEEN 0 AND 64",
+        ),
+        rule(
+            "a cursor has values that no cursor has",
+            "SELECT format('lane %s subscription %s', lane_id, subscription_id) FROM cursor
+             WHERE version < 0 OR next_offset < 0",
+        ),
         rule("I5: a hot payload is missing or not whole", &hot()),
         rule(
             "I5: an object is missing, or too short for a block in it",
@@ -168,7 +186,8 @@ fn hot() -> String {
          LEFT JOIN ({}) h ON h.slot = b.slot AND h.lane_id = b.lane_id AND h.first_offset = b.first_offset
          WHERE b.slot IS NOT NULL
          GROUP BY b.lane_id, b.first_offset
-         HAVING coalesce(sum(h.bytes), 0) <> b.bytes OR count(h.part) <> max(h.part) + 1",
+         HAVING coalesce(sum(h.bytes), 0) <> b.bytes OR count(h.part) <> max(h.part) + 1
+             OR min(h.part) < 0 OR max(h.bytes) > {PART_BYTES}",
         slots.join(" UNION ALL ")
     )
 }
