@@ -1,6 +1,6 @@
 //! Object storage: payload packs and big bodies, in S3 or in a directory. The engine and the workers call it, and no
 //! S3 type leaves it. Objects are written once under random keys, so nothing here overwrites or locks.
-//! Bounded (I9): every request has a deadline, a number of attempts and a slot in the pool of its kind; a reader that
+//! Bounded (I9) and fair: every request has a deadline, a number of attempts and a slot in the pool of its kind; a reader that
 //! catches up never takes a slot of a publish. Does not know blocks: keys, ranges and who still needs them are the caller's.
 
 mod directory;
@@ -32,6 +32,8 @@ use directory::Directory;
 use pool::Pools;
 use s3::S3;
 use source::Source;
+
+use crate::gate::{Owner, SERVICE};
 
 /// The largest answer of [`Blob::range`], in bytes: it is held in memory. Larger bodies go through [`Blob::stream`].
 pub const RANGE_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -94,10 +96,10 @@ impl Blob {
         &self.metrics
     }
 
-    /// Writes a whole object that is in memory already. Returns when it is durable.
+    /// Writes a whole object that is in memory already; the service does, for whomever. Returns when it is durable.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
         key::check(key)?;
-        let _slot = self.pools.writes.slot().await?;
+        let _slot = self.pools.writes.slot(SERVICE).await?;
         let written = async {
             match &self.place {
                 Place::S3(s3) => s3.put(key, body).await,
@@ -110,18 +112,24 @@ impl Blob {
     /// Writes a body of unknown length without holding more than one part of it, and returns its bytes. When it fails
     /// or is dropped nothing remains; what a crash leaves is taken away by [`Blob::sweep_uploads`]. A failure whose
     /// outcome is unknown may leave a whole object that nothing refers to: the garbage collection's part.
-    pub async fn upload<S, E>(&self, key: &str, body: S, max_bytes: u64) -> Result<u64, Error>
+    pub async fn upload<S, E>(
+        &self,
+        owner: Owner,
+        key: &str,
+        body: S,
+        max_bytes: u64,
+    ) -> Result<u64, Error>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<BoxError>,
     {
         key::check(key)?;
-        let _slot = self.pools.uploads.slot().await?;
+        let _slot = self.pools.uploads.slot(owner).await?;
         let body = std::pin::pin!(body.map_err(Into::into));
         let mut source = Source::new(body, max_bytes, self.pause_max);
         match &self.place {
             Place::S3(s3) => {
-                s3.upload(key, &mut source, &self.pools.writes, &self.metrics)
+                s3.upload(key, &mut source, (&self.pools.writes, owner), &self.metrics)
                     .await?;
             }
             Place::Directory(directory) => {
@@ -133,7 +141,7 @@ impl Blob {
     }
 
     /// Reads exactly `range` of an object into memory; never less without an error.
-    pub async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
+    pub async fn range(&self, owner: Owner, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
         key::check(key)?;
         let bytes = range.end.saturating_sub(range.start);
         if bytes == 0 {
@@ -144,7 +152,7 @@ impl Blob {
                 limit: RANGE_BYTES_MAX,
             });
         }
-        let _slot = self.pools.reads.slot().await?;
+        let _slot = self.pools.reads.slot(owner).await?;
         let read = async {
             match &self.place {
                 Place::S3(s3) => s3.range(key, range).await,
@@ -158,6 +166,7 @@ impl Blob {
     /// when storage gave less; it keeps its slot in a pool of its own until it is dropped, or its taker is too slow.
     pub async fn stream(
         &self,
+        owner: Owner,
         key: &str,
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
@@ -166,7 +175,7 @@ impl Blob {
         if want == 0 {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
-        let slot = self.pools.streams.slot().await?;
+        let slot = self.pools.streams.slot(owner).await?;
         let opened = async {
             match &self.place {
                 Place::S3(s3) => s3.open(key, range).await,
@@ -187,7 +196,7 @@ impl Blob {
             key::check(key)?;
         }
         for keys in keys.chunks(s3::DELETE_KEYS_MAX) {
-            let _slot = self.pools.writes.slot().await?;
+            let _slot = self.pools.writes.slot(SERVICE).await?;
             let deleted = async {
                 match &self.place {
                     Place::S3(s3) => s3.delete(keys).await,
@@ -203,7 +212,7 @@ impl Blob {
     /// `after`. An empty page is the end.
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
         key::check_prefix(prefix)?;
-        let _slot = self.pools.reads.slot().await?;
+        let _slot = self.pools.reads.slot(SERVICE).await?;
         let listed = async {
             match &self.place {
                 Place::S3(s3) => s3.list(prefix, after).await,
@@ -222,7 +231,7 @@ impl Blob {
         before: OffsetDateTime,
     ) -> Result<usize, Error> {
         key::check_prefix(prefix)?;
-        let _slot = self.pools.writes.slot().await?;
+        let _slot = self.pools.writes.slot(SERVICE).await?;
         let swept = async {
             match &self.place {
                 Place::S3(s3) => s3.sweep_uploads(prefix, before).await,

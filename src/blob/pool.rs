@@ -1,12 +1,11 @@
 //! How many requests to object storage run at once, by kind (I9). Four pools, so that no kind can starve another: a
 //! consumer that reads last week's packs must not slow an upload, and a client that downloads slowly must not stop it.
+//! Within each, tenants take turns; of what is as slow as its client one tenant has three quarters at most.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::Error;
+use crate::gate::{Gate, Owner, Place};
 
 /// Ranged reads and listings; each holds its answer in memory.
 const READS: usize = 32;
@@ -28,17 +27,17 @@ pub(super) struct Pools {
 impl Pools {
     /// `wait` is the longest time anybody waits for a slot.
     pub(super) fn new(wait: Duration) -> Self {
-        let pool = |name, limit| Pool {
+        let pool = |name, limit, of_one| Pool {
             name,
             limit,
             wait,
-            slots: Arc::new(Semaphore::new(limit)),
+            slots: Gate::new(limit, of_one),
         };
         Self {
-            reads: pool("reads", READS),
-            writes: pool("writes", WRITES),
-            uploads: pool("uploads", UPLOADS),
-            streams: pool("streams", STREAMS),
+            reads: pool("reads", READS, READS),
+            writes: pool("writes", WRITES, WRITES),
+            uploads: pool("uploads", UPLOADS, UPLOADS / 4 * 3),
+            streams: pool("streams", STREAMS, STREAMS / 4 * 3),
         }
     }
 }
@@ -48,20 +47,17 @@ pub(super) struct Pool {
     name: &'static str,
     limit: usize,
     wait: Duration,
-    slots: Arc<Semaphore>,
+    slots: Gate,
 }
 
 impl Pool {
-    /// Waits for a slot in the order of asking; it is free again when the permit is dropped.
-    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, Error> {
-        let slot = Arc::clone(&self.slots).acquire_owned();
-        match tokio::time::timeout(self.wait, slot).await {
-            Ok(Ok(slot)) => Ok(slot),
-            // The semaphore is never closed, so the inner error does not happen.
-            Ok(Err(_)) | Err(_) => Err(Error::Busy {
-                pool: self.name,
-                limit: self.limit,
-            }),
-        }
+    /// Waits for a slot; it is free again when it is dropped.
+    pub(super) async fn slot(&self, owner: Owner) -> Result<Place, Error> {
+        let slot = self.slots.enter(owner);
+        let slot = tokio::time::timeout(self.wait, slot).await;
+        slot.map_err(|_| Error::Busy {
+            pool: self.name,
+            limit: self.limit,
+        })
     }
 }

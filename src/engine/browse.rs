@@ -93,7 +93,7 @@ impl Engine {
         let end = part.end.min(end - start);
         let range = at + part.start.min(end)..at + end;
         let bytes = range.end - range.start;
-        let body = self.blob().stream(&key, range).await?;
+        let body = self.blob().stream(tenant.0, &key, range).await?;
         let payer = Payer {
             tenant: tenant.0,
             topic: &message.topic,

@@ -145,7 +145,7 @@ impl Engine {
                 let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
                 let (start, end) = view.body_range();
                 let body = self.body_part(tenant, message, 0..end - start).await?;
-                let object = self.upload(head.chain(body).boxed()).await?;
+                let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
                 let block = object.block(*lane, object.streamed_measure().free());
                 if !self.move_messages(subscriber, lease, (bit, block)).await? {
                     return kept(moved);

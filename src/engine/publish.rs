@@ -39,21 +39,33 @@ impl Engine {
         let bytes = drafts.records.bytes();
         let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
         drafts.capacity = admitted.capacity(drafts.capacity);
+        let published = self.publish_admitted(&entry, drafts, key).await;
+        match &published {
+            Ok(_) => admitted.stored(bytes),
+            Err(error) => admitted.failed(error),
+        }
+        published
+    }
+
+    async fn publish_admitted(
+        &self,
+        entry: &TopicEntry,
+        drafts: Drafts,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
         let keyed = drafts
             .items
             .iter()
             .any(|item| matches!(item, Draft::Valid(Some(_))));
         if keyed || key.is_some() {
-            let results = Box::pin(self.publish_keyed(&entry, drafts, key)).await?;
-            admitted.stored(bytes);
-            return Ok(results);
+            return Box::pin(self.publish_keyed(entry, drafts, key)).await;
         }
         let Drafts {
             records,
             items,
             capacity,
         } = drafts;
-        let lane = self.lane_of(&entry);
+        let lane = self.lane_of(entry);
         let mut next = MessageId { lane, offset: 0 };
         let measure = records.measure();
         if !records.is_empty() {
@@ -64,8 +76,7 @@ impl Engine {
             } else {
                 Content::Records(records)
             };
-            next.offset = self.place(&entry, lane, (content, capacity)).await?;
-            admitted.stored(bytes);
+            next.offset = self.place(entry, lane, (content, capacity)).await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -103,7 +114,7 @@ impl Engine {
         let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {
             let lane = self.lane_of(&entry);
-            let object = self.upload(head.chain(body).boxed()).await?;
+            let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
             let measure = object.streamed_measure();
             let content = (object.content(measure), capacity);
             let offset = self.place(&entry, lane, content).await?;
@@ -117,7 +128,7 @@ impl Engine {
             });
         };
         let (body, fingerprint) = super::keyed::fingerprinted(body);
-        let object = self.upload(head.chain(body).boxed()).await?;
+        let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
         let key = IdempotencyKey {
             route: PublishRoute::Single,
             key,

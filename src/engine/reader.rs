@@ -1,6 +1,7 @@
 //! Reading messages: from memory, from the ring of hot payloads, from object storage. A read is bounded in number and
 //! bytes, reads ahead, and is done once for all that wait for the same lane; it never touches the connections of turns.
 //! Hot and cold reads have bounds of their own: object storage that hangs holds up those who need it, and nobody else.
+//! Within each, tenants take turns.
 
 use std::io::Read as _;
 use std::ops::Range;
@@ -9,9 +10,10 @@ use std::sync::Arc;
 use api::Timestamp;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
 use crate::blob::Blob;
+use crate::gate::Gate;
 use crate::store::block::BlockRow;
 use crate::store::{self, Session, Store};
 
@@ -92,7 +94,7 @@ pub struct Reader {
 /// How many read from one kind of place at once.
 #[derive(Debug)]
 struct Tier {
-    reads: Semaphore,
+    reads: Gate,
     lanes: Vec<Mutex<()>>,
 }
 
@@ -100,7 +102,7 @@ impl Tier {
     fn new(reads_max: usize) -> Self {
         let lanes = std::iter::repeat_with(|| Mutex::new(()));
         Self {
-            reads: Semaphore::new(reads_max),
+            reads: Gate::new(reads_max, reads_max),
             lanes: lanes.take(LANE_LOCKS).collect(),
         }
     }
@@ -228,7 +230,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(Found::Blocks(vec![block]));
         }
-        let permit = self.hot.reads.acquire().await;
+        let entered = self.hot.reads.enter(payer.tenant).await;
         let mut session = self.store.session().await?;
         let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
         let rows =
@@ -248,7 +250,7 @@ impl Reader {
             })?;
             return Ok(self.keep(blocks));
         }
-        drop((session, permit, turn));
+        drop((session, entered, turn));
         let _turn = self.cold.lane(lane).lock().await;
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(Found::Blocks(vec![block]));
@@ -314,10 +316,10 @@ impl Reader {
             return Ok(Vec::new());
         };
         let end = end + read_bytes(last).unsigned_abs();
-        let permit = self.cold.reads.acquire().await;
-        let data = self.blob.range(key, start..end).await?;
+        let entered = self.cold.reads.enter(payer.tenant).await;
+        let data = self.blob.range(payer.tenant, key, start..end).await?;
         self.tally.read_cold(payer, data.len() as u64);
-        drop(permit);
+        drop(entered);
         found(run, until, |row| {
             let at = usize::try_from(place(row)? - start).ok()?;
             let bytes = usize::try_from(read_bytes(row)).ok()?;

@@ -63,12 +63,13 @@ impl Engine {
     /// Streams a payload to an object of its own.
     pub(super) async fn upload(
         &self,
+        tenant: i64,
         payload: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = self
             .blob()
-            .upload(&key, payload, UPLOAD_BYTES_MAX)
+            .upload(tenant, &key, payload, UPLOAD_BYTES_MAX)
             .await
             .map_err(upload_error)?;
         self.finish_object(object_id, bytes).await

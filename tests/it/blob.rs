@@ -15,6 +15,9 @@ use crate::harness::scratch::Scratch;
 use crate::harness::seaweed::{ACCESS_KEY, Seaweed};
 
 const MIB: usize = 1024 * 1024;
+/// Who asks, and somebody else.
+const TENANT: i64 = 1;
+const OTHER: i64 = 2;
 const FOREVER: OffsetDateTime = datetime!(2100-01-01 00:00 UTC);
 
 /// Bytes in which every position looks different from its neighbours, so that a wrong offset shows.
@@ -39,7 +42,7 @@ async fn keys(blob: &Blob) -> Vec<String> {
 }
 
 async fn read(blob: &Blob, key: &str, bytes: usize) -> Result<Bytes, Error> {
-    let body = blob.stream(key, 0..bytes as u64).await?;
+    let body = blob.stream(TENANT, key, 0..bytes as u64).await?;
     let body: Vec<Bytes> = body.try_collect().await?;
     Ok(body.concat().into())
 }
@@ -49,7 +52,7 @@ async fn half_upload(blob: &Blob, is_far: impl Fn() -> bool, is_crash: bool) {
     let endless = stream::repeat_with(|| Ok::<_, BoxError>(pattern(MIB)))
         .take(20)
         .chain(stream::pending());
-    let mut upload = Box::pin(blob.upload("half", endless, u64::MAX));
+    let mut upload = Box::pin(blob.upload(TENANT, "half", endless, u64::MAX));
     while !is_far() {
         let poll = tokio::time::timeout(Duration::from_millis(10), &mut upload);
         assert!(poll.await.is_err(), "an endless upload ended");
@@ -69,22 +72,28 @@ async fn keeps_its_promises(blob: &Blob) {
     blob.put("c", pattern(5)).await.unwrap();
 
     let len = body.len() as u64;
-    assert_eq!(blob.range("packs/a", 0..len).await.unwrap(), body);
-    let middle = blob.range("packs/a", 1_000..700_000).await.unwrap();
+    assert_eq!(blob.range(TENANT, "packs/a", 0..len).await.unwrap(), body);
+    let middle = blob.range(TENANT, "packs/a", 1_000..700_000).await.unwrap();
     assert_eq!(middle, body.slice(1_000..700_000));
-    assert_eq!(blob.range("packs/a", 7..7).await.unwrap(), Bytes::new());
+    assert_eq!(
+        blob.range(TENANT, "packs/a", 7..7).await.unwrap(),
+        Bytes::new()
+    );
     assert_eq!(read(blob, "packs/a", body.len()).await.unwrap(), body);
 
     for range in [0..len + 1, len..len + 1, len + 5..len + 9] {
-        let error = blob.range("packs/a", range.clone()).await.unwrap_err();
+        let error = blob
+            .range(TENANT, "packs/a", range.clone())
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::Truncated { .. }), "{error:?}");
-        let body = match blob.stream("packs/a", range).await {
+        let body = match blob.stream(TENANT, "packs/a", range).await {
             Ok(body) => body.try_collect::<Vec<_>>().await.map(drop),
             Err(error) => Err(error),
         };
         assert!(matches!(body, Err(Error::Truncated { .. })), "{body:?}");
     }
-    let error = blob.range("none", 0..1).await.unwrap_err();
+    let error = blob.range(TENANT, "none", 0..1).await.unwrap_err();
     assert!(matches!(&error, Error::NotFound { key } if key == "none"));
     let error = read(blob, "none", 1).await.unwrap_err();
     assert!(matches!(error, Error::NotFound { .. }));
@@ -102,7 +111,7 @@ async fn keeps_its_promises(blob: &Blob) {
     assert_eq!(blob.list("pa", None).await.unwrap().len(), 2);
     assert_eq!(blob.list("", Some("packs/b-empty")).await.unwrap(), []);
 
-    blob.upload("small", pieces(pattern(MIB)), u64::MAX)
+    blob.upload(TENANT, "small", pieces(pattern(MIB)), u64::MAX)
         .await
         .unwrap();
     assert_eq!(read(blob, "small", MIB).await.unwrap(), pattern(MIB));
@@ -120,7 +129,7 @@ async fn refuses_keys_that_lead_elsewhere(blob: &Blob) {
     for key in ["../x", "a/../../x", "/etc/x", ".unfinished/x", "a//x", ""] {
         let put = blob.put(key, Bytes::new()).await;
         assert!(matches!(put, Err(Error::InvalidKey { .. })), "{put:?}");
-        let got = blob.range(key, 0..1).await;
+        let got = blob.range(TENANT, key, 0..1).await;
         assert!(matches!(got, Err(Error::InvalidKey { .. })), "{got:?}");
         let deleted = blob.delete(&[key.to_owned()]).await;
         assert!(matches!(deleted, Err(Error::InvalidKey { .. })));
@@ -131,13 +140,18 @@ async fn refuses_keys_that_lead_elsewhere(blob: &Blob) {
 async fn streams_a_large_body(blob: &Blob) {
     let body = pattern(20 * MIB + 3);
     let bytes = body.len() as u64;
-    let uploaded = blob.upload("large", pieces(body.clone()), bytes).await;
+    let uploaded = blob
+        .upload(TENANT, "large", pieces(body.clone()), bytes)
+        .await;
     assert_eq!(uploaded.unwrap(), bytes);
     assert_eq!(read(blob, "large", body.len()).await.unwrap(), body);
-    let middle = blob.range("large", 8_000_000..9_000_000).await.unwrap();
+    let middle = blob
+        .range(TENANT, "large", 8_000_000..9_000_000)
+        .await
+        .unwrap();
     assert_eq!(middle, body.slice(8_000_000..9_000_000));
     // Exactly two parts: nothing is left for a third.
-    blob.upload("even", pieces(pattern(16 * MIB)), bytes)
+    blob.upload(TENANT, "even", pieces(pattern(16 * MIB)), bytes)
         .await
         .unwrap();
     assert_eq!(
@@ -153,12 +167,12 @@ async fn leaves_nothing_of_a_failed_upload(blob: &Blob) {
     for bytes in [MIB, 20 * MIB] {
         let gone = stream::once(async { Err::<Bytes, BoxError>("client went away".into()) });
         let body = pieces(pattern(bytes)).chain(gone);
-        let error = blob.upload("x", body, u64::MAX).await.unwrap_err();
+        let error = blob.upload(TENANT, "x", body, u64::MAX).await.unwrap_err();
         assert!(matches!(&error, Error::Source(e) if e.to_string() == "client went away"));
 
         let limit = bytes as u64 - 1;
         let body = pieces(pattern(bytes));
-        let error = blob.upload("x", body, limit).await.unwrap_err();
+        let error = blob.upload(TENANT, "x", body, limit).await.unwrap_err();
         assert!(matches!(error, Error::TooLarge { limit: named } if named == limit));
     }
     assert_eq!(keys(blob).await, [""; 0]);
@@ -263,7 +277,7 @@ async fn wrong_settings_are_refused_with_their_reason() {
     for error in [
         blob.check().await.unwrap_err(),
         blob.put("x", Bytes::new()).await.unwrap_err(),
-        blob.range("x", 0..1).await.unwrap_err(),
+        blob.range(TENANT, "x", 0..1).await.unwrap_err(),
     ] {
         let refused =
             matches!(&error, Error::Refused { code, .. } if code == "SignatureDoesNotMatch");
@@ -303,12 +317,15 @@ async fn every_fault_of_the_network_is_a_retryable_error_in_time_and_passes() {
     ] {
         proxy.set(mode);
         let started = Instant::now();
-        let ranged = blob.range("there", 0..MIB as u64).await.unwrap_err();
+        let ranged = blob
+            .range(TENANT, "there", 0..MIB as u64)
+            .await
+            .unwrap_err();
         let streamed = read(&blob, "there", MIB).await.unwrap_err();
         assert!(ranged.is_retryable(), "{mode:?}: {ranged:?}");
         assert!(streamed.is_retryable(), "{mode:?}: {streamed:?}");
         if !matches!(mode, Mode::ResetAfter(_) | Mode::TruncateAfter(100_000)) {
-            let large = blob.upload("lost", pieces(pattern(9 * MIB)), u64::MAX);
+            let large = blob.upload(TENANT, "lost", pieces(pattern(9 * MIB)), u64::MAX);
             for error in [
                 blob.check().await.unwrap_err(),
                 blob.put("lost", Bytes::new()).await.unwrap_err(),
@@ -322,13 +339,16 @@ async fn every_fault_of_the_network_is_a_retryable_error_in_time_and_passes() {
         assert!(took < Duration::from_secs(30), "{mode:?} took {took:?}");
 
         proxy.set(Mode::Pass);
-        let again = blob.range("there", 0..MIB as u64).await.unwrap();
+        let again = blob.range(TENANT, "there", 0..MIB as u64).await.unwrap();
         assert_eq!(again, body, "after {mode:?}");
     }
     assert!(blob.metrics().failures(Op::Get) >= 12);
 
     proxy.set(Mode::Latency(Duration::from_millis(5)));
-    assert_eq!(blob.range("there", 0..9).await.unwrap(), body.slice(..9));
+    assert_eq!(
+        blob.range(TENANT, "there", 0..9).await.unwrap(),
+        body.slice(..9)
+    );
 }
 
 #[tokio::test]
@@ -358,7 +378,11 @@ async fn a_body_that_nobody_takes_gives_its_slot_to_the_next() {
 
     let mut left_lying = Vec::new();
     for _ in 0..SLOTS {
-        left_lying.push(blob.stream("there", 0..8 * MIB as u64).await.unwrap());
+        left_lying.push(
+            blob.stream(TENANT, "there", 0..8 * MIB as u64)
+                .await
+                .unwrap(),
+        );
     }
     assert_eq!(read(&blob, "there", 8 * MIB).await.unwrap(), body);
 
@@ -375,6 +399,33 @@ async fn a_body_that_nobody_takes_gives_its_slot_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_tenant_of_slow_clients_leaves_slots_to_others() {
+    const OF_ONE: usize = 48;
+    let seaweed = Seaweed::shared().await;
+    let blob = Blob::s3(seaweed.settings()).await;
+    let bytes = 4 * MIB as u64;
+    blob.put("there", pattern(4 * MIB)).await.unwrap();
+
+    let mut held = Vec::new();
+    for _ in 0..OF_ONE {
+        held.push(blob.stream(TENANT, "there", 0..bytes).await.unwrap());
+    }
+    let one_more = blob.stream(TENANT, "there", 0..bytes);
+    let one_more = tokio::time::timeout(Duration::from_millis(500), one_more).await;
+    assert!(one_more.is_err(), "it waits for one of its own");
+    let mut others = Vec::new();
+    for _ in OF_ONE..64 {
+        let other = blob.stream(OTHER, "there", 0..bytes);
+        let other = tokio::time::timeout(Duration::from_secs(5), other).await;
+        others.push(other.unwrap().unwrap());
+    }
+    drop(held);
+    let again = blob.stream(TENANT, "there", 0..bytes).await.unwrap();
+    let got: Vec<Bytes> = again.try_collect().await.unwrap();
+    assert_eq!(got.concat(), pattern(4 * MIB));
+}
+
+#[tokio::test]
 async fn a_body_that_only_trickles_in_is_given_up() {
     let seaweed = Seaweed::shared().await;
     let mut settings = seaweed.settings();
@@ -387,7 +438,10 @@ async fn a_body_that_only_trickles_in_is_given_up() {
         .take(10_000);
 
     let blob = Blob::s3(settings).await;
-    let error = blob.upload("x", trickle, u64::MAX).await.unwrap_err();
+    let error = blob
+        .upload(TENANT, "x", trickle, u64::MAX)
+        .await
+        .unwrap_err();
 
     assert!(matches!(error, Error::SourceStalled { .. }), "{error:?}");
     assert!(!error.is_retryable());
@@ -410,7 +464,10 @@ async fn a_large_object_is_given_the_time_that_its_bytes_need() {
     let started = Instant::now();
     blob.put("slow", body.clone()).await.unwrap();
     assert!(started.elapsed() > attempt, "it was not slow");
-    assert_eq!(blob.range("slow", 0..4 * MIB as u64).await.unwrap(), body);
+    assert_eq!(
+        blob.range(TENANT, "slow", 0..4 * MIB as u64).await.unwrap(),
+        body
+    );
 }
 
 #[tokio::test]
@@ -426,7 +483,7 @@ async fn a_failed_upload_does_not_wait_until_its_parts_are_gone() {
     });
 
     let body = pieces(pattern(9 * MIB)).chain(gone);
-    let error = blob.upload("x", body, u64::MAX).await.unwrap_err();
+    let error = blob.upload(TENANT, "x", body, u64::MAX).await.unwrap_err();
 
     assert!(matches!(error, Error::Source(_)), "{error:?}");
     let waited = failed_at.unwrap().elapsed();

@@ -174,6 +174,38 @@ async fn a_batch_that_is_larger_than_the_bucket_is_admitted_and_paid_for_later()
 }
 
 #[tokio::test]
+async fn a_publish_that_stores_nothing_uses_up_no_quota() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    set(
+        &fleet,
+        &node,
+        json!({"messages_per_second": {"ceiling": 8}, "bytes_per_second": {"ceiling": 1_000_000}}),
+    )
+    .await;
+    let batch = |body: &str| {
+        let messages = vec![json!({"body": body}); 8];
+        let request = node.request(Method::POST, "/v1/topics/t/messages/batch");
+        let request = request.header("idempotency-key", "\"k\"");
+        send(request.json(&json!({"messages": messages})))
+    };
+
+    assert_eq!(batch("a").await.0, 200);
+    until("there is room again", async || {
+        (batch("b").await.0 == 422).then_some(())
+    })
+    .await;
+    for _ in 0..5 {
+        let (status, answer) = batch("b").await;
+        assert_eq!(status, 422, "{answer}");
+    }
+
+    assert_eq!(node.receive(100).await.len(), 8);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
 async fn bytes_are_counted_also_of_a_body_that_streams() {
     let mut fleet = Fleet::new().await;
     fleet.hot_limit_bytes = 1_000;

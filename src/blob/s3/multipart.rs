@@ -15,6 +15,7 @@ use super::super::source::Source;
 use super::super::{BoxError, Error};
 use super::error::failed;
 use super::{S3, at};
+use crate::gate::Owner;
 
 /// Bytes a part, and so the memory of an upload. S3 wants 5 MiB at least and 10,000 parts at most.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -27,12 +28,12 @@ impl S3 {
         &self,
         key: &str,
         source: &mut Source<'_>,
-        writes: &Pool,
+        (writes, owner): (&Pool, Owner),
         metrics: &Metrics,
     ) -> Result<(), Error> {
         let first = source.part(PART_BYTES).await?;
         if first.len() < PART_BYTES {
-            let _slot = writes.slot().await?;
+            let _slot = writes.slot(owner).await?;
             return metrics.count(Op::Put, self.put(key, first)).await;
         }
         let begun = metrics.count(Op::Upload, self.begin(key)).await?;
@@ -40,14 +41,14 @@ impl S3 {
             let mut parts = Vec::new();
             let mut body = first;
             while !body.is_empty() {
-                let slot = writes.slot().await?;
+                let slot = writes.slot(owner).await?;
                 let number = i32::try_from(parts.len() + 1).unwrap_or(i32::MAX);
                 let part = begun.part(number, body);
                 parts.push(metrics.count(Op::UploadPart, part).await?);
                 drop(slot);
                 body = source.part(PART_BYTES).await?;
             }
-            let _slot = writes.slot().await?;
+            let _slot = writes.slot(owner).await?;
             metrics.count(Op::Upload, begun.complete(parts)).await
         };
         match sent.await {

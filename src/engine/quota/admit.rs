@@ -61,12 +61,26 @@ pub(in crate::engine) struct Admitted {
     limited: Option<Arc<Limited>>,
     /// `None`: neither its messages nor its bytes have a rate.
     capacity: Option<Capacity>,
+    messages: Taken,
+    bytes: Taken,
 }
+
+/// How much was taken of a rate, and from what.
+type Taken = (u64, Capacity);
 
 impl Admitted {
     /// What the publish is served from: its messages and bytes decide, if a rate is set for them, and else its request.
     pub(in crate::engine) fn capacity(&self, of_request: Capacity) -> Capacity {
         self.capacity.unwrap_or(of_request)
+    }
+
+    /// What a publish took that stored nothing is given back. Of an error that leaves open what was stored nobody knows.
+    pub(in crate::engine) fn failed(&self, error: &Error) {
+        let is_open = matches!(error, Error::Unavailable(_) | Error::Internal);
+        if let Some(limited) = self.limited.as_ref().filter(|_| !is_open) {
+            limited.messages.give_back(self.messages.0, self.messages.1);
+            limited.bytes.give_back(self.bytes.0, self.bytes.1);
+        }
     }
 
     /// Bytes that were published are kept.
@@ -158,6 +172,8 @@ impl Engine {
         Ok(Admitted {
             limited: Some(limited),
             capacity: has_rate.then(|| of_messages.max(of_bytes)),
+            messages: (messages, of_messages),
+            bytes: (bytes, of_bytes),
         })
     }
 

@@ -10,6 +10,7 @@ use cursus::clock::Clock;
 use cursus::engine::expire::{Expire, ExpireSettings};
 use cursus::engine::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
+use cursus::gate::SERVICE;
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -308,7 +309,7 @@ impl Log {
                     }
                     (None, Some(key)) => {
                         let start = found.object_offset.unwrap().cast_unsigned();
-                        blob.range(key, start..start + found.bytes.cast_unsigned())
+                        blob.range(SERVICE, key, start..start + found.bytes.cast_unsigned())
                             .await
                             .unwrap()
                             .to_vec()

@@ -1,0 +1,254 @@
+//! A gate with a bounded number of places (I9) that owners share fairly: those who wait enter in turns, an owner after the
+//! other, and in the order of asking within each. So whoever asks for a thousand places waits for himself, and whoever asks
+//! for one waits for one of theirs at most. What is slow by nature, such as a body as slow as its client, may also have
+//! a bound of places for one owner, because no order helps against places that are never left.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// Who wants a place: a tenant, or the service itself.
+pub type Owner = i64;
+
+/// The service itself, where it works for all tenants. Tenants are numbered from 1.
+pub const SERVICE: Owner = 0;
+
+/// A line that has grown so long, or twice, four times so long, is rid of those who have gone away.
+const SWEEP_FROM: usize = 64;
+
+/// The gate; clones are the same gate.
+#[derive(Debug, Clone)]
+pub struct Gate(Arc<Mutex<Places>>);
+
+#[derive(Debug)]
+struct Places {
+    free: usize,
+    of_one: usize,
+    held: HashMap<Owner, usize>,
+    /// Owners that wait, in the order in which they enter; each stands here once.
+    turns: VecDeque<Owner>,
+    waiting: HashMap<Owner, VecDeque<oneshot::Sender<Place>>>,
+}
+
+/// A place, held until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    gate: Gate,
+    owner: Owner,
+}
+
+impl Gate {
+    /// A gate of `places`, of which one owner has at most `of_one`.
+    #[must_use]
+    pub fn new(places: usize, of_one: usize) -> Self {
+        Self(Arc::new(Mutex::new(Places {
+            free: places,
+            of_one,
+            held: HashMap::new(),
+            turns: VecDeque::new(),
+            waiting: HashMap::new(),
+        })))
+    }
+
+    /// Waits for a place. Dropped while it waits, it leaves the line.
+    pub async fn enter(&self, owner: Owner) -> Place {
+        let asked = {
+            let mut places = self.0.lock();
+            // Nobody is passed over: if there are places while others wait, these have all they may have.
+            if places.may_enter(owner) {
+                places.take(owner);
+                None
+            } else {
+                Some(places.line_up(owner))
+            }
+        };
+        match asked {
+            None => self.place(owner),
+            Some(asked) => match asked.await {
+                Ok(place) => place,
+                // A sender is dropped only after its receiver.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
+    fn place(&self, owner: Owner) -> Place {
+        Place {
+            gate: self.clone(),
+            owner,
+        }
+    }
+}
+
+impl Places {
+    fn may_enter(&self, owner: Owner) -> bool {
+        self.free > 0 && self.held.get(&owner).copied().unwrap_or(0) < self.of_one
+    }
+
+    fn take(&mut self, owner: Owner) {
+        self.free -= 1;
+        *self.held.entry(owner).or_default() += 1;
+    }
+
+    fn give_back(&mut self, owner: Owner) {
+        self.free += 1;
+        if let Some(held) = self.held.get_mut(&owner) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&owner);
+            }
+        }
+    }
+
+    fn line_up(&mut self, owner: Owner) -> oneshot::Receiver<Place> {
+        let (sender, receiver) = oneshot::channel();
+        let line = self.waiting.entry(owner).or_default();
+        if line.is_empty() {
+            self.turns.push_back(owner);
+        } else if line.len() >= SWEEP_FROM && line.len().is_power_of_two() {
+            line.retain(|sender| !sender.is_closed());
+        }
+        line.push_back(sender);
+        receiver
+    }
+
+    /// Who enters next, if anybody may; he has his place from now on.
+    fn next(&mut self) -> Option<(Owner, oneshot::Sender<Place>)> {
+        for _ in 0..self.turns.len() {
+            let owner = self.turns.pop_front()?;
+            if !self.may_enter(owner) {
+                self.turns.push_back(owner);
+                continue;
+            }
+            let Some(line) = self.waiting.get_mut(&owner) else {
+                continue;
+            };
+            let mut sender = line.pop_front();
+            while sender.as_ref().is_some_and(oneshot::Sender::is_closed) {
+                sender = line.pop_front();
+            }
+            if line.is_empty() {
+                self.waiting.remove(&owner);
+            } else {
+                self.turns.push_back(owner);
+            }
+            if let Some(sender) = sender {
+                self.take(owner);
+                return Some((owner, sender));
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.gate.0.lock().give_back(self.owner);
+        loop {
+            let Some((owner, sender)) = self.gate.0.lock().next() else {
+                return;
+            };
+            // Of whoever has gone away at this very moment the place comes back, and is dropped here.
+            let _ = sender.send(self.gate.place(owner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    /// Lets everybody in who may enter by now; answers their numbers.
+    fn entered<F: Future<Output = Place> + Unpin>(line: &mut Vec<(i64, F)>) -> Vec<(i64, Place)> {
+        let mut inside = Vec::new();
+        line.retain_mut(|(number, asked)| match asked.now_or_never() {
+            Some(place) => {
+                inside.push((*number, place));
+                false
+            }
+            None => true,
+        });
+        inside
+    }
+
+    fn ask(gate: &Gate, owner: Owner) -> impl Future<Output = Place> + Unpin + use<> {
+        let gate = gate.clone();
+        let mut asked = Box::pin(async move { gate.enter(owner).await });
+        let first = asked.as_mut().now_or_never();
+        Box::pin(async move {
+            match first {
+                Some(place) => place,
+                None => asked.await,
+            }
+        })
+    }
+
+    #[test]
+    fn owners_take_turns_and_each_keeps_its_order() {
+        let gate = Gate::new(1, 1);
+        let inside = gate.enter(9).now_or_never().unwrap();
+        let asks = [1, 1, 1, 2, 3, 3].into_iter().zip(0..);
+        let mut line: Vec<_> = asks
+            .map(|(owner, at)| (owner * 10 + at, ask(&gate, owner)))
+            .collect();
+        assert!(entered(&mut line).is_empty());
+        drop(inside);
+        let mut order = Vec::new();
+        while !line.is_empty() {
+            let inside = entered(&mut line);
+            assert_eq!(inside.len(), 1, "one place");
+            order.push(inside[0].0);
+        }
+        assert_eq!(order, [10, 23, 34, 11, 35, 12]);
+        assert!(gate.enter(1).now_or_never().is_some(), "it is free again");
+    }
+
+    #[test]
+    fn one_owner_leaves_places_to_others() {
+        let gate = Gate::new(4, 3);
+        let mut line: Vec<_> = (0..5).map(|number| (number, ask(&gate, 1))).collect();
+        let mut inside = entered(&mut line);
+        assert_eq!(inside.len(), 3);
+        let other = gate.enter(2).now_or_never();
+        assert!(other.is_some(), "there is a place for others");
+        drop(other);
+        assert!(entered(&mut line).is_empty(), "but not for the same");
+        inside.remove(0);
+        let more: Vec<i64> = entered(&mut line)
+            .iter()
+            .map(|(number, _)| *number)
+            .collect();
+        // The place of the first was left again at once, so that all came to their turn.
+        assert_eq!(more, [3]);
+    }
+
+    #[test]
+    fn who_goes_away_is_passed_over_and_loses_nothing() {
+        let gate = Gate::new(1, 1);
+        let inside = gate.enter(1).now_or_never().unwrap();
+        let mut gone: Vec<_> = (0..1_000).map(|number| (number, ask(&gate, 2))).collect();
+        let mut line = vec![(1, ask(&gate, 2)), (2, ask(&gate, 3))];
+        assert!(gate.0.lock().waiting[&2].len() <= 1_001);
+        gone.clear();
+        for _ in 0..200 {
+            drop(ask(&gate, 2));
+        }
+        assert!(gate.0.lock().waiting[&2].len() < 1_100, "they are swept");
+        drop(inside);
+        let first = entered(&mut line);
+        assert_eq!(first.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1]);
+        // Given, but never taken: it goes on to the next.
+        let given = ask(&gate, 4);
+        drop(first);
+        assert_eq!(entered(&mut line).len(), 1);
+        drop(given);
+        assert!(gate.enter(5).now_or_never().is_some());
+        let places = gate.0.lock();
+        assert!(places.waiting.is_empty() && places.held.is_empty() && places.turns.is_empty());
+        assert_eq!(places.free, 1);
+    }
+}
