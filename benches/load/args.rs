@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// API key to send to the node of `--server`
     #[arg(long)]
     pub(crate) api_key: Option<String>,
+    /// Without a tenant's key and quota, as an embedded node serves its own machine; with `--server` it is always so
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Postgres of the node, for counts and the held transaction; found in the data directory of a node started here
     #[arg(long)]
     pub(crate) postgres_url: Option<String>,

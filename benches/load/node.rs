@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use memchr::memmem::Finder;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Result;
@@ -16,9 +17,28 @@ use crate::client::Client;
 use crate::postgres::Postgres;
 use crate::probe::Probe;
 use crate::requests::Server;
+use crate::wire;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
+/// Who the load comes from.
+const TENANT: &str = "bench";
+
+/// Every limit there is, so that all are asked, and none that is met.
+fn wide_quota() -> serde_json::Value {
+    const WIDE: u64 = 1_000_000_000_000;
+    let rate = serde_json::json!({"guaranteed": WIDE, "ceiling": WIDE});
+    serde_json::json!({
+        "requests_per_second": rate,
+        "messages_per_second": rate,
+        "bytes_per_second": rate,
+        "concurrent_requests": WIDE,
+        "stored_bytes": WIDE,
+        "topics": WIDE,
+        "subscriptions": WIDE,
+        "in_flight_messages": WIDE,
+    })
+}
 
 /// A data directory that is removed when dropped.
 pub(crate) struct DataDir(PathBuf);
@@ -43,7 +63,10 @@ impl Drop for DataDir {
 pub(crate) struct Node {
     child: Option<Child>,
     pub(crate) address: SocketAddr,
+    /// As whom requests are made: a tenant with a quota, unless the run is open.
     pub(crate) server: Server,
+    /// As whom tenants are made.
+    pub(crate) operator: Server,
     pub(crate) probe: Probe,
 }
 
@@ -73,6 +96,10 @@ impl Node {
         let mut node = Self::new(child, address, args.api_key.clone());
         node.wait_until("/readyz", &data_dir.0).await?;
         node.probe.postgres = find_postgres(args, data_dir).await;
+        if !args.open && args.server.is_none() {
+            node.server = node.tenant(TENANT).await?;
+            node.set_quota(TENANT, &wide_quota()).await?;
+        }
         Ok(node)
     }
 
@@ -97,19 +124,50 @@ impl Node {
                 .env("S3_SECRET_ACCESS_KEY", "none");
             command
         };
-        let made = command(&["key", "create"]).output()?;
-        if !made.status.success() {
-            return Err(String::from_utf8_lossy(&made.stderr).into_owned().into());
-        }
-        let key = String::from_utf8(made.stdout)?.trim().to_owned();
         let (child, address) = spawn(&mut command(&["serve"]), &data_dir.0)?;
-        let mut node = Self::new(Some(child), address, Some(key));
+        let mut node = Self::new(Some(child), address, None);
         node.wait_until("/healthz", &data_dir.0).await?;
+        node.server = first.server.clone();
+        if args.open {
+            let made = command(&["key", "create"]).output()?;
+            if !made.status.success() {
+                return Err(String::from_utf8_lossy(&made.stderr).into_owned().into());
+            }
+            let key = String::from_utf8(made.stdout)?.trim().to_owned();
+            node.server = Server::new(Some(key));
+        }
         Ok(node)
+    }
+
+    /// Makes a tenant, and a key for it.
+    pub(crate) async fn tenant(&self, name: &str) -> Result<Server> {
+        let mut client = Client::connect(self.address).await?;
+        let path = format!("/v1/admin/tenants/{name}");
+        client
+            .must(&self.operator.request("PUT", &path, "{}"))
+            .await?;
+        let keys = self.operator.request("POST", &format!("{path}/keys"), "{}");
+        let made = client.must(&keys).await?;
+        let finder = Finder::new(br#""secret":""#);
+        let secret = wire::strings_of(&made, &finder).next();
+        let secret = String::from_utf8_lossy(secret.ok_or("no key was made")?).into_owned();
+        Ok(Server::new(Some(secret)))
+    }
+
+    /// Sets the quota of a tenant.
+    pub(crate) async fn set_quota(&self, tenant: &str, quota: &serde_json::Value) -> Result<()> {
+        let path = format!("/v1/admin/tenants/{tenant}/quota");
+        let set = self.operator.request("PUT", &path, &quota.to_string());
+        let mut client = Client::connect(self.address).await?;
+        client.must(&set).await?;
+        // A node goes by a quota within two seconds.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(())
     }
 
     fn new(child: Option<Child>, address: SocketAddr, api_key: Option<String>) -> Self {
         let server = Server::new(api_key);
+        let operator = server.clone();
         let probe = Probe {
             address,
             server: server.clone(),
@@ -120,6 +178,7 @@ impl Node {
             child,
             address,
             server,
+            operator,
             probe,
         }
     }

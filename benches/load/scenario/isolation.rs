@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use memchr::memmem::Finder;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -16,7 +15,6 @@ use crate::node::{DataDir, Node};
 use crate::report::Row;
 use crate::requests::{Pool, Server};
 use crate::scenario::Context;
-use crate::wire;
 
 /// Messages a second that the noisy tenant is allowed at most.
 const CEILING: u32 = 100;
@@ -40,10 +38,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     let quiet = tenant(&node, "quiet", name).await?;
     let noisy = tenant(&node, "noisy", name).await?;
     let quota = json!({"messages_per_second": {"guaranteed": CEILING / 2, "ceiling": CEILING}});
-    let path = "/v1/admin/tenants/noisy/quota";
-    let mut client = Client::connect(node.address).await?;
-    let set = node.server.request("PUT", path, &quota.to_string());
-    client.must(&set).await?;
+    node.set_quota("noisy", &quota).await?;
 
     let side = Side {
         address: node.address,
@@ -69,19 +64,10 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     Ok(row)
 }
 
-/// A tenant with a topic and its subscription, and a key for it.
+/// A tenant with a topic and its subscription.
 async fn tenant(node: &Node, tenant: &str, topic: &str) -> Result<Server> {
+    let server = node.tenant(tenant).await?;
     let mut client = Client::connect(node.address).await?;
-    let path = format!("/v1/admin/tenants/{tenant}");
-    client
-        .must(&node.server.request("PUT", &path, "{}"))
-        .await?;
-    let keys = node.server.request("POST", &format!("{path}/keys"), "{}");
-    let made = client.must(&keys).await?;
-    let finder = Finder::new(br#""secret":""#);
-    let secret = wire::strings_of(&made, &finder).next();
-    let secret = String::from_utf8_lossy(secret.ok_or("no key was made")?).into_owned();
-    let server = Server::new(Some(secret));
     client.must(&server.put_topic(topic)).await?;
     client.must(&server.put_subscription(topic, topic)).await?;
     Ok(server)
