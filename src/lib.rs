@@ -9,7 +9,7 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
 //!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
 //!                                      └▶ outbound   requests to others: key sets of issuers
-//!   config  telemetry  shutdown  clock  gate (places that tenants share fairly)  embedded (the private Postgres)
+//!   config  telemetry  shutdown  clock  embedded (the private Postgres)  turnstile (places that tenants share fairly)
 //! ```
 //!
 //! A request makes three hops: a handler of `http` (typed extractors, one call), a verb of `engine` (a file each), a
@@ -83,11 +83,11 @@ pub mod clock;
 pub mod config;
 pub mod embedded;
 pub mod engine;
-pub mod gate;
 pub mod http;
 pub mod listen;
 pub mod outbound;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod turnstile;
 pub mod worker;

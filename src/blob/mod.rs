@@ -33,7 +33,7 @@ use pool::Pools;
 use s3::S3;
 use source::Source;
 
-use crate::gate::{Owner, SERVICE};
+use crate::turnstile::{Owner, SERVICE};
 
 /// The largest answer of [`Blob::range`], in bytes: it is held in memory. Larger bodies go through [`Blob::stream`].
 pub const RANGE_BYTES_MAX: u64 = 128 * 1024 * 1024;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::Error;
-use crate::gate::{Gate, Owner, Place};
+use crate::turnstile::{Owner, Place, Turnstile};
 
 /// Ranged reads and listings; each holds its answer in memory.
 const READS: usize = 32;
@@ -31,7 +31,7 @@ impl Pools {
             name,
             limit,
             wait,
-            slots: Gate::new(limit, of_one),
+            slots: Turnstile::new(limit, of_one),
         };
         Self {
             reads: pool("reads", READS, READS),
@@ -47,7 +47,7 @@ pub(super) struct Pool {
     name: &'static str,
     limit: usize,
     wait: Duration,
-    slots: Gate,
+    slots: Turnstile,
 }
 
 impl Pool {

@@ -13,9 +13,9 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::blob::Blob;
-use crate::gate::Gate;
 use crate::store::block::BlockRow;
 use crate::store::{self, Session, Store};
+use crate::turnstile::Turnstile;
 
 use super::cache::{Cache, Origin};
 use super::delivery::Block;
@@ -94,7 +94,7 @@ pub struct Reader {
 /// How many read from one kind of place at once.
 #[derive(Debug)]
 struct Tier {
-    reads: Gate,
+    reads: Turnstile,
     lanes: Vec<Mutex<()>>,
 }
 
@@ -102,7 +102,7 @@ impl Tier {
     fn new(reads_max: usize) -> Self {
         let lanes = std::iter::repeat_with(|| Mutex::new(()));
         Self {
-            reads: Gate::new(reads_max, reads_max),
+            reads: Turnstile::new(reads_max, reads_max),
             lanes: lanes.take(LANE_LOCKS).collect(),
         }
     }

@@ -15,7 +15,7 @@ use super::super::source::Source;
 use super::super::{BoxError, Error};
 use super::error::failed;
 use super::{S3, at};
-use crate::gate::Owner;
+use crate::turnstile::Owner;
 
 /// Bytes a part, and so the memory of an upload. S3 wants 5 MiB at least and 10,000 parts at most.
 const PART_BYTES: usize = 8 * 1024 * 1024;

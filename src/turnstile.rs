@@ -1,4 +1,4 @@
-//! A gate with a bounded number of places (I9) that owners share fairly: those who wait enter in turns, an owner after the
+//! A turnstile with a bounded number of places (I9) that owners share fairly: those who wait enter in turns, an owner after the
 //! other, and in the order of asking within each. So whoever asks for a thousand places waits for himself, and whoever asks
 //! for one waits for one of theirs at most. What is slow by nature, such as a body as slow as its client, may also have
 //! a bound of places for one owner, because no order helps against places that are never left.
@@ -18,9 +18,9 @@ pub const SERVICE: Owner = 0;
 /// A line that has grown so long, or twice, four times so long, is rid of those who have gone away.
 const SWEEP_FROM: usize = 64;
 
-/// The gate; clones are the same gate.
+/// The turnstile; clones are the same turnstile.
 #[derive(Debug, Clone)]
-pub struct Gate(Arc<Mutex<Places>>);
+pub struct Turnstile(Arc<Mutex<Places>>);
 
 #[derive(Debug)]
 struct Places {
@@ -35,12 +35,12 @@ struct Places {
 /// A place, held until it is dropped.
 #[derive(Debug)]
 pub struct Place {
-    gate: Gate,
+    turnstile: Turnstile,
     owner: Owner,
 }
 
-impl Gate {
-    /// A gate of `places`, of which one owner has at most `of_one`.
+impl Turnstile {
+    /// A turnstile of `places`, of which one owner has at most `of_one`.
     #[must_use]
     pub fn new(places: usize, of_one: usize) -> Self {
         Self(Arc::new(Mutex::new(Places {
@@ -76,7 +76,7 @@ impl Gate {
 
     fn place(&self, owner: Owner) -> Place {
         Place {
-            gate: self.clone(),
+            turnstile: self.clone(),
             owner,
         }
     }
@@ -145,13 +145,15 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.gate.0.lock().give_back(self.owner);
-        loop {
-            let Some((owner, sender)) = self.gate.0.lock().next() else {
-                return;
-            };
+        let mut next = {
+            let mut places = self.turnstile.0.lock();
+            places.give_back(self.owner);
+            places.next()
+        };
+        while let Some((owner, sender)) = next {
             // Of whoever has gone away at this very moment the place comes back, and is dropped here.
-            let _ = sender.send(self.gate.place(owner));
+            let _ = sender.send(self.turnstile.place(owner));
+            next = self.turnstile.0.lock().next();
         }
     }
 }
@@ -175,9 +177,9 @@ mod tests {
         inside
     }
 
-    fn ask(gate: &Gate, owner: Owner) -> impl Future<Output = Place> + Unpin + use<> {
-        let gate = gate.clone();
-        let mut asked = Box::pin(async move { gate.enter(owner).await });
+    fn ask(turnstile: &Turnstile, owner: Owner) -> impl Future<Output = Place> + Unpin + use<> {
+        let turnstile = turnstile.clone();
+        let mut asked = Box::pin(async move { turnstile.enter(owner).await });
         let first = asked.as_mut().now_or_never();
         Box::pin(async move {
             match first {
@@ -189,11 +191,11 @@ mod tests {
 
     #[test]
     fn owners_take_turns_and_each_keeps_its_order() {
-        let gate = Gate::new(1, 1);
-        let inside = gate.enter(9).now_or_never().unwrap();
+        let turnstile = Turnstile::new(1, 1);
+        let inside = turnstile.enter(9).now_or_never().unwrap();
         let asks = [1, 1, 1, 2, 3, 3].into_iter().zip(0..);
         let mut line: Vec<_> = asks
-            .map(|(owner, at)| (owner * 10 + at, ask(&gate, owner)))
+            .map(|(owner, at)| (owner * 10 + at, ask(&turnstile, owner)))
             .collect();
         assert!(entered(&mut line).is_empty());
         drop(inside);
@@ -204,16 +206,19 @@ mod tests {
             order.push(inside[0].0);
         }
         assert_eq!(order, [10, 23, 34, 11, 35, 12]);
-        assert!(gate.enter(1).now_or_never().is_some(), "it is free again");
+        assert!(
+            turnstile.enter(1).now_or_never().is_some(),
+            "it is free again"
+        );
     }
 
     #[test]
     fn one_owner_leaves_places_to_others() {
-        let gate = Gate::new(4, 3);
-        let mut line: Vec<_> = (0..5).map(|number| (number, ask(&gate, 1))).collect();
+        let turnstile = Turnstile::new(4, 3);
+        let mut line: Vec<_> = (0..5).map(|number| (number, ask(&turnstile, 1))).collect();
         let mut inside = entered(&mut line);
         assert_eq!(inside.len(), 3);
-        let other = gate.enter(2).now_or_never();
+        let other = turnstile.enter(2).now_or_never();
         assert!(other.is_some(), "there is a place for others");
         drop(other);
         assert!(entered(&mut line).is_empty(), "but not for the same");
@@ -228,26 +233,31 @@ mod tests {
 
     #[test]
     fn who_goes_away_is_passed_over_and_loses_nothing() {
-        let gate = Gate::new(1, 1);
-        let inside = gate.enter(1).now_or_never().unwrap();
-        let mut gone: Vec<_> = (0..1_000).map(|number| (number, ask(&gate, 2))).collect();
-        let mut line = vec![(1, ask(&gate, 2)), (2, ask(&gate, 3))];
-        assert!(gate.0.lock().waiting[&2].len() <= 1_001);
+        let turnstile = Turnstile::new(1, 1);
+        let inside = turnstile.enter(1).now_or_never().unwrap();
+        let mut gone: Vec<_> = (0..1_000)
+            .map(|number| (number, ask(&turnstile, 2)))
+            .collect();
+        let mut line = vec![(1, ask(&turnstile, 2)), (2, ask(&turnstile, 3))];
+        assert!(turnstile.0.lock().waiting[&2].len() <= 1_001);
         gone.clear();
         for _ in 0..200 {
-            drop(ask(&gate, 2));
+            drop(ask(&turnstile, 2));
         }
-        assert!(gate.0.lock().waiting[&2].len() < 1_100, "they are swept");
+        assert!(
+            turnstile.0.lock().waiting[&2].len() < 1_100,
+            "they are swept"
+        );
         drop(inside);
         let first = entered(&mut line);
         assert_eq!(first.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [1]);
         // Given, but never taken: it goes on to the next.
-        let given = ask(&gate, 4);
+        let given = ask(&turnstile, 4);
         drop(first);
         assert_eq!(entered(&mut line).len(), 1);
         drop(given);
-        assert!(gate.enter(5).now_or_never().is_some());
-        let places = gate.0.lock();
+        assert!(turnstile.enter(5).now_or_never().is_some());
+        let places = turnstile.0.lock();
         assert!(places.waiting.is_empty() && places.held.is_empty() && places.turns.is_empty());
         assert_eq!(places.free, 1);
     }
