@@ -222,7 +222,7 @@ mod tests {
     fn pointers(text: &str) -> Vec<String> {
         let settings: EventSinkSettings = serde_json::from_str(text).unwrap();
         let errors = settings.validate().into_iter();
-        errors.map(|error| error.pointer.into()).collect()
+        errors.map(|error| error.pointer).collect()
     }
 
     #[test]

@@ -269,12 +269,7 @@ async fn a_quota_or_a_suspension_makes_events_wait() {
     assert_eq!(waits["waiting"], 1);
 
     let [suspend, resume] = ["suspend", "resume"].map(|verb| format!("/v1/admin/tenants/a/{verb}"));
-    let suspend = node.ask(
-        &operator,
-        Method::POST,
-        &suspend,
-        Some(json!({})),
-    );
+    let suspend = node.ask(&operator, Method::POST, &suspend, Some(json!({})));
     assert_eq!(suspend.await.0, 200);
     fleet.quota("a", json!({})).await;
     fleet.advance(2 * 3_600);
