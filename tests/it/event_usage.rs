@@ -366,3 +366,46 @@ async fn rolled(fleet: &Fleet) -> (bool, bool) {
         .await
         .unwrap()
 }
+
+#[tokio::test]
+async fn a_window_with_very_many_names_comes_whole_and_once() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    let mut sql = fleet.database.connect().await;
+    for (name, granularity, tenants) in [("own", "minute", "own"), ("all", "hour", "all")] {
+        let settings = json!({
+            "url": receiver.url(), "granularity": granularity, "tenants": tenants, "batch": true,
+        });
+        let path = format!("/v1/event-sinks/{name}");
+        assert_eq!(node.put(&path, settings).await.0, 201);
+    }
+    // As other meters than those that are held against blocks: three and a half pages.
+    for used in [
+        "INSERT INTO usage_minute (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+         SELECT tenant_id, '2030-01-01 00:59Z', 'cold_read', 't' || n, '', 0, 0, 0, n FROM tenant, generate_series(1, 2000) n",
+        "INSERT INTO usage_hour (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+         SELECT tenant_id, '2030-01-01 00:00Z', 'stored_hot', 't' || n, '', 0, 0, 0, 0, n FROM tenant, generate_series(1, 1500) n",
+    ] {
+        sqlx::query(used).execute(&mut sql).await.unwrap();
+    }
+    fleet.advance(2 * 3_600);
+    for name in ["own", "all"] {
+        until_delivered(&fleet, &node, name, "2030-01-01T01:00:00.000Z").await;
+    }
+    let events = distinct(&receiver);
+    // Of minutes and hours; storage has hours in both.
+    let count = |meter: &str| {
+        let of_meter = events
+            .values()
+            .filter(|event| event["data"]["meter"] == meter);
+        of_meter.count()
+    };
+    assert_eq!((count("cold_read"), count("stored_hot")), (4_000, 1_500));
+    let came = receiver
+        .sent()
+        .into_iter()
+        .map(|sent| sent.json().as_array().unwrap().len());
+    assert_eq!(came.sum::<usize>(), 2 * 3_500, "each sink got each once");
+    fleet.finish([node]).await;
+}
