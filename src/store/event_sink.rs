@@ -257,7 +257,7 @@ pub struct Cursor {
     pub after_key: String,
 }
 
-/// The cursors of sinks that get usage and whose window began at `latest` at the latest, in the order of these.
+/// The cursors of sinks that get usage and whose window began at `latest` at the latest.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -55,23 +55,48 @@ pub async fn fill(
     let times = (status.at, metered_until);
     // No window is shorter.
     let latest = metered_until - Duration::MINUTE;
-    let behind = event_sink::behind(&mut session, latest, SINKS).await?;
+    let mut behind = event_sink::behind(&mut session, latest, SINKS).await?;
     drop(session);
-    for cursor in behind.iter().filter(|cursor| is_due(cursor, times)) {
-        let mut steps = 0;
-        while let Some(made) = step(store, cursor.sink_id, times).await? {
-            done.count += made;
-            steps += 1;
-            done.more |= steps == STEPS || began.elapsed() > TIME;
-            if steps == STEPS || began.elapsed() > TIME || should_stop() {
-                break;
+    behind.retain(|cursor| is_due(cursor, times));
+    // Whoever stands still must not use up the time of every run.
+    let first = rand::random_range(0..behind.len().max(1));
+    behind.rotate_left(first);
+    let is_over = || began.elapsed() > TIME || should_stop();
+    let mut failed = None;
+    for cursor in &behind {
+        // Nor does one that fails stand in the way of others.
+        match some_steps(store, cursor.sink_id, times, is_over).await {
+            Ok((made, more)) => {
+                done.count += made;
+                done.more |= more;
             }
+            Err(error) => failed = Some(error),
         }
-        if began.elapsed() > TIME || should_stop() {
+        if is_over() {
             break;
         }
     }
-    Ok(done)
+    failed.map_or(Ok(done), Err)
+}
+
+/// Some steps of one sink: how many events they made, and whether there may be more to do.
+async fn some_steps(
+    store: &Store,
+    sink: i64,
+    times: (OffsetDateTime, OffsetDateTime),
+    is_over: impl Fn() -> bool,
+) -> Result<(u64, bool), DutyError> {
+    let mut count = 0;
+    for _ in 0..STEPS {
+        let Some(made) = step(store, sink, times).await? else {
+            return Ok((count, false));
+        };
+        count += made;
+        if is_over() {
+            break;
+        }
+    }
+    Ok((count, true))
 }
 
 fn is_due(cursor: &Cursor, (at, metered_until): (OffsetDateTime, OffsetDateTime)) -> bool {
