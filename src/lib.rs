@@ -8,7 +8,7 @@
 //! ```text
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
 //!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
-//!                                      └▶ outbound   requests to others: key sets of issuers
+//!                                      └▶ outbound   requests to others: key sets of issuers, event sinks
 //!   config  telemetry  shutdown  clock  embedded (the private Postgres)  turnstile (places that tenants share fairly)
 //! ```
 //!
@@ -48,6 +48,13 @@
 //!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
 //!   (`engine::roll_up`), and `engine::usage` reads all three as one. What it costs is a pure function of running totals of the
 //!   month (`engine::price`, with the plans of `engine::plans`); `engine::bill` and `engine::focus` show months of it.
+//!
+//! # Events
+//!
+//! Usage that is over, and whatever else the service has to tell, becomes CloudEvents for the sinks of tenants
+//! (`engine::events`). An event is kept for each sink by the transaction of what happened, with an id computed from it; the
+//! duty `events` makes usage into events window by window as soon as a window is final, and begins deliveries: each claims
+//! one sink, sends in order outside of any transaction, and forgets what was taken. At least once, and safe to repeat.
 //!
 //! # Invariants
 //!

@@ -140,3 +140,11 @@ pub const PRICE_PER_MAX: u32 = 1_000_000;
 pub const TIER_SIZE_MAX: u64 = 999_999_999_999_999;
 /// Digits of a price before and after its point.
 pub const PRICE_DIGITS: [u32; 2] = [6, 9];
+/// Event sinks of one tenant: each is a delivery of its own.
+pub const EVENT_SINKS_PER_TENANT_MAX: u32 = 20;
+/// Events that wait for one sink before no more usage is made into events for it; usage itself is kept anyway.
+pub const EVENTS_WAITING_MAX: u32 = 10_000;
+/// The same for events that are not made from what is kept anyway: beyond it they are left out.
+pub const EVENTS_HELD_MAX: u32 = 11_000;
+/// Events in one request to a sink that takes batches.
+pub const EVENT_BATCH_MAX: u32 = 100;

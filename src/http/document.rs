@@ -50,6 +50,7 @@ pub(super) fn head() -> OpenApi {
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
         ("Usage", "What was used, and what it costs"),
+        ("Events", "Where events of the service go"),
         ("Quota", "What the tenant may do"),
         (
             "Operation",

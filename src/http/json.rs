@@ -2,6 +2,7 @@
 //! field, so that good requests pay nothing for good errors.
 
 use api::error::echo;
+use api::event::EventSinkSettings;
 use api::issuer::IssuerSettings;
 use api::key::{KeyRotation, KeySettings};
 use api::limits::REQUEST_BYTES_MAX;
@@ -47,7 +48,7 @@ macro_rules! checked {
 
 checked! {
     TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
-    Quota PlanVersionSettings
+    Quota PlanVersionSettings EventSinkSettings
 }
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {

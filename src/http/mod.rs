@@ -13,6 +13,7 @@ mod cors;
 mod digest;
 mod document;
 mod draft;
+mod event_sinks;
 mod issuers;
 mod json;
 mod keys;
@@ -95,6 +96,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(usage::get_usage))
         .routes(routes!(bills::get_usage_month))
         .routes(routes!(bills::export_usage))
+        .routes(routes!(event_sinks::list_event_sinks))
+        .routes(routes!(
+            event_sinks::put_event_sink,
+            event_sinks::get_event_sink,
+            event_sinks::delete_event_sink
+        ))
         .routes(routes!(quota::get_quota))
         .routes(routes!(tenants::list_tenants))
         .routes(routes!(tenants::put_tenant, tenants::get_tenant))

@@ -9,6 +9,8 @@ pub mod audit;
 pub mod block;
 pub mod cursor;
 pub mod dedup;
+pub mod event_outbox;
+pub mod event_sink;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
@@ -28,6 +30,7 @@ pub mod topic;
 pub mod turn;
 pub mod usage;
 pub mod usage_list;
+pub mod usage_window;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

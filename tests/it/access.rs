@@ -65,7 +65,8 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
                 .replace("{key}", key)
                 .replace("{issuer}", "i")
                 .replace("{plan}", "p")
-                .replace("{valid_from}", "2030-01-01");
+                .replace("{valid_from}", "2030-01-01")
+                .replace("{sink}", "e");
             assert!(!path.contains('{'), "{id}: what is in {path}?");
             found.push(Operation {
                 body: body(&id),
@@ -101,6 +102,7 @@ fn body(id: &str) -> Option<Value> {
         "put_issuer" => json!({
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
+        "put_event_sink" => json!({"topic": "t"}),
         "put_plan_version" => json!({"currency": "EUR", "prices": {}}),
         _ => return None,
     })
@@ -113,18 +115,14 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     a.with_key(&fleet.key("a").await);
     let stranger = fleet.key("b").await;
     a.topic_and_subscription(json!({})).await;
+    a.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
 
     let mut creates = Vec::new();
     for operation in operations(&b, &id, "0123456789abcdef").await {
-        let Operation {
-            id,
-            method,
-            path,
-            body,
-            scopes,
-        } = operation;
+        let (id, method, path) = (operation.id, operation.method, operation.path);
+        let (body, scopes) = (operation.body, operation.scopes);
         if scopes == ["admin"] {
             let (status, answer) = b.ask(&stranger, method, &path, body).await;
             assert_eq!(
@@ -139,8 +137,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
                 let own = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((own.0, &own.1["limits"]), (200, &json!({})), "{id}");
             }
-            "put_topic" | "put_subscription" => creates.push((method, path, body)),
-            "list_topics" | "list_subscriptions" | "get_usage" => {
+            put if put.starts_with("put_") => creates.push((method, path, body)),
+            list if list.starts_with("list_") || list == "get_usage" => {
                 let listed = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((listed.0, &listed.1["items"]), (200, &json!([])), "{id}");
             }
@@ -158,10 +156,11 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
             }
         }
     }
-    // The topic of a subscription is looked for in the caller's tenant, and the same names are other things there.
-    let linked = json!({"topic": "t"});
-    let linked = b.ask(&stranger, Method::PUT, "/v1/subscriptions/s", Some(linked));
-    assert_eq!(refusal(linked.await), is(404, "not_found", Value::Null));
+    // The topic of a subscription or sink is looked for in the caller's tenant, and the same names are other things there.
+    for path in ["/v1/subscriptions/s", "/v1/event-sinks/e"] {
+        let linked = b.ask(&stranger, Method::PUT, path, Some(json!({"topic": "t"})));
+        assert_eq!(refusal(linked.await), is(404, "not_found", Value::Null));
+    }
     creates.sort_by_key(|(_, path, _)| !path.contains("topics"));
     for (method, path, body) in creates {
         assert_eq!(b.ask(&stranger, method, &path, body).await.0, 201, "{path}");
@@ -247,7 +246,14 @@ async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
             "{id} with {others:?}"
         );
         for scope in &scopes {
-            let request = raw(&node, &keys[&**scope], method.clone(), &path);
+            let mut key = keys[&**scope].clone();
+            if id == "put_event_sink" {
+                // What it says of usage is for who may read that.
+                let only = node.ask(&key, method.clone(), &path, body.clone());
+                assert_eq!(only.await.0, 403);
+                key = fleet.key_for("a", &[scope, "usage"]).await;
+            }
+            let request = raw(&node, &key, method.clone(), &path);
             let status = request.json(&body).send().await.unwrap().status();
             assert!(![401, 403].contains(&status.as_u16()), "{id} with {scope}");
         }
