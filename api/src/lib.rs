@@ -8,6 +8,7 @@ pub mod borrow;
 pub mod day;
 pub mod decimal;
 pub mod error;
+pub mod fairness;
 pub mod id;
 pub mod issuer;
 pub mod key;

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod block;
 pub mod cursor;
 pub mod dedup;
+pub mod fairness;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
@@ -28,6 +29,7 @@ pub mod topic;
 pub mod turn;
 pub mod usage;
 pub mod usage_list;
+pub mod waiting;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};
