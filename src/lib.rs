@@ -34,6 +34,9 @@
 //! - **Receive.** `engine::receive` first looks for leases past their deadline (`engine::redeliver`), then waits in the
 //!   subscription's queue (`engine::subscriber`) for a turn to claim fresh messages. The payload comes from the cache, the
 //!   hot slot, or a ranged read of an object (`engine::reader`).
+//! - **Take turns.** In a fair subscription no burst of one customer stands in front of the others. Its receivers are served
+//!   off the turn (`engine::fairness`): messages from ahead of the cursor join a line as waiting leases, and whose turn it
+//!   is says weighted fair queueing by virtual time. A plain subscription costs nothing for it.
 //! - **Settle.** An ack clears a bit in the next turn. What splits a lease — extend, nack, dead letter — locks its rows,
 //!   plans in pure functions (`engine::plan`) and writes the difference.
 //! - **Quotas.** `engine::quota` is asked before a request is read, before a publish and a receive, and in the transaction
@@ -59,7 +62,8 @@
 //! # Invariants
 //!
 //! - **I1 durable** a publish is answered after its block is committed: `engine::turn`.
-//! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`.
+//! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`,
+//!   `engine::fairness::dispense`.
 //! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
 //! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_2`.
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.

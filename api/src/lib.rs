@@ -9,6 +9,7 @@ pub mod day;
 pub mod decimal;
 pub mod error;
 pub mod event;
+pub mod fairness;
 pub mod id;
 pub mod issuer;
 pub mod key;

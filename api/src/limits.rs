@@ -148,3 +148,17 @@ pub const EVENTS_WAITING_MAX: u32 = 10_000;
 pub const EVENTS_HELD_MAX: u32 = 11_000;
 /// Events in one request to a sink that takes batches.
 pub const EVENT_BATCH_MAX: u32 = 100;
+/// Weight of a customer in a fair subscription.
+pub const FAIRNESS_WEIGHT: RangeInclusive<u32> = 1..=100;
+/// Weights that a subscription names; who is not named has weight 1.
+pub const FAIRNESS_WEIGHTS_MAX: usize = 100;
+/// Customers of a fair subscription that are told apart at once, those served lately included; who comes beyond shares one
+/// place with the others that do.
+pub const FAIRNESS_KEYS_MAX: usize = 1_000;
+/// Runs of messages that wait in the fair order of a subscription, in each lane of its topic: up to 64 messages of one
+/// customer each. With so many it looks no further ahead until some were handed out.
+pub const FAIRNESS_RUNS_MAX: u32 = 20_000;
+/// Messages that a fair subscription looks ahead each time that something is handed out.
+pub const FAIRNESS_AHEAD_MESSAGES: u32 = 4_096;
+/// Customers shown in the stats of a fair subscription.
+pub const FAIRNESS_SHOWN_MAX: usize = 20;

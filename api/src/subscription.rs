@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::FieldError;
+use crate::fairness::{Fairness, FairnessStats};
 use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
 use crate::topic::check_range;
 use crate::{SubscriptionName, Timestamp, TopicName};
@@ -45,6 +46,14 @@ pub struct SubscriptionSettings {
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000000)]
     pub max_in_flight: Option<u32>,
+    /// Customers take turns; null switches it off, and it is off when it is created without.
+    #[serde(
+        default,
+        deserialize_with = "crate::object::nullable",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schema(value_type = Option<Fairness>)]
+    pub fairness: Option<Option<Fairness>>,
 }
 
 impl SubscriptionSettings {
@@ -74,6 +83,9 @@ impl SubscriptionSettings {
         {
             errors.push(FieldError::new("/dead_letter_topic", error.to_string()));
         }
+        if let Some(fairness) = self.fairness.iter().flatten().next() {
+            errors.extend(fairness.validate("/fairness"));
+        }
         errors
     }
 }
@@ -95,6 +107,10 @@ pub struct Subscription {
     pub dead_letter_topic: Option<TopicName>,
     /// Messages that may be out at once.
     pub max_in_flight: u32,
+    /// How customers take turns; absent: they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub fairness: Option<Fairness>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When its settings last changed.
@@ -114,4 +130,8 @@ pub struct SubscriptionStats {
     pub backlog: u64,
     /// Seconds since the oldest ready message was published; 0 when none is ready.
     pub oldest_ready_age_seconds: f64,
+    /// How its customers stand, when they take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub fairness: Option<FairnessStats>,
 }

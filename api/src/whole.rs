@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer};
 /// Beyond this a float no longer tells neighbours apart.
 const FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
-struct Whole<T>(T);
+/// A number inside of a map or list.
+pub(crate) struct Whole<T>(pub(crate) T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -14,6 +14,7 @@ pub mod duty;
 mod error;
 pub mod events;
 pub mod expire;
+pub mod fairness;
 pub mod focus;
 mod issuers;
 mod keyed;
@@ -281,6 +282,7 @@ impl Engine {
             catalog: Arc::default(),
             slot: AtomicI16::new(installation.hot_slot),
             hints: wake::Hints::default(),
+            fair: fairness::FairQueue::default(),
             returns: redeliver::Returns::default(),
             shortage: quota::Shortage::default(),
             metrics: turn::Metrics::default(),
@@ -345,6 +347,10 @@ impl Engine {
         tracker.spawn(async move { engine.exchange_demand(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.count_used(token).await });
+        for _ in 0..fairness::LOOPS {
+            let (engine, token) = (self.clone(), stop.clone());
+            tracker.spawn(async move { engine.serve_fair(token).await });
+        }
         for _ in 0..dead_letter::BURIALS_AT_ONCE {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.bury_waiting(token).await });

@@ -241,6 +241,35 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
     changes
 }
 
+/// Shares so many messages among the customers of leases that are due: each gets one in turn, who has waited longest first.
+/// `due` is in order of deadlines.
+#[must_use]
+pub fn share(due: Vec<Lease>, wanted: u32) -> Vec<(Vec<Lease>, u32)> {
+    let mut shares: Vec<(Vec<Lease>, u32)> = Vec::new();
+    for row in due {
+        let same = shares
+            .iter_mut()
+            .find(|(rows, _)| rows.first().map(|first| first.fairness_id) == Some(row.fairness_id));
+        match same {
+            Some((rows, _)) => rows.push(row),
+            None => shares.push((vec![row], 0)),
+        }
+    }
+    let mut left: Vec<u32> = shares
+        .iter()
+        .map(|(rows, _)| rows.iter().map(|row| row.pending.count_ones()).sum())
+        .collect();
+    let mut wanted = wanted.min(left.iter().sum());
+    while wanted > 0 {
+        for ((_, share), left) in shares.iter_mut().zip(&mut left) {
+            if wanted > 0 && *left > 0 {
+                (*share, *left, wanted) = (*share + 1, *left - 1, wanted - 1);
+            }
+        }
+    }
+    shares
+}
+
 /// Takes leases whose attempts are used up away from everybody until then, each as a whole under a new id.
 #[must_use]
 pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
@@ -292,6 +321,7 @@ mod tests {
             delayed: false,
             first_failed_at: None,
             last_failed_at: None,
+            fairness_id: None,
         }
     }
 
@@ -354,6 +384,24 @@ mod tests {
             (0b1000, 5)
         );
         assert!(changes.delete.is_empty());
+    }
+
+    #[test]
+    fn customers_of_what_is_due_get_one_message_each_in_turn() {
+        let of = |id: i64, customer: i64, pending: u64| Lease {
+            fairness_id: Some(customer),
+            ..lease(id, 100 * id, pending)
+        };
+        let due = vec![of(1, 7, u64::MAX), of(2, 8, 0b11), of(3, 7, 0b1)];
+        let shares = |wanted| -> Vec<(usize, u32)> {
+            let shares = share(due.clone(), wanted).into_iter();
+            shares.map(|(rows, share)| (rows.len(), share)).collect()
+        };
+        assert_eq!(shares(0), [(2, 0), (1, 0)]);
+        assert_eq!(shares(1), [(2, 1), (1, 0)]);
+        assert_eq!(shares(3), [(2, 2), (1, 1)]);
+        assert_eq!(shares(10), [(2, 8), (1, 2)]);
+        assert_eq!(shares(1_000), [(2, 65), (1, 2)]);
     }
 
     #[test]

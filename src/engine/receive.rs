@@ -42,6 +42,17 @@ pub(super) struct Ask {
     wait: Duration,
 }
 
+impl Ask {
+    /// So many messages, without waiting.
+    pub(super) const fn at_once(wanted: u32, visibility_seconds: u32) -> Self {
+        Self {
+            wanted,
+            visibility_seconds,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
 impl Engine {
     /// Hands out messages; waits up to `wait_seconds`. Empty when nothing came or the node drains.
     ///
@@ -151,7 +162,7 @@ impl Engine {
         limited: &Limited,
     ) -> Result<Vec<Grant>, Error> {
         let due = match subscriber.begin_look() {
-            Some(low) => Box::pin(self.redeliver(subscriber, ask, low)).await?,
+            Some(low) => Box::pin(self.redeliver(subscriber, (ask, &[]), low)).await?,
             None => Vec::new(),
         };
         if due.is_empty() {
@@ -168,8 +179,12 @@ impl Engine {
             subscriber.expect_due(Duration::ZERO);
         }
         loop {
-            if let Some(low) = subscriber.begin_look() {
-                let due = Box::pin(self.redeliver(subscriber, ask, low)).await?;
+            let look = subscriber.begin_look();
+            if subscriber.is_fair() {
+                // Who serves it looks, too: what is due again is not all that its receivers get.
+                look.into_iter().for_each(|low| subscriber.want_look(low));
+            } else if let Some(low) = look {
+                let due = Box::pin(self.redeliver(subscriber, (ask, &[]), low)).await?;
                 if !due.is_empty() {
                     return Ok(due);
                 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
 
+use crate::store::lease::LeaseKey;
 use crate::store::{self, Session};
 
 use super::Engine;
@@ -18,6 +19,8 @@ use super::subscriber::{Grant, Subscriber};
 
 /// Leases locked by one redelivery; no more than messages are wanted, so that rivals find others.
 const LEASES_MAX: u32 = 128;
+/// Leases locked in one lane by one redelivery of a fair subscription: so far reaches the look among which customers share.
+const FAIR_LEASES_MAX: u32 = 256;
 /// A lease of a turn that was slow to commit may begin to exist below a bound that was seen before: the bound stays so
 /// far behind.
 const LOW_MARGIN: time::Duration = time::Duration::seconds(1);
@@ -50,7 +53,9 @@ impl Returns {
 
 /// What one redelivery has taken so far.
 #[derive(Default)]
-struct Taken {
+struct Taken<'a> {
+    /// What the receivers have got before.
+    before: &'a [Grant],
     /// Leases locked.
     locked: u32,
     /// Messages in `given`.
@@ -61,27 +66,34 @@ struct Taken {
     spent: Vec<store::lease::Lease>,
 }
 
+impl Taken<'_> {
+    /// Whether a lease was just given: with a visibility timeout of 0 it is due again.
+    fn has(&self, key: LeaseKey) -> bool {
+        let before = |grant: &Grant| (grant.lane, grant.lease) == (key.lane, key.lease);
+        self.before.iter().any(before) || self.given.iter().any(|given| given.key == key)
+    }
+}
+
 impl Engine {
-    /// Hands out what is due again, at most what is asked for. `low` is a bound below which nothing is due.
+    /// Hands out what is due again, at most what is asked for, and nothing of what was given `before`. `low` is a bound below
+    /// which nothing is due.
     pub(super) async fn redeliver(
         &self,
         subscriber: &Arc<Subscriber>,
-        ask: Ask,
+        (ask, before): (Ask, &[Grant]),
         low: Option<OffsetDateTime>,
     ) -> Result<Vec<Grant>, Error> {
-        let now = self.clock().now();
         let lanes = subscriber.lanes();
-        let mut session = self.store().session().await?;
-        let (at, due) = store::lease::is_due(&mut session, now, subscriber.id, &lanes, low).await?;
-        drop(session);
-        if !due {
-            subscriber.looked(at - LOW_MARGIN);
+        let Some(low) = self.look_for_due(subscriber, &lanes, low).await? else {
             return Ok(Vec::new());
-        }
+        };
         // Whatever comes of it, there may be more.
         subscriber.expect_due(Duration::ZERO);
         let mut tx = self.store().tx("redeliver").await?;
-        let mut taken = Taken::default();
+        let mut taken = Taken {
+            before,
+            ..Taken::default()
+        };
         for lane in lanes.iter() {
             let due = (*lane, low);
             taken = self
@@ -99,15 +111,60 @@ impl Engine {
         Ok(taken.given.iter().map(Grant::of).collect())
     }
 
-    /// Takes what is due in one lane until there is enough. Leases whose attempts are used up are set aside, and others
-    /// taken in their place.
-    async fn take_due(
+    /// Whether something is due again; if so a bound below which nothing is.
+    async fn look_for_due(
+        &self,
+        subscriber: &Subscriber,
+        lanes: &[i64],
+        low: Option<OffsetDateTime>,
+    ) -> Result<Option<Option<OffsetDateTime>>, Error> {
+        let now = self.clock().now();
+        let mut session = self.store().session().await?;
+        if subscriber.is_fair() {
+            // Between the bound and what is due there may be thousands of leases that wait for their turn: it is raised.
+            let id = subscriber.id;
+            let (at, earliest) =
+                store::waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
+            subscriber.looked(earliest.unwrap_or(at) - LOW_MARGIN);
+            return Ok(earliest.map(Some));
+        }
+        let (at, due) = store::lease::is_due(&mut session, now, subscriber.id, lanes, low).await?;
+        if due {
+            return Ok(Some(low));
+        }
+        subscriber.looked(at - LOW_MARGIN);
+        Ok(None)
+    }
+
+    /// Locks leases of one lane that are due again, and says whether these are all.
+    async fn lock_due(
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
         (lane, low): (i64, Option<OffsetDateTime>),
-        (ask, mut taken): (Ask, Taken),
-    ) -> Result<Taken, Error> {
+        limit: u32,
+    ) -> Result<(Vec<store::lease::Lease>, bool), Error> {
+        let now = self.clock().now();
+        if subscriber.is_fair() {
+            let bounds = (low, i64::from(FAIR_LEASES_MAX));
+            let due = store::waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
+            return Ok((due, true));
+        }
+        let bounds = (low, i64::from(limit));
+        let due = store::lease::lock_due(tx, now, subscriber.id, lane, bounds).await?;
+        let is_all = due.len() < limit as usize;
+        Ok((due, is_all))
+    }
+
+    /// Takes what is due in one lane until there is enough. Leases whose attempts are used up are set aside, and others
+    /// taken in their place.
+    async fn take_due<'a>(
+        &self,
+        tx: &mut Session,
+        subscriber: &Subscriber,
+        (lane, low): (i64, Option<OffsetDateTime>),
+        (ask, mut taken): (Ask, Taken<'a>),
+    ) -> Result<Taken<'a>, Error> {
         let now = self.clock().now();
         let settings = subscriber.settings();
         loop {
@@ -116,11 +173,8 @@ impl Engine {
             if limit == 0 {
                 return Ok(taken);
             }
-            let bounds = (low, i64::from(limit));
-            let mut due = store::lease::lock_due(tx, now, subscriber.id, lane, bounds).await?;
-            let is_all = due.len() < limit as usize;
-            // With a visibility timeout of 0 what was just given is due again.
-            due.retain(|row| !taken.given.iter().any(|given| given.key == row.key));
+            let (mut due, is_all) = self.lock_due(tx, subscriber, (lane, low), limit).await?;
+            due.retain(|row| !taken.has(row.key));
             if due.is_empty() {
                 return Ok(taken);
             }
@@ -132,7 +186,14 @@ impl Engine {
                     && row.attempt >= i32::from(settings.max_attempts)
             });
             let deadline = plan::after(at, ask.visibility_seconds);
-            let mut changes = plan::redeliver(&due, Taker { wanted, deadline });
+            let mut changes = Changes::default();
+            let shares = match subscriber.is_fair() {
+                true => plan::share(due, wanted),
+                false => vec![(due, wanted)],
+            };
+            for (due, wanted) in shares {
+                changes.absorb(plan::redeliver(&due, Taker { wanted, deadline }));
+            }
             let until = plan::after(at, super::dead_letter::BURIAL_SECONDS);
             changes.absorb(plan::set_aside(&spent, until));
             for row in write(tx, &changes).await? {
@@ -231,21 +292,21 @@ pub(super) async fn write(
         .iter()
         .zip(ids)
         .map(|(row, lease)| store::lease::Lease {
-            key: store::lease::LeaseKey { lease, ..row.key },
+            key: LeaseKey { lease, ..row.key },
             ..*row
         });
     Ok(with_ids.collect())
 }
 
 /// A locked row cannot vanish: if one did, nothing is written.
-fn expect(rows: u64, expected: usize) -> Result<(), Error> {
+pub(super) fn expect(rows: u64, expected: usize) -> Result<(), Error> {
     if rows == expected as u64 {
         return Ok(());
     }
     tracing::error!(
         rows,
         expected,
-        "locked leases were not found when they were written"
+        "locked rows were not found when they were written"
     );
     Err(Error::Internal)
 }

@@ -100,6 +100,12 @@ pub struct Subscriber {
     limited: OnceLock<Arc<Limited>>,
     due: Mutex<Due>,
     due_now: Notify,
+    /// Whether its customers take turns.
+    is_fair: AtomicBool,
+    /// A look for what is due again that a fair subscription is to be served with, from this bound on.
+    wanted_look: Mutex<Option<Option<OffsetDateTime>>>,
+    /// Whether half of an odd number was rounded up.
+    was_up: AtomicBool,
 }
 
 /// When redelivery looks again. Instants pace the looks; what is due only the database's clock says (I10).
@@ -134,6 +140,9 @@ impl Subscriber {
             tenant: row.tenant_id,
             topic_id: row.topic_id,
             topic,
+            is_fair: AtomicBool::new(row.fairness_names.is_some()),
+            wanted_look: Mutex::default(),
+            was_up: AtomicBool::new(false),
             settings: RwLock::new(Arc::new(row)),
             lanes: RwLock::new(Arc::new(lanes)),
             waiting: Mutex::default(),
@@ -169,6 +178,13 @@ impl Subscriber {
 
     /// Takes over what was loaded again.
     pub fn refresh(&self, row: SubscriptionRow, lanes: Vec<i64>) {
+        let is_fair = row.fairness_names.is_some();
+        if self.is_fair.swap(is_fair, Ordering::AcqRel) && !is_fair {
+            // What waited for its turn is due now, whatever was known of what is due.
+            let now = Instant::now();
+            let mut due = self.due.lock();
+            (due.low, due.expected) = (None, Some(now));
+        }
         *self.settings.write() = Arc::new(row);
         *self.lanes.write() = Arc::new(lanes);
     }
@@ -216,6 +232,39 @@ impl Subscriber {
     pub fn expect_fresh(&self) {
         self.untried_lanes
             .store(self.lanes().len(), Ordering::Release);
+    }
+
+    /// Whether its customers take turns: then it is served off the turn.
+    #[must_use]
+    pub fn is_fair(&self) -> bool {
+        self.is_fair.load(Ordering::Acquire)
+    }
+
+    /// What is due again is looked for from `low` on when receivers are served next.
+    pub fn want_look(&self, low: Option<OffsetDateTime>) {
+        *self.wanted_look.lock() = Some(low);
+    }
+
+    /// The look that is wanted.
+    #[must_use]
+    pub fn take_look(&self) -> Option<Option<OffsetDateTime>> {
+        self.wanted_look.lock().take()
+    }
+
+    /// Half of so many messages; of an odd number every other time one more.
+    #[must_use]
+    pub fn half_of(&self, messages: u32) -> u32 {
+        let up = messages % 2 == 1 && !self.was_up.fetch_xor(true, Ordering::Relaxed);
+        messages / 2 + u32::from(up)
+    }
+
+    /// All lanes, each time another one first.
+    #[must_use]
+    pub fn lanes_in_turn(&self) -> Vec<i64> {
+        let mut lanes = self.lanes().to_vec();
+        let first = self.next_lane.fetch_add(1, Ordering::Relaxed) % lanes.len().max(1);
+        lanes.rotate_left(first);
+        lanes
     }
 
     /// The lane to claim from next.

@@ -1,5 +1,6 @@
 //! Subscriptions: create, change, list, delete, and how they stand.
 
+use api::fairness::Fairness;
 use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, PAGE, VISIBILITY_SECONDS_DEFAULT};
 use api::list::Page;
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
@@ -55,6 +56,7 @@ impl Engine {
                 settings.max_in_flight.map(u32::cast_signed),
                 IN_FLIGHT_DEFAULT.cast_signed(),
             ),
+            fairness: settings.fairness.as_ref().map(columns),
         };
         let created = match old {
             Some(_) => false,
@@ -234,6 +236,7 @@ impl Engine {
         // In the order of the locks: leases, cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
         let change = Change {
             tenant: Some(tenant),
             action: "subscription.delete",
@@ -275,6 +278,7 @@ impl Engine {
         let now = self.clock().now();
         let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
             .await?;
+        let fairness = self.fairness_stats(&mut session, &subscriber).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
             fill.in_flight.unsigned_abs(),
@@ -285,6 +289,7 @@ impl Engine {
             delayed: fill.delayed.unsigned_abs(),
             backlog: ready + in_flight,
             oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
+            fairness,
         })
     }
 }
@@ -298,6 +303,23 @@ fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
         by.check(&[Permission::Manage], Some(topic))?;
     }
     Ok(())
+}
+
+/// Fairness as it is stored: also weights of 1, for it is shown as it was set.
+fn columns(fairness: &Option<Fairness>) -> Option<(Vec<String>, Vec<i16>)> {
+    let weights = fairness.as_ref()?.weights.iter();
+    let columns =
+        weights.map(|(name, weight)| (name.clone(), i16::try_from(*weight).unwrap_or(i16::MAX)));
+    Some(columns.unzip())
+}
+
+fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
+    let names = row.fairness_names.as_ref()?.iter().cloned();
+    let weights = row.fairness_weights.iter().flatten();
+    let weights = weights.map(|weight| u32::from(weight.unsigned_abs()));
+    Some(Fairness {
+        weights: names.zip(weights).collect(),
+    })
 }
 
 fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
@@ -318,6 +340,7 @@ fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
             .transpose()
             .map_err(corrupt)?,
         max_in_flight: row.max_in_flight.unsigned_abs(),
+        fairness: fairness(&row),
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
     })

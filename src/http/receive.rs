@@ -21,7 +21,7 @@ use crate::engine::{Engine, Metered};
     security(("api_key" = ["receive"])),
     params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
     request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
-    responses((status = 200, description = "Messages, oldest first; none when nothing came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when nothing came")), body = Received), WriteErrors)
+    responses((status = 200, description = "Messages, oldest first, of each customer where these take turns; none when nothing came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when nothing came")), body = Received), WriteErrors)
 )]
 pub(super) async fn receive_messages(
     State(engine): State<Engine>,

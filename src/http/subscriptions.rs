@@ -20,6 +20,11 @@ use crate::engine::Engine;
 ///
 /// An absent setting takes its default when the subscription is created and keeps its value when it exists;
 /// `topic` is needed to create it and cannot change.
+///
+/// With `fairness` customers take turns: a message says by its attribute `fairness_key` whose it is, and each customer gets
+/// its share by weight of what is handed out, however much the others have published before. Messages without the attribute
+/// are one customer. What is due again takes at most half of a receive while others wait. Nodes notice a change within a
+/// second; what they hand out until then is in their order.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),

@@ -1,4 +1,5 @@
-//! Table `cursor`: how far a subscription has read each lane. Claims move it inside the turn; here it begins and ends.
+//! Table `cursor`: how far a subscription has read each lane. Claims move it inside the turn; here it begins and ends, and
+//! the claims of fair subscriptions, which are off the turn, lock and move it.
 
 use super::{Error, Session};
 
@@ -30,6 +31,60 @@ pub async fn begin(
     .execute(session.run("cursor.begin"))
     .await?;
     Ok(())
+}
+
+/// How far a subscription has read a lane.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct CursorRow {
+    /// Raised with every move.
+    pub version: i64,
+    /// The next offset.
+    pub next_offset: i64,
+}
+
+/// Locks a cursor, waiting for who has it; `None`: the subscription or the topic is deleted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(
+    session: &mut Session,
+    lane: i64,
+    subscription: i64,
+) -> Result<Option<CursorRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- cursor.lock
+         SELECT version, next_offset FROM cursor WHERE lane_id = $1 AND subscription_id = $2
+         ORDER BY version DESC LIMIT 1 FOR UPDATE",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .fetch_optional(session.run("cursor.lock"))
+    .await?)
+}
+
+/// Moves a locked cursor forward; answers the rows moved.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn advance(
+    session: &mut Session,
+    (lane, subscription): (i64, i64),
+    from: CursorRow,
+    until: i64,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "-- cursor.advance
+         UPDATE cursor SET next_offset = $5, version = version + 1
+         WHERE lane_id = $1 AND subscription_id = $2 AND version = $3 AND next_offset = $4 AND next_offset < $5",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .bind(from.version)
+    .bind(from.next_offset)
+    .bind(until)
+    .execute(session.run("cursor.advance"))
+    .await?;
+    Ok(done.rows_affected())
 }
 
 /// Ends all reading of a subscription.

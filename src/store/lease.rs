@@ -1,5 +1,8 @@
 //! Table `lease`, off the turn: redelivery and changes of visibility lock the rows they look at, plan in Rust
 //! (`engine/plan.rs`) and write the difference. Fresh leases and plain acks are the turn's.
+//!
+//! An id below 0 is that of a lease that waits for its turn in a fair subscription (`engine/fairness`): attempt 0, due at
+//! once, and in nobody's hands.
 
 use time::OffsetDateTime;
 
@@ -37,10 +40,13 @@ pub struct Lease {
     pub first_failed_at: Option<OffsetDateTime>,
     /// Last end of an attempt without an ack.
     pub last_failed_at: Option<OffsetDateTime>,
+    /// Whose messages, in a fair subscription.
+    pub fairness_id: Option<i64>,
 }
 
+/// A row as it is read.
 #[derive(sqlx::FromRow)]
-struct Row {
+pub(super) struct Row {
     lane_id: i64,
     subscription_id: i64,
     lease_id: i64,
@@ -52,6 +58,7 @@ struct Row {
     delayed: bool,
     first_failed_at: Option<OffsetDateTime>,
     last_failed_at: Option<OffsetDateTime>,
+    fairness_id: Option<i64>,
 }
 
 impl From<Row> for Lease {
@@ -70,6 +77,7 @@ impl From<Row> for Lease {
             delayed: row.delayed,
             first_failed_at: row.first_failed_at,
             last_failed_at: row.last_failed_at,
+            fairness_id: row.fairness_id,
         }
     }
 }
@@ -232,13 +240,14 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
          WITH new AS MATERIALIZED (
              SELECT k.*, CASE WHEN k.lease_id = 0 THEN nextval('lease_id_seq') ELSE k.lease_id END AS id
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::timestamptz[],
-                         $8::integer[], $9::boolean[], $10::timestamptz[], $11::timestamptz[]) WITH ORDINALITY
+                         $8::integer[], $9::boolean[], $10::timestamptz[], $11::timestamptz[], $12::bigint[]) WITH ORDINALITY
                  AS k (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed,
-                       first_failed_at, last_failed_at, ordinal)
+                       first_failed_at, last_failed_at, fairness_id, ordinal)
          ), done AS (
              INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed,
-                                first_failed_at, last_failed_at)
-             SELECT lane_id, subscription_id, id, part, base, pending, deadline, attempt, delayed, first_failed_at, last_failed_at
+                                first_failed_at, last_failed_at, fairness_id)
+             SELECT lane_id, subscription_id, id, part, base, pending, deadline, attempt, delayed, first_failed_at, last_failed_at,
+                    fairness_id
              FROM new
          )
          SELECT ordinal, id FROM new ORDER BY ordinal",
@@ -254,12 +263,13 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
     .bind(leases.iter().map(|l| l.delayed).collect::<Vec<_>>())
     .bind(leases.iter().map(|l| l.first_failed_at).collect::<Vec<_>>())
     .bind(leases.iter().map(|l| l.last_failed_at).collect::<Vec<_>>())
+    .bind(leases.iter().map(|l| l.fairness_id).collect::<Vec<_>>())
     .fetch_all(session.run("lease.insert"))
     .await?;
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Messages that a subscription has in leases.
+/// Messages that a subscription has in leases that were handed out.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -271,7 +281,7 @@ pub async fn in_flight(
     Ok(sqlx::query_scalar(
         "-- lease.in_flight
          SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease
-         WHERE lane_id = ANY ($2) AND subscription_id = $1",
+         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND lease_id > 0",
     )
     .bind(subscription)
     .bind(lanes)

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 8] = [
+const MIGRATIONS: [(&str, &str); 9] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -28,6 +28,10 @@ const MIGRATIONS: [(&str, &str); 8] = [
     (
         "0007_event",
         include_str!("../../migrations/0007_event.sql"),
+    ),
+    (
+        "0010_fairness",
+        include_str!("../../migrations/0010_fairness.sql"),
     ),
     (
         "0011_hot_checks",

@@ -11,6 +11,7 @@ pub mod cursor;
 pub mod dedup;
 pub mod event_outbox;
 pub mod event_sink;
+pub mod fairness;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
@@ -31,6 +32,7 @@ pub mod turn;
 pub mod usage;
 pub mod usage_list;
 pub mod usage_window;
+pub mod waiting;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

@@ -196,7 +196,7 @@ pub async fn in_flight(session: &mut Session, tenant: i64) -> Result<i64, Error>
          FROM subscription s JOIN lane l USING (topic_id)
          CROSS JOIN LATERAL (
              SELECT sum(bit_count(e.pending::bit(64))) AS messages FROM lease e
-             WHERE e.lane_id = l.lane_id AND e.subscription_id = s.subscription_id
+             WHERE e.lane_id = l.lane_id AND e.subscription_id = s.subscription_id AND e.lease_id > 0
          ) o
          WHERE s.tenant_id = $1",
     )

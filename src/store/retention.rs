@@ -389,14 +389,15 @@ pub async fn closed_cut(
     .await?)
 }
 
-/// Deletes what is left of a closed lane without blocks: leases, cursors, and the lane.
+/// Deletes what is left of a closed lane without blocks: leases, cursors, fair orders, and the lane.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
     sqlx::query(
         "-- lane.delete
-         WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1)
+         WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1),
+              orders AS (DELETE FROM fairness WHERE lane_id = $1)
          DELETE FROM lane WHERE lane_id = $1 AND closed",
     )
     .bind(lane)

@@ -27,6 +27,10 @@ pub struct SubscriptionRow {
     pub dead_letter_topic_name: Option<String>,
     /// Messages that may be leased at once.
     pub max_in_flight: i32,
+    /// Fairness keys with a weight; `None`: customers do not take turns.
+    pub fairness_names: Option<Vec<String>>,
+    /// Their weights, in the same order.
+    pub fairness_weights: Option<Vec<i16>>,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change.
@@ -34,7 +38,7 @@ pub struct SubscriptionRow {
 }
 
 /// Settings to write; `None` keeps what is there, or takes the default given beside it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct NewSubscription<'a> {
     /// Owner.
     pub tenant: i64,
@@ -48,6 +52,16 @@ pub struct NewSubscription<'a> {
     pub dead_letter_topic: Option<Option<i64>>,
     /// Messages in flight, and their default.
     pub max_in_flight: (Option<i32>, i32),
+    /// Fairness: kept, taken away, or set, with fairness keys and their weights.
+    pub fairness: Option<Option<(Vec<String>, Vec<i16>)>>,
+}
+
+impl NewSubscription<'_> {
+    fn fairness(&self) -> (Option<&[String]>, Option<&[i16]>) {
+        let set = self.fairness.iter().flatten().next();
+        set.map(|(names, weights)| (&names[..], &weights[..]))
+            .unzip()
+    }
 }
 
 /// Creates a subscription; `None` when one of this name exists.
@@ -63,8 +77,9 @@ pub async fn insert(
     Ok(sqlx::query_scalar(
         "-- subscription.insert
          INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, dead_letter_topic_id,
-                                   max_in_flight, created_at, updated_at)
-         VALUES ($1, $2, $3, coalesce($4, $5), coalesce($6, $7), $8, coalesce($9, $10), coalesce($11, now()), coalesce($11, now()))
+                                   max_in_flight, created_at, updated_at, fairness_names, fairness_weights)
+         VALUES ($1, $2, $3, coalesce($4, $5), coalesce($6, $7), $8, coalesce($9, $10), coalesce($11, now()), coalesce($11, now()),
+                 $12, $13)
          ON CONFLICT (tenant_id, name) DO NOTHING
          RETURNING subscription_id",
     )
@@ -79,6 +94,8 @@ pub async fn insert(
     .bind(new.max_in_flight.0)
     .bind(new.max_in_flight.1)
     .bind(now)
+    .bind(new.fairness().0)
+    .bind(new.fairness().1)
     .fetch_optional(session.run("subscription.insert"))
     .await?)
 }
@@ -97,11 +114,15 @@ pub async fn update(
          UPDATE subscription SET visibility_seconds = coalesce($3, visibility_seconds),
              max_attempts = coalesce($4, max_attempts),
              dead_letter_topic_id = CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END,
-             max_in_flight = coalesce($7, max_in_flight), updated_at = coalesce($8, now())
+             max_in_flight = coalesce($7, max_in_flight), updated_at = coalesce($8, now()),
+             fairness_names = CASE WHEN $9 THEN $10 ELSE fairness_names END,
+             fairness_weights = CASE WHEN $9 THEN $11 ELSE fairness_weights END
          WHERE tenant_id = $1 AND name = $2
-           AND (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight) IS DISTINCT FROM
+           AND (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight, fairness_names, fairness_weights)
+               IS DISTINCT FROM
                (coalesce($3, visibility_seconds), coalesce($4, max_attempts),
-                CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END, coalesce($7, max_in_flight))",
+                CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END, coalesce($7, max_in_flight),
+                CASE WHEN $9 THEN $10 ELSE fairness_names END, CASE WHEN $9 THEN $11 ELSE fairness_weights END)",
     )
     .bind(new.tenant)
     .bind(new.name)
@@ -111,6 +132,9 @@ pub async fn update(
     .bind(new.dead_letter_topic.flatten())
     .bind(new.max_in_flight.0)
     .bind(now)
+    .bind(new.fairness.is_some())
+    .bind(new.fairness().0)
+    .bind(new.fairness().1)
     .execute(session.run("subscription.update"))
     .await?;
     Ok(done.rows_affected() == 1)

@@ -106,7 +106,7 @@ impl Client {
             let sent = self
                 .post(
                     "/v1/topics/t/messages/batch",
-                    json!({"messages": [{"body": body}]}),
+                    json!({"messages": [{"body": body, "attributes": {"fairness_key": who}}]}),
                 )
                 .await;
             match sent {
@@ -187,19 +187,27 @@ impl Client {
     }
 }
 
-async fn prepare(client: &Client) {
+async fn prepare(client: &Client, fairness: Value) {
     client.put("/v1/topics/t", json!({})).await;
-    client
-        .put("/v1/subscriptions/s", json!({"topic": "t"}))
-        .await;
+    let settings = json!({"topic": "t", "fairness": fairness});
+    client.put("/v1/subscriptions/s", settings).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_node_keeps_all_that_it_answered() {
-    let place = Place::new("crash");
+    kill_a_node("crash", Value::Null).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_node_keeps_what_waits_for_its_turn() {
+    kill_a_node("crash-fair", json!({"weights": {"0 1": 3}})).await;
+}
+
+async fn kill_a_node(place: &str, fairness: Value) {
+    let place = Place::new(place);
     let answered = Arc::default();
     let mut node = place.start();
-    prepare(&Client::new(&place, &answered)).await;
+    prepare(&Client::new(&place, &answered), fairness).await;
     for round in 0..3 {
         let client = Client::new(&place, &answered);
         let pid = node.pid();
@@ -240,7 +248,7 @@ async fn a_node_goes_on_when_its_postgres_is_killed_under_it() {
     let answered = Arc::default();
     let node = place.start();
     let client = Client::new(&place, &answered);
-    prepare(&client).await;
+    prepare(&client, Value::Null).await;
     for round in 0..2 {
         let postgres = place.postgres().unwrap();
         client

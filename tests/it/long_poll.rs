@@ -82,6 +82,25 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
     fleet.finish([near, far]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_receiver_of_a_fair_subscription_is_woken_by_a_publish_on_any_node() {
+    let fleet = Fleet::new().await;
+    let (near, far) = (fleet.node().await, fleet.node().await);
+    near.topic_and_subscription(json!({"fairness": {}})).await;
+    let began = Instant::now();
+    while latencies(&near, &far, 1).await[0] > ACROSS {
+        assert!(began.elapsed() < Duration::from_secs(20), "never fast");
+    }
+    let across = latencies(&near, &far, 50).await;
+    let here = latencies(&near, &near, 50).await;
+    println!("across: {:?}, on the same node: {:?}", across[25], here[25]);
+    assert!(
+        across[25] <= ACROSS && here[25] <= ACROSS,
+        "{across:?} {here:?}"
+    );
+    fleet.finish([near, far]).await;
+}
+
 #[tokio::test]
 async fn a_waiting_receiver_gets_what_is_given_back_meanwhile() {
     let fleet = Fleet::new().await;

@@ -169,6 +169,29 @@ async fn the_constraints_repeat_the_limits() {
             "{expected} in {subscription:#?}"
         );
     }
+    let contains = |checks: &[String], part: &str| {
+        let found = checks.iter().any(|check| check.contains(part));
+        assert!(found, "{part} in {checks:#?}");
+    };
+    let (weight, weights) = (limits::FAIRNESS_WEIGHT, limits::FAIRNESS_WEIGHTS_MAX);
+    contains(
+        &subscription,
+        &format!("(cardinality(fairness_names) <= {weights})"),
+    );
+    contains(
+        &subscription,
+        &format!("({} <= ALL (fairness_weights))", weight.start()),
+    );
+    contains(
+        &subscription,
+        &format!("({} >= ALL (fairness_weights))", weight.end()),
+    );
+    // Two places are not of one customer.
+    let places = limits::FAIRNESS_KEYS_MAX + 2;
+    contains(
+        &checks("fairness").await,
+        &format!("(cardinality(slots) <= {places})"),
+    );
     for table in [
         topic,
         subscription,

@@ -40,10 +40,10 @@ struct World {
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, settings: Value) -> Self {
         let fleet = Fleet::new().await;
         let nodes = [fleet.node().await, fleet.node().await];
-        nodes[0].topic_and_subscription(json!({})).await;
+        nodes[0].topic_and_subscription(settings).await;
         let random = StdRng::seed_from_u64(seed);
         let (messages, receipts) = (BTreeMap::new(), Vec::new());
         Self {
@@ -63,7 +63,15 @@ impl World {
 
     async fn publish(&mut self) {
         let count = self.random.random_range(1..=40);
-        let batch: Vec<Value> = (0..count).map(|n| json!({"body": n.to_string()})).collect();
+        let batch: Vec<Value> = (0..count)
+            .map(|n| match self.random.random_range(0..4) {
+                0 => json!({"body": n.to_string()}),
+                customer => {
+                    let attributes = json!({"fairness_key": customer.to_string()});
+                    json!({"body": n.to_string(), "attributes": attributes})
+                }
+            })
+            .collect();
         let node = self.node();
         let (status, answer) = self.nodes[node]
             .post("/v1/topics/t/messages/batch", json!({"messages": batch}))
@@ -208,6 +216,15 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_nodes_used_at_random_behave_as_the_model_does() {
+    use_at_random(json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_they_do_when_customers_take_turns() {
+    use_at_random(json!({"fairness": {"weights": {"1": 3}}})).await;
+}
+
+async fn use_at_random(settings: Value) {
     #[expect(
         clippy::disallowed_methods,
         reason = "a test's seed is no configuration"
@@ -217,7 +234,7 @@ async fn two_nodes_used_at_random_behave_as_the_model_does() {
         .map(|seed| seed.parse().unwrap());
     let seed = given.unwrap_or_else(rand::random);
     println!("CURSUS_TEST_SEED={seed}");
-    let mut world = World::new(seed).await;
+    let mut world = World::new(seed, settings).await;
     for _ in 0..STEPS {
         match world.random.random_range(0..10) {
             0 => world.publish().await,

@@ -163,6 +163,7 @@ impl World {
             delayed: false,
             first_failed_at: None,
             last_failed_at: None,
+            fairness_id: None,
         };
         self.next_offset += i64::from(count);
         let row = self.write(Changes {

@@ -49,7 +49,7 @@ impl Client {
 async fn publish(client: Client, ledger: Arc<Mutex<Ledger>>) {
     for n in 0..REQUESTS {
         let messages: Vec<Value> = (0..1 + n % 9)
-            .map(|m| json!({"body": m.to_string()}))
+            .map(|m| json!({"body": m.to_string(), "attributes": {"fairness_key": (m % 3).to_string()}}))
             .collect();
         let answer = client
             .post("/v1/topics/t/messages/batch", json!({"messages": messages}))
@@ -127,9 +127,18 @@ async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_receivers_on_two_nodes_never_share_a_message_and_miss_none() {
+    receive_at_once(json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_do_they_when_customers_take_turns() {
+    receive_at_once(json!({"fairness": {"weights": {"1": 5}}})).await;
+}
+
+async fn receive_at_once(settings: Value) {
     let fleet = Fleet::new().await;
     let nodes = [fleet.node().await, fleet.node().await];
-    nodes[0].topic_and_subscription(json!({})).await;
+    nodes[0].topic_and_subscription(settings).await;
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let total = PUBLISHERS * (0..REQUESTS).map(|n| 1 + n % 9).sum::<usize>();
 

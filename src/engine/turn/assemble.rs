@@ -44,6 +44,8 @@ pub(super) struct Pending {
     pub(super) blocks: Vec<PendingBlock>,
     pub(super) settles: Vec<Settle>,
     pub(super) claims: Vec<PendingClaim>,
+    /// Fair subscriptions whose receivers wait.
+    pub(super) fair: Vec<Arc<Subscriber>>,
     /// Publishes for the next turn.
     pub(super) left_over: Vec<Publish>,
 }
@@ -120,6 +122,8 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
     input.clears = fold(&pending.settles);
     subscribers.sort_unstable_by_key(|subscriber| subscriber.id);
     subscribers.dedup_by_key(|subscriber| subscriber.id);
+    let fair = subscribers.extract_if(.., |subscriber| subscriber.is_fair());
+    pending.fair = fair.collect();
     pending.claims = subscribers.into_iter().filter_map(claim).collect();
     pending
         .claims

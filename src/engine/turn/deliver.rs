@@ -82,7 +82,7 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
 }
 
 /// Answers all receivers of a subscription with an error.
-fn turn_away(subscriber: &Subscriber, error: &Error) {
+pub(in crate::engine) fn turn_away(subscriber: &Subscriber, error: &Error) {
     for waiter in subscriber.with_waiters(std::mem::take) {
         let _ = waiter.reply.send(Err(error.clone()));
     }
@@ -159,7 +159,7 @@ fn serve(
     subscriber.moved(i64::from(got));
     shared.metrics.claimed.inc_by(u64::from(got));
     let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
-    let mut rest: Vec<Grant> = leased
+    let rest: Vec<Grant> = leased
         .iter()
         .rev()
         .map(|leased| grant(leased, deadline))
@@ -169,18 +169,7 @@ fn serve(
             claim.visibility_seconds,
         )));
     }
-    while !rest.is_empty() {
-        let alike = subscriber.with_waiters(|waiters| {
-            let first = waiters.front()?;
-            (first.visibility_seconds == claim.visibility_seconds).then(|| waiters.pop_front())?
-        });
-        let Some(waiter) = alike else { break };
-        let mine = take(&mut rest, waiter.wanted);
-        if let Err(Ok(unwanted)) = waiter.reply.send(Ok(mine)) {
-            // The receiver has gone away: the next one gets them.
-            rest.extend(unwanted.into_iter().rev());
-        }
-    }
+    let rest = give(subscriber, claim.visibility_seconds, rest);
     if !rest.is_empty() {
         shared.returns.add(subscriber, rest);
     }
@@ -194,11 +183,38 @@ fn serve(
     }
 }
 
+/// Gives leases to the receivers that agree on a visibility timeout, first come first served; the first lease is the last
+/// of `rest`. Answers what nobody wants any more.
+pub(in crate::engine) fn give(
+    subscriber: &Subscriber,
+    visibility_seconds: u32,
+    mut rest: Vec<Grant>,
+) -> Vec<Grant> {
+    while !rest.is_empty() {
+        let alike = subscriber.with_waiters(|waiters| {
+            let first = waiters.front()?;
+            (first.visibility_seconds == visibility_seconds).then(|| waiters.pop_front())?
+        });
+        let Some(waiter) = alike else { break };
+        let mine = take(&mut rest, waiter.wanted);
+        if let Err(Ok(unwanted)) = waiter.reply.send(Ok(mine)) {
+            // The receiver has gone away: the next one gets them.
+            rest.extend(unwanted.into_iter().rev());
+        }
+    }
+    rest
+}
+
 /// When every lane was tried, receivers that do not wait learn that there is nothing.
 pub(super) fn dismiss(subscriber: &Subscriber) {
     if subscriber.has_untried_lanes() && subscriber.headroom() > 0 {
         return;
     }
+    turn_away_impatient(subscriber);
+}
+
+/// Receivers that do not wait learn that there is nothing, if it was looked for them.
+pub(in crate::engine) fn turn_away_impatient(subscriber: &Subscriber) {
     let impatient = subscriber.with_waiters(|waiters| {
         let (rest, impatient) = std::mem::take(waiters)
             .into_iter()

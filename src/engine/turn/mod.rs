@@ -28,6 +28,7 @@ use super::error::Error;
 use super::quota::Shortage;
 
 pub(in crate::engine) use assemble::compress;
+pub(in crate::engine) use deliver::{give, turn_away, turn_away_impatient};
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
@@ -77,6 +78,8 @@ pub struct Shared {
     pub slot: AtomicI16,
     /// Topics published to since the last hint to other nodes.
     pub hints: super::wake::Hints,
+    /// Fair subscriptions whose receivers wait: they are served off the turn.
+    pub fair: super::fairness::FairQueue,
     /// Messages whose receivers went away before they got them.
     pub returns: super::redeliver::Returns,
     /// Whether publishes wait too long.
@@ -100,8 +103,10 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
                 None => return,
             },
         };
-        let (input, pending) = assemble::assemble(gathered, &shared);
+        let (input, mut pending) = assemble::assemble(gathered, &shared);
+        let fair = std::mem::take(&mut pending.fair);
         if pending.is_idle() {
+            fair.iter().for_each(|wanted| shared.fair.want(wanted));
             continue;
         }
         let began = std::time::Instant::now();
@@ -118,6 +123,8 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
             Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
             Err(error) => deliver::fail(&queue, pending, &Error::from(error)),
         }
+        // By now they find what was published.
+        fair.iter().for_each(|wanted| shared.fair.want(wanted));
         if let Some(waited) = queue.turn_ended() {
             shared.shortage.saw(waited);
         }

@@ -69,6 +69,31 @@ fn rules() -> Vec<Rule> {
              WHERE NOT EXISTS (SELECT FROM cursor c WHERE c.lane_id = l.lane_id AND c.subscription_id = l.subscription_id)",
         ),
         rule(
+            "I2: a waiting lease is in somebody's hands, or not where its id says",
+            "SELECT format('lane %s subscription %s lease %s', lane_id, subscription_id, lease_id) FROM lease
+             WHERE lease_id < 0 AND (attempt <> 0 OR part <> 0 OR delayed OR fairness_id IS NULL
+                                     OR base <> lease_id & ((1::bigint << 50) - 1))",
+        ),
+        rule(
+            "a fair order knows of less than waits",
+            "SELECT format('lane %s subscription %s slot %s: %s messages in %s leases, not %s in %s', w.lane_id,
+                           w.subscription_id, w.slot, w.messages, w.leases, f.waiting, f.runs)
+             FROM (SELECT lane_id, subscription_id, (lease_id & 9223372036854775807) >> 50 AS slot,
+                          sum(bit_count(pending::bit(64))) AS messages, count(*) AS leases
+                   FROM lease WHERE lease_id < 0 GROUP BY 1, 2, 3) w
+             JOIN subscription s USING (subscription_id)
+             LEFT JOIN (SELECT lane_id, subscription_id, u.* FROM fairness
+                        CROSS JOIN unnest(slots, waiting, runs) AS u (slot, waiting, runs)) f
+                 ON f.lane_id = w.lane_id AND f.subscription_id = w.subscription_id AND f.slot = w.slot
+             WHERE coalesce(f.waiting, 0) < w.messages OR coalesce(f.runs, 0) < w.leases",
+        ),
+        rule(
+            "a lane has two fair orders for a subscription, or one without a subscription",
+            "SELECT format('lane %s subscription %s', f.lane_id, f.subscription_id)
+             FROM fairness f LEFT JOIN subscription s USING (subscription_id)
+             GROUP BY f.lane_id, f.subscription_id HAVING count(*) > 1 OR count(s.subscription_id) = 0",
+        ),
+        rule(
             "I2: a lane is not read by a subscription of its topic, or twice",
             "SELECT format('lane %s subscription %s: %s cursors', l.lane_id, s.subscription_id, count(c.lane_id))
              FROM lane l JOIN subscription s ON s.topic_id = l.topic_id

@@ -1,0 +1,307 @@
+//! The fair order of one lane and subscription, as a pure data structure: who waits, and who is next. Weighted fair
+//! queueing by virtual time, as in P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing: A Scheduling Algorithm for
+//! Integrated Services Packet Switching Networks", SIGCOMM 1996, where the packet is a message and the flow a customer:
+//!
+//! - A message starts at the virtual time at which its customer came to wait, or when the customer's message before it
+//!   finished, whichever is later, and finishes `SCALE / weight` after that.
+//! - The message with the earliest start is handed out next, and the virtual time is the earliest start that waits.
+//!
+//! Only the start of each customer's next message is kept, and only how far it is ahead of the virtual time (`lead`). So
+//! what a customer has waiting does not stamp its later messages: whatever becomes of them, and whatever its weight is
+//! changed to, is fair from the next message on; and no number grows with the life of a subscription.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+
+use api::limits::FAIRNESS_KEYS_MAX;
+use time::OffsetDateTime;
+
+use crate::store::fairness::FairnessRow;
+use crate::store::waiting::WaitingRange;
+
+/// What one message of weight 1 costs its customer in virtual time.
+pub const SCALE: i64 = 1_000_000;
+/// Slot of the messages without a key.
+pub const NO_KEY: i16 = 0;
+/// Slot of the customers beyond the limit, together.
+pub const OTHERS: i16 = 1;
+/// First slot of a customer.
+const FIRST: i16 = 2;
+/// Customers that are remembered though nothing of them waits.
+const IDLE_MAX: usize = 64;
+/// They are forgotten after this.
+const IDLE: time::Duration = time::Duration::minutes(10);
+/// Bits of the id of a waiting lease that are its base: at a million messages a second they last for 35 years.
+const BASE_BITS: u32 = 50;
+
+/// One customer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Customer {
+    /// Its fairness key; `None` in the slots 0 and 1.
+    pub name: Option<String>,
+    /// How far the start of its next message is ahead of the virtual time.
+    pub lead: i64,
+    /// No waiting lease has a base below, as a rule.
+    pub head: i64,
+    /// Messages that wait, at most.
+    pub waiting: i64,
+    /// Waiting leases, at most.
+    pub runs: i64,
+    /// Messages handed out since it came to wait.
+    pub handed_out: i64,
+    /// When it was last handed something, or came to wait.
+    pub served_at: OffsetDateTime,
+}
+
+/// The weights of a subscription.
+#[derive(Debug, Clone, Default)]
+pub struct Weights(HashMap<String, i64>);
+
+impl Weights {
+    /// Weights by fairness key.
+    pub fn of<'a>(weights: impl IntoIterator<Item = (&'a String, &'a i16)>) -> Self {
+        let weights = weights.into_iter();
+        Self(
+            weights
+                .map(|(name, weight)| (name.clone(), i64::from(*weight).max(1)))
+                .collect(),
+        )
+    }
+
+    /// The weight of a customer.
+    #[must_use]
+    pub fn get(&self, name: Option<&str>) -> i64 {
+        name.and_then(|name| self.0.get(name)).copied().unwrap_or(1)
+    }
+
+    /// What a message costs a customer in virtual time.
+    fn cost(&self, customer: &Customer) -> i64 {
+        SCALE / self.get(customer.name.as_deref())
+    }
+}
+
+/// The customers of a lane and subscription, by slot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Line {
+    customers: BTreeMap<i16, Customer>,
+    names: HashMap<String, i16>,
+    /// No slot below is free.
+    free: i16,
+}
+
+impl Line {
+    /// The line as it is stored.
+    #[must_use]
+    pub fn of(row: FairnessRow) -> Self {
+        let mut line = Self::default();
+        let numbers = row.leads.into_iter().zip(row.heads);
+        let numbers = numbers.zip(row.waiting.into_iter().zip(row.runs));
+        let rest = numbers.zip(row.handed_out.into_iter().zip(row.served_at));
+        let customers = row.slots.into_iter().zip(row.names).zip(rest);
+        for ((slot, name), (((lead, head), (waiting, runs)), (handed_out, served_at))) in customers
+        {
+            if let Some(name) = &name {
+                line.names.insert(name.clone(), slot);
+            }
+            let customer = Customer {
+                name,
+                lead,
+                head,
+                waiting,
+                runs,
+                handed_out,
+                served_at,
+            };
+            line.customers.insert(slot, customer);
+        }
+        line
+    }
+
+    /// The line as it is stored.
+    #[must_use]
+    pub fn to_row(&self) -> FairnessRow {
+        let mut row = FairnessRow::default();
+        for (slot, customer) in &self.customers {
+            row.slots.push(*slot);
+            row.names.push(customer.name.clone());
+            row.leads.push(customer.lead);
+            row.heads.push(customer.head);
+            row.waiting.push(customer.waiting);
+            row.runs.push(customer.runs);
+            row.handed_out.push(customer.handed_out);
+            row.served_at.push(customer.served_at);
+        }
+        row
+    }
+
+    /// The customers with their slots.
+    pub fn customers(&self) -> impl Iterator<Item = (i16, &Customer)> {
+        self.customers
+            .iter()
+            .map(|(slot, customer)| (*slot, customer))
+    }
+
+    /// The customer in a slot.
+    #[must_use]
+    pub fn get(&self, slot: i16) -> Option<&Customer> {
+        self.customers.get(&slot)
+    }
+
+    /// The same, to write what became of its leases.
+    pub fn get_mut(&mut self, slot: i16) -> Option<&mut Customer> {
+        self.customers.get_mut(&slot)
+    }
+
+    /// Waiting leases, at most.
+    #[must_use]
+    pub fn runs(&self) -> i64 {
+        self.customers.values().map(|customer| customer.runs).sum()
+    }
+
+    /// Messages that wait, at most.
+    #[must_use]
+    pub fn waiting(&self) -> i64 {
+        self.customers
+            .values()
+            .map(|customer| customer.waiting)
+            .sum()
+    }
+
+    /// One more message of a customer waits; answers the slot.
+    pub fn join(&mut self, name: Option<&str>, at: OffsetDateTime) -> i16 {
+        let slot = match name {
+            None => NO_KEY,
+            Some(name) => match self.names.get(name) {
+                Some(slot) => *slot,
+                None if self.names.len() >= FAIRNESS_KEYS_MAX => OTHERS,
+                None => {
+                    let slot = self.free_slot();
+                    self.names.insert(name.to_owned(), slot);
+                    slot
+                }
+            },
+        };
+        let new = || Customer {
+            name: name.filter(|_| slot >= FIRST).map(str::to_owned),
+            lead: 0,
+            head: 0,
+            waiting: 0,
+            runs: 0,
+            handed_out: 0,
+            served_at: at,
+        };
+        self.customers.entry(slot).or_insert_with(new).waiting += 1;
+        slot
+    }
+
+    fn free_slot(&mut self) -> i16 {
+        self.free = self.free.max(FIRST);
+        while self.customers.contains_key(&self.free) {
+            self.free += 1;
+        }
+        self.free
+    }
+
+    /// Whose turn it is, so many times: the customer with the earliest start, of these the one with the lowest slot.
+    #[must_use]
+    pub fn turns(&self, wanted: u32, weights: &Weights) -> Vec<i16> {
+        let waiting = self
+            .customers()
+            .filter(|(_, customer)| customer.waiting > 0);
+        let mut heap: BinaryHeap<_> = waiting
+            .map(|(slot, customer)| {
+                Reverse((
+                    customer.lead,
+                    slot,
+                    customer.waiting,
+                    weights.cost(customer),
+                ))
+            })
+            .collect();
+        let mut turns = Vec::new();
+        while turns.len() < wanted as usize
+            && let Some(Reverse((lead, slot, waiting, cost))) = heap.pop()
+        {
+            turns.push(slot);
+            if waiting > 1 {
+                heap.push(Reverse((lead + cost, slot, waiting - 1, cost)));
+            }
+        }
+        turns
+    }
+
+    /// Takes note of turns, of which all were served.
+    pub fn served(&mut self, turns: &[i16], weights: &Weights, at: OffsetDateTime) {
+        for slot in turns {
+            if let Some(customer) = self.customers.get_mut(slot) {
+                customer.lead += weights.cost(customer);
+                customer.waiting -= 1;
+                customer.handed_out += 1;
+                customer.served_at = at;
+            }
+        }
+        self.tidy(at);
+    }
+
+    /// Leads are counted from the virtual time, and who has not been seen for long is forgotten.
+    fn tidy(&mut self, at: OffsetDateTime) {
+        let waiting = self.customers.values().filter(|one| one.waiting > 0);
+        let virtual_time = waiting.map(|one| one.lead).min().unwrap_or(i64::MAX);
+        let mut idle = Vec::new();
+        for (slot, customer) in &mut self.customers {
+            customer.lead = customer.lead.saturating_sub(virtual_time).max(0);
+            if customer.waiting == 0 {
+                // Nothing of it is in any waiting lease, so its slot can be another's.
+                (customer.head, customer.runs) = (0, 0);
+                idle.push((Reverse(customer.served_at), *slot));
+            }
+        }
+        idle.sort_unstable();
+        for (at_place, (Reverse(served_at), slot)) in idle.into_iter().enumerate() {
+            if (at_place >= IDLE_MAX || served_at < at - IDLE)
+                && let Some(gone) = self.customers.remove(&slot)
+                && let Some(name) = gone.name
+            {
+                self.names.remove(&name);
+            }
+        }
+        self.free = 0;
+    }
+
+    /// Messages of others that are handed out before the next one of a customer; `None` when nothing of it waits.
+    #[must_use]
+    pub fn next_in(&self, slot: i16, weights: &Weights) -> Option<u64> {
+        let own = self.get(slot).filter(|customer| customer.waiting > 0)?;
+        let others = self.customers().filter(|(other, _)| *other != slot);
+        let before = others.map(|(other, customer)| {
+            // Of the starts lead, lead + cost, …: those before its own, or at the same time in a lower slot.
+            let ahead = own.lead - customer.lead + i64::from(other < slot);
+            let starts = (ahead.max(0) + weights.cost(customer) - 1) / weights.cost(customer);
+            starts.min(customer.waiting).max(0).unsigned_abs()
+        });
+        Some(before.sum())
+    }
+}
+
+/// The id of the lease in which messages of a customer wait. Bases of one customer differ, for a message waits in one
+/// lease only.
+#[must_use]
+pub fn waiting_id(slot: i16, base: i64) -> i64 {
+    i64::MIN + (i64::from(slot) << BASE_BITS) + base
+}
+
+/// The ids of a customer's waiting leases from the one with the base `head` on.
+#[must_use]
+pub fn waiting_range(slot: i16, head: i64, limit: i64) -> WaitingRange {
+    WaitingRange {
+        low: waiting_id(slot, head),
+        high: waiting_id(slot + 1, 0) - 1,
+        limit,
+    }
+}
+
+/// The slot in the id of a waiting lease.
+#[must_use]
+pub fn slot_of(id: i64) -> i16 {
+    i16::try_from((id & i64::MAX) >> BASE_BITS).unwrap_or(OTHERS)
+}

@@ -1,0 +1,179 @@
+//! Table `fairness`: the fair order of a lane and subscription. Read and written by who holds the lock of the pair's
+//! cursor; stats read it as it stands. The waiting leases themselves are in `lease`.
+
+use time::OffsetDateTime;
+
+use super::{Error, Session};
+
+/// A row: one element per customer in each list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct FairnessRow {
+    /// Number in the ids of waiting leases.
+    pub slots: Vec<i16>,
+    /// Fairness keys.
+    pub names: Vec<Option<String>>,
+    /// How far ahead of the virtual time.
+    pub leads: Vec<i64>,
+    /// Where its first waiting lease is sought.
+    pub heads: Vec<i64>,
+    /// Messages that wait, at most.
+    pub waiting: Vec<i64>,
+    /// Waiting leases, at most.
+    pub runs: Vec<i64>,
+    /// Messages handed out.
+    pub handed_out: Vec<i64>,
+    /// When it was last handed something.
+    pub served_at: Vec<OffsetDateTime>,
+}
+
+/// What a lane has for a subscription.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct Ahead {
+    /// The lane.
+    pub lane_id: i64,
+    /// The next offset not looked at; `None`: no cursor, the subscription is deleted.
+    pub next_offset: Option<i64>,
+    /// The end of what is published.
+    pub until: i64,
+    /// Whether something waits for its turn.
+    pub is_waiting: bool,
+}
+
+/// What these lanes have for a subscription: three look-ups each.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ahead(
+    session: &mut Session,
+    subscription: i64,
+    lanes: &[i64],
+) -> Result<Vec<Ahead>, Error> {
+    Ok(sqlx::query_as(
+        "-- fairness.ahead
+         SELECT k.lane_id, u.next_offset, coalesce(e.until, 0) AS until, coalesce(0 < ANY (f.waiting), false) AS is_waiting
+         FROM unnest($2::bigint[]) WITH ORDINALITY AS k (lane_id, ordinal)
+         LEFT JOIN LATERAL (
+             SELECT x.next_offset FROM cursor x
+             WHERE x.lane_id = k.lane_id AND x.subscription_id = $1 ORDER BY x.version DESC LIMIT 1
+         ) u ON true
+         LEFT JOIN LATERAL (
+             SELECT b.first_offset + b.count AS until FROM block b
+             WHERE b.lane_id = k.lane_id ORDER BY b.first_offset DESC LIMIT 1
+         ) e ON true
+         LEFT JOIN LATERAL (
+             SELECT y.waiting FROM fairness y
+             WHERE y.lane_id = k.lane_id AND y.subscription_id = $1 ORDER BY y.version DESC LIMIT 1
+         ) f ON true
+         ORDER BY k.ordinal",
+    )
+    .bind(subscription)
+    .bind(lanes)
+    .fetch_all(session.run("fairness.ahead"))
+    .await?)
+}
+
+/// The fair order of a lane and subscription, with its version.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn get(
+    session: &mut Session,
+    lane: i64,
+    subscription: i64,
+) -> Result<Option<(i64, FairnessRow)>, Error> {
+    #[derive(sqlx::FromRow)]
+    struct Versioned {
+        version: i64,
+        #[sqlx(flatten)]
+        row: FairnessRow,
+    }
+    let found: Option<Versioned> = sqlx::query_as(
+        "-- fairness.get
+         SELECT * FROM fairness WHERE lane_id = $1 AND subscription_id = $2 ORDER BY version DESC LIMIT 1",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .fetch_optional(session.run("fairness.get"))
+    .await?;
+    Ok(found.map(|found| (found.version, found.row)))
+}
+
+/// The fair orders of a subscription in these lanes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    session: &mut Session,
+    subscription: i64,
+    lanes: &[i64],
+) -> Result<Vec<FairnessRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- fairness.list
+         SELECT f.* FROM unnest($2::bigint[]) AS k (lane_id)
+         CROSS JOIN LATERAL (
+             SELECT * FROM fairness x
+             WHERE x.lane_id = k.lane_id AND x.subscription_id = $1 ORDER BY x.version DESC LIMIT 1
+         ) f",
+    )
+    .bind(subscription)
+    .bind(lanes)
+    .fetch_all(session.run("fairness.list"))
+    .await?)
+}
+
+/// Writes the fair order in place of the version that was read, or for the first time; answers the rows written.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn put(
+    session: &mut Session,
+    (lane, subscription): (i64, i64),
+    version: Option<i64>,
+    row: &FairnessRow,
+) -> Result<u64, Error> {
+    let sql = match version {
+        Some(_) => {
+            "-- fairness.put
+             UPDATE fairness SET version = version + 1, slots = $4, names = $5, leads = $6, heads = $7, waiting = $8,
+                 runs = $9, handed_out = $10, served_at = $11
+             WHERE lane_id = $1 AND subscription_id = $2 AND version = $3"
+        }
+        None => {
+            "-- fairness.put
+             INSERT INTO fairness (lane_id, subscription_id, version, slots, names, leads, heads, waiting, runs, handed_out,
+                                   served_at)
+             VALUES ($1, $2, coalesce($3, 0), $4, $5, $6, $7, $8, $9, $10, $11)"
+        }
+    };
+    let done = sqlx::query(sql)
+        .bind(lane)
+        .bind(subscription)
+        .bind(version)
+        .bind(&row.slots)
+        .bind(&row.names)
+        .bind(&row.leads)
+        .bind(&row.heads)
+        .bind(&row.waiting)
+        .bind(&row.runs)
+        .bind(&row.handed_out)
+        .bind(&row.served_at)
+        .execute(session.run("fairness.put"))
+        .await?;
+    Ok(done.rows_affected())
+}
+
+/// Ends the fair orders of a subscription, whose cursors are locked or gone.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- fairness.end
+         DELETE FROM fairness WHERE subscription_id = $1 AND lane_id IN (SELECT lane_id FROM lane WHERE topic_id = $2)",
+    )
+    .bind(subscription)
+    .bind(topic)
+    .execute(session.run("fairness.end"))
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Table `lease` of fair subscriptions, whose leases are of two kinds: those that were handed out, and those that wait for
+//! their turn, with ids below 0 (`engine/fairness`). Otherwise they are like all others: `store/lease.rs` writes them.
+
+use time::OffsetDateTime;
+
+use super::lease::{Lease, Row};
+use super::{Error, Session};
+
+/// Locks leases of a lane that were handed out and are past their deadline, earliest first. Those that wait for their turn
+/// are due, too, and are walked over: `low` should be near.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_due_again(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    subscription: i64,
+    lane: i64,
+    (low, limit): (Option<OffsetDateTime>, i64),
+) -> Result<Vec<Lease>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- lease.lock_due_again
+         SELECT * FROM lease
+         WHERE lane_id = $1 AND subscription_id = $2
+           -- No bound of a look-up: in the order of deadlines there is less to walk.
+           AND (lease_id > 0) IS TRUE
+           AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
+         ORDER BY deadline LIMIT $5
+         FOR UPDATE SKIP LOCKED",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .bind(low)
+    .bind(now)
+    .bind(limit)
+    .fetch_all(session.run("lease.lock_due_again"))
+    .await?;
+    Ok(rows.into_iter().map(Lease::from).collect())
+}
+
+/// The database's time, and the earliest deadline that is over of a lease that was handed out, in a fair subscription.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn earliest_due_again(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    subscription: i64,
+    lanes: &[i64],
+    low: Option<OffsetDateTime>,
+) -> Result<(OffsetDateTime, Option<OffsetDateTime>), Error> {
+    Ok(sqlx::query_as(
+        "-- lease.earliest_due_again
+         SELECT coalesce($1, now()), (
+             SELECT min(d.deadline) FROM unnest($3::bigint[]) AS k (lane_id)
+             CROSS JOIN LATERAL (
+                 SELECT l.deadline FROM lease l
+                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2 AND (l.lease_id > 0) IS TRUE
+                   AND l.attempt >= 0 AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
+                 ORDER BY l.deadline LIMIT 1
+             ) d)",
+    )
+    .bind(now)
+    .bind(subscription)
+    .bind(lanes)
+    .bind(low)
+    .fetch_one(session.run("lease.earliest_due_again"))
+    .await?)
+}
+
+/// Ids of waiting leases from the first to the second, and how many of them are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingRange {
+    /// Lowest id.
+    pub low: i64,
+    /// Highest id.
+    pub high: i64,
+    /// The first so many.
+    pub limit: i64,
+}
+
+/// Locks the first waiting leases of some customers of a fair subscription, but for those that another transaction has.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_waiting(
+    session: &mut Session,
+    (lane, subscription): (i64, i64),
+    ranges: &[WaitingRange],
+) -> Result<Vec<Lease>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- lease.lock_waiting
+         SELECT y.* FROM unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (low, high, wanted)
+         CROSS JOIN LATERAL (
+             SELECT * FROM lease x
+             WHERE x.lane_id = $1 AND x.subscription_id = $2 AND x.lease_id BETWEEN k.low AND k.high
+             ORDER BY x.lease_id LIMIT k.wanted FOR UPDATE SKIP LOCKED
+         ) y",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|range| range.limit).collect::<Vec<_>>())
+    .fetch_all(session.run("lease.lock_waiting"))
+    .await?;
+    Ok(rows.into_iter().map(Lease::from).collect())
+}
+
+/// How many messages and leases wait in each of these ranges, whoever has them locked.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count_waiting(
+    session: &mut Session,
+    (lane, subscription): (i64, i64),
+    ranges: &[WaitingRange],
+) -> Result<Vec<(i64, i64)>, Error> {
+    Ok(sqlx::query_as(
+        "-- lease.count_waiting
+         SELECT coalesce(sum(bit_count(x.pending::bit(64))), 0)::bigint, count(x.lease_id)
+         FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS k (low, high, ordinal)
+         LEFT JOIN lease x ON x.lane_id = $1 AND x.subscription_id = $2 AND x.lease_id BETWEEN k.low AND k.high
+         GROUP BY k.ordinal ORDER BY k.ordinal",
+    )
+    .bind(lane)
+    .bind(subscription)
+    .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
+    .fetch_all(session.run("lease.count_waiting"))
+    .await?)
+}
+
+/// What a customer of a fair subscription has in leases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct OfCustomer {
+    /// Whose.
+    pub fairness_id: i64,
+    /// Messages that wait for their turn.
+    pub waiting: i64,
+    /// Messages handed out and hidden.
+    pub in_flight: i64,
+}
+
+/// What the customers of a fair subscription have in leases: one pass over these.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn of_customers(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    subscription: i64,
+    lanes: &[i64],
+) -> Result<Vec<OfCustomer>, Error> {
+    Ok(sqlx::query_as(
+        "-- lease.of_customers
+         SELECT fairness_id, coalesce(sum(bit_count(pending::bit(64))) FILTER (WHERE lease_id < 0), 0)::bigint AS waiting,
+                coalesce(sum(bit_count(pending::bit(64)))
+                    FILTER (WHERE lease_id > 0 AND deadline > coalesce($3, now()) AND NOT delayed), 0)::bigint AS in_flight
+         FROM lease
+         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND fairness_id IS NOT NULL
+         GROUP BY fairness_id",
+    )
+    .bind(subscription)
+    .bind(lanes)
+    .bind(now)
+    .fetch_all(session.run("lease.of_customers"))
+    .await?)
+}
