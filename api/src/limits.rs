@@ -132,6 +132,8 @@ pub const QUOTA_GUARANTEED: RangeInclusive<u64> = 0..=*QUOTA.end();
 pub const PLANS_MAX: u32 = 100;
 /// Versions of one price plan: a new one every month for eight years.
 pub const PLAN_VERSIONS_MAX: u32 = 100;
+/// Days from which a tenant has another price plan: one every month for eight years.
+pub const TENANT_PLANS_MAX: u32 = 100;
 /// Tiers of one price, beside the last one, which has no end.
 pub const TIERS_MAX: usize = 20;
 /// For how many units a price may be.

@@ -35,6 +35,7 @@ mod settle;
 mod subscriber;
 mod subscriptions;
 mod tally;
+mod tenant_plans;
 mod tenants;
 mod topics;
 mod turn;

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 6] = [
+const MIGRATIONS: [(&str, &str); 7] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -24,6 +24,10 @@ const MIGRATIONS: [(&str, &str); 6] = [
     (
         "0006_price",
         include_str!("../../migrations/0006_price.sql"),
+    ),
+    (
+        "0008_plan_history",
+        include_str!("../../migrations/0008_plan_history.sql"),
     ),
 ];
 

@@ -24,6 +24,7 @@ pub mod quota_demand;
 pub mod retention;
 pub mod subscription;
 pub mod tenant;
+pub mod tenant_plan;
 pub mod topic;
 pub mod turn;
 pub mod usage;

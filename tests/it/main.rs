@@ -43,6 +43,7 @@ mod service;
 mod settle;
 mod slots;
 mod store;
+mod tenant_plan;
 mod tidy;
 mod tokens;
 mod traces;
