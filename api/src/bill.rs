@@ -84,7 +84,8 @@ pub struct UsageMonth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub estimate: Option<Decimal>,
-    /// All that was published before this time is counted. Deliveries are a second behind, storage five minutes at most.
+    /// All that was published before this time is counted. Deliveries are a second behind, storage and guaranteed
+    /// capacity five minutes at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metered_until: Option<Timestamp>,

@@ -138,7 +138,7 @@ pub const TENANT_PLANS_MAX: u32 = 100;
 pub const TIERS_MAX: usize = 20;
 /// For how many units a price may be.
 pub const PRICE_PER_MAX: u32 = 1_000_000;
-/// Units, GiB or GiB-hours that one tier may hold.
+/// Units, GiB, GiB-hours or capacity-hours that one tier may hold.
 pub const TIER_SIZE_MAX: u64 = 999_999_999_999_999;
 /// Digits of a price before and after its point.
 pub const PRICE_DIGITS: [u32; 2] = [6, 9];

@@ -18,8 +18,8 @@ use super::price::{Part, Schedule, minor_places};
 use super::usage::{item, parts};
 use super::{Engine, plans};
 
-/// A month has 31 days at most and each eight meters.
-const ROWS_MAX: i64 = 31 * 8;
+/// A month has 31 days at most and each nine meters.
+const ROWS_MAX: i64 = 31 * 9;
 
 /// How an item stands in a month.
 #[derive(Debug, Clone, Copy, Default)]
@@ -105,9 +105,8 @@ fn meters(rows: Vec<UsageRow>, prices: &Schedule, month: Month) -> Result<Vec<Us
         meter.messages += day.messages;
         meter.bytes += day.bytes;
         meter.cost = add(meter.cost, day.cost);
-        let gib_hours = [&meter.gib_hours, &day.gib_hours];
-        let gib_hours = gib_hours.map(|text| text.as_ref().and_then(|text| text.parse().ok()));
-        meter.gib_hours = add(gib_hours[0], gib_hours[1]).map(|sum| sum.to_string());
+        meter.gib_hours = add_texts(&meter.gib_hours, &day.gib_hours);
+        meter.capacity_hours = add_texts(&meter.capacity_hours, &day.capacity_hours);
         meter.currency = meter.currency.take().or(day.currency);
     }
     Ok(meters.into_values().collect())
@@ -118,6 +117,11 @@ fn add(a: Option<Decimal>, b: Option<Decimal>) -> Option<Decimal> {
         (Some(a), Some(b)) => Some(a.plus(b)),
         (one, None) | (None, one) => one,
     }
+}
+
+fn add_texts(a: &Option<String>, b: &Option<String>) -> Option<String> {
+    let [a, b] = [a, b].map(|text| text.as_ref()?.parse().ok());
+    add(a, b).map(|sum: Decimal| sum.to_string())
 }
 
 /// Adds days up by item, of those that had a price.

@@ -270,7 +270,8 @@ impl Charge<'_> {
         ]
     }
 
-    /// Id, name and type of what was used; empty when a node had too many names to keep.
+    /// Id, name and type of what was used; empty of capacity, which is all of the tenant's, and when a node had too many
+    /// names to keep.
     fn resource(&self) -> (String, String, &'static str) {
         let Self { export, row, .. } = self;
         let (folder, name, kind) = match (&*row.topic, &*row.subscription) {
@@ -301,6 +302,7 @@ const fn description(item: PriceItem) -> &'static str {
         PriceItem::ColdRead => "Bytes read from object storage",
         PriceItem::DeliverUnits => "Units of delivered messages",
         PriceItem::ElasticUnits => "Surcharge on units above the guarantee",
+        PriceItem::GuaranteedCapacity => "Guaranteed rate of published messages",
         PriceItem::PublishUnits => "Units of published messages",
         PriceItem::StoredHot => "Bytes stored in the database",
         PriceItem::StoredObject => "Bytes stored in object storage",

@@ -6,6 +6,7 @@ mod audit;
 mod bill;
 mod browse;
 mod cache;
+mod capacity;
 mod catalog;
 pub mod collect;
 mod dead_letter;

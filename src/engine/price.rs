@@ -214,8 +214,8 @@ pub struct Measured {
     pub elastic_units: u128,
     /// Bytes.
     pub bytes: u128,
-    /// Bytes stored over seconds.
-    pub byte_seconds: u128,
+    /// Bytes stored, or messages a second guaranteed, over seconds.
+    pub over_time: u128,
 }
 
 /// A part of a month's use of an item, between two running totals.
@@ -250,8 +250,9 @@ pub fn parts(meter: Meter, used: Measured, before: Measured) -> Vec<Part> {
             part(PriceItem::TrafficOut, |m| m.bytes),
         ],
         Meter::ColdRead => vec![part(PriceItem::ColdRead, |m| m.bytes)],
-        Meter::StoredHot => vec![part(PriceItem::StoredHot, |m| m.byte_seconds)],
-        Meter::StoredObject => vec![part(PriceItem::StoredObject, |m| m.byte_seconds)],
+        Meter::GuaranteedCapacity => vec![part(PriceItem::GuaranteedCapacity, |m| m.over_time)],
+        Meter::StoredHot => vec![part(PriceItem::StoredHot, |m| m.over_time)],
+        Meter::StoredObject => vec![part(PriceItem::StoredObject, |m| m.over_time)],
         Meter::DeadLetter => Vec::new(),
     };
     parts

@@ -153,6 +153,7 @@ pub(super) fn item(row: UsageRow, prices: &Schedule) -> Result<UsageItem, Error>
         messages: row.messages.unsigned_abs(),
         bytes: row.bytes.unsigned_abs(),
         gib_hours: row.gib_hours,
+        capacity_hours: row.capacity_hours,
         currency: version.map(|version| version.currency.clone()),
         cost,
     })
@@ -174,13 +175,13 @@ pub(super) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
         units: number(row.units_before),
         elastic_units: number(row.elastic_before),
         bytes: number(row.bytes_before),
-        byte_seconds: whole(&row.byte_seconds_before)?,
+        over_time: whole(&row.over_time_before)?,
     };
     let used = Measured {
         units: number(row.units),
         elastic_units: number(row.elastic_units),
         bytes: number(row.bytes),
-        byte_seconds: whole(&row.byte_seconds_after)?.saturating_sub(before.byte_seconds),
+        over_time: whole(&row.over_time_after)?.saturating_sub(before.over_time),
     };
     Ok(price::parts(meter(row)?, used, before))
 }

@@ -18,6 +18,7 @@ mod dedup;
 mod embedded;
 mod fleet;
 mod focus;
+mod guarantee;
 mod harness;
 mod keys;
 mod large;

@@ -149,6 +149,13 @@ fn rules() -> Vec<Rule> {
              WHERE (u.messages, u.units) IS DISTINCT FROM (l.messages, l.units)",
         ),
         rule(
+            "I8: the capacity that is metered of a tenant is not what it is guaranteed",
+            "SELECT format('tenant %s: %s of %s', tenant_id, m.guaranteed, q.messages_guaranteed)
+             FROM (SELECT tenant_id, messages_guaranteed FROM quota WHERE messages_guaranteed > 0) q
+             FULL JOIN capacity_meter m USING (tenant_id)
+             WHERE m.guaranteed IS DISTINCT FROM q.messages_guaranteed",
+        ),
+        rule(
             "a block has no place, or two",
             "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
              WHERE (slot IS NULL) = (object_id IS NULL) OR (object_id IS NULL) <> (object_offset IS NULL)",
