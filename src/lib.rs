@@ -47,7 +47,11 @@
 //!   row and no statement. `engine::meter` adds blocks up by minute, lane by lane from where it stopped; deliveries and cold
 //!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
 //!   (`engine::roll_up`), and `engine::usage` reads all three as one. What it costs is a pure function of running totals of the
-//!   month (`engine::price`, with the plans of `engine::plans`); `engine::bill` and `engine::focus` show months of it.
+//!   month (`engine::price`) with the versions of plans (`engine::plans`) that the tenant has, day by day
+//!   (`engine::tenant_plans`); `engine::bill` and `engine::focus` show months of it. Guaranteed capacity is metered by time
+//!   (`engine::capacity`), by whoever changes a quota and by the metering duty.
+//! - **Budgets.** What a month costs is compared with the tenant's budgets every ten seconds (`engine::spend`): alerts are
+//!   noted and sent by one commit, and a spent budget may stop the tenant, which nodes learn like a change of its quota.
 //!
 //! # Invariants
 //!

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod bill;
 pub mod borrow;
+pub mod budget;
 pub mod day;
 pub mod decimal;
 pub mod error;
@@ -34,6 +35,6 @@ pub use decimal::Decimal;
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;
 pub use key::KeyId;
-pub use name::{IssuerName, PlanName, SubscriptionName, TenantName, TopicName};
+pub use name::{BudgetName, IssuerName, PlanName, SubscriptionName, TenantName, TopicName};
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;

@@ -1,4 +1,4 @@
-//! Names of topics, subscriptions, tenants, issuers and price plans: they validate when parsed, so a value of these types is
+//! Names of topics, subscriptions, tenants, issuers, price plans and budgets: they validate when parsed, so a value of these types is
 //! always legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
 
 use std::fmt;
@@ -91,6 +91,10 @@ name! {
 name! {
     /// The name of a price plan.
     PlanName
+}
+name! {
+    /// The name of a budget, unique within its tenant.
+    BudgetName
 }
 
 #[cfg(test)]

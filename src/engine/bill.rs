@@ -9,8 +9,8 @@ use api::usage::{Granularity, UsageItem};
 use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
-use crate::store;
 use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::{self, Session};
 
 use super::access::Access;
 use super::error::Error;
@@ -45,18 +45,8 @@ impl Engine {
         let status = store::usage::status(&mut session, self.clock().now()).await?;
         let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
         let month = month.unwrap_or_else(|| Month::of(status.at));
-        let wanted = Wanted {
-            tenant: by.tenant().0,
-            topics: &by.like(&[Permission::Usage]),
-            since: month.start(),
-            from: month.start(),
-            to: month.end(),
-            granularity: Granularity::Day.as_str(),
-            names: 0,
-            after: (month.start(), "", "", ""),
-            limit: ROWS_MAX,
-        };
-        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let whose = (by.tenant().0, &*by.like(&[Permission::Usage]));
+        let rows = days(&mut session, whose, month).await?;
         let currency = prices.currency(month);
         let lines = match currency {
             Some(_) => lines(&prices, &totals(&prices, &rows)?, (month, status.at)),
@@ -87,6 +77,42 @@ impl Engine {
             metered_until: status.metered_until.map(Into::into),
         })
     }
+}
+
+/// What a month of a tenant costs so far, over all of its usage, and the currency; `None` when no price plan applies in it.
+pub(super) async fn cost_of(
+    session: &mut Session,
+    tenant: i64,
+    month: Month,
+) -> Result<Option<(Decimal, String)>, Error> {
+    let prices = plans::of_tenant(session, tenant).await?;
+    let Some(currency) = prices.currency(month) else {
+        return Ok(None);
+    };
+    let rows = days(session, (tenant, &["%".to_owned()]), month).await?;
+    let totals = totals(&prices, &rows)?;
+    let cost = totals.values().map(|total| total.cost).sum();
+    Ok(Some((cost, currency.to_owned())))
+}
+
+/// The days of a month, by meter, of the topics whose names are like one of the patterns.
+async fn days(
+    session: &mut Session,
+    (tenant, topics): (i64, &[String]),
+    month: Month,
+) -> Result<Vec<UsageRow>, Error> {
+    let wanted = Wanted {
+        tenant,
+        topics,
+        since: month.start(),
+        from: month.start(),
+        to: month.end(),
+        granularity: Granularity::Day.as_str(),
+        names: 0,
+        after: (month.start(), "", "", ""),
+        limit: ROWS_MAX,
+    };
+    Ok(store::usage_list::list(session, &wanted).await?)
 }
 
 /// Adds days up by meter.

@@ -7,6 +7,7 @@ mod session;
 pub mod api_key;
 pub mod audit;
 pub mod block;
+pub mod budget;
 pub mod capacity_meter;
 pub mod cursor;
 pub mod dedup;

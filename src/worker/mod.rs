@@ -3,6 +3,7 @@
 //! time, by time, so that none is done twice for nothing; being right never depends on it. Knows no SQL and no rules:
 //! `engine` has them.
 
+mod budget;
 mod collect;
 mod expire;
 mod meter;
@@ -80,6 +81,8 @@ pub struct Triggers {
     pub meter: Arc<Notify>,
     /// Usage that grows old.
     pub roll_up: Arc<Notify>,
+    /// Budgets and what is spent.
+    pub budget: Arc<Notify>,
 }
 
 /// Starts the duties on `tracker`; they end soon after `stop`.
@@ -98,6 +101,7 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
     ));
     tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
     tracker.spawn(turn_over(roll_up::RollUp, run(&triggers.roll_up)));
+    tracker.spawn(turn_over(budget::Budget, run(&triggers.budget)));
     triggers
 }
 

@@ -64,6 +64,7 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
                 .replace("{tenant}", "a")
                 .replace("{key}", key)
                 .replace("{issuer}", "i")
+                .replace("{budget}", "b")
                 .replace("{plan}", "p")
                 .replace("{valid_from}", "2030-01-01");
             assert!(!path.contains('{'), "{id}: what is in {path}?");
@@ -101,6 +102,7 @@ fn body(id: &str) -> Option<Value> {
         "put_issuer" => json!({
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
+        "put_budget" => json!({"amount": "1"}),
         "put_plan_version" => json!({"currency": "EUR", "prices": {}}),
         _ => return None,
     })
@@ -115,6 +117,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     a.topic_and_subscription(json!({})).await;
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
+    let budget = a.put("/v1/budgets/b", json!({"amount": "1"})).await;
+    assert_eq!(budget.0, 201);
 
     let mut creates = Vec::new();
     for operation in operations(&b, &id, "0123456789abcdef").await {
@@ -139,8 +143,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
                 let own = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((own.0, &own.1["limits"]), (200, &json!({})), "{id}");
             }
-            "put_topic" | "put_subscription" => creates.push((method, path, body)),
-            "list_topics" | "list_subscriptions" | "get_usage" => {
+            "put_topic" | "put_subscription" | "put_budget" => creates.push((method, path, body)),
+            "list_topics" | "list_subscriptions" | "list_budgets" | "get_usage" => {
                 let listed = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((listed.0, &listed.1["items"]), (200, &json!([])), "{id}");
             }

@@ -10,6 +10,7 @@
 mod access;
 mod blob;
 mod browse;
+mod budget;
 mod capacity;
 mod collect;
 mod control;

@@ -124,6 +124,7 @@ fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
         topics: cap(quota.topics),
         subscriptions: cap(quota.subscriptions),
         in_flight: cap(quota.in_flight_messages),
+        stopped_until: None,
         version,
     }
 }

@@ -156,6 +156,12 @@ fn rules() -> Vec<Rule> {
              WHERE m.guaranteed IS DISTINCT FROM q.messages_guaranteed",
         ),
         rule(
+            "a tenant is stopped, and no budget of it may do that",
+            "SELECT format('tenant %s until %s', q.tenant_id, q.stopped_until) FROM quota q
+             WHERE q.stopped_until IS NOT NULL
+               AND NOT EXISTS (SELECT FROM budget b WHERE b.tenant_id = q.tenant_id AND b.hard_stop)",
+        ),
+        rule(
             "a block has no place, or two",
             "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
              WHERE (slot IS NULL) = (object_id IS NULL) OR (object_id IS NULL) <> (object_offset IS NULL)",
