@@ -72,6 +72,9 @@ pub async fn run(
         }
     }
     capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
+    if stop.is_cancelled() {
+        return Ok(done);
+    }
     usage::metered(&mut session, began - COMMIT_WITHIN).await?;
     Ok(done)
 }

@@ -97,7 +97,7 @@ fn two_currencies(rows: &[TenantPlanRow]) -> Option<[&TenantPlanRow; 2]> {
     let ends = rows.iter().skip(1).map(|row| Some(row.valid_from));
     let spans = rows.iter().zip(ends.chain([None]));
     let priced: Vec<_> = spans.filter(|(row, _)| row.plan.is_some()).collect();
-    let pairs = priced.windows(2).filter_map(|pair| match pair {
+    let mut pairs = priced.windows(2).filter_map(|pair| match pair {
         [(one, end), (other, _)] => Some((*one, *end, *other)),
         _ => None,
     });
@@ -105,7 +105,7 @@ fn two_currencies(rows: &[TenantPlanRow]) -> Option<[&TenantPlanRow; 2]> {
         let first = Month::of(Day(other.valid_from).start()).start();
         one.currency != other.currency && end.is_some_and(|end| Day(end).start() > first)
     };
-    let found = pairs.into_iter().find(|pair| meet(*pair));
+    let found = pairs.find(|pair| meet(*pair));
     found.map(|(one, _, other)| [one, other])
 }
 
