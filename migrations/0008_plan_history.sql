@@ -54,7 +54,8 @@ SELECT tenant_id, messages_guaranteed, now() FROM quota WHERE messages_guarantee
 ALTER TABLE usage_hour DROP CONSTRAINT usage_hour_meter_check, ADD CONSTRAINT usage_hour_meter_check
     CHECK (meter IN ('publish', 'dead_letter', 'deliver_pull', 'deliver_push', 'deliver_stream', 'cold_read',
                      'stored_hot', 'stored_object', 'guaranteed_capacity')) NOT VALID;
-ALTER TABLE usage_day DROP CONSTRAINT usage_hour_meter_check, ADD CONSTRAINT usage_day_meter_check
+-- Its checks are named as those of the table that it was made like.
+ALTER TABLE usage_day DROP CONSTRAINT usage_hour_meter_check, ADD CONSTRAINT usage_hour_meter_check
     CHECK (meter IN ('publish', 'dead_letter', 'deliver_pull', 'deliver_push', 'deliver_stream', 'cold_read',
                      'stored_hot', 'stored_object', 'guaranteed_capacity')) NOT VALID;
 COMMENT ON COLUMN usage_hour.byte_seconds IS 'what is metered over time: of storage bytes by seconds, of guaranteed capacity messages a second by seconds; 0 of the rest';
