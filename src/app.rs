@@ -218,6 +218,7 @@ fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context 
     settings.offload.object_bytes = tuning.object_bytes.bytes().cast_signed();
     settings.offload.hot_window = tuning.hot_window.duration();
     worker::Context {
+        engine: engine.clone(),
         store: engine.store().clone(),
         blob,
         clock: engine.clock().clone(),

@@ -8,7 +8,7 @@
 //! ```text
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
 //!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
-//!                                      └▶ outbound   requests to others: key sets of issuers
+//!                                      └▶ outbound   requests to others: key sets of issuers, event sinks
 //!   config  telemetry  shutdown  clock  embedded (the private Postgres)
 //! ```
 //!
@@ -52,6 +52,13 @@
 //!   (`engine::capacity`), by whoever changes a quota and by the metering duty.
 //! - **Budgets.** What a month costs is compared with the tenant's budgets every ten seconds (`engine::spend`): alerts are
 //!   noted and sent by one commit, and a spent budget may stop the tenant, which nodes learn like a change of its quota.
+//!
+//! # Events
+//!
+//! Usage that is over, and whatever else the service has to tell, becomes CloudEvents for the sinks of tenants
+//! (`engine::events`). An event is kept for each sink by the transaction of what happened, with an id computed from it; the
+//! duty `events` makes usage into events window by window as soon as a window is final, and begins deliveries: each claims
+//! one sink, sends in order outside of any transaction, and forgets what was taken. At least once, and safe to repeat.
 //!
 //! # Invariants
 //!

@@ -1,5 +1,5 @@
 //! Requests to the outside: the only module that makes any. Bounded in time and bytes (I9), and never led elsewhere by a
-//! redirect. Called by `engine`, never inside a transaction.
+//! redirect. Called by `engine`, never inside a transaction. What an answer means for whoever asked is theirs to say.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,6 +10,14 @@ use reqwest::{Client, Url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// For who takes what is sent: Standard Webhooks ask for 15 to 30 seconds.
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of the answer to a post that are read, so that its connection serves the next one.
+const POST_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Characters of a header that is passed on.
+const HEADER_CHARS_MAX: usize = 64;
+/// The status of what is gone for good.
+const GONE: u16 = 410;
 
 /// Why nothing came.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +31,29 @@ pub enum Error {
     /// Its answer is too long.
     #[error("more than {0} bytes")]
     TooLong(usize),
+}
+
+/// The answer to a post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// When it says to try again, as it says it.
+    pub retry_after: Option<String>,
+}
+
+impl Answer {
+    /// Whether what was sent is taken.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether nothing is to be sent there ever again.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.status == GONE
+    }
 }
 
 /// A client for all outbound requests.
@@ -66,6 +97,47 @@ impl Outbound {
     }
 }
 
+impl Outbound {
+    /// Sends a body with these headers; whatever status comes is an answer.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Result<Answer, Error> {
+        let mut request = self.client.post(url).timeout(POST_TIMEOUT).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.send().await?;
+        let retry_after = response.headers().get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.filter(|value| value.len() <= HEADER_CHARS_MAX);
+        let answer = Answer {
+            status: response.status().as_u16(),
+            retry_after: retry_after.map(str::to_owned),
+        };
+        let mut read = 0;
+        // The head says it all; a body that breaks off changes nothing.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            read += chunk.len();
+            if read > POST_ANSWER_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Whether a URL has a user or a password in it.
+#[must_use]
+pub fn names_a_user(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+}
+
 /// Whether nobody on the way can read or change what is asked there: `https`, or a loopback address.
 #[must_use]
 pub fn is_private(url: &str) -> bool {
@@ -103,5 +175,17 @@ mod tests {
         ] {
             assert!(!is_private(url), "{url}");
         }
+    }
+
+    #[test]
+    fn a_user_in_a_url_is_seen() {
+        for url in [
+            "https://me@a/",
+            "https://me:secret@a/",
+            "https://:secret@a/",
+        ] {
+            assert!(names_a_user(url), "{url}");
+        }
+        assert!(!names_a_user("https://a/@me"));
     }
 }

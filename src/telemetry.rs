@@ -107,6 +107,17 @@ pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metri
         "Messages moved to a dead-letter topic",
         dead,
     );
+    let events = &engine.metrics().events;
+    registry.register(
+        "events_delivered",
+        "Events that sinks took",
+        events.delivered.clone(),
+    );
+    registry.register(
+        "events_failed_attempts",
+        "Attempts to deliver events that sinks did not take",
+        events.failed.clone(),
+    );
     registry.register(
         "throttled_requests",
         "Requests that a quota stood against, by policy",

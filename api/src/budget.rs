@@ -108,6 +108,25 @@ pub struct Budget {
     pub updated_at: Timestamp,
 }
 
+/// The `data` of an event `cursus.budget`: a percent of a budget is spent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetEvent {
+    /// Name of the budget.
+    pub budget: String,
+    /// The month.
+    pub period: Month,
+    /// The percent that was reached.
+    pub percent: Percent,
+    /// The amount of the budget.
+    pub amount: Decimal,
+    /// What is spent of it.
+    pub cost: Decimal,
+    /// Their currency, ISO 4217.
+    pub currency: String,
+    /// Whether this budget stops the tenant now.
+    pub stopped: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod day;
 pub mod decimal;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod issuer;
 pub mod key;
@@ -35,6 +36,8 @@ pub use decimal::Decimal;
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;
 pub use key::KeyId;
-pub use name::{BudgetName, IssuerName, PlanName, SubscriptionName, TenantName, TopicName};
+pub use name::{
+    BudgetName, EventSinkName, IssuerName, PlanName, SubscriptionName, TenantName, TopicName,
+};
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;

@@ -154,3 +154,11 @@ pub const ALERT_PERCENT: RangeInclusive<u16> = 1..=1_000;
 pub const ALERT_PERCENTS_DEFAULT: [u16; 3] = [50, 80, 100];
 /// Days that the alerts of a month are kept: a year to look back on, and the month after it.
 pub const ALERTS_DAYS: u32 = 400;
+/// Event sinks of one tenant: each is a delivery of its own.
+pub const EVENT_SINKS_PER_TENANT_MAX: u32 = 20;
+/// Events that wait for one sink before no more usage is made into events for it; usage itself is kept anyway.
+pub const EVENTS_WAITING_MAX: u32 = 10_000;
+/// The same for events that are not made from what is kept anyway: beyond it they are left out.
+pub const EVENTS_HELD_MAX: u32 = 11_000;
+/// Events in one request to a sink that takes batches.
+pub const EVENT_BATCH_MAX: u32 = 100;

@@ -1,8 +1,8 @@
 //! What the background duties have in common: how much a run did, and why it failed. The duties are `rotate`, `offload`,
-//! `expire`, `collect`, `meter`, `roll_up` and `spend`, a file each; `worker` runs them, one node of the fleet at a time. Each is safe
-//! to run twice and on two nodes at once: that only one does is economy, never correctness.
+//! `expire`, `collect`, `meter`, `roll_up`, `spend` and `events`, a file or folder each; `worker` runs them, one node of the
+//! fleet at a time. Each is safe to run twice and on two nodes at once: that only one does is economy, never correctness.
 
-use super::error::Error;
+use super::error;
 use crate::{blob, store};
 
 /// What a run did.
@@ -23,9 +23,9 @@ pub enum DutyError {
     /// Object storage.
     #[error(transparent)]
     Blob(#[from] blob::Error),
-    /// A rule of the engine.
+    /// A rule of the engine, or what it reads; said where it was found.
     #[error(transparent)]
-    Engine(#[from] Error),
+    Engine(#[from] error::Error),
     /// The installation has no row: no node has started yet.
     #[error("the installation is not set up")]
     NotSetUp,

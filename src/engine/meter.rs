@@ -79,6 +79,26 @@ pub async fn run(
     Ok(done)
 }
 
+/// Whether the usage of a window that ended at `end` can no longer change, given how far metering has come.
+///
+/// What is published before `metered_until` is counted by the minute in which it was published. A flush (`tally`) counts by
+/// the minute in which its statement began, and a statement ends within a timeout shorter than [`COMMIT_WITHIN`]: one that
+/// began before `metered_until` had ended when the last round did. Storage is posted by whoever first locks a meter
+/// [`POST_AFTER`] after it was last posted, and by a round at the latest: of an hour all is posted once a round began so
+/// long after it.
+pub(super) fn is_final(
+    end: OffsetDateTime,
+    has_storage: bool,
+    metered_until: OffsetDateTime,
+) -> bool {
+    let storage = if has_storage {
+        POST_AFTER
+    } else {
+        Duration::ZERO
+    };
+    end + storage <= metered_until
+}
+
 /// Rests, but not for long, nor when told to stop.
 async fn pause(time: Duration, stop: &CancellationToken) {
     if !time.is_zero() {

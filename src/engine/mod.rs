@@ -14,6 +14,7 @@ mod dead_letter;
 pub mod delivery;
 pub mod duty;
 mod error;
+pub mod events;
 pub mod expire;
 pub mod focus;
 mod issuers;
@@ -232,6 +233,8 @@ pub struct Parts {
 pub struct Metrics {
     /// Messages moved to a dead-letter topic.
     pub dead_lettered: Counter,
+    /// Events on their way to sinks.
+    pub events: events::Metrics,
 }
 
 /// The engine of one node; clones are handles on the same.

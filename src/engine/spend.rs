@@ -3,6 +3,8 @@
 //! its tenant, in one transaction that has locked the tenant: each alert is noted, and its event sent, by the same commit,
 //! once. Nodes learn of a stop as they learn of a quota.
 
+use api::budget::{BudgetEvent, Percent};
+use api::event::EventKind;
 use api::limits::ALERTS_DAYS;
 use api::{Decimal, Month};
 use time::{Duration, OffsetDateTime};
@@ -11,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::bill;
 use super::duty::{Done, DutyError};
 use super::error::Error;
+use super::events::{self, Event};
 use crate::clock::Clock;
 use crate::store::budget::{AlertRow, BudgetRow};
 use crate::store::{self, Session, Store};
@@ -121,17 +124,52 @@ pub(super) async fn compare(
 ) -> Result<u64, Error> {
     let (due, stopped_until) = due(tx, tenant, spent).await?;
     let mut sent = 0;
-    let (cost, _) = spent.cost.clone().unwrap_or_default();
     for (budget, percent) in &due.alerts {
-        let which = (budget.budget_id, spent.month.start().date(), *percent);
-        let is_new = store::budget::insert_alert(tx, which, &cost.to_string(), spent.at).await?;
-        sent += u64::from(is_new);
+        sent += u64::from(alert(tx, tenant, (budget, *percent), spent).await?);
     }
     if due.stopped_until != stopped_until {
         let version = store::installation::bump_quota(tx).await?;
         store::quota::stop(tx, tenant, (due.stopped_until, version), now).await?;
     }
     Ok(sent)
+}
+
+/// Notes an alert and keeps its event for the tenant's sinks; false when it was sent before.
+async fn alert(
+    tx: &mut Session,
+    tenant: i64,
+    (budget, percent): (&BudgetRow, i16),
+    spent: &Spent,
+) -> Result<bool, Error> {
+    let (cost, currency) = spent.cost.clone().unwrap_or_default();
+    let which = (budget.budget_id, spent.month.start().date(), percent);
+    if !store::budget::insert_alert(tx, which, &cost.to_string(), spent.at).await? {
+        return Ok(false);
+    }
+    let amount = amount(budget)?;
+    let data = BudgetEvent {
+        budget: budget.name.clone(),
+        period: spent.month,
+        percent: Percent(percent.unsigned_abs()),
+        amount,
+        cost,
+        currency,
+        stopped: stops(budget, spent.percent_of(amount)),
+    };
+    let event = Event {
+        kind: EventKind::Budget,
+        // Of a budget that was deleted and made again it is another event.
+        identity: &[
+            &budget.budget_id.to_string(),
+            &spent.month.to_string(),
+            &percent.to_string(),
+            &budget.amount,
+        ],
+        at: spent.at,
+        data: serde_json::to_value(data).map_err(|_| Error::Internal)?,
+    };
+    events::emit(tx, tenant, &event).await?;
+    Ok(true)
 }
 
 /// What is due of a tenant, and until when it is stopped now.

@@ -119,7 +119,7 @@ impl Engine {
     /// Deletes a topic nobody needs.
     ///
     /// # Errors
-    /// When it does not exist, a subscription needs it, or the database does not answer.
+    /// When it does not exist, a subscription or an event sink needs it, or the database does not answer.
     pub async fn delete_topic(&self, by: &Access, name: &TopicName) -> Result<(), Error> {
         let tenant = by.tenant();
         let mut tx = self.store().tx("delete_topic").await?;
@@ -130,6 +130,13 @@ impl Engine {
             let by = needed_by.join(", ");
             return Err(Error::Conflict(format!(
                 "topic {name} is needed by the subscriptions {by}"
+            )));
+        }
+        let needed_by = store::event_sink::that_need(&mut tx, row.topic_id).await?;
+        if !needed_by.is_empty() {
+            let by = needed_by.join(", ");
+            return Err(Error::Conflict(format!(
+                "topic {name} is needed by the event sinks {by}"
             )));
         }
         // What is not counted yet is counted when it is cleared away, under the name of the topic.

@@ -18,11 +18,12 @@ use crate::engine::Engine;
 ///
 /// As a whole. What the tenant's usage costs in a calendar month (UTC) is compared with it about every ten seconds. When a
 /// percent of `alert_percents` is reached, an event `cursus.budget` goes to the tenant's event sinks, once a month; a budget
-/// that is raised above what is spent tells again. With `hard_stop`, a tenant that has spent the amount is refused publishes
+/// that is raised above what is spent tells again. Its `data` is `budget`, `period`, `percent`, `amount`, `cost`, `currency`
+/// and `stopped`. With `hard_stop`, a tenant that has spent the amount is refused publishes
 /// and receives on all nodes (`quota_exceeded`, policy `budget`), until the month ends or the budget is raised, deleted or
 /// stops no more; settling, reading and managing go on. Usage is known a few seconds late, storage and guaranteed capacity
 /// five minutes, and both go on costing: somewhat more than the amount is spent. A receive that waits when the tenant is
-/// stopped waits to its end. Without a price plan nothing has a cost, and nothing happens.
+/// stopped waits to its end, and an event for a topic waits until the tenant may publish: one that must come is for a URL. Without a price plan nothing has a cost, and nothing happens.
 #[utoipa::path(
     put, path = "/v1/budgets/{budget}", operation_id = "put_budget", tag = "Budgets",
     security(("api_key" = ["manage"])),

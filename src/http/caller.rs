@@ -9,7 +9,7 @@ use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use api::{Permission, SubscriptionName, TenantName, TopicName};
+use api::{EventSinkName, Permission, SubscriptionName, TenantName, TopicName};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -119,6 +119,7 @@ macro_rules! path_name {
 path_name!(TopicName, "topic");
 path_name!(SubscriptionName, "subscription");
 path_name!(TenantName, "tenant");
+path_name!(EventSinkName, "sink");
 
 impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
     type Rejection = Refusal;

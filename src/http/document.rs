@@ -51,6 +51,7 @@ pub(super) fn head() -> OpenApi {
         ("Messages", "Look at messages without consuming them"),
         ("Usage", "What was used, and what it costs"),
         ("Budgets", "What a month may cost"),
+        ("Events", "Where events of the service go"),
         ("Quota", "What the tenant may do"),
         (
             "Operation",

@@ -3,6 +3,7 @@
 
 use api::budget::BudgetSettings;
 use api::error::echo;
+use api::event::EventSinkSettings;
 use api::issuer::IssuerSettings;
 use api::key::{KeyRotation, KeySettings};
 use api::limits::REQUEST_BYTES_MAX;
@@ -48,7 +49,7 @@ macro_rules! checked {
 
 checked! {
     TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
-    Quota PlanVersionSettings BudgetSettings
+    Quota PlanVersionSettings BudgetSettings EventSinkSettings
 }
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {

@@ -14,6 +14,7 @@ mod cors;
 mod digest;
 mod document;
 mod draft;
+mod event_sinks;
 mod issuers;
 mod json;
 mod keys;
@@ -101,6 +102,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             budgets::put_budget,
             budgets::get_budget,
             budgets::delete_budget
+        ))
+        .routes(routes!(event_sinks::list_event_sinks))
+        .routes(routes!(
+            event_sinks::put_event_sink,
+            event_sinks::get_event_sink,
+            event_sinks::delete_event_sink
         ))
         .routes(routes!(quota::get_quota))
         .routes(routes!(tenants::list_tenants))

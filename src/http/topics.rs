@@ -85,7 +85,8 @@ pub(super) async fn list_topics(
 
 /// Delete a topic
 ///
-/// With its messages. Refused while a subscription reads it or names it as its dead-letter topic.
+/// With its messages. Refused while a subscription reads it or names it as its dead-letter topic, or an event sink
+/// publishes to it.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
     security(("api_key" = ["manage"])),

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 8] = [
+const MIGRATIONS: [(&str, &str); 9] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -24,6 +24,10 @@ const MIGRATIONS: [(&str, &str); 8] = [
     (
         "0006_price",
         include_str!("../../migrations/0006_price.sql"),
+    ),
+    (
+        "0007_event",
+        include_str!("../../migrations/0007_event.sql"),
     ),
     (
         "0008_plan_history",

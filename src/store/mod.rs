@@ -11,6 +11,8 @@ pub mod budget;
 pub mod capacity_meter;
 pub mod cursor;
 pub mod dedup;
+pub mod event_outbox;
+pub mod event_sink;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
@@ -31,6 +33,7 @@ pub mod topic;
 pub mod turn;
 pub mod usage;
 pub mod usage_list;
+pub mod usage_window;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

@@ -117,7 +117,8 @@ pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(),
     Ok(())
 }
 
-/// Moves minutes that begin before `before` into their hours, `limit` rows at most; returns how many.
+/// Moves minutes that begin before `before` into their hours, `limit` rows at most; returns how many. The minutes of an hour
+/// of which some were made into events and some were not stay until they all were.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -130,7 +131,13 @@ pub async fn roll_minutes(
     Ok(sqlx::query_scalar(
         "-- usage_minute.roll_up
          WITH old AS MATERIALIZED (
-             SELECT tenant_id, at, meter, topic, subscription FROM usage_minute WHERE at < $1 ORDER BY at LIMIT $2
+             SELECT m.tenant_id, m.at, m.meter, m.topic, m.subscription FROM usage_minute m
+             WHERE m.at < $1
+               AND NOT EXISTS (SELECT FROM event_sink s
+                               WHERE date_trunc('hour', s.next_window) = date_trunc('hour', m.at)
+                                 AND (s.next_window > date_trunc('hour', s.next_window) OR s.begun_seconds = 60)
+                                 AND (s.all_tenants OR s.tenant_id = m.tenant_id))
+             ORDER BY m.at LIMIT $2
          ), gone AS (
              DELETE FROM usage_minute m USING old o
              WHERE (m.tenant_id, m.at, m.meter, m.topic, m.subscription)
@@ -154,7 +161,8 @@ pub async fn roll_minutes(
     .await?)
 }
 
-/// Moves hours that begin before `before` into their days, `limit` rows at most; returns how many.
+/// Moves hours that begin before `before` into their days, `limit` rows at most; returns how many. The hours of a day of
+/// which some were made into events and some were not stay until they all were.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -166,7 +174,13 @@ pub async fn roll_hours(
     Ok(sqlx::query_scalar(
         "-- usage_hour.roll_up
          WITH old AS MATERIALIZED (
-             SELECT tenant_id, at, meter, topic, subscription FROM usage_hour WHERE at < $1 ORDER BY at LIMIT $2
+             SELECT h.tenant_id, h.at, h.meter, h.topic, h.subscription FROM usage_hour h
+             WHERE h.at < $1
+               AND NOT EXISTS (SELECT FROM event_sink s
+                               WHERE date_trunc('day', s.next_window) = date_trunc('day', h.at)
+                                 AND (s.next_window > date_trunc('day', s.next_window) OR s.begun_seconds < 86400)
+                                 AND (s.all_tenants OR s.tenant_id = h.tenant_id))
+             ORDER BY h.at LIMIT $2
          ), gone AS (
              DELETE FROM usage_hour h USING old o
              WHERE (h.tenant_id, h.at, h.meter, h.topic, h.subscription)

@@ -13,8 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::store::hot_payload;
 
 /// Names of the duties, in the metrics and in the table `duty`.
-const DUTIES: [&str; 7] = [
-    "rotate", "offload", "expire", "collect", "meter", "roll_up", "budget",
+const DUTIES: [&str; 8] = [
+    "rotate", "offload", "expire", "collect", "meter", "roll_up", "budget", "events",
 ];
 /// From a look that finds nothing to a long catching up.
 const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 100.0];
@@ -43,6 +43,8 @@ pub struct Metrics {
     pub backlog_bytes: Gauge,
     /// Age of about the oldest payload among them.
     pub oldest_age_seconds: Gauge<f64, AtomicU64>,
+    /// Events that wait for sinks, counted up to 100,000.
+    pub events_waiting: Gauge,
 }
 
 impl Default for Metrics {
@@ -55,6 +57,7 @@ impl Default for Metrics {
             slots_free: Gauge::default(),
             backlog_bytes: Gauge::default(),
             oldest_age_seconds: Gauge::default(),
+            events_waiting: Gauge::default(),
         };
         metrics.slots_free.set(i64::from(hot_payload::SLOTS));
         for duty in DUTIES {
@@ -95,6 +98,11 @@ impl Metrics {
             "offload_backlog_bytes",
             "Bytes in hot slots other than the current one, those consumed since included",
             self.backlog_bytes.clone(),
+        );
+        registry.register(
+            "events_waiting",
+            "Events that wait for sinks, counted up to 100,000",
+            self.events_waiting.clone(),
         );
         registry.register(
             "offload_oldest_age_seconds",

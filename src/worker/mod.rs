@@ -5,6 +5,7 @@
 
 mod budget;
 mod collect;
+mod events;
 mod expire;
 mod meter;
 mod metrics;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 use crate::blob::Blob;
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::engine::collect::CollectSettings;
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::expire::ExpireSettings;
@@ -52,6 +54,8 @@ pub struct Settings {
 /// What the duties work with.
 #[derive(Debug, Clone)]
 pub struct Context {
+    /// The engine, for what a duty does as a tenant could.
+    pub engine: Engine,
     /// The database.
     pub store: Store,
     /// Object storage.
@@ -83,6 +87,8 @@ pub struct Triggers {
     pub roll_up: Arc<Notify>,
     /// Budgets and what is spent.
     pub budget: Arc<Notify>,
+    /// Events for sinks.
+    pub events: Arc<Notify>,
 }
 
 /// Starts the duties on `tracker`; they end soon after `stop`.
@@ -102,6 +108,10 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
     tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
     tracker.spawn(turn_over(roll_up::RollUp, run(&triggers.roll_up)));
     tracker.spawn(turn_over(budget::Budget, run(&triggers.budget)));
+    tracker.spawn(turn_over(
+        events::Events::new(tracker),
+        run(&triggers.events),
+    ));
     triggers
 }
 

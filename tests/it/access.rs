@@ -66,7 +66,8 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
                 .replace("{issuer}", "i")
                 .replace("{budget}", "b")
                 .replace("{plan}", "p")
-                .replace("{valid_from}", "2030-01-01");
+                .replace("{valid_from}", "2030-01-01")
+                .replace("{sink}", "e");
             assert!(!path.contains('{'), "{id}: what is in {path}?");
             found.push(Operation {
                 body: body(&id),
@@ -103,6 +104,7 @@ fn body(id: &str) -> Option<Value> {
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
         "put_budget" => json!({"amount": "1"}),
+        "put_event_sink" => json!({"topic": "t"}),
         "put_plan_version" => json!({"currency": "EUR", "prices": {}}),
         _ => return None,
     })
@@ -115,6 +117,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     a.with_key(&fleet.key("a").await);
     let stranger = fleet.key("b").await;
     a.topic_and_subscription(json!({})).await;
+    let sink = a.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
+    assert_eq!(sink.0, 201, "{}", sink.1);
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
     let budget = a.put("/v1/budgets/b", json!({"amount": "1"})).await;
@@ -143,8 +147,11 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
                 let own = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((own.0, &own.1["limits"]), (200, &json!({})), "{id}");
             }
-            "put_topic" | "put_subscription" | "put_budget" => creates.push((method, path, body)),
-            "list_topics" | "list_subscriptions" | "list_budgets" | "get_usage" => {
+            "put_topic" | "put_subscription" | "put_budget" | "put_event_sink" => {
+                creates.push((method, path, body));
+            }
+            "list_topics" | "list_subscriptions" | "list_budgets" | "list_event_sinks"
+            | "get_usage" => {
                 let listed = b.ask(&stranger, method, &path, body).await;
                 assert_eq!((listed.0, &listed.1["items"]), (200, &json!([])), "{id}");
             }
@@ -166,6 +173,9 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     let linked = json!({"topic": "t"});
     let linked = b.ask(&stranger, Method::PUT, "/v1/subscriptions/s", Some(linked));
     assert_eq!(refusal(linked.await), is(404, "not_found", Value::Null));
+    let to = json!({"topic": "t"});
+    let to = b.ask(&stranger, Method::PUT, "/v1/event-sinks/e", Some(to));
+    assert_eq!(refusal(to.await), is(404, "not_found", Value::Null));
     creates.sort_by_key(|(_, path, _)| !path.contains("topics"));
     for (method, path, body) in creates {
         assert_eq!(b.ask(&stranger, method, &path, body).await.0, 201, "{path}");
@@ -251,7 +261,14 @@ async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
             "{id} with {others:?}"
         );
         for scope in &scopes {
-            let request = raw(&node, &keys[&**scope], method.clone(), &path);
+            let mut key = keys[&**scope].clone();
+            if id == "put_event_sink" {
+                // What it says of usage is for who may read that.
+                let only = refusal(node.ask(&key, method.clone(), &path, body.clone()).await);
+                assert_eq!(only, is(403, "forbidden", Value::Null));
+                key = fleet.key_for("a", &[scope, "usage"]).await;
+            }
+            let request = raw(&node, &key, method.clone(), &path);
             let status = request.json(&body).send().await.unwrap().status();
             assert!(![401, 403].contains(&status.as_u16()), "{id} with {scope}");
         }

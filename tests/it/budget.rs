@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::control::{is, refusal};
 use crate::harness::node::{Fleet, Node, all, until};
+use crate::harness::receiver::Receiver;
 use crate::price::priced;
 use crate::quota::said;
 
@@ -210,6 +211,49 @@ async fn an_alert_is_sent_once_a_month_whoever_compares() {
     spend(&fleet, &node, 16).await;
     assert_eq!(alerts(&budget(&node).await), [(100, "16")]);
     fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn an_alert_is_an_event_for_the_sinks_of_the_tenant() {
+    let fleet = Fleet::new().await;
+    let (node, other) = (fleet.node().await, fleet.node().await);
+    one_each(&node).await;
+    let receiver = Receiver::new().await;
+    let sink = json!({"url": receiver.url(), "events": ["budget"]});
+    let (status, sink) = node.put("/v1/event-sinks/e", sink).await;
+    assert_eq!(status, 201, "{sink}");
+    put(
+        &node,
+        json!({"amount": "4.00", "alert_percents": [50, 100], "hard_stop": true}),
+    )
+    .await;
+    for _ in 0..2 {
+        spend(&fleet, &node, 2).await;
+        join_all((0..3).map(|_| fleet.compare_budgets())).await;
+    }
+    let sent = until("both are delivered", async || {
+        let sent = receiver.sent();
+        (sent.len() >= 2).then_some(sent)
+    })
+    .await;
+    assert_eq!(sent.len(), 2);
+    let event = |at: usize| sent[at].json();
+    let data = |percent: u32, cost: &str, stopped: bool| {
+        json!({
+            "budget": "b", "period": "2030-01", "percent": percent, "amount": "4", "cost": cost, "currency": "EUR",
+            "stopped": stopped,
+        })
+    };
+    assert_eq!(
+        [&event(0)["data"], &event(1)["data"]],
+        [&data(50, "2", false), &data(100, "4", true)]
+    );
+    assert_eq!(
+        [&event(0)["type"], &event(0)["subject"]],
+        ["cursus.budget", "default"]
+    );
+    assert_ne!(event(0)["id"], event(1)["id"]);
+    fleet.finish([node, other]).await;
 }
 
 /// Asks to publish, and to receive.

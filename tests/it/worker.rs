@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use cursus::clock::Clock;
 use cursus::engine::offload::OffloadSettings;
 use cursus::engine::rotate::RotateSettings;
+use cursus::engine::{Engine, Parts};
+use cursus::outbound::Outbound;
 use cursus::store::node;
 use cursus::worker::{self, Context, Metrics, Settings};
 use prometheus_client::encoding::text::encode;
@@ -48,15 +50,28 @@ async fn the_duties_run_drain_and_are_counted() {
         ..Settings::default()
     };
     settings.expire.consumed_age = Duration::ZERO;
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let parts = Parts {
+        store: log.store.clone(),
+        blob: blob.clone(),
+        outbound: Outbound::new().unwrap(),
+        clock: log.clock.clone(),
+        open: true,
+        cache_bytes: 1 << 20,
+        hot_limit_bytes: 256 << 10,
+        turn_loops: 1,
+    };
+    let engine = Engine::start(parts, &tracker, CancellationToken::new(), stop.clone());
+    let engine = engine.await.unwrap();
     let context = Context {
         store: log.store.clone(),
         blob: blob.clone(),
         clock: log.clock.clone(),
-        node: Uuid::new_v4(),
+        node: engine.node(),
+        engine,
         settings,
         metrics: Metrics::default(),
     };
-    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let triggers = worker::start(&context, &tracker, &stop);
     let started = Instant::now();
     while log

@@ -162,6 +162,27 @@ fn rules() -> Vec<Rule> {
                AND NOT EXISTS (SELECT FROM budget b WHERE b.tenant_id = q.tenant_id AND b.hard_stop)",
         ),
         rule(
+            "events: usage of a window that is not over waits, or more waits than may",
+            "SELECT format('sink %s: %s', s.sink_id, o.event) FROM event_sink s JOIN event_outbox o USING (sink_id)
+             WHERE o.event LIKE '%cursus.usage%'
+               AND (o.event::jsonb #>> '{data,end}')::timestamptz
+                   > s.next_window + coalesce(s.begun_seconds, 0) * interval '1 second'
+             UNION ALL
+             SELECT format('sink %s: %s wait', sink_id, count(*)) FROM event_outbox GROUP BY sink_id HAVING count(*) > 12000",
+        ),
+        rule(
+            "events: a sink publishes to a topic of another tenant, or it is to be signed for and cannot be",
+            "SELECT format('sink %s', s.sink_id) FROM event_sink s LEFT JOIN topic t USING (topic_id)
+             WHERE t.tenant_id <> s.tenant_id OR (s.url IS NULL) <> (s.secret IS NULL)",
+        ),
+        rule(
+            "events: minutes are rolled up in the middle of an hour that a sink is in",
+            "SELECT format('sink %s at %s', s.sink_id, s.next_window) FROM event_sink s
+             JOIN usage_hour h ON h.at = date_trunc('hour', s.next_window) AND h.meter = 'publish'
+             WHERE s.next_window > date_trunc('hour', s.next_window) AND (s.all_tenants OR s.tenant_id = h.tenant_id)
+               AND s.created_at < h.at",
+        ),
+        rule(
             "a block has no place, or two",
             "SELECT format('lane %s: %s', lane_id, first_offset) FROM block
              WHERE (slot IS NULL) = (object_id IS NULL) OR (object_id IS NULL) <> (object_offset IS NULL)",

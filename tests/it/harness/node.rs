@@ -183,6 +183,7 @@ impl Fleet {
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) client: reqwest::Client,
+    pub(crate) engine: Engine,
     key: Option<String>,
     store: Store,
     shutdown: Shutdown,
@@ -219,6 +220,7 @@ impl Node {
         .await
         .unwrap();
         let duties = worker::Context {
+            engine: engine.clone(),
             store: store.clone(),
             blob: fleet.blob.clone(),
             clock: fleet.clock.clone(),
@@ -244,12 +246,13 @@ impl Node {
         })
         .unwrap();
         let address = listener.address().unwrap();
-        let router = http::router(engine, settings);
+        let router = http::router(engine.clone(), settings);
         let ending = shutdown.clone();
         let serving = tokio::spawn(async move { listener.serve(router, &ending).await });
         Self {
             address,
             client: client(),
+            engine,
             key: None,
             store,
             shutdown,

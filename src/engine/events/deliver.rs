@@ -1,0 +1,359 @@
+//! Delivery: what waits for a sink is sent in its order, and forgotten once it is taken. A delivery claims its sink, so no
+//! other sends the same meanwhile, and works on it alone: a sink that is slow or dead delays no other. What fails is tried
+//! again, ever more rarely, for as long as it takes. No transaction is open while anything is sent; a node that dies
+//! between sending and forgetting sends again, with the same ids.
+
+use std::time::{Duration, Instant};
+
+use api::TopicName;
+use api::limits::EVENT_BATCH_MAX;
+use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::duty::DutyError;
+use crate::engine::payload::{Meta, Records};
+use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
+use crate::outbound;
+use crate::store::event_outbox::{self, Waiting};
+use crate::store::event_sink::{self, Claimed, Failed};
+use crate::store::{self, Store};
+
+use super::{Target, batch_id, sign};
+
+/// How long a delivery keeps a sink after its last sign of life: longer than a request may take.
+const HOLD: Duration = Duration::from_secs(60);
+/// A delivery lets others go first after so long.
+const TIME: Duration = Duration::from_secs(30);
+/// Before the second attempt; each further pause is twice as long.
+const PAUSE_MIN: Duration = Duration::from_secs(5);
+/// Longest pause, whatever the other side asks for.
+const PAUSE_MAX: Duration = Duration::from_secs(3_600);
+/// Content type of an event.
+const EVENT: &str = "application/cloudevents+json";
+/// Content type of several events in a list.
+const BATCH: &str = "application/cloudevents-batch+json";
+/// What waits is counted so far.
+const WAITING_COUNTED_MAX: i64 = 100_000;
+
+/// The delivery of what waits for one sink.
+#[derive(Debug)]
+pub struct Delivery {
+    engine: Engine,
+    sink: Claimed,
+    /// A topic whose name is checked.
+    topic: Option<TopicName>,
+}
+
+/// Why nothing was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    /// In words that a tenant may read.
+    failure: String,
+    /// The other side wants no attempt before.
+    pause: Option<Duration>,
+    /// It wants none at all.
+    is_gone: bool,
+}
+
+/// Claims sinks that are due, `limit` at most.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<Delivery>, DutyError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut session = engine.store().session().await?;
+    let claimed = event_sink::claim(&mut session, limit, HOLD, engine.clock().now()).await?;
+    let delivery = |sink: Claimed| {
+        let topic = sink.topic.as_ref().map(|name| name.parse()).transpose();
+        let corrupt = |_| store::Error::Corrupt {
+            table: "topic",
+            column: "name",
+            row: sink.sink_id.to_string(),
+        };
+        Ok(Delivery {
+            topic: topic.map_err(corrupt)?,
+            engine: engine.clone(),
+            sink,
+        })
+    };
+    claimed.into_iter().map(delivery).collect()
+}
+
+/// How many events wait for all sinks together, counted up to 100,000.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn waiting(store: &Store) -> Result<i64, DutyError> {
+    let mut session = store.session().await?;
+    Ok(event_outbox::waiting_in_all(&mut session, WAITING_COUNTED_MAX).await?)
+}
+
+impl Delivery {
+    /// Delivers until nothing waits, an attempt fails, it took long enough, or it is told to stop.
+    pub async fn run(self, stop: &CancellationToken) {
+        if let Err(error) = self.deliver(stop).await {
+            // The claim ends by time.
+            let sink = self.sink.sink_id;
+            tracing::warn!(%error, sink, "the state of an event sink could not be kept");
+        }
+    }
+
+    async fn deliver(&self, stop: &CancellationToken) -> Result<(), store::Error> {
+        let (began, mut attempts) = (Instant::now(), self.sink.attempts);
+        let at_once = match (&self.topic, self.sink.batch) {
+            (None, false) => 1,
+            (Some(_), _) | (None, true) => EVENT_BATCH_MAX as usize,
+        };
+        loop {
+            let mut session = self.engine.store().session().await?;
+            let limit = i64::from(EVENT_BATCH_MAX);
+            let waiting = event_outbox::first(&mut session, self.sink.sink_id, limit).await?;
+            drop(session);
+            for events in waiting.chunks(at_once) {
+                if stop.is_cancelled() {
+                    break;
+                }
+                match self.send(events).await {
+                    Ok(()) if self.delivered(events).await? => attempts = 0,
+                    Ok(()) => return Ok(()),
+                    Err(refusal) => return self.failed(&refusal, attempts).await,
+                }
+            }
+            if waiting.is_empty() || stop.is_cancelled() || began.elapsed() > TIME {
+                break;
+            }
+        }
+        let mut session = self.engine.store().session().await?;
+        event_sink::release(&mut session, self.claim(), self.engine.clock().now()).await
+    }
+
+    fn claim(&self) -> (i64, i64) {
+        (self.sink.sink_id, self.sink.claim)
+    }
+
+    fn target(&self) -> Target {
+        let target = if self.topic.is_some() { "topic" } else { "url" };
+        Target { target }
+    }
+
+    /// Forgets what was taken; false when the sink is no longer this delivery's.
+    async fn delivered(&self, events: &[Waiting]) -> Result<bool, store::Error> {
+        let metrics = &self.engine.metrics().events;
+        let delivered = metrics.delivered.get_or_create(&self.target()).clone();
+        delivered.inc_by(events.len() as u64);
+        let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
+        let now = self.engine.clock().now();
+        let mut tx = self.engine.store().tx("events_delivered").await?;
+        let is_ours = event_sink::delivered(&mut tx, self.claim(), HOLD, now).await?;
+        event_outbox::delete(&mut tx, self.sink.sink_id, &seqs).await?;
+        tx.commit().await?;
+        Ok(is_ours)
+    }
+
+    async fn failed(&self, refusal: &Refusal, attempts: i32) -> Result<(), store::Error> {
+        let metrics = &self.engine.metrics().events;
+        metrics.failed.get_or_create(&self.target()).inc();
+        let jitter = rand::random_range(0.8..1.2);
+        let failed = Failed {
+            failure: &refusal.failure,
+            pause: pause(attempts, refusal.pause, jitter),
+            disable: refusal.is_gone,
+        };
+        let mut session = self.engine.store().session().await?;
+        event_sink::failed(
+            &mut session,
+            self.claim(),
+            failed,
+            self.engine.clock().now(),
+        )
+        .await
+    }
+
+    async fn send(&self, events: &[Waiting]) -> Result<(), Refusal> {
+        match (&self.topic, &self.sink.url) {
+            (Some(topic), _) => self.publish(topic, events).await,
+            (None, Some(url)) => self.post(url, events).await,
+            (None, None) => Err(Refusal::of("the sink has no target")),
+        }
+    }
+
+    /// As any other publish of the tenant: with its quota, and its usage.
+    async fn publish(&self, topic: &TopicName, events: &[Waiting]) -> Result<(), Refusal> {
+        let tenant = Tenant(self.sink.tenant_id);
+        let drafts = drafts(events);
+        let published = Box::pin(self.engine.publish(tenant, topic, drafts, None)).await;
+        let results = published.map_err(|error| refused(&error))?.answer;
+        let failed = results.into_iter().find_map(Result::err);
+        failed.map_or(Ok(()), |error| Err(refused(&error)))
+    }
+
+    async fn post(&self, url: &str, events: &[Waiting]) -> Result<(), Refusal> {
+        let (content_type, id, body) = match events {
+            [event] if !self.sink.batch => (EVENT, event.event_id.clone(), event.event.clone()),
+            events => (BATCH, batch_id(events), list(events)),
+        };
+        let clock = self.engine.clock();
+        let at = clock.estimate();
+        let seconds = at.unix_timestamp();
+        let key = self.sink.secret.as_ref();
+        let signature = key.and_then(|key| sign::signature(&key.0, (&id, seconds), &body));
+        let timestamp = seconds.to_string();
+        let headers = [
+            ("content-type", content_type),
+            ("webhook-id", &id),
+            ("webhook-timestamp", &timestamp),
+            (
+                "webhook-signature",
+                signature.as_deref().unwrap_or_default(),
+            ),
+        ];
+        let outbound = &self.engine.inner.parts.outbound;
+        let answer = outbound.post(url, &headers, body).await;
+        taken(&answer.map_err(|error| unanswered(&error))?, at)
+    }
+}
+
+impl Refusal {
+    fn of(failure: impl Into<String>) -> Self {
+        Self {
+            failure: failure.into(),
+            pause: None,
+            is_gone: false,
+        }
+    }
+}
+
+/// Whether an answer says that all was taken.
+fn taken(answer: &outbound::Answer, at: OffsetDateTime) -> Result<(), Refusal> {
+    if answer.is_success() {
+        return Ok(());
+    }
+    let retry_after = answer.retry_after.as_deref();
+    Err(Refusal {
+        pause: retry_after.and_then(|text| until(text, at)),
+        is_gone: answer.is_gone(),
+        ..Refusal::of(format!("answered with status {}", answer.status))
+    })
+}
+
+fn unanswered(error: &outbound::Error) -> Refusal {
+    tracing::debug!(
+        error = error as &dyn std::error::Error,
+        "events were not taken"
+    );
+    Refusal::of("did not answer in time, or broke the connection")
+}
+
+fn refused(error: &Error) -> Refusal {
+    let mut pause = None;
+    if let Error::QuotaExceeded(violation) | Error::ReducedCapacity(violation) = error {
+        pause = Some(Duration::from_secs(violation.again_seconds.into()));
+    }
+    let mut failure = format!("the topic did not take it: {error}");
+    failure.truncate(failure.floor_char_boundary(200));
+    Refusal {
+        pause,
+        ..Refusal::of(failure)
+    }
+}
+
+/// The time of `Retry-After` (RFC 9110): seconds, or a date.
+fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    Some(Duration::try_from(date - at).unwrap_or_default())
+}
+
+/// Before the next attempt, after so many that failed before this one.
+fn pause(attempts: i32, asked: Option<Duration>, jitter: f64) -> Duration {
+    let doublings = attempts.clamp(0, 16).unsigned_abs();
+    let pause = PAUSE_MIN * (1 << doublings);
+    let pause = pause.min(PAUSE_MAX).mul_f64(jitter);
+    pause.max(asked.unwrap_or_default()).min(PAUSE_MAX)
+}
+
+fn list(events: &[Waiting]) -> String {
+    let texts: Vec<&str> = events.iter().map(|event| &*event.event).collect();
+    format!("[{}]", texts.join(","))
+}
+
+/// Events as messages: the whole event is the body, and what it is about is to be read from the attributes too, by the
+/// names of its HTTP binding.
+fn drafts(events: &[Waiting]) -> Drafts {
+    let mut records = Records::default();
+    let mut items = Vec::with_capacity(events.len());
+    for event in events {
+        let value: Value = serde_json::from_str(&event.event).unwrap_or_default();
+        let names = ["id", "source", "specversion", "subject", "time", "type"];
+        let named = names.map(|name| (format!("ce-{name}"), value[name].as_str()));
+        let named = named.iter();
+        let attributes = named.filter_map(|(name, value)| Some((&**name, (*value)?)));
+        let meta = Meta {
+            content_type: Some(EVENT),
+            attributes: attributes.collect(),
+            ..Meta::default()
+        };
+        records.push(&meta, event.event.as_bytes());
+        items.push(Draft::Valid(Some(event.event_id.clone())));
+    }
+    Drafts {
+        records,
+        items,
+        ..Drafts::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn seconds(pause: Duration) -> u64 {
+        pause.as_secs()
+    }
+
+    #[test]
+    fn pauses_grow_to_an_hour_and_are_as_long_as_asked_for() {
+        let after = |attempts| seconds(pause(attempts, None, 1.0));
+        assert_eq!([0, 1, 2, 9].map(after), [5, 10, 20, 2_560]);
+        assert_eq!([10, 31, i32::MAX, -1].map(after), [3_600, 3_600, 3_600, 5]);
+        let asked = |asked| seconds(pause(0, Some(Duration::from_secs(asked)), 1.0));
+        assert_eq!([1, 90, u64::MAX].map(asked), [5, 90, 3_600]);
+        assert_eq!(pause(3, None, 0.8), Duration::from_secs(32));
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let at = datetime!(1994-11-06 08:49:00 UTC);
+        let of = |text| until(text, at).map(seconds);
+        assert_eq!(of("120"), Some(120));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
+        assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it is over");
+        for text in ["", "soon", "-1", "1.5"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_success_is_taken_and_410_is_the_end() {
+        let of = |status| {
+            let answer = outbound::Answer {
+                status,
+                retry_after: Some("7".to_owned()),
+            };
+            taken(&answer, OffsetDateTime::UNIX_EPOCH)
+        };
+        assert!(of(200).is_ok() && of(204).is_ok());
+        for status in [100, 301, 302, 304, 400, 404, 429, 500] {
+            let refusal = of(status).unwrap_err();
+            assert!(!refusal.is_gone && refusal.failure.contains(&status.to_string()));
+            assert_eq!(refusal.pause, Some(Duration::from_secs(7)));
+        }
+        assert!(of(410).unwrap_err().is_gone);
+    }
+}

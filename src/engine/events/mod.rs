@@ -1,0 +1,169 @@
+//! Events of the service: CloudEvents that go to the sinks of tenants, at least once. Whatever makes an event keeps it for
+//! every sink that wants it in its own transaction ([`emit`]); a duty delivers what is kept (`deliver`), and makes usage
+//! into events (`fill`). Ids are computed from what happened, so an event that is made or sent again is the same event.
+//!
+//! `sinks` is what tenants and operators set, `window` the arithmetic of windows of usage, `sign` the signatures.
+
+mod deliver;
+mod fill;
+mod sign;
+mod sinks;
+mod window;
+
+use api::Timestamp;
+use api::event::EventKind;
+use api::limits::EVENTS_HELD_MAX;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
+use crate::store::{self, Session};
+
+pub use deliver::{Delivery, claim, waiting};
+pub use fill::fill;
+
+/// Bytes of the hash of what happened that make an id.
+const ID_BYTES: usize = 16;
+
+/// Label of what goes to a kind of sink.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct Target {
+    /// `topic` or `url`.
+    pub target: &'static str,
+}
+
+/// What is counted of events.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Events delivered.
+    pub delivered: Family<Target, Counter>,
+    /// Attempts that failed.
+    pub failed: Family<Target, Counter>,
+}
+
+/// Something that happened to a tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event<'a> {
+    /// What it is.
+    pub kind: EventKind,
+    /// What tells it from other events of its kind and tenant: the id is computed from it.
+    pub identity: &'a [&'a str],
+    /// When it happened.
+    pub at: OffsetDateTime,
+    /// More of it: a JSON object.
+    pub data: Value,
+}
+
+/// Keeps an event of a tenant for all sinks that want it, in the transaction of what happened. The same event twice is one
+/// while it waits; whoever may make it again later has to remember that he did.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn emit(
+    session: &mut Session,
+    tenant: i64,
+    event: &Event<'_>,
+) -> Result<(), store::Error> {
+    let frame = event_outbox::frame(session, tenant).await?;
+    let kind = event.kind.as_str();
+    let event = framed(&frame, event);
+    event_outbox::emit(session, (tenant, kind), &event, EVENTS_HELD_MAX.into()).await
+}
+
+/// The whole event (CloudEvents 1.0, JSON format).
+fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
+    let id = id(&frame.tenant, event);
+    let text = json!({
+        "specversion": "1.0",
+        "type": event.kind.event_type(),
+        "id": id,
+        "time": Timestamp::from(event.at).to_string(),
+        "source": format!("urn:uuid:{}", frame.installation_id),
+        "subject": frame.tenant,
+        "datacontenttype": "application/json",
+        "data": event.data,
+    });
+    NewEvent {
+        id,
+        text: text.to_string(),
+    }
+}
+
+/// The beginning of the SHA-256 of what the event is about, in hexadecimal: it has no `.`, as ids of Standard Webhooks. The
+/// length before each part keeps parts apart.
+fn id(tenant: &str, event: &Event<'_>) -> String {
+    let mut hash = Sha256::new();
+    let parts = [event.kind.as_str(), tenant].into_iter();
+    for part in parts.chain(event.identity.iter().copied()) {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex(&hash.finalize()[..ID_BYTES])
+}
+
+/// The id of a request with several events: the same again for the same events.
+fn batch_id(events: &[Waiting]) -> String {
+    let mut hash = Sha256::new();
+    for event in events {
+        hash.update(&event.event_id);
+    }
+    hex(&hash.finalize()[..ID_BYTES])
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn of(tenant: &str, identity: &[&str]) -> NewEvent {
+        let frame = Frame {
+            installation_id: Uuid::nil(),
+            tenant: tenant.to_owned(),
+        };
+        let event = Event {
+            kind: EventKind::Budget,
+            identity,
+            at: datetime!(2030-01-01 0:00 UTC),
+            data: json!({"threshold": "50"}),
+        };
+        framed(&frame, &event)
+    }
+
+    #[test]
+    fn an_event_is_a_cloud_event() {
+        let event = of("a.b", &["monthly", "50"]);
+        let value: Value = serde_json::from_str(&event.text).unwrap();
+        let expected = json!({
+            "specversion": "1.0", "type": "cursus.budget", "id": event.id, "time": "2030-01-01T00:00:00.000Z",
+            "source": "urn:uuid:00000000-0000-0000-0000-000000000000", "subject": "a.b",
+            "datacontenttype": "application/json", "data": {"threshold": "50"},
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn ids_are_the_same_for_the_same_and_differ_by_every_part() {
+        let first = of("a", &["b", "c"]).id;
+        assert_eq!(first, of("a", &["b", "c"]).id);
+        assert!(first.len() == 32 && !first.contains('.'));
+        for (tenant, identity) in [
+            ("a", &["bc", ""][..]),
+            ("a", &["b"]),
+            ("a", &["b", "c", ""]),
+            ("ab", &["", "c"]),
+        ] {
+            assert_ne!(of(tenant, identity).id, first, "{tenant} {identity:?}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Event sinks: put, read, list and delete. Who may manage a topic and read all usage of the tenant may have its events
+//! there. Requests to a URL leave from inside the operator's network, and events of all tenants are nobody else's business,
+//! so both take the scope `admin` for all names.
+
+use api::event::{
+    EventFailure, EventGranularity, EventKind, EventSink, EventSinkSettings, EventTenants,
+};
+use api::limits::{EVENT_SINKS_PER_TENANT_MAX, EVENTS_HELD_MAX, PAGE};
+use api::list::Page;
+use api::{EventSinkName, FieldError, Permission};
+
+use crate::engine::audit::{self, Change, Nothing};
+use crate::engine::{Access, Engine, Error, Tenant};
+use crate::outbound;
+use crate::store::event_sink::{NewSink, SigningKey, SinkRow};
+use crate::store::{self, Session};
+
+use super::sign;
+
+/// What waits is counted so far: a little above what may.
+const WAITING_SHOWN_MAX: i64 = EVENTS_HELD_MAX as i64 + 1_000;
+
+impl Engine {
+    /// Creates a sink, or gives it these settings and lets it go on; true when it is new.
+    ///
+    /// # Errors
+    /// When a setting is out of range or not for the caller, its topic does not exist, the tenant has too many, or the
+    /// database does not answer.
+    pub async fn put_event_sink(
+        &self,
+        by: &Access,
+        name: &EventSinkName,
+        settings: &EventSinkSettings,
+    ) -> Result<(EventSink, bool), Error> {
+        check(settings)?;
+        may_put(by, settings)?;
+        let (tenant, now) = (by.tenant(), self.clock().now());
+        let mut tx = self.store().tx("put_event_sink").await?;
+        // Sinks of a tenant are counted one after the other.
+        let owner = store::tenant::name(&mut tx, tenant.0).await?;
+        store::tenant::lock(&mut tx, &owner).await?;
+        let topic = match &settings.topic {
+            Some(topic) => {
+                let row = store::topic::lock(&mut tx, tenant.0, topic.as_str()).await?;
+                Some(
+                    row.ok_or_else(|| Error::not_found("topic", topic))?
+                        .topic_id,
+                )
+            }
+            None => None,
+        };
+        let kinds: Vec<&str> = settings.kinds().iter().map(|kind| kind.as_str()).collect();
+        let secret = SigningKey(sign::secret().to_vec());
+        let new = NewSink {
+            tenant: tenant.0,
+            name: name.as_str(),
+            topic,
+            url: settings.url.as_deref(),
+            secret: &secret,
+            kinds: &kinds,
+            granularity: settings.granularity.unwrap_or_default().as_str(),
+            all_tenants: settings.tenants == Some(EventTenants::All),
+            batch: settings.batch.unwrap_or_default(),
+        };
+        let put = store::event_sink::put(&mut tx, &new, now).await?;
+        if put.created
+            && store::event_sink::count(&mut tx, tenant.0).await?
+                > i64::from(EVENT_SINKS_PER_TENANT_MAX)
+        {
+            let detail = format!("there are {EVENT_SINKS_PER_TENANT_MAX} event sinks already");
+            return Err(Error::Conflict(detail));
+        }
+        let mut sink = found(&mut tx, tenant, name).await?;
+        sink.secret = put.has_secret.then(|| sign::shown(&secret.0));
+        let change = Change {
+            tenant: Some(tenant),
+            action: "event_sink.put",
+            target: name.as_str(),
+            detail: settings,
+        };
+        audit::record(&mut tx, by, change, now).await?;
+        tx.commit().await?;
+        Ok((sink, put.created))
+    }
+
+    /// One sink, and how it stands.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn event_sink(
+        &self,
+        tenant: Tenant,
+        name: &EventSinkName,
+    ) -> Result<EventSink, Error> {
+        found(&mut self.store().session().await?, tenant, name).await
+    }
+
+    /// A page of sinks by name, of those that the caller may manage.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn event_sinks(
+        &self,
+        by: &Access,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<EventSink>, Error> {
+        let limit = limit.clamp(*PAGE.start(), *PAGE.end());
+        let mut session = self.store().session().await?;
+        let of = (by.tenant().0, &*by.like(&[Permission::Manage]));
+        let after = after.unwrap_or("");
+        let limits = (i64::from(limit) + 1, WAITING_SHOWN_MAX);
+        let rows = store::event_sink::list(&mut session, of, after, limits).await?;
+        let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        Ok(crate::engine::page(items, limit, |sink| {
+            sink.name.to_string()
+        }))
+    }
+
+    /// Deletes a sink with the events that wait for it.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn delete_event_sink(&self, by: &Access, name: &EventSinkName) -> Result<(), Error> {
+        let tenant = by.tenant();
+        let mut tx = self.store().tx("delete_event_sink").await?;
+        if !store::event_sink::delete(&mut tx, tenant.0, name.as_str()).await? {
+            return Err(Error::not_found("event sink", name));
+        }
+        let change = Change {
+            tenant: Some(tenant),
+            action: "event_sink.delete",
+            target: name.as_str(),
+            detail: &Nothing {},
+        };
+        audit::record(&mut tx, by, change, self.clock().now()).await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+fn check(settings: &EventSinkSettings) -> Result<(), Error> {
+    let mut errors = settings.validate();
+    if let Some(url) = &settings.url
+        && errors.is_empty()
+    {
+        let mut refuse = |detail| errors.push(FieldError::new("/url", detail));
+        if !outbound::is_private(url) {
+            refuse("must be an https URL; http only on a loopback address");
+        } else if outbound::names_a_user(url) {
+            refuse("must have no user and no password");
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Invalid(errors))
+}
+
+fn may_put(by: &Access, settings: &EventSinkSettings) -> Result<(), Error> {
+    by.check_all(Permission::Usage)?;
+    if let Some(topic) = &settings.topic {
+        by.check(&[Permission::Manage], Some(topic.as_str()))?;
+    }
+    if settings.url.is_some() || settings.tenants == Some(EventTenants::All) {
+        by.check_all(Permission::Admin)?;
+    }
+    Ok(())
+}
+
+async fn found(
+    session: &mut Session,
+    tenant: Tenant,
+    name: &EventSinkName,
+) -> Result<EventSink, Error> {
+    let of = (tenant.0, name.as_str());
+    let row = store::event_sink::by_name(session, of, WAITING_SHOWN_MAX).await?;
+    shown(row.ok_or_else(|| Error::not_found("event sink", name))?)
+}
+
+fn shown(row: SinkRow) -> Result<EventSink, Error> {
+    let corrupt = |column| store::Error::Corrupt {
+        table: "event_sink",
+        column,
+        row: row.sink_id.to_string(),
+    };
+    let topic = row.topic.as_ref().map(|name| name.parse()).transpose();
+    let kinds: Option<Vec<_>> = row.kinds.iter().map(|kind| EventKind::of(kind)).collect();
+    let granularities = [EventGranularity::Hour, EventGranularity::Minute];
+    let mut granularities = granularities.into_iter();
+    let granularity = granularities.find(|all| all.as_str() == row.granularity);
+    let tenants = match row.all_tenants {
+        true => EventTenants::All,
+        false => EventTenants::Own,
+    };
+    let failure = row.failed_at.zip(row.failure.clone());
+    let is_failing = row.attempts > 0 && row.disabled_at.is_none();
+    Ok(EventSink {
+        name: row.name.parse().map_err(|_| corrupt("name"))?,
+        settings: EventSinkSettings {
+            topic: topic.map_err(|_| corrupt("topic_id"))?,
+            events: Some(kinds.ok_or_else(|| corrupt("kinds"))?),
+            granularity: Some(granularity.ok_or_else(|| corrupt("granularity"))?),
+            tenants: Some(tenants),
+            batch: row.url.is_some().then_some(row.batch),
+            url: row.url,
+        },
+        secret: None,
+        waiting: u32::try_from(row.waiting).unwrap_or(u32::MAX),
+        usage_until: row.next_window.map(Into::into),
+        delivered_at: row.delivered_at.map(Into::into),
+        last_failure: failure.map(|(at, detail)| EventFailure {
+            at: at.into(),
+            detail,
+        }),
+        failed_attempts: row.attempts.unsigned_abs(),
+        next_attempt_at: is_failing.then(|| row.next_attempt_at.into()),
+        disabled_at: row.disabled_at.map(Into::into),
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+    })
+}

@@ -1,0 +1,158 @@
+//! Table `event_outbox`: events that wait for their delivery, a row for each sink that wants them. Written by the
+//! transaction that made the event happen, so that there is no event without it and it is not without its event.
+
+use uuid::Uuid;
+
+use super::{Error, Session};
+
+/// What every event of a tenant says.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Frame {
+    /// The installation that it comes from.
+    pub installation_id: Uuid,
+    /// Name of the tenant.
+    pub tenant: String,
+}
+
+/// What every event of a tenant says.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn frame(session: &mut Session, tenant: i64) -> Result<Frame, Error> {
+    Ok(sqlx::query_as(
+        "-- event_outbox.frame
+         SELECT i.installation_id, t.name AS tenant FROM installation i CROSS JOIN tenant t WHERE t.tenant_id = $1",
+    )
+    .bind(tenant)
+    .fetch_one(session.run("event_outbox.frame"))
+    .await?)
+}
+
+/// An event as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its id.
+    pub id: String,
+    /// The whole event, JSON.
+    pub text: String,
+}
+
+/// Keeps an event of a tenant for all sinks that want its kind and for which fewer than `held_max` wait; once while it
+/// waits, however often it is made.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn emit(
+    session: &mut Session,
+    (tenant, kind): (i64, &str),
+    event: &NewEvent,
+    held_max: i64,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_outbox.emit
+         INSERT INTO event_outbox (sink_id, event_id, event)
+         SELECT s.sink_id, $3, $4 FROM event_sink s
+         WHERE (s.tenant_id = $1 OR s.all_tenants) AND $2 = ANY (s.kinds)
+           AND (SELECT count(*) FROM (SELECT FROM event_outbox o WHERE o.sink_id = s.sink_id LIMIT $5) w) < $5
+         ORDER BY s.sink_id
+         ON CONFLICT (sink_id, event_id) DO NOTHING",
+    )
+    .bind(tenant)
+    .bind(kind)
+    .bind(&event.id)
+    .bind(&event.text)
+    .bind(held_max)
+    .execute(session.run("event_outbox.emit"))
+    .await?;
+    Ok(())
+}
+
+/// Keeps events for one sink, in their order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(session: &mut Session, sink: i64, events: &[NewEvent]) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_outbox.fill
+         INSERT INTO event_outbox (sink_id, event_id, event)
+         SELECT $1, e.id, e.text FROM unnest($2::text[], $3::text[]) WITH ORDINALITY AS e (id, text, place) ORDER BY e.place
+         ON CONFLICT (sink_id, event_id) DO NOTHING",
+    )
+    .bind(sink)
+    .bind(events.iter().map(|event| &*event.id).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| &*event.text).collect::<Vec<_>>())
+    .execute(session.run("event_outbox.fill"))
+    .await?;
+    Ok(())
+}
+
+/// How many events wait for a sink, counted up to `limit`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn waiting(session: &mut Session, sink: i64, limit: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- event_outbox.waiting
+         SELECT count(*) FROM (SELECT FROM event_outbox WHERE sink_id = $1 LIMIT $2) w",
+    )
+    .bind(sink)
+    .bind(limit)
+    .fetch_one(session.run("event_outbox.waiting"))
+    .await?)
+}
+
+/// How many events wait for all sinks together, counted up to `limit`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn waiting_in_all(session: &mut Session, limit: i64) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- event_outbox.waiting_in_all
+         SELECT count(*) FROM (SELECT FROM event_outbox LIMIT $1) w",
+    )
+    .bind(limit)
+    .fetch_one(session.run("event_outbox.waiting_in_all"))
+    .await?)
+}
+
+/// An event that waits.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Waiting {
+    /// Its place in the order of the sink.
+    pub seq: i64,
+    /// Its id.
+    pub event_id: String,
+    /// The whole event, JSON.
+    pub event: String,
+}
+
+/// The events of a sink that have waited longest, in their order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first(session: &mut Session, sink: i64, limit: i64) -> Result<Vec<Waiting>, Error> {
+    Ok(sqlx::query_as(
+        "-- event_outbox.first
+         SELECT seq, event_id, event FROM event_outbox WHERE sink_id = $1 ORDER BY seq LIMIT $2",
+    )
+    .bind(sink)
+    .bind(limit)
+    .fetch_all(session.run("event_outbox.first"))
+    .await?)
+}
+
+/// Forgets events that were delivered.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete(session: &mut Session, sink: i64, seqs: &[i64]) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_outbox.delete
+         DELETE FROM event_outbox WHERE sink_id = $1 AND seq = ANY ($2)",
+    )
+    .bind(sink)
+    .bind(seqs)
+    .execute(session.run("event_outbox.delete"))
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,373 @@
+//! Usage events: what they say adds up to what `/v1/usage` says and to what was published, in windows that are over,
+//! whoever makes them, however far a sink is behind and whatever is rolled up meanwhile (I8).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cursus::engine::{events, roll_up};
+use cursus::store::Store;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::event_sinks::sink;
+use crate::harness::node::{Fleet, Node, until};
+use crate::harness::receiver::Receiver;
+use crate::price::{priced, prices};
+use crate::usage::usage;
+
+const DAY: u64 = 86_400;
+
+/// The usage events that came, each once, by their ids; two with the same id are the same.
+fn distinct(receiver: &Receiver) -> BTreeMap<String, Value> {
+    let mut events = BTreeMap::new();
+    for sent in receiver.sent() {
+        let event = sent.json();
+        let event = event.as_array().cloned().unwrap_or_else(|| vec![event]);
+        for event in event {
+            assert_eq!(event["type"], "cursus.usage", "{event}");
+            let id = event["id"].as_str().unwrap().to_owned();
+            let before = events.insert(id, event.clone());
+            assert!(before.is_none_or(|before| before == event));
+        }
+    }
+    events
+}
+
+/// What events say, as items of usage, in the order of these.
+fn items(events: &BTreeMap<String, Value>) -> Vec<Value> {
+    let mut items: Vec<Value> = events.values().map(|event| event["data"].clone()).collect();
+    items.sort_by_key(|item| {
+        let text = |name: &str| item[name].as_str().unwrap_or("").to_owned();
+        ["start", "meter", "topic", "subscription"].map(text)
+    });
+    for item in &mut items {
+        let item = item.as_object_mut().unwrap();
+        assert!(item.remove("tenant").is_some() && item.remove("end").is_some());
+    }
+    items
+}
+
+/// What they add up to, by meter: messages, units and bytes.
+fn sums(items: &[Value]) -> BTreeMap<String, [u64; 3]> {
+    let mut sums = BTreeMap::<String, [u64; 3]>::new();
+    for item in items {
+        let sum = sums.entry(item["meter"].to_string()).or_default();
+        for (sum, name) in sum.iter_mut().zip(["messages", "units", "bytes"]) {
+            *sum += item[name].as_u64().unwrap();
+        }
+    }
+    sums
+}
+
+/// Publishes, and hands out what it can.
+async fn use_some(node: &Node, messages: usize) {
+    for n in 0..messages {
+        node.publish(&n.to_string()).await;
+    }
+    node.receive(2).await;
+    until("deliveries are flushed", async || {
+        let (_, stats) = node.get("/v1/subscriptions/s/stats").await;
+        let (_, page) = node.get("/v1/usage?by=meter").await;
+        let handed_out = stats["in_flight"].as_u64().unwrap();
+        let items = page["items"].as_array().unwrap().iter();
+        let counted = items.filter(|item| item["meter"] == "deliver_pull");
+        let counted: u64 = counted.map(|item| item["messages"].as_u64().unwrap()).sum();
+        (counted >= handed_out && handed_out > 0).then_some(())
+    })
+    .await;
+}
+
+/// Until usage was made into events up to a time, and all of them are delivered.
+async fn until_delivered(fleet: &Fleet, node: &Node, name: &str, time: &str) {
+    until("events are made and delivered", async || {
+        fleet.meter().await;
+        let sink = sink(node, name).await;
+        let is_made = sink["usage_until"].as_str().unwrap() >= time;
+        (is_made && sink["waiting"] == 0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_hour_that_is_over_is_told_in_events_which_add_up_to_usage() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    node.topic_and_subscription(json!({})).await;
+    priced(&node, "2029-12-01", prices()).await;
+    let (_, made) = node
+        .put("/v1/event-sinks/e", json!({"url": receiver.url()}))
+        .await;
+    let secret = made["secret"].as_str().unwrap().to_owned();
+    use_some(&node, 3).await;
+    fleet.advance(3_600);
+    node.publish("of the next hour").await;
+    fleet.advance(60);
+    fleet.meter().await;
+    fleet.advance(180);
+    fleet.meter().await;
+    // Two minutes for what commits late, five for storage: it is not final, and nothing may come.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(receiver.sent().len(), 0);
+    fleet.advance(200);
+    until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
+
+    let sent = receiver.sent();
+    let events = distinct(&receiver);
+    assert_eq!(sent.len(), events.len(), "each came once");
+    for sent in &sent {
+        let event = sent.json();
+        assert!(sent.is_signed(&secret));
+        assert_eq!(sent.headers["content-type"], "application/cloudevents+json");
+        assert_eq!(sent.headers["webhook-id"], event["id"].as_str().unwrap());
+        assert_eq!(event["specversion"], "1.0");
+        assert_eq!(event["subject"], "default");
+        assert_eq!(event["time"], "2030-01-01T01:00:00.000Z");
+        assert_eq!(event["data"]["end"], event["time"]);
+        assert_eq!(event["data"]["tenant"], "default");
+        let source = event["source"].as_str().unwrap();
+        assert!(
+            source.starts_with("urn:uuid:") && source.len() == 45,
+            "{source}"
+        );
+    }
+    let hour = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00Z&by=subscription";
+    let usage = usage(&node, hour).await;
+    assert_eq!(items(&events), usage);
+    let meters: Vec<_> = usage
+        .iter()
+        .map(|item| item["meter"].as_str().unwrap())
+        .collect();
+    assert_eq!(meters, ["deliver_pull", "publish", "stored_hot"]);
+    assert_eq!(
+        (&usage[1]["units"], &usage[1]["cost"]),
+        (&json!(3), &json!("2.1"))
+    );
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn minutes_come_by_the_minute_and_their_storage_with_the_last_of_the_hour() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    node.topic_and_subscription(json!({})).await;
+    let minutes = json!({"url": receiver.url(), "granularity": "minute", "batch": true});
+    node.put("/v1/event-sinks/e", minutes).await;
+    for _ in 0..3 {
+        use_some(&node, 2).await;
+        fleet.advance(60);
+    }
+    fleet.advance(120);
+    until_delivered(&fleet, &node, "e", "2030-01-01T00:03:00.000Z").await;
+    let published = |items: &[Value]| {
+        let published = items.iter().filter(|item| item["meter"] == "publish");
+        let minutes = published.map(|item| item["start"].as_str().unwrap()[11..16].to_owned());
+        minutes.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        published(&items(&distinct(&receiver))),
+        ["00:00", "00:01", "00:02"]
+    );
+    assert!(receiver.sent().iter().all(|sent| {
+        sent.headers["content-type"] == "application/cloudevents-batch+json"
+            && sent.json().is_array()
+    }));
+
+    fleet.advance(3_600);
+    fleet.advance(300);
+    until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
+    let items = items(&distinct(&receiver));
+    let stored = items
+        .iter()
+        .find(|item| item["meter"] == "stored_hot")
+        .unwrap();
+    assert_eq!(stored["start"], "2030-01-01T00:00:00.000Z");
+    let hour = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00Z&by=subscription";
+    let usage = usage(&node, hour).await;
+    let of_hour: Vec<Value> = items
+        .into_iter()
+        .filter(|item| item["start"].as_str() < Some("2030-01-01T01"))
+        .collect();
+    assert_eq!(sums(&of_hour), sums(&usage));
+    let hours = |items: &[Value]| {
+        let stored = items.iter().find(|item| item["meter"] == "stored_hot");
+        stored.unwrap()["gib_hours"].clone()
+    };
+    assert_eq!(hours(&of_hour), hours(&usage));
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_make_events_at_once_make_each_once() {
+    let fleet = Fleet::closed().await;
+    let (mut node, other) = (fleet.node().await, fleet.node().await);
+    let operator = fleet
+        .key_for("ops", &["publish", "receive", "manage", "usage", "admin"])
+        .await;
+    node.with_key(&operator);
+    let receiver = Receiver::new().await;
+    let all = json!({"url": receiver.url(), "tenants": "all", "batch": true});
+    assert_eq!(node.put("/v1/event-sinks/e", all).await.0, 201);
+    for tenant in 0..60 {
+        let key = fleet.key(&format!("t{tenant}")).await;
+        let topic = node.ask(&key, reqwest::Method::PUT, "/v1/topics/t", Some(json!({})));
+        assert_eq!(topic.await.0, 201);
+        let message = node.ask(
+            &key,
+            reqwest::Method::POST,
+            "/v1/topics/t/messages",
+            Some(json!(1)),
+        );
+        assert_eq!(message.await.0, 200);
+    }
+    fleet.advance(2 * 3_600);
+    fleet.meter().await;
+    let stores: Vec<Store> = (0..4).map(|_| fleet.database.store()).collect();
+    let filling = stores.iter().map(|store| async {
+        for _ in 0..5 {
+            events::fill(store, &fleet.clock, || false).await.unwrap();
+        }
+    });
+    futures_util::future::join_all(filling).await;
+    until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
+
+    let events = distinct(&receiver);
+    let of_tenants = events
+        .values()
+        .filter(|event| event["data"]["meter"] == "publish");
+    let subjects: Vec<_> = of_tenants.map(|event| event["subject"].clone()).collect();
+    assert_eq!(subjects.len(), 60);
+    let came: usize = receiver
+        .sent()
+        .iter()
+        .map(|sent| sent.json().as_array().unwrap().len())
+        .sum();
+    assert_eq!(came, events.len(), "each came once");
+    for store in stores {
+        store.close().await;
+    }
+    fleet.finish([node, other]).await;
+}
+
+#[tokio::test]
+async fn a_tenant_is_told_of_its_own_usage_only() {
+    let fleet = Fleet::closed().await;
+    let node = fleet.node_of("a").await;
+    node.topic_and_subscription(json!({})).await;
+    let other = fleet.key("b").await;
+    node.ask(
+        &other,
+        reqwest::Method::PUT,
+        "/v1/topics/secret",
+        Some(json!({})),
+    )
+    .await;
+    node.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
+    node.ask(
+        &other,
+        reqwest::Method::POST,
+        "/v1/topics/secret/messages",
+        Some(json!(1)),
+    )
+    .await;
+    fleet.advance(2 * 3_600);
+    until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
+    assert!(node.receive(10).await.is_empty(), "it used nothing");
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_sink_that_falls_far_behind_gets_all_of_it_in_coarser_windows() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    let topic = json!({"retention_seconds": 2_678_400, "keep_consumed": true});
+    node.put("/v1/topics/t", topic).await;
+    node.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
+    let minutes = json!({"url": receiver.url(), "granularity": "minute"});
+    node.put("/v1/event-sinks/e", minutes).await;
+    use_some(&node, 2).await;
+    fleet.advance(60);
+    use_some(&node, 1).await;
+    // The first minute is told; then so much waits that the rest has to.
+    fleet.advance(120);
+    until_delivered(&fleet, &node, "e", "2030-01-01T00:01:00.000Z").await;
+    let told = distinct(&receiver).len();
+    let mut sql = fleet.database.connect().await;
+    let stuck = "INSERT INTO event_outbox (sink_id, event_id, event)
+                 SELECT sink_id, lpad(to_hex(n), 32, '0'), '{}' FROM event_sink, generate_series(1, 10000) n";
+    sqlx::query("UPDATE event_sink SET next_attempt_at = next_attempt_at + interval '1 year'")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    sqlx::query(stuck).execute(&mut sql).await.unwrap();
+    fleet.advance(3_600);
+    use_some(&node, 4).await;
+    fleet.advance(9 * DAY);
+    fleet.meter().await;
+    roll(&fleet).await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM usage_minute WHERE at < '2030-01-01 01:00Z'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+    assert!(left > 0, "of the hour that was begun minutes are kept");
+    let left: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM usage_minute WHERE at BETWEEN '2030-01-01 01:00Z' AND '2030-01-01 02:00Z'",
+    )
+    .fetch_one(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!(left, 0, "and no others");
+    assert_eq!(sink(&node, "e").await["waiting"], 10_000);
+    assert_eq!(distinct(&receiver).len(), told);
+
+    sqlx::query("DELETE FROM event_outbox")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE event_sink SET next_attempt_at = created_at")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    until_delivered(&fleet, &node, "e", "2030-01-09T00:00:00.000Z").await;
+    let events = distinct(&receiver);
+    let length = |event: &Value| {
+        let of = |text: &Value| text.as_str().unwrap()[11..16].to_owned();
+        (of(&event["data"]["start"]), of(&event["data"]["end"]))
+    };
+    let published = events
+        .values()
+        .filter(|event| event["data"]["meter"] == "publish");
+    let mut windows: Vec<_> = published.map(length).collect();
+    windows.sort();
+    let window = |start: &str, end: &str| (start.to_owned(), end.to_owned());
+    let expected = [
+        window("00:00", "00:01"),
+        window("00:01", "00:02"),
+        window("01:00", "02:00"),
+    ];
+    assert_eq!(windows, expected);
+    let days = "from=2030-01-01T00:00:00Z&to=2030-01-02T00:00:00Z&granularity=day&by=subscription";
+    let of_first_day: Vec<Value> = items(&events)
+        .into_iter()
+        .filter(|item| item["start"].as_str() < Some("2030-01-02"))
+        .collect();
+    assert_eq!(sums(&of_first_day), sums(&usage(&node, days).await));
+    roll(&fleet).await;
+    let left: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM usage_minute WHERE at < '2030-01-01 02:00Z'")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+    assert_eq!(left, 0, "nobody needs them any more");
+    fleet.finish([node]).await;
+}
+
+async fn roll(fleet: &Fleet) {
+    let store = fleet.database.store();
+    let rolled = roll_up::run(&store, &fleet.clock, &CancellationToken::new()).await;
+    rolled.unwrap();
+    store.close().await;
+}
