@@ -57,7 +57,7 @@ pub enum EventGranularity {
     /// An hour.
     #[default]
     Hour,
-    /// A minute; storage, which is not metered by the minute, has an hour.
+    /// A minute; storage and guaranteed capacity, which are not metered by the minute, have an hour.
     Minute,
 }
 
@@ -222,7 +222,7 @@ mod tests {
     fn pointers(text: &str) -> Vec<String> {
         let settings: EventSinkSettings = serde_json::from_str(text).unwrap();
         let errors = settings.validate().into_iter();
-        errors.map(|error| error.pointer.into()).collect()
+        errors.map(|error| error.pointer).collect()
     }
 
     #[test]
