@@ -257,21 +257,21 @@ pub struct Cursor {
     pub after_key: String,
 }
 
-/// The cursors of sinks that get usage and whose window began before `before`, in the order of these.
+/// The cursors of sinks that get usage and whose window began at `latest` at the latest, in the order of these.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn behind(
     session: &mut Session,
-    before: OffsetDateTime,
+    latest: OffsetDateTime,
     limit: i64,
 ) -> Result<Vec<Cursor>, Error> {
     Ok(sqlx::query_as(
         "-- event_sink.behind
          SELECT sink_id, tenant_id, all_tenants, granularity, next_window, begun_seconds, after_tenant, after_key
-         FROM event_sink WHERE next_window < $1 AND disabled_at IS NULL ORDER BY next_window, sink_id LIMIT $2",
+         FROM event_sink WHERE next_window <= $1 AND disabled_at IS NULL ORDER BY next_window, sink_id LIMIT $2",
     )
-    .bind(before)
+    .bind(latest)
     .bind(limit)
     .fetch_all(session.run("event_sink.behind"))
     .await?)

@@ -62,6 +62,35 @@ fn is(windows: &[(&str, &str, &str)]) -> Vec<(String, String, String)> {
     windows.iter().map(own).collect()
 }
 
+/// The export has two charges, of two tiers, and the same cost.
+async fn check_export(node: &Node, cost: Decimal) {
+    let export = node.request(Method::GET, "/v1/usage/focus").send().await;
+    let (_, rows) = csv(&export.unwrap().text().await.unwrap());
+    for row in &rows {
+        assert_eq!(
+            [
+                &row["PricingUnit"],
+                &row["ConsumedUnit"],
+                &row["ResourceId"],
+                &row["x_Meter"]
+            ],
+            [
+                "1000 Capacity-Hours",
+                "Capacity-Hours",
+                "",
+                "guaranteed_capacity"
+            ]
+        );
+    }
+    let sum =
+        |column: &str| -> Decimal { rows.iter().map(|row| decimal(&json!(row[column]))).sum() };
+    assert_eq!((rows.len(), sum("BilledCost")), (2, cost));
+    assert_eq!(
+        sum("ConsumedQuantity").round(9).to_string(),
+        "3000.722222222"
+    );
+}
+
 #[tokio::test]
 async fn guaranteed_capacity_costs_by_the_time_that_it_is_guaranteed() {
     let fleet = Fleet::closed().await;
@@ -118,34 +147,7 @@ async fn guaranteed_capacity_costs_by_the_time_that_it_is_guaranteed() {
     // Three hours of 744.
     let estimate = decimal(&line["estimate"]).round(2).to_string();
     assert_eq!(estimate, "74.52");
-    let export = node.request(Method::GET, "/v1/usage/focus").send().await;
-    let (_, rows) = csv(&export.unwrap().text().await.unwrap());
-    for row in &rows {
-        assert_eq!(
-            [
-                &row["PricingUnit"],
-                &row["ConsumedUnit"],
-                &row["ResourceId"],
-                &row["x_Meter"]
-            ],
-            [
-                "1000 Capacity-Hours",
-                "Capacity-Hours",
-                "",
-                "guaranteed_capacity"
-            ]
-        );
-    }
-    let sum =
-        |column: &str| -> Decimal { rows.iter().map(|row| decimal(&json!(row[column]))).sum() };
-    assert_eq!(
-        (rows.len(), sum("BilledCost")),
-        (2, decimal(&month["cost"]))
-    );
-    assert_eq!(
-        sum("ConsumedQuantity").round(9).to_string(),
-        "3000.722222222"
-    );
+    check_export(&node, decimal(&month["cost"])).await;
     fleet.finish([node]).await;
 }
 

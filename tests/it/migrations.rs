@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write as _};
 use std::path::Path;
 
+use api::event::EventKind;
 use api::limits;
 use cursus::store::migrate;
 use sha2::{Digest, Sha256};
@@ -121,6 +122,20 @@ async fn the_constraints_of_tenants_repeat_the_limits() {
     let parts = parts.map(|column| range(column, guaranteed.start(), &quoted(guaranteed.end())));
     for expected in caps.chain(parts) {
         assert!(quota.contains(&expected), "{expected} in {quota:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_constraints_of_event_sinks_repeat_the_limits() {
+    let sink = checks("event_sink").await;
+    let kinds = EventKind::ALL.map(|kind| format!("'{}'::text", kind.as_str()));
+    for expected in [
+        range("length(url)", &1, &limits::URL_CHARS_MAX),
+        format!("(cardinality(kinds) <= {})", EventKind::ALL.len()),
+        format!("ARRAY[{}]", kinds.join(", ")),
+    ] {
+        let found = sink.iter().any(|check| check.contains(&expected));
+        assert!(found, "{expected} in {sink:#?}");
     }
 }
 

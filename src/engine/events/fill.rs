@@ -55,8 +55,9 @@ pub async fn fill(
         return Ok(done);
     };
     let times = (status.at, metered_until);
-    let before = metered_until - Duration::MINUTE;
-    let behind = event_sink::behind(&mut session, before, SINKS).await?;
+    // No window is shorter.
+    let latest = metered_until - Duration::MINUTE;
+    let behind = event_sink::behind(&mut session, latest, SINKS).await?;
     drop(session);
     for cursor in behind.iter().filter(|cursor| is_due(cursor, times)) {
         let mut steps = 0;
