@@ -69,7 +69,8 @@
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.
 //! - **I8 honest bill** what a block costs stands in the block and commits with it; each block is counted once, by
-//!   whoever comes first, before it can be deleted: `engine::meter`. What no block records is flushed by number: `engine::tally`.
+//!   whoever comes first, before it can be deleted: `engine::meter`. What no block records is flushed by number: `engine::tally`;
+//!   capacity is posted under a lock up to a time: `engine::capacity`.
 //! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
 //! - **I10 one clock** the database's: `clock`.
 //!

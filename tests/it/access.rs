@@ -110,15 +110,21 @@ fn body(id: &str) -> Option<Value> {
     })
 }
 
+/// A node of tenant `a`, which has one of everything.
+async fn owner(fleet: &Fleet) -> Node {
+    let node = fleet.node_of("a").await;
+    node.topic_and_subscription(json!({})).await;
+    let sink = node.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
+    let budget = node.put("/v1/budgets/b", json!({"amount": "1"})).await;
+    assert_eq!((sink.0, budget.0), (201, 201));
+    node
+}
+
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     let fleet = Fleet::closed().await;
-    let (mut a, b) = (fleet.node().await, fleet.node().await);
-    a.with_key(&fleet.key("a").await);
+    let (a, b) = (owner(&fleet).await, fleet.node().await);
     let stranger = fleet.key("b").await;
-    a.topic_and_subscription(json!({})).await;
-    a.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
-    a.put("/v1/budgets/b", json!({"amount": "1"})).await;
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
 
