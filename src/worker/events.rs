@@ -58,7 +58,7 @@ impl Events {
 impl Duty for Events {
     const NAME: &'static str = "events";
     const BUSY: Duration = Duration::from_secs(1);
-    const IDLE: Duration = Duration::from_secs(1);
+    const IDLE: Duration = Duration::from_secs(2);
     // A page of usage costs what a month of it does.
     const REST: u32 = 2;
 

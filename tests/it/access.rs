@@ -130,13 +130,8 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
 
     let mut creates = Vec::new();
     for operation in operations(&b, &id, "0123456789abcdef").await {
-        let Operation {
-            id,
-            method,
-            path,
-            body,
-            scopes,
-        } = operation;
+        let (id, method, path) = (operation.id, operation.method, operation.path);
+        let (body, scopes) = (operation.body, operation.scopes);
         if scopes == ["admin"] {
             let (status, answer) = b.ask(&stranger, method, &path, body).await;
             assert_eq!(

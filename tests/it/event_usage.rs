@@ -2,7 +2,6 @@
 //! whoever makes them, however far a sink is behind and whatever is rolled up meanwhile (I8).
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use cursus::engine::{events, roll_up};
 use cursus::store::Store;
@@ -109,8 +108,10 @@ async fn an_hour_that_is_over_is_told_in_events_which_add_up_to_usage() {
     fleet.advance(180);
     fleet.meter().await;
     // Two minutes for what commits late, five for storage: it is not final, and nothing may come.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
-    assert_eq!(receiver.sent().len(), 0);
+    let store = fleet.database.store();
+    let made = events::fill(&store, &fleet.clock, || false).await.unwrap();
+    store.close().await;
+    assert_eq!((made.count, receiver.sent().len()), (0, 0));
     fleet.advance(200);
     until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
 
@@ -376,4 +377,47 @@ async fn rolled(fleet: &Fleet) -> (bool, bool) {
         .fetch_one(&mut fleet.database.connect().await)
         .await
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_window_with_very_many_names_comes_whole_and_once() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    let mut sql = fleet.database.connect().await;
+    for (name, granularity, tenants) in [("own", "minute", "own"), ("all", "hour", "all")] {
+        let settings = json!({
+            "url": receiver.url(), "granularity": granularity, "tenants": tenants, "batch": true,
+        });
+        let path = format!("/v1/event-sinks/{name}");
+        assert_eq!(node.put(&path, settings).await.0, 201);
+    }
+    // As other meters than those that are held against blocks: three and a half pages.
+    for used in [
+        "INSERT INTO usage_minute (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+         SELECT tenant_id, '2030-01-01 00:59Z', 'cold_read', 't' || n, '', 0, 0, 0, n FROM tenant, generate_series(1, 2000) n",
+        "INSERT INTO usage_hour (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+         SELECT tenant_id, '2030-01-01 00:00Z', 'stored_hot', 't' || n, '', 0, 0, 0, 0, n FROM tenant, generate_series(1, 1500) n",
+    ] {
+        sqlx::query(used).execute(&mut sql).await.unwrap();
+    }
+    fleet.advance(2 * 3_600);
+    for name in ["own", "all"] {
+        until_delivered(&fleet, &node, name, "2030-01-01T01:00:00.000Z").await;
+    }
+    let events = distinct(&receiver);
+    // Of minutes and hours; storage has hours in both.
+    let count = |meter: &str| {
+        let of_meter = events
+            .values()
+            .filter(|event| event["data"]["meter"] == meter);
+        of_meter.count()
+    };
+    assert_eq!((count("cold_read"), count("stored_hot")), (4_000, 1_500));
+    let came = receiver
+        .sent()
+        .into_iter()
+        .map(|sent| sent.json().as_array().unwrap().len());
+    assert_eq!(came.sum::<usize>(), 2 * 3_500, "each sink got each once");
+    fleet.finish([node]).await;
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sqlx::{ConnectOptions, Connection};
 use time::macros::datetime;
+use tokio_util::sync::CancellationToken;
 
 use crate::event_sinks::sink;
 use crate::harness::invariants::check_invariants;
@@ -49,6 +50,11 @@ fn numbers(receiver: &Receiver) -> Vec<u64> {
     let number =
         |sent: &crate::harness::receiver::Sent| sent.json()["data"]["number"].as_u64().unwrap();
     sent.iter().map(number).collect()
+}
+
+/// Whether no delivery would begin now.
+async fn nothing_is_due(node: &Node) -> bool {
+    events::claim(&node.engine, 32).await.unwrap().is_empty()
 }
 
 async fn until_idle(node: &Node, name: &str) -> Value {
@@ -95,8 +101,8 @@ async fn what_is_not_taken_comes_again_in_its_order_with_the_same_id_until_it_is
         );
         let pause = if attempts == 3 { 1_799 } else { 3 };
         fleet.advance(pause);
-        tokio::time::sleep(Duration::from_millis(1_300)).await;
-        assert_eq!(receiver.sent().len(), attempts, "not before its time");
+        assert!(nothing_is_due(&node).await, "not before its time");
+        assert_eq!(receiver.sent().len(), attempts);
         fleet.advance(3_600);
     }
     let sink = until_idle(&node, "e").await;
@@ -137,7 +143,7 @@ async fn a_sink_that_is_gone_is_left_alone_until_it_is_put_again() {
     .await;
     emit(&fleet, "default", 2).await;
     fleet.advance(2 * 3_600);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(nothing_is_due(&node).await);
     assert_eq!(numbers(&receiver), [1]);
     assert_eq!(sink(&node, "e").await["waiting"], 2);
 
@@ -194,7 +200,7 @@ async fn two_nodes_send_each_event_once() {
     // Whoever has the duty: both of them claim all the time.
     let claiming = nodes.iter().map(|node| async {
         for _ in 0..50 {
-            let stop = tokio_util::sync::CancellationToken::new();
+            let stop = CancellationToken::new();
             for delivery in events::claim(&node.engine, 32).await.unwrap() {
                 delivery.run(&stop).await;
             }
@@ -205,6 +211,36 @@ async fn two_nodes_send_each_event_once() {
     until_idle(&nodes[0], "e").await;
     assert_eq!(numbers(&receiver), (0..150).collect::<Vec<u64>>());
     fleet.finish(nodes).await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_told_to_stop_leaves_its_sink_to_the_next() {
+    let fleet = Fleet::new().await;
+    let mut sql = fleet.database.connect().await;
+    let nobody = "INSERT INTO duty (name, holder, held_until) VALUES ('events', gen_random_uuid(), '2100-01-01Z')";
+    sqlx::query(nobody).execute(&mut sql).await.unwrap();
+    let node = fleet.node().await;
+    let receiver = Receiver::new().await;
+    url_sink(&node, "e", &receiver).await;
+    receiver.next([Does::Nothing]);
+    emit(&fleet, "default", 1).await;
+    let claim = async || events::claim(&node.engine, 32).await.unwrap().pop();
+    let (first, stop) = (claim().await.unwrap(), CancellationToken::new());
+    let asked = async {
+        until("it is asked", async || {
+            (!receiver.sent().is_empty()).then_some(())
+        })
+        .await;
+        assert!(claim().await.is_none(), "it has one");
+        stop.cancel();
+    };
+    tokio::join!(first.run(&stop), asked);
+
+    let next = claim().await.expect("it was let go");
+    next.run(&CancellationToken::new()).await;
+    assert_eq!(numbers(&receiver), [1, 1]);
+    assert_eq!(sink(&node, "e").await["waiting"], 0);
+    fleet.finish([node]).await;
 }
 
 #[tokio::test]
@@ -273,13 +309,16 @@ async fn a_quota_or_a_suspension_makes_events_wait() {
     assert_eq!(suspend.await.0, 200);
     fleet.quota("a", json!({})).await;
     fleet.advance(2 * 3_600);
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(
+        nothing_is_due(&node).await,
+        "nothing goes to who is suspended"
+    );
     let mut sql = fleet.database.connect().await;
     let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM event_outbox")
         .fetch_one(&mut sql)
         .await
         .unwrap();
-    assert_eq!(waiting, 1, "nothing goes to who is suspended");
+    assert_eq!(waiting, 1);
     let resume = node.ask(&operator, Method::POST, &resume, None);
     assert_eq!(resume.await.0, 200);
     until("its key is let in", async || {

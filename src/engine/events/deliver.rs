@@ -24,6 +24,8 @@ use super::{Target, batch_id, sign};
 
 /// How long a delivery keeps a sink after its last sign of life: longer than a request may take.
 const HOLD: Duration = Duration::from_secs(60);
+/// For an answer that is under way when the node stops; what was sent is sent again then, by another node.
+const LAST_WITHIN: Duration = Duration::from_secs(3);
 /// A delivery lets others go first after so long.
 const TIME: Duration = Duration::from_secs(30);
 /// Before the second attempt; each further pause is twice as long.
@@ -106,22 +108,26 @@ impl Delivery {
             (None, false) => 1,
             (Some(_), _) | (None, true) => EVENT_BATCH_MAX as usize,
         };
+        let is_over = || stop.is_cancelled() || began.elapsed() > TIME;
         loop {
             let mut session = self.engine.store().session().await?;
             let limit = i64::from(EVENT_BATCH_MAX);
             let waiting = event_outbox::first(&mut session, self.sink.sink_id, limit).await?;
             drop(session);
             for events in waiting.chunks(at_once) {
-                if stop.is_cancelled() {
+                if is_over() {
                     break;
                 }
-                match self.send(events).await {
+                let Some(sent) = within(stop, self.send(events)).await else {
+                    break;
+                };
+                match sent {
                     Ok(()) if self.delivered(events).await? => attempts = 0,
                     Ok(()) => return Ok(()),
                     Err(refusal) => return self.failed(&refusal, attempts).await,
                 }
             }
-            if waiting.is_empty() || stop.is_cancelled() || began.elapsed() > TIME {
+            if waiting.is_empty() || is_over() {
                 break;
             }
         }
@@ -222,6 +228,18 @@ impl Refusal {
             pause: None,
             is_gone: false,
         }
+    }
+}
+
+/// What comes of it, unless it takes too long after the node was told to stop.
+async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    let too_late = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST_WITHIN).await;
+    };
+    tokio::select! {
+        done = work => Some(done),
+        () = too_late => None,
     }
 }
 
