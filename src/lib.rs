@@ -50,7 +50,11 @@
 //!   row and no statement. `engine::meter` adds blocks up by minute, lane by lane from where it stopped; deliveries and cold
 //!   reads are counted in memory and flushed every second (`engine::tally`); minutes become hours and days
 //!   (`engine::roll_up`), and `engine::usage` reads all three as one. What it costs is a pure function of running totals of the
-//!   month (`engine::price`, with the plans of `engine::plans`); `engine::bill` and `engine::focus` show months of it.
+//!   month (`engine::price`) with the versions of plans (`engine::plans`) that the tenant has, day by day
+//!   (`engine::tenant_plans`); `engine::bill` and `engine::focus` show months of it. Guaranteed capacity is metered by time
+//!   (`engine::capacity`), by whoever changes a quota and by the metering duty.
+//! - **Budgets.** What a month costs is compared with the tenant's budgets every ten seconds (`engine::spend`): alerts are
+//!   noted and sent by one commit, and a spent budget may stop the tenant, which nodes learn like a change of its quota.
 //!
 //! # Events
 //!
@@ -69,7 +73,8 @@
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.
 //! - **I8 honest bill** what a block costs stands in the block and commits with it; each block is counted once, by
-//!   whoever comes first, before it can be deleted: `engine::meter`. What no block records is flushed by number: `engine::tally`.
+//!   whoever comes first, before it can be deleted: `engine::meter`. What no block records is flushed by number: `engine::tally`;
+//!   capacity is posted under a lock up to a time: `engine::capacity`.
 //! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
 //! - **I10 one clock** the database's: `clock`.
 //!

@@ -33,9 +33,20 @@ pub struct BillLine {
     #[schema(pattern = r"^(0|[1-9][0-9]*)(\.[0-9]{1,4})?$", example = "12.34")]
     pub billed: String,
     /// What the whole month will cost if use goes on as it was on average since the month began: the quantity is estimated,
-    /// in proportion to time, and then priced with tiers and with versions of the plan that begin later in the month. Of a
+    /// in proportion to time, and then priced with tiers and with versions and plans that begin later in the month. Of a
     /// month that is over it is the cost.
     pub estimate: Decimal,
+}
+
+/// A version of a price plan that applies in a month.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AppliedVersion {
+    /// The plan.
+    pub plan: PlanName,
+    /// Which version of it.
+    pub valid_from: Day,
+    /// The day (UTC) from which it applies to the tenant, until the next one does or the tenant has no plan any more.
+    pub applies_from: Day,
 }
 
 /// A month of a tenant.
@@ -47,13 +58,9 @@ pub struct UsageMonth {
     pub start: Timestamp,
     /// When it ends.
     pub end: Timestamp,
-    /// The price plan of the tenant; absent when it has none, and then nothing here has a price.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub plan: Option<PlanName>,
-    /// The versions of the plan that apply in the month.
-    pub plan_versions: Vec<Day>,
-    /// The currency of all amounts, ISO 4217.
+    /// The versions of price plans that apply in the month, in order of time. Without any, nothing here has a price.
+    pub plan_versions: Vec<AppliedVersion>,
+    /// The currency of all amounts, ISO 4217; absent when no price plan applies in the month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "EUR")]
     pub currency: Option<String>,
@@ -77,7 +84,8 @@ pub struct UsageMonth {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub estimate: Option<Decimal>,
-    /// All that was published before this time is counted. Deliveries are a second behind, storage five minutes at most.
+    /// All that was published before this time is counted. Deliveries are a second behind, storage and guaranteed
+    /// capacity five minutes at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metered_until: Option<Timestamp>,

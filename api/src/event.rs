@@ -57,7 +57,7 @@ pub enum EventGranularity {
     /// An hour.
     #[default]
     Hour,
-    /// A minute; storage, which is not metered by the minute, has an hour.
+    /// A minute; storage and guaranteed capacity, which are not metered by the minute, have an hour.
     Minute,
 }
 

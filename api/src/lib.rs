@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod bill;
 pub mod borrow;
+pub mod budget;
 pub mod day;
 pub mod decimal;
 pub mod error;
@@ -36,6 +37,8 @@ pub use decimal::Decimal;
 pub use error::{ErrorCode, FieldError, Problem};
 pub use id::MessageId;
 pub use key::KeyId;
-pub use name::{EventSinkName, IssuerName, PlanName, SubscriptionName, TenantName, TopicName};
+pub use name::{
+    BudgetName, EventSinkName, IssuerName, PlanName, SubscriptionName, TenantName, TopicName,
+};
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;

@@ -132,14 +132,28 @@ pub const QUOTA_GUARANTEED: RangeInclusive<u64> = 0..=*QUOTA.end();
 pub const PLANS_MAX: u32 = 100;
 /// Versions of one price plan: a new one every month for eight years.
 pub const PLAN_VERSIONS_MAX: u32 = 100;
+/// Days from which a tenant has another price plan: one every month for eight years.
+pub const TENANT_PLANS_MAX: u32 = 100;
 /// Tiers of one price, beside the last one, which has no end.
 pub const TIERS_MAX: usize = 20;
 /// For how many units a price may be.
 pub const PRICE_PER_MAX: u32 = 1_000_000;
-/// Units, GiB or GiB-hours that one tier may hold.
+/// Units, GiB, GiB-hours or capacity-hours that one tier may hold.
 pub const TIER_SIZE_MAX: u64 = 999_999_999_999_999;
 /// Digits of a price before and after its point.
 pub const PRICE_DIGITS: [u32; 2] = [6, 9];
+/// Budgets of one tenant: each is compared with what it spends every few seconds.
+pub const BUDGETS_MAX: u32 = 20;
+/// Digits of the amount of a budget before and after its point; the finest coin has four places.
+pub const BUDGET_DIGITS: [u32; 2] = [12, 4];
+/// Alerts of one budget.
+pub const ALERTS_MAX: usize = 10;
+/// At which percent of a budget an alert may be sent: above 100, too, for what is not to be stopped.
+pub const ALERT_PERCENT: RangeInclusive<u16> = 1..=1_000;
+/// The percents of a budget that says none.
+pub const ALERT_PERCENTS_DEFAULT: [u16; 3] = [50, 80, 100];
+/// Days that the alerts of a month are kept: a year to look back on, and the month after it.
+pub const ALERTS_DAYS: u32 = 400;
 /// Event sinks of one tenant: each is a delivery of its own.
 pub const EVENT_SINKS_PER_TENANT_MAX: u32 = 20;
 /// Events that wait for one sink before no more usage is made into events for it; usage itself is kept anyway.

@@ -1,5 +1,5 @@
-//! Names of topics, subscriptions, tenants, issuers, price plans and event sinks: they validate when parsed, so a value of
-//! these types is always legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
+//! Names of topics, subscriptions, tenants, issuers, price plans, budgets and event sinks: they validate when parsed, so a
+//! value of these types is always legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -91,6 +91,10 @@ name! {
 name! {
     /// The name of a price plan.
     PlanName
+}
+name! {
+    /// The name of a budget, unique within its tenant.
+    BudgetName
 }
 name! {
     /// The name of an event sink, unique within its tenant.

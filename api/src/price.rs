@@ -21,6 +21,8 @@ pub enum PriceItem {
     DeliverUnits,
     /// A surcharge on units above the guarantee, published or delivered.
     ElasticUnits,
+    /// The guaranteed rate of published messages, used or not, by the message a second for an hour.
+    GuaranteedCapacity,
     /// Units of published messages.
     PublishUnits,
     /// Bytes stored in the database, by the GiB-hour.
@@ -35,10 +37,11 @@ pub enum PriceItem {
 
 impl PriceItem {
     /// All of them, in alphabetical order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ColdRead,
         Self::DeliverUnits,
         Self::ElasticUnits,
+        Self::GuaranteedCapacity,
         Self::PublishUnits,
         Self::StoredHot,
         Self::StoredObject,
@@ -53,6 +56,7 @@ impl PriceItem {
             Self::ColdRead => "cold_read",
             Self::DeliverUnits => "deliver_units",
             Self::ElasticUnits => "elastic_units",
+            Self::GuaranteedCapacity => "guaranteed_capacity",
             Self::PublishUnits => "publish_units",
             Self::StoredHot => "stored_hot",
             Self::StoredObject => "stored_object",
@@ -67,6 +71,7 @@ impl PriceItem {
         match self {
             Self::DeliverUnits | Self::ElasticUnits | Self::PublishUnits => PriceUnit::Units,
             Self::ColdRead | Self::TrafficIn | Self::TrafficOut => PriceUnit::Gib,
+            Self::GuaranteedCapacity => PriceUnit::CapacityHours,
             Self::StoredHot | Self::StoredObject => PriceUnit::GibHours,
         }
     }
@@ -83,6 +88,9 @@ pub enum PriceUnit {
     /// 2^30 bytes for an hour.
     #[serde(rename = "GiB-Hours")]
     GibHours,
+    /// A message a second, guaranteed for an hour.
+    #[serde(rename = "Capacity-Hours")]
+    CapacityHours,
 }
 
 impl PriceUnit {
@@ -93,16 +101,18 @@ impl PriceUnit {
             Self::Units => "Units",
             Self::Gib => "GiB",
             Self::GibHours => "GiB-Hours",
+            Self::CapacityHours => "Capacity-Hours",
         }
     }
 
-    /// How many of what is measured (units, bytes, byte-seconds) it is.
+    /// How many of what is measured (units, bytes, byte-seconds, seconds of a message a second) it is.
     #[must_use]
     pub const fn measured(self) -> u128 {
         match self {
             Self::Units => 1,
             Self::Gib => 1 << 30,
             Self::GibHours => (1 << 30) * 3_600,
+            Self::CapacityHours => 3_600,
         }
     }
 }
@@ -137,7 +147,7 @@ impl From<Whole> for String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
-    /// How many units, GiB or GiB-hours it holds: the next ones are of the next tier.
+    /// How many units, GiB, GiB-hours or capacity-hours it holds: the next ones are of the next tier.
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,14}$", example = "1000000")]
     pub size: Whole,
     /// The price in it.
@@ -149,7 +159,7 @@ pub struct Tier {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
-    /// For how many units, GiB or GiB-hours prices are: 1, 10, 100 and so on to 1000000; 1 when absent.
+    /// For how many units, GiB, GiB-hours or capacity-hours prices are: 1, 10, 100 and so on to 1000000; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^10{0,6}$", example = "1000000")]
     pub per: Option<Whole>,
@@ -191,6 +201,14 @@ pub struct Prices {
         skip_serializing_if = "Option::is_none"
     )]
     pub elastic_units: Option<Price>,
+    /// Of the guaranteed rate of published messages (`messages_per_second.guaranteed` of the quota), used or not, by the
+    /// message a second for an hour. Counted to the second, also while the tenant is suspended: its capacity is kept free.
+    #[serde(
+        default,
+        deserialize_with = "crate::object::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub guaranteed_capacity: Option<Price>,
     /// Of units of published messages.
     #[serde(
         default,
@@ -236,6 +254,7 @@ impl Prices {
             PriceItem::ColdRead => self.cold_read.as_ref(),
             PriceItem::DeliverUnits => self.deliver_units.as_ref(),
             PriceItem::ElasticUnits => self.elastic_units.as_ref(),
+            PriceItem::GuaranteedCapacity => self.guaranteed_capacity.as_ref(),
             PriceItem::PublishUnits => self.publish_units.as_ref(),
             PriceItem::StoredHot => self.stored_hot.as_ref(),
             PriceItem::StoredObject => self.stored_object.as_ref(),
@@ -250,6 +269,7 @@ impl Prices {
             PriceItem::ColdRead => &mut self.cold_read,
             PriceItem::DeliverUnits => &mut self.deliver_units,
             PriceItem::ElasticUnits => &mut self.elastic_units,
+            PriceItem::GuaranteedCapacity => &mut self.guaranteed_capacity,
             PriceItem::PublishUnits => &mut self.publish_units,
             PriceItem::StoredHot => &mut self.stored_hot,
             PriceItem::StoredObject => &mut self.stored_object,

@@ -41,7 +41,7 @@ pub struct Quota {
         skip_serializing_if = "Option::is_none"
     )]
     pub requests_per_second: Option<RateQuota>,
-    /// Messages published.
+    /// Messages published. What is guaranteed of it is kept free for the tenant and may have a price by the hour.
     #[serde(
         default,
         deserialize_with = "crate::object::option",

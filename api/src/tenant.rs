@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Timestamp;
 use crate::error::FieldError;
 use crate::limits::REASON_CHARS_MAX;
 use crate::message::check_text;
 use crate::name::{InvalidName, PlanName, TenantName};
+use crate::{Day, Timestamp};
 
 /// The plan of a tenant as it is put: a name, or nothing to take it away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -36,18 +36,38 @@ impl From<PlanChoice> for String {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantSettings {
-    /// Name of its price plan; an empty text takes it away. A plan prices all usage of the tenant, also what was used
-    /// before it was given.
+    /// Name of its price plan; an empty text takes it away. It prices what is used from `plan_from` on, until the day of
+    /// another one that was given before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanChoice>,
+    /// With `plan`: the day (UTC) from whose start the tenant has it; today when absent. A later day is a plan for the
+    /// future. An earlier one is possible for the first plan of a tenant only, because what may have been billed does not
+    /// change. Prices of another currency begin on the first day of a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_from: Option<Day>,
 }
 
 impl TenantSettings {
     /// The fields that are out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
-        Vec::new()
+        let mut errors = Vec::new();
+        if self.plan.is_none() && self.plan_from.is_some() {
+            errors.push(FieldError::new("/plan_from", "must come with a plan"));
+        }
+        errors
     }
+}
+
+/// A day from which a tenant has a price plan, or none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TenantPlan {
+    /// From the start of this day (UTC) on, until the next one.
+    pub valid_from: Day,
+    /// Its plan; absent when its usage has no price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub plan: Option<PlanName>,
 }
 
 /// Why a tenant is suspended.
@@ -87,10 +107,12 @@ pub struct Tenant {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub suspended_reason: Option<String>,
-    /// Its price plan; absent when its usage has no price.
+    /// Its price plan of today; absent when its usage has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub plan: Option<PlanName>,
+    /// The plans that it had and will have, in order of time; before the first its usage has no price.
+    pub plans: Vec<TenantPlan>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed: suspended, let in again, or given another plan.

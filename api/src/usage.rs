@@ -19,6 +19,8 @@ pub enum Meter {
     DeliverPush,
     /// Messages sent to a stream.
     DeliverStream,
+    /// The guaranteed rate of published messages over time, used or not, metered by the hour; 0 units.
+    GuaranteedCapacity,
     /// Messages published.
     Publish,
     /// Bytes stored in the database over time, metered by the hour.
@@ -29,12 +31,13 @@ pub enum Meter {
 
 impl Meter {
     /// All meters, in alphabetical order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::ColdRead,
         Self::DeadLetter,
         Self::DeliverPull,
         Self::DeliverPush,
         Self::DeliverStream,
+        Self::GuaranteedCapacity,
         Self::Publish,
         Self::StoredHot,
         Self::StoredObject,
@@ -49,6 +52,7 @@ impl Meter {
             Self::DeliverPull => "deliver_pull",
             Self::DeliverPush => "deliver_push",
             Self::DeliverStream => "deliver_stream",
+            Self::GuaranteedCapacity => "guaranteed_capacity",
             Self::Publish => "publish",
             Self::StoredHot => "stored_hot",
             Self::StoredObject => "stored_object",
@@ -66,7 +70,7 @@ impl Meter {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
-    /// A minute; storage is not metered by the minute.
+    /// A minute; storage and guaranteed capacity are not metered by the minute.
     Minute,
     /// An hour.
     #[default]
@@ -172,6 +176,10 @@ pub struct UsageItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "1.25")]
     pub gib_hours: Option<String>,
+    /// Of guaranteed capacity, messages a second times hours as a decimal number, rounded to nine places.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "1000")]
+    pub capacity_hours: Option<String>,
     /// What it costs at its place in the month: tiers fill up in the order of the items, over all topics of the tenant. Exact
     /// to twelve places, so that the items of a month add up to its cost. Absent when there is no price plan for its time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -192,7 +200,8 @@ pub struct UsagePage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next: Option<String>,
-    /// All that was published before this time is counted. Deliveries are a second behind, storage five minutes at most.
+    /// All that was published before this time is counted. Deliveries are a second behind, storage and guaranteed
+    /// capacity five minutes at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metered_until: Option<Timestamp>,

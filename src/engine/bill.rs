@@ -3,23 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use api::bill::{BillLine, UsageMonth};
+use api::bill::{AppliedVersion, BillLine, UsageMonth};
 use api::price::{PriceItem, PriceUnit};
 use api::usage::{Granularity, UsageItem};
 use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
-use crate::store;
 use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::{self, Session};
 
 use super::access::Access;
 use super::error::Error;
-use super::price::{Part, Plan, minor_places};
+use super::price::{Part, Schedule, minor_places};
 use super::usage::{item, parts};
 use super::{Engine, plans};
 
-/// A month has 31 days at most and each eight meters.
-const ROWS_MAX: i64 = 31 * 8;
+/// A month has 31 days at most and each nine meters.
+const ROWS_MAX: i64 = 31 * 9;
 
 /// How an item stands in a month.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,53 +43,83 @@ impl Engine {
     ) -> Result<UsageMonth, Error> {
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
-        let plan = plans::of_tenant(&mut session, by.tenant().0).await?;
+        let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
         let month = month.unwrap_or_else(|| Month::of(status.at));
-        let wanted = Wanted {
-            tenant: by.tenant().0,
-            topics: &by.like(&[Permission::Usage]),
-            since: month.start(),
-            from: month.start(),
-            to: month.end(),
-            granularity: Granularity::Day.as_str(),
-            names: 0,
-            after: (month.start(), "", "", ""),
-            limit: ROWS_MAX,
-        };
-        let rows = store::usage_list::list(&mut session, &wanted).await?;
-        let lines = match &plan {
-            Some(plan) => lines(plan, &totals(plan, &rows)?, (month, status.at)),
+        let whose = (by.tenant().0, &*by.like(&[Permission::Usage]));
+        let rows = days(&mut session, whose, month).await?;
+        let currency = prices.currency(month);
+        let lines = match currency {
+            Some(_) => lines(&prices, &totals(&prices, &rows)?, (month, status.at)),
             None => Vec::new(),
         };
-        let sum = |of: fn(&BillLine) -> Decimal| plan.as_ref().map(|_| lines.iter().map(of).sum());
-        let billed = plan.as_ref().map(|plan| {
-            let places = minor_places(&plan.currency);
+        let sum = |of: fn(&BillLine) -> Decimal| currency.map(|_| lines.iter().map(of).sum());
+        let billed = currency.map(|currency| {
+            let places = minor_places(currency);
             let rounded = lines.iter().map(|line| line.cost.round(places));
             shown(rounded.sum(), places)
         });
-        let versions = plan.iter().flat_map(|plan| plan.of(month));
+        let versions = prices.of(month).map(|(from, version)| AppliedVersion {
+            plan: version.plan.clone(),
+            valid_from: version.valid_from,
+            applies_from: from,
+        });
         Ok(UsageMonth {
             period: month,
             start: month.start().into(),
             end: month.end().into(),
-            plan_versions: versions.map(|version| version.valid_from).collect(),
-            meters: meters(rows, plan.as_ref(), month)?,
+            plan_versions: versions.collect(),
+            meters: meters(rows, &prices, month)?,
             cost: sum(|line| line.cost),
             estimate: sum(|line| line.estimate),
             billed,
             lines,
-            currency: plan.as_ref().map(|plan| plan.currency.clone()),
-            plan: plan.map(|plan| plan.name),
+            currency: currency.map(str::to_owned),
             metered_until: status.metered_until.map(Into::into),
         })
     }
 }
 
+/// What a month of a tenant costs so far, over all of its usage, and the currency; `None` when no price plan applies in it.
+pub(super) async fn cost_of(
+    session: &mut Session,
+    tenant: i64,
+    month: Month,
+) -> Result<Option<(Decimal, String)>, Error> {
+    let prices = plans::of_tenant(session, tenant).await?;
+    let Some(currency) = prices.currency(month) else {
+        return Ok(None);
+    };
+    let rows = days(session, (tenant, &["%".to_owned()]), month).await?;
+    let totals = totals(&prices, &rows)?;
+    let cost = totals.values().map(|total| total.cost).sum();
+    Ok(Some((cost, currency.to_owned())))
+}
+
+/// The days of a month, by meter, of the topics whose names are like one of the patterns.
+async fn days(
+    session: &mut Session,
+    (tenant, topics): (i64, &[String]),
+    month: Month,
+) -> Result<Vec<UsageRow>, Error> {
+    let wanted = Wanted {
+        tenant,
+        topics,
+        since: month.start(),
+        from: month.start(),
+        to: month.end(),
+        granularity: Granularity::Day.as_str(),
+        names: 0,
+        after: (month.start(), "", "", ""),
+        limit: ROWS_MAX,
+    };
+    Ok(store::usage_list::list(session, &wanted).await?)
+}
+
 /// Adds days up by meter.
-fn meters(rows: Vec<UsageRow>, plan: Option<&Plan>, month: Month) -> Result<Vec<UsageItem>, Error> {
+fn meters(rows: Vec<UsageRow>, prices: &Schedule, month: Month) -> Result<Vec<UsageItem>, Error> {
     let mut meters: BTreeMap<&str, UsageItem> = BTreeMap::new();
     for row in rows {
-        let day = item(row, plan)?;
+        let day = item(row, prices)?;
         let Some(meter) = meters.get_mut(day.meter.as_str()) else {
             let start = month.start().into();
             meters.insert(day.meter.as_str(), UsageItem { start, ..day });
@@ -101,9 +131,8 @@ fn meters(rows: Vec<UsageRow>, plan: Option<&Plan>, month: Month) -> Result<Vec<
         meter.messages += day.messages;
         meter.bytes += day.bytes;
         meter.cost = add(meter.cost, day.cost);
-        let gib_hours = [&meter.gib_hours, &day.gib_hours];
-        let gib_hours = gib_hours.map(|text| text.as_ref().and_then(|text| text.parse().ok()));
-        meter.gib_hours = add(gib_hours[0], gib_hours[1]).map(|sum| sum.to_string());
+        meter.gib_hours = add_texts(&meter.gib_hours, &day.gib_hours);
+        meter.capacity_hours = add_texts(&meter.capacity_hours, &day.capacity_hours);
         meter.currency = meter.currency.take().or(day.currency);
     }
     Ok(meters.into_values().collect())
@@ -116,12 +145,17 @@ fn add(a: Option<Decimal>, b: Option<Decimal>) -> Option<Decimal> {
     }
 }
 
+fn add_texts(a: &Option<String>, b: &Option<String>) -> Option<String> {
+    let [a, b] = [a, b].map(|text| text.as_ref()?.parse().ok());
+    add(a, b).map(|sum: Decimal| sum.to_string())
+}
+
 /// Adds days up by item, of those that had a price.
-fn totals(plan: &Plan, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, Error> {
+fn totals(prices: &Schedule, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, Error> {
     let mut totals: BTreeMap<PriceItem, Total> = BTreeMap::new();
     for row in rows {
         for part in parts(row)? {
-            let version = plan.at(row.start);
+            let version = prices.at(row.start);
             let total = totals.entry(part.item).or_default();
             total.used += part.to - part.from;
             total.at = total.at.max(part.to);
@@ -133,12 +167,16 @@ fn totals(plan: &Plan, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, 
 }
 
 fn lines(
-    plan: &Plan,
+    prices: &Schedule,
     totals: &BTreeMap<PriceItem, Total>,
     (month, now): (Month, OffsetDateTime),
 ) -> Vec<BillLine> {
-    let places = minor_places(&plan.currency);
-    let has_price = |item: PriceItem| plan.of(month).any(|version| version.of(item).is_some());
+    let places = minor_places(prices.currency(month).unwrap_or_default());
+    let has_price = |item: PriceItem| {
+        prices
+            .of(month)
+            .any(|(_, version)| version.of(item).is_some())
+    };
     let priced = totals.iter().filter(|(item, _)| has_price(**item));
     let line = |(&item, total): (&PriceItem, &Total)| BillLine {
         item,
@@ -146,14 +184,15 @@ fn lines(
         quantity: quantity(item.unit(), total.used),
         cost: total.cost,
         billed: shown(total.cost.round(places), places),
-        estimate: total.cost.plus(rest(plan, (item, *total), (month, now))),
+        estimate: total.cost.plus(rest(prices, (item, *total), (month, now))),
     };
     priced.map(line).collect()
 }
 
-/// What the rest of the month will cost: use goes on as it was on average, and is cut where versions begin.
+/// What the rest of the month will cost: use goes on as it was on average, and is cut where versions and plans
+/// begin.
 fn rest(
-    plan: &Plan,
+    prices: &Schedule,
     (item, total): (PriceItem, Total),
     (month, now): (Month, OffsetDateTime),
 ) -> Decimal {
@@ -164,17 +203,16 @@ fn rest(
     if now >= month.end() || elapsed == 0 {
         return Decimal::ZERO;
     }
-    let starts = plan
-        .versions
-        .iter()
-        .map(|version| version.valid_from.start());
-    let mut cuts: Vec<_> = starts.filter(|at| *at > now && *at < month.end()).collect();
+    let mut cuts: Vec<_> = prices
+        .starts()
+        .filter(|at| *at > now && *at < month.end())
+        .collect();
     cuts.push(month.end());
     let (mut from, mut at, mut cost) = (now, total.at, Decimal::ZERO);
     for cut in cuts {
         let to = total.at + total.used.saturating_mul(seconds(now, cut)) / elapsed;
         let part = Part { item, from: at, to };
-        cost = cost.plus(plan.cost(from, &[part]).unwrap_or(Decimal::ZERO));
+        cost = cost.plus(prices.cost(from, &[part]).unwrap_or(Decimal::ZERO));
         (from, at) = (cut, to);
     }
     cost
@@ -215,15 +253,15 @@ mod tests {
             };
             let ladder = Ladder::new(&price, PriceUnit::Units);
             Version {
+                plan: "p".parse().unwrap(),
+                currency: "EUR".to_owned(),
                 valid_from: day.parse().unwrap(),
                 ladders: vec![(PriceItem::PublishUnits, ladder)],
             }
         };
-        let plan = Plan {
-            name: "p".parse().unwrap(),
-            currency: "EUR".to_owned(),
-            versions: vec![version("2030-04-01", "1"), version("2030-04-21", "2")],
-        };
+        let versions = [version("2030-04-01", "1"), version("2030-04-21", "2")];
+        let plans = [("2030-04-01".parse().unwrap(), Some("p"))];
+        let prices = Schedule::new(&plans, &versions);
         let total = Total {
             used: 100,
             at: 100,
@@ -231,7 +269,7 @@ mod tests {
         };
         let of = |now| {
             let month = "2030-04".parse().unwrap();
-            rest(&plan, (PriceItem::PublishUnits, total), (month, now)).to_string()
+            rest(&prices, (PriceItem::PublishUnits, total), (month, now)).to_string()
         };
         // 100 in ten days: the tier is full, 100 more at 1 and 100 at 2.
         assert_eq!(of(datetime!(2030-04-11 0:00 UTC)), "300");

@@ -1,6 +1,6 @@
 //! What the background duties have in common: how much a run did, and why it failed. The duties are `rotate`, `offload`,
-//! `expire`, `collect`, `meter`, `roll_up` and `events`, a file or folder each; `worker` runs them, one node of the fleet at a time. Each is safe
-//! to run twice and on two nodes at once: that only one does is economy, never correctness.
+//! `expire`, `collect`, `meter`, `roll_up`, `spend` and `events`, a file or folder each; `worker` runs them, one node of the
+//! fleet at a time. Each is safe to run twice and on two nodes at once: that only one does is economy, never correctness.
 
 use super::error;
 use crate::{blob, store};

@@ -16,7 +16,7 @@ use crate::store::usage_list::{UsageRow, Wanted};
 use super::access::Access;
 use super::bill::quantity;
 use super::error::Error;
-use super::price::{Ladder, Part, Plan, Step, Version};
+use super::price::{Ladder, Part, Schedule, Step, Version};
 use super::usage::{UsageAfter, item, parts};
 use super::{Engine, plans};
 
@@ -76,7 +76,7 @@ pub const COLUMNS: [&str; 44] = [
 pub struct Export {
     by: Arc<Access>,
     month: Month,
-    plan: Plan,
+    prices: Schedule,
     account: String,
     tenant: String,
     after: Option<UsageAfter>,
@@ -96,7 +96,7 @@ impl Engine {
     /// the first page.
     ///
     /// # Errors
-    /// When the tenant has no price plan, or the database does not answer.
+    /// When the tenant never had a price plan, or the database does not answer.
     pub async fn export_usage(
         &self,
         by: Arc<Access>,
@@ -104,17 +104,18 @@ impl Engine {
     ) -> Result<(String, Export), Error> {
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
-        let plan = plans::of_tenant(&mut session, by.tenant().0).await?;
-        let Some(plan) = plan else {
-            let detail = "the tenant has no price plan, so there is nothing that it is charged for";
+        let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
+        if prices.is_empty() {
+            let detail =
+                "the tenant never had a price plan, so there is nothing that it is charged for";
             return Err(Error::Conflict(detail.to_owned()));
-        };
+        }
         let tenant = store::tenant::name(&mut session, by.tenant().0).await?;
         drop(session);
         let mut export = Export {
             by,
             month: month.unwrap_or_else(|| Month::of(status.at)),
-            plan,
+            prices,
             account: self.installation().installation_id.to_string(),
             tenant,
             after: None,
@@ -153,7 +154,7 @@ impl Engine {
         let mut text = String::new();
         for row in rows {
             charges(&mut text, export, &row)?;
-            export.after = Some(UsageAfter::of(&item(row, None)?));
+            export.after = Some(UsageAfter::of(&item(row, &export.prices)?));
         }
         Ok(Some(text))
     }
@@ -172,7 +173,7 @@ struct Charge<'a> {
 }
 
 fn charges(text: &mut String, export: &Export, row: &UsageRow) -> Result<(), Error> {
-    let Some(version) = export.plan.at(row.start) else {
+    let Some(version) = export.prices.at(row.start) else {
         return Ok(());
     };
     for Part { item, from, to } in parts(row)? {
@@ -215,10 +216,10 @@ impl Charge<'_> {
             1 => own(unit.as_str()),
             per => format!("{per} {}", unit.as_str()),
         };
-        let currency = export.plan.currency.clone();
+        let currency = self.version.currency.clone();
         let (resource_id, resource_name, resource_type) = self.resource();
         let sku = self.item.as_str();
-        let (plan, day, tier) = (&export.plan.name, self.version.valid_from, step.tier);
+        let (plan, day, tier) = (&self.version.plan, self.version.valid_from, step.tier);
         let units =
             |of: fn((i64, i64)) -> i64| self.units.map_or("0".to_owned(), |u| of(u).to_string());
         [
@@ -269,7 +270,8 @@ impl Charge<'_> {
         ]
     }
 
-    /// Id, name and type of what was used; empty when a node had too many names to keep.
+    /// Id, name and type of what was used; empty of capacity, which is all of the tenant's, and when a node had too many
+    /// names to keep.
     fn resource(&self) -> (String, String, &'static str) {
         let Self { export, row, .. } = self;
         let (folder, name, kind) = match (&*row.topic, &*row.subscription) {
@@ -300,6 +302,7 @@ const fn description(item: PriceItem) -> &'static str {
         PriceItem::ColdRead => "Bytes read from object storage",
         PriceItem::DeliverUnits => "Units of delivered messages",
         PriceItem::ElasticUnits => "Surcharge on units above the guarantee",
+        PriceItem::GuaranteedCapacity => "Guaranteed rate of published messages",
         PriceItem::PublishUnits => "Units of published messages",
         PriceItem::StoredHot => "Bytes stored in the database",
         PriceItem::StoredObject => "Bytes stored in object storage",

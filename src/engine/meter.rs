@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use super::capacity;
 use super::duty::{Done, DutyError};
 use crate::clock::Clock;
 use crate::store::lane_meter::{self, Counted, Locked};
@@ -31,7 +32,7 @@ const POST_AFTER: Duration = Duration::from_secs(300);
 /// began was seen by it.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// One round through all lanes; counts the blocks counted. Leaves the database to others after each transaction for `rest`
+/// One round through all lanes, and all guaranteed capacity; counts the blocks counted. Leaves the database to others after each transaction for `rest`
 /// times as long as that took, and stops between two of them when told to.
 ///
 /// # Errors
@@ -69,6 +70,10 @@ pub async fn run(
                 pause(counts.elapsed() * rest, stop).await;
             }
         }
+    }
+    capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
+    if stop.is_cancelled() {
+        return Ok(done);
     }
     usage::metered(&mut session, began - COMMIT_WITHIN).await?;
     Ok(done)

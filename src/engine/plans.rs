@@ -8,6 +8,7 @@ use api::price::{
     Plan as ShownPlan, PlanVersion, PlanVersionSettings, Price, PriceItem, Prices, Tier, Whole,
 };
 use api::{Day, Permission, PlanName};
+use time::OffsetDateTime;
 
 use crate::store::price::{PriceRow, VersionRow};
 use crate::store::{self, Session};
@@ -16,7 +17,7 @@ use super::Engine;
 use super::access::Access;
 use super::audit::{self, Change, Nothing};
 use super::error::Error;
-use super::price::{Ladder, Plan, Version};
+use super::price::{Ladder, Schedule, Version};
 
 impl Engine {
     /// Creates a version of a plan, and the plan with its first version; or changes one that has not begun. True when it
@@ -41,16 +42,16 @@ impl Engine {
             return Err(Error::Conflict(detail));
         }
         let versions = versions(&mut tx, plan).await?;
-        let wanted = rows(day, &settings.prices);
+        let wanted = rows((plan, day), &settings.prices);
         if let Some(version) = versions.iter().find(|version| version.valid_from == day)
-            && rows(day, &version.settings.prices) == wanted
+            && rows((plan, day), &version.settings.prices) == wanted
         {
             return Ok((version.clone(), false));
         }
         self.check_put(&mut tx, &versions, (plan, day)).await?;
         let created = store::price::put_version(&mut tx, plan.as_str(), day.0, now).await?;
         store::price::clear(&mut tx, plan.as_str(), day.0).await?;
-        store::price::insert(&mut tx, plan.as_str(), &wanted).await?;
+        store::price::insert(&mut tx, &wanted).await?;
         self.plan_changed(&mut tx, by, ("plan.put", plan, day), settings)
             .await?;
         let shown = version(&mut tx, plan, day).await?;
@@ -65,7 +66,7 @@ impl Engine {
         versions: &[PlanVersion],
         (plan, day): (&PlanName, Day),
     ) -> Result<(), Error> {
-        if !versions.is_empty() && day < self.today(tx).await? {
+        if !versions.is_empty() && day < today(tx, self.clock().now()).await? {
             let detail = format!(
                 "{day} is past, and plan {plan} has a version: prices that may have been billed do not change"
             );
@@ -86,7 +87,8 @@ impl Engine {
     /// Deletes a version of a plan, and the plan with its last one.
     ///
     /// # Errors
-    /// When there is none, tenants have the plan and the version has begun or is the last, or the database does not answer.
+    /// When there is none, tenants have or had the plan and the version has begun or is the last, or the database does not
+    /// answer.
     pub async fn delete_plan_version(
         &self,
         by: &Access,
@@ -96,11 +98,13 @@ impl Engine {
         by.check_all(Permission::Admin)?;
         let mut tx = self.store().tx("delete_plan_version").await?;
         store::price::lock_plan(&mut tx, plan.as_str()).await?;
-        let versions = store::price::versions(&mut tx, plan.as_str()).await?;
+        let versions = store::price::versions(&mut tx, &[plan.as_str()]).await?;
         if store::price::has_tenants(&mut tx, plan.as_str()).await? {
-            let has_begun = day <= self.today(&mut tx).await?;
+            let has_begun = day <= today(&mut tx, self.clock().now()).await?;
             if has_begun || versions.len() == 1 {
-                let detail = format!("tenants have plan {plan}: give them another one first");
+                let detail = format!(
+                    "tenants have plan {plan}, or had it, and what they used has its prices"
+                );
                 return Err(Error::Conflict(detail));
             }
         }
@@ -150,11 +154,6 @@ impl Engine {
         })
     }
 
-    async fn today(&self, session: &mut Session) -> Result<Day, Error> {
-        let status = store::usage::status(session, self.clock().now()).await?;
-        Ok(Day(status.at.date()))
-    }
-
     /// Writes a change of a plan down, in its transaction.
     async fn plan_changed<T: serde::Serialize>(
         &self,
@@ -173,33 +172,56 @@ impl Engine {
     }
 }
 
-/// The plan of a tenant, ready to be applied.
-pub(super) async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Option<Plan>, Error> {
-    let rows = store::price::of_tenant(session, tenant).await?;
-    let Some(first) = rows.first() else {
-        return Ok(None);
+/// The day (UTC) of the database.
+pub(super) async fn today(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+) -> Result<Day, Error> {
+    Ok(Day(store::usage::status(session, now).await?.at.date()))
+}
+
+/// The prices of a tenant over time, ready to be applied.
+pub(super) async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Schedule, Error> {
+    let spans = store::tenant_plan::of(session, &[tenant]).await?;
+    let mut plans: Vec<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();
+    plans.sort_unstable();
+    plans.dedup();
+    if plans.is_empty() {
+        return Ok(Schedule::default());
+    }
+    let rows = store::price::versions(session, &plans).await?;
+    let prices = store::price::of_plans(session, &plans).await?;
+    let versions = rows.into_iter().map(|row| applied(row, &prices));
+    let versions = versions.collect::<Result<Vec<_>, _>>()?;
+    let spans = spans
+        .iter()
+        .map(|row| (Day(row.valid_from), row.plan.as_deref()));
+    Ok(Schedule::new(&spans.collect::<Vec<_>>(), &versions))
+}
+
+/// A version, ready to be applied.
+fn applied(row: VersionRow, prices: &[PriceRow]) -> Result<Version, Error> {
+    let PlanVersion {
+        plan,
+        valid_from,
+        settings,
+        ..
+    } = shown(row, prices)?;
+    let ladder = |item: PriceItem| {
+        let price = settings.prices.of(item)?;
+        Some((item, Ladder::new(price, item.unit())))
     };
-    let prices = store::price::of_plan(session, &first.plan).await?;
-    let (name, currency) = (first.plan.clone(), first.currency.clone());
-    let versions = rows.into_iter().map(|row| {
-        let shown = shown(row, &prices)?;
-        let prices = &shown.settings.prices;
-        let ladder = |item: PriceItem| Some((item, Ladder::new(prices.of(item)?, item.unit())));
-        Ok(Version {
-            valid_from: shown.valid_from,
-            ladders: PriceItem::ALL.into_iter().filter_map(ladder).collect(),
-        })
-    });
-    Ok(Some(Plan {
-        versions: versions.collect::<Result<_, Error>>()?,
-        name: name.parse().map_err(|_| corrupt("name", &name))?,
-        currency,
-    }))
+    Ok(Version {
+        plan,
+        valid_from,
+        ladders: PriceItem::ALL.into_iter().filter_map(ladder).collect(),
+        currency: settings.currency,
+    })
 }
 
 async fn versions(session: &mut Session, plan: &PlanName) -> Result<Vec<PlanVersion>, Error> {
-    let rows = store::price::versions(session, plan.as_str()).await?;
-    let prices = store::price::of_plan(session, plan.as_str()).await?;
+    let rows = store::price::versions(session, &[plan.as_str()]).await?;
+    let prices = store::price::of_plans(session, &[plan.as_str()]).await?;
     rows.into_iter().map(|row| shown(row, &prices)).collect()
 }
 
@@ -216,7 +238,7 @@ fn no_version(plan: &PlanName, day: Day) -> Error {
 }
 
 /// The rows of prices: the last tier of an item has no size.
-fn rows(day: Day, prices: &Prices) -> Vec<PriceRow> {
+fn rows((plan, day): (&PlanName, Day), prices: &Prices) -> Vec<PriceRow> {
     let mut rows = Vec::new();
     for item in PriceItem::ALL {
         let Some(price) = prices.of(item) else {
@@ -226,6 +248,7 @@ fn rows(day: Day, prices: &Prices) -> Vec<PriceRow> {
         let sized = tiers.map(|tier| (i64::try_from(tier.size.0).ok(), tier.unit_price));
         for (tier, (size, unit_price)) in (0i16..).zip(sized.chain([(None, price.unit_price)])) {
             rows.push(PriceRow {
+                plan: plan.to_string(),
                 valid_from: day.0,
                 item: item.as_str().to_owned(),
                 tier,
@@ -238,12 +261,12 @@ fn rows(day: Day, prices: &Prices) -> Vec<PriceRow> {
     rows
 }
 
-/// A version from its row and the prices of its plan.
+/// A version from its row and the prices of its plan, which may be among others.
 fn shown(row: VersionRow, prices: &[PriceRow]) -> Result<PlanVersion, Error> {
     let mut found = Prices::default();
     for price in prices
         .iter()
-        .filter(|price| price.valid_from == row.valid_from)
+        .filter(|price| price.plan == row.plan && price.valid_from == row.valid_from)
     {
         let item = PriceItem::ALL
             .into_iter()

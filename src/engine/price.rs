@@ -100,45 +100,88 @@ impl Ladder {
     }
 }
 
-/// A plan with all its versions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// Its name.
-    pub name: PlanName,
-    /// ISO 4217.
-    pub currency: String,
-    /// In order of the days from which they apply.
-    pub versions: Vec<Version>,
-}
-
 /// A version of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
-    /// From the start of this day on.
+    /// Of which plan.
+    pub plan: PlanName,
+    /// ISO 4217.
+    pub currency: String,
+    /// The day from which it applies to whoever has the plan.
     pub valid_from: Day,
     /// What has a price.
     pub ladders: Vec<(PriceItem, Ladder)>,
 }
 
-impl Plan {
-    /// The version that applies at a time. The running totals of a month go on when another version begins within it: its
-    /// tiers are those of the whole month, and what was used before has filled the first of them.
+/// Days to which one version applies, or none: from one on, until the next span begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Span {
+    from: Day,
+    version: Option<Version>,
+}
+
+/// What prices apply to a tenant on which day: the versions of the plans that it has, one after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schedule(Vec<Span>);
+
+impl Schedule {
+    /// From the plans of a tenant, each with the day from which it has it, in order, and all versions of them.
+    #[must_use]
+    pub fn new(plans: &[(Day, Option<&str>)], versions: &[Version]) -> Self {
+        let mut spans = Vec::new();
+        let ends = plans.iter().skip(1).map(|(from, _)| Some(*from));
+        for (&(from, plan), end) in plans.iter().zip(ends.chain([None])) {
+            let of_plan = versions.iter().filter(|v| Some(v.plan.as_str()) == plan);
+            let begun = of_plan.clone().rfind(|v| v.valid_from <= from);
+            let version = begun.cloned();
+            spans.push(Span { from, version });
+            let within =
+                |v: &&Version| v.valid_from > from && end.is_none_or(|end| v.valid_from < end);
+            spans.extend(of_plan.filter(within).map(|v| Span {
+                from: v.valid_from,
+                version: Some(v.clone()),
+            }));
+        }
+        Self(spans)
+    }
+
+    /// Whether nothing ever has a price.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The version that applies at a time. The running totals of a month go on when another version or plan begins within
+    /// it: its tiers are those of the whole month, and what was used before has filled the first of them.
     #[must_use]
     pub fn at(&self, time: OffsetDateTime) -> Option<&Version> {
-        let begun = |version: &&Version| version.valid_from.start() <= time;
-        self.versions.iter().rev().find(begun)
+        let begun = |span: &&Span| span.from.start() <= time;
+        self.0.iter().rev().find(begun)?.version.as_ref()
     }
 
-    /// The versions that apply in a month.
-    pub fn of(&self, month: Month) -> impl Iterator<Item = &Version> {
-        let first = self.at(month.start()).map(|version| version.valid_from);
-        let in_month = move |version: &&Version| {
-            Some(version.valid_from) >= first && version.valid_from.start() < month.end()
-        };
-        self.versions.iter().filter(in_month)
+    /// The versions that apply in a month, with the days from which they do.
+    pub fn of(&self, month: Month) -> impl Iterator<Item = (Day, &Version)> {
+        let ends = self.0.iter().skip(1).map(|span| Some(span.from.start()));
+        let spans = self.0.iter().zip(ends.chain([None]));
+        spans.filter_map(move |(span, end)| {
+            let is_of_month =
+                span.from.start() < month.end() && end.is_none_or(|end| end > month.start());
+            Some((span.from, span.version.as_ref().filter(|_| is_of_month)?))
+        })
     }
 
-    /// What a part of the use at a time costs; `None` before the first version.
+    /// The currency of a month: it has one, because another one begins with a month only.
+    #[must_use]
+    pub fn currency(&self, month: Month) -> Option<&str> {
+        self.of(month).next().map(|(_, version)| &*version.currency)
+    }
+
+    /// When another version begins, or none.
+    pub fn starts(&self) -> impl Iterator<Item = OffsetDateTime> {
+        self.0.iter().map(|span| span.from.start())
+    }
+
+    /// What a part of the use at a time costs; `None` when no version applies then.
     #[must_use]
     pub fn cost(&self, time: OffsetDateTime, parts: &[Part]) -> Option<Decimal> {
         let version = self.at(time)?;
@@ -171,8 +214,8 @@ pub struct Measured {
     pub elastic_units: u128,
     /// Bytes.
     pub bytes: u128,
-    /// Bytes stored over seconds.
-    pub byte_seconds: u128,
+    /// Bytes stored, or messages a second guaranteed, over seconds.
+    pub over_time: u128,
 }
 
 /// A part of a month's use of an item, between two running totals.
@@ -207,8 +250,9 @@ pub fn parts(meter: Meter, used: Measured, before: Measured) -> Vec<Part> {
             part(PriceItem::TrafficOut, |m| m.bytes),
         ],
         Meter::ColdRead => vec![part(PriceItem::ColdRead, |m| m.bytes)],
-        Meter::StoredHot => vec![part(PriceItem::StoredHot, |m| m.byte_seconds)],
-        Meter::StoredObject => vec![part(PriceItem::StoredObject, |m| m.byte_seconds)],
+        Meter::GuaranteedCapacity => vec![part(PriceItem::GuaranteedCapacity, |m| m.over_time)],
+        Meter::StoredHot => vec![part(PriceItem::StoredHot, |m| m.over_time)],
+        Meter::StoredObject => vec![part(PriceItem::StoredObject, |m| m.over_time)],
         Meter::DeadLetter => Vec::new(),
     };
     parts
@@ -249,12 +293,25 @@ mod tests {
         }
     }
 
-    fn version(day: &str, price: &Price) -> Version {
+    fn version((plan, day): (&str, &str), price: &Price) -> Version {
         let ladder = Ladder::new(price, PriceUnit::Units);
         Version {
+            plan: plan.parse().unwrap(),
+            currency: "EUR".to_owned(),
             valid_from: day.parse().unwrap(),
             ladders: vec![(PriceItem::PublishUnits, ladder)],
         }
+    }
+
+    fn day(text: &str) -> Day {
+        text.parse().unwrap()
+    }
+
+    /// What a part of the published units costs.
+    fn cost(schedule: &Schedule, at: OffsetDateTime, (from, to): (u128, u128)) -> Option<String> {
+        let item = PriceItem::PublishUnits;
+        let cost = schedule.cost(at, &[Part { item, from, to }]);
+        cost.map(|cost| cost.to_string())
     }
 
     #[test]
@@ -289,24 +346,10 @@ mod tests {
 
     #[test]
     fn a_version_that_begins_within_a_month_goes_on_with_its_totals() {
-        let old = version("2030-01-01", &price(1, &[(10, "1")], "2"));
-        let new = version("2030-01-16", &price(1, &[(20, "3")], "5"));
-        let plan = Plan {
-            name: "p".parse().unwrap(),
-            currency: "EUR".to_owned(),
-            versions: vec![old, new],
-        };
-        let part = |from, to| {
-            [Part {
-                item: PriceItem::PublishUnits,
-                from,
-                to,
-            }]
-        };
-        let cost = |at, from, to| {
-            let cost = plan.cost(at, &part(from, to));
-            cost.map(|cost| cost.to_string())
-        };
+        let old = version(("p", "2030-01-01"), &price(1, &[(10, "1")], "2"));
+        let new = version(("p", "2030-01-16"), &price(1, &[(20, "3")], "5"));
+        let schedule = Schedule::new(&[(day("2000-01-01"), Some("p"))], &[old, new]);
+        let cost = |at, from, to| cost(&schedule, at, (from, to));
         let (before, first, second) = (
             datetime!(2029-12-31 23:59 UTC),
             datetime!(2030-01-15 23:59 UTC),
@@ -316,8 +359,52 @@ mod tests {
         assert_eq!(cost(first, 0, 15).as_deref(), Some("20"), "10 at 1, 5 at 2");
         // 15 of the first 20 are used: 5 at 3, then 5 at 5.
         assert_eq!(cost(second, 15, 25).as_deref(), Some("40"));
-        let of = |month: &str| plan.of(month.parse().unwrap()).count();
+        let of = |month: &str| schedule.of(month.parse().unwrap()).count();
         assert_eq!((of("2029-12"), of("2030-01"), of("2030-02")), (0, 2, 1));
+    }
+
+    #[test]
+    fn plans_follow_one_another_and_leave_days_without_a_price() {
+        let versions = [
+            version(("a", "2030-01-01"), &price(1, &[], "1")),
+            version(("a", "2030-02-10"), &price(1, &[], "2")),
+            version(("b", "2030-02-20"), &price(1, &[(100, "3")], "4")),
+        ];
+        let plans = [
+            (day("2030-01-05"), Some("a")),
+            (day("2030-02-15"), Some("b")),
+            (day("2030-03-10"), None),
+            (day("2030-04-01"), Some("a")),
+        ];
+        let schedule = Schedule::new(&plans, &versions);
+        let cost = |at: &str| cost(&schedule, day(at).start(), (50, 150));
+        for (at, expected) in [
+            ("2030-01-04", None),
+            ("2030-01-05", Some("100")),
+            ("2030-02-14", Some("200")),
+            ("2030-02-19", None),
+            // 50 in the tier, which those before have half filled.
+            ("2030-02-20", Some("350")),
+            ("2030-03-10", None),
+            ("2030-04-01", Some("200")),
+        ] {
+            assert_eq!(cost(at).as_deref(), expected, "{at}");
+        }
+        let of = |month: &str| {
+            let applied = schedule.of(month.parse().unwrap());
+            let text = |(from, v): (Day, &Version)| format!("{from} {} {}", v.plan, v.valid_from);
+            applied.map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("2030-02"),
+            [
+                "2030-01-05 a 2030-01-01",
+                "2030-02-10 a 2030-02-10",
+                "2030-02-20 b 2030-02-20"
+            ]
+        );
+        assert_eq!(of("2030-03"), ["2030-02-20 b 2030-02-20"]);
+        assert_eq!(of("2029-12"), [""; 0]);
     }
 
     #[test]

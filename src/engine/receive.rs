@@ -80,7 +80,7 @@ impl Engine {
                 request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()),
             )),
         };
-        let room = self.in_flight_room(tenant);
+        let room = self.admit_receive(tenant)?;
         if let Some((limited, _)) = &room {
             subscriber.count_for(limited);
         }

@@ -1,24 +1,27 @@
 //! Tenants: create, suspend, list. Called for operators only; their scope may be limited to some names.
 
+use std::collections::HashMap;
+
 use api::limits::PAGE;
 use api::list::Page;
-use api::tenant::{PlanChoice, Suspension, Tenant as Shown, TenantSettings};
-use api::{Permission, PlanName, TenantName};
+use api::tenant::{Suspension, Tenant as Shown, TenantSettings};
+use api::{Day, Permission, TenantName};
 use time::OffsetDateTime;
 
 use crate::store::tenant::TenantRow;
+use crate::store::tenant_plan::TenantPlanRow;
 use crate::store::{self, Session};
 
 use super::access::Access;
 use super::audit::{self, Change};
 use super::error::Error;
-use super::{Engine, Tenant};
+use super::{Engine, Tenant, plans, tenant_plans};
 
 impl Engine {
     /// Creates or changes; true when it is new.
     ///
     /// # Errors
-    /// When there is no such plan, or the database does not answer.
+    /// When there is no such plan or it cannot begin then, or the database does not answer.
     pub async fn put_tenant(
         &self,
         by: &Access,
@@ -28,8 +31,9 @@ impl Engine {
         let now = self.clock().now();
         let mut tx = self.store().tx("put_tenant").await?;
         let (row, created) = put(&mut tx, by, name, (settings, now)).await?;
+        let tenant = shown(&mut tx, row, now).await?;
         tx.commit().await?;
-        Ok((shown(row)?, created))
+        Ok((tenant, created))
     }
 
     /// Suspends a tenant (`Some`) or lets it in again.
@@ -61,9 +65,10 @@ impl Engine {
             store::installation::bump_access(&mut tx).await?;
         }
         let row = found(&mut tx, name).await?;
+        let tenant = shown(&mut tx, row, now).await?;
         tx.commit().await?;
         self.look_now().await;
-        shown(row)
+        Ok(tenant)
     }
 
     /// One tenant.
@@ -72,7 +77,8 @@ impl Engine {
     /// When it does not exist, or the database does not answer.
     pub async fn tenant(&self, name: &TenantName) -> Result<Shown, Error> {
         let mut session = self.store().session().await?;
-        shown(found(&mut session, name).await?)
+        let row = found(&mut session, name).await?;
+        shown(&mut session, row, self.clock().now()).await
     }
 
     /// A page of tenants by name, of those that the caller may operate.
@@ -90,7 +96,7 @@ impl Engine {
         let mut session = self.store().session().await?;
         let after = after.unwrap_or("");
         let rows = store::tenant::list(&mut session, &like, after, i64::from(limit) + 1).await?;
-        let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        let items = all_shown(&mut session, rows, self.clock().now()).await?;
         Ok(super::page(items, limit, |tenant| tenant.name.to_string()))
     }
 }
@@ -103,8 +109,12 @@ pub(super) async fn put(
     (settings, now): (&TenantSettings, Option<OffsetDateTime>),
 ) -> Result<(TenantRow, bool), Error> {
     let created = store::tenant::insert(tx, name.as_str(), now).await?;
-    let tenant = Tenant(found(tx, name).await?.tenant_id);
-    if set_plan(tx, tenant, settings, now).await? || created {
+    let row = store::tenant::lock(tx, name.as_str()).await?;
+    let tenant = Tenant(
+        row.ok_or_else(|| Error::not_found("tenant", name))?
+            .tenant_id,
+    );
+    if tenant_plans::set(tx, tenant, settings, now).await? || created {
         let change = Change {
             tenant: Some(tenant),
             action: "tenant.put",
@@ -116,41 +126,50 @@ pub(super) async fn put(
     Ok((found(tx, name).await?, created))
 }
 
-/// Gives a tenant the plan that its settings name, if they name one; whether that changes something.
-async fn set_plan(
-    tx: &mut Session,
-    tenant: Tenant,
-    settings: &TenantSettings,
-    now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    let Some(PlanChoice(plan)) = &settings.plan else {
-        return Ok(false);
-    };
-    let name = plan.as_ref().map(PlanName::as_str);
-    match store::tenant::set_plan(tx, tenant.0, name, now).await {
-        Err(store::Error::Conflict(constraint)) if constraint == "tenant_price_plan_fkey" => {
-            Err(Error::not_found("plan", name.unwrap_or("")))
-        }
-        set => Ok(set?),
-    }
-}
-
 /// The row of a tenant that is named.
 pub(super) async fn found(session: &mut Session, name: &TenantName) -> Result<TenantRow, Error> {
     let row = store::tenant::by_name(session, name.as_str()).await?;
     row.ok_or_else(|| Error::not_found("tenant", name))
 }
 
-fn shown(row: TenantRow) -> Result<Shown, Error> {
+async fn shown(
+    session: &mut Session,
+    row: TenantRow,
+    now: Option<OffsetDateTime>,
+) -> Result<Shown, Error> {
+    let mut all = all_shown(session, vec![row], now).await?;
+    all.pop().ok_or(Error::Internal)
+}
+
+/// Tenants with their plans.
+async fn all_shown(
+    session: &mut Session,
+    rows: Vec<TenantRow>,
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Shown>, Error> {
+    let today = plans::today(session, now).await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.tenant_id).collect();
+    let all = store::tenant_plan::of(session, &ids).await?;
+    let by_tenant = all.chunk_by(|one, next| one.tenant_id == next.tenant_id);
+    let by_tenant: HashMap<i64, _> = by_tenant.map(|rows| (rows[0].tenant_id, rows)).collect();
+    let shown = |row: TenantRow| {
+        let plans = by_tenant.get(&row.tenant_id).copied();
+        with_plans(row, plans.unwrap_or_default(), today)
+    };
+    rows.into_iter().map(shown).collect()
+}
+
+fn with_plans(row: TenantRow, plans: &[TenantPlanRow], today: Day) -> Result<Shown, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "tenant",
         column: "name",
         row: row.tenant_id.to_string(),
     };
-    let plan = row.price_plan.clone().map(PlanName::try_from);
+    let (plan, plans) = tenant_plans::shown(plans, today)?;
     Ok(Shown {
         name: row.name.clone().try_into().map_err(corrupt)?,
-        plan: plan.transpose().map_err(corrupt)?,
+        plan,
+        plans,
         suspended: row.suspended_at.is_some(),
         suspended_reason: row.suspended_reason,
         created_at: row.created_at.into(),

@@ -15,7 +15,7 @@ use crate::store::usage_list::{UsageRow, Wanted};
 
 use super::access::Access;
 use super::error::Error;
-use super::price::{self, Measured, Part, Plan};
+use super::price::{self, Measured, Part, Schedule};
 use super::{Engine, plans, roll_up};
 
 /// Which usage.
@@ -55,14 +55,18 @@ impl Engine {
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
         let (from, to) = range(&ask, status.at).map_err(|error| Error::Invalid(vec![error]))?;
-        let plan = plans::of_tenant(&mut session, by.tenant().0).await?;
+        let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
         let after = ask.after.as_ref();
         let after = after.map_or((from, "", "", ""), UsageAfter::place);
         let first = from.max(after.0);
         let wanted = Wanted {
             tenant: by.tenant().0,
             topics: &by.like(&[Permission::Usage]),
-            since: plan.as_ref().map_or(first, |_| Month::of(first).start()),
+            since: if prices.is_empty() {
+                first
+            } else {
+                Month::of(first).start()
+            },
             from,
             to,
             granularity: ask.granularity.as_str(),
@@ -75,7 +79,7 @@ impl Engine {
             limit: i64::from(limit) + 1,
         };
         let rows = store::usage_list::list(&mut session, &wanted).await?;
-        let items = rows.into_iter().map(|row| item(row, plan.as_ref()));
+        let items = rows.into_iter().map(|row| item(row, &prices));
         let items = items.collect::<Result<Vec<_>, _>>()?;
         let page = super::page(items, limit, |item| UsageAfter::of(item).to_string());
         Ok(UsagePage {
@@ -131,9 +135,10 @@ fn range(
 }
 
 /// A row as it is shown, with its cost when a plan has a price for its time.
-pub(super) fn item(row: UsageRow, plan: Option<&Plan>) -> Result<UsageItem, Error> {
+pub(super) fn item(row: UsageRow, prices: &Schedule) -> Result<UsageItem, Error> {
     let parts = parts(&row)?;
-    let cost = plan.and_then(|plan| plan.cost(row.start, &parts));
+    let version = prices.at(row.start);
+    let cost = prices.cost(row.start, &parts);
     let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     let units = row.units.unsigned_abs();
     let elastic_units = row.elastic_units.unsigned_abs();
@@ -148,7 +153,8 @@ pub(super) fn item(row: UsageRow, plan: Option<&Plan>) -> Result<UsageItem, Erro
         messages: row.messages.unsigned_abs(),
         bytes: row.bytes.unsigned_abs(),
         gib_hours: row.gib_hours,
-        currency: cost.and(plan).map(|plan| plan.currency.clone()),
+        capacity_hours: row.capacity_hours,
+        currency: version.map(|version| version.currency.clone()),
         cost,
     })
 }
@@ -169,13 +175,13 @@ pub(super) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
         units: number(row.units_before),
         elastic_units: number(row.elastic_before),
         bytes: number(row.bytes_before),
-        byte_seconds: whole(&row.byte_seconds_before)?,
+        over_time: whole(&row.over_time_before)?,
     };
     let used = Measured {
         units: number(row.units),
         elastic_units: number(row.elastic_units),
         bytes: number(row.bytes),
-        byte_seconds: whole(&row.byte_seconds_after)?.saturating_sub(before.byte_seconds),
+        over_time: whole(&row.over_time_after)?.saturating_sub(before.over_time),
     };
     Ok(price::parts(meter(row)?, used, before))
 }

@@ -20,8 +20,8 @@ use crate::engine::{Engine, Error};
 /// Get what a month costs
 ///
 /// By meter and by item of the price plan: what was used and what it costs so far, what is billed for it, and an estimate of
-/// the whole month, which takes use to go on as it was on average since the month began. A tenant without a price plan sees
-/// what it used.
+/// the whole month, which takes use to go on as it was on average since the month began. A month
+/// without a price plan shows what was used.
 #[utoipa::path(
     get, path = "/v1/usage/month", operation_id = "get_usage_month", tag = "Usage",
     security(("api_key" = ["usage"])),
@@ -40,7 +40,7 @@ pub(super) async fn get_usage_month(
 ///
 /// As FOCUS 1.2 (FinOps Open Cost and Usage Specification): CSV by RFC 4180 with a head, a row for each day, meter, topic,
 /// subscription and tier of a price. Costs are exact to twelve places and add up to the cost of the month. An empty field is
-/// null. A tenant needs a price plan.
+/// null. A tenant that never had a price plan has no charges, and days without one have none.
 #[utoipa::path(
     get, path = "/v1/usage/focus", operation_id = "export_usage", tag = "Usage",
     security(("api_key" = ["usage"])),

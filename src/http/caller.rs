@@ -59,6 +59,8 @@ asks! {
     SeeSubscription: Manage Receive;
     /// To read what was used.
     SeeUsage: Usage, true;
+    /// To read what all usage costs.
+    SeeCosts: Usage;
     /// To see the quota.
     SeeQuota: Manage Usage;
     /// To operate a tenant.

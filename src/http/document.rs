@@ -50,6 +50,7 @@ pub(super) fn head() -> OpenApi {
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Look at messages without consuming them"),
         ("Usage", "What was used, and what it costs"),
+        ("Budgets", "What a month may cost"),
         ("Events", "Where events of the service go"),
         ("Quota", "What the tenant may do"),
         (

@@ -1,6 +1,7 @@
 //! JSON in and out. Parsing is one pass of serde_json; only when it fails a second, slower pass finds the pointer to the
 //! field, so that good requests pay nothing for good errors.
 
+use api::budget::BudgetSettings;
 use api::error::echo;
 use api::event::EventSinkSettings;
 use api::issuer::IssuerSettings;
@@ -48,7 +49,7 @@ macro_rules! checked {
 
 checked! {
     TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
-    Quota PlanVersionSettings EventSinkSettings
+    Quota PlanVersionSettings BudgetSettings EventSinkSettings
 }
 
 impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {

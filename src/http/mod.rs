@@ -7,6 +7,7 @@ mod audit;
 mod batch;
 mod bills;
 mod body;
+mod budgets;
 mod caller;
 mod coding;
 mod cors;
@@ -96,6 +97,12 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(usage::get_usage))
         .routes(routes!(bills::get_usage_month))
         .routes(routes!(bills::export_usage))
+        .routes(routes!(budgets::list_budgets))
+        .routes(routes!(
+            budgets::put_budget,
+            budgets::get_budget,
+            budgets::delete_budget
+        ))
         .routes(routes!(event_sinks::list_event_sinks))
         .routes(routes!(
             event_sinks::put_event_sink,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use api::error::echo;
-use api::{Day, ErrorCode, IssuerName, KeyId, MessageId, PlanName};
+use api::{BudgetName, Day, ErrorCode, IssuerName, KeyId, MessageId, PlanName};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 
@@ -19,6 +19,9 @@ pub(super) struct KeyPath(pub(super) KeyId);
 
 /// `{issuer}` of the path.
 pub(super) struct IssuerPath(pub(super) IssuerName);
+
+/// `{budget}` of the path.
+pub(super) struct BudgetPath(pub(super) BudgetName);
 
 /// `{plan}` and `{valid_from}` of the path.
 pub(super) struct VersionPath(pub(super) PlanName, pub(super) Day);
@@ -61,6 +64,14 @@ impl<S: Sync> FromRequestParts<S> for IssuerPath {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         parse(parts, "issuer").await.map(Self)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for BudgetPath {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        parse(parts, "budget").await.map(Self)
     }
 }
 

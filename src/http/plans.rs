@@ -1,5 +1,5 @@
 //! `/v1/admin/plans` and `/v1/admin/plans/{plan}/versions/{valid_from}`: what usage costs. For operators of all tenants;
-//! the plan of a tenant is one of its settings.
+//! which plan a tenant has from which day on is one of its settings.
 
 use api::list::Page;
 use api::price::{Plan, PlanVersion, PlanVersionSettings};
@@ -66,8 +66,8 @@ pub(super) async fn get_plan_version(
 
 /// Delete a version of a price plan
 ///
-/// The last version takes the plan with it. While tenants have the plan, only versions that have not begun can be deleted,
-/// and not the last.
+/// The last version takes the plan with it. Of a plan that tenants have, had or will have, only versions that have not
+/// begun can be deleted, and not the last.
 #[utoipa::path(
     delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),

@@ -17,7 +17,8 @@ use crate::engine::Engine;
 
 /// Create a tenant, or change its settings
 ///
-/// What is absent stays as it is.
+/// What is absent stays as it is. A price plan applies from a day on, today or later, and to no day before it: months that
+/// are over keep the plan that they had.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -76,7 +77,7 @@ pub(super) async fn resume_tenant(
 
 /// Get a tenant
 ///
-/// Its settings, and when they were made.
+/// Its settings, its price plans over time, and when they were made.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 9] = [
+const MIGRATIONS: [(&str, &str); 11] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -28,6 +28,14 @@ const MIGRATIONS: [(&str, &str); 9] = [
     (
         "0007_event",
         include_str!("../../migrations/0007_event.sql"),
+    ),
+    (
+        "0008_plan_history",
+        include_str!("../../migrations/0008_plan_history.sql"),
+    ),
+    (
+        "0009_budget",
+        include_str!("../../migrations/0009_budget.sql"),
     ),
     (
         "0010_fairness",

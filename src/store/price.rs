@@ -36,6 +36,8 @@ pub struct VersionRow {
 /// A tier of a price.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct PriceRow {
+    /// Of which plan.
+    pub plan: String,
     /// Of which version.
     pub valid_from: Date,
     /// What is priced.
@@ -87,14 +89,28 @@ pub async fn lock_plan(session: &mut Session, name: &str) -> Result<Option<Strin
     .await?)
 }
 
-/// Whether a tenant has a plan.
+/// Keeps a plan from being deleted; its currency, if there is such a plan.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn share_plan(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- price_plan.share
+         SELECT currency FROM price_plan WHERE name = $1 FOR KEY SHARE",
+    )
+    .bind(name)
+    .fetch_optional(session.run("price_plan.share"))
+    .await?)
+}
+
+/// Whether a tenant has a plan, had it or will have it.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn has_tenants(session: &mut Session, name: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "-- price_plan.has_tenants
-         SELECT EXISTS (SELECT FROM tenant WHERE price_plan = $1)",
+         SELECT EXISTS (SELECT FROM tenant_plan WHERE plan = $1)",
     )
     .bind(name)
     .fetch_one(session.run("price_plan.has_tenants"))
@@ -116,49 +132,33 @@ pub async fn plans(session: &mut Session) -> Result<Vec<PlanRow>, Error> {
     .await?)
 }
 
-/// The versions of a plan, in order of time; there are few.
+/// The versions of some plans, in order of plan and time; a plan has few.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn versions(session: &mut Session, plan: &str) -> Result<Vec<VersionRow>, Error> {
+pub async fn versions(session: &mut Session, plans: &[&str]) -> Result<Vec<VersionRow>, Error> {
     Ok(sqlx::query_as(
-        "-- price_version.of_plan
+        "-- price_version.of_plans
          SELECT v.plan, p.currency, v.valid_from, v.created_at, v.updated_at
-         FROM price_version v JOIN price_plan p ON p.name = v.plan WHERE v.plan = $1 ORDER BY v.valid_from",
+         FROM price_version v JOIN price_plan p ON p.name = v.plan WHERE v.plan = ANY ($1) ORDER BY v.plan, v.valid_from",
     )
-    .bind(plan)
-    .fetch_all(session.run("price_version.of_plan"))
+    .bind(plans)
+    .fetch_all(session.run("price_version.of_plans"))
     .await?)
 }
 
-/// The versions of a tenant's plan, in order of time; none when it has no plan.
+/// The prices of all versions of some plans, in order of plan, version, item and tier.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Vec<VersionRow>, Error> {
+pub async fn of_plans(session: &mut Session, plans: &[&str]) -> Result<Vec<PriceRow>, Error> {
     Ok(sqlx::query_as(
-        "-- price_version.of_tenant
-         SELECT v.plan, p.currency, v.valid_from, v.created_at, v.updated_at
-         FROM tenant t JOIN price_plan p ON p.name = t.price_plan JOIN price_version v ON v.plan = p.name
-         WHERE t.tenant_id = $1 ORDER BY v.valid_from",
+        "-- price.of_plans
+         SELECT plan, valid_from, item, tier, per, size, trim_scale(unit_price)::text AS unit_price
+         FROM price WHERE plan = ANY ($1) ORDER BY plan, valid_from, item, tier",
     )
-    .bind(tenant)
-    .fetch_all(session.run("price_version.of_tenant"))
-    .await?)
-}
-
-/// The prices of all versions of a plan, in order of version, item and tier.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn of_plan(session: &mut Session, plan: &str) -> Result<Vec<PriceRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- price.of_plan
-         SELECT valid_from, item, tier, per, size, trim_scale(unit_price)::text AS unit_price
-         FROM price WHERE plan = $1 ORDER BY valid_from, item, tier",
-    )
-    .bind(plan)
-    .fetch_all(session.run("price.of_plan"))
+    .bind(plans)
+    .fetch_all(session.run("price.of_plans"))
     .await?)
 }
 
@@ -203,19 +203,19 @@ pub async fn clear(session: &mut Session, plan: &str, valid_from: Date) -> Resul
     Ok(())
 }
 
-/// Writes prices of a plan.
+/// Writes prices.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn insert(session: &mut Session, plan: &str, rows: &[PriceRow]) -> Result<(), Error> {
+pub async fn insert(session: &mut Session, rows: &[PriceRow]) -> Result<(), Error> {
     sqlx::query(
         "-- price.insert
          INSERT INTO price (plan, valid_from, item, tier, per, size, unit_price)
-         SELECT $1, r.valid_from, r.item, r.tier, r.per, r.size, r.unit_price::numeric
-         FROM unnest($2::date[], $3::text[], $4::smallint[], $5::integer[], $6::bigint[], $7::text[])
-             AS r (valid_from, item, tier, per, size, unit_price)",
+         SELECT r.plan, r.valid_from, r.item, r.tier, r.per, r.size, r.unit_price::numeric
+         FROM unnest($1::text[], $2::date[], $3::text[], $4::smallint[], $5::integer[], $6::bigint[], $7::text[])
+             AS r (plan, valid_from, item, tier, per, size, unit_price)",
     )
-    .bind(plan)
+    .bind(rows.iter().map(|row| &*row.plan).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.valid_from).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| &*row.item).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.tier).collect::<Vec<_>>())

@@ -32,6 +32,8 @@ pub struct QuotaRow {
     pub subscriptions: Option<i64>,
     /// Messages handed out and not settled.
     pub in_flight: Option<i64>,
+    /// Until then publishes and receives are refused, because a budget is spent.
+    pub stopped_until: Option<OffsetDateTime>,
     /// The version of the installation's quotas that made it so.
     pub version: i64,
 }
@@ -98,7 +100,46 @@ pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64
     .await?)
 }
 
-/// Sets the quota of a tenant.
+/// Locks a tenant as [`lock_tenant`] does.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock_tenant_id(session: &mut Session, tenant: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- quota.lock_tenant_id
+         SELECT FROM tenant WHERE tenant_id = $1 FOR UPDATE",
+    )
+    .bind(tenant)
+    .execute(session.run("quota.lock_tenant_id"))
+    .await?;
+    Ok(())
+}
+
+/// Refuses publishes and receives of a tenant until a time, or lets them go on; its limits stay as they are.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stop(
+    session: &mut Session,
+    tenant: i64,
+    (until, version): (Option<OffsetDateTime>, i64),
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- quota.stop
+         INSERT INTO quota (tenant_id, stopped_until, version, updated_at) VALUES ($1, $2, $3, coalesce($4, now()))
+         ON CONFLICT (tenant_id) DO UPDATE SET stopped_until = excluded.stopped_until, version = excluded.version",
+    )
+    .bind(tenant)
+    .bind(until)
+    .bind(version)
+    .bind(now)
+    .execute(session.run("quota.stop"))
+    .await?;
+    Ok(())
+}
+
+/// Sets the limits of a tenant; whether a budget has stopped it stays as it is.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -15,8 +15,6 @@ pub struct TenantRow {
     pub suspended_at: Option<OffsetDateTime>,
     /// Why.
     pub suspended_reason: Option<String>,
-    /// What its usage costs.
-    pub price_plan: Option<String>,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change.
@@ -82,27 +80,26 @@ pub async fn suspend(
     Ok(done.rows_affected() == 1)
 }
 
-/// Gives a tenant a price plan or takes it away; false when it is so already.
+/// Writes down which plan a tenant has today, for nodes of the version before, and that it changed.
 ///
 /// # Errors
-/// When the database does not answer, or there is no such plan (constraint `tenant_price_plan_fkey`).
+/// When the database does not answer.
 pub async fn set_plan(
     session: &mut Session,
     tenant: i64,
     plan: Option<&str>,
     now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    let done = sqlx::query(
+) -> Result<(), Error> {
+    sqlx::query(
         "-- tenant.set_plan
-         UPDATE tenant SET price_plan = $2, updated_at = coalesce($3, now())
-         WHERE tenant_id = $1 AND price_plan IS DISTINCT FROM $2",
+         UPDATE tenant SET price_plan = $2, updated_at = coalesce($3, now()) WHERE tenant_id = $1",
     )
     .bind(tenant)
     .bind(plan)
     .bind(now)
     .execute(session.run("tenant.set_plan"))
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 /// The name of a tenant.
@@ -126,7 +123,7 @@ pub async fn name(session: &mut Session, tenant: i64) -> Result<String, Error> {
 pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.by_name
-         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant WHERE name = $1",
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1",
     )
     .bind(name)
     .fetch_optional(session.run("tenant.by_name"))
@@ -140,7 +137,7 @@ pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantR
 pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.lock
-         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant WHERE name = $1
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant WHERE name = $1
          FOR NO KEY UPDATE",
     )
     .bind(name)
@@ -160,7 +157,7 @@ pub async fn list(
 ) -> Result<Vec<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.list
-         SELECT tenant_id, name, suspended_at, suspended_reason, price_plan, created_at, updated_at FROM tenant
+         SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant
          WHERE name > $2 AND name LIKE ANY ($1) ORDER BY name LIMIT $3",
     )
     .bind(like)

@@ -49,16 +49,19 @@ pub struct UsageRow {
     pub bytes: i64,
     /// Of storage, as a decimal number.
     pub gib_hours: Option<String>,
+    /// Of guaranteed capacity, as a decimal number.
+    pub capacity_hours: Option<String>,
     /// Units of the meter before it in its month; those of all deliveries count together, as in what follows.
     pub units_before: i64,
     /// Elastic units of all meters before it in its month.
     pub elastic_before: i64,
     /// Bytes before it in its month.
     pub bytes_before: i64,
-    /// Byte-seconds before it in its month, a whole number.
-    pub byte_seconds_before: String,
+    /// What is measured over time before it in its month, a whole number: byte-seconds of storage, messages a second times
+    /// seconds of guaranteed capacity.
+    pub over_time_before: String,
     /// The same with its own. Rounded down like those before it, so that nothing is lost between two rows.
-    pub byte_seconds_after: String,
+    pub over_time_after: String,
 }
 
 /// Usage of a tenant in order of window, meter, topic and subscription, whatever of it is rolled up.
@@ -73,11 +76,13 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                 -- 2^30 bytes for 3,600 seconds
                 CASE WHEN p.meter IN ('stored_hot', 'stored_object')
                      THEN trim_scale(round(p.byte_seconds / 3865470566400, 9))::text END AS gib_hours,
+                CASE WHEN p.meter = 'guaranteed_capacity' THEN trim_scale(round(p.byte_seconds / 3600, 9))::text END
+                    AS capacity_hours,
                 (p.units_after - p.units)::bigint AS units_before,
                 (p.elastic_after - p.elastic_units)::bigint AS elastic_before,
                 (p.bytes_after - p.bytes)::bigint AS bytes_before,
-                trunc(p.byte_seconds_after - p.byte_seconds)::text AS byte_seconds_before,
-                trunc(p.byte_seconds_after)::text AS byte_seconds_after
+                trunc(p.byte_seconds_after - p.byte_seconds)::text AS over_time_before,
+                trunc(p.byte_seconds_after)::text AS over_time_after
          FROM (
              SELECT g.*, sum(g.units) OVER item AS units_after, sum(g.elastic_units) OVER month AS elastic_after,
                     sum(g.bytes) OVER item AS bytes_after, sum(g.byte_seconds) OVER item AS byte_seconds_after

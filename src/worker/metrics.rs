@@ -13,8 +13,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::store::hot_payload;
 
 /// Names of the duties, in the metrics and in the table `duty`.
-const DUTIES: [&str; 7] = [
-    "rotate", "offload", "expire", "collect", "meter", "roll_up", "events",
+const DUTIES: [&str; 8] = [
+    "rotate", "offload", "expire", "collect", "meter", "roll_up", "budget", "events",
 ];
 /// From a look that finds nothing to a long catching up.
 const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 100.0];

@@ -3,6 +3,7 @@
 //! time, by time, so that none is done twice for nothing; being right never depends on it. Knows no SQL and no rules:
 //! `engine` has them.
 
+mod budget;
 mod collect;
 mod events;
 mod expire;
@@ -84,6 +85,8 @@ pub struct Triggers {
     pub meter: Arc<Notify>,
     /// Usage that grows old.
     pub roll_up: Arc<Notify>,
+    /// Budgets and what is spent.
+    pub budget: Arc<Notify>,
     /// Events for sinks.
     pub events: Arc<Notify>,
 }
@@ -104,6 +107,7 @@ pub fn start(context: &Context, tracker: &TaskTracker, stop: &CancellationToken)
     ));
     tracker.spawn(turn_over(meter::Meter, run(&triggers.meter)));
     tracker.spawn(turn_over(roll_up::RollUp, run(&triggers.roll_up)));
+    tracker.spawn(turn_over(budget::Budget, run(&triggers.budget)));
     tracker.spawn(turn_over(
         events::Events::new(tracker),
         run(&triggers.events),

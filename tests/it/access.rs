@@ -64,6 +64,7 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
                 .replace("{tenant}", "a")
                 .replace("{key}", key)
                 .replace("{issuer}", "i")
+                .replace("{budget}", "b")
                 .replace("{plan}", "p")
                 .replace("{valid_from}", "2030-01-01")
                 .replace("{sink}", "e");
@@ -102,20 +103,28 @@ fn body(id: &str) -> Option<Value> {
         "put_issuer" => json!({
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},
         }),
+        "put_budget" => json!({"amount": "1"}),
         "put_event_sink" => json!({"topic": "t"}),
         "put_plan_version" => json!({"currency": "EUR", "prices": {}}),
         _ => return None,
     })
 }
 
+/// A node of tenant `a`, which has one of everything.
+async fn owner(fleet: &Fleet) -> Node {
+    let node = fleet.node_of("a").await;
+    node.topic_and_subscription(json!({})).await;
+    let sink = node.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
+    let budget = node.put("/v1/budgets/b", json!({"amount": "1"})).await;
+    assert_eq!((sink.0, budget.0), (201, 201));
+    node
+}
+
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_another_on_any_route() {
     let fleet = Fleet::closed().await;
-    let (mut a, b) = (fleet.node().await, fleet.node().await);
-    a.with_key(&fleet.key("a").await);
+    let (a, b) = (owner(&fleet).await, fleet.node().await);
     let stranger = fleet.key("b").await;
-    a.topic_and_subscription(json!({})).await;
-    a.put("/v1/event-sinks/e", json!({"topic": "t"})).await;
     let id = a.publish("secret").await;
     let receipt = a.receive(1).await[0]["receipt"].clone();
 

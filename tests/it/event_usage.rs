@@ -156,6 +156,8 @@ async fn minutes_come_by_the_minute_and_their_storage_with_the_last_of_the_hour(
     let node = fleet.node().await;
     let receiver = Receiver::new().await;
     node.topic_and_subscription(json!({})).await;
+    let guaranteed = json!({"messages_per_second": {"guaranteed": 1_000}});
+    fleet.quota("default", guaranteed).await;
     let minutes = json!({"url": receiver.url(), "granularity": "minute", "batch": true});
     node.put("/v1/event-sinks/e", minutes).await;
     for _ in 0..3 {
@@ -195,10 +197,19 @@ async fn minutes_come_by_the_minute_and_their_storage_with_the_last_of_the_hour(
         .collect();
     assert_eq!(sums(&of_hour), sums(&usage));
     let hours = |items: &[Value]| {
-        let stored = items.iter().find(|item| item["meter"] == "stored_hot");
-        stored.unwrap()["gib_hours"].clone()
+        let of = |meter: &str, hours: &str| {
+            let mut items = items.iter().filter(|item| item["meter"] == meter);
+            let found = items.next().unwrap()[hours].clone();
+            assert!(items.next().is_none(), "{meter} once");
+            found
+        };
+        [
+            of("stored_hot", "gib_hours"),
+            of("guaranteed_capacity", "capacity_hours"),
+        ]
     };
     assert_eq!(hours(&of_hour), hours(&usage));
+    assert_eq!(hours(&usage)[1], "1000");
     fleet.finish([node]).await;
 }
 

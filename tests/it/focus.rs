@@ -12,10 +12,10 @@ use crate::harness::node::{Fleet, Node, send};
 use crate::price::{decimal, priced};
 use crate::usage::post;
 
-type Row = HashMap<String, String>;
+pub(crate) type Row = HashMap<String, String>;
 
 /// Reads CSV by RFC 4180: the head and the rows.
-fn csv(text: &str) -> (Vec<String>, Vec<Row>) {
+pub(crate) fn csv(text: &str) -> (Vec<String>, Vec<Row>) {
     let (mut lines, mut line, mut field) = (Vec::new(), Vec::new(), String::new());
     let (mut is_quoted, mut chars) = (false, text.chars().peekable());
     while let Some(char) = chars.next() {
@@ -236,7 +236,11 @@ async fn a_month_shows_what_it_costs_so_far_and_what_it_will() {
 
     let (status, month) = other.get("/v1/usage/month").await;
     assert_eq!(status, 200);
-    assert_eq!(month["plan_versions"], json!(["2030-01-01", "2030-01-02"]));
+    let applied = |day: &str| json!({"plan": "standard", "valid_from": day, "applies_from": day});
+    assert_eq!(
+        month["plan_versions"],
+        json!([applied("2030-01-01"), applied("2030-01-02")])
+    );
     let line = |item: &str| {
         let lines = month["lines"].as_array().unwrap().iter();
         lines

@@ -140,6 +140,33 @@ async fn the_constraints_of_event_sinks_repeat_the_limits() {
 }
 
 #[tokio::test]
+async fn the_constraints_of_budgets_repeat_the_limits() {
+    let budget = checks("budget").await;
+    let percent = limits::ALERT_PERCENT;
+    for expected in [
+        format!("cardinality(alert_percents) <= {}", limits::ALERTS_MAX),
+        format!("{} <= ALL (alert_percents)", percent.start()),
+        format!("{} >= ALL (alert_percents)", percent.end()),
+        format!("{{0,{}}}$", limits::NAME_CHARS_MAX - 1),
+    ] {
+        let is_there = budget.iter().any(|check| check.contains(&expected));
+        assert!(is_there, "{expected} in {budget:#?}");
+    }
+    let alert = checks("budget_alert").await;
+    let expected = range("percent", percent.start(), percent.end());
+    assert!(alert.contains(&expected), "{expected} in {alert:#?}");
+    let [whole, places] = limits::BUDGET_DIGITS;
+    let amount = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute
+                  WHERE attrelid = 'budget'::regclass AND attname = 'amount'";
+    let database = Database::new().await;
+    let amount: String = sqlx::query_scalar(amount)
+        .fetch_one(&mut database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(amount, format!("numeric({},{places})", whole + places));
+}
+
+#[tokio::test]
 async fn the_constraints_repeat_the_limits() {
     let name = format!(
         "'^[A-Za-z0-9][A-Za-z0-9._-]{{0,{}}}$'",

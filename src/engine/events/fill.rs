@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use api::event::{EventGranularity, EventKind, UsageEvent};
 use api::limits::EVENTS_WAITING_MAX;
-use api::usage::UsageItem;
+use api::usage::{Meter, UsageItem};
 use api::{Month, Timestamp};
 use time::{Duration, OffsetDateTime};
 
@@ -35,6 +35,8 @@ const STEPS: u32 = 20;
 const TIME: std::time::Duration = std::time::Duration::from_millis(500);
 /// Before every meter of storage and behind all others.
 const STORED: &str = "stored";
+/// Before the meter of guaranteed capacity and behind those in front of it.
+const GUARANTEED: &str = "guaranteed";
 
 /// Makes usage into events for all sinks that are behind; counts events. Stops in time, or when told to, with more to do.
 ///
@@ -204,7 +206,7 @@ fn begun(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewE
 }
 
 /// What a tenant used in a window, after a place in it, by meter, topic and subscription: of the last minute of an hour also
-/// what it stored in that hour.
+/// what was guaranteed and stored in that hour, which is not known by the minute.
 async fn items(
     tx: &mut Session,
     (tenant, window): (i64, Window),
@@ -214,13 +216,21 @@ async fn items(
     let after: Option<UsageAfter> = after_key.parse().ok();
     let after = after.as_ref().map(UsageAfter::place);
     let mut items = Vec::new();
-    if after.is_none_or(|(_, meter, ..)| meter < STORED) || !window.is_minute() {
+    // What begins before the last minute is of its hour.
+    let in_hour = after.filter(|(start, ..)| *start < window.start);
+    if in_hour.is_none() {
         let after = after.unwrap_or((window.start, "", "", ""));
         items = listed(tx, (tenant, window), after, limit).await?;
     }
     if let Some(hour) = window.hour_of_storage() {
-        let behind = after.filter(|(_, meter, ..)| *meter >= STORED);
-        let after = behind.unwrap_or((hour.start, STORED, "", ""));
+        if in_hour.is_none() && items.len() < limit {
+            let after = (hour.start, GUARANTEED, "", "");
+            let first = listed(tx, (tenant, hour), after, 1).await?;
+            let is_capacity = |item: &UsageItem| item.meter == Meter::GuaranteedCapacity;
+            items.extend(first.into_iter().filter(is_capacity));
+        }
+        let stored = in_hour.filter(|(_, meter, ..)| *meter >= STORED);
+        let after = stored.unwrap_or((hour.start, STORED, "", ""));
         let left = limit - items.len();
         items.extend(listed(tx, (tenant, hour), after, left).await?);
     }
@@ -233,12 +243,16 @@ async fn listed(
     after: (OffsetDateTime, &str, &str, &str),
     limit: usize,
 ) -> Result<Vec<UsageItem>, DutyError> {
-    let plan = plans::of_tenant(tx, tenant).await?;
+    let prices = plans::of_tenant(tx, tenant).await?;
     let month = Month::of(window.start).start();
     let wanted = Wanted {
         tenant,
         topics: &["%".to_owned()],
-        since: plan.as_ref().map_or(window.start, |_| month),
+        since: if prices.is_empty() {
+            window.start
+        } else {
+            month
+        },
         from: window.start,
         to: window.end(),
         granularity: window.granularity(),
@@ -247,7 +261,7 @@ async fn listed(
         limit: i64::try_from(limit).unwrap_or(i64::MAX),
     };
     let rows = usage_list::list(tx, &wanted).await?.into_iter();
-    let item = |row: UsageRow| usage::item(row, plan.as_ref());
+    let item = |row: UsageRow| usage::item(row, &prices);
     Ok(rows.map(item).collect::<Result<_, Error>>()?)
 }
 

@@ -45,7 +45,7 @@ impl Window {
         self.start + self.length
     }
 
-    /// Whether it is a minute, which knows no storage.
+    /// Whether it is a minute, which knows no storage and no guaranteed capacity.
     pub(super) fn is_minute(self) -> bool {
         self.length == Duration::MINUTE
     }
@@ -66,7 +66,7 @@ impl Window {
         self.length.whole_seconds()
     }
 
-    /// The hour that a minute ends: with it goes the storage of that hour, which has no minutes.
+    /// The hour that a minute ends: with it go storage and guaranteed capacity of that hour, which have no minutes.
     pub(super) fn hour_of_storage(self) -> Option<Self> {
         let ends = self.is_minute() && begins(self.end(), Duration::HOUR);
         ends.then(|| Self {

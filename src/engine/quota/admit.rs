@@ -155,6 +155,7 @@ impl Engine {
         let Some(limited) = self.limited_before(tenant) else {
             return Ok(Admitted::default());
         };
+        self.check_stopped(&limited)?;
         let (quota, now) = (limited.quota(), self.quotas().now());
         let (messages, bytes) = (messages as u64, bytes as u64);
         if let Some((cap, used)) = limited.stored.ask()
@@ -177,6 +178,20 @@ impl Engine {
         })
     }
 
+    /// Refuses what costs money while a budget has stopped the tenant: publishes and receives. What ends a lease, looks or
+    /// manages goes on.
+    fn check_stopped(&self, limited: &Limited) -> Result<(), Error> {
+        let Some(until) = limited.stopped_until() else {
+            return Ok(());
+        };
+        let left = until - self.clock().estimate().unix_timestamp();
+        match u32::try_from(left) {
+            Ok(left) if left > 0 => Err(self.exceeded(Policy::Budget, None, left)),
+            // The month is over, and the next begins anew.
+            _ => Ok(()),
+        }
+    }
+
     /// The stream of a body whose length nobody knows, for a publish that was let in: its bytes are owed as they come.
     pub(in crate::engine) fn charged(
         &self,
@@ -195,13 +210,20 @@ impl Engine {
         body.inspect(charge).boxed()
     }
 
-    /// How many messages a receiver of a tenant may be handed out for the first time, with the limits that count them;
+    /// Lets in a receiver: how many messages it may be handed out for the first time, with the limits that count them;
     /// `None` when nothing counts them.
-    pub(in crate::engine) fn in_flight_room(&self, tenant: Tenant) -> Option<(Arc<Limited>, u32)> {
-        let limited = self.limited_before(tenant)?;
-        let (cap, used) = limited.in_flight.ask()?;
-        let room = u32::try_from(cap.saturating_sub(used)).unwrap_or(u32::MAX);
-        Some((limited, room))
+    pub(in crate::engine) fn admit_receive(
+        &self,
+        tenant: Tenant,
+    ) -> Result<Option<(Arc<Limited>, u32)>, Error> {
+        let Some(limited) = self.limited_before(tenant) else {
+            return Ok(None);
+        };
+        self.check_stopped(&limited)?;
+        let room =
+            |(cap, used): (u64, u64)| u32::try_from(cap.saturating_sub(used)).unwrap_or(u32::MAX);
+        let room = limited.in_flight.ask().map(room);
+        Ok(room.map(|room| (limited, room)))
     }
 
     /// Too many messages are in flight.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::RwLock;
 
+use super::Quotas;
 use super::limited::Limited;
-use super::{Quotas, settings};
 use crate::engine::error::Error;
 use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
@@ -115,8 +115,7 @@ impl Engine {
 impl Quotas {
     fn new_limited(&self, row: &QuotaRow) -> Arc<Limited> {
         let place = (self.nodes(), self.now());
-        let quota = settings::quota(row);
-        Arc::new(Limited::new(row.tenant_id, quota, row.version, place))
+        Arc::new(Limited::new(row, place))
     }
 
     /// Changes take effect on tenants that are known; others are looked up when they come.
@@ -129,7 +128,7 @@ impl Quotas {
             match known {
                 None => *known = Some(self.new_limited(row)),
                 Some(limited) => {
-                    if limited.change(settings::quota(row), row.version) {
+                    if limited.change(row) {
                         limited.begin_anew(self.nodes(), self.now());
                         // The others' demand is asked for again at once.
                         self.ask_at_once(limited);

@@ -3,19 +3,21 @@
 //! set by `exchange`, limits when the quota changes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::quota::Quota;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use time::OffsetDateTime;
 
-use super::Told;
 use super::bucket::Bucket;
 use super::policy::Policy;
 use super::share::{Counted, Pace, Shares, cautious, items, whole};
 use super::tally::Tally;
+use super::{Told, settings};
 use crate::engine::Capacity;
+use crate::store::quota::QuotaRow;
 
 /// One rate of a tenant.
 #[derive(Debug, Default)]
@@ -151,6 +153,8 @@ pub struct Limited {
     pub(super) places: Places,
     pub(super) stored: Tally,
     pub(super) in_flight: Tally,
+    /// Seconds since the Unix epoch until which a budget has stopped the tenant; zero when none has.
+    stopped_until: AtomicI64,
     /// Whether it is told to the others.
     pub(super) awake: AtomicBool,
     /// Of requests, messages and bytes; used by the loop that tells the others, and by who looks.
@@ -171,22 +175,26 @@ pub const RATES: [Policy; 3] = [Policy::Requests, Policy::Messages, Policy::Byte
 
 impl Limited {
     /// A tenant whose other nodes have not been heard yet.
-    pub(super) fn new(tenant: i64, quota: Quota, version: i64, (nodes, now): (u32, u64)) -> Self {
+    pub(super) fn new(row: &QuotaRow, (nodes, now): (u32, u64)) -> Self {
         let limited = Self {
-            tenant,
+            tenant: row.tenant_id,
             ..Self::default()
         };
-        limited.change(quota, version);
+        limited.change(row);
         limited.begin_anew(nodes, now);
         limited
     }
 
-    /// Sets the limits, unless they are older than those it has; true when it did.
-    pub(super) fn change(&self, quota: Quota, version: i64) -> bool {
+    /// Sets the limits, unless they are older than those it has; true when they are other ones.
+    pub(super) fn change(&self, row: &QuotaRow) -> bool {
+        let (quota, version) = (settings::quota(row), row.version);
         let mut set = self.set.write();
         if version < set.version {
             return false;
         }
+        let until = row.stopped_until.map_or(0, OffsetDateTime::unix_timestamp);
+        self.stopped_until.store(until, Ordering::Relaxed);
+        let is_other = set.quota != quota;
         self.stored.set(quota.stored_bytes);
         self.in_flight.set(quota.in_flight_messages);
         // All of them: requests that come together after a pause find places, and who comes too many goes soon.
@@ -196,7 +204,13 @@ impl Limited {
             version,
             told: Told::default(),
         });
-        true
+        is_other
+    }
+
+    /// Seconds since the Unix epoch until which publishes and receives are refused, if a budget has stopped the tenant.
+    pub(super) fn stopped_until(&self) -> Option<i64> {
+        let until = self.stopped_until.load(Ordering::Relaxed);
+        (until != 0).then_some(until)
     }
 
     /// The limits.
@@ -207,7 +221,7 @@ impl Limited {
 
     /// Whether there is any limit.
     pub(super) fn has_limits(&self) -> bool {
-        self.quota() != Quota::default()
+        self.quota() != Quota::default() || self.stopped_until().is_some()
     }
 
     pub(super) fn rates(&self) -> [&Rate; 3] {

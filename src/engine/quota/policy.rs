@@ -21,6 +21,8 @@ pub enum Policy {
     Subscriptions,
     /// Messages handed out and not settled.
     InFlight,
+    /// What a month may cost.
+    Budget,
 }
 
 impl Policy {
@@ -36,6 +38,7 @@ impl Policy {
             Self::Topics => "topics",
             Self::Subscriptions => "subscriptions",
             Self::InFlight => "in-flight",
+            Self::Budget => "budget",
         }
     }
 
@@ -43,7 +46,8 @@ impl Policy {
     #[must_use]
     pub const fn unit(self) -> &'static str {
         match self {
-            Self::Requests => "requests",
+            // While it is spent there is room for none.
+            Self::Requests | Self::Budget => "requests",
             Self::Messages | Self::InFlight => "messages",
             Self::Bytes | Self::StoredBytes => "content-bytes",
             Self::ConcurrentRequests => "concurrent-requests",
@@ -61,7 +65,8 @@ impl Policy {
             | Self::StoredBytes
             | Self::Topics
             | Self::Subscriptions
-            | Self::InFlight => false,
+            | Self::InFlight
+            | Self::Budget => false,
         }
     }
 
@@ -76,6 +81,7 @@ impl Policy {
             Self::Topics => "topics",
             Self::Subscriptions => "subscriptions",
             Self::InFlight => "messages in flight",
+            Self::Budget => "publishes and receives",
         }
     }
 }
@@ -103,6 +109,11 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.policy == Policy::Budget {
+            return f.write_str(
+                "a budget of the tenant is spent: it may publish and receive again when the month ends, or the budget is raised",
+            );
+        }
         match self.used {
             Some(used) => write!(f, "the quota is {}, and {used} are in use", self.amount()),
             None => write!(f, "the quota is {}", self.amount()),

@@ -9,7 +9,7 @@ use super::policy::Policy;
 use crate::engine::access::Access;
 use crate::engine::audit::{self, Change};
 use crate::engine::error::Error;
-use crate::engine::{Engine, Tenant, tenants};
+use crate::engine::{Engine, Tenant, capacity, tenants};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
 
@@ -49,9 +49,11 @@ pub async fn put_quota(
         detail: quota,
     };
     audit::record(&mut tx, by, change, now).await?;
+    let guaranteed = quota.messages_per_second.and_then(|rate| rate.guaranteed);
+    capacity::change(&mut tx, id, guaranteed, now).await?;
     let version = store::installation::bump_quota(&mut tx).await?;
     let row = row(id, quota, version);
-    store::quota::put(&mut tx, None, &row).await?;
+    store::quota::put(&mut tx, now, &row).await?;
     tx.commit().await?;
     Ok(self::quota(&row))
 }
@@ -122,6 +124,7 @@ fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
         topics: cap(quota.topics),
         subscriptions: cap(quota.subscriptions),
         in_flight: cap(quota.in_flight_messages),
+        stopped_until: None,
         version,
     }
 }

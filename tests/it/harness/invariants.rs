@@ -192,6 +192,19 @@ fn rules() -> Vec<Rule> {
              WHERE (u.messages, u.units) IS DISTINCT FROM (l.messages, l.units)",
         ),
         rule(
+            "I8: the capacity that is metered of a tenant is not what it is guaranteed",
+            "SELECT format('tenant %s: %s of %s', tenant_id, m.guaranteed, q.messages_guaranteed)
+             FROM (SELECT tenant_id, messages_guaranteed FROM quota WHERE messages_guaranteed > 0) q
+             FULL JOIN capacity_meter m USING (tenant_id)
+             WHERE m.guaranteed IS DISTINCT FROM q.messages_guaranteed",
+        ),
+        rule(
+            "a tenant is stopped, and no budget of it may do that",
+            "SELECT format('tenant %s until %s', q.tenant_id, q.stopped_until) FROM quota q
+             WHERE q.stopped_until IS NOT NULL
+               AND NOT EXISTS (SELECT FROM budget b WHERE b.tenant_id = q.tenant_id AND b.hard_stop)",
+        ),
+        rule(
             "events: usage of a window that is not over waits, or more waits than may",
             "SELECT format('sink %s: %s', s.sink_id, o.event) FROM event_sink s JOIN event_outbox o USING (sink_id)
              WHERE o.event LIKE '%cursus.usage%'

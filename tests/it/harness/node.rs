@@ -13,7 +13,7 @@ use cursus::clock::Clock;
 use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::quota::put_quota;
 use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Access, Engine, Error, Parts, keys, meter};
+use cursus::engine::{Access, Engine, Error, Parts, keys, meter, spend};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::outbound::Outbound;
@@ -157,6 +157,14 @@ impl Fleet {
     pub(crate) async fn meter(&self) -> u64 {
         let store = self.database.store();
         let done = meter::run(&store, &self.clock, 0, &CancellationToken::new()).await;
+        store.close().await;
+        done.unwrap().count
+    }
+
+    /// Compares what tenants spend with their budgets; returns how many alerts were sent.
+    pub(crate) async fn compare_budgets(&self) -> u64 {
+        let store = self.database.store();
+        let done = spend::run(&store, &self.clock, &CancellationToken::new()).await;
         store.close().await;
         done.unwrap().count
     }
