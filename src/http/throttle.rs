@@ -8,8 +8,9 @@ use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
 use api::quota::{Quota, RateQuota};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
 
-use crate::engine::quota::{Admission, Policy, RATES, Violation};
+use crate::engine::quota::{Admission, Left, Policy, RATES, Violation, Words};
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -98,20 +99,25 @@ pub(super) fn tell_quota(headers: &mut HeaderMap, admission: &Admission) {
         // What stood against the request says more.
         return;
     }
-    let limited = admission.limited();
-    if let Ok(policies) = HeaderValue::from_maybe_shared(limited.told(policies))
-        && !policies.is_empty()
-    {
-        headers.insert(RATE_LIMIT_POLICY, policies);
+    let words = Words { policies, left };
+    let told = admission.limited().told(words, admission.at());
+    for (header, text) in [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter().zip(told) {
+        if !text.is_empty() {
+            insert(headers, header, text);
+        }
     }
+}
+
+/// What is left of the rates of a tenant.
+fn left(left: &Left) -> String {
     let mut text = String::new();
-    for (policy, _, left) in limited.left(admission.at()) {
-        let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}\"{}\";r={left};t=1", policy.name());
+    for (policy, left) in RATES.into_iter().zip(left) {
+        if let Some(left) = left {
+            let comma = if text.is_empty() { "" } else { ", " };
+            let _ = write!(text, "{comma}\"{}\";r={left};t=1", policy.name());
+        }
     }
-    if !text.is_empty() {
-        insert(headers, RATE_LIMIT, text);
-    }
+    text
 }
 
 /// All policies of a tenant whose answers say something of them.
@@ -129,8 +135,8 @@ fn policies(quota: &Quota) -> String {
     text
 }
 
-fn insert(headers: &mut HeaderMap, header: HeaderName, text: String) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+fn insert(headers: &mut HeaderMap, header: HeaderName, text: impl Into<Bytes>) {
+    if let Ok(value) = HeaderValue::from_maybe_shared(text.into()) {
         headers.insert(header, value);
     }
 }
@@ -185,6 +191,15 @@ mod tests {
         ] {
             assert_eq!(told(violation(policy))[1], says);
         }
+    }
+
+    #[test]
+    fn what_is_left_is_one_list_of_what_is_limited() {
+        assert_eq!(
+            left(&[Some(3), None, Some(0)]),
+            r#""requests";r=3;t=1, "bytes";r=0;t=1"#
+        );
+        assert_eq!(left(&[None; 3]), "");
     }
 
     #[test]

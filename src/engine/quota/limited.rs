@@ -2,20 +2,20 @@
 //! what is counted in the database. Every number is an atomic one, asked and changed by requests without a lock; shares are
 //! set by `exchange`, limits when the quota changes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use api::quota::Quota;
+use api::quota::{Quota, RateQuota};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
 
 use super::bucket::Bucket;
 use super::policy::Policy;
+use super::settings;
 use super::share::{Counted, Pace, Shares, cautious, items, whole};
 use super::tally::Tally;
-use super::{Told, settings};
 use crate::engine::Capacity;
 use crate::store::quota::QuotaRow;
 
@@ -155,6 +155,8 @@ pub struct Limited {
     pub(super) in_flight: Tally,
     /// Seconds since the Unix epoch until which a budget has stopped the tenant; zero when none has.
     stopped_until: AtomicI64,
+    /// Whether there is any limit, a stop included.
+    has_limits: AtomicBool,
     /// Whether it is told to the others.
     pub(super) awake: AtomicBool,
     /// Of requests, messages and bytes; used by the loop that tells the others, and by who looks.
@@ -169,6 +171,28 @@ struct Set {
     version: i64,
     told: Told,
 }
+
+/// What answers say of a quota, as it was written last.
+#[derive(Debug, Default)]
+struct Told {
+    policies: OnceLock<Bytes>,
+    left: Mutex<Option<(Left, Bytes)>>,
+}
+
+/// Whoever writes what answers say.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// The policies of a quota.
+    pub policies: fn(&Quota) -> String,
+    /// What is left of its rates.
+    pub left: fn(&Left) -> String,
+}
+
+/// What is left of each of [`RATES`]; `None` where there is no limit.
+pub type Left = [Option<u64>; 3];
+
+/// What is left is told in so many steps of what a second allows.
+const LEFT_STEPS: u64 = 64;
 
 /// The rates of a quota, in order.
 pub const RATES: [Policy; 3] = [Policy::Requests, Policy::Messages, Policy::Bytes];
@@ -195,6 +219,8 @@ impl Limited {
         let until = row.stopped_until.map_or(0, OffsetDateTime::unix_timestamp);
         self.stopped_until.store(until, Ordering::Relaxed);
         let is_other = set.quota != quota;
+        let has_limits = quota != Quota::default() || until != 0;
+        self.has_limits.store(has_limits, Ordering::Relaxed);
         self.stored.set(quota.stored_bytes);
         self.in_flight.set(quota.in_flight_messages);
         // All of them: requests that come together after a pause find places, and who comes too many goes soon.
@@ -221,7 +247,7 @@ impl Limited {
 
     /// Whether there is any limit.
     pub(super) fn has_limits(&self) -> bool {
-        self.quota() != Quota::default() || self.stopped_until().is_some()
+        self.has_limits.load(Ordering::Relaxed)
     }
 
     pub(super) fn rates(&self) -> [&Rate; 3] {
@@ -271,20 +297,35 @@ impl Limited {
         })
     }
 
-    /// The limited rates with their ceilings, and what is left of each on this node right now.
-    pub fn left(&self, now: u64) -> impl Iterator<Item = (Policy, u64, u64)> {
-        let quotas = self.quota().rates();
-        let rates = RATES.into_iter().zip(quotas).zip(self.rates());
-        rates.filter_map(move |((policy, quota), rate)| {
-            let ceiling = quota?.ceiling?;
-            Some((policy, ceiling, rate.room(now).min(ceiling)))
-        })
+    /// What answers say of the policies and of what is left, written by `words` when it is other than the last time.
+    pub fn told(&self, words: Words, now: u64) -> [Bytes; 2] {
+        let set = self.set.read().clone();
+        let policies = set
+            .told
+            .policies
+            .get_or_init(|| Bytes::from((words.policies)(&set.quota)));
+        let left = self.left(&set.quota, now);
+        let mut last = set.told.left.lock();
+        if last.as_ref().is_none_or(|(of, _)| *of != left) {
+            *last = Some((left, Bytes::from((words.left)(&left))));
+        }
+        let left = last.as_ref().map(|(_, text)| text.clone());
+        [policies.clone(), left.unwrap_or_default()]
     }
 
-    /// What answers say of the policies, made by `make` once for a quota.
-    pub fn told(&self, make: impl FnOnce(&Quota) -> String) -> Bytes {
-        let set = self.set.read().clone();
-        let Told(told) = &set.told;
-        told.get_or_init(|| Bytes::from(make(&set.quota))).clone()
+    /// What is left of each limited rate on this node right now, to the last of so many steps: so it is seldom another than
+    /// before.
+    fn left(&self, quota: &Quota, now: u64) -> Left {
+        let of = |(rate, quota): (&Rate, Option<RateQuota>)| {
+            let ceiling = quota?.ceiling?;
+            let step = (ceiling / LEFT_STEPS).max(1);
+            Some(rate.room(now).min(ceiling) / step * step)
+        };
+        let [requests, messages, bytes] = quota.rates();
+        [
+            of((&self.requests, requests)),
+            of((&self.messages, messages)),
+            of((&self.bytes, bytes)),
+        ]
     }
 }

@@ -19,11 +19,10 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,7 +30,7 @@ use prometheus_client::metrics::family::Family;
 use known::Known;
 
 pub use admit::Admission;
-pub use limited::{Limited, RATES};
+pub use limited::{Left, Limited, RATES, Words};
 pub use policy::{Policy, Violation};
 pub use settings::{get_quota, put_quota};
 pub use shortage::Shortage;
@@ -130,7 +129,3 @@ impl Quotas {
         violation
     }
 }
-
-/// What a tenant's answers say of its policies, written once by whoever writes answers.
-#[derive(Debug, Default)]
-pub(super) struct Told(OnceLock<Bytes>);
