@@ -4,10 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cursus::engine::expire::{Expire, ExpireSettings};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
-use tokio_util::sync::CancellationToken;
 
 use crate::fairness::{count, publish_of, whose};
 use crate::harness::node::{Fleet, Node, all, text, until};
@@ -39,21 +37,6 @@ async fn one(fleet: &Fleet, sql: &'static str) -> i64 {
     let one = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
     connection.close().await.unwrap();
     one.unwrap()
-}
-
-/// One round of retention.
-async fn expire(fleet: &Fleet) -> u64 {
-    let store = fleet.database.store();
-    let settings = ExpireSettings {
-        consumed_age: Duration::ZERO,
-        ..ExpireSettings::default()
-    };
-    let done = Expire::default()
-        .run(&store, &fleet.clock, &settings, &CancellationToken::new())
-        .await
-        .unwrap();
-    store.close().await;
-    done.count
 }
 
 #[tokio::test]
@@ -269,12 +252,12 @@ async fn waiting_messages_are_kept_until_retention_ends_and_end_with_it() {
     let received = node.receive(10).await;
     settle(&node, &received, "ack").await;
     fleet.advance(10);
-    assert_eq!(expire(&fleet).await, 0, "what waits is needed");
+    assert_eq!(fleet.expire().await, 0, "what waits is needed");
     let received = node.receive(10).await;
     assert_eq!(received.len(), 10);
     publish_of(&node, Some("bell"), 10).await;
     fleet.advance(55);
-    expire(&fleet).await;
+    fleet.expire().await;
     let waiting = "SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease WHERE lease_id < 0";
     assert_eq!(one(&fleet, waiting).await, 0);
     // The line still believes that acme waits, and finds out.
@@ -376,26 +359,7 @@ async fn a_block_that_is_corrupt_does_not_hold_up_those_behind_it() {
 #[tokio::test]
 async fn in_a_topic_of_two_lanes_each_is_fair_and_they_take_turns() {
     let fleet = Fleet::new().await;
-    let first = fleet.node().await;
-    first.topic("t").await;
-    let mut sql = fleet.database.connect().await;
-    let second_lane = "INSERT INTO lane (topic_id, number, start_offset)
-                       SELECT topic_id, 1, 0 FROM topic WHERE name = 't'";
-    sqlx::query(second_lane).execute(&mut sql).await.unwrap();
-    sql.close().await.unwrap();
-    // Each node has a lane that it publishes to, by chance: start some until both are covered.
-    let (mut nodes, mut lanes) = (Vec::new(), Vec::new());
-    while lanes.len() < 2 {
-        assert!(nodes.len() < 30, "30 nodes publish to one lane of two");
-        let node = fleet.node().await;
-        let id: api::MessageId = node.publish("old").await.parse().unwrap();
-        if lanes.contains(&id.lane) {
-            node.stop().await;
-        } else {
-            lanes.push(id.lane);
-            nodes.push(node);
-        }
-    }
+    let (first, mut nodes) = fleet.two_lanes().await;
     let settings = json!({"topic": "t", "fairness": {}});
     let (status, _) = nodes[0].put("/v1/subscriptions/s", settings).await;
     assert_eq!(status, 201);

@@ -2,26 +2,9 @@
 
 use std::time::Duration;
 
-use cursus::engine::expire::{Expire, ExpireSettings};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::harness::node::{Fleet, Node, all, code};
-
-/// One round of retention.
-async fn expire(fleet: &Fleet) -> u64 {
-    let store = fleet.database.store();
-    let settings = ExpireSettings {
-        consumed_age: Duration::ZERO,
-        ..ExpireSettings::default()
-    };
-    let done = Expire::default()
-        .run(&store, &fleet.clock, &settings, &CancellationToken::new())
-        .await
-        .unwrap();
-    store.close().await;
-    done.count
-}
 
 async fn bodies(node: &Node) -> Vec<Value> {
     let received = node.receive(100).await;
@@ -46,7 +29,7 @@ async fn messages_end_with_their_retention_wherever_they_are() {
 
     fleet.advance(61);
     // The node's own duty may have been faster.
-    expire(&fleet).await;
+    fleet.expire().await;
     let (_, left) = node.get("/v1/topics/t/stats").await;
     assert_eq!((&left["published"], &left["kept"]), (&json!(3), &json!(0)));
     let gone = bodies(&node).await;
@@ -81,7 +64,7 @@ async fn a_new_message_in_a_topic_that_retention_has_emptied_reaches_every_subsc
     for _ in 0..3 {
         node.publish("old").await;
         fleet.advance(61);
-        expire(&fleet).await;
+        fleet.expire().await;
         assert_eq!(bodies(&node).await, [] as [Value; 0]);
         node.put(
             "/v1/subscriptions/other",
@@ -126,17 +109,17 @@ async fn consumed_messages_go_unless_the_topic_keeps_them() {
     }
     let received = node.receive(2).await;
     fleet.advance(10);
-    expire(&fleet).await;
+    fleet.expire().await;
     assert_eq!(kept().await, 3, "not acked yet");
 
     node.put("/v1/topics/t", json!({"keep_consumed": true}))
         .await;
     node.ack(&all(&received, "receipt")).await;
-    expire(&fleet).await;
+    fleet.expire().await;
     assert_eq!(kept().await, 3, "kept for replay");
     node.put("/v1/topics/t", json!({"keep_consumed": false}))
         .await;
-    expire(&fleet).await;
+    fleet.expire().await;
     assert_eq!(kept().await, 1);
     assert_eq!(bodies(&node).await, ["last"]);
     fleet.finish([node]).await;

@@ -10,6 +10,7 @@ use api::quota::Quota;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
+use cursus::engine::expire::{Expire, ExpireSettings};
 use cursus::engine::offload::{Offload, Waits};
 use cursus::engine::quota::put_quota;
 use cursus::engine::rotate::{RotateSettings, rotate};
@@ -23,6 +24,7 @@ use cursus::telemetry::{self, Telemetry};
 use cursus::worker;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
+use sqlx::Connection;
 use time::macros::datetime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -151,6 +153,47 @@ impl Fleet {
             .unwrap();
         store.close().await;
         done.count
+    }
+
+    /// One round of retention, which keeps nothing that was consumed; returns how many blocks it deleted.
+    pub(crate) async fn expire(&self) -> u64 {
+        let store = self.database.store();
+        let settings = ExpireSettings {
+            consumed_age: Duration::ZERO,
+            ..ExpireSettings::default()
+        };
+        let done = Expire::default()
+            .run(&store, &self.clock, &settings, &CancellationToken::new())
+            .await
+            .unwrap();
+        store.close().await;
+        done.count
+    }
+
+    /// A topic `t` of two lanes, each with messages `old`: a node that may publish to either, and one for each lane that
+    /// publishes there.
+    pub(crate) async fn two_lanes(&self) -> (Node, Vec<Node>) {
+        let first = self.node().await;
+        first.topic("t").await;
+        let mut sql = self.database.connect().await;
+        let second_lane = "INSERT INTO lane (topic_id, number, start_offset)
+                           SELECT topic_id, 1, 0 FROM topic WHERE name = 't'";
+        sqlx::query(second_lane).execute(&mut sql).await.unwrap();
+        sql.close().await.unwrap();
+        // Each node has a lane that it publishes to, by chance: start some until both are covered.
+        let (mut nodes, mut lanes) = (Vec::new(), Vec::new());
+        while lanes.len() < 2 {
+            assert!(nodes.len() < 30, "30 nodes publish to one lane of two");
+            let node = self.node().await;
+            let id: api::MessageId = node.publish("old").await.parse().unwrap();
+            if lanes.contains(&id.lane) {
+                node.stop().await;
+            } else {
+                lanes.push(id.lane);
+                nodes.push(node);
+            }
+        }
+        (first, nodes)
     }
 
     /// Counts all that was published; returns how many blocks were not counted before.
