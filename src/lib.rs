@@ -9,7 +9,7 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store   Postgres: all SQL, one table a file
 //!             └▶ worker ──────▶ engine ─▶ blob    object storage: S3 or a directory
 //!                                      └▶ outbound   requests to others: key sets of issuers, event sinks
-//!   config  telemetry  shutdown  clock  embedded (the private Postgres)  turnstile (places that tenants share fairly)
+//!   config  telemetry  shutdown  clock  hex  embedded (the private Postgres)  turnstile (places that tenants share fairly)
 //! ```
 //!
 //! A request makes three hops: a handler of `http` (typed extractors, one call), a verb of `engine` (a file each), a
@@ -99,6 +99,7 @@ pub mod clock;
 pub mod config;
 pub mod embedded;
 pub mod engine;
+pub mod hex;
 pub mod http;
 pub mod listen;
 pub mod outbound;

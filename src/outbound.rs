@@ -95,9 +95,7 @@ impl Outbound {
         }
         Ok(body.freeze())
     }
-}
 
-impl Outbound {
     /// Sends a body with these headers; whatever status comes is an answer.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::process::{self, Postmaster};
 use super::{Error, settings};
+use crate::hex;
 
 /// The only role, a superuser without password: the socket's directory is closed to everybody else.
 pub(super) const USER: &str = "cursus";
@@ -288,10 +289,6 @@ fn remove_unfinished(data_dir: &Path) {
 /// A path of a socket is limited to about 100 bytes, so the sockets live in /tmp under a name derived from the cluster.
 fn sockets_of(dir: &Path) -> PathBuf {
     let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
-    let name: String = hash
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let name = hex::encode(&hash[..8]);
     PathBuf::from(format!("/tmp/cursus-{name}"))
 }

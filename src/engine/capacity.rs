@@ -32,17 +32,16 @@ pub(super) async fn post_due(
     Ok(())
 }
 
-/// Posts the capacity of some tenants until now; `None` when none of them has any.
+/// Posts the capacity of some tenants until now.
 async fn post(
     tx: &mut Session,
     tenants: &[i64],
     now: Option<OffsetDateTime>,
-) -> Result<Option<OffsetDateTime>, store::Error> {
-    let at = capacity_meter::lock(tx, tenants, now).await?;
-    if let Some(at) = at {
-        capacity_meter::post(tx, tenants, at).await?;
+) -> Result<(), store::Error> {
+    match capacity_meter::lock(tx, tenants, now).await? {
+        Some(at) => capacity_meter::post(tx, tenants, at).await,
+        None => Ok(()),
     }
-    Ok(at)
 }
 
 /// A tenant, which is locked, is guaranteed so many messages a second from now on.

@@ -151,6 +151,16 @@ impl Schedule {
         self.0.is_empty()
     }
 
+    /// From when on usage is added up to price what comes from `first` on: running totals begin with the month.
+    #[must_use]
+    pub fn totals_since(&self, first: OffsetDateTime) -> OffsetDateTime {
+        if self.is_empty() {
+            first
+        } else {
+            Month::of(first).start()
+        }
+    }
+
     /// The version that applies at a time. The running totals of a month go on when another version or plan begins within
     /// it: its tiers are those of the whole month, and what was used before has filled the first of them.
     #[must_use]

@@ -70,6 +70,20 @@ pub struct Waiter {
     pub reply: oneshot::Sender<Served>,
 }
 
+/// The first receivers that agree on a visibility timeout: how many messages each wants, and that timeout. Those that have
+/// gone away are taken out; of the others it is noted that a claim asked for them.
+pub fn ask_alike(waiters: &mut VecDeque<Waiter>) -> Option<(impl Iterator<Item = u32>, u32)> {
+    waiters.retain_mut(|waiter| {
+        waiter.asked = true;
+        !waiter.reply.is_closed()
+    });
+    let visibility_seconds = waiters.front()?.visibility_seconds;
+    let alike = waiters
+        .iter()
+        .take_while(move |waiter| waiter.visibility_seconds == visibility_seconds);
+    Some((alike.map(|waiter| waiter.wanted), visibility_seconds))
+}
+
 /// A subscription on this node.
 #[derive(Debug)]
 pub struct Subscriber {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
 use api::usage::{Granularity, Meter, UsageBy, UsageItem, UsagePage};
-use api::{FieldError, Month, Permission, Timestamp};
+use api::{FieldError, Permission, Timestamp};
 use time::OffsetDateTime;
 
 use crate::store;
@@ -62,11 +62,7 @@ impl Engine {
         let wanted = Wanted {
             tenant: by.tenant().0,
             topics: &by.like(&[Permission::Usage]),
-            since: if prices.is_empty() {
-                first
-            } else {
-                Month::of(first).start()
-            },
+            since: prices.totals_since(first),
             from,
             to,
             granularity: ask.granularity.as_str(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Duty, Metrics};
+use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::spend;
 
@@ -24,6 +24,4 @@ impl Duty for Budget {
     ) -> Result<Done, DutyError> {
         spend::run(&context.store, &context.clock, stop).await
     }
-
-    fn rest(&mut self, _: &Metrics) {}
 }

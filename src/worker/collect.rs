@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Duty, Metrics};
+use super::{Context, Duty};
 use crate::engine::collect;
 use crate::engine::duty::{Done, DutyError};
 
@@ -32,6 +32,4 @@ impl Duty for Collect {
             .run((store, blob, clock), &settings.collect, stop)
             .await
     }
-
-    fn rest(&mut self, _: &Metrics) {}
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Duty, Metrics};
+use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::expire;
 
@@ -31,6 +31,4 @@ impl Duty for Expire {
         } = context;
         self.0.run(store, clock, &settings.expire, stop).await
     }
-
-    fn rest(&mut self, _: &Metrics) {}
 }

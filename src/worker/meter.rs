@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Duty, Metrics};
+use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::meter;
 
@@ -24,6 +24,4 @@ impl Duty for Meter {
     ) -> Result<Done, DutyError> {
         meter::run(&context.store, &context.clock, REST, stop).await
     }
-
-    fn rest(&mut self, _: &Metrics) {}
 }

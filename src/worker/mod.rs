@@ -134,7 +134,7 @@ trait Duty: Send {
     ) -> impl Future<Output = Result<Done, DutyError>> + Send;
 
     /// Another node has the duty: figures of this one are out of date.
-    fn rest(&mut self, metrics: &Metrics);
+    fn rest(&mut self, _: &Metrics) {}
 }
 
 /// The loop around a duty, until `stop`.

@@ -4,6 +4,8 @@ use api::KeyId;
 use api::key::PREFIX;
 use sha2::{Digest, Sha256};
 
+use crate::hex;
+
 /// The hash of a key's secret, or of a whole token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::engine) struct Secret([u8; 32]);
@@ -18,7 +20,7 @@ impl Secret {
     /// A new key, and its hash.
     pub(in crate::engine) fn new() -> (String, Self) {
         let bytes: [u8; 32] = rand::random();
-        let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let secret = hex::encode(&bytes);
         let hash = Self(Sha256::digest(&secret).into());
         (format!("{PREFIX}{}_{secret}", hash.id()), hash)
     }

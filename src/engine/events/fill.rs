@@ -5,14 +5,15 @@
 
 use std::time::Instant;
 
+use api::Timestamp;
 use api::event::{EventGranularity, EventKind, UsageEvent};
 use api::limits::EVENTS_WAITING_MAX;
 use api::usage::{Meter, UsageItem};
-use api::{Month, Timestamp};
 use time::{Duration, OffsetDateTime};
 
 use crate::clock::Clock;
 use crate::engine::duty::{Done, DutyError};
+use crate::engine::price::Schedule;
 use crate::engine::usage::{self, UsageAfter};
 use crate::engine::{Error, plans};
 use crate::store::event_outbox::{Frame, NewEvent};
@@ -215,44 +216,40 @@ async fn items(
 ) -> Result<Vec<UsageItem>, DutyError> {
     let after: Option<UsageAfter> = after_key.parse().ok();
     let after = after.as_ref().map(UsageAfter::place);
+    let of = (tenant, &plans::of_tenant(tx, tenant).await?);
     let mut items = Vec::new();
     // What begins before the last minute is of its hour.
     let in_hour = after.filter(|(start, ..)| *start < window.start);
     if in_hour.is_none() {
         let after = after.unwrap_or((window.start, "", "", ""));
-        items = listed(tx, (tenant, window), after, limit).await?;
+        items = listed(tx, of, window, after, limit).await?;
     }
     if let Some(hour) = window.hour_of_storage() {
         if in_hour.is_none() && items.len() < limit {
             let after = (hour.start, GUARANTEED, "", "");
-            let first = listed(tx, (tenant, hour), after, 1).await?;
+            let first = listed(tx, of, hour, after, 1).await?;
             let is_capacity = |item: &UsageItem| item.meter == Meter::GuaranteedCapacity;
             items.extend(first.into_iter().filter(is_capacity));
         }
         let stored = in_hour.filter(|(_, meter, ..)| *meter >= STORED);
         let after = stored.unwrap_or((hour.start, STORED, "", ""));
         let left = limit - items.len();
-        items.extend(listed(tx, (tenant, hour), after, left).await?);
+        items.extend(listed(tx, of, hour, after, left).await?);
     }
     Ok(items)
 }
 
 async fn listed(
     tx: &mut Session,
-    (tenant, window): (i64, Window),
+    (tenant, prices): (i64, &Schedule),
+    window: Window,
     after: (OffsetDateTime, &str, &str, &str),
     limit: usize,
 ) -> Result<Vec<UsageItem>, DutyError> {
-    let prices = plans::of_tenant(tx, tenant).await?;
-    let month = Month::of(window.start).start();
     let wanted = Wanted {
         tenant,
         topics: &["%".to_owned()],
-        since: if prices.is_empty() {
-            window.start
-        } else {
-            month
-        },
+        since: prices.totals_since(window.start),
         from: window.start,
         to: window.end(),
         granularity: window.granularity(),
@@ -261,7 +258,7 @@ async fn listed(
         limit: i64::try_from(limit).unwrap_or(i64::MAX),
     };
     let rows = usage_list::list(tx, &wanted).await?.into_iter();
-    let item = |row: UsageRow| usage::item(row, &prices);
+    let item = |row: UsageRow| usage::item(row, prices);
     Ok(rows.map(item).collect::<Result<_, Error>>()?)
 }
 

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
+use crate::hex;
 use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
 use crate::store::{self, Session};
 
@@ -102,7 +103,7 @@ fn id(tenant: &str, event: &Event<'_>) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hex(&hash.finalize()[..ID_BYTES])
+    hex::encode(&hash.finalize()[..ID_BYTES])
 }
 
 /// The id of a request with several events: the same again for the same events.
@@ -111,12 +112,7 @@ fn batch_id(events: &[Waiting]) -> String {
     for event in events {
         hash.update(&event.event_id);
     }
-    hex(&hash.finalize()[..ID_BYTES])
-}
-
-/// Bytes in hexadecimal.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hash.finalize()[..ID_BYTES])
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::engine::receive::Ask;
-use crate::engine::subscriber::{Grant, Subscriber};
+use crate::engine::subscriber::{Grant, Subscriber, ask_alike};
 use crate::engine::turn;
 use crate::store;
 
@@ -196,16 +196,9 @@ impl Engine {
 /// What the first receivers that agree on a visibility timeout want.
 fn gather(subscriber: &Subscriber) -> Option<Want> {
     subscriber.with_waiters(|waiters| {
-        waiters.retain_mut(|waiter| {
-            waiter.asked = true;
-            !waiter.reply.is_closed()
-        });
-        let visibility_seconds = waiters.front()?.visibility_seconds;
-        let alike = waiters
-            .iter()
-            .take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
+        let (asks, visibility_seconds) = ask_alike(waiters)?;
         let mut want = Want {
-            asks: alike.map(|waiter| waiter.wanted).collect(),
+            asks: asks.collect(),
             visibility_seconds,
         };
         want.limit(MESSAGES_MAX);

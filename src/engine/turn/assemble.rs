@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
 use crate::engine::payload::Records;
-use crate::engine::subscriber::Subscriber;
+use crate::engine::subscriber::{Subscriber, ask_alike};
 use crate::engine::units::Measure;
 use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
 
@@ -273,17 +273,8 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
 fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
     let (wanted, visibility_seconds) = subscriber.with_waiters(|waiters| {
-        waiters.retain_mut(|waiter| {
-            waiter.asked = true;
-            !waiter.reply.is_closed()
-        });
-        let visibility_seconds = waiters.front()?.visibility_seconds;
-        let alike = waiters
-            .iter()
-            .take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
-        let wanted = alike
-            .map(|waiter| waiter.wanted)
-            .fold(0_u32, u32::saturating_add);
+        let (wanted, visibility_seconds) = ask_alike(waiters)?;
+        let wanted = wanted.fold(0_u32, u32::saturating_add);
         Some((wanted.min(headroom), visibility_seconds))
     })?;
     if wanted == 0 {
