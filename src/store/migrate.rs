@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use super::{Error, Store};
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 11] = [
+const MIGRATIONS: [(&str, &str); 12] = [
     ("0001_core", include_str!("../../migrations/0001_core.sql")),
     ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
     (
@@ -44,6 +44,10 @@ const MIGRATIONS: [(&str, &str); 11] = [
     (
         "0011_hot_checks",
         include_str!("../../migrations/0011_hot_checks.sql"),
+    ),
+    (
+        "0012_turn_block",
+        include_str!("../../migrations/0012_turn_block.sql"),
     ),
 ];
 

@@ -1,5 +1,6 @@
-//! The statement of the turn: `turn_2` of `migrations/0004_meter.sql`, its arrays and its answer. Publishes outside a turn
-//! (deduplicated ones, dead letters) call it too, inside their own transaction, so that a block is inserted in one place.
+//! The statements of the turn: `turn_2` of `migrations/0004_meter.sql`, its arrays and its answer, and `turn_block_1` of
+//! `migrations/0012_turn_block.sql` for one block alone. Publishes outside a turn (deduplicated ones, dead letters) run them
+//! too, inside their own transaction, so that a block is inserted in one place.
 
 use bytes::Bytes;
 use sqlx::Row;
@@ -49,6 +50,32 @@ pub struct NewBlock {
     pub place: NewPlace,
     /// What it is measured by.
     pub used: Used,
+}
+
+impl NewBlock {
+    /// Bytes of the payload.
+    fn bytes(&self) -> i64 {
+        match &self.place {
+            NewPlace::Hot(data) => i64::try_from(data.len()).unwrap_or(i64::MAX),
+            NewPlace::Object { bytes, .. } => *bytes,
+        }
+    }
+
+    /// The object that holds it.
+    fn object(&self) -> Option<i64> {
+        match self.place {
+            NewPlace::Hot(_) => None,
+            NewPlace::Object { object_id, .. } => Some(object_id),
+        }
+    }
+
+    /// The payload, when the statement carries it.
+    fn hot(&self) -> Option<&[u8]> {
+        match &self.place {
+            NewPlace::Hot(data) => Some(data),
+            NewPlace::Object { .. } => None,
+        }
+    }
 }
 
 /// Bits to clear in a lease.
@@ -132,25 +159,59 @@ pub async fn run(
     now: Option<OffsetDateTime>,
     input: &TurnInput,
 ) -> Result<TurnOutput, Error> {
+    match &input.blocks[..] {
+        [block]
+            if input.clears.is_empty()
+                && input.claims.is_empty()
+                && block.hot().is_none_or(|data| data.len() <= PART_BYTES) =>
+        {
+            run_block(session, now, block, input.slot).await
+        }
+        _ => run_all(session, now, input).await,
+    }
+}
+
+/// One block and nothing else, its payload in one part.
+async fn run_block(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    block: &NewBlock,
+    slot: i16,
+) -> Result<TurnOutput, Error> {
+    let row = sqlx::query(
+        "-- turn.block
+         SELECT * FROM turn_block_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
+    .bind(now)
+    .bind(block.lane)
+    .bind(block.count)
+    .bind(block.bytes())
+    .bind(block.compressed)
+    .bind(slot)
+    .bind(block.object())
+    .bind(block.used.units)
+    .bind(block.used.elastic_units)
+    .bind(block.used.message_bytes)
+    .bind(block.hot())
+    .fetch_one(session.run("turn.block"))
+    .await?;
+    Ok(TurnOutput {
+        at: row.try_get("at")?,
+        first_offsets: vec![row.try_get("first_offset")?],
+        settled: Vec::new(),
+        tried: Vec::new(),
+        gone: Vec::new(),
+        leased: Vec::new(),
+    })
+}
+
+async fn run_all(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    input: &TurnInput,
+) -> Result<TurnOutput, Error> {
     let blocks = &input.blocks;
-    let slots: Vec<Option<i16>> = blocks
-        .iter()
-        .map(|b| matches!(b.place, NewPlace::Hot(_)).then_some(input.slot))
-        .collect();
-    let objects: Vec<Option<i64>> = blocks
-        .iter()
-        .map(|b| match b.place {
-            NewPlace::Hot(_) => None,
-            NewPlace::Object { object_id, .. } => Some(object_id),
-        })
-        .collect();
-    let bytes: Vec<i64> = blocks
-        .iter()
-        .map(|b| match &b.place {
-            NewPlace::Hot(data) => i64::try_from(data.len()).unwrap_or(i64::MAX),
-            NewPlace::Object { bytes, .. } => *bytes,
-        })
-        .collect();
+    let slots: Vec<Option<i16>> = blocks.iter().map(|b| b.hot().map(|_| input.slot)).collect();
     let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
     let parts = Parts::of(blocks);
     let row = sqlx::query(
@@ -161,10 +222,10 @@ pub async fn run(
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
     .bind(blocks.iter().map(|b| b.count).collect::<Vec<_>>())
-    .bind(bytes)
+    .bind(blocks.iter().map(NewBlock::bytes).collect::<Vec<_>>())
     .bind(blocks.iter().map(|b| b.compressed).collect::<Vec<_>>())
     .bind(slots)
-    .bind(objects)
+    .bind(blocks.iter().map(NewBlock::object).collect::<Vec<_>>())
     .bind(used(|used| used.units))
     .bind(used(|used| used.elastic_units))
     .bind(blocks.iter().map(|b| b.used.message_bytes).collect::<Vec<_>>())
@@ -229,7 +290,7 @@ impl<'a> Parts<'a> {
     fn of(blocks: &'a [NewBlock]) -> Self {
         let mut parts = Self::default();
         for (block, position) in blocks.iter().zip(1..) {
-            if let NewPlace::Hot(payload) = &block.place {
+            if let Some(payload) = block.hot() {
                 for (data, part) in payload.chunks(PART_BYTES).zip(0..) {
                     parts.block.push(position);
                     parts.part.push(part);

@@ -55,6 +55,7 @@ mod tenant_plan;
 mod tidy;
 mod tokens;
 mod traces;
+mod turn;
 mod usage;
 mod usage_time;
 mod worker;
