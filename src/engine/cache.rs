@@ -2,9 +2,10 @@
 //! deleted meanwhile may still be served to a lease that was made before. Blocks this node wrote and blocks it read have
 //! a half each, so that a consumer that catches up on last week does not push out what was published a moment ago.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use super::delivery::Block;

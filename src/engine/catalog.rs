@@ -38,7 +38,7 @@ struct Known<T> {
     epoch: u64,
 }
 
-type ByName<N, T> = RwLock<HashMap<i64, HashMap<N, Known<T>>>>;
+type ByName<N, T> = RwLock<foldhash::HashMap<i64, HashMap<N, Known<T>>>>;
 
 /// The catalog of a node.
 #[derive(Debug, Default)]
@@ -48,14 +48,14 @@ pub struct Catalog {
     topics: ByName<TopicName, TopicEntry>,
     subscribers: ByName<SubscriptionName, Subscriber>,
     /// Topics by lane, for message ids.
-    by_lane: RwLock<HashMap<(i64, i64), Known<TopicEntry>>>,
+    by_lane: RwLock<foldhash::HashMap<(i64, i64), Known<TopicEntry>>>,
     /// Subscriptions of a topic that were used on this node: a publish wakes their receivers.
     by_topic: RwLock<ByTopic>,
 }
 
 #[derive(Debug, Default)]
 struct ByTopic {
-    topics: HashMap<i64, Vec<Arc<Subscriber>>>,
+    topics: foldhash::HashMap<i64, Vec<Arc<Subscriber>>>,
     /// How many in all.
     subscribers: usize,
 }

@@ -25,7 +25,7 @@ pub(super) struct Seen {
 
 #[derive(Debug, Default)]
 struct Known {
-    entries: HashMap<Secret, Entry>,
+    entries: foldhash::HashMap<Secret, Entry>,
     /// When it was last known that nothing had changed.
     current: Option<Instant>,
 }

@@ -1,10 +1,10 @@
 //! Which tenants are limited, as far as this node knows: looked up when a tenant is first seen, then kept up with the
 //! changes that each round of upkeep reads. Of an installation where no quota was ever set nothing is looked up.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use foldhash::HashMap;
 use parking_lot::RwLock;
 
 use super::Quotas;

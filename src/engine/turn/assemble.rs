@@ -3,11 +3,11 @@
 //! locks (see `migrations/0002_turn.sql`). Pure but for the queues of receivers; the loop calls it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
@@ -143,7 +143,7 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
 
 /// One block per lane, in order of lane; what does not fit is left over, in order.
 fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Joined)> {
-    let mut lanes: HashMap<i64, Joined> = HashMap::new();
+    let mut lanes: HashMap<i64, Joined> = HashMap::default();
     let mut bytes = 0;
     for publish in publishes {
         let size = publish.content.queued_bytes();
