@@ -314,12 +314,13 @@ impl Limited {
     }
 
     /// What is left of each limited rate on this node right now, to the last of so many steps: so it is seldom another than
-    /// before.
+    /// before. Of a full bucket a step less is told, or it would be another with each request that finds it full.
     fn left(&self, quota: &Quota, now: u64) -> Left {
         let of = |(rate, quota): (&Rate, Option<RateQuota>)| {
             let ceiling = quota?.ceiling?;
             let step = (ceiling / LEFT_STEPS).max(1);
-            Some(rate.room(now).min(ceiling) / step * step)
+            let most = ceiling.saturating_sub(step - 1);
+            Some(rate.room(now).min(most) / step * step)
         };
         let [requests, messages, bytes] = quota.rates();
         [
