@@ -9,7 +9,7 @@ use clap::Parser;
 use crate::Result;
 
 /// Every scenario, in the order of the table of the README.
-pub(crate) const NAMES: [&str; 15] = [
+pub(crate) const NAMES: [&str; 16] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -23,6 +23,7 @@ pub(crate) const NAMES: [&str; 15] = [
     "latency",
     "wakeup",
     "isolation",
+    "fair",
     "offload",
     "echo",
 ];
@@ -73,6 +74,9 @@ pub(crate) struct Args {
     /// Messages of the offload scenario [default: 1000000]
     #[arg(long)]
     offload: Option<u64>,
+    /// Messages of the burst of the fair scenario [default: 100000]
+    #[arg(long)]
+    burst: Option<u64>,
     /// Topics of the topics scenario [default: 10000]
     #[arg(long)]
     topics: Option<usize>,
@@ -146,6 +150,10 @@ impl Args {
 
     pub(crate) fn offload(&self) -> u64 {
         self.offload.unwrap_or(self.pick(1_000_000, 100_000))
+    }
+
+    pub(crate) fn burst(&self) -> u64 {
+        self.burst.unwrap_or(self.pick(100_000, 10_000))
     }
 
     pub(crate) fn topics(&self) -> usize {

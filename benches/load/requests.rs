@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use crate::bodies::{self, Random};
 
 /// A pool of publishes for one URL; cheap to clone.
@@ -22,16 +24,35 @@ impl Pool {
         }
     }
 
-    /// The same bodies for the echo.
+    /// JSON batches of messages that say whose they are.
+    pub(crate) fn of_customer(to: &Server, topic: &str, batch: usize, customer: &str) -> Self {
+        let path = format!("/v1/topics/{topic}/messages/batch");
+        let attributes = json!({ "fairness_key": customer });
+        Self::made(to, &path, batch, |random| {
+            json_batch(
+                batch,
+                || json!({ "body": bodies::order(random), "attributes": attributes }),
+            )
+        })
+    }
+
+    /// The same bodies as those of `publish` for the echo.
     pub(crate) fn echo(batch: usize) -> Self {
         let path = if batch == 1 { "/order" } else { "/batch" };
         Self::new(&Server::default(), path, batch)
     }
 
     fn new(to: &Server, path: &str, batch: usize) -> Self {
+        Self::made(to, path, batch, |random| match batch {
+            1 => bodies::order(random),
+            _ => json_batch(batch, || json!({ "body": bodies::order(random) })),
+        })
+    }
+
+    fn made(to: &Server, path: &str, batch: usize, body: impl Fn(&mut Random) -> String) -> Self {
         let mut random = Random(batch as u64);
         let count = if batch == 1 { 4096 } else { 1024 };
-        let requests = (0..count).map(|_| to.request("POST", path, &body(&mut random, batch)));
+        let requests = (0..count).map(|_| to.request("POST", path, &body(&mut random)));
         Self {
             requests: Arc::new(requests.collect()),
             batch,
@@ -133,13 +154,7 @@ impl Server {
     }
 }
 
-fn body(random: &mut Random, batch: usize) -> String {
-    if batch == 1 {
-        return bodies::order(random);
-    }
-    let mut messages = Vec::with_capacity(batch);
-    for _ in 0..batch {
-        messages.push(serde_json::json!({ "body": bodies::order(random) }));
-    }
-    serde_json::json!({ "messages": messages }).to_string()
+fn json_batch(batch: usize, mut message: impl FnMut() -> Value) -> String {
+    let messages: Vec<Value> = (0..batch).map(|_| message()).collect();
+    json!({ "messages": messages }).to_string()
 }

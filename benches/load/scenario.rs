@@ -2,6 +2,7 @@
 //! Which figure is asked of which scenario stands here and nowhere else.
 
 mod echo_only;
+mod fair;
 mod isolation;
 mod latency;
 mod offload;
@@ -129,6 +130,7 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "latency" => latency::run(context, name).await,
         "wakeup" => wakeup::run(context, name).await,
         "isolation" => isolation::run(context, name).await,
+        "fair" => fair::run(context, name).await,
         "offload" => offload::run(context, name).await,
         "echo" => echo_only::run(context, name).await,
         _ => Err(format!("no scenario `{name}`").into()),
@@ -181,11 +183,11 @@ async fn reckon(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Publishes about `count` messages in batches of 100 as fast as it goes; answers how many it were.
-async fn fill(node: &Node, topic: &str, count: u64) -> Result<u64> {
+/// Publishes about `count` messages of a pool as fast as it goes; answers how many it were.
+async fn fill(node: &Node, pool: &Pool, count: u64) -> Result<u64> {
     const CONNECTIONS: u64 = 16;
-    let flow = Flow::Publish(Pool::publish(&node.server, topic, 100));
-    let turns = count.div_ceil(100 * CONNECTIONS);
+    let turns = count.div_ceil(pool.batch as u64 * CONNECTIONS);
+    let flow = Flow::Publish(pool.clone());
     let mut workers = tokio::task::JoinSet::new();
     for at in 0..CONNECTIONS {
         let client = Client::connect(node.address).await?;

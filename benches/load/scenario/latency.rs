@@ -28,7 +28,7 @@ const RECEIVED_WITHIN: Duration = Duration::from_secs(5);
 const SAME_NODE: (f64, f64) = (5.0, 15.0);
 
 /// When something happened to the message with an id.
-type Times = Vec<(String, Instant)>;
+pub(crate) type Times = Vec<(String, Instant)>;
 
 /// A publish: the id of its message, when it began, and how long it took.
 type Publishes = Vec<(String, Instant, Duration)>;
@@ -229,7 +229,8 @@ async fn ack_all(
     tally
 }
 
-fn strings(json: &[u8], name: &[u8]) -> Vec<String> {
+/// The values of a field, wherever it stands.
+pub(crate) fn strings(json: &[u8], name: &[u8]) -> Vec<String> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     wire::strings_of(json, &Finder::new(name))
         .map(text)

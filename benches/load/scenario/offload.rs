@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::Result;
 use crate::node::{DataDir, Node};
 use crate::report::Row;
+use crate::requests::Pool;
 use crate::scenario::{Context, fill, prepare};
 
 const PUTS_PER_MILLION_MAX: f64 = 200.0;
@@ -23,7 +24,12 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     prepare(&node, name).await?;
     let before = node.probe.read().await?;
     let started = Instant::now();
-    let published = fill(&node, name, context.args.offload()).await?;
+    let published = fill(
+        &node,
+        &Pool::publish(&node.server, name, 100),
+        context.args.offload(),
+    )
+    .await?;
     let filled = started.elapsed();
     let done = wait_until_done(&node, DONE_WITHIN).await?;
     let used = node.probe.read().await?.since(&before);

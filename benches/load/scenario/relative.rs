@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::Result;
 use crate::node::{DataDir, Node};
 use crate::report::{Row, median};
+use crate::requests::Pool;
 use crate::run::{Outcome, Plan, closed_loop};
 use crate::scenario::{Context, cycle_flow, fill, prepare, reckon};
 
@@ -23,7 +24,12 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     );
     let node = Node::start(&context.args, &full_dir).await?;
     prepare(&node, name).await?;
-    let count = fill(&node, name, context.args.backlog()).await?;
+    let count = fill(
+        &node,
+        &Pool::publish(&node.server, name, 100),
+        context.args.backlog(),
+    )
+    .await?;
     if !super::offload::wait_until_done(&node, OFFLOADED_WITHIN).await? {
         return Err(
             "the backlog was not offloaded in time, so its offloading would be measured".into(),
