@@ -27,8 +27,8 @@
 //!
 //! - **Publish.** `http::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
 //!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
-//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_2`
-//!   (`migrations/0004_meter.sql`), or of `turn_block_1` where one block is all there is, does it in one commit, and only
+//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_3`
+//!   (`migrations/0012_turn.sql`), or of `turn_block_1` where one block is all there is, does it in one commit, and only
 //!   then is anybody answered. Bodies above the hot limit
 //!   are streamed to an object first (`engine::upload`); keys that guard against publishing twice have a transaction of
 //!   their own (`engine::keyed`).
@@ -70,7 +70,7 @@
 //! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`,
 //!   `engine::fairness::dispense`.
 //! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
-//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_2`,
+//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_3`,
 //!   `turn_block_1`.
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.

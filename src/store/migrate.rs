@@ -45,10 +45,7 @@ const MIGRATIONS: [(&str, &str); 12] = [
         "0011_hot_checks",
         include_str!("../../migrations/0011_hot_checks.sql"),
     ),
-    (
-        "0012_turn_block",
-        include_str!("../../migrations/0012_turn_block.sql"),
-    ),
+    ("0012_turn", include_str!("../../migrations/0012_turn.sql")),
 ];
 
 /// Applies what is missing.

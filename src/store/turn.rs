@@ -1,5 +1,5 @@
-//! The statements of the turn: `turn_2` of `migrations/0004_meter.sql`, its arrays and its answer, and `turn_block_1` of
-//! `migrations/0012_turn_block.sql` for one block alone. Publishes outside a turn (deduplicated ones, dead letters) run them
+//! The statements of the turn, of `migrations/0012_turn.sql`: `turn_3`, its arrays and its answer, and `turn_block_1` for one
+//! block alone. Publishes outside a turn (deduplicated ones, dead letters) run them
 //! too, inside their own transaction, so that a block is inserted in one place.
 
 use bytes::Bytes;
@@ -216,7 +216,7 @@ async fn run_all(
     let parts = Parts::of(blocks);
     let row = sqlx::query(
         "-- turn.run
-         SELECT * FROM turn_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+         SELECT * FROM turn_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
                               $21, $22)",
     )
     .bind(now)
