@@ -124,14 +124,13 @@ impl Catalog {
         epoch: u64,
     ) -> Result<Arc<TopicEntry>, Error> {
         let mut session = store.session().await?;
-        let row = store::topic::by_name(&mut session, tenant.0, name.as_str()).await?;
-        let Some(row) = row else {
+        let found = store::topic::with_lanes(&mut session, tenant.0, name.as_str()).await?;
+        let Some((row, lanes)) = found else {
             if let Some(topics) = self.topics.write().get_mut(&tenant.0) {
                 topics.remove(name);
             }
             return Err(Error::not_found("topic", name));
         };
-        let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
         let value = Arc::new(TopicEntry {
             row,
             name: Arc::new(name.clone()),

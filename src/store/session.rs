@@ -67,6 +67,8 @@ impl Store {
                     IDLE_IN_TRANSACTION_TIMEOUT,
                 ),
                 ("jit", "off"),
+                // A plan that was made while a table was small is kept while it grows, and there is an index for every look-up.
+                ("enable_seqscan", "off"),
                 ("timezone", "UTC"),
             ])
             .options(KEEPALIVES)
@@ -123,7 +125,6 @@ impl Store {
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
-            ("enable_seqscan", "off"),
             ("enable_sort", "off"),
             ("enable_bitmapscan", "off"),
         ]);

@@ -1,5 +1,6 @@
 //! Table `topic`. Every look-up starts from the tenant (I7).
 
+use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -113,6 +114,29 @@ pub async fn by_name(
     .bind(name)
     .fetch_optional(session.run("topic.by_name"))
     .await?)
+}
+
+/// Finds a topic with its lanes in order of number.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn with_lanes(
+    session: &mut Session,
+    tenant: i64,
+    name: &str,
+) -> Result<Option<(TopicRow, Vec<i64>)>, Error> {
+    let row = sqlx::query(
+        "-- topic.with_lanes
+         SELECT t.*, ARRAY(SELECT l.lane_id FROM lane l
+                           WHERE l.topic_id = t.topic_id AND NOT l.closed ORDER BY l.number) AS lanes
+         FROM topic t WHERE t.tenant_id = $1 AND t.name = $2",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("topic.with_lanes"))
+    .await?;
+    row.map(|row| Ok((TopicRow::from_row(&row)?, row.try_get("lanes")?)))
+        .transpose()
 }
 
 /// Finds the topic of a lane.
