@@ -238,7 +238,9 @@ pub async fn oldest_age(
 /// slot that grew large while object storage was down takes time to be looked through, if it is ever to be emptied.
 const PATIENCE: &str = "-- hot_payload.patience
      SELECT set_config('lock_timeout', '50ms', true),
-            set_config('statement_timeout', (2000 + 1000 * $1 / 20000)::text || 'ms', true)";
+            set_config('statement_timeout', (2000 + 1000 * $1 / 20000)::text || 'ms', true),
+            -- What comes next reads all of the slot, as it is stored.
+            set_config('enable_seqscan', 'on', true)";
 
 const LOCK: [&str; SLOTS as usize] = per_slot!(
     "-- hot_payload.lock\nLOCK TABLE ",
