@@ -29,9 +29,8 @@
 //!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
 //!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_3`
 //!   (`migrations/0012_turn.sql`), or of `turn_block_1` where one block is all there is, does it in one commit, and only
-//!   then is anybody answered. Bodies above the hot limit
-//!   are streamed to an object first (`engine::upload`); keys that guard against publishing twice have a transaction of
-//!   their own (`engine::keyed`).
+//!   then is anybody answered. Bodies above the hot limit are streamed to an object first (`engine::upload`); keys that
+//!   guard against publishing twice have a transaction of their own (`engine::keyed`).
 //! - **Receive.** `engine::receive` first looks for leases past their deadline (`engine::redeliver`), then waits in the
 //!   subscription's queue (`engine::subscriber`) for a turn to claim fresh messages. The payload comes from the cache, the
 //!   hot slot, or a ranged read of an object (`engine::reader`).

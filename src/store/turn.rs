@@ -1,6 +1,6 @@
 //! The statements of the turn, of `migrations/0012_turn.sql`: `turn_3`, its arrays and its answer, and `turn_block_1` for one
-//! block alone. Publishes outside a turn (deduplicated ones, dead letters) run them
-//! too, inside their own transaction, so that a block is inserted in one place.
+//! block alone. Publishes outside a turn (deduplicated ones, dead letters) run them too, inside their own transaction, so
+//! that a block is inserted in one place.
 
 use bytes::Bytes;
 use sqlx::Row;
@@ -205,6 +205,7 @@ async fn run_block(
     })
 }
 
+/// Whatever gathered.
 async fn run_all(
     session: &mut Session,
     now: Option<OffsetDateTime>,
