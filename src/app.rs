@@ -73,7 +73,7 @@ pub async fn create_key(
     let embedded = start_embedded(&config, &shutdown).await?;
     let created = shutdown.unless_ending(async {
         let store = open_store(&config, embedded.as_ref()).await?;
-        let made = engine::keys::create_key(&store, tenant, settings).await?;
+        let made = engine::operate::keys::create_key(&store, tenant, settings).await?;
         Ok(made.secret)
     });
     let created: Option<Result<String, Error>> = created.await;

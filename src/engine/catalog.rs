@@ -14,9 +14,9 @@ use parking_lot::RwLock;
 use crate::store::topic::TopicRow;
 use crate::store::{self, Store};
 
-use super::Tenant;
-use super::error::Error;
-use super::subscriber::Subscriber;
+use crate::engine::Tenant;
+use crate::engine::error::Error;
+use crate::engine::subscriber::Subscriber;
 
 /// Entries kept of each kind; beyond it all are dropped and looked up again.
 const ENTRIES_MAX: usize = 100_000;

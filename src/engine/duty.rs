@@ -2,7 +2,7 @@
 //! `expire`, `collect`, `meter`, `roll_up`, `spend` and `events`, a file or folder each; `worker` runs them, one node of the
 //! fleet at a time. Each is safe to run twice and on two nodes at once: that only one does is economy, never correctness.
 
-use super::error;
+use crate::engine::error;
 use crate::{blob, store};
 
 /// What a run did.

@@ -4,7 +4,7 @@
 use api::FieldError;
 use api::limits::BODY_IDLE_SECONDS;
 
-use super::quota::Violation;
+use crate::engine::quota::Violation;
 use crate::{blob, store};
 
 /// Why the engine refused or failed.

@@ -2,54 +2,24 @@
 //! keeps in memory — queues of turns, waiting receivers, caches — can be lost at any moment without losing a message.
 
 pub mod access;
-mod audit;
-mod bill;
-mod browse;
-mod budgets;
-mod cache;
-mod capacity;
+pub mod bill;
 mod catalog;
-pub mod collect;
-mod dead_letter;
-pub mod delivery;
 pub mod duty;
 mod error;
 pub mod events;
-pub mod expire;
-pub mod fairness;
-pub mod focus;
-mod issuers;
-mod keyed;
-pub mod keys;
+mod fleet;
+pub mod lease;
+pub mod lifecycle;
+pub mod log;
 pub mod meter;
-pub mod offload;
-pub mod payload;
-pub mod plan;
-mod plans;
-pub mod price;
+pub mod operate;
+pub mod order;
 mod publish;
 pub mod quota;
-mod reader;
-mod receipt;
 mod receive;
-mod redeliver;
-pub mod roll_up;
-pub mod rotate;
-mod settle;
-pub mod spend;
+mod resources;
 mod subscriber;
-mod subscriptions;
-mod tally;
-mod tenant_plans;
-mod tenants;
-mod topics;
 mod turn;
-pub mod units;
-mod upkeep;
-mod upload;
-pub mod usage;
-mod wake;
-mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI16;
@@ -67,9 +37,9 @@ use crate::store::Store;
 use crate::store::installation::Installation;
 
 pub use access::Access;
-pub use delivery::{Delivery, StoredMessage};
 pub use error::Error;
-use payload::Records;
+pub use log::block::{Delivery, StoredMessage};
+use log::payload::{self, Records};
 
 /// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -250,13 +220,13 @@ struct Inner {
     node: uuid::Uuid,
     installation: Installation,
     gate: access::Gate,
-    watched: watch::Watched,
+    watched: fleet::watch::Watched,
     quotas: quota::Quotas,
-    signer: receipt::Signer,
-    tally: Arc<tally::Tally>,
-    reader: reader::Reader,
-    running: keyed::Running,
-    burials: dead_letter::Burials,
+    signer: lease::receipt::Signer,
+    tally: Arc<meter::deliveries::Tally>,
+    reader: log::reader::Reader,
+    running: publish::idempotent::Running,
+    burials: receive::dead_letter::Burials,
     turns: Arc<turn::Shared>,
     queues: Vec<Arc<turn::Queue>>,
     metrics: Metrics,
@@ -274,20 +244,20 @@ impl Engine {
         draining: CancellationToken,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let (installation, default_tenant) = upkeep::installation(&parts).await?;
+        let (installation, default_tenant) = fleet::upkeep::installation(&parts).await?;
         let receipt_key = installation.receipt_key[..]
             .try_into()
             .map_err(|_| Error::Internal)?;
-        let cache = Arc::new(cache::Cache::new(parts.cache_bytes));
+        let cache = Arc::new(log::cache::Cache::new(parts.cache_bytes));
         let turns = Arc::new(turn::Shared {
             store: parts.store.clone(),
             clock: parts.clock.clone(),
             cache: cache.clone(),
             catalog: Arc::default(),
             slot: AtomicI16::new(installation.hot_slot),
-            hints: wake::Hints::default(),
-            fair: fairness::FairQueue::default(),
-            returns: redeliver::Returns::default(),
+            hints: fleet::wake::Hints::default(),
+            fair: order::fair::FairQueue::default(),
+            returns: lease::redeliver::Returns::default(),
             shortage: quota::Shortage::default(),
             metrics: turn::Metrics::default(),
         });
@@ -296,21 +266,21 @@ impl Engine {
             .collect();
         let gate = access::Gate::new(parts.open.then_some(default_tenant));
         let quotas = quota::Quotas::new(installation.quota_version);
-        let tally = Arc::new(tally::Tally::default());
+        let tally = Arc::new(meter::deliveries::Tally::default());
         let objects = (parts.blob.clone(), tally.clone());
-        let reader = reader::Reader::new(parts.store.clone(), objects, cache);
+        let reader = log::reader::Reader::new(parts.store.clone(), objects, cache);
         let inner = Inner {
             parts,
             node: uuid::Uuid::new_v4(),
             installation,
             gate,
-            watched: watch::Watched::default(),
+            watched: fleet::watch::Watched::default(),
             quotas,
-            signer: receipt::Signer::new(&receipt_key),
+            signer: lease::receipt::Signer::new(&receipt_key),
             tally,
             reader,
-            running: keyed::Running::default(),
-            burials: dead_letter::Burials::default(),
+            running: publish::idempotent::Running::default(),
+            burials: receive::dead_letter::Burials::default(),
             turns,
             queues,
             metrics: Metrics::default(),
@@ -351,11 +321,11 @@ impl Engine {
         tracker.spawn(async move { engine.exchange_demand(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.count_used(token).await });
-        for _ in 0..fairness::LOOPS {
+        for _ in 0..order::fair::LOOPS {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.serve_fair(token).await });
         }
-        for _ in 0..dead_letter::BURIALS_AT_ONCE {
+        for _ in 0..receive::dead_letter::BURIALS_AT_ONCE {
             let (engine, token) = (self.clone(), stop.clone());
             tracker.spawn(async move { engine.bury_waiting(token).await });
         }
@@ -431,23 +401,23 @@ impl Engine {
         &self.inner.turns.catalog
     }
 
-    fn hints(&self) -> &wake::Hints {
+    fn hints(&self) -> &fleet::wake::Hints {
         &self.inner.turns.hints
     }
 
-    fn reader(&self) -> &reader::Reader {
+    fn reader(&self) -> &log::reader::Reader {
         &self.inner.reader
     }
 
-    fn tally(&self) -> &tally::Tally {
+    fn tally(&self) -> &meter::deliveries::Tally {
         &self.inner.tally
     }
 
-    fn signer(&self) -> &receipt::Signer {
+    fn signer(&self) -> &lease::receipt::Signer {
         &self.inner.signer
     }
 
-    fn running(&self) -> &keyed::Running {
+    fn running(&self) -> &publish::idempotent::Running {
         &self.inner.running
     }
 

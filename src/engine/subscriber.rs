@@ -17,8 +17,8 @@ use tokio::sync::{Notify, oneshot};
 use crate::store::lease::Lease;
 use crate::store::subscription::SubscriptionRow;
 
-use super::error::Error;
-use super::quota::Limited;
+use crate::engine::error::Error;
+use crate::engine::quota::Limited;
 
 /// Messages of one lease given to one receiver.
 #[derive(Debug, Clone, Copy)]

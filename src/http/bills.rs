@@ -14,7 +14,7 @@ use super::document::{ExportErrors, ListErrors};
 use super::json::Json;
 use super::problem::Refusal;
 use super::query::Pairs;
-use crate::engine::focus::Export;
+use crate::engine::bill::focus::Export;
 use crate::engine::{Engine, Error};
 
 /// Get what a month costs

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::batch;
 use super::problem::Refusal;
 use super::trace::Trace;
-use crate::engine::payload::{Meta, OCTET_STREAM, Records};
+use crate::engine::log::payload::{Meta, OCTET_STREAM, Records};
 use crate::engine::{Draft, Drafts, Error};
 
 /// The draft of one raw message.
@@ -119,7 +119,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::engine::payload::{Payload, TEXT_PLAIN};
+    use crate::engine::log::payload::{Payload, TEXT_PLAIN};
 
     #[test]
     fn messages_are_encoded_with_the_type_of_their_body() {

@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use super::digest;
 use super::problem::Refusal;
 use super::trace::{self, Trace};
-use crate::engine::payload::Meta;
+use crate::engine::log::payload::Meta;
 
 const ATTRIBUTE: &str = "cursus-attr-";
 

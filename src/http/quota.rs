@@ -9,7 +9,8 @@ use super::caller::{Caller, Operate, SeeQuota, To};
 use super::document::{ListErrors, PutErrors, ReadErrors};
 use super::json::Json;
 use super::problem::Refusal;
-use crate::engine::{Engine, quota};
+use crate::engine::Engine;
+use crate::engine::operate::quotas;
 
 /// Get the quota
 ///
@@ -44,7 +45,7 @@ pub(super) async fn put_tenant_quota(
     Json(limits): Json<Quota>,
 ) -> Result<Json<Quota>, Refusal> {
     let change = (&tenant, &limits);
-    let set = quota::put_quota(engine.store(), &caller, change, engine.clock().now());
+    let set = quotas::put_quota(engine.store(), &caller, change, engine.clock().now());
     Ok(Json(set.await?))
 }
 
@@ -61,5 +62,5 @@ pub(super) async fn get_tenant_quota(
     State(engine): State<Engine>,
     To(_caller, tenant, ..): To<Operate, TenantName>,
 ) -> Result<Json<Quota>, Refusal> {
-    Ok(Json(quota::get_quota(engine.store(), &tenant).await?))
+    Ok(Json(quotas::get_quota(engine.store(), &tenant).await?))
 }

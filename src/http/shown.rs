@@ -9,7 +9,7 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
-use crate::engine::payload::View;
+use crate::engine::log::payload::View;
 use crate::engine::{Delivery, Error, StoredMessage};
 
 /// What a message takes in an answer beside its body, about.
@@ -196,8 +196,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::engine::delivery::Block;
-    use crate::engine::payload::{Meta, Payload, Records, stream_head};
+    use crate::engine::log::block::Block;
+    use crate::engine::log::payload::{Meta, Payload, Records, stream_head};
 
     fn block(payload: Vec<u8>, beyond: u64) -> Arc<Block> {
         let total = payload.len() as u64 + beyond;

@@ -12,7 +12,7 @@ use super::json::Json;
 use super::problem::Refusal;
 use super::query::{self, Pairs};
 use crate::engine::Engine;
-use crate::engine::usage::UsageAsk;
+use crate::engine::bill::usage::UsageAsk;
 
 /// Get what was used
 ///

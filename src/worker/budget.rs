@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty};
+use crate::engine::bill::spend;
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::spend;
 
 pub(super) struct Budget;
 

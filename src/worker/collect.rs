@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty};
-use crate::engine::collect;
 use crate::engine::duty::{Done, DutyError};
+use crate::engine::lifecycle::collect;
 
 #[derive(Default)]
 pub(super) struct Collect(collect::Collect);

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Context, Duty, Metrics};
+use crate::engine::bill::usage_events;
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::events;
 
@@ -67,7 +68,8 @@ impl Duty for Events {
         context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
-        let filled = events::fill(&context.store, &context.clock, || stop.is_cancelled()).await;
+        let filled =
+            usage_events::fill(&context.store, &context.clock, || stop.is_cancelled()).await;
         // What waits is delivered also when nothing new can be made.
         let begun = self.deliver(context, stop).await?;
         if self.counted.is_none_or(|counted| counted.elapsed() > COUNT) {

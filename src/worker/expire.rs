@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::expire;
+use crate::engine::lifecycle::expire;
 
 #[derive(Default)]
 pub(super) struct Expire(expire::Expire);

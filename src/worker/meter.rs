@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::meter;
+use crate::engine::meter::blocks;
 
 /// A round looks at every lane of the installation, and bills can wait: a twentieth of one core of Postgres, spread evenly.
 const REST: u32 = 19;
@@ -22,6 +22,6 @@ impl Duty for Meter {
         context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
-        meter::run(&context.store, &context.clock, REST, stop).await
+        blocks::run(&context.store, &context.clock, REST, stop).await
     }
 }

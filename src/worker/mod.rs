@@ -24,11 +24,11 @@ use uuid::Uuid;
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::engine::Engine;
-use crate::engine::collect::CollectSettings;
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::expire::ExpireSettings;
-use crate::engine::offload::OffloadSettings;
-use crate::engine::rotate::RotateSettings;
+use crate::engine::lifecycle::collect::CollectSettings;
+use crate::engine::lifecycle::expire::ExpireSettings;
+use crate::engine::lifecycle::offload::OffloadSettings;
+use crate::engine::lifecycle::rotate::RotateSettings;
 use crate::store::{self, Store, node};
 
 pub use metrics::{Duty as DutyLabel, Metrics};

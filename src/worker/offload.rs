@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty, Metrics};
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::offload;
+use crate::engine::lifecycle::offload;
 
 #[derive(Default)]
 pub(super) struct Offload(offload::Waits);

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty};
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::roll_up;
+use crate::engine::meter::roll_up;
 
 pub(super) struct RollUp;
 

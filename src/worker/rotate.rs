@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Duty, Metrics};
 use crate::engine::duty::{Done, DutyError};
-use crate::engine::rotate::rotate;
+use crate::engine::lifecycle::rotate::rotate;
 use crate::store::hot_payload;
 
 pub(super) struct Rotate;

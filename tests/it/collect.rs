@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cursus::blob::Blob;
-use cursus::engine::collect::{Collect, CollectSettings};
+use cursus::engine::lifecycle::collect::{Collect, CollectSettings};
 use cursus::store::{installation, object};
 use time::macros::datetime;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
-use cursus::engine::meter;
+use cursus::engine::meter::blocks;
 use cursus::store::Store;
 use parking_lot::Mutex;
 use rustix::process::Signal;
@@ -230,7 +230,7 @@ async fn kill_a_node(place: &str, fairness: Value) {
 async fn audit(place: &Place, sql: &mut PgConnection, answered: &Mutex<Answered>) {
     // Beside the node, which counts too.
     let store = Store::new(place.options(), 2);
-    let counted = meter::run(&store, &Clock::default(), 0, &CancellationToken::new()).await;
+    let counted = blocks::run(&store, &Clock::default(), 0, &CancellationToken::new()).await;
     counted.unwrap();
     store.close().await;
     let bill = "SELECT sum(units)::bigint, sum(messages)::bigint, (SELECT max(first_offset + count) FROM block)

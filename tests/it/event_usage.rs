@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use cursus::engine::{events, roll_up};
+use cursus::engine::bill::usage_events;
+use cursus::engine::meter::roll_up;
 use cursus::store::Store;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -109,7 +110,9 @@ async fn an_hour_that_is_over_is_told_in_events_which_add_up_to_usage() {
     fleet.meter().await;
     // Two minutes for what commits late, five for storage: it is not final, and nothing may come.
     let store = fleet.database.store();
-    let made = events::fill(&store, &fleet.clock, || false).await.unwrap();
+    let made = usage_events::fill(&store, &fleet.clock, || false)
+        .await
+        .unwrap();
     store.close().await;
     assert_eq!((made.count, receiver.sent().len()), (0, 0));
     fleet.advance(200);
@@ -241,7 +244,9 @@ async fn two_nodes_that_make_events_at_once_make_each_once() {
     let stores: Vec<Store> = (0..4).map(|_| fleet.database.store()).collect();
     let filling = stores.iter().map(|store| async {
         for _ in 0..5 {
-            events::fill(store, &fleet.clock, || false).await.unwrap();
+            usage_events::fill(store, &fleet.clock, || false)
+                .await
+                .unwrap();
         }
     });
     futures_util::future::join_all(filling).await;

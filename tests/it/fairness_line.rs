@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::limits::FAIRNESS_KEYS_MAX;
-use cursus::engine::fairness::dispense::{self, Fresh, Service};
-use cursus::engine::fairness::line::{
+use cursus::engine::lease::plan::{Changes, lowest};
+use cursus::engine::order::fair::dispense::{self, Fresh, Service};
+use cursus::engine::order::fair::line::{
     Line, NO_KEY, OTHERS, SCALE, Weights, slot_of, waiting_id, waiting_range,
 };
-use cursus::engine::plan::{Changes, lowest};
 use cursus::store::lease::{Lease, LeaseKey};
 use cursus::store::waiting::WaitingRange;
 use proptest::collection::vec;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use api::Decimal;
-use cursus::engine::focus::COLUMNS;
+use cursus::engine::bill::focus::COLUMNS;
 use reqwest::Method;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::Decimal;
-use cursus::engine::meter;
+use cursus::engine::meter::blocks;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -157,7 +157,7 @@ async fn whoever_posts_capacity_each_second_counts_once() {
     let (node, _) = shop(&fleet).await;
     let store = fleet.database.store();
     let stop = CancellationToken::new();
-    let post = || meter::run(&store, &fleet.clock, 0, &stop);
+    let post = || blocks::run(&store, &fleet.clock, 0, &stop);
     fleet.quota("shop", guaranteed(1_000)).await;
     for round in 0..12 {
         fleet.advance(400);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cursus::engine::meter;
+use cursus::engine::meter::blocks;
 use cursus::store::turn::{self, TurnInput, Used};
 use cursus::store::usage::{Flushed, flush};
 use futures_util::future::join_all;
@@ -14,7 +14,7 @@ use crate::harness::log::{Log, folder, hot};
 use crate::harness::scratch::Scratch;
 
 async fn count(log: &Log) -> u64 {
-    let done = meter::run(&log.store, &log.clock, 0, &CancellationToken::new()).await;
+    let done = blocks::run(&log.store, &log.clock, 0, &CancellationToken::new()).await;
     done.unwrap().count
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cursus::blob::{Blob, Op};
 use cursus::engine::duty::DutyError;
-use cursus::engine::offload::{Offload, Waits};
+use cursus::engine::lifecycle::offload::{Offload, Waits};
 use cursus::store::block::{self, Moved};
 use cursus::store::turn::{self, TurnInput};
 use cursus::store::{hot_payload, object};
@@ -93,7 +93,7 @@ async fn payloads_wait_in_postgres_for_the_hot_window_unless_slots_become_scarce
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = cursus::engine::offload::OffloadSettings {
+    let settings = cursus::engine::lifecycle::offload::OffloadSettings {
         hot_window: Duration::from_secs(30),
         ..PROMPT
     };
@@ -130,7 +130,7 @@ async fn steady_traffic_is_offloaded_once_the_window_of_its_slot_is_over() {
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = cursus::engine::offload::OffloadSettings {
+    let settings = cursus::engine::lifecycle::offload::OffloadSettings {
         hot_window: Duration::from_secs(60),
         ..PROMPT
     };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use cursus::engine::plan::{self, Changes, Item, Step, Taker};
+use cursus::engine::lease::plan::{self, Changes, Item, Step, Taker};
 use cursus::store::lease::{Lease, LeaseKey};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cursus::engine::rotate::{RotateSettings, rotate};
+use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
 use cursus::store::block;
 use time::macros::datetime;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cursus::engine::roll_up;
+use cursus::engine::meter::roll_up;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 

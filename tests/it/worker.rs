@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
-use cursus::engine::offload::OffloadSettings;
-use cursus::engine::rotate::RotateSettings;
+use cursus::engine::lifecycle::offload::OffloadSettings;
+use cursus::engine::lifecycle::rotate::RotateSettings;
 use cursus::engine::{Engine, Parts};
 use cursus::outbound::Outbound;
 use cursus::store::node;

@@ -5,8 +5,9 @@
 //! Secrets are compared in constant time and never logged; the memory is keyed by SHA-256, so its timing tells nothing of
 //! a secret either.
 
+pub mod audit;
 mod guard;
-mod issuers;
+mod key_sets;
 mod secret;
 mod seen;
 mod token;
@@ -22,8 +23,8 @@ use time::OffsetDateTime;
 use crate::store;
 use crate::store::api_key::ValidKey;
 
-use super::error::Error;
-use super::{Engine, Tenant};
+use crate::engine::error::Error;
+use crate::engine::{Engine, Tenant};
 
 pub(super) use secret::Secret;
 
@@ -31,7 +32,7 @@ pub(super) use secret::Secret;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     seen: seen::Seen,
-    issuers: issuers::Issuers,
+    issuers: key_sets::Issuers,
     guard: guard::Guard,
     /// Whoever brings no key, on a node that asks for none.
     open: Option<Arc<Access>>,

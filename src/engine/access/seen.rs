@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use crate::store::api_key::ValidKey;
 
-use super::{Access, Secret};
+use crate::engine::access::{Access, Secret};
 
 /// Keys and tokens remembered; beyond it all are forgotten.
 const SEEN_MAX: usize = 10_000;

@@ -16,8 +16,8 @@ use crate::engine::{Engine, Tenant};
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
-use super::Access;
-use super::issuers::PublicKey;
+use crate::engine::access::Access;
+use crate::engine::access::key_sets::PublicKey;
 
 /// Characters of `sub` in the audit log.
 const SUBJECT_CHARS: usize = 256;

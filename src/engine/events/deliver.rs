@@ -13,14 +13,14 @@ use time::format_description::well_known::Rfc2822;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::DutyError;
-use crate::engine::payload::{Meta, Records};
+use crate::engine::log::payload::{Meta, Records};
 use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
 use crate::outbound;
 use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};
 use crate::store::{self, Store};
 
-use super::{Target, batch_id, sign};
+use crate::engine::events::{Target, batch_id, sign};
 
 /// How long a delivery keeps a sink after its last sign of life: longer than a request may take.
 const HOLD: Duration = Duration::from_secs(60);

@@ -5,10 +5,8 @@
 //! `sinks` is what tenants and operators set, `window` the arithmetic of windows of usage, `sign` the signatures.
 
 mod deliver;
-mod fill;
 mod sign;
 mod sinks;
-mod window;
 
 use api::Timestamp;
 use api::event::EventKind;
@@ -25,7 +23,6 @@ use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
 use crate::store::{self, Session};
 
 pub use deliver::{Delivery, claim, waiting};
-pub use fill::fill;
 
 /// Bytes of the hash of what happened that make an id.
 const ID_BYTES: usize = 16;
@@ -76,7 +73,7 @@ pub async fn emit(
 }
 
 /// The whole event (CloudEvents 1.0, JSON format).
-fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
+pub(in crate::engine) fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
     let id = id(&frame.tenant, event);
     let text = json!({
         "specversion": "1.0",

@@ -9,13 +9,13 @@ use api::limits::{EVENT_SINKS_PER_TENANT_MAX, EVENTS_HELD_MAX, PAGE};
 use api::list::Page;
 use api::{EventSinkName, FieldError, Permission};
 
-use crate::engine::audit::{self, Change, Nothing};
+use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::{Access, Engine, Error, Tenant};
 use crate::outbound;
 use crate::store::event_sink::{NewSink, SigningKey, SinkRow};
 use crate::store::{self, Session};
 
-use super::sign;
+use crate::engine::events::sign;
 
 /// What waits is counted so far: a little above what may.
 const WAITING_SHOWN_MAX: i64 = EVENTS_HELD_MAX as i64 + 1_000;

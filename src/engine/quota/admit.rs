@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
-use super::limited::{Limited, Rate};
-use super::policy::{Policy, Violation};
 use crate::engine::error::Error;
+use crate::engine::quota::limited::{Limited, Rate};
+use crate::engine::quota::policy::{Policy, Violation};
 use crate::engine::{Capacity, Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};

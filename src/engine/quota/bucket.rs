@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::share::whole;
+use crate::engine::quota::share::whole;
 
 /// Nanoseconds of the rate that may be taken ahead.
 const AHEAD_NANOS: u64 = 200_000_000;

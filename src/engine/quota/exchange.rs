@@ -16,9 +16,9 @@ use crate::engine::error::Error;
 use crate::store;
 use crate::store::quota_demand::{Demand, DemandOfRate};
 
-use super::Quotas;
-use super::limited::Limited;
-use super::share::{Heard, Pace, Shares, Told, cautious, items, share};
+use crate::engine::quota::Quotas;
+use crate::engine::quota::limited::Limited;
+use crate::engine::quota::share::{Heard, Pace, Shares, Told, cautious, items, share};
 
 /// Pause between two exchanges of a tenant.
 const TICK: Duration = Duration::from_millis(250);

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use api::quota::{Quota, RateQuota};
 use foldhash::HashMap;
 use parking_lot::RwLock;
 
-use super::Quotas;
-use super::limited::Limited;
 use crate::engine::error::Error;
+use crate::engine::quota::Quotas;
+use crate::engine::quota::limited::Limited;
 use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
@@ -45,6 +46,28 @@ impl Known {
     }
 }
 
+/// The limits that a row holds.
+pub(in crate::engine) fn quota_of(row: &QuotaRow) -> Quota {
+    let cap = |cap: Option<i64>| cap.map(i64::unsigned_abs);
+    let rate = |guaranteed, ceiling| {
+        let rate = RateQuota {
+            guaranteed: cap(guaranteed),
+            ceiling: cap(ceiling),
+        };
+        (rate != RateQuota::default()).then_some(rate)
+    };
+    Quota {
+        requests_per_second: rate(row.requests_guaranteed, row.requests_ceiling),
+        messages_per_second: rate(row.messages_guaranteed, row.messages_ceiling),
+        bytes_per_second: rate(row.bytes_guaranteed, row.bytes_ceiling),
+        concurrent_requests: cap(row.concurrent_requests),
+        stored_bytes: cap(row.stored_bytes),
+        topics: cap(row.topics),
+        subscriptions: cap(row.subscriptions),
+        in_flight_messages: cap(row.in_flight),
+    }
+}
+
 impl Engine {
     /// The limits of a tenant; `None` when it has none.
     ///
@@ -62,7 +85,7 @@ impl Engine {
     }
 
     /// The limits of a tenant that was asked for before; `None` also when it was not.
-    pub(super) fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
+    pub(in crate::engine) fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
         let quotas = self.quotas();
         let known = quotas.in_use.get().then(|| quotas.known.get(tenant.0));
         known??.filter(|limited| limited.has_limits())

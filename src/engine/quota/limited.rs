@@ -6,17 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use api::quota::{Quota, RateQuota};
+use api::quota::{Quota, QuotaUse, RateQuota};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
 
-use super::bucket::Bucket;
-use super::policy::Policy;
-use super::settings;
-use super::share::{Counted, Pace, Shares, cautious, items, whole};
-use super::tally::Tally;
 use crate::engine::Capacity;
+use crate::engine::quota::bucket::Bucket;
+use crate::engine::quota::policy::Policy;
+use crate::engine::quota::share::{Counted, Pace, Shares, cautious, items, whole};
+use crate::engine::quota::stored::Tally;
 use crate::store::quota::QuotaRow;
 
 /// One rate of a tenant.
@@ -211,7 +210,7 @@ impl Limited {
 
     /// Sets the limits, unless they are older than those it has; true when they are other ones.
     pub(super) fn change(&self, row: &QuotaRow) -> bool {
-        let (quota, version) = (settings::quota(row), row.version);
+        let (quota, version) = (super::quota_of(row), row.version);
         let mut set = self.set.write();
         if version < set.version {
             return false;
@@ -243,6 +242,20 @@ impl Limited {
     #[must_use]
     pub fn quota(&self) -> Quota {
         self.set.read().quota
+    }
+
+    /// Adds what is used on this node, and what was counted last where there is a cap.
+    pub(in crate::engine) fn add_use(&self, used: &mut QuotaUse) {
+        let rates = self.paces.lock().map(|pace| pace.rate());
+        [
+            used.requests_per_second,
+            used.messages_per_second,
+            used.bytes_per_second,
+        ] = rates.map(whole);
+        used.concurrent_requests = self.places.taken();
+        let (stored, in_flight) = (&self.stored, &self.in_flight);
+        used.stored_bytes = stored.is_counted().then(|| stored.used());
+        used.in_flight_messages = in_flight.is_counted().then(|| in_flight.used());
     }
 
     /// Whether there is any limit.

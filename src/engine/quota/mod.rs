@@ -11,11 +11,10 @@ mod bucket;
 mod exchange;
 mod known;
 mod limited;
-mod policy;
-mod settings;
+pub(in crate::engine) mod policy;
 mod share;
 mod shortage;
-mod tally;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -30,9 +29,9 @@ use prometheus_client::metrics::family::Family;
 use known::Known;
 
 pub use admit::Admission;
+pub(in crate::engine) use known::quota_of;
 pub use limited::{Left, Limited, RATES, Words};
 pub use policy::{Policy, Violation};
-pub use settings::{get_quota, put_quota};
 pub use shortage::Shortage;
 
 /// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::bucket::Bucket;
-use super::exchange::Rhythm;
-use super::share::{Counted, Heard, Pace, Shares, Told, cautious, items};
+use crate::engine::quota::bucket::Bucket;
+use crate::engine::quota::exchange::Rhythm;
+use crate::engine::quota::share::{Counted, Heard, Pace, Shares, Told, cautious, items};
 
 const NODES: u32 = 3;
 const QUOTA: f64 = 300.0;

@@ -11,13 +11,13 @@ use foldhash::HashMap;
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
-use crate::engine::payload::Records;
+use crate::engine::log::payload::Records;
+use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::{Subscriber, ask_alike};
-use crate::engine::units::Measure;
 use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
 
-use super::gather::{Content, Gathered, Placed, Publish, Settle};
-use super::{Shared, fair};
+use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
+use crate::engine::turn::{Shared, tenants};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;
@@ -98,7 +98,7 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
     };
     // When all fit into the turn their order is that of arrival, and nothing is spent on another one.
     let publishes = match gathered.bytes > TURN_BYTES_MAX {
-        true => fair::in_turns(gathered.publishes),
+        true => tenants::in_turns(gathered.publishes),
         false => gathered.publishes,
     };
     let joined = join(publishes, &mut pending.left_over);
@@ -279,7 +279,7 @@ fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     })?;
     if wanted == 0 {
         subscriber.hold_back();
-        super::deliver::dismiss(&subscriber);
+        super::hand_out::dismiss(&subscriber);
         return None;
     }
     let lane = subscriber.lane_to_try()?;

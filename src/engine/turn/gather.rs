@@ -10,9 +10,9 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::engine::Capacity;
 use crate::engine::error::Error;
-use crate::engine::payload::Records;
+use crate::engine::log::payload::Records;
+use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
-use crate::engine::units::Measure;
 
 /// Messages of one publish for one lane.
 #[derive(Debug)]

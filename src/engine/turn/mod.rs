@@ -7,9 +7,9 @@
 //! the statement's answer to everybody who waits for it.
 
 mod assemble;
-mod deliver;
-mod fair;
 mod gather;
+mod hand_out;
+mod tenants;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI16, Ordering};
@@ -22,14 +22,14 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::store::{self, Session, Store};
 
-use super::cache::Cache;
-use super::catalog::Catalog;
-use super::error::Error;
-use super::quota::Shortage;
+use crate::engine::catalog::Catalog;
+use crate::engine::error::Error;
+use crate::engine::log::cache::Cache;
+use crate::engine::quota::Shortage;
 
 pub(in crate::engine) use assemble::compress;
-pub(in crate::engine) use deliver::{give, turn_away, turn_away_impatient};
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
+pub(in crate::engine) use hand_out::{give, turn_away, turn_away_impatient};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,11 +77,11 @@ pub struct Shared {
     /// The hot slot that new blocks go to, as far as this node knows.
     pub slot: AtomicI16,
     /// Topics published to since the last hint to other nodes.
-    pub hints: super::wake::Hints,
+    pub hints: crate::engine::fleet::wake::Hints,
     /// Fair subscriptions whose receivers wait: they are served off the turn.
-    pub fair: super::fairness::FairQueue,
+    pub fair: crate::engine::order::fair::FairQueue,
     /// Messages whose receivers went away before they got them.
-    pub returns: super::redeliver::Returns,
+    pub returns: crate::engine::lease::redeliver::Returns,
     /// Whether publishes wait too long.
     pub shortage: Shortage,
     /// What turns count.
@@ -120,8 +120,8 @@ pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken
             .turn_seconds
             .observe(began.elapsed().as_secs_f64());
         match outcome {
-            Ok(output) => deliver::deliver(&shared, &queue, pending, &output),
-            Err(error) => deliver::fail(&queue, pending, &Error::from(error)),
+            Ok(output) => hand_out::deliver(&shared, &queue, pending, &output),
+            Err(error) => hand_out::fail(&queue, pending, &Error::from(error)),
         }
         // By now they find what was published.
         fair.iter().for_each(|wanted| shared.fair.want(wanted));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use cursus::blob::Blob;
 use cursus::clock::Clock;
-use cursus::engine::expire::{Expire, ExpireSettings};
-use cursus::engine::offload::{Offload, OffloadSettings, Waits};
-use cursus::engine::rotate::{RotateSettings, rotate};
+use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
+use cursus::engine::lifecycle::offload::{Offload, OffloadSettings, Waits};
+use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
 use cursus::turnstile::SERVICE;

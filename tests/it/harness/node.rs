@@ -10,11 +10,14 @@ use api::quota::Quota;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
-use cursus::engine::expire::{Expire, ExpireSettings};
-use cursus::engine::offload::{Offload, Waits};
-use cursus::engine::quota::put_quota;
-use cursus::engine::rotate::{RotateSettings, rotate};
-use cursus::engine::{Access, Engine, Error, Parts, keys, meter, spend};
+use cursus::engine::bill::spend;
+use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
+use cursus::engine::lifecycle::offload::{Offload, Waits};
+use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
+use cursus::engine::meter::blocks;
+use cursus::engine::operate::keys;
+use cursus::engine::operate::quotas::put_quota;
+use cursus::engine::{Access, Engine, Error, Parts};
 use cursus::http::{self, HttpSettings, RequestMetrics};
 use cursus::listen;
 use cursus::outbound::Outbound;
@@ -199,7 +202,7 @@ impl Fleet {
     /// Counts all that was published; returns how many blocks were not counted before.
     pub(crate) async fn meter(&self) -> u64 {
         let store = self.database.store();
-        let done = meter::run(&store, &self.clock, 0, &CancellationToken::new()).await;
+        let done = blocks::run(&store, &self.clock, 0, &CancellationToken::new()).await;
         store.close().await;
         done.unwrap().count
     }

@@ -1,0 +1,298 @@
+//! What a tenant spends in a month, compared with its budgets: alerts that are due are sent, and a spent budget with
+//! `hard_stop` stops the tenant until the month ends. The duty `budget` does it for all, and whoever changes a budget for
+//! its tenant, in one transaction that has locked the tenant: each alert is noted, and its event sent, by the same commit,
+//! once. Nodes learn of a stop as they learn of a quota.
+
+use api::budget::{BudgetEvent, Percent};
+use api::event::EventKind;
+use api::limits::ALERTS_DAYS;
+use api::{Decimal, Month};
+use time::{Duration, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::bill::month;
+use crate::engine::duty::{Done, DutyError};
+use crate::engine::error::Error;
+use crate::engine::events::{self, Event};
+use crate::store::budget::{AlertRow, BudgetRow};
+use crate::store::{self, Session, Store};
+
+/// Tenants looked up by one statement.
+const TENANTS: i64 = 1_000;
+/// Old alerts deleted in one round.
+const ALERTS: i64 = 10_000;
+/// Percent of a budget that is spent.
+const SPENT: u64 = 100;
+
+/// What a tenant has spent this month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::engine) struct Spent {
+    /// The month.
+    pub(in crate::engine) month: Month,
+    /// The database's time when this was read.
+    pub(in crate::engine) at: OffsetDateTime,
+    /// What all usage costs so far, and the currency; `None` without a price plan.
+    pub(in crate::engine) cost: Option<(Decimal, String)>,
+}
+
+impl Spent {
+    /// How much of a budget is spent, in whole percents, rounded down.
+    pub(in crate::engine) fn percent_of(&self, amount: Decimal) -> Option<u64> {
+        let (cost, _) = self.cost.as_ref()?;
+        let percent = cost.trillionths().saturating_mul(100) / amount.trillionths().max(1);
+        Some(u64::try_from(percent).unwrap_or(u64::MAX))
+    }
+}
+
+/// What budgets ask for that was not done yet.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Due {
+    /// Alerts to send: of which budget, at which percent.
+    alerts: Vec<(BudgetRow, i16)>,
+    /// Until when the tenant is to be stopped.
+    stopped_until: Option<OffsetDateTime>,
+}
+
+/// Compares all tenants that have budgets with them; counts alerts.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn run(
+    store: &Store,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Result<Done, DutyError> {
+    let mut done = Done::default();
+    let mut after = -1;
+    let mut session = store.session().await?;
+    loop {
+        let tenants = store::budget::tenants(&mut session, after, TENANTS).await?;
+        let Some(last) = tenants.last() else { break };
+        after = *last;
+        for tenant in tenants {
+            if stop.is_cancelled() {
+                return Ok(done);
+            }
+            done.count += look_at(store, &mut session, tenant, clock.now()).await?;
+        }
+    }
+    let at = store::usage::status(&mut session, clock.now()).await?.at;
+    let before = (at - Duration::days(i64::from(ALERTS_DAYS))).date();
+    store::budget::delete_alerts(&mut session, before, ALERTS).await?;
+    Ok(done)
+}
+
+/// Compares a tenant with its budgets, and locks it only when there is something to do.
+async fn look_at(
+    store: &Store,
+    session: &mut Session,
+    tenant: i64,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
+    let spent = spent(session, tenant, now).await?;
+    let (due, stopped_until) = due(session, tenant, &spent).await?;
+    if due.alerts.is_empty() && due.stopped_until == stopped_until {
+        return Ok(0);
+    }
+    let mut tx = store.tx("compare_budgets").await?;
+    store::quota::lock_tenant_id(&mut tx, tenant).await?;
+    let alerts = compare(&mut tx, tenant, &spent, now).await?;
+    tx.commit().await?;
+    Ok(alerts)
+}
+
+/// What a tenant has spent in the current month.
+pub(in crate::engine) async fn spent(
+    session: &mut Session,
+    tenant: i64,
+    now: Option<OffsetDateTime>,
+) -> Result<Spent, Error> {
+    let at = store::usage::status(session, now).await?.at;
+    let month = Month::of(at);
+    let cost = month::cost_of(session, tenant, month).await?;
+    Ok(Spent { month, at, cost })
+}
+
+/// Sends the alerts of a tenant that are due, and stops it or lets it go on; returns how many alerts. The tenant is locked
+/// by the transaction.
+pub(in crate::engine) async fn compare(
+    tx: &mut Session,
+    tenant: i64,
+    spent: &Spent,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
+    let (due, stopped_until) = due(tx, tenant, spent).await?;
+    let mut sent = 0;
+    for (budget, percent) in &due.alerts {
+        sent += u64::from(alert(tx, tenant, (budget, *percent), spent).await?);
+    }
+    if due.stopped_until != stopped_until {
+        let version = store::installation::bump_quota(tx).await?;
+        store::quota::stop(tx, tenant, (due.stopped_until, version), now).await?;
+    }
+    Ok(sent)
+}
+
+/// Notes an alert and keeps its event for the tenant's sinks; false when it was sent before.
+async fn alert(
+    tx: &mut Session,
+    tenant: i64,
+    (budget, percent): (&BudgetRow, i16),
+    spent: &Spent,
+) -> Result<bool, Error> {
+    let (cost, currency) = spent.cost.clone().unwrap_or_default();
+    let which = (budget.budget_id, spent.month.start().date(), percent);
+    if !store::budget::insert_alert(tx, which, &cost.to_string(), spent.at).await? {
+        return Ok(false);
+    }
+    let amount = amount(budget)?;
+    let data = BudgetEvent {
+        budget: budget.name.clone(),
+        period: spent.month,
+        percent: Percent(percent.unsigned_abs()),
+        amount,
+        cost,
+        currency,
+        stopped: stops(budget, spent.percent_of(amount)),
+    };
+    let event = Event {
+        kind: EventKind::Budget,
+        // Of a budget that was deleted and made again it is another event.
+        identity: &[
+            &budget.budget_id.to_string(),
+            &spent.month.to_string(),
+            &percent.to_string(),
+            &budget.amount,
+        ],
+        at: spent.at,
+        data: serde_json::to_value(data).map_err(|_| Error::Internal)?,
+    };
+    events::emit(tx, tenant, &event).await?;
+    Ok(true)
+}
+
+/// What is due of a tenant, and until when it is stopped now.
+async fn due(
+    session: &mut Session,
+    tenant: i64,
+    spent: &Spent,
+) -> Result<(Due, Option<OffsetDateTime>), Error> {
+    let budgets = store::budget::of_tenant(session, tenant).await?;
+    let sent = store::budget::alerts(session, tenant, spent.month.start().date()).await?;
+    let quota = store::quota::get(session, tenant).await?;
+    Ok((
+        wanted(budgets, &sent, spent)?,
+        quota.and_then(|quota| quota.stopped_until),
+    ))
+}
+
+/// What budgets ask for, beyond the alerts that were sent.
+fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<Due, Error> {
+    let mut due = Due::default();
+    for budget in budgets {
+        let Some(percent) = spent.percent_of(amount(&budget)?) else {
+            continue;
+        };
+        if stops(&budget, Some(percent)) {
+            due.stopped_until = Some(spent.month.end());
+        }
+        let is_due = |at: &i16| {
+            let was_sent =
+                |alert: &AlertRow| (alert.budget_id, alert.percent) == (budget.budget_id, *at);
+            u64::from(at.unsigned_abs()) <= percent && !sent.iter().any(was_sent)
+        };
+        let percents: Vec<i16> = budget
+            .alert_percents
+            .iter()
+            .copied()
+            .filter(is_due)
+            .collect();
+        due.alerts.extend(
+            percents
+                .into_iter()
+                .map(|percent| (budget.clone(), percent)),
+        );
+    }
+    Ok(due)
+}
+
+/// The amount of a budget.
+pub(in crate::engine) fn amount(budget: &BudgetRow) -> Result<Decimal, Error> {
+    let corrupt = |_| store::Error::Corrupt {
+        table: "budget",
+        column: "amount",
+        row: budget.budget_id.to_string(),
+    };
+    Ok(budget.amount.parse().map_err(corrupt)?)
+}
+
+/// Whether a budget of which so much is spent stops its tenant.
+pub(in crate::engine) fn stops(budget: &BudgetRow, percent: Option<u64>) -> bool {
+    budget.hard_stop && percent.is_some_and(|percent| percent >= SPENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    fn budget(id: i64, amount: &str, hard_stop: bool) -> BudgetRow {
+        BudgetRow {
+            budget_id: id,
+            name: id.to_string(),
+            amount: amount.to_owned(),
+            alert_percents: vec![50, 100, 120],
+            hard_stop,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
+
+    fn spent(cost: Option<&str>) -> Spent {
+        Spent {
+            month: "2030-01".parse().unwrap(),
+            at: datetime!(2030-01-31 23:59 UTC),
+            cost: cost.map(|cost| (cost.parse().unwrap(), "EUR".to_owned())),
+        }
+    }
+
+    #[test]
+    fn each_percent_that_was_reached_is_due_once() {
+        let sent = [AlertRow {
+            budget_id: 1,
+            percent: 50,
+            cost: "5".to_owned(),
+            at: OffsetDateTime::UNIX_EPOCH,
+        }];
+        let due = |cost| {
+            let budgets = vec![budget(1, "10", false), budget(2, "20", true)];
+            let due = wanted(budgets, &sent, &spent(cost)).unwrap();
+            let alerts = due
+                .alerts
+                .iter()
+                .map(|(budget, at)| (budget.budget_id, *at));
+            (alerts.collect::<Vec<_>>(), due.stopped_until)
+        };
+        let stop = Some(datetime!(2030-02-01 0:00 UTC));
+        for (cost, alerts, until) in [
+            (None, &[][..], None),
+            (Some("9.999999999999"), &[], None),
+            (Some("10"), &[(1, 100), (2, 50)], None),
+            (Some("19.99"), &[(1, 100), (1, 120), (2, 50)], None),
+            (Some("20"), &[(1, 100), (1, 120), (2, 50), (2, 100)], stop),
+        ] {
+            assert_eq!(due(cost), (alerts.to_vec(), until), "{cost:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_cost_is_still_a_percent_of_the_smallest_budget() {
+        let most = "999999999999999999";
+        let percent = spent(Some(most)).percent_of("0.0001".parse().unwrap());
+        assert_eq!(percent, Some(u64::MAX), "more than is told apart");
+        let percent = spent(Some(most)).percent_of(most.parse().unwrap());
+        assert_eq!(percent, Some(100));
+    }
+}

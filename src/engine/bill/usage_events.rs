@@ -1,0 +1,286 @@
+//! Usage becomes events: for each sink, window by window from where it stopped, as soon as a window cannot change any more
+//! (`meter::is_final`). Events and the place where the sink stands commit together, so a window is made into events once,
+//! also when two nodes do it. A sink for which too much waits stands still; its usage is kept for it, in coarser windows
+//! when it stands for too long.
+
+use std::time::Instant;
+
+use api::Timestamp;
+use api::event::{EventGranularity, EventKind, UsageEvent};
+use api::limits::EVENTS_WAITING_MAX;
+use api::usage::{Meter, UsageItem};
+use time::{Duration, OffsetDateTime};
+
+use crate::clock::Clock;
+use crate::engine::Error;
+use crate::engine::bill::plans;
+use crate::engine::bill::price::Schedule;
+use crate::engine::bill::usage::{self, UsageAfter};
+use crate::engine::duty::{Done, DutyError};
+use crate::store::event_outbox::{Frame, NewEvent};
+use crate::store::event_sink::{self, Cursor};
+use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::{self, Session, Store, event_outbox, usage_list, usage_window};
+
+use crate::engine::bill::window::{self, Window};
+use crate::engine::events::Event;
+
+/// Sinks looked at in one run.
+const SINKS: i64 = 10_000;
+/// Events made in one transaction, about.
+const EVENTS: usize = 1_000;
+/// Tenants gone through in one transaction.
+const TENANTS: i64 = 50;
+/// Transactions for one sink before it is another one's turn.
+const STEPS: u32 = 20;
+/// Time for all sinks together in one run: deliveries wait for it.
+const TIME: std::time::Duration = std::time::Duration::from_millis(500);
+/// Before every meter of storage and behind all others.
+const STORED: &str = "stored";
+/// Before the meter of guaranteed capacity and behind those in front of it.
+const GUARANTEED: &str = "guaranteed";
+
+/// Makes usage into events for all sinks that are behind; counts events. Stops in time, or when told to, with more to do.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(
+    store: &Store,
+    clock: &Clock,
+    should_stop: impl Fn() -> bool,
+) -> Result<Done, DutyError> {
+    let began = Instant::now();
+    let mut done = Done::default();
+    let mut session = store.session().await?;
+    let status = store::usage::status(&mut session, clock.now()).await?;
+    let Some(metered_until) = status.metered_until else {
+        return Ok(done);
+    };
+    let times = (status.at, metered_until);
+    // No window is shorter.
+    let latest = metered_until - Duration::MINUTE;
+    let mut behind = event_sink::behind(&mut session, latest, SINKS).await?;
+    drop(session);
+    behind.retain(|cursor| is_due(cursor, times));
+    // Whoever stands still must not use up the time of every run.
+    let first = rand::random_range(0..behind.len().max(1));
+    behind.rotate_left(first);
+    let is_over = || began.elapsed() > TIME || should_stop();
+    let mut failed = None;
+    for cursor in &behind {
+        // Nor does one that fails stand in the way of others.
+        match some_steps(store, cursor.sink_id, times, is_over).await {
+            Ok((made, more)) => {
+                done.count += made;
+                done.more |= more;
+            }
+            Err(error) => failed = Some(error),
+        }
+        if is_over() {
+            break;
+        }
+    }
+    failed.map_or(Ok(done), Err)
+}
+
+/// Some steps of one sink: how many events they made, and whether there may be more to do.
+async fn some_steps(
+    store: &Store,
+    sink: i64,
+    times: (OffsetDateTime, OffsetDateTime),
+    is_over: impl Fn() -> bool,
+) -> Result<(u64, bool), DutyError> {
+    let mut count = 0;
+    for _ in 0..STEPS {
+        let Some(made) = step(store, sink, times).await? else {
+            return Ok((count, false));
+        };
+        count += made;
+        if is_over() {
+            break;
+        }
+    }
+    Ok((count, true))
+}
+
+fn is_due(cursor: &Cursor, (at, metered_until): (OffsetDateTime, OffsetDateTime)) -> bool {
+    window(cursor, at).is_final(metered_until)
+}
+
+fn window(cursor: &Cursor, at: OffsetDateTime) -> Window {
+    let begun = cursor.begun_seconds;
+    let begun = begun.map(|seconds| Duration::seconds(seconds.into()));
+    Window::next((cursor.next_window, begun), granularity(cursor), at)
+}
+
+fn granularity(cursor: &Cursor) -> EventGranularity {
+    match &*cursor.granularity {
+        "minute" => EventGranularity::Minute,
+        _ => EventGranularity::Hour,
+    }
+}
+
+/// A step of one sink: how many events it made; `None` when there is nothing to do for now.
+async fn step(
+    store: &Store,
+    sink: i64,
+    (at, metered_until): (OffsetDateTime, OffsetDateTime),
+) -> Result<Option<u64>, DutyError> {
+    let mut tx = store.tx("fill_events").await?;
+    let Some(mut cursor) = event_sink::lock_cursor(&mut tx, sink).await? else {
+        return Ok(None);
+    };
+    let waiting_max = i64::from(EVENTS_WAITING_MAX);
+    if event_outbox::waiting(&mut tx, sink, waiting_max).await? >= waiting_max {
+        return Ok(None);
+    }
+    let before = cursor.clone();
+    if cursor.begun_seconds.is_none() {
+        let of = (!cursor.all_tenants).then_some(cursor.tenant_id);
+        let first = usage_window::first(&mut tx, of, cursor.next_window).await?;
+        let times = (at, metered_until);
+        cursor.next_window = window::skip(cursor.next_window, granularity(&cursor), times, first);
+    }
+    let window = window(&cursor, at);
+    let events = match window.is_final(metered_until) {
+        true => some_of(&mut tx, &mut cursor, window).await?,
+        false => Vec::new(),
+    };
+    if cursor == before {
+        return Ok(None);
+    }
+    event_outbox::fill(&mut tx, sink, &events).await?;
+    event_sink::move_cursor(&mut tx, &cursor).await?;
+    tx.commit().await?;
+    Ok(Some(events.len() as u64))
+}
+
+/// Events of a window from where the cursor stands in it, which moves behind them, or to the next window.
+async fn some_of(
+    tx: &mut Session,
+    cursor: &mut Cursor,
+    window: Window,
+) -> Result<Vec<NewEvent>, DutyError> {
+    let tenants = match cursor.all_tenants {
+        false => vec![cursor.tenant_id],
+        true => {
+            let hours_from = match window.hour_of_storage() {
+                Some(hour) => hour.start,
+                None if window.is_minute() => window.end(),
+                None => window.start,
+            };
+            let range = (window.start, window.end());
+            let after = (cursor.after_tenant, TENANTS);
+            usage_window::tenants(tx, range, hours_from, after).await?
+        }
+    };
+    let may_have_more = cursor.all_tenants && i64::try_from(tenants.len()) == Ok(TENANTS);
+    let mut events = Vec::new();
+    for tenant in tenants {
+        let room = EVENTS.saturating_sub(events.len()).max(1);
+        let items = items(tx, (tenant, window), &cursor.after_key, room + 1).await?;
+        let frame = event_outbox::frame(tx, tenant).await?;
+        let last = items.get(room - 1).filter(|_| items.len() > room);
+        let cut = last.map(|last| UsageAfter::of(last).to_string());
+        for item in items.into_iter().take(room) {
+            events.push(made(&frame, item, window)?);
+        }
+        if let Some(cut) = cut {
+            cursor.after_key = cut;
+            return Ok(begun(cursor, window, events));
+        }
+        (cursor.after_tenant, cursor.after_key) = (tenant, String::new());
+        if events.len() >= EVENTS && cursor.all_tenants {
+            return Ok(begun(cursor, window, events));
+        }
+    }
+    if may_have_more {
+        return Ok(begun(cursor, window, events));
+    }
+    (cursor.next_window, cursor.begun_seconds) = (window.end(), None);
+    (cursor.after_tenant, cursor.after_key) = (0, String::new());
+    Ok(events)
+}
+
+fn begun(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
+    cursor.begun_seconds = i32::try_from(window.seconds()).ok();
+    events
+}
+
+/// What a tenant used in a window, after a place in it, by meter, topic and subscription: of the last minute of an hour also
+/// what was guaranteed and stored in that hour, which is not known by the minute.
+async fn items(
+    tx: &mut Session,
+    (tenant, window): (i64, Window),
+    after_key: &str,
+    limit: usize,
+) -> Result<Vec<UsageItem>, DutyError> {
+    let after: Option<UsageAfter> = after_key.parse().ok();
+    let after = after.as_ref().map(UsageAfter::place);
+    let of = (tenant, &plans::of_tenant(tx, tenant).await?);
+    let mut items = Vec::new();
+    // What begins before the last minute is of its hour.
+    let in_hour = after.filter(|(start, ..)| *start < window.start);
+    if in_hour.is_none() {
+        let after = after.unwrap_or((window.start, "", "", ""));
+        items = listed(tx, of, window, after, limit).await?;
+    }
+    if let Some(hour) = window.hour_of_storage() {
+        if in_hour.is_none() && items.len() < limit {
+            let after = (hour.start, GUARANTEED, "", "");
+            let first = listed(tx, of, hour, after, 1).await?;
+            let is_capacity = |item: &UsageItem| item.meter == Meter::GuaranteedCapacity;
+            items.extend(first.into_iter().filter(is_capacity));
+        }
+        let stored = in_hour.filter(|(_, meter, ..)| *meter >= STORED);
+        let after = stored.unwrap_or((hour.start, STORED, "", ""));
+        let left = limit - items.len();
+        items.extend(listed(tx, of, hour, after, left).await?);
+    }
+    Ok(items)
+}
+
+async fn listed(
+    tx: &mut Session,
+    (tenant, prices): (i64, &Schedule),
+    window: Window,
+    after: (OffsetDateTime, &str, &str, &str),
+    limit: usize,
+) -> Result<Vec<UsageItem>, DutyError> {
+    let wanted = Wanted {
+        tenant,
+        topics: &["%".to_owned()],
+        since: prices.totals_since(window.start),
+        from: window.start,
+        to: window.end(),
+        granularity: window.granularity(),
+        names: 2,
+        after,
+        limit: i64::try_from(limit).unwrap_or(i64::MAX),
+    };
+    let rows = usage_list::list(tx, &wanted).await?.into_iter();
+    let item = |row: UsageRow| usage::item(row, prices);
+    Ok(rows.map(item).collect::<Result<_, Error>>()?)
+}
+
+/// The event of an item, which ends with the window: storage that goes with the last minute of an hour has that hour.
+fn made(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
+    let end = Timestamp::from(window.end());
+    let (start, meter) = (item.start.to_string(), item.meter.as_str());
+    let (topic, subscription) = (item.topic.clone(), item.subscription.clone());
+    let tenant = frame.tenant.clone();
+    let data = UsageEvent { tenant, end, item };
+    let event = Event {
+        kind: EventKind::Usage,
+        identity: &[
+            meter,
+            topic.as_deref().unwrap_or(""),
+            subscription.as_deref().unwrap_or(""),
+            &start,
+            &end.to_string(),
+        ],
+        at: window.end(),
+        data: serde_json::to_value(data).map_err(|_| Error::Internal)?,
+    };
+    Ok(crate::engine::events::framed(frame, &event))
+}

@@ -1,0 +1,129 @@
+//! Waking receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
+//! not go through a turn. Other nodes get a hint: topics that were published to gather for a few milliseconds and go out in
+//! one notification, in a transaction of its own that waits for no disk — never inside a publish, where it would serialise
+//! every commit of the database. Hints are only hints: a receiver looks by itself every second.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::store;
+
+use crate::engine::Engine;
+use crate::engine::subscriber::Subscriber;
+
+/// Pause between two hints of a node.
+const HINT_PAUSE: Duration = Duration::from_millis(5);
+/// Pause before listening again after the connection broke.
+const LISTEN_PAUSE: Duration = Duration::from_secs(1);
+/// Topics named in one hint; with more of them everybody looks.
+const TOPICS_MAX: usize = 500;
+
+/// Topics published to since the last hint.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// Whether there is another node to tell.
+    wanted: AtomicBool,
+    topics: Mutex<HashSet<i64>>,
+    arrived: Notify,
+}
+
+impl Hints {
+    /// A topic was published to.
+    pub fn published(&self, topic: i64) {
+        if self.wanted.load(Ordering::Relaxed) && self.topics.lock().insert(topic) {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Whether there are other nodes.
+    pub fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// The receivers of a topic on this node look for fresh messages, and other nodes get a hint.
+    pub(in crate::engine) fn wake_topic(&self, topic: i64) {
+        self.wake_here(topic);
+        self.hints().published(topic);
+    }
+
+    fn wake_here(&self, topic: i64) {
+        self.catalog().of_topic(topic, |subscriber| {
+            if subscriber.has_waiters() {
+                subscriber.expect_fresh();
+                self.queue(topic).want(subscriber);
+            }
+        });
+    }
+
+    /// Sends hints until `stop`.
+    pub(in crate::engine) async fn send_hints(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.hints().arrived.notified() => {}
+            }
+            let topics = std::mem::take(&mut *self.hints().topics.lock());
+            let text = if topics.len() > TOPICS_MAX {
+                "*".to_owned()
+            } else {
+                topics
+                    .iter()
+                    .map(i64::to_string)
+                    .collect::<Vec<_>>()
+                    .join(",")
+            };
+            if let Err(error) = self.send_hint(&text).await {
+                tracing::debug!(%error, "a hint was not sent");
+            }
+            tokio::time::sleep(HINT_PAUSE).await;
+        }
+    }
+
+    async fn send_hint(&self, text: &str) -> Result<(), store::Error> {
+        let mut tx = self.store().tx("hint").await?;
+        store::node::hint(&mut tx, text).await?;
+        tx.commit().await
+    }
+
+    /// Listens for hints until `stop`.
+    pub(in crate::engine) async fn hear_hints(&self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.hear() => {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LISTEN_PAUSE) => {}
+            }
+        }
+    }
+
+    /// Listens until the connection breaks.
+    async fn hear(&self) {
+        let Ok(mut listener) = self.store().listen(store::node::HINTS).await else {
+            return;
+        };
+        while let Ok(hint) = listener.recv().await {
+            if hint.payload() == "*" {
+                for subscriber in self.catalog().subscribers_where(Subscriber::has_waiters) {
+                    self.wake_here(subscriber.topic_id);
+                }
+            }
+            for topic in hint
+                .payload()
+                .split(',')
+                .filter_map(|topic| topic.parse().ok())
+            {
+                self.wake_here(topic);
+            }
+        }
+    }
+}

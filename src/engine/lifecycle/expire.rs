@@ -1,0 +1,256 @@
+//! Retention: deletes what every subscription of a topic has done with, and what is older than the topic keeps. Called by
+//! the worker. Keeps I5: a block that a cursor or lease still needs goes only by age, and then it leaves cursors and
+//! leases in the same transaction (I2). What goes is counted first, also in the same transaction (I8). Locks are taken in the
+//! order meters, lanes, leases, cursors; of these the turn knows all but the first, in the same order.
+//!
+//! A hot lane is never waited for while others are held: lanes that a publish has are skipped, then taken one by one.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::duty::{Done, DutyError};
+use crate::engine::meter::blocks::{self, Held};
+use crate::store::retention::{self, Cut, Known, LaneOnRound, Prospect};
+use crate::store::{self, Store, node};
+
+/// Lanes looked at by one statement.
+const LANES: i64 = 1_000;
+/// Lanes cut in one transaction.
+const LANES_AT_ONCE: usize = 100;
+/// Blocks of a lane deleted in one transaction at most.
+const BLOCKS: i64 = 1_000;
+/// A transaction that sets deadlines reads the time when it has its locks, and commits within this: after that it runs
+/// three statements, each of which a timeout ends, and so does one the time between them.
+const COMMIT_WITHIN: Duration = Duration::from_secs(120);
+
+/// When to delete what is consumed and who is gone.
+#[derive(Debug, Clone)]
+pub struct ExpireSettings {
+    /// Age of the first consumed block of a lane at which its consumed blocks go; several times shorter than the hot
+    /// window, else they are offloaded first. Every time costs a version of the lane's row, and a look at its leases, which
+    /// is dear while something holds back vacuum: no lane is looked at more often.
+    pub consumed_age: Duration,
+    /// A node not heard for this long is forgotten.
+    pub node_age: Duration,
+}
+
+impl Default for ExpireSettings {
+    fn default() -> Self {
+        Self {
+            consumed_age: Duration::from_secs(5),
+            node_age: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Retention of all lanes. What it remembers of them only makes it look less and faster.
+#[derive(Debug, Default)]
+pub struct Expire {
+    known: HashMap<i64, Known>,
+}
+
+impl Expire {
+    /// One round through all lanes; counts the blocks deleted. Stops between two transactions when told to.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn run(
+        &mut self,
+        store: &Store,
+        clock: &Clock,
+        settings: &ExpireSettings,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let mut done = Done::default();
+        let mut known = HashMap::new();
+        let mut after = -1;
+        while !stop.is_cancelled() {
+            let mut session = store.session().await?;
+            let lanes = retention::lanes(&mut session, after, LANES).await?;
+            let Some(last) = lanes.last() else { break };
+            after = last.lane_id;
+            let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
+                lanes.iter().partition(|lane| lane.closed);
+            let open: Vec<i64> = open.iter().map(|lane| lane.lane_id).collect();
+            let of_lane = |lane: &i64| self.known.get(lane).copied().unwrap_or_default();
+            let before: Vec<Known> = open.iter().map(of_lane).collect();
+            let age = settings.consumed_age;
+            let prospects =
+                retention::prospects(&mut session, &open, &before, age, clock.now()).await?;
+            drop(session);
+            for prospect in &prospects {
+                let after = learn(of_lane(&prospect.lane_id), prospect, age);
+                known.insert(prospect.lane_id, after);
+            }
+            let work: Vec<Prospect> = prospects.iter().filter(|p| p.has_work).copied().collect();
+            for lanes in work.chunks(LANES_AT_ONCE) {
+                let (deleted, left) = cut(store, clock, lanes, stop).await?;
+                done.count += deleted;
+                for (lane, at) in left {
+                    known.entry(lane).or_default().suspect = Some(at + COMMIT_WITHIN);
+                }
+            }
+            for lane in closed {
+                done.count += clear(store, clock, lane.lane_id, stop).await?;
+            }
+        }
+        if !stop.is_cancelled() {
+            self.known = known;
+            let mut session = store.session().await?;
+            node::delete_stale(&mut session, settings.node_age, clock.now()).await?;
+        }
+        Ok(done)
+    }
+}
+
+/// What is known of a lane after a look.
+fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
+    if !prospect.is_walked {
+        return before;
+    }
+    // Leases that come later are due after the time of this look, or their transaction is running now.
+    let earliest = prospect
+        .deadline
+        .map_or(prospect.at, |deadline| deadline.min(prospect.at));
+    Known {
+        low: Some(earliest - COMMIT_WITHIN),
+        again: Some(prospect.at + age),
+        suspect: before.suspect.or(Some(prospect.at)),
+    }
+}
+
+/// Cuts lanes: together those that nobody has, then the others one by one. Answers how many blocks went, and the lanes
+/// that leases were taken out of, with the time.
+async fn cut(
+    store: &Store,
+    clock: &Clock,
+    lanes: &[Prospect],
+    stop: &CancellationToken,
+) -> Result<(u64, Vec<(i64, OffsetDateTime)>), store::Error> {
+    let (mut deleted, cuts) = cut_once(store, clock, lanes, false).await?;
+    let mut left: Vec<i64> = needed(&cuts);
+    let (free, held): (Vec<&Prospect>, Vec<&Prospect>) = lanes
+        .iter()
+        .partition(|lane| cuts.iter().any(|cut| cut.lane_id == lane.lane_id));
+    let is_over = |lane: &Prospect| {
+        cuts.iter()
+            .any(|cut| cut.lane_id == lane.lane_id && !cut.is_partial)
+    };
+    for lane in free.into_iter().chain(held) {
+        if is_over(lane) {
+            continue;
+        }
+        while !stop.is_cancelled() {
+            let (more, cuts) = cut_once(store, clock, &[*lane], true).await?;
+            deleted += more;
+            left.extend(needed(&cuts));
+            if !cuts.iter().any(|cut| cut.is_partial) {
+                break;
+            }
+        }
+    }
+    let at = |lane: &i64| lanes.iter().find(|known| known.lane_id == *lane);
+    let left = left.iter().filter_map(|lane| Some((*lane, at(lane)?.at)));
+    Ok((deleted, left.collect()))
+}
+
+fn needed(cuts: &[Cut]) -> Vec<i64> {
+    let needed = cuts.iter().filter(|cut| cut.is_needed);
+    needed.map(|cut| cut.lane_id).collect()
+}
+
+async fn cut_once(
+    store: &Store,
+    clock: &Clock,
+    lanes: &[Prospect],
+    wait: bool,
+) -> Result<(u64, Vec<Cut>), store::Error> {
+    let ids: Vec<i64> = lanes.iter().map(|lane| lane.lane_id).collect();
+    let mut tx = store.tx("expire").await?;
+    let meters = blocks::hold(&mut tx, clock, &ids).await?;
+    let locked = retention::lock_lanes(&mut tx, &ids, wait).await?;
+    if locked.is_empty() {
+        return Ok((0, Vec::new()));
+    }
+    // A statement of its own, so that it sees what was published and subscribed before the locks were free.
+    let lanes = lanes.iter().filter(|lane| locked.contains(&lane.lane_id));
+    let lanes: Vec<Prospect> = lanes.copied().collect();
+    let cuts = retention::cuts(&mut tx, &lanes, BLOCKS, clock.now()).await?;
+    let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
+    if !needed.is_empty() {
+        leave(&mut tx, &needed).await?;
+    }
+    let moving: Vec<Cut> = cuts
+        .iter()
+        .filter(|cut| cut.cut > cut.start)
+        .copied()
+        .collect();
+    let mut deleted = 0;
+    if !moving.is_empty() {
+        deleted = delete(&mut tx, meters.as_ref(), &moving).await?;
+        retention::raise_starts(&mut tx, &moving).await?;
+    }
+    tx.commit().await?;
+    Ok((deleted, cuts))
+}
+
+/// Deletes what is below the cuts, after all of it was counted (I8). The lanes still begin where they did: a lane that was
+/// never counted is counted from there.
+async fn delete(
+    tx: &mut store::Session,
+    meters: Option<&Held>,
+    cuts: &[Cut],
+) -> Result<u64, store::Error> {
+    let mut at = OffsetDateTime::UNIX_EPOCH;
+    if let Some(held) = meters {
+        blocks::count_below(tx, held, cuts).await?;
+        at = held.at;
+    }
+    retention::delete(tx, cuts, at).await
+}
+
+/// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
+/// locked, hence the second look; it waits for nobody, because by now leases come after cursors. A lease that a settle or a
+/// redelivery has at that moment stays, lies below the start of its lane, and a later round finds it there: until no
+/// transaction of this moment can be running the lane is suspect.
+async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
+    retention::trim_leases(tx, cuts, true).await?;
+    retention::lock_cursors(tx, cuts).await?;
+    retention::raise_cursors(tx, cuts).await?;
+    retention::trim_leases(tx, cuts, false).await
+}
+
+/// Clears a closed lane away, the lane itself last.
+async fn clear(
+    store: &Store,
+    clock: &Clock,
+    lane: i64,
+    stop: &CancellationToken,
+) -> Result<u64, store::Error> {
+    let mut deleted = 0;
+    while !stop.is_cancelled() {
+        let mut tx = store.tx("clear").await?;
+        let meters = blocks::hold(&mut tx, clock, &[lane]).await?;
+        retention::lock_lanes(&mut tx, &[lane], true).await?;
+        match retention::closed_cut(&mut tx, lane, BLOCKS).await? {
+            Some(cut) => {
+                deleted += delete(&mut tx, meters.as_ref(), &[cut]).await?;
+                retention::raise_starts(&mut tx, &[cut]).await?;
+                tx.commit().await?;
+            }
+            None => {
+                if let Some(held) = &meters {
+                    blocks::end(&mut tx, held, lane).await?;
+                }
+                retention::delete_lane(&mut tx, lane).await?;
+                tx.commit().await?;
+                break;
+            }
+        }
+    }
+    Ok(deleted)
+}

@@ -1,0 +1,8 @@
+//! Where payloads lie until they are gone: `rotate` moves to the next hot slot, `offload` packs payloads into objects,
+//! `expire` deletes what is consumed or too old, `collect` deletes objects that no block refers to. All are duties of the
+//! worker, and none of them deletes a payload that a subscription can still need (I5).
+
+pub mod collect;
+pub mod expire;
+pub mod offload;
+pub mod rotate;

@@ -1,0 +1,148 @@
+//! Blocks in memory, bounded by bytes (I9). Blocks never change, so nothing here can be stale; a block that retention has
+//! deleted meanwhile may still be served to a lease that was made before. Blocks this node wrote and blocks it read have
+//! a half each, so that a consumer that catches up on last week does not push out what was published a moment ago.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use foldhash::HashMap;
+use parking_lot::Mutex;
+
+use crate::engine::log::block::Block;
+
+/// Where a block came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Just published by this node.
+    Written,
+    /// Read from the database or object storage.
+    Read,
+}
+
+/// The block cache of a node.
+#[derive(Debug)]
+pub struct Cache {
+    written: Mutex<Half>,
+    read: Mutex<Half>,
+    half_bytes: usize,
+}
+
+/// First in, first out: a log is read in the order it was written, so age is as good a guess as use.
+#[derive(Debug, Default)]
+struct Half {
+    lanes: HashMap<i64, BTreeMap<i64, Arc<Block>>>,
+    order: VecDeque<(i64, i64)>,
+    bytes: usize,
+}
+
+impl Half {
+    fn get(&self, lane: i64, offset: i64) -> Option<Arc<Block>> {
+        let (_, block) = self.lanes.get(&lane)?.range(..=offset).next_back()?;
+        (offset < block.end()).then(|| block.clone())
+    }
+
+    fn insert(&mut self, block: Arc<Block>, limit: usize) {
+        let (lane, first) = (block.lane, block.first_offset);
+        self.bytes += block.payload.memory_bytes();
+        if let Some(old) = self.lanes.entry(lane).or_default().insert(first, block) {
+            self.bytes -= old.payload.memory_bytes();
+        } else {
+            self.order.push_back((lane, first));
+        }
+        while self.bytes > limit {
+            let Some((lane, first)) = self.order.pop_front() else {
+                break;
+            };
+            let Some(blocks) = self.lanes.get_mut(&lane) else {
+                continue;
+            };
+            if let Some(old) = blocks.remove(&first) {
+                self.bytes -= old.payload.memory_bytes();
+            }
+            if blocks.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+}
+
+impl Cache {
+    /// A cache of at most `bytes`.
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            written: Mutex::default(),
+            read: Mutex::default(),
+            half_bytes: bytes / 2,
+        }
+    }
+
+    /// The block that holds `offset` of `lane`, if it is here.
+    #[must_use]
+    pub fn get(&self, lane: i64, offset: i64) -> Option<Arc<Block>> {
+        let written = self.written.lock().get(lane, offset);
+        written.or_else(|| self.read.lock().get(lane, offset))
+    }
+
+    /// Keeps a block, unless it is so large that it would push out most of the others.
+    pub fn insert(&self, block: Arc<Block>, origin: Origin) {
+        if block.payload.memory_bytes() > self.half_bytes / 4 {
+            return;
+        }
+        let half = match origin {
+            Origin::Written => &self.written,
+            Origin::Read => &self.read,
+        };
+        half.lock().insert(block, self.half_bytes);
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.written.lock().bytes + self.read.lock().bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::log::payload::{Meta, Payload, Records};
+
+    fn block(lane: i64, first_offset: i64, messages: usize) -> Arc<Block> {
+        let mut records = Records::default();
+        for _ in 0..messages {
+            records.push(&Meta::default(), &[b'x'; 1_000]);
+        }
+        let bytes = bytes::Bytes::from(records.to_payload());
+        let total = bytes.len() as u64;
+        let payload = Payload::parse(bytes, total).unwrap();
+        Arc::new(Block {
+            lane,
+            first_offset,
+            published_at: api::Timestamp(0),
+            payload,
+        })
+    }
+
+    #[test]
+    fn a_block_is_found_by_any_of_its_offsets_and_no_other() {
+        let cache = Cache::new(1 << 20);
+        cache.insert(block(1, 10, 5), Origin::Written);
+        assert!(
+            cache.get(1, 9).is_none() && cache.get(1, 15).is_none() && cache.get(2, 10).is_none()
+        );
+        for offset in 10..15 {
+            assert_eq!(cache.get(1, offset).unwrap().first_offset, 10);
+        }
+    }
+
+    #[test]
+    fn the_oldest_blocks_go_when_the_limit_is_reached() {
+        let cache = Cache::new(200_000);
+        for first in 0..1_000 {
+            cache.insert(block(1, first, 1), Origin::Read);
+            assert!(cache.bytes() <= 100_000);
+        }
+        assert!(cache.get(1, 0).is_none() && cache.get(1, 999).is_some());
+    }
+}

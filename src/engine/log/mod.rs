@@ -1,0 +1,8 @@
+//! The bytes of messages: `payload` encodes and decodes records, `block` is a block in memory, `cache` keeps blocks, `reader`
+//! finds them wherever they lie, `upload` streams large bodies to object storage. Blocks are immutable.
+
+pub mod block;
+pub mod cache;
+pub mod payload;
+pub mod reader;
+pub mod upload;

@@ -1,0 +1,192 @@
+//! Metering of what is published: the blocks of each lane are counted once, from where the last count ended (I8). The duty
+//! walks all lanes; retention, which deletes blocks, and the offloader, which moves them, hold the meters of their lanes and
+//! keep them right in their own transactions. Which of them counts a block, and which node, makes no difference.
+//!
+//! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
+//! `usage_minute`. Meters come first, and the duty locks no lane: nobody waits for a meter while he keeps publishes out.
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::duty::{Done, DutyError};
+use crate::engine::meter::capacity;
+use crate::store::lane_meter::{self, Counted, Locked};
+use crate::store::retention::Cut;
+use crate::store::{self, Session, Store, usage};
+
+/// Lanes looked at by one statement.
+const LANES: i64 = 1_000;
+/// Lanes counted in one transaction.
+const LANES_AT_ONCE: usize = 200;
+/// Blocks counted in one transaction, shared evenly by its lanes: retention waits for it.
+const BLOCKS: usize = 20_000;
+/// Longest rest after a transaction.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Bytes over time are posted at least so often: how far the usage of storage lags behind.
+const POST_AFTER: Duration = Duration::from_secs(300);
+/// A publish takes its time when it has the lane, and commits within this, or never: after that it runs two statements at
+/// most, each of which a timeout ends, and so does one the time between them. So what was published so long before a round
+/// began was seen by it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(120);
+
+/// One round through all lanes, and all guaranteed capacity; counts the blocks counted. Leaves the database to others after each transaction for `rest`
+/// times as long as that took, and stops between two of them when told to.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn run(
+    store: &Store,
+    clock: &Clock,
+    rest: u32,
+    stop: &CancellationToken,
+) -> Result<Done, DutyError> {
+    let mut done = Done::default();
+    let mut session = store.session().await?;
+    let began = usage::status(&mut session, clock.now()).await?.at;
+    let mut after = -1;
+    loop {
+        let looked = Instant::now();
+        let lanes = lane_meter::round(&mut session, after, LANES, began - POST_AFTER).await?;
+        pause(looked.elapsed() * rest, stop).await;
+        let Some(last) = lanes.last() else { break };
+        after = last.lane_id;
+        let due = lanes.iter().filter(|lane| lane.is_due);
+        let due: Vec<i64> = due.map(|lane| lane.lane_id).collect();
+        for lanes in due.chunks(LANES_AT_ONCE) {
+            let mut left = lanes.to_vec();
+            while !left.is_empty() {
+                if stop.is_cancelled() {
+                    return Ok(done);
+                }
+                let counts = Instant::now();
+                let mut tx = store.tx("meter").await?;
+                let counted = count_some(&mut tx, clock, &left).await?;
+                tx.commit().await?;
+                done.count += counted.blocks.unsigned_abs();
+                left = counted.unfinished;
+                pause(counts.elapsed() * rest, stop).await;
+            }
+        }
+    }
+    capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
+    if stop.is_cancelled() {
+        return Ok(done);
+    }
+    usage::metered(&mut session, began - COMMIT_WITHIN).await?;
+    Ok(done)
+}
+
+/// Whether the usage of a window that ended at `end` can no longer change, given how far metering has come.
+///
+/// What is published before `metered_until` is counted by the minute in which it was published. A flush (`tally`) counts by
+/// the minute in which its statement began, and a statement ends within a timeout shorter than [`COMMIT_WITHIN`]: one that
+/// began before `metered_until` had ended when the last round did. Storage is posted by whoever first locks a meter
+/// [`POST_AFTER`] after it was last posted, and by a round at the latest: of an hour all is posted once a round began so
+/// long after it.
+pub(in crate::engine) fn is_final(
+    end: OffsetDateTime,
+    has_storage: bool,
+    metered_until: OffsetDateTime,
+) -> bool {
+    let storage = if has_storage {
+        POST_AFTER
+    } else {
+        Duration::ZERO
+    };
+    end + storage <= metered_until
+}
+
+/// Rests, but not for long, nor when told to stop.
+async fn pause(time: Duration, stop: &CancellationToken) {
+    if !time.is_zero() {
+        tokio::select! {
+            () = tokio::time::sleep(time.min(PAUSE_MAX)) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn count_some(
+    tx: &mut Session,
+    clock: &Clock,
+    lanes: &[i64],
+) -> Result<Counted, store::Error> {
+    let Some(held) = hold(tx, clock, lanes).await? else {
+        return Ok(Counted::default());
+    };
+    let lanes: Vec<i64> = held.meters.iter().map(|meter| meter.lane_id).collect();
+    let until = vec![i64::MAX; lanes.len()];
+    let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
+    lane_meter::count(tx, &lanes, &until, limit, held.at).await
+}
+
+/// Meters that this transaction has locked. Without any, of lanes whose topic a node deleted that does not meter, there is
+/// nothing to keep right.
+#[derive(Debug)]
+pub(in crate::engine) struct Held {
+    meters: Vec<Locked>,
+    /// The time of whatever is done under the lock.
+    pub(in crate::engine) at: OffsetDateTime,
+}
+
+/// Locks the meters of lanes, and posts their bytes over time when that is due: always before another hour begins in them.
+/// `None`: none of the lanes has a meter, nor a topic that could have one.
+pub(in crate::engine) async fn hold(
+    tx: &mut Session,
+    clock: &Clock,
+    lanes: &[i64],
+) -> Result<Option<Held>, store::Error> {
+    let mut meters = lane_meter::lock(tx, lanes, clock.now()).await?;
+    if meters.len() < lanes.len() {
+        // Made by a node that does not meter.
+        lane_meter::begin(tx, lanes, clock.now()).await?;
+        meters = lane_meter::lock(tx, lanes, clock.now()).await?;
+    }
+    let Some(at) = meters.iter().map(|meter| meter.at).max() else {
+        return Ok(None);
+    };
+    let due = meters.iter().filter(|meter| is_post_due(meter, at));
+    let due: Vec<i64> = due.map(|meter| meter.lane_id).collect();
+    if !due.is_empty() {
+        lane_meter::post(tx, &due, at).await?;
+    }
+    Ok(Some(Held { meters, at }))
+}
+
+fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
+    let hour = |at: OffsetDateTime| at.unix_timestamp().div_euclid(3_600);
+    hour(meter.sampled_at) < hour(at) || meter.posted_at + POST_AFTER <= at
+}
+
+/// Before the blocks below some cuts are deleted, in the same transaction, which has locked the meters and then the lanes:
+/// counts those that were not counted.
+pub(in crate::engine) async fn count_below(
+    tx: &mut Session,
+    held: &Held,
+    cuts: &[Cut],
+) -> Result<(), store::Error> {
+    let is_uncounted = |cut: &&Cut| {
+        let mut meters = held.meters.iter();
+        meters.any(|meter| meter.lane_id == cut.lane_id && meter.metered_offset < cut.cut)
+    };
+    let uncounted: Vec<&Cut> = cuts.iter().filter(is_uncounted).collect();
+    if !uncounted.is_empty() {
+        let lanes: Vec<i64> = uncounted.iter().map(|cut| cut.lane_id).collect();
+        let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
+        lane_meter::count(tx, &lanes, &until, i64::MAX, held.at).await?;
+    }
+    Ok(())
+}
+
+/// Ends the metering of a lane without blocks, before it is deleted in the same transaction.
+pub(in crate::engine) async fn end(
+    tx: &mut Session,
+    held: &Held,
+    lane: i64,
+) -> Result<(), store::Error> {
+    lane_meter::post(tx, &[lane], held.at).await?;
+    lane_meter::end(tx, lane).await
+}

@@ -1,0 +1,59 @@
+//! Metering of guaranteed capacity: what a tenant is guaranteed of messages a second, by the time for which it is. Whoever
+//! changes a quota posts what was guaranteed until then in the same transaction, and the metering duty posts the rest; the
+//! lock of the tenant's meter makes each second count once, whichever node comes first (I8). What is guaranteed costs also
+//! while it is not used, and while the tenant is suspended: it is kept free all the time.
+
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::duty::DutyError;
+use crate::store::{self, Session, Store, capacity_meter};
+
+/// Tenants posted in one transaction.
+const TENANTS: i64 = 1_000;
+
+/// Posts what is due: all that was posted before `posted_before`, or in an hour that is over.
+pub(in crate::engine) async fn post_due(
+    store: &Store,
+    clock: &Clock,
+    (posted_before, at): (OffsetDateTime, OffsetDateTime),
+    stop: &CancellationToken,
+) -> Result<(), DutyError> {
+    let mut after = -1;
+    while !stop.is_cancelled() {
+        let mut tx = store.tx("meter_capacity").await?;
+        let due = capacity_meter::due(&mut tx, after, TENANTS, (posted_before, at)).await?;
+        let Some(last) = due.last() else { break };
+        after = *last;
+        post(&mut tx, &due, clock.now()).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+/// Posts the capacity of some tenants until now.
+async fn post(
+    tx: &mut Session,
+    tenants: &[i64],
+    now: Option<OffsetDateTime>,
+) -> Result<(), store::Error> {
+    match capacity_meter::lock(tx, tenants, now).await? {
+        Some(at) => capacity_meter::post(tx, tenants, at).await,
+        None => Ok(()),
+    }
+}
+
+/// A tenant, which is locked, is guaranteed so many messages a second from now on.
+pub(in crate::engine) async fn change(
+    tx: &mut Session,
+    tenant: i64,
+    guaranteed: Option<u64>,
+    now: Option<OffsetDateTime>,
+) -> Result<(), store::Error> {
+    post(tx, &[tenant], now).await?;
+    match guaranteed.map(u64::cast_signed) {
+        None | Some(0) => capacity_meter::end(tx, tenant).await,
+        Some(guaranteed) => capacity_meter::set(tx, tenant, guaranteed, now).await,
+    }
+}

@@ -1,0 +1,80 @@
+//! Usage grows old: minutes become hours, hours become days, and days are deleted when nobody has to keep them any more.
+//! Called by the worker. Each row moves in one statement, so it is counted in one place at any moment, and a run that dies
+//! loses nothing (I8). What is read by window is not changed by it.
+
+use time::{Duration, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
+
+use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
+
+use crate::clock::Clock;
+use crate::engine::duty::{Done, DutyError};
+use crate::store::{Store, usage};
+
+/// Rows moved in one transaction.
+const ROWS: i64 = 5_000;
+/// A node that has not flushed for so long has ended, or holds on to nothing that it flushed then.
+const FLUSHES_DAYS: i64 = 31;
+
+/// Start of the first minute that is still kept as one.
+pub(in crate::engine) fn first_minute(at: OffsetDateTime) -> OffsetDateTime {
+    start_of_hour(at) - Duration::days(i64::from(USAGE_MINUTES_DAYS))
+}
+
+/// Start of the first hour that is still kept as one.
+pub(in crate::engine) fn first_hour(at: OffsetDateTime) -> OffsetDateTime {
+    start_of_day(at) - Duration::days(i64::from(USAGE_HOURS_DAYS))
+}
+
+/// Start of the first day that is kept.
+pub(in crate::engine) fn first_day(at: OffsetDateTime) -> OffsetDateTime {
+    start_of_day(at) - Duration::days(i64::from(USAGE_DAYS_DAYS))
+}
+
+fn start_of_hour(at: OffsetDateTime) -> OffsetDateTime {
+    at - Duration::nanoseconds_i128(at.unix_timestamp_nanos().rem_euclid(3_600_000_000_000))
+}
+
+fn start_of_day(at: OffsetDateTime) -> OffsetDateTime {
+    at - Duration::nanoseconds_i128(at.unix_timestamp_nanos().rem_euclid(86_400_000_000_000))
+}
+
+/// Moves and deletes all that is due; counts rows. Stops between two transactions when told to.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn run(
+    store: &Store,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Result<Done, DutyError> {
+    let mut done = Done::default();
+    let mut session = store.session().await?;
+    let at = usage::status(&mut session, clock.now()).await?.at;
+    let mut more = true;
+    while more && !stop.is_cancelled() {
+        let minutes = usage::roll_minutes(&mut session, first_minute(at), ROWS).await?;
+        let hours = usage::roll_hours(&mut session, first_hour(at), ROWS).await?;
+        let days = usage::delete_days(&mut session, first_day(at), ROWS).await?;
+        let rows = [minutes.unsigned_abs(), hours.unsigned_abs(), days];
+        done.count += rows.iter().sum::<u64>();
+        more = rows.contains(&ROWS.unsigned_abs());
+    }
+    usage::delete_flushes(&mut session, at - Duration::days(FLUSHES_DAYS)).await?;
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_begins_with_a_whole_window_of_the_coarser() {
+        let at = datetime!(2030-01-10 12:34:56.789 UTC);
+        assert_eq!(first_minute(at), datetime!(2030-01-02 12:00 UTC));
+        assert_eq!(first_hour(at), datetime!(2028-12-06 00:00 UTC));
+        assert_eq!(first_day(at), datetime!(2020-01-03 00:00 UTC));
+    }
+}

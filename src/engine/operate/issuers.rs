@@ -1,0 +1,188 @@
+//! Issuers of tokens: let in, change, list, shut out. Who may do this can let anybody into any tenant, so it takes the
+//! scope `admin` for all of them. How their tokens are checked is `access`' business.
+
+use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
+use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
+use api::list::Page;
+use api::{FieldError, IssuerName, Permission};
+
+use crate::outbound;
+use crate::store::issuer::{IssuerRow, NewIssuer};
+use crate::store::{self, Session};
+
+use crate::engine::Engine;
+use crate::engine::access::Access;
+use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::error::Error;
+use crate::engine::operate::tenants;
+
+const SCOPE_CLAIM: &str = "scope";
+
+impl Engine {
+    /// Lets an issuer in, or changes it; true when it is new.
+    ///
+    /// # Errors
+    /// When a setting is out of range, its tenant does not exist, another issuer has its `iss`, or the database does not
+    /// answer.
+    pub async fn put_issuer(
+        &self,
+        by: &Access,
+        name: &IssuerName,
+        settings: &IssuerSettings,
+    ) -> Result<(Issuer, bool), Error> {
+        by.check_all(Permission::Admin)?;
+        let mut errors = settings.validate();
+        if !outbound::is_private(&settings.jwks_url) {
+            let detail = "must be an https URL; http only on a loopback address";
+            errors.push(FieldError::new("/jwks_url", detail));
+        }
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        let mut tx = self.store().tx("put_issuer").await?;
+        let created = self.insert_issuer(&mut tx, name, settings).await?;
+        let rows = store::issuer::all(&mut tx).await?;
+        if rows.len() > ISSUERS_MAX as usize {
+            let detail = format!("there are {ISSUERS_MAX} issuers already");
+            return Err(Error::Conflict(detail));
+        }
+        let row = rows.into_iter().find(|row| row.name == name.as_str());
+        self.issuer_changed(&mut tx, by, ("issuer.put", name), settings)
+            .await?;
+        tx.commit().await?;
+        self.look_now().await;
+        Ok((shown(row.ok_or(Error::Internal)?)?, created))
+    }
+
+    async fn insert_issuer(
+        &self,
+        tx: &mut Session,
+        name: &IssuerName,
+        settings: &IssuerSettings,
+    ) -> Result<bool, Error> {
+        let (tenant, tenant_claim) = match &settings.tenant {
+            TokenTenant::Name(name) => (Some(tenants::found(tx, name).await?.tenant_id), None),
+            TokenTenant::Claim(claim) => (None, Some(&*claim.0)),
+        };
+        let audiences = settings.audiences.iter().map(|audience| audience.0.clone());
+        let audiences: Vec<String> = audiences.collect();
+        let scope_claim = settings.scope_claim.as_ref();
+        let algorithms = settings.algorithms.as_deref();
+        let algorithms = algorithms.unwrap_or(&TokenAlgorithm::ALL).iter();
+        let algorithms: Vec<&str> = algorithms.map(|algorithm| algorithm.as_str()).collect();
+        let skew = settings.clock_skew_seconds;
+        let new = NewIssuer {
+            name: name.as_str(),
+            issuer: &settings.issuer,
+            jwks_url: &settings.jwks_url,
+            audiences: &audiences,
+            algorithms: &algorithms,
+            tenant,
+            tenant_claim,
+            scope_claim: scope_claim.map_or(SCOPE_CLAIM, |claim| &claim.0),
+            clock_skew_seconds: skew.unwrap_or(CLOCK_SKEW_SECONDS_DEFAULT).cast_signed(),
+        };
+        match store::issuer::put(tx, &new, self.clock().now()).await {
+            Err(store::Error::Conflict(constraint)) if constraint == "issuer_issuer_key" => {
+                Err(Error::AlreadyExists(format!(
+                    "another issuer than {name} has the iss {}",
+                    settings.issuer
+                )))
+            }
+            put => Ok(put?),
+        }
+    }
+
+    /// Writes a change of an issuer down and tells all nodes: the end of its transaction.
+    async fn issuer_changed<T: serde::Serialize>(
+        &self,
+        tx: &mut Session,
+        by: &Access,
+        (action, name): (&'static str, &IssuerName),
+        detail: &T,
+    ) -> Result<(), Error> {
+        let change = Change {
+            tenant: None,
+            action,
+            target: name.as_str(),
+            detail,
+        };
+        audit::record(tx, by, change, self.clock().now()).await?;
+        Ok(store::installation::bump_access(tx).await?)
+    }
+
+    /// One issuer.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn issuer(&self, by: &Access, name: &IssuerName) -> Result<Issuer, Error> {
+        let page = self.issuers(by).await?;
+        let mut issuers = page.items.into_iter();
+        let found = issuers.find(|issuer| issuer.name == *name);
+        found.ok_or_else(|| Error::not_found("issuer", name))
+    }
+
+    /// All issuers by name: a single page, because there are few.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn issuers(&self, by: &Access) -> Result<Page<Issuer>, Error> {
+        by.check_all(Permission::Admin)?;
+        let mut session = self.store().session().await?;
+        let rows = store::issuer::all(&mut session).await?.into_iter();
+        Ok(Page {
+            items: rows.map(shown).collect::<Result<_, _>>()?,
+            next: None,
+        })
+    }
+
+    /// Shuts an issuer out: its tokens are refused on all nodes.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn delete_issuer(&self, by: &Access, name: &IssuerName) -> Result<(), Error> {
+        by.check_all(Permission::Admin)?;
+        let mut tx = self.store().tx("delete_issuer").await?;
+        if !store::issuer::delete(&mut tx, name.as_str()).await? {
+            return Err(Error::not_found("issuer", name));
+        }
+        self.issuer_changed(&mut tx, by, ("issuer.delete", name), &Nothing {})
+            .await?;
+        tx.commit().await?;
+        self.look_now().await;
+        Ok(())
+    }
+}
+
+fn shown(row: IssuerRow) -> Result<Issuer, Error> {
+    let corrupt = |column| store::Error::Corrupt {
+        table: "issuer",
+        column,
+        row: row.name.clone(),
+    };
+    let algorithm = |name: &String| {
+        let mut all = TokenAlgorithm::ALL.into_iter();
+        all.find(|known| known.as_str() == name)
+    };
+    let algorithms: Option<Vec<_>> = row.algorithms.iter().map(algorithm).collect();
+    let tenant = match (&row.tenant, row.tenant_claim) {
+        (Some(name), _) => TokenTenant::Name(name.parse().map_err(|_| corrupt("tenant_id"))?),
+        (None, Some(claim)) => TokenTenant::Claim(ClaimName(claim)),
+        (None, None) => return Err(corrupt("tenant_claim").into()),
+    };
+    Ok(Issuer {
+        name: row.name.parse().map_err(|_| corrupt("name"))?,
+        settings: IssuerSettings {
+            algorithms: Some(algorithms.ok_or_else(|| corrupt("algorithms"))?),
+            tenant,
+            clock_skew_seconds: Some(row.clock_skew_seconds.unsigned_abs()),
+            issuer: row.issuer,
+            jwks_url: row.jwks_url,
+            audiences: row.audiences.into_iter().map(Audience).collect(),
+            scope_claim: Some(ClaimName(row.scope_claim)),
+        },
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+        keys_read_at: row.jwks_read_at.map(Into::into),
+    })
+}

@@ -1,0 +1,6 @@
+//! What an operator of the service does: tenants, keys, issuers and quotas.
+
+mod issuers;
+pub mod keys;
+pub mod quotas;
+pub mod tenants;

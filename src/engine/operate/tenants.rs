@@ -1,0 +1,184 @@
+//! Tenants: create, suspend, list. Called for operators only; their scope may be limited to some names.
+
+use std::collections::HashMap;
+
+use api::limits::PAGE;
+use api::list::Page;
+use api::tenant::{Suspension, Tenant as Shown, TenantSettings};
+use api::{Day, Permission, TenantName};
+use time::OffsetDateTime;
+
+use crate::store::tenant::TenantRow;
+use crate::store::tenant_plan::TenantPlanRow;
+use crate::store::{self, Session};
+
+use crate::engine::access::Access;
+use crate::engine::access::audit::{self, Change};
+use crate::engine::bill::{plans, tenant_plans};
+use crate::engine::error::Error;
+use crate::engine::{Engine, Tenant};
+
+impl Engine {
+    /// Creates or changes; true when it is new.
+    ///
+    /// # Errors
+    /// When there is no such plan or it cannot begin then, or the database does not answer.
+    pub async fn put_tenant(
+        &self,
+        by: &Access,
+        name: &TenantName,
+        settings: &TenantSettings,
+    ) -> Result<(Shown, bool), Error> {
+        let now = self.clock().now();
+        let mut tx = self.store().tx("put_tenant").await?;
+        let (row, created) = put(&mut tx, by, name, (settings, now)).await?;
+        let tenant = shown(&mut tx, row, now).await?;
+        tx.commit().await?;
+        Ok((tenant, created))
+    }
+
+    /// Suspends a tenant (`Some`) or lets it in again.
+    ///
+    /// # Errors
+    /// When it does not exist, the reason is too long, or the database does not answer.
+    pub async fn suspend_tenant(
+        &self,
+        by: &Access,
+        name: &TenantName,
+        why: Option<&Suspension>,
+    ) -> Result<Shown, Error> {
+        let errors = why.map(Suspension::validate).unwrap_or_default();
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        let now = self.clock().now();
+        let mut tx = self.store().tx("suspend_tenant").await?;
+        let tenant = Tenant(found(&mut tx, name).await?.tenant_id);
+        let how = (why.is_some(), why.and_then(|why| why.reason.as_deref()));
+        if store::tenant::suspend(&mut tx, tenant.0, how, now).await? {
+            let change = Change {
+                tenant: Some(tenant),
+                action: why.map_or("tenant.resume", |_| "tenant.suspend"),
+                target: name.as_str(),
+                detail: &why.cloned().unwrap_or_default(),
+            };
+            audit::record(&mut tx, by, change, now).await?;
+            store::installation::bump_access(&mut tx).await?;
+        }
+        let row = found(&mut tx, name).await?;
+        let tenant = shown(&mut tx, row, now).await?;
+        tx.commit().await?;
+        self.look_now().await;
+        Ok(tenant)
+    }
+
+    /// One tenant.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn tenant(&self, name: &TenantName) -> Result<Shown, Error> {
+        let mut session = self.store().session().await?;
+        let row = found(&mut session, name).await?;
+        shown(&mut session, row, self.clock().now()).await
+    }
+
+    /// A page of tenants by name, of those that the caller may operate.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn tenants(
+        &self,
+        by: &Access,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Shown>, Error> {
+        let limit = limit.clamp(*PAGE.start(), *PAGE.end());
+        let like = by.like(&[Permission::Admin]);
+        let mut session = self.store().session().await?;
+        let after = after.unwrap_or("");
+        let rows = store::tenant::list(&mut session, &like, after, i64::from(limit) + 1).await?;
+        let items = all_shown(&mut session, rows, self.clock().now()).await?;
+        Ok(crate::engine::page(items, limit, |tenant| {
+            tenant.name.to_string()
+        }))
+    }
+}
+
+/// Creates or changes a tenant and writes that down; true when it is new.
+pub(in crate::engine) async fn put(
+    tx: &mut Session,
+    by: &Access,
+    name: &TenantName,
+    (settings, now): (&TenantSettings, Option<OffsetDateTime>),
+) -> Result<(TenantRow, bool), Error> {
+    let created = store::tenant::insert(tx, name.as_str(), now).await?;
+    let row = store::tenant::lock(tx, name.as_str()).await?;
+    let tenant = Tenant(
+        row.ok_or_else(|| Error::not_found("tenant", name))?
+            .tenant_id,
+    );
+    if tenant_plans::set(tx, tenant, settings, now).await? || created {
+        let change = Change {
+            tenant: Some(tenant),
+            action: "tenant.put",
+            target: name.as_str(),
+            detail: settings,
+        };
+        audit::record(tx, by, change, now).await?;
+    }
+    Ok((found(tx, name).await?, created))
+}
+
+/// The row of a tenant that is named.
+pub(in crate::engine) async fn found(
+    session: &mut Session,
+    name: &TenantName,
+) -> Result<TenantRow, Error> {
+    let row = store::tenant::by_name(session, name.as_str()).await?;
+    row.ok_or_else(|| Error::not_found("tenant", name))
+}
+
+async fn shown(
+    session: &mut Session,
+    row: TenantRow,
+    now: Option<OffsetDateTime>,
+) -> Result<Shown, Error> {
+    let mut all = all_shown(session, vec![row], now).await?;
+    all.pop().ok_or(Error::Internal)
+}
+
+/// Tenants with their plans.
+async fn all_shown(
+    session: &mut Session,
+    rows: Vec<TenantRow>,
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<Shown>, Error> {
+    let today = plans::today(session, now).await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.tenant_id).collect();
+    let all = store::tenant_plan::of(session, &ids).await?;
+    let by_tenant = all.chunk_by(|one, next| one.tenant_id == next.tenant_id);
+    let by_tenant: HashMap<i64, _> = by_tenant.map(|rows| (rows[0].tenant_id, rows)).collect();
+    let shown = |row: TenantRow| {
+        let plans = by_tenant.get(&row.tenant_id).copied();
+        with_plans(row, plans.unwrap_or_default(), today)
+    };
+    rows.into_iter().map(shown).collect()
+}
+
+fn with_plans(row: TenantRow, plans: &[TenantPlanRow], today: Day) -> Result<Shown, Error> {
+    let corrupt = |_| store::Error::Corrupt {
+        table: "tenant",
+        column: "name",
+        row: row.tenant_id.to_string(),
+    };
+    let (plan, plans) = tenant_plans::shown(plans, today)?;
+    Ok(Shown {
+        name: row.name.clone().try_into().map_err(corrupt)?,
+        plan,
+        plans,
+        suspended: row.suspended_at.is_some(),
+        suspended_reason: row.suspended_reason,
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.map(Into::into),
+    })
+}

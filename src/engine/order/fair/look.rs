@@ -1,0 +1,234 @@
+//! Looking ahead of the cursor of a fair subscription: whose are the messages that were published? Read before the
+//! transaction of the claim, because it may need object storage; the blocks are committed, so what the claim passes over
+//! it has seen (I4).
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::fairness::FAIRNESS_KEY;
+use api::limits::{FAIRNESS_AHEAD_MESSAGES, FAIRNESS_RUNS_MAX, KEY_CHARS_MAX};
+use time::OffsetDateTime;
+
+use crate::engine::Engine;
+use crate::engine::error::Error;
+use crate::engine::log::block::Block;
+use crate::engine::meter::deliveries::Payer;
+use crate::engine::subscriber::Subscriber;
+use crate::store;
+
+use crate::engine::order::fair::dispense::Fresh;
+use crate::engine::order::fair::line::Line;
+
+/// Bytes of blocks that one look holds in memory, unless the first block alone has more.
+const LOOK_BYTES_MAX: usize = 8 << 20;
+/// A look that takes longer is given up: what waits already is handed out meanwhile.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Blocks read one by one by a look, of which one cannot be read.
+const ONE_BY_ONE_MAX: usize = 64;
+
+/// What a look has seen, in order.
+pub(in crate::engine) enum Seen {
+    /// A block.
+    Block(Arc<Block>),
+    /// Offsets of a block that is corrupt: they count as messages without a key, so that they are handed out and fail there.
+    Unreadable(Range<i64>),
+}
+
+impl Seen {
+    fn offsets(&self) -> Range<i64> {
+        match self {
+            Self::Block(block) => block.first_offset..block.end(),
+            Self::Unreadable(offsets) => offsets.clone(),
+        }
+    }
+}
+
+impl Engine {
+    /// Reads the first messages of `offsets`.
+    pub(in crate::engine) async fn look_ahead(
+        &self,
+        subscriber: &Subscriber,
+        lane: i64,
+        offsets: Range<i64>,
+    ) -> Result<Vec<Seen>, Error> {
+        let until = offsets.start + i64::from(FAIRNESS_AHEAD_MESSAGES);
+        let offsets = offsets.start..until.min(offsets.end);
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
+        looked
+            .await
+            .unwrap_or(Err(Error::Unavailable("object storage")))
+    }
+
+    async fn read_ahead(
+        &self,
+        subscriber: &Subscriber,
+        lane: i64,
+        offsets: Range<i64>,
+    ) -> Result<Vec<Seen>, Error> {
+        let payer = Payer {
+            tenant: subscriber.tenant,
+            topic: &subscriber.topic,
+        };
+        let (reader, mut seen, mut next) = (self.reader(), Vec::new(), offsets.start);
+        while next < offsets.end && seen.len() < ONE_BY_ONE_MAX {
+            let rest = next..offsets.end;
+            if let Ok(read) = reader.blocks(payer, lane, rest, LOOK_BYTES_MAX).await {
+                seen.extend(read.blocks.into_iter().map(Seen::Block));
+                break;
+            }
+            // One of them cannot be read: those before it can, and if it is corrupt, those behind it.
+            let one = match reader.block(payer, lane, next).await {
+                Ok(Some(block)) => Seen::Block(block),
+                Err(Error::Internal) => match self.unreadable(lane, next).await? {
+                    Some(offsets) => Seen::Unreadable(offsets),
+                    None => break,
+                },
+                Err(error) if seen.is_empty() => return Err(error),
+                Ok(None) | Err(_) => break,
+            };
+            next = one.offsets().end;
+            seen.push(one);
+        }
+        Ok(seen)
+    }
+
+    /// The offsets of a block that cannot be read.
+    async fn unreadable(&self, lane: i64, offset: i64) -> Result<Option<Range<i64>>, Error> {
+        let mut session = self.store().session().await?;
+        let rows = store::block::covering(&mut session, lane, offset, offset + 1, 1).await?;
+        let offsets = rows
+            .first()
+            .map(|row| row.first_offset..row.first_offset + i64::from(row.count));
+        Ok(offsets)
+    }
+}
+
+/// The messages from `next` on join the line, as far as they were seen without a gap and there is room. Answers them, and
+/// the offset behind them.
+pub(in crate::engine) fn join(
+    line: &mut Line,
+    seen: &[Seen],
+    next: i64,
+    at: OffsetDateTime,
+) -> (Fresh, i64) {
+    let (mut fresh, mut next) = (Fresh::default(), next);
+    let waiting = line.runs();
+    for seen in seen {
+        let Range { start: first, end } = seen.offsets();
+        if end <= next {
+            continue;
+        }
+        if first > next {
+            break;
+        }
+        while next < end {
+            if waiting + fresh.runs() >= i64::from(FAIRNESS_RUNS_MAX) {
+                return (fresh, next);
+            }
+            let name = match seen {
+                Seen::Block(block) => name(block, next),
+                Seen::Unreadable(_) => None,
+            };
+            let slot = line.join(name.as_deref(), at);
+            fresh.push(slot, next);
+            next += 1;
+        }
+    }
+    (fresh, next)
+}
+
+/// The fairness key of a message, of which the first 128 characters count.
+fn name(block: &Block, offset: i64) -> Option<Cow<'_, str>> {
+    let index = usize::try_from(offset - block.first_offset).ok()?;
+    let attributes = block.payload.get(index)?.meta().attributes.into_iter();
+    let mut named = attributes.filter(|(name, _)| *name == FAIRNESS_KEY);
+    let (_, name) = named.next()?;
+    let name = match name.char_indices().nth(KEY_CHARS_MAX) {
+        Some((end, _)) => &name[..end],
+        None => name,
+    };
+    match name {
+        "" => None,
+        // A text of Postgres knows no such character.
+        _ if name.contains('\0') => Some(name.replace('\0', "\u{fffd}").into()),
+        _ => Some(name.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::log::payload::{Meta, Payload, Records};
+
+    use super::*;
+
+    const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    /// A block of messages of these customers.
+    fn block(first_offset: i64, customers: &[&str]) -> Seen {
+        let mut records = Records::default();
+        for customer in customers {
+            let meta = Meta {
+                attributes: vec![("a", "b"), (FAIRNESS_KEY, customer)],
+                ..Meta::default()
+            };
+            records.push(&meta, b"");
+        }
+        let bytes = bytes::Bytes::from(records.to_payload());
+        let total = bytes.len() as u64;
+        Seen::Block(Arc::new(Block {
+            lane: 1,
+            first_offset,
+            published_at: api::Timestamp(0),
+            payload: Payload::parse(bytes, total).unwrap(),
+        }))
+    }
+
+    fn waiting(line: &Line) -> Vec<(Option<&str>, i64)> {
+        let customers = line.customers();
+        customers
+            .map(|(_, customer)| (customer.name.as_deref(), customer.waiting))
+            .collect()
+    }
+
+    #[test]
+    fn messages_join_from_the_cursor_on_as_far_as_there_is_no_gap() {
+        let seen = [
+            block(10, &["a", "b", "a"]),
+            Seen::Unreadable(13..20),
+            block(20, &["", "b"]),
+            block(30, &["c"]),
+        ];
+        let mut line = Line::default();
+        let (fresh, next) = join(&mut line, &seen, 11, T0);
+        assert_eq!((next, fresh.runs()), (22, 3));
+        assert_eq!(waiting(&line), [(None, 8), (Some("b"), 2), (Some("a"), 1)]);
+        // Another node has moved the cursor beyond, or retention has.
+        for elsewhere in [9, 22, 40] {
+            let mut line = Line::default();
+            let (fresh, next) = join(&mut line, &seen, elsewhere, T0);
+            assert_eq!((next, fresh.runs()), (elsewhere, 0));
+        }
+    }
+
+    #[test]
+    fn with_too_many_runs_nothing_more_joins() {
+        let customers: Vec<String> = (0..900).map(|n| n.to_string()).collect();
+        let customers: Vec<&str> = customers.iter().map(String::as_str).collect();
+        let mut line = Line::default();
+        line.join(None, T0);
+        line.get_mut(super::super::line::NO_KEY).unwrap().runs = i64::from(FAIRNESS_RUNS_MAX) - 5;
+        let (fresh, next) = join(&mut line, &[block(0, &customers)], 0, T0);
+        assert_eq!((next, fresh.runs()), (5, 5));
+    }
+
+    #[test]
+    fn of_a_long_key_the_first_characters_count() {
+        let long = "ä".repeat(KEY_CHARS_MAX + 1);
+        let mut line = Line::default();
+        join(&mut line, &[block(0, &[&long, &long[2..]])], 0, T0);
+        assert_eq!(waiting(&line), [(Some(&long[2..]), 2)]);
+    }
+}

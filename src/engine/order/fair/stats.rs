@@ -1,0 +1,68 @@
+//! How the customers of a fair subscription stand: what they have in leases, and where they stand in line.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use api::fairness::{FairnessItem, FairnessStats};
+use api::limits::FAIRNESS_SHOWN_MAX;
+
+use crate::engine::Engine;
+use crate::engine::error::Error;
+use crate::engine::subscriber::Subscriber;
+use crate::store::{self, Session};
+
+use crate::engine::order::fair::claim::weights;
+use crate::engine::order::fair::fairness_id;
+use crate::engine::order::fair::line::{Line, OTHERS, Weights};
+
+impl Engine {
+    /// How its customers stand; `None` when they do not take turns. One pass over the leases and one row per lane.
+    pub(in crate::engine) async fn fairness_stats(
+        &self,
+        session: &mut Session,
+        subscriber: &Subscriber,
+    ) -> Result<Option<FairnessStats>, Error> {
+        if !subscriber.is_fair() {
+            return Ok(None);
+        }
+        let (now, lanes) = (self.clock().now(), subscriber.lanes());
+        let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
+        let counted = store::waiting::of_customers(session, now, subscriber.id, &lanes).await?;
+        let weights = weights(subscriber);
+        let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
+        for line in rows.into_iter().map(Line::of) {
+            stand(&line, &weights, &mut items);
+        }
+        for counted in counted {
+            if let Some(item) = items.get_mut(&counted.fairness_id) {
+                item.waiting = counted.waiting.unsigned_abs();
+                item.in_flight = counted.in_flight.unsigned_abs();
+            }
+        }
+        let keys = items.len() as u64;
+        let mut items: Vec<FairnessItem> = items.into_values().collect();
+        items.sort_by_key(|item| (Reverse(item.waiting), Reverse(item.in_flight)));
+        items.truncate(FAIRNESS_SHOWN_MAX);
+        Ok(Some(FairnessStats { keys, items }))
+    }
+}
+
+/// Adds where the customers of one lane stand.
+fn stand(line: &Line, weights: &Weights, items: &mut BTreeMap<i64, FairnessItem>) {
+    for (slot, customer) in line.customers() {
+        let name = customer.name.as_deref();
+        let new = || FairnessItem {
+            key: customer.name.clone(),
+            others: slot == OTHERS,
+            weight: u32::try_from(weights.get(name)).unwrap_or(1),
+            ..FairnessItem::default()
+        };
+        let item = items.entry(fairness_id(slot, name)).or_insert_with(new);
+        item.handed_out += customer.handed_out.unsigned_abs();
+        let next_in = line.next_in(slot, weights);
+        item.next_in = match (item.next_in, next_in) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+}

@@ -1,0 +1,3 @@
+//! Who is next when it is not the order of the log.
+
+pub mod fair;

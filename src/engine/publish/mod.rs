@@ -1,0 +1,176 @@
+//! Publish: messages join the next turn of their topic's loop and are answered when it has committed (I1). A body or batch
+//! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
+
+pub mod idempotent;
+
+use api::limits::BATCH_BYTES_MAX;
+use api::message::Published;
+use api::{MessageId, TopicName};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use tokio::sync::oneshot;
+
+use crate::engine::catalog::TopicEntry;
+use crate::engine::error::Error;
+use crate::engine::log::payload::stream_head;
+use crate::engine::turn::{Content, Placed, Publish};
+use crate::engine::{
+    Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
+};
+
+impl Engine {
+    /// Publishes; one result per draft, in order. The outer error is for the whole request.
+    ///
+    /// # Errors
+    /// When the topic does not exist, its key was used before, or a part of the service does not answer.
+    pub async fn publish(
+        &self,
+        tenant: Tenant,
+        topic: &TopicName,
+        mut drafts: Drafts,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        if drafts.records.bytes() > BATCH_BYTES_MAX {
+            return Err(Error::TooLarge {
+                what: "the batch",
+                max: BATCH_BYTES_MAX as u64,
+            });
+        }
+        let bytes = drafts.records.bytes();
+        let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
+        drafts.capacity = admitted.capacity(drafts.capacity);
+        let published = self.publish_admitted(&entry, drafts, key).await;
+        match &published {
+            Ok(_) => admitted.stored(bytes),
+            Err(error) => admitted.failed(error),
+        }
+        published
+    }
+
+    async fn publish_admitted(
+        &self,
+        entry: &TopicEntry,
+        drafts: Drafts,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
+        let keyed = drafts
+            .items
+            .iter()
+            .any(|item| matches!(item, Draft::Valid(Some(_))));
+        if keyed || key.is_some() {
+            return Box::pin(self.publish_keyed(entry, drafts, key)).await;
+        }
+        let Drafts {
+            records,
+            items,
+            capacity,
+        } = drafts;
+        let lane = self.lane_of(entry);
+        let mut next = MessageId { lane, offset: 0 };
+        let measure = records.measure();
+        if !records.is_empty() {
+            let content = if records.bytes() > self.hot_limit_bytes() {
+                Box::pin(self.put(records.to_payload()))
+                    .await?
+                    .content(measure)
+            } else {
+                Content::Records(records)
+            };
+            next.offset = self.place(entry, lane, (content, capacity)).await?;
+        }
+        let results = items.into_iter().map(|item| match item {
+            Draft::Refused(error) => Err(error),
+            Draft::Valid(_) => {
+                let id = next;
+                next.offset += 1;
+                Ok(Published {
+                    id,
+                    duplicate: false,
+                })
+            }
+        });
+        Ok(Metered {
+            answer: results.collect(),
+            units: measure.units,
+        })
+    }
+
+    /// Publishes one message whose body is over the hot limit, streaming it to object storage. The fingerprint is taken on
+    /// the way. A stream error means that the client went away or sent too much.
+    ///
+    /// # Errors
+    /// As [`Engine::publish`], and whatever the stream gave.
+    pub async fn publish_stream(
+        &self,
+        tenant: Tenant,
+        topic: &TopicName,
+        publish: Streamed<'_>,
+        body: BoxStream<'static, Result<Bytes, Error>>,
+    ) -> Result<Metered<Published>, Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let admitted = self.admit_publish(tenant, 1, 0)?;
+        let body = self.charged(&admitted, body);
+        let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
+        let capacity = admitted.capacity(publish.capacity);
+        let Some(key) = publish.key else {
+            let lane = self.lane_of(&entry);
+            let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
+            let measure = object.streamed_measure();
+            let content = (object.content(measure), capacity);
+            let offset = self.place(&entry, lane, content).await?;
+            let answer = Published {
+                id: MessageId { lane, offset },
+                duplicate: false,
+            };
+            return Ok(Metered {
+                answer,
+                units: measure.units,
+            });
+        };
+        let (body, fingerprint) = idempotent::fingerprinted(body);
+        let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
+        let key = IdempotencyKey {
+            route: PublishRoute::Single,
+            key,
+            fingerprint: fingerprint.finish(),
+        };
+        self.publish_keyed_object(&entry, (object, capacity), key)
+            .await
+    }
+
+    /// Takes the content through the next turn; answers the offset of its first message.
+    async fn place(
+        &self,
+        entry: &TopicEntry,
+        lane: i64,
+        (content, capacity): (Content, Capacity),
+    ) -> Result<i64, Error> {
+        let (reply, placed) = oneshot::channel();
+        let topic_id = entry.row.topic_id;
+        self.queue(topic_id).publish(Publish {
+            tenant: entry.row.tenant_id,
+            capacity,
+            topic_id,
+            lane,
+            content,
+            reply,
+        })?;
+        let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
+        placed.first_offset.ok_or_else(|| {
+            // Deleted on another node; this one had not noticed.
+            self.catalog().invalidate();
+            Error::not_found("topic", &entry.name)
+        })
+    }
+
+    /// The lane that this node publishes to.
+    pub(in crate::engine) fn lane_of(&self, entry: &TopicEntry) -> i64 {
+        let lanes = &entry.lanes;
+        lanes
+            .get(self.home() % lanes.len().max(1))
+            .copied()
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,161 @@
+//! What is counted in the database: bytes kept and messages in flight of a tenant. Counted now and then, only where there
+//! is a cap and somebody asks, and moved in between by what this node does; so it is about a second behind what other nodes
+//! do. A count rests for many times as long as it took.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::engine::error::Error;
+use crate::store::{self, Session};
+
+use crate::engine::quota::limited::Limited;
+
+/// Pause between two looks at what should be counted.
+const ROUND: Duration = Duration::from_millis(250);
+/// A count rests for so many times as long as it took.
+const REST: u32 = 20;
+/// A move is made in the database first and noted here within this.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Counts that are given up one after the other because something moved meanwhile; the next one holds.
+const GIVEN_UP_MAX: u32 = 8;
+/// Stands for no cap.
+const NO_CAP: u64 = u64::MAX;
+
+/// A cap, and what was counted last.
+#[derive(Debug)]
+pub(super) struct Tally {
+    cap: AtomicU64,
+    used: AtomicI64,
+    /// How often it moved: while it does, nobody knows whether a count has seen that.
+    moves: AtomicU64,
+    /// Counts given up since the last that held.
+    given_up: AtomicU32,
+    /// Whether anybody asked since it was counted.
+    asked: AtomicBool,
+    count_after: Mutex<Option<Instant>>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            cap: AtomicU64::new(NO_CAP),
+            used: AtomicI64::new(0),
+            moves: AtomicU64::new(0),
+            given_up: AtomicU32::new(0),
+            asked: AtomicBool::new(false),
+            count_after: Mutex::default(),
+        }
+    }
+}
+
+impl Tally {
+    pub(super) fn set(&self, cap: Option<u64>) {
+        self.cap.store(cap.unwrap_or(NO_CAP), Ordering::Relaxed);
+    }
+
+    /// The cap and what is used of it; `None` without a cap.
+    pub(super) fn ask(&self) -> Option<(u64, u64)> {
+        let cap = self.cap.load(Ordering::Relaxed);
+        if cap == NO_CAP {
+            return None;
+        }
+        self.asked.store(true, Ordering::Relaxed);
+        Some((cap, self.used()))
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed).max(0).unsigned_abs()
+    }
+
+    pub(super) fn is_counted(&self) -> bool {
+        self.cap.load(Ordering::Relaxed) != NO_CAP
+    }
+
+    /// What this node did since it was counted.
+    pub(super) fn moved(&self, by: i64) {
+        self.used.fetch_add(by, Ordering::Relaxed);
+        self.moves.fetch_add(1, Ordering::Release);
+    }
+
+    fn is_due(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+            && self.is_counted()
+            && self
+                .count_after
+                .lock()
+                .is_none_or(|at| Instant::now() >= at)
+    }
+
+    /// Takes over what `count` finds, unless something moved meanwhile: that may be in it or not.
+    async fn count(
+        &self,
+        count: impl Future<Output = Result<i64, store::Error>>,
+    ) -> Result<(), Error> {
+        let (before, began) = (self.moves.load(Ordering::Acquire), Instant::now());
+        let used = count.await?;
+        let took = began.elapsed();
+        *self.count_after.lock() = Some(Instant::now() + took * REST);
+        tokio::time::sleep(SETTLE).await;
+        let has_moved = self.moves.load(Ordering::Acquire) != before;
+        if has_moved && self.given_up.fetch_add(1, Ordering::Relaxed) < GIVEN_UP_MAX {
+            return Ok(());
+        }
+        self.given_up.store(0, Ordering::Relaxed);
+        let by = used - self.used.load(Ordering::Relaxed);
+        self.used.fetch_add(by, Ordering::Relaxed);
+        self.asked.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Limited {
+    /// Moves the count of messages in flight.
+    pub(in crate::engine) fn moved(&self, by: i64) {
+        self.in_flight.moved(by);
+    }
+}
+
+impl Engine {
+    /// Counts what is used, until `stop`.
+    pub(in crate::engine) async fn count_used(&self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(ROUND) => {}
+                () = stop.cancelled() => return,
+            }
+            if !self.quotas().in_use.get() {
+                continue;
+            }
+            let is_due = |limited: &Limited| limited.stored.is_due() || limited.in_flight.is_due();
+            for limited in self.quotas().known.limited_where(is_due) {
+                if let Err(error) = self.count(&limited).await {
+                    tracing::debug!(%error, "what is used could not be counted; it is tried again");
+                }
+            }
+        }
+    }
+
+    async fn count(&self, limited: &Arc<Limited>) -> Result<(), Error> {
+        let (stored, in_flight) = (&limited.stored, &limited.in_flight);
+        let due = [stored.is_due(), in_flight.is_due()];
+        if due == [false, false] {
+            return Ok(());
+        }
+        let mut session: Session = self.store().session().await?;
+        let tenant = limited.tenant;
+        if due[0] {
+            let bytes = store::quota::stored_bytes(&mut session, tenant);
+            stored.count(bytes).await?;
+        }
+        if due[1] {
+            let messages = store::quota::in_flight(&mut session, tenant);
+            in_flight.count(messages).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,235 @@
+//! Browse: looking at messages without consuming them. An id grants nothing: its lane is looked up through the tenant (I7).
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+use api::limits::{BROWSE_BLOCKS_BYTES_MAX, PAGE};
+use api::{MessageId, Permission, Timestamp, TopicName};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::store;
+
+use crate::engine::access::Access;
+use crate::engine::catalog::TopicEntry;
+use crate::engine::error::Error;
+use crate::engine::log::block::StoredMessage;
+use crate::engine::meter::deliveries::Payer;
+use crate::engine::{After, Engine, From, Tenant};
+
+impl Engine {
+    /// One message, not consumed.
+    ///
+    /// # Errors
+    /// When it does not exist (any more) for this caller, or a place of payloads does not answer.
+    pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
+        let missing = || Error::not_found("message", id);
+        let entry = self
+            .catalog()
+            .topic_of_lane(self.store(), by.tenant(), id.lane)
+            .await?
+            .ok_or_else(missing)?;
+        if !self.may_read(by, &entry).await? {
+            return Err(missing());
+        }
+        let block = self
+            .reader()
+            .block(payer(&entry), id.lane, id.offset)
+            .await?
+            .ok_or_else(missing)?;
+        let index = usize::try_from(id.offset - block.first_offset).map_err(|_| missing())?;
+        let message = StoredMessage {
+            block,
+            index,
+            topic: entry.name.clone(),
+        };
+        if message.view().is_none() {
+            return Err(missing());
+        }
+        Ok(message)
+    }
+
+    /// Whether the caller may receive from the topic, or from a subscription that reads it.
+    async fn may_read(&self, by: &Access, topic: &TopicEntry) -> Result<bool, Error> {
+        const RECEIVE: &[Permission] = &[Permission::Receive];
+        if by.covers(RECEIVE, topic.name.as_str()) {
+            return Ok(true);
+        }
+        let mut session = self.store().session().await?;
+        let (topic, names) = (topic.row.topic_id, by.like(RECEIVE));
+        Ok(store::subscription::is_read_by(&mut session, topic, &names).await?)
+    }
+
+    /// A part of the body of a message as a stream, from memory or from its object, which is opened where the part begins.
+    ///
+    /// # Errors
+    /// When it does not exist any more, or a place of payloads does not answer.
+    pub async fn body_part(
+        &self,
+        tenant: Tenant,
+        message: &StoredMessage,
+        part: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+        let view = message.view().ok_or(Error::Internal)?;
+        if let Some(body) = view.body() {
+            let index = |at: u64| usize::try_from(at).unwrap_or(body.len()).min(body.len());
+            let part = &body[index(part.start)..index(part.end)];
+            return Ok(stream::iter([Ok(Bytes::copy_from_slice(part))]).boxed());
+        }
+        let (lane, first) = (message.block.lane, message.block.first_offset);
+        let mut session = self.store().session().await?;
+        let row = store::block::covering(&mut session, lane, first, first + 1, 1)
+            .await?
+            .pop();
+        drop(session);
+        let missing = || Error::not_found("message", message.id());
+        let (key, at) = row
+            .and_then(|row| row.object_key.zip(row.object_offset))
+            .ok_or_else(missing)?;
+        let (start, end) = view.body_range();
+        let at = at.unsigned_abs() + start;
+        let end = part.end.min(end - start);
+        let range = at + part.start.min(end)..at + end;
+        let bytes = range.end - range.start;
+        let body = self.blob().stream(tenant.0, &key, range).await?;
+        let payer = Payer {
+            tenant: tenant.0,
+            topic: &message.topic,
+        };
+        self.tally().read_cold(payer, bytes);
+        Ok(body.map_err(Error::from).boxed())
+    }
+
+    /// Messages of a topic from a place on, lane by lane, and where the next page begins. Ends early when it holds much.
+    ///
+    /// # Errors
+    /// When the topic does not exist, or a place of payloads does not answer.
+    pub async fn browse(
+        &self,
+        tenant: Tenant,
+        topic: &TopicName,
+        from: From,
+        limit: u32,
+    ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let limit = limit.clamp(*PAGE.start(), *PAGE.end()) as usize;
+        let (first_lane, since) = match from {
+            From::Start => (None, None),
+            From::Time(at) => (None, Some(at)),
+            From::Message(id) => (Some(id), None),
+            From::After(after) => (Some(after.message), after.since),
+        };
+        let first_lane = first_lane.map_or(Ok(0), |id| {
+            let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
+            lane.ok_or_else(|| Error::not_found("message", id))
+        })?;
+        let mut messages: Vec<StoredMessage> = Vec::new();
+        let (mut room, mut cut) = (BROWSE_BLOCKS_BYTES_MAX, false);
+        for (index, lane) in entry.lanes.iter().enumerate().skip(first_lane) {
+            let from = if index == first_lane {
+                from
+            } else {
+                since.map_or(From::Start, From::Time)
+            };
+            let mut at = self.first_offset(*lane, from).await?;
+            while messages.len() <= limit && !cut {
+                let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
+                let offsets = at..at + want;
+                let read = self.reader().blocks(payer(&entry), *lane, offsets, room);
+                let read = read.await?;
+                let Some(last) = read.blocks.last() else {
+                    break;
+                };
+                let until = last.end();
+                for block in read.blocks {
+                    room = room.saturating_sub(block.payload.memory_bytes());
+                    let begin = usize::try_from(at - block.first_offset).unwrap_or(0);
+                    let all = begin..block.payload.len();
+                    messages.extend(all.map(|index| StoredMessage {
+                        block: block.clone(),
+                        index,
+                        topic: entry.name.clone(),
+                    }));
+                }
+                at = until;
+                cut = room == 0;
+            }
+        }
+        let more = messages.len() > limit || cut;
+        messages.truncate(limit);
+        let next = messages.last().filter(|_| more).map(|last| After {
+            message: last.id(),
+            since,
+        });
+        Ok((messages, next))
+    }
+
+    async fn first_offset(&self, lane: i64, from: From) -> Result<i64, Error> {
+        let mut session = self.store().session().await?;
+        match from {
+            From::Message(id) => Ok(id.offset),
+            From::After(after) => Ok(after.message.offset + 1),
+            From::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
+            From::Time(at) => {
+                match store::block::after_time(&mut session, lane, at.into()).await? {
+                    Some(first) => Ok(first),
+                    None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
+                }
+            }
+        }
+    }
+}
+
+fn payer(entry: &TopicEntry) -> Payer<'_> {
+    Payer {
+        tenant: entry.row.tenant_id,
+        topic: &entry.name,
+    }
+}
+
+impl fmt::Display for After {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        match self.since {
+            Some(Timestamp(micros)) => write!(f, ".{micros}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for After {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (message, since) = match text.split_once('.') {
+            Some((message, micros)) => (message, Some(micros.parse().map_err(drop)?)),
+            None => (text, None),
+        };
+        Ok(Self {
+            message: message.parse().map_err(drop)?,
+            since: since.map(Timestamp),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cursor_of_a_page_remembers_since_when() {
+        for text in [
+            "000000010000000002s3",
+            "000000010000000002s3.1769860800000000",
+        ] {
+            let after: After = text.parse().unwrap();
+            assert_eq!(after.since.is_some(), text.contains('.'));
+            assert_eq!(after.to_string(), text);
+        }
+        for text in ["", ".1", "000000010000000002s3.", "000000010000000002s3.x"] {
+            assert!(text.parse::<After>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Settle: acks of whole leases fold into the turn; everything that splits a lease (changes of visibility, nacks, dead
+//! letters, and acks of messages that were split off) locks its rows, plans and writes in a transaction of its own. Each
+//! item succeeds or fails by itself: only the current lease can settle (I3).
+
+use std::sync::Arc;
+
+use api::settle::{Extended, Outcome, Settled};
+use api::{MessageId, SubscriptionName};
+use tokio::sync::oneshot;
+
+use crate::engine::error::Error;
+use crate::engine::lease::plan::{self, Item, Step};
+use crate::engine::lease::receipt::Receipt;
+use crate::engine::receive::dead_letter::{BURIAL_SECONDS, Buried};
+use crate::engine::subscriber::Subscriber;
+use crate::engine::turn::{Settle, SettleEntry};
+use crate::engine::{Action, Engine, Tenant};
+
+type Results = Vec<Result<Outcome, Error>>;
+
+impl Engine {
+    /// Settles; one result per item, in order.
+    ///
+    /// # Errors
+    /// When the subscription does not exist, or the database does not answer.
+    pub async fn settle(
+        &self,
+        tenant: Tenant,
+        subscription: &SubscriptionName,
+        items: Vec<(&str, Action)>,
+    ) -> Result<Results, Error> {
+        let subscriber = self
+            .catalog()
+            .subscriber(self.store(), tenant, subscription)
+            .await?;
+        let mut results: Results = Vec::with_capacity(items.len());
+        let (mut acks, mut others) = (Vec::new(), Vec::new());
+        for (index, (token, action)) in items.into_iter().enumerate() {
+            results.push(Ok(Outcome::Settled(Settled {})));
+            match (self.signer().verify(subscriber.id, token), action) {
+                (None, _) => results[index] = Err(Error::ReceiptInvalid),
+                (Some(receipt), Action::Ack) => acks.push((index, receipt)),
+                (Some(receipt), action) => others.push((index, receipt, action)),
+            }
+        }
+        if !others.is_empty() && names_one_twice(&acks, &others) {
+            // Each item must find what the ones before it left.
+            let acks = acks.drain(..);
+            others.extend(acks.map(|(index, receipt)| (index, receipt, Action::Ack)));
+            others.sort_unstable_by_key(|(index, ..)| *index);
+            for round in others.chunk_by(|(.., a), (.., b)| is_burial(a) == is_burial(b)) {
+                Box::pin(self.change(&subscriber, round, &mut results)).await?;
+            }
+            return Ok(results);
+        }
+        if !acks.is_empty() {
+            self.ack(&subscriber, &acks, &mut results).await?;
+        }
+        if !others.is_empty() {
+            Box::pin(self.change(&subscriber, &others, &mut results)).await?;
+        }
+        Ok(results)
+    }
+
+    async fn ack(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        acks: &[(usize, Receipt)],
+        results: &mut Results,
+    ) -> Result<(), Error> {
+        let mut entries: Vec<SettleEntry> = Vec::with_capacity(2);
+        for (_, receipt) in acks {
+            match entries
+                .iter_mut()
+                .find(|entry| entry.lease == receipt.lease)
+            {
+                Some(entry) => entry.mask |= receipt.mask(),
+                None => entries.push(SettleEntry {
+                    lane: receipt.lane,
+                    lease: receipt.lease,
+                    mask: receipt.mask(),
+                }),
+            }
+        }
+        let leases: Vec<i64> = entries.iter().map(|entry| entry.lease).collect();
+        let (reply, settled) = oneshot::channel();
+        self.queue(subscriber.topic_id).settle(Settle {
+            subscriber: subscriber.clone(),
+            entries,
+            reply,
+        });
+        let mut bits = settled
+            .await
+            .map_err(|_| Error::Unavailable("the node"))??;
+        let mut missed = Vec::new();
+        for (index, receipt) in acks {
+            let at = leases
+                .iter()
+                .position(|lease| *lease == receipt.lease)
+                .unwrap_or(0);
+            if bits[at] & receipt.mask() == 0 {
+                missed.push((*index, *receipt));
+            }
+            bits[at] &= !receipt.mask();
+        }
+        if missed.is_empty() {
+            return Ok(());
+        }
+        // Not in the lease as it was handed out: split off by a change of visibility, or lost.
+        let items: Vec<Item> = missed
+            .iter()
+            .map(|(_, receipt)| item(receipt, Step::Done))
+            .collect();
+        let (current, _, _) = Box::pin(self.reshape(subscriber, &items)).await?;
+        let done = current.iter().filter(|current| **current).count();
+        subscriber.moved(-i64::try_from(done).unwrap_or(0));
+        for ((index, _), current) in missed.iter().zip(current) {
+            if !current {
+                results[*index] = Err(Error::LeaseLost);
+            }
+        }
+        Ok(())
+    }
+
+    async fn change(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        others: &[(usize, Receipt, Action)],
+        results: &mut Results,
+    ) -> Result<(), Error> {
+        let default_seconds = subscriber.settings().visibility_seconds.unsigned_abs();
+        let (mut steps, mut burials) = (Vec::new(), Vec::new());
+        for (index, receipt, action) in others {
+            match action {
+                Action::Ack => steps.push((*index, receipt, Step::Done)),
+                Action::Nack { delay_seconds } => {
+                    steps.push((*index, receipt, Step::Return(*delay_seconds)))
+                }
+                Action::Extend { visibility_seconds } => {
+                    let seconds = visibility_seconds.unwrap_or(default_seconds);
+                    steps.push((*index, receipt, Step::Hide(seconds)));
+                }
+                Action::DeadLetter { reason } => burials.push((*index, receipt, reason.as_deref())),
+            }
+        }
+        let items: Vec<Item> = steps
+            .iter()
+            .map(|(_, receipt, step)| item(receipt, *step))
+            .collect();
+        if !items.is_empty() {
+            let (current, _, at) = self.reshape(subscriber, &items).await?;
+            let done = current
+                .iter()
+                .zip(&steps)
+                .filter(|(current, (.., step))| **current && *step == Step::Done)
+                .count();
+            subscriber.moved(-i64::try_from(done).unwrap_or(0));
+            for ((index, receipt, step), current) in steps.into_iter().zip(current) {
+                results[index] = match step {
+                    _ if !current => Err(Error::LeaseLost),
+                    Step::Hide(seconds) => Ok(Outcome::Extended(Extended {
+                        receipt: self.signer().sign(subscriber.id, *receipt),
+                        visible_until: plan::after(at, seconds).into(),
+                    })),
+                    Step::Done | Step::Return(_) | Step::GiveBack(_) => {
+                        Ok(Outcome::Settled(Settled {}))
+                    }
+                };
+            }
+        }
+        for (index, receipt, reason) in burials {
+            results[index] = self.dead_letter(subscriber, receipt, reason).await;
+        }
+        Ok(())
+    }
+
+    /// Takes one message out of its lease and moves it to the dead-letter topic.
+    async fn dead_letter(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        receipt: &Receipt,
+        reason: Option<&str>,
+    ) -> Result<Outcome, Error> {
+        let settings = subscriber.settings();
+        if settings.dead_letter_topic_id.is_none() {
+            return Err(Error::Conflict(format!(
+                "subscription {} has no dead_letter_topic",
+                settings.name
+            )));
+        }
+        let step = Step::Return(BURIAL_SECONDS);
+        let (current, taken, _) = self.reshape(subscriber, &[item(receipt, step)]).await?;
+        if current != [true] {
+            return Err(Error::LeaseLost);
+        }
+        let mut buried = Buried::default();
+        for lease in &taken {
+            let reason = reason.unwrap_or("dead_letter");
+            buried = self.bury(subscriber, lease, reason).await?;
+        }
+        let id = MessageId {
+            lane: receipt.lane,
+            offset: receipt.offset,
+        };
+        match buried {
+            Buried { kept: true, .. } => Err(Error::Conflict(format!(
+                "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \
+                 settled at the same moment; it is handed out again after {BURIAL_SECONDS} seconds unless it was",
+                settings.name,
+            ))),
+            // Deleted by retention before it could be read.
+            Buried { moved: 0, .. } => Err(Error::not_found("message", id)),
+            Buried { .. } => Ok(Outcome::Settled(Settled {})),
+        }
+    }
+}
+
+/// Whether a message occurs more than once.
+fn names_one_twice(acks: &[(usize, Receipt)], others: &[(usize, Receipt, Action)]) -> bool {
+    let acks = acks.iter().map(|(_, receipt)| receipt);
+    let all = acks.chain(others.iter().map(|(_, receipt, _)| receipt));
+    let mut messages: Vec<_> = all.map(|receipt| (receipt.lane, receipt.offset)).collect();
+    messages.sort_unstable();
+    messages.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+fn is_burial(action: &Action) -> bool {
+    matches!(action, Action::DeadLetter { .. })
+}
+
+fn item(receipt: &Receipt, step: Step) -> Item {
+    Item {
+        lane: receipt.lane,
+        lease: receipt.lease,
+        bit: receipt.bit,
+        step,
+    }
+}

@@ -1,0 +1,4 @@
+//! Topics and subscriptions: create, change, show and delete.
+
+mod subscriptions;
+mod topics;

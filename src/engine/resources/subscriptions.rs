@@ -1,0 +1,347 @@
+//! Subscriptions: create, change, list, delete, and how they stand.
+
+use api::fairness::Fairness;
+use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, PAGE, VISIBILITY_SECONDS_DEFAULT};
+use api::list::Page;
+use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
+use api::{FieldError, Permission, SubscriptionName};
+
+use crate::store::subscription::{NewSubscription, SubscriptionRow};
+use crate::store::{self, Session};
+
+use crate::engine::access::Access;
+use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::error::Error;
+use crate::engine::quota::Policy;
+use crate::engine::{Engine, Tenant};
+
+impl Engine {
+    /// Creates or updates; true when created.
+    ///
+    /// # Errors
+    /// When a setting is out of range, a topic does not exist, or the database does not answer.
+    pub async fn put_subscription(
+        &self,
+        by: &Access,
+        name: &SubscriptionName,
+        settings: &SubscriptionSettings,
+    ) -> Result<(Subscription, bool), Error> {
+        let errors = settings.validate();
+        if !errors.is_empty() {
+            return Err(Error::Invalid(errors));
+        }
+        may_link(by, settings)?;
+        let (tenant, now) = (by.tenant(), self.clock().now());
+        let mut tx = self.store().tx("put_subscription").await?;
+        let old = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        if old.is_none() {
+            let topic = settings.topic.iter().map(|topic| topic.as_str());
+            let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
+            let topics: Vec<&str> = topic.chain(dead_letters).collect();
+            store::topic::lock_all(&mut tx, tenant.0, &topics).await?;
+        }
+        let new = NewSubscription {
+            tenant: tenant.0,
+            name: name.as_str(),
+            visibility_seconds: (
+                settings.visibility_timeout_seconds.map(u32::cast_signed),
+                VISIBILITY_SECONDS_DEFAULT.cast_signed(),
+            ),
+            max_attempts: (
+                settings.max_attempts.map(u16::cast_signed),
+                ATTEMPTS_DEFAULT.cast_signed(),
+            ),
+            dead_letter_topic: self.dead_letter_topic(&mut tx, tenant, settings).await?,
+            max_in_flight: (
+                settings.max_in_flight.map(u32::cast_signed),
+                IN_FLIGHT_DEFAULT.cast_signed(),
+            ),
+            fairness: settings.fairness.as_ref().map(columns),
+        };
+        let created = match old {
+            Some(_) => false,
+            None => {
+                self.insert_subscription(&mut tx, tenant, settings, &new)
+                    .await?
+            }
+        };
+        let gone = || Error::Conflict(format!("subscription {name} changed at the same moment"));
+        let mut row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        let mut changed = false;
+        if !created {
+            // It existed, or was created by somebody else a moment ago, which was waited for.
+            let old = row.ok_or_else(gone)?;
+            changed = self
+                .update_subscription(&mut tx, &old, settings, &new)
+                .await?;
+            row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        }
+        if changed || created {
+            let change = Change {
+                tenant: Some(tenant),
+                action: "subscription.put",
+                target: name.as_str(),
+                detail: settings,
+            };
+            audit::record(&mut tx, by, change, now).await?;
+        }
+        if changed {
+            store::installation::bump_catalog(&mut tx).await?;
+        }
+        let row = row.ok_or_else(gone)?;
+        tx.commit().await?;
+        if changed {
+            self.catalog().invalidate();
+        }
+        Ok((subscription(row)?, created))
+    }
+
+    /// The number of the dead-letter topic in the settings.
+    async fn dead_letter_topic(
+        &self,
+        tx: &mut Session,
+        tenant: Tenant,
+        settings: &SubscriptionSettings,
+    ) -> Result<Option<Option<i64>>, Error> {
+        let Some(name) = &settings.dead_letter_topic else {
+            return Ok(None);
+        };
+        if name.is_empty() {
+            return Ok(Some(None));
+        }
+        if settings
+            .topic
+            .as_ref()
+            .is_some_and(|topic| topic.as_str() == name)
+        {
+            let detail = "must be another topic than the one that is read";
+            return Err(Error::Invalid(vec![FieldError::new(
+                "/dead_letter_topic",
+                detail,
+            )]));
+        }
+        let topic = store::topic::lock(tx, tenant.0, name).await?;
+        topic
+            .map(|topic| Some(Some(topic.topic_id)))
+            .ok_or_else(|| Error::not_found("topic", name))
+    }
+
+    /// False when somebody else created one of that name at the same moment.
+    async fn insert_subscription(
+        &self,
+        tx: &mut Session,
+        tenant: Tenant,
+        settings: &SubscriptionSettings,
+        new: &NewSubscription<'_>,
+    ) -> Result<bool, Error> {
+        let Some(topic) = &settings.topic else {
+            let detail = "is needed to create a subscription";
+            return Err(Error::Invalid(vec![FieldError::new("/topic", detail)]));
+        };
+        let row = store::topic::lock(tx, tenant.0, topic.as_str()).await?;
+        let topic_id = row
+            .ok_or_else(|| Error::not_found("topic", topic))?
+            .topic_id;
+        store::lane::lock(tx, topic_id).await?;
+        let inserted = store::subscription::insert(tx, self.clock().now(), topic_id, new).await?;
+        let Some(id) = inserted else {
+            return Ok(false);
+        };
+        self.check_count(tx, tenant, Policy::Subscriptions).await?;
+        let from_start = settings.from == Some(Start::Start);
+        store::cursor::begin(tx, id, topic_id, from_start).await?;
+        Ok(true)
+    }
+
+    /// Whether anything changed.
+    async fn update_subscription(
+        &self,
+        tx: &mut Session,
+        old: &SubscriptionRow,
+        settings: &SubscriptionSettings,
+        new: &NewSubscription<'_>,
+    ) -> Result<bool, Error> {
+        if settings
+            .topic
+            .as_ref()
+            .is_some_and(|topic| topic.as_str() != old.topic_name)
+        {
+            return Err(Error::AlreadyExists(format!(
+                "subscription {} reads topic {}, which cannot change; delete it first",
+                old.name, old.topic_name
+            )));
+        }
+        if new.dead_letter_topic == Some(Some(old.topic_id)) {
+            let detail = "must be another topic than the one that is read";
+            return Err(Error::Invalid(vec![FieldError::new(
+                "/dead_letter_topic",
+                detail,
+            )]));
+        }
+        Ok(store::subscription::update(tx, self.clock().now(), new).await?)
+    }
+
+    /// One subscription.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn subscription(
+        &self,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<Subscription, Error> {
+        let mut session = self.store().session().await?;
+        let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
+        subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
+    }
+
+    /// A page of subscriptions by name, of those that the caller may manage.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn subscriptions(
+        &self,
+        by: &Access,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Subscription>, Error> {
+        let limit = limit.clamp(*PAGE.start(), *PAGE.end());
+        let mut session = self.store().session().await?;
+        let after = after.unwrap_or("");
+        let of = (by.tenant().0, &*by.like(&[Permission::Manage]));
+        let rows = store::subscription::list(&mut session, of, after, i64::from(limit) + 1).await?;
+        let items = rows
+            .into_iter()
+            .map(subscription)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(crate::engine::page(items, limit, |subscription| {
+            subscription.name.to_string()
+        }))
+    }
+
+    /// Deletes a subscription with its leases.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn delete_subscription(
+        &self,
+        by: &Access,
+        name: &SubscriptionName,
+    ) -> Result<(), Error> {
+        let tenant = by.tenant();
+        let mut tx = self.store().tx("delete_subscription").await?;
+        let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
+        let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
+        store::subscription::delete(&mut tx, row.subscription_id).await?;
+        // In the order of the locks: leases, cursors.
+        store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        let change = Change {
+            tenant: Some(tenant),
+            action: "subscription.delete",
+            target: name.as_str(),
+            detail: &Nothing {},
+        };
+        audit::record(&mut tx, by, change, self.clock().now()).await?;
+        store::installation::bump_catalog(&mut tx).await?;
+        tx.commit().await?;
+        self.catalog().forget(tenant, name);
+        if let Err(error) = self.end_late_leases(&row).await {
+            tracing::warn!(%error, "leases of a deleted subscription stay until retention takes them");
+        }
+        Ok(())
+    }
+
+    /// Claims and redeliveries that were under way have left leases behind. New ones cannot begin: the cursors are gone. In
+    /// a transaction of its own, because leases are locked before cursors, never after.
+    async fn end_late_leases(&self, row: &SubscriptionRow) -> Result<(), Error> {
+        let mut session = self.store().session().await?;
+        while store::lease::end(&mut session, row.subscription_id, row.topic_id).await? > 0 {}
+        Ok(())
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// When it does not exist, or the database does not answer.
+    pub async fn subscription_stats(
+        &self,
+        tenant: Tenant,
+        name: &SubscriptionName,
+    ) -> Result<SubscriptionStats, Error> {
+        let subscriber = self
+            .catalog()
+            .subscriber(self.store(), tenant, name)
+            .await?;
+        let mut session = self.store().session().await?;
+        let now = self.clock().now();
+        let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
+            .await?;
+        let fairness = self.fairness_stats(&mut session, &subscriber).await?;
+        let (ready, in_flight) = (
+            (fill.fresh + fill.due).unsigned_abs(),
+            fill.in_flight.unsigned_abs(),
+        );
+        Ok(SubscriptionStats {
+            ready,
+            in_flight,
+            delayed: fill.delayed.unsigned_abs(),
+            backlog: ready + in_flight,
+            oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
+            fairness,
+        })
+    }
+}
+
+/// Whether the caller may manage the topics that a subscription reads and dead-letters to: who may manage only its name
+/// would read any topic through it.
+fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
+    let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
+    let topics = settings.topic.iter().map(|topic| topic.as_str());
+    for topic in topics.chain(dead_letters).filter(|name| !name.is_empty()) {
+        by.check(&[Permission::Manage], Some(topic))?;
+    }
+    Ok(())
+}
+
+/// Fairness as it is stored: also weights of 1, for it is shown as it was set.
+fn columns(fairness: &Option<Fairness>) -> Option<(Vec<String>, Vec<i16>)> {
+    let weights = fairness.as_ref()?.weights.iter();
+    let columns =
+        weights.map(|(name, weight)| (name.clone(), i16::try_from(*weight).unwrap_or(i16::MAX)));
+    Some(columns.unzip())
+}
+
+fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
+    let names = row.fairness_names.as_ref()?.iter().cloned();
+    let weights = row.fairness_weights.iter().flatten();
+    let weights = weights.map(|weight| u32::from(weight.unsigned_abs()));
+    Some(Fairness {
+        weights: names.zip(weights).collect(),
+    })
+}
+
+fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
+    let corrupt = |_| store::Error::Corrupt {
+        table: "subscription",
+        column: "name",
+        row: row.subscription_id.to_string(),
+    };
+    Ok(Subscription {
+        name: row.name.clone().try_into().map_err(corrupt)?,
+        topic: row.topic_name.clone().try_into().map_err(corrupt)?,
+        visibility_timeout_seconds: row.visibility_seconds.unsigned_abs(),
+        max_attempts: row.max_attempts.unsigned_abs(),
+        dead_letter_topic: row
+            .dead_letter_topic_name
+            .clone()
+            .map(TryInto::try_into)
+            .transpose()
+            .map_err(corrupt)?,
+        max_in_flight: row.max_in_flight.unsigned_abs(),
+        fairness: fairness(&row),
+        created_at: row.created_at.into(),
+        updated_at: row.updated_at.into(),
+    })
+}
