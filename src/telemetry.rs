@@ -145,7 +145,7 @@ struct Short(Engine);
 
 impl Collector for Short {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let short = ConstGauge::new(u32::from(self.0.is_short()));
+        let short = ConstGauge::new(u32::from(self.0.quotas().is_short()));
         let help = "1 while the node is short of capacity and serves only what is guaranteed";
         short.encode(encoder.encode_descriptor(
             "capacity_short",

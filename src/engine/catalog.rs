@@ -247,7 +247,7 @@ impl Catalog {
                 }
                 let adopted = self.adopt(row, lanes)?;
                 let began = Instant::now();
-                let lanes = adopted.lanes();
+                let lanes = adopted.lanes.all();
                 let counted = store::lease::in_flight(&mut session, adopted.id, &lanes).await?;
                 adopted.counted(counted, began.elapsed());
                 adopted
@@ -324,12 +324,7 @@ impl Catalog {
             }
         }
         drop(by_topic);
-        for waiter in gone.with_waiters(std::mem::take) {
-            let name = &gone.settings().name;
-            let _ = waiter
-                .reply
-                .send(Err(Error::not_found("subscription", name)));
-        }
+        gone.fail(&Error::not_found("subscription", &gone.name));
     }
 
     /// Subscriptions of a topic that were used on this node.

@@ -1,5 +1,30 @@
-//! The rules of Cursus, one verb a file. `http` and `worker` call in here; only here are transactions opened. What a node
-//! keeps in memory — queues of turns, waiting receivers, caches — can be lost at any moment without losing a message.
+//! The rules of Cursus in rooms, a folder each. `http` and `worker` call the verbs; only in the engine are transactions opened.
+//! What a node keeps in memory (queues of turns, waiting receivers, caches) can be lost at any moment without losing a
+//! message.
+//!
+//! A room uses rooms below it and never one above:
+//!
+//! ```text
+//! operate    what an operator does: tenants, keys, issuers, quotas
+//! bill       money: prices, plans, budgets, usage and its events
+//! events     CloudEvents to sinks
+//! fleet      the nodes of one installation: watch, heartbeat, hints
+//! resources  topics and subscriptions: create, change, delete
+//! publish, receive   the verbs
+//! order      who is next when it is not the order of the log
+//! lease      leases off the turn: redeliver, reshape, receipts
+//! turn       the commit loop
+//! catalog    topics and subscriptions as this node knows them
+//! subscriber a subscription on this node: waiters, lanes, what is in flight and due
+//! log        the bytes of messages: payloads, blocks, cache, reader, uploads
+//! lifecycle  where payloads lie until they are gone
+//! meter      counting, without prices
+//! quota      rates and caps on this node
+//! access     who calls, and what they may do
+//! ```
+//!
+//! Leaves for all: `limit`, `error`, `duty`, `inbox`, `mask`, `page`. `impl Engine` stands only in the verbs and above; a lower
+//! room owns structs with just the parts that it needs. `tests/it/tidy.rs` holds both.
 
 pub mod access;
 pub mod bill;
@@ -8,12 +33,15 @@ pub mod duty;
 mod error;
 pub mod events;
 mod fleet;
+mod inbox;
 pub mod lease;
 pub mod lifecycle;
 pub mod log;
+pub mod mask;
 pub mod meter;
 pub mod operate;
 pub mod order;
+mod page;
 mod publish;
 pub mod quota;
 mod receive;
@@ -22,10 +50,7 @@ mod subscriber;
 mod turn;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI16;
 
-use api::MessageId;
-use api::list::Page;
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,14 +61,13 @@ use crate::outbound::Outbound;
 use crate::store::Store;
 use crate::store::installation::Installation;
 
-pub use access::Access;
+pub use access::{Access, Tenant};
 pub use error::Error;
+pub use fleet::Readiness;
 pub use log::block::{Delivery, StoredMessage};
-use log::payload::{self, Records};
-
-/// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tenant(pub(crate) i64);
+pub use meter::Metered;
+pub use publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
+pub use receive::{Action, After, BrowseFrom};
 
 /// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,129 +77,6 @@ pub enum Capacity {
     Guaranteed,
     /// Above the guarantee: served while there is room.
     Elastic,
-}
-
-/// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.
-#[derive(Debug, Default)]
-pub struct Drafts {
-    /// The valid ones.
-    pub records: Records,
-    /// One per item in order; the valid ones stand in `records` in the same order.
-    pub items: Vec<Draft>,
-    /// Under which capacity they are published.
-    pub capacity: Capacity,
-}
-
-/// An answer, and what it cost.
-#[derive(Debug)]
-pub struct Metered<T> {
-    /// The answer.
-    pub answer: T,
-    /// Metering units of the call.
-    pub units: u64,
-}
-
-impl<T> Metered<T> {
-    /// The same with another answer.
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Metered<U> {
-        Metered {
-            answer: change(self.answer),
-            units: self.units,
-        }
-    }
-}
-
-/// A publish of one message whose body streams to object storage.
-#[derive(Debug)]
-pub struct Streamed<'a> {
-    /// What it carries beside its body.
-    pub meta: payload::Meta<'a>,
-    /// The bare idempotency key.
-    pub key: Option<String>,
-    /// Under which capacity it is published.
-    pub capacity: Capacity,
-}
-
-/// One item of [`Drafts`].
-#[derive(Debug)]
-pub enum Draft {
-    /// Encoded into the records, with its `dedup_id` if it has one.
-    Valid(Option<String>),
-    /// Refused before it came this far.
-    Refused(Error),
-}
-
-/// The route of a publish: the same `Idempotency-Key` on another one is another key.
-#[derive(Debug, Clone, Copy)]
-pub enum PublishRoute {
-    /// One message.
-    Single,
-    /// A batch, also of one message.
-    Batch,
-}
-
-/// An `Idempotency-Key` and what it was sent with.
-#[derive(Debug, Clone)]
-pub struct IdempotencyKey {
-    /// Where it was sent to.
-    pub route: PublishRoute,
-    /// The key, unquoted, 1 to 255 characters.
-    pub key: String,
-    /// SHA-256 of the request body.
-    pub fingerprint: [u8; 32],
-}
-
-/// What to do with a message.
-#[derive(Debug, Clone)]
-pub enum Action {
-    /// Done.
-    Ack,
-    /// Hand it out again after some seconds.
-    Nack {
-        /// Seconds.
-        delay_seconds: u32,
-    },
-    /// Hide it for some seconds from now; the subscription's timeout when `None`.
-    Extend {
-        /// Seconds.
-        visibility_seconds: Option<u32>,
-    },
-    /// Move it to the dead-letter topic.
-    DeadLetter {
-        /// Why.
-        reason: Option<String>,
-    },
-}
-
-/// Where a browse begins.
-#[derive(Debug, Clone, Copy)]
-pub enum From {
-    /// The oldest kept message.
-    Start,
-    /// The first message published at or after a time.
-    Time(api::Timestamp),
-    /// A message, itself included.
-    Message(MessageId),
-    /// After a message.
-    After(After),
-}
-
-/// Where a page of a browse ended; as text it is the `next` of the page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct After {
-    /// The last message of the page.
-    pub message: MessageId,
-    /// The time from which the browse began: the lanes behind that of the message begin there, too.
-    pub since: Option<api::Timestamp>,
-}
-
-/// A part of the service and why it is not ready, if it is not.
-#[derive(Debug, Clone)]
-pub struct Readiness {
-    /// `database`, `object_storage`, …
-    pub part: &'static str,
-    /// What is missing.
-    pub missing: Option<String>,
 }
 
 /// What an engine is made of.
@@ -199,7 +100,7 @@ pub struct Parts {
     pub turn_loops: usize,
 }
 
-/// What the engine counts beside its turns.
+/// What the engine counts apart from its turns.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Messages moved to a dead-letter topic.
@@ -218,17 +119,17 @@ pub struct Engine {
 struct Inner {
     parts: Parts,
     node: uuid::Uuid,
-    installation: Installation,
     gate: access::Gate,
     watched: fleet::watch::Watched,
     quotas: quota::Quotas,
     signer: lease::receipt::Signer,
     tally: Arc<meter::deliveries::Tally>,
-    reader: log::reader::Reader,
+    uploads: log::upload::Uploads,
+    reader: Arc<log::reader::Reader>,
+    leases: Arc<lease::Leases>,
+    turns: Arc<turn::Turns>,
+    dispenser: Arc<order::Dispenser>,
     running: publish::idempotent::Running,
-    burials: receive::dead_letter::Burials,
-    turns: Arc<turn::Shared>,
-    queues: Vec<Arc<turn::Queue>>,
     metrics: Metrics,
     draining: CancellationToken,
 }
@@ -248,43 +149,51 @@ impl Engine {
         let receipt_key = installation.receipt_key[..]
             .try_into()
             .map_err(|_| Error::Internal)?;
+        let signer = lease::receipt::Signer::new(&receipt_key);
+        let (store, clock) = (parts.store.clone(), parts.clock.clone());
         let cache = Arc::new(log::cache::Cache::new(parts.cache_bytes));
-        let turns = Arc::new(turn::Shared {
-            store: parts.store.clone(),
-            clock: parts.clock.clone(),
-            cache: cache.clone(),
-            catalog: Arc::default(),
-            slot: AtomicI16::new(installation.hot_slot),
-            hints: fleet::wake::Hints::default(),
-            fair: order::fair::FairQueue::default(),
-            returns: lease::redeliver::Returns::default(),
-            shortage: quota::Shortage::default(),
-            metrics: turn::Metrics::default(),
-        });
-        let queues: Vec<_> = std::iter::repeat_with(Arc::default)
-            .take(parts.turn_loops.max(1))
-            .collect();
-        let gate = access::Gate::new(parts.open.then_some(default_tenant));
-        let quotas = quota::Quotas::new(installation.quota_version);
+        let shortage = Arc::new(quota::Shortage::new(parts.turn_loops.max(1)));
+        let turns = Arc::new(turn::Turns::new(
+            store.clone(),
+            clock.clone(),
+            cache.clone(),
+            installation.hot_slot,
+            shortage.clone(),
+        ));
         let tally = Arc::new(meter::deliveries::Tally::default());
         let objects = (parts.blob.clone(), tally.clone());
-        let reader = log::reader::Reader::new(parts.store.clone(), objects, cache);
-        let inner = Inner {
-            parts,
-            node: uuid::Uuid::new_v4(),
+        let reader = Arc::new(log::reader::Reader::new(store.clone(), objects, cache));
+        let leases = Arc::new(lease::Leases::new(store.clone(), clock.clone()));
+        let dispenser = Arc::new(order::Dispenser {
+            store: store.clone(),
+            clock: clock.clone(),
+            reader: reader.clone(),
+            leases: leases.clone(),
+            turns: turns.clone(),
+        });
+        let uploads = log::upload::Uploads {
+            store,
+            blob: parts.blob.clone(),
+            clock,
             installation,
-            gate,
+            hot_limit_bytes: parts.hot_limit_bytes,
+        };
+        let inner = Inner {
+            node: uuid::Uuid::new_v4(),
+            gate: access::Gate::new(parts.open.then_some(default_tenant)),
             watched: fleet::watch::Watched::default(),
-            quotas,
-            signer: lease::receipt::Signer::new(&receipt_key),
+            quotas: quota::Quotas::new(uploads.installation.quota_version, shortage),
+            signer,
             tally,
+            uploads,
             reader,
-            running: publish::idempotent::Running::default(),
-            burials: receive::dead_letter::Burials::default(),
+            leases,
             turns,
-            queues,
+            dispenser,
+            running: publish::idempotent::Running::default(),
             metrics: Metrics::default(),
             draining,
+            parts,
         };
         let engine = Self {
             inner: Arc::new(inner),
@@ -296,13 +205,13 @@ impl Engine {
     }
 
     fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
-        for queue in &self.inner.queues {
-            tracker.spawn(turn::run(
-                self.inner.turns.clone(),
-                queue.clone(),
-                stop.clone(),
-            ));
-        }
+        self.inner.turns.start(tracker, stop);
+        self.inner.dispenser.start(tracker, stop);
+        self.start_dead_letters(tracker, stop);
+        let counts = (self.store().clone(), self.clock().clone());
+        let flusher =
+            meter::deliveries::Flusher::new(self.inner.tally.clone(), counts, self.inner.node);
+        tracker.spawn(flusher.run(stop.clone()));
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.send_hints(token).await });
         let (engine, token) = (self.clone(), stop.clone());
@@ -316,19 +225,9 @@ impl Engine {
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.return_unwanted(token).await });
         let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.flush_tally(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.exchange_demand(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.count_used(token).await });
-        for _ in 0..order::fair::LOOPS {
-            let (engine, token) = (self.clone(), stop.clone());
-            tracker.spawn(async move { engine.serve_fair(token).await });
-        }
-        for _ in 0..receive::dead_letter::BURIALS_AT_ONCE {
-            let (engine, token) = (self.clone(), stop.clone());
-            tracker.spawn(async move { engine.bury_waiting(token).await });
-        }
     }
 
     /// Largest body or batch kept in the database, in bytes; larger ones go through an object.
@@ -355,22 +254,10 @@ impl Engine {
         &self.inner.quotas
     }
 
-    /// Whether the node is short of capacity, so that only what is inside a guarantee is served.
-    #[must_use]
-    pub fn is_short(&self) -> bool {
-        let shortage = &self.inner.turns.shortage;
-        let queues = &self.inner.queues;
-        if queues.iter().any(|queue| queue.is_nearly_full()) {
-            return shortage.saw_full();
-        }
-        let waited = queues.iter().filter_map(|queue| queue.waited()).max();
-        shortage.saw(waited.unwrap_or_default())
-    }
-
     /// Bytes of blocks in memory.
     #[must_use]
     pub fn cache_bytes(&self) -> usize {
-        self.inner.turns.cache.bytes()
+        self.inner.reader.cache_bytes()
     }
 
     /// Names this run of this node.
@@ -401,12 +288,20 @@ impl Engine {
         &self.inner.turns.catalog
     }
 
-    fn hints(&self) -> &fleet::wake::Hints {
-        &self.inner.turns.hints
+    fn turns(&self) -> &turn::Turns {
+        &self.inner.turns
+    }
+
+    fn leases(&self) -> &lease::Leases {
+        &self.inner.leases
     }
 
     fn reader(&self) -> &log::reader::Reader {
         &self.inner.reader
+    }
+
+    fn uploads(&self) -> &log::upload::Uploads {
+        &self.inner.uploads
     }
 
     fn tally(&self) -> &meter::deliveries::Tally {
@@ -422,33 +317,10 @@ impl Engine {
     }
 
     fn installation(&self) -> &Installation {
-        &self.inner.installation
-    }
-
-    fn slot(&self) -> i16 {
-        self.inner.turns.slot()
+        &self.inner.uploads.installation
     }
 
     fn draining(&self) -> &CancellationToken {
         &self.inner.draining
     }
-
-    /// Which of a topic's lanes this node publishes to.
-    fn home(&self) -> usize {
-        usize::try_from(self.inner.node.as_u128() % 65_536).unwrap_or(0)
-    }
-
-    /// The queue of the loop that a topic belongs to.
-    fn queue(&self, topic: i64) -> &Arc<turn::Queue> {
-        let index = usize::try_from(topic).unwrap_or(0) % self.inner.queues.len();
-        &self.inner.queues[index]
-    }
-}
-
-/// A page from one item more than fits on it.
-fn page<T>(mut items: Vec<T>, limit: u32, key: impl Fn(&T) -> String) -> Page<T> {
-    let more = items.len() > limit as usize;
-    items.truncate(limit as usize);
-    let next = items.last().filter(|_| more).map(key);
-    Page { items, next }
 }

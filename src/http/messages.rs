@@ -22,7 +22,7 @@ use super::problem::Refusal;
 use super::query::{self, Browse};
 use super::range::{self, Part};
 use super::shown;
-use crate::engine::{After, Engine, Error, From as Place, StoredMessage, Tenant};
+use crate::engine::{After, BrowseFrom as Place, Engine, Error, StoredMessage, Tenant};
 
 /// Pages that one filtered browse looks through; `next` leads on from there.
 const PAGES_MAX: usize = 10;

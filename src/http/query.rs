@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::json::Json;
 use super::problem::Refusal;
-use crate::engine::From as Place;
+use crate::engine::BrowseFrom as Place;
 
 /// The pairs of a query string, and what is wrong with them.
 pub(super) struct Pairs {

@@ -215,6 +215,7 @@ mod tests {
             block: Arc::clone(block),
             index,
             topic: Arc::clone(&topic),
+            topic_id: 1,
         };
         (0..block.payload.len()).map(message).collect()
     }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::limits::FAIRNESS_KEYS_MAX;
-use cursus::engine::lease::plan::{Changes, lowest};
-use cursus::engine::order::fair::dispense::{self, Fresh, Service};
+use cursus::engine::lease::plan::Changes;
+use cursus::engine::mask::lowest;
+use cursus::engine::order::dispense::{self, Fresh, Service};
 use cursus::engine::order::fair::line::{
     Line, NO_KEY, OTHERS, SCALE, Weights, slot_of, waiting_id, waiting_range,
 };

@@ -82,7 +82,7 @@ impl Engine {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let before = after.unwrap_or(i64::MAX);
         let rows = store::audit::list(&mut session, tenant, before, i64::from(limit) + 1).await?;
-        let page = crate::engine::page(rows, limit, |row| row.audit_id.to_string());
+        let page = crate::engine::page::page(rows, limit, |row| row.audit_id.to_string());
         let items = page.items.into_iter().map(entry);
         Ok(Page {
             items: items.collect::<Result<_, _>>()?,

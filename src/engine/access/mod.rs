@@ -23,10 +23,14 @@ use time::OffsetDateTime;
 use crate::store;
 use crate::store::api_key::ValidKey;
 
+use crate::engine::Engine;
 use crate::engine::error::Error;
-use crate::engine::{Engine, Tenant};
 
 pub(super) use secret::Secret;
+
+/// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tenant(pub(crate) i64);
 
 /// What a node knows of whom it lets in.
 #[derive(Debug, Default)]

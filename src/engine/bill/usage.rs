@@ -79,7 +79,7 @@ impl Engine {
         let rows = store::usage_list::list(&mut session, &wanted).await?;
         let items = rows.into_iter().map(|row| item(row, &prices));
         let items = items.collect::<Result<Vec<_>, _>>()?;
-        let page = crate::engine::page(items, limit, |item| UsageAfter::of(item).to_string());
+        let page = crate::engine::page::page(items, limit, |item| UsageAfter::of(item).to_string());
         Ok(UsagePage {
             items: page.items,
             next: page.next,

@@ -112,7 +112,7 @@ impl Engine {
         let limits = (i64::from(limit) + 1, WAITING_SHOWN_MAX);
         let rows = store::event_sink::list(&mut session, of, after, limits).await?;
         let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
-        Ok(crate::engine::page(items, limit, |sink| {
+        Ok(crate::engine::page::page(items, limit, |sink| {
             sink.name.to_string()
         }))
     }

@@ -4,3 +4,5 @@
 pub mod upkeep;
 pub mod wake;
 pub mod watch;
+
+pub use upkeep::Readiness;

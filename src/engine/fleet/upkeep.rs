@@ -17,7 +17,7 @@ use crate::engine::access::Access;
 use crate::engine::error::Error;
 use crate::engine::lease::plan::Step;
 use crate::engine::subscriber::Subscriber;
-use crate::engine::{Engine, Parts, Readiness, Tenant};
+use crate::engine::{Engine, Parts, Tenant};
 
 /// Pause between two rounds.
 const ROUND: Duration = Duration::from_secs(1);
@@ -37,6 +37,15 @@ const SUBSCRIPTIONS: usize = 10_000;
 const COUNT_ROUNDS: u32 = 10;
 /// Rounds between two looks for what is too old in the audit log.
 const AUDIT_ROUNDS: u32 = 600;
+
+/// A part of the service and why it is not ready, if it is not.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    /// `database`, `object_storage`, …
+    pub part: &'static str,
+    /// What is missing.
+    pub missing: Option<String>,
+}
 
 /// What goes from one round to the next.
 #[derive(Debug, Default)]
@@ -86,7 +95,7 @@ impl Engine {
         let version = env!("CARGO_PKG_VERSION");
         store::node::heartbeat(&mut session, self.inner.node, version, None).await?;
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
-        self.hints().want(alive > 1);
+        self.turns().hints.want(alive > 1);
         self.quotas().observe_nodes(alive);
         let catalog_version = self.catalog().version();
         if rounds.catalog_version != catalog_version {
@@ -128,12 +137,12 @@ impl Engine {
         let near = |known: &Subscriber| known.wants_count(is_turn);
         for subscriber in self.catalog().subscribers_where(near) {
             let began = Instant::now();
-            let lanes = subscriber.lanes();
+            let lanes = subscriber.lanes.all();
             let counted = store::lease::in_flight(session, subscriber.id, &lanes).await?;
             let is_free = subscriber.counted(counted, began.elapsed());
             if is_free && subscriber.has_waiters() {
-                subscriber.expect_fresh();
-                self.queue(subscriber.topic_id).want(&subscriber);
+                subscriber.lanes.expect_fresh();
+                self.turns().queue(subscriber.topic_id).want(&subscriber);
             }
         }
         Ok(())
@@ -143,11 +152,12 @@ impl Engine {
     pub(in crate::engine) async fn return_unwanted(&self, stop: CancellationToken) {
         loop {
             let unwanted = tokio::select! {
-                unwanted = self.inner.turns.returns.take() => unwanted,
+                unwanted = self.turns().returns.take() => unwanted,
                 () = stop.cancelled() => return,
             };
             for (subscriber, grants) in unwanted {
-                self.give_back(&subscriber, &grants, Step::GiveBack(0))
+                self.leases()
+                    .give_back(&subscriber, &grants, Step::GiveBack(0))
                     .await;
             }
         }

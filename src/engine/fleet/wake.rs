@@ -3,12 +3,8 @@
 //! one notification, in a transaction of its own that waits for no disk — never inside a publish, where it would serialise
 //! every commit of the database. Hints are only hints: a receiver looks by itself every second.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::store;
@@ -23,53 +19,14 @@ const LISTEN_PAUSE: Duration = Duration::from_secs(1);
 /// Topics named in one hint; with more of them everybody looks.
 const TOPICS_MAX: usize = 500;
 
-/// Topics published to since the last hint.
-#[derive(Debug, Default)]
-pub struct Hints {
-    /// Whether there is another node to tell.
-    wanted: AtomicBool,
-    topics: Mutex<HashSet<i64>>,
-    arrived: Notify,
-}
-
-impl Hints {
-    /// A topic was published to.
-    pub fn published(&self, topic: i64) {
-        if self.wanted.load(Ordering::Relaxed) && self.topics.lock().insert(topic) {
-            self.arrived.notify_one();
-        }
-    }
-
-    /// Whether there are other nodes.
-    pub fn want(&self, wanted: bool) {
-        self.wanted.store(wanted, Ordering::Relaxed);
-    }
-}
-
 impl Engine {
-    /// The receivers of a topic on this node look for fresh messages, and other nodes get a hint.
-    pub(in crate::engine) fn wake_topic(&self, topic: i64) {
-        self.wake_here(topic);
-        self.hints().published(topic);
-    }
-
-    fn wake_here(&self, topic: i64) {
-        self.catalog().of_topic(topic, |subscriber| {
-            if subscriber.has_waiters() {
-                subscriber.expect_fresh();
-                self.queue(topic).want(subscriber);
-            }
-        });
-    }
-
     /// Sends hints until `stop`.
     pub(in crate::engine) async fn send_hints(&self, stop: CancellationToken) {
         loop {
-            tokio::select! {
+            let topics = tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.hints().arrived.notified() => {}
-            }
-            let topics = std::mem::take(&mut *self.hints().topics.lock());
+                topics = self.turns().hints.take() => topics,
+            };
             let text = if topics.len() > TOPICS_MAX {
                 "*".to_owned()
             } else {
@@ -114,7 +71,7 @@ impl Engine {
         while let Ok(hint) = listener.recv().await {
             if hint.payload() == "*" {
                 for subscriber in self.catalog().subscribers_where(Subscriber::has_waiters) {
-                    self.wake_here(subscriber.topic_id);
+                    self.turns().wake_here(subscriber.topic_id);
                 }
             }
             for topic in hint
@@ -122,7 +79,7 @@ impl Engine {
                 .split(',')
                 .filter_map(|topic| topic.parse().ok())
             {
-                self.wake_here(topic);
+                self.turns().wake_here(topic);
             }
         }
     }

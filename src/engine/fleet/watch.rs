@@ -63,8 +63,7 @@ impl Engine {
         };
         self.clock().hear(installation.at);
         // First of all: what goes into a slot that was left keeps it from being emptied.
-        let slot = &self.inner.turns.slot;
-        slot.store(installation.hot_slot, Ordering::Relaxed);
+        self.turns().move_to(installation.hot_slot);
         self.catalog().observe(installation.catalog_version);
         self.observe_quotas(&mut session, installation.quota_version)
             .await?;

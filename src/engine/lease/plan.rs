@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use time::OffsetDateTime;
 
+use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
 
 /// What to write: rows to delete, to update in place, and to insert (lease id 0: a new one).
@@ -290,16 +291,6 @@ pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
     changes
 }
 
-/// The lowest `n` bits that are set in `bits`.
-#[must_use]
-pub fn lowest(bits: u64, n: u32) -> u64 {
-    let mut rest = bits;
-    for _ in 0..n.min(64) {
-        rest &= rest.wrapping_sub(1);
-    }
-    bits & !rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -402,15 +393,5 @@ mod tests {
         assert_eq!(shares(3), [(2, 2), (1, 1)]);
         assert_eq!(shares(10), [(2, 8), (1, 2)]);
         assert_eq!(shares(1_000), [(2, 65), (1, 2)]);
-    }
-
-    #[test]
-    fn the_lowest_bits_are_taken_first() {
-        assert_eq!(lowest(0b1011_0000, 2), 0b0011_0000);
-        assert_eq!(lowest(u64::MAX, 64), u64::MAX);
-        assert_eq!(
-            (lowest(1 << 63, 1), lowest(0, 3), lowest(5, 0)),
-            (1 << 63, 0, 0)
-        );
     }
 }

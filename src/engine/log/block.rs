@@ -37,6 +37,8 @@ pub struct StoredMessage {
     pub index: usize,
     /// The topic it was published to.
     pub topic: Arc<TopicName>,
+    /// Number of that topic.
+    pub topic_id: i64,
 }
 
 impl StoredMessage {

@@ -124,6 +124,12 @@ enum Found {
 }
 
 impl Reader {
+    /// Bytes of blocks in memory.
+    #[must_use]
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
     /// A reader over all places of payloads.
     #[must_use]
     pub fn new(store: Store, (blob, tally): (Arc<Blob>, Arc<Tally>), cache: Arc<Cache>) -> Self {

@@ -4,22 +4,25 @@
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::blob;
-use crate::store;
-use crate::store::turn::{NewBlock, NewPlace};
+use std::sync::Arc;
 
-use crate::engine::Engine;
+use crate::blob::{self, Blob};
+use crate::clock::Clock;
+use crate::store::installation::Installation;
+use crate::store::turn::{NewBlock, NewPlace};
+use crate::store::{self, Store};
+
 use crate::engine::error::Error;
+use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::{Records, streamed_measure};
 use crate::engine::meter::measure::Measure;
-use crate::engine::turn::{Content, compress};
 
 /// The head of a streamed payload and a body of the largest size.
 const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
 
 /// An object that is whole in storage and that no block refers to yet.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Uploaded {
+pub struct Uploaded {
     object_id: i64,
     bytes: u64,
 }
@@ -33,17 +36,8 @@ impl Uploaded {
         }
     }
 
-    /// As what a publish brings to a turn.
-    pub(in crate::engine) fn content(self, measure: Measure) -> Content {
-        Content::Object {
-            object_id: self.object_id,
-            bytes: self.bytes,
-            measure,
-        }
-    }
-
     /// As a block of these messages.
-    pub(in crate::engine) fn block(self, lane: i64, measure: Measure) -> NewBlock {
+    pub fn block(self, lane: i64, measure: Measure) -> NewBlock {
         NewBlock {
             lane,
             count: i32::try_from(measure.messages).unwrap_or(i32::MAX),
@@ -54,45 +48,60 @@ impl Uploaded {
     }
 
     /// What its message is measured by, when it was streamed.
-    pub(in crate::engine) fn streamed_measure(self) -> Measure {
+    pub fn streamed_measure(self) -> Measure {
         streamed_measure(self.bytes)
     }
 }
 
-impl Engine {
+/// Puts payloads into objects of their own.
+#[derive(Debug)]
+pub struct Uploads {
+    /// The database.
+    pub store: Store,
+    /// Object storage.
+    pub blob: Arc<Blob>,
+    /// Source of `$now`.
+    pub clock: Clock,
+    /// Names the objects.
+    pub installation: Installation,
+    /// Largest payload that goes through the database, in bytes.
+    pub hot_limit_bytes: usize,
+}
+
+impl Uploads {
     /// Streams a payload to an object of its own.
-    pub(in crate::engine) async fn upload(
+    pub async fn upload(
         &self,
         tenant: i64,
         payload: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = self
-            .blob()
+            .blob
             .upload(tenant, &key, payload, UPLOAD_BYTES_MAX)
             .await
             .map_err(upload_error)?;
         self.finish_object(object_id, bytes).await
     }
 
-    /// Puts a payload that is in memory already into an object of its own, past the slow clients of [`Engine::upload`].
-    pub(in crate::engine) async fn put(&self, payload: Vec<u8>) -> Result<Uploaded, Error> {
+    /// Puts a payload that is in memory already into an object of its own, past the slow clients of [`Uploads::upload`].
+    pub async fn put(&self, payload: Vec<u8>) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = payload.len() as u64;
-        self.blob().put(&key, payload.into()).await?;
+        self.blob.put(&key, payload.into()).await?;
         self.finish_object(object_id, bytes).await
     }
 
     async fn new_object(&self) -> Result<(String, i64), Error> {
-        let key = self.installation().object_key("body");
-        let mut session = self.store().session().await?;
-        let object_id = store::object::insert(&mut session, &key, self.clock().now()).await?;
+        let key = self.installation.object_key("body");
+        let mut session = self.store.session().await?;
+        let object_id = store::object::insert(&mut session, &key, self.clock.now()).await?;
         Ok((key, object_id))
     }
 
     async fn finish_object(&self, object_id: i64, bytes: u64) -> Result<Uploaded, Error> {
-        let mut session = self.store().session().await?;
-        let now = self.clock().now();
+        let mut session = self.store.session().await?;
+        let now = self.clock.now();
         if !store::object::finish(&mut session, object_id, bytes.cast_signed(), now).await? {
             // It took longer than the grace of the collection, which deletes the object any time from now.
             tracing::warn!(object_id, bytes, "an upload took too long and was given up");
@@ -102,32 +111,17 @@ impl Engine {
     }
 
     /// Messages as a block: hot when they are small, an object when they are not.
-    pub(in crate::engine) async fn block_of(
+    pub async fn block_of(
         &self,
         lane: i64,
         records: &Records,
         measure: Measure,
     ) -> Result<NewBlock, Error> {
-        if records.bytes() <= self.hot_limit_bytes() {
-            return Ok(hot_block(lane, records, measure));
+        if records.bytes() <= self.hot_limit_bytes {
+            return Ok(hot_block(lane, records, measure).0);
         }
         let object = self.put(records.to_payload()).await?;
         Ok(object.block(lane, measure))
-    }
-}
-
-/// Messages as a block whose payload goes through the database.
-pub(in crate::engine) fn hot_block(lane: i64, records: &Records, measure: Measure) -> NewBlock {
-    let raw = records.to_payload();
-    let packed = compress(&raw);
-    let compressed = packed.is_some();
-    let count = i32::try_from(records.len()).unwrap_or(i32::MAX);
-    NewBlock {
-        lane,
-        count,
-        compressed,
-        place: NewPlace::Hot(packed.unwrap_or(raw).into()),
-        used: measure.into(),
     }
 }
 

@@ -10,14 +10,12 @@ use api::TopicName;
 use api::usage::Meter;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::store;
-use crate::store::usage::Flushed;
-
-use crate::engine::Engine;
-use crate::engine::error::Error;
+use crate::clock::Clock;
 use crate::engine::meter::measure::Measure;
-use crate::engine::subscriber::Subscriber;
+use crate::store::usage::Flushed;
+use crate::store::{self, Store};
 
 /// Locks that requests are spread over.
 const SHARDS: usize = 16;
@@ -37,25 +35,26 @@ const LAST_WITHIN: Duration = Duration::from_secs(4);
 pub struct Payer<'a> {
     /// The tenant.
     pub tenant: i64,
+    /// The topic.
+    pub topic_id: i64,
     /// Name of the topic.
     pub topic: &'a Arc<TopicName>,
 }
 
-/// What is counted apart: (tenant, meter, and what tells names apart). Nothing in it has to be made for a count.
+/// What is counted apart: tenant, meter, and the subscription or topic. Nothing in it has to be made for a count.
 type Key = (i64, Meter, Named);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Named {
     Subscription(i64),
-    /// By where its name is in memory, which is kept meanwhile; two places of one name are added up when they are flushed.
-    Topic(usize),
+    Topic(i64),
     TooMany,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Count {
     topic: Option<Arc<TopicName>>,
-    subscriber: Option<Arc<Subscriber>>,
+    subscription: Option<Arc<str>>,
     measure: Measure,
 }
 
@@ -66,12 +65,19 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds messages that were handed out.
-    pub fn delivered(&self, subscriber: &Arc<Subscriber>, meter: Meter, measure: Measure) {
-        let key = (subscriber.tenant, meter, Named::Subscription(subscriber.id));
-        let shard = usize::try_from(subscriber.id).unwrap_or(0);
-        self.add(shard, key, measure, || {
-            (subscriber.topic.clone(), Some(subscriber.clone()))
+    /// Adds messages that were handed out for a subscription, given by its number and name.
+    pub fn delivered(
+        &self,
+        payer: Payer<'_>,
+        (subscription, name): (i64, &Arc<str>),
+        meter: Meter,
+        measure: Measure,
+    ) {
+        let key = (payer.tenant, meter, Named::Subscription(subscription));
+        self.add(subscription, key, measure, || Count {
+            topic: Some(payer.topic.clone()),
+            subscription: Some(name.clone()),
+            measure: Measure::default(),
         });
     }
 
@@ -81,35 +87,27 @@ impl Tally {
             bytes,
             ..Measure::default()
         };
-        let place = Arc::as_ptr(payer.topic).addr();
-        let key = (payer.tenant, Meter::ColdRead, Named::Topic(place));
-        self.add(place / 64, key, measure, || (payer.topic.clone(), None));
+        let topic = payer.topic_id;
+        let key = (payer.tenant, Meter::ColdRead, Named::Topic(topic));
+        self.add(topic, key, measure, || Count {
+            topic: Some(payer.topic.clone()),
+            ..Count::default()
+        });
     }
 
-    fn add(
-        &self,
-        shard: usize,
-        key: Key,
-        measure: Measure,
-        names: impl FnOnce() -> (Arc<TopicName>, Option<Arc<Subscriber>>),
-    ) {
-        let mut counts = self.shards[shard % SHARDS].lock();
+    fn add(&self, id: i64, key: Key, measure: Measure, named: impl FnOnce() -> Count) {
+        let shard = usize::try_from(id).unwrap_or(0) % SHARDS;
+        let mut counts = self.shards[shard].lock();
         if let Some(count) = counts.get_mut(&key) {
             count.measure.add(measure);
             return;
         }
-        let (key, topic, subscriber) = if counts.len() < NAMES_MAX {
-            let (topic, subscriber) = names();
-            (key, Some(topic), subscriber)
+        let (key, new) = if counts.len() < NAMES_MAX {
+            (key, named())
         } else {
-            ((key.0, key.1, Named::TooMany), None, None)
+            ((key.0, key.1, Named::TooMany), Count::default())
         };
-        let count = counts.entry(key).or_insert_with(|| Count {
-            topic,
-            subscriber,
-            measure: Measure::default(),
-        });
-        count.measure.add(measure);
+        counts.entry(key).or_insert(new).measure.add(measure);
     }
 
     /// All that was counted since the last time.
@@ -126,12 +124,12 @@ impl Tally {
 fn flushed((tenant, meter, _): Key, count: &Count) -> Flushed {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let topic = count.topic.as_ref();
-    let subscriber = count.subscriber.as_ref();
+    let subscription = count.subscription.as_deref();
     Flushed {
         tenant,
         meter: meter.as_str(),
         topic: topic.map_or_else(String::new, ToString::to_string),
-        subscription: subscriber.map_or_else(String::new, |of| of.settings().name.clone()),
+        subscription: subscription.unwrap_or_default().to_owned(),
         units: number(count.measure.units),
         elastic_units: number(count.measure.elastic_units),
         messages: number(count.measure.messages),
@@ -139,29 +137,46 @@ fn flushed((tenant, meter, _): Key, count: &Count) -> Flushed {
     }
 }
 
-/// What is on its way to the database.
-#[derive(Debug, Default)]
-struct Flush {
+/// The task that flushes the counts of a node.
+#[derive(Debug)]
+pub struct Flusher {
+    tally: Arc<Tally>,
+    store: Store,
+    clock: Clock,
+    node: Uuid,
+    /// Flushes on their way to the database.
     waiting: VecDeque<Vec<Flushed>>,
-    /// How many the database has.
+    /// Number of the last flush that the database has.
     done: i64,
 }
 
-impl Engine {
+impl Flusher {
+    /// Flushes `tally` for this run of a node.
+    #[must_use]
+    pub fn new(tally: Arc<Tally>, (store, clock): (Store, Clock), node: Uuid) -> Self {
+        Self {
+            tally,
+            store,
+            clock,
+            node,
+            waiting: VecDeque::new(),
+            done: 0,
+        }
+    }
+
     /// Flushes what is counted every second until `stop`, and then what is left.
-    pub(in crate::engine) async fn flush_tally(&self, stop: CancellationToken) {
-        let mut flush = Flush::default();
+    pub async fn run(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stop.cancelled() => break,
             }
-            if let Err(error) = self.flush(&mut flush).await {
+            if let Err(error) = self.flush().await {
                 tracing::debug!(%error, "usage could not be flushed; it is tried again");
             }
         }
         let last = async {
-            while self.flush(&mut flush).await.is_err() {
+            while self.flush().await.is_err() {
                 tokio::time::sleep(PAUSE / 10).await;
             }
         };
@@ -171,22 +186,22 @@ impl Engine {
     }
 
     /// Sends what waits, or else what was counted since. A flush that fails stays as it is, with its number.
-    async fn flush(&self, flush: &mut Flush) -> Result<(), Error> {
-        if flush.waiting.is_empty() {
-            let rows = self.tally().take();
-            flush.waiting = rows.chunks(FLUSH_ROWS).map(<[Flushed]>::to_vec).collect();
+    async fn flush(&mut self) -> Result<(), store::Error> {
+        if self.waiting.is_empty() {
+            let rows = self.tally.take();
+            self.waiting = rows.chunks(FLUSH_ROWS).map(<[Flushed]>::to_vec).collect();
         }
-        while let Some(rows) = flush.waiting.front() {
+        while let Some(rows) = self.waiting.front() {
             let sending = async {
-                let mut session = self.store().session().await?;
-                let number = (self.node(), flush.done + 1);
-                store::usage::flush(&mut session, number, rows, self.clock().now()).await
+                let mut session = self.store.session().await?;
+                let number = (self.node, self.done + 1);
+                store::usage::flush(&mut session, number, rows, self.clock.now()).await
             };
             tokio::time::timeout(FLUSH_TIMEOUT, sending)
                 .await
                 .unwrap_or_else(|_| Err(store::Error::timed_out()))?;
-            flush.done += 1;
-            flush.waiting.pop_front();
+            self.done += 1;
+            self.waiting.pop_front();
         }
         Ok(())
     }
@@ -203,6 +218,7 @@ mod tests {
         for tenant in [1, 2, 1] {
             let payer = Payer {
                 tenant,
+                topic_id: 7,
                 topic: &topic,
             };
             tally.read_cold(payer, 10);
@@ -222,10 +238,14 @@ mod tests {
     fn beyond_so_many_names_a_node_counts_on_without_them() {
         let tally = Tally::default();
         let many = SHARDS * (NAMES_MAX + 1);
-        let topic: TopicName = "t".parse().unwrap();
-        let topics: Vec<_> = (0..many).map(|_| Arc::new(topic.clone())).collect();
-        for topic in &topics {
-            tally.read_cold(Payer { tenant: 1, topic }, 1);
+        let topic = Arc::new("t".parse::<TopicName>().unwrap());
+        for topic_id in 0..i64::try_from(many).unwrap() {
+            let payer = Payer {
+                tenant: 1,
+                topic_id,
+                topic: &topic,
+            };
+            tally.read_cold(payer, 1);
         }
         let rows = tally.take();
         assert!(rows.len() <= many);

@@ -6,4 +6,7 @@ pub mod blocks;
 pub mod capacity;
 pub mod deliveries;
 pub mod measure;
+mod metered;
 pub mod roll_up;
+
+pub use metered::Metered;

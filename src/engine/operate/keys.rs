@@ -145,7 +145,9 @@ impl Engine {
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
         let rows = store::api_key::list(&mut session, tenant, after, i64::from(limit) + 1).await?;
         let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
-        Ok(crate::engine::page(items, limit, |key| key.id.to_string()))
+        Ok(crate::engine::page::page(items, limit, |key| {
+            key.id.to_string()
+        }))
     }
 }
 

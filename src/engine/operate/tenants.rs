@@ -98,7 +98,7 @@ impl Engine {
         let after = after.unwrap_or("");
         let rows = store::tenant::list(&mut session, &like, after, i64::from(limit) + 1).await?;
         let items = all_shown(&mut session, rows, self.clock().now()).await?;
-        Ok(crate::engine::page(items, limit, |tenant| {
+        Ok(crate::engine::page::page(items, limit, |tenant| {
             tenant.name.to_string()
         }))
     }

@@ -20,8 +20,9 @@ use crate::store::{self, Session};
 
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
+use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
-use crate::engine::log::upload::{Uploaded, hot_block};
+use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::{Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute};
 
@@ -55,7 +56,8 @@ impl Engine {
             let large = plan.records.bytes() > self.hot_limit_bytes();
             let ready = match large {
                 true => Some(
-                    self.block_of(self.lane_of(entry), &plan.records, plan.measure)
+                    self.uploads()
+                        .block_of(self.lane_of(entry), &plan.records, plan.measure)
                         .await?,
                 ),
                 false => None,
@@ -77,7 +79,7 @@ impl Engine {
                 plan = Plan::of(&drafts, &used);
             }
             let block = ready
-                .unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records, plan.measure));
+                .unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records, plan.measure).0);
             let ids = match plan.records.is_empty() {
                 true => Vec::new(),
                 false => self.insert(&mut tx, entry, block).await?,
@@ -98,8 +100,8 @@ impl Engine {
 
     /// Counts what was published beside the turns, and wakes its receivers.
     fn published(&self, topic: i64, messages: usize) {
-        self.turn_metrics().published.inc_by(messages as u64);
-        self.wake_topic(topic);
+        self.turns().metrics.published.inc_by(messages as u64);
+        self.turns().wake_topic(topic);
     }
 
     /// Publishes one message that is in object storage already.
@@ -177,7 +179,7 @@ impl Engine {
         let (lane, count) = (block.lane, i64::from(block.count));
         let input = TurnInput {
             blocks: vec![block],
-            slot: self.slot(),
+            slot: self.turns().slot(),
             ..TurnInput::default()
         };
         let output = store::turn::run(tx, self.clock().now(), &input).await?;

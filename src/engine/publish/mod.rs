@@ -1,6 +1,7 @@
 //! Publish: messages join the next turn of their topic's loop and are answered when it has committed (I1). A body or batch
 //! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
 
+pub mod draft;
 pub mod idempotent;
 
 use api::limits::BATCH_BYTES_MAX;
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::payload::stream_head;
+use crate::engine::meter::measure::Measure;
 use crate::engine::turn::{Content, Placed, Publish};
 use crate::engine::{
     Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
@@ -72,13 +74,13 @@ impl Engine {
         let measure = records.measure();
         if !records.is_empty() {
             let content = if records.bytes() > self.hot_limit_bytes() {
-                Box::pin(self.put(records.to_payload()))
-                    .await?
-                    .content(measure)
+                Content::Object(Box::pin(self.uploads().put(records.to_payload())).await?)
             } else {
                 Content::Records(records)
             };
-            next.offset = self.place(entry, lane, (content, capacity)).await?;
+            next.offset = self
+                .place(entry, lane, (content, measure, capacity))
+                .await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -116,9 +118,12 @@ impl Engine {
         let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {
             let lane = self.lane_of(&entry);
-            let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
+            let object = self
+                .uploads()
+                .upload(tenant.0, head.chain(body).boxed())
+                .await?;
             let measure = object.streamed_measure();
-            let content = (object.content(measure), capacity);
+            let content = (Content::Object(object), measure, capacity);
             let offset = self.place(&entry, lane, content).await?;
             let answer = Published {
                 id: MessageId { lane, offset },
@@ -130,7 +135,10 @@ impl Engine {
             });
         };
         let (body, fingerprint) = idempotent::fingerprinted(body);
-        let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
+        let object = self
+            .uploads()
+            .upload(tenant.0, head.chain(body).boxed())
+            .await?;
         let key = IdempotencyKey {
             route: PublishRoute::Single,
             key,
@@ -145,16 +153,17 @@ impl Engine {
         &self,
         entry: &TopicEntry,
         lane: i64,
-        (content, capacity): (Content, Capacity),
+        (content, measure, capacity): (Content, Measure, Capacity),
     ) -> Result<i64, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
-        self.queue(topic_id).publish(Publish {
+        self.turns().queue(topic_id).publish(Publish {
             tenant: entry.row.tenant_id,
             capacity,
             topic_id,
             lane,
             content,
+            measure,
             reply,
         })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
@@ -168,9 +177,7 @@ impl Engine {
     /// The lane that this node publishes to.
     pub(in crate::engine) fn lane_of(&self, entry: &TopicEntry) -> i64 {
         let lanes = &entry.lanes;
-        lanes
-            .get(self.home() % lanes.len().max(1))
-            .copied()
-            .unwrap_or(0)
+        let home = usize::try_from(self.node().as_u128() % 65_536).unwrap_or(0);
+        lanes.get(home % lanes.len().max(1)).copied().unwrap_or(0)
     }
 }

@@ -136,7 +136,7 @@ impl Engine {
             let again = u32::try_from(seconds).unwrap_or(u32::MAX).max(SOON_SECONDS);
             self.exceeded(policy, quota.ceiling, again)
         })?;
-        if capacity == Capacity::Elastic && self.is_short() {
+        if capacity == Capacity::Elastic && self.quotas().is_short() {
             rate.give_back(items, capacity);
             let of = (quota.guaranteed.unwrap_or(0), None);
             let violation = self.violated(policy, of, SOON_SECONDS);

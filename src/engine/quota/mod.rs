@@ -32,7 +32,7 @@ pub use admit::Admission;
 pub(in crate::engine) use known::quota_of;
 pub use limited::{Left, Limited, RATES, Words};
 pub use policy::{Policy, Violation};
-pub use shortage::Shortage;
+pub use shortage::{Pressure, Shortage};
 
 /// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.
 const NEWCOMER: Duration = Duration::from_millis(2_500);
@@ -69,13 +69,14 @@ pub struct Quotas {
     alive: AtomicU32,
     known: Known,
     awakened: exchange::Awakened,
+    shortage: Arc<Shortage>,
     /// Requests refused, by policy.
     pub throttled: Family<Throttled, Counter>,
 }
 
 impl Quotas {
     /// The quotas of an installation where so many changes of quotas were made.
-    pub(super) fn new(version: i64) -> Self {
+    pub(super) fn new(version: i64, shortage: Arc<Shortage>) -> Self {
         let quotas = Self {
             began: Instant::now(),
             in_use: InUse::default(),
@@ -83,6 +84,7 @@ impl Quotas {
             alive: AtomicU32::new(1),
             known: Known::default(),
             awakened: exchange::Awakened::default(),
+            shortage,
             throttled: Family::default(),
         };
         if version > 0 {
@@ -119,6 +121,12 @@ impl Quotas {
     /// Whether the others may not know of this node yet.
     fn is_newcomer(&self) -> bool {
         self.nodes() > 1 && self.began.elapsed() < NEWCOMER
+    }
+
+    /// Whether the node is short of capacity, so that only what is inside a guarantee is served.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.shortage.is_short()
     }
 
     /// Counts what is refused.

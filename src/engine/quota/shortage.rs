@@ -3,8 +3,12 @@
 //! waits are short again; it is looked at when a turn ends and when something above a guarantee comes, so that a request
 //! needs no timer and an unlimited one pays nothing.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+use api::limits::QUEUED_PUBLISH_BYTES_MAX;
+use parking_lot::Mutex;
 
 /// A publish that waited this long for its turn to end means shortage: many times what a turn takes.
 const BEGINS: Duration = Duration::from_millis(250);
@@ -13,25 +17,79 @@ const GOES_ON: Duration = Duration::from_millis(100);
 /// It ends when that was not seen for this long.
 const LINGERS: Duration = Duration::from_secs(1);
 
+/// What the queue in front of one turn loop reports.
+#[derive(Debug, Default)]
+pub struct Pressure {
+    /// Bytes of publishes that wait for the next turn.
+    bytes: AtomicUsize,
+    /// When the oldest publish of the turn that is under way came.
+    in_turn: Mutex<Option<Instant>>,
+}
+
+impl Pressure {
+    /// Publishes of this many bytes wait.
+    pub fn waiting(&self, bytes: usize) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// All that waited went into a turn; the oldest publish came at `oldest`.
+    pub fn turn_began(&self, oldest: Option<Instant>) {
+        self.waiting(0);
+        *self.in_turn.lock() = oldest;
+    }
+
+    /// When the oldest publish of the turn that is under way came.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        *self.in_turn.lock()
+    }
+
+    /// The turn is over; returns how long its oldest publish waited, if it had any.
+    pub fn turn_ended(&self) -> Option<Duration> {
+        self.in_turn.lock().take().map(|oldest| oldest.elapsed())
+    }
+}
+
 /// Whether the node is short of capacity.
 #[derive(Debug)]
 pub struct Shortage {
+    loops: Vec<Arc<Pressure>>,
     began: Instant,
     /// Milliseconds after `began`; zero while there never was a shortage.
     until: AtomicU64,
 }
 
-impl Default for Shortage {
-    fn default() -> Self {
+impl Shortage {
+    /// No shortage yet, on a node with this many turn loops.
+    #[must_use]
+    pub fn new(loops: usize) -> Self {
         Self {
+            loops: std::iter::repeat_with(Arc::default).take(loops).collect(),
             began: Instant::now(),
             until: AtomicU64::new(0),
         }
     }
-}
 
-impl Shortage {
-    /// Takes note of how long the oldest publish waited, and answers whether the node is short.
+    /// What each turn loop reports to.
+    #[must_use]
+    pub fn loops(&self) -> &[Arc<Pressure>] {
+        &self.loops
+    }
+
+    /// Whether the node is short now, by what its loops report. A queue that is half full is shortage, however short the
+    /// waits are.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let is_full =
+            |one: &Arc<Pressure>| one.bytes.load(Ordering::Relaxed) > QUEUED_PUBLISH_BYTES_MAX / 2;
+        if self.loops.iter().any(is_full) {
+            return self.saw(BEGINS);
+        }
+        let oldest = self.loops.iter().filter_map(|one| one.oldest()).min();
+        self.saw(oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed()))
+    }
+
+    /// Takes note of how long the oldest publish waited, and returns whether the node is short.
     pub fn saw(&self, waited: Duration) -> bool {
         self.saw_at(waited, self.began.elapsed())
     }
@@ -45,11 +103,6 @@ impl Shortage {
         }
         is_short
     }
-
-    /// The queue is so full that this is shortage, however short the waits are.
-    pub fn saw_full(&self) -> bool {
-        self.saw(BEGINS)
-    }
 }
 
 #[cfg(test)]
@@ -58,7 +111,7 @@ mod tests {
 
     #[test]
     fn it_begins_with_a_long_wait_and_ends_a_while_after_waits_are_short() {
-        let shortage = Shortage::default();
+        let shortage = Shortage::new(0);
         let saw = |waited, at| {
             let [waited, at] = [waited, at].map(Duration::from_millis);
             shortage.saw_at(waited, at)

@@ -17,7 +17,29 @@ use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
-use crate::engine::{After, Engine, From, Tenant};
+use crate::engine::{Engine, Tenant};
+
+/// Where a browse begins.
+#[derive(Debug, Clone, Copy)]
+pub enum BrowseFrom {
+    /// The oldest kept message.
+    Start,
+    /// The first message published at or after a time.
+    Time(api::Timestamp),
+    /// A message, itself included.
+    Message(MessageId),
+    /// After a message.
+    After(After),
+}
+
+/// Where a page of a browse ended; as text it is the `next` of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    /// The last message of the page.
+    pub message: MessageId,
+    /// The time from which the browse began: the lanes behind that of the message begin there, too.
+    pub since: Option<api::Timestamp>,
+}
 
 impl Engine {
     /// One message, not consumed.
@@ -44,6 +66,7 @@ impl Engine {
             block,
             index,
             topic: entry.name.clone(),
+            topic_id: entry.row.topic_id,
         };
         if message.view().is_none() {
             return Err(missing());
@@ -96,6 +119,7 @@ impl Engine {
         let body = self.blob().stream(tenant.0, &key, range).await?;
         let payer = Payer {
             tenant: tenant.0,
+            topic_id: message.topic_id,
             topic: &message.topic,
         };
         self.tally().read_cold(payer, bytes);
@@ -110,16 +134,16 @@ impl Engine {
         &self,
         tenant: Tenant,
         topic: &TopicName,
-        from: From,
+        from: BrowseFrom,
         limit: u32,
     ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         let limit = limit.clamp(*PAGE.start(), *PAGE.end()) as usize;
         let (first_lane, since) = match from {
-            From::Start => (None, None),
-            From::Time(at) => (None, Some(at)),
-            From::Message(id) => (Some(id), None),
-            From::After(after) => (Some(after.message), after.since),
+            BrowseFrom::Start => (None, None),
+            BrowseFrom::Time(at) => (None, Some(at)),
+            BrowseFrom::Message(id) => (Some(id), None),
+            BrowseFrom::After(after) => (Some(after.message), after.since),
         };
         let first_lane = first_lane.map_or(Ok(0), |id| {
             let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
@@ -131,7 +155,7 @@ impl Engine {
             let from = if index == first_lane {
                 from
             } else {
-                since.map_or(From::Start, From::Time)
+                since.map_or(BrowseFrom::Start, BrowseFrom::Time)
             };
             let mut at = self.first_offset(*lane, from).await?;
             while messages.len() <= limit && !cut {
@@ -151,6 +175,7 @@ impl Engine {
                         block: block.clone(),
                         index,
                         topic: entry.name.clone(),
+                        topic_id: entry.row.topic_id,
                     }));
                 }
                 at = until;
@@ -166,13 +191,13 @@ impl Engine {
         Ok((messages, next))
     }
 
-    async fn first_offset(&self, lane: i64, from: From) -> Result<i64, Error> {
+    async fn first_offset(&self, lane: i64, from: BrowseFrom) -> Result<i64, Error> {
         let mut session = self.store().session().await?;
         match from {
-            From::Message(id) => Ok(id.offset),
-            From::After(after) => Ok(after.message.offset + 1),
-            From::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
-            From::Time(at) => {
+            BrowseFrom::Message(id) => Ok(id.offset),
+            BrowseFrom::After(after) => Ok(after.message.offset + 1),
+            BrowseFrom::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
+            BrowseFrom::Time(at) => {
                 match store::block::after_time(&mut session, lane, at.into()).await? {
                     Some(first) => Ok(first),
                     None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
@@ -185,6 +210,7 @@ impl Engine {
 fn payer(entry: &TopicEntry) -> Payer<'_> {
     Payer {
         tenant: entry.row.tenant_id,
+        topic_id: entry.row.topic_id,
         topic: &entry.name,
     }
 }

@@ -1,127 +1,92 @@
 //! Dead letters: messages whose attempts are used up, or that a consumer gave up, move to the subscription's dead-letter
-//! topic. Their leases were set aside before; here they are read (which may need object storage, so no transaction is
+//! topic. Their leases were set aside before (`lease::set_aside`); here they are read (which may need object storage, so no transaction is
 //! open), and then published there and settled here in one transaction, so that no crash loses or doubles one. A receiver
-//! never waits for the burial of what it did not get: that goes on in the background.
+//! never waits for the move of what it did not get: that goes on in the background.
 //!
 //! A dead letter costs nothing, because nobody published it: its block has 0 units, and it is metered as `dead_letter`. It
 //! is stored like any other message.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use api::Timestamp;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::store;
 use crate::store::lease::Lease;
 use crate::store::turn::{Clear, NewBlock, TurnInput};
 
 use crate::engine::error::Error;
+use crate::engine::lease::Spent;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::log::payload::{Meta, Records, stream_head};
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::engine::{Engine, Tenant};
 
-/// How long a lease is set aside for the move; what has not moved by then is due again.
-pub(in crate::engine) const BURIAL_SECONDS: u32 = 60;
-/// Leases that wait for their burial on this node; those beyond are due again, and found again, when their time is over.
-const WAITING_MAX: usize = 1_024;
-/// Burials at once, so that one that waits for object storage does not hold up all others.
-pub(in crate::engine) const BURIALS_AT_ONCE: usize = 4;
-/// Why a message is moved, as the reason says when nobody gave one.
+/// Moves at once, so that one that waits for object storage does not hold up all others.
+const MOVES_AT_ONCE: usize = 4;
+/// The reason of a message whose attempts are used up.
 const ATTEMPTS_USED_UP: &str = "max_attempts";
-
-/// A lease that was set aside.
-#[derive(Debug)]
-struct Burial {
-    subscriber: Arc<Subscriber>,
-    lease: Lease,
-    since: Instant,
-}
-
-/// Leases whose attempts are used up, set aside by this node.
-#[derive(Debug, Default)]
-pub(in crate::engine) struct Burials {
-    waiting: Mutex<VecDeque<Burial>>,
-    arrived: Notify,
-}
-
-impl Burials {
-    /// Adds leases that were just set aside.
-    pub(in crate::engine) fn add(&self, subscriber: &Arc<Subscriber>, leases: Vec<Lease>) {
-        let mut waiting = self.waiting.lock();
-        let room = WAITING_MAX.saturating_sub(waiting.len());
-        for lease in leases.into_iter().take(room) {
-            waiting.push_back(Burial {
-                subscriber: subscriber.clone(),
-                lease,
-                since: Instant::now(),
-            });
-        }
-        drop(waiting);
-        self.arrived.notify_one();
-    }
-
-    async fn next(&self) -> Burial {
-        loop {
-            let next = self.waiting.lock().pop_front();
-            if let Some(next) = next {
-                // Several may have been added at once: another loop looks too.
-                self.arrived.notify_one();
-                return next;
-            }
-            self.arrived.notified().await;
-        }
-    }
-}
 
 /// What became of the messages of a lease that was set aside.
 #[derive(Debug, Default, Clone, Copy)]
-pub(in crate::engine) struct Buried {
+pub(super) struct Moved {
     /// Messages that are in the dead-letter topic now.
-    pub(in crate::engine) moved: u32,
+    pub(super) messages: u32,
     /// Some were not moved: settled meanwhile, or there is no such topic any more. They are due again.
-    pub(in crate::engine) kept: bool,
+    pub(super) kept: bool,
 }
 
 impl Engine {
-    /// Moves what was set aside, until `stop`: what is left then is due again on another node.
-    pub(in crate::engine) async fn bury_waiting(&self, stop: CancellationToken) {
-        loop {
-            let bury = async {
-                let Burial {
-                    subscriber,
-                    lease,
-                    since,
-                } = self.inner.burials.next().await;
-                if since.elapsed() >= Duration::from_secs(u64::from(BURIAL_SECONDS)) {
-                    return;
-                }
-                if let Err(error) = self.bury(&subscriber, &lease, ATTEMPTS_USED_UP).await {
-                    tracing::warn!(%error, "dead letters could not be moved; they are due again in a while");
-                }
-            };
-            tokio::select! {
-                () = bury => {}
-                () = stop.cancelled() => return,
-            }
+    /// Starts the tasks that move what was set aside; they end at `stop`, and what is left then is due again.
+    pub(in crate::engine) fn start_dead_letters(
+        &self,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        for _ in 0..MOVES_AT_ONCE {
+            let (engine, stop) = (self.clone(), stop.clone());
+            tracker.spawn(async move {
+                let moves = async {
+                    loop {
+                        engine.move_next().await;
+                    }
+                };
+                stop.run_until_cancelled(moves).await;
+            });
+        }
+    }
+
+    async fn move_next(&self) {
+        let spent = self.leases().set_aside.next().await;
+        if spent.is_over() {
+            return;
+        }
+        let Spent {
+            subscriber, lease, ..
+        } = &spent;
+        let moved = self.move_to_dead_letters(subscriber, lease, ATTEMPTS_USED_UP);
+        if let Err(error) = moved.await {
+            tracing::warn!(%error, "dead letters could not be moved; they are due again in a while");
         }
     }
 
     /// Moves the messages of a lease that was set aside to the dead-letter topic: small ones in groups, each large one by
     /// itself, so that what has moved stays moved. Ends early when the lease is no longer there.
-    pub(in crate::engine) async fn bury(
+    pub(super) async fn move_to_dead_letters(
         &self,
         subscriber: &Arc<Subscriber>,
         lease: &Lease,
         reason: &str,
-    ) -> Result<Buried, Error> {
-        let kept = |moved| Ok(Buried { moved, kept: true });
+    ) -> Result<Moved, Error> {
+        let kept = |messages| {
+            Ok(Moved {
+                messages,
+                kept: true,
+            })
+        };
         let Some(topic) = subscriber.settings().dead_letter_topic_id else {
             return kept(0);
         };
@@ -138,14 +103,17 @@ impl Engine {
         for delivery in read.deliveries {
             let message = &delivery.message;
             let view = message.view().ok_or(Error::Internal)?;
-            let story = Story::of(message, lease, reason);
-            let meta = story.told(view.meta());
+            let why = Reason::of(message, lease, reason);
+            let meta = why.added_to(view.meta());
             let bit = 1 << (message.id().offset - lease.base);
             let Some(body) = view.body() else {
                 let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
                 let (start, end) = view.body_range();
                 let body = self.body_part(tenant, message, 0..end - start).await?;
-                let object = self.upload(tenant.0, head.chain(body).boxed()).await?;
+                let object = self
+                    .uploads()
+                    .upload(tenant.0, head.chain(body).boxed())
+                    .await?;
                 let block = object.block(*lane, object.streamed_measure().free());
                 if !self.move_messages(subscriber, lease, (bit, block)).await? {
                     return kept(moved);
@@ -171,9 +139,13 @@ impl Engine {
             }
             moved += more;
         }
-        self.wake_topic(topic);
+        self.turns().wake_topic(topic);
         let unread = read.unreadable.into_iter().next();
-        unread.map_or(Ok(Buried { moved, kept: false }), |(_, error)| Err(error))
+        let moved = Moved {
+            messages: moved,
+            kept: false,
+        };
+        unread.map_or(Ok(moved), |(_, error)| Err(error))
     }
 
     async fn move_group(
@@ -183,7 +155,10 @@ impl Engine {
         (lane, group): (i64, Group),
     ) -> Result<bool, Error> {
         let measure = group.records.measure().free();
-        let block = self.block_of(lane, &group.records, measure).await?;
+        let block = self
+            .uploads()
+            .block_of(lane, &group.records, measure)
+            .await?;
         self.move_messages(subscriber, lease, (group.bits, block))
             .await
     }
@@ -205,7 +180,7 @@ impl Engine {
         let input = TurnInput {
             blocks: vec![block],
             clears: vec![clear],
-            slot: self.slot(),
+            slot: self.turns().slot(),
             ..TurnInput::default()
         };
         let mut tx = self.store().tx("dead_letter").await?;
@@ -216,7 +191,7 @@ impl Engine {
         }
         tx.commit().await?;
         let messages = bits.count_ones();
-        subscriber.moved(-i64::from(messages));
+        subscriber.in_flight.moved(-i64::from(messages));
         self.metrics().dead_lettered.inc_by(u64::from(messages));
         Ok(true)
     }
@@ -230,12 +205,12 @@ struct Group {
     bits: u64,
 }
 
-/// What is told of a dead letter, as attributes.
-struct Story {
+/// Why a message is in the dead-letter topic, as attributes.
+struct Reason {
     attributes: [(&'static str, String); 6],
 }
 
-impl Story {
+impl Reason {
     fn of(message: &StoredMessage, lease: &Lease, reason: &str) -> Self {
         let text = |at: time::OffsetDateTime| Timestamp::from(at).to_string();
         let last = text(lease.last_failed_at.unwrap_or(lease.deadline));
@@ -252,8 +227,8 @@ impl Story {
         }
     }
 
-    /// The message's own attributes with these in place of those of an earlier death.
-    fn told<'a>(&'a self, mut meta: Meta<'a>) -> Meta<'a> {
+    /// The message's own attributes with these in place of those of an earlier move.
+    fn added_to<'a>(&'a self, mut meta: Meta<'a>) -> Meta<'a> {
         meta.attributes
             .retain(|(name, _)| !name.starts_with("cursus-dead-letter-"));
         meta.attributes.extend(

@@ -9,12 +9,35 @@ use api::{MessageId, SubscriptionName};
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
+use crate::engine::lease::SET_ASIDE_SECONDS;
 use crate::engine::lease::plan::{self, Item, Step};
 use crate::engine::lease::receipt::Receipt;
-use crate::engine::receive::dead_letter::{BURIAL_SECONDS, Buried};
+use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Settle, SettleEntry};
-use crate::engine::{Action, Engine, Tenant};
+use crate::engine::{Engine, Tenant};
+
+/// What to do with a message.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Done.
+    Ack,
+    /// Hand it out again after some seconds.
+    Nack {
+        /// Seconds.
+        delay_seconds: u32,
+    },
+    /// Hide it for some seconds from now; the subscription's timeout when `None`.
+    Extend {
+        /// Seconds.
+        visibility_seconds: Option<u32>,
+    },
+    /// Move it to the dead-letter topic.
+    DeadLetter {
+        /// Why.
+        reason: Option<String>,
+    },
+}
 
 type Results = Vec<Result<Outcome, Error>>;
 
@@ -48,7 +71,8 @@ impl Engine {
             let acks = acks.drain(..);
             others.extend(acks.map(|(index, receipt)| (index, receipt, Action::Ack)));
             others.sort_unstable_by_key(|(index, ..)| *index);
-            for round in others.chunk_by(|(.., a), (.., b)| is_burial(a) == is_burial(b)) {
+            for round in others.chunk_by(|(.., a), (.., b)| is_dead_letter(a) == is_dead_letter(b))
+            {
                 Box::pin(self.change(&subscriber, round, &mut results)).await?;
             }
             return Ok(results);
@@ -84,7 +108,7 @@ impl Engine {
         }
         let leases: Vec<i64> = entries.iter().map(|entry| entry.lease).collect();
         let (reply, settled) = oneshot::channel();
-        self.queue(subscriber.topic_id).settle(Settle {
+        self.turns().queue(subscriber.topic_id).settle(Settle {
             subscriber: subscriber.clone(),
             entries,
             reply,
@@ -111,9 +135,11 @@ impl Engine {
             .iter()
             .map(|(_, receipt)| item(receipt, Step::Done))
             .collect();
-        let (current, _, _) = Box::pin(self.reshape(subscriber, &items)).await?;
+        let (current, _, _) = Box::pin(self.leases().reshape(subscriber, &items)).await?;
         let done = current.iter().filter(|current| **current).count();
-        subscriber.moved(-i64::try_from(done).unwrap_or(0));
+        subscriber
+            .in_flight
+            .moved(-i64::try_from(done).unwrap_or(0));
         for ((index, _), current) in missed.iter().zip(current) {
             if !current {
                 results[*index] = Err(Error::LeaseLost);
@@ -129,7 +155,7 @@ impl Engine {
         results: &mut Results,
     ) -> Result<(), Error> {
         let default_seconds = subscriber.settings().visibility_seconds.unsigned_abs();
-        let (mut steps, mut burials) = (Vec::new(), Vec::new());
+        let (mut steps, mut dead_letters) = (Vec::new(), Vec::new());
         for (index, receipt, action) in others {
             match action {
                 Action::Ack => steps.push((*index, receipt, Step::Done)),
@@ -140,7 +166,9 @@ impl Engine {
                     let seconds = visibility_seconds.unwrap_or(default_seconds);
                     steps.push((*index, receipt, Step::Hide(seconds)));
                 }
-                Action::DeadLetter { reason } => burials.push((*index, receipt, reason.as_deref())),
+                Action::DeadLetter { reason } => {
+                    dead_letters.push((*index, receipt, reason.as_deref()))
+                }
             }
         }
         let items: Vec<Item> = steps
@@ -148,13 +176,15 @@ impl Engine {
             .map(|(_, receipt, step)| item(receipt, *step))
             .collect();
         if !items.is_empty() {
-            let (current, _, at) = self.reshape(subscriber, &items).await?;
+            let (current, _, at) = self.leases().reshape(subscriber, &items).await?;
             let done = current
                 .iter()
                 .zip(&steps)
                 .filter(|(current, (.., step))| **current && *step == Step::Done)
                 .count();
-            subscriber.moved(-i64::try_from(done).unwrap_or(0));
+            subscriber
+                .in_flight
+                .moved(-i64::try_from(done).unwrap_or(0));
             for ((index, receipt, step), current) in steps.into_iter().zip(current) {
                 results[index] = match step {
                     _ if !current => Err(Error::LeaseLost),
@@ -168,7 +198,7 @@ impl Engine {
                 };
             }
         }
-        for (index, receipt, reason) in burials {
+        for (index, receipt, reason) in dead_letters {
             results[index] = self.dead_letter(subscriber, receipt, reason).await;
         }
         Ok(())
@@ -188,29 +218,32 @@ impl Engine {
                 settings.name
             )));
         }
-        let step = Step::Return(BURIAL_SECONDS);
-        let (current, taken, _) = self.reshape(subscriber, &[item(receipt, step)]).await?;
+        let step = Step::Return(SET_ASIDE_SECONDS);
+        let (current, taken, _) = self
+            .leases()
+            .reshape(subscriber, &[item(receipt, step)])
+            .await?;
         if current != [true] {
             return Err(Error::LeaseLost);
         }
-        let mut buried = Buried::default();
+        let mut outcome = Moved::default();
         for lease in &taken {
             let reason = reason.unwrap_or("dead_letter");
-            buried = self.bury(subscriber, lease, reason).await?;
+            outcome = self.move_to_dead_letters(subscriber, lease, reason).await?;
         }
         let id = MessageId {
             lane: receipt.lane,
             offset: receipt.offset,
         };
-        match buried {
-            Buried { kept: true, .. } => Err(Error::Conflict(format!(
+        match outcome {
+            Moved { kept: true, .. } => Err(Error::Conflict(format!(
                 "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \
-                 settled at the same moment; it is handed out again after {BURIAL_SECONDS} seconds unless it was",
+                 settled at the same moment; it is handed out again after {SET_ASIDE_SECONDS} seconds unless it was",
                 settings.name,
             ))),
             // Deleted by retention before it could be read.
-            Buried { moved: 0, .. } => Err(Error::not_found("message", id)),
-            Buried { .. } => Ok(Outcome::Settled(Settled {})),
+            Moved { messages: 0, .. } => Err(Error::not_found("message", id)),
+            Moved { .. } => Ok(Outcome::Settled(Settled {})),
         }
     }
 }
@@ -224,7 +257,7 @@ fn names_one_twice(acks: &[(usize, Receipt)], others: &[(usize, Receipt, Action)
     messages.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-fn is_burial(action: &Action) -> bool {
+fn is_dead_letter(action: &Action) -> bool {
     matches!(action, Action::DeadLetter { .. })
 }
 

@@ -12,6 +12,7 @@ use crate::store::{self, Session};
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
+use crate::engine::order::fair;
 use crate::engine::quota::Policy;
 use crate::engine::{Engine, Tenant};
 
@@ -214,7 +215,7 @@ impl Engine {
             .into_iter()
             .map(subscription)
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(crate::engine::page(items, limit, |subscription| {
+        Ok(crate::engine::page::page(items, limit, |subscription| {
             subscription.name.to_string()
         }))
     }
@@ -278,7 +279,7 @@ impl Engine {
         let now = self.clock().now();
         let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
             .await?;
-        let fairness = self.fairness_stats(&mut session, &subscriber).await?;
+        let fairness = fair::stats(&mut session, &subscriber, now).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
             fill.in_flight.unsigned_abs(),

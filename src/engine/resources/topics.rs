@@ -113,7 +113,7 @@ impl Engine {
         )
         .await?;
         let items = rows.into_iter().map(topic).collect::<Result<Vec<_>, _>>()?;
-        Ok(crate::engine::page(items, limit, |topic| {
+        Ok(crate::engine::page::page(items, limit, |topic| {
             topic.name.to_string()
         }))
     }

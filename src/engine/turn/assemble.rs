@@ -2,7 +2,6 @@
 //! folded into one mask per lease, receivers become one claim per subscription. Everything is sorted in the order of the
 //! locks (see `migrations/0002_turn.sql`). Pure but for the queues of receivers; the loop calls it.
 
-use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -11,13 +10,14 @@ use foldhash::HashMap;
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
+use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
-use crate::engine::subscriber::{Subscriber, ask_alike};
-use crate::store::turn::{Claim, Clear, NewBlock, NewPlace, TurnInput};
+use crate::engine::subscriber::Subscriber;
+use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
-use crate::engine::turn::{Shared, tenants};
+use crate::engine::turn::{Turns, tenants};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;
@@ -27,25 +27,14 @@ const BLOCK_BYTES_MAX: usize = 1 << 20;
 const TURN_BYTES_MAX: usize = 8 << 20;
 /// Messages claimed for one subscription in one turn.
 const CLAIM_MESSAGES_MAX: u32 = 1_024;
-/// Below this many bytes compression costs more than it saves.
-const COMPRESS_BYTES_MIN: usize = 512;
-/// zstd level: the fastest, because a turn waits for it.
-const COMPRESS_LEVEL: i32 = 1;
-
-thread_local! {
-    /// Making one costs more than using it: it is kept per thread.
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
-        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
-}
-
 /// Those who wait for a turn.
 #[derive(Default)]
 pub(super) struct Pending {
     pub(super) blocks: Vec<PendingBlock>,
     pub(super) settles: Vec<Settle>,
     pub(super) claims: Vec<PendingClaim>,
-    /// Fair subscriptions whose receivers wait.
-    pub(super) fair: Vec<Arc<Subscriber>>,
+    /// Subscriptions with an order of their own whose receivers wait.
+    pub(super) off_turn: Vec<Arc<Subscriber>>,
     /// Publishes for the next turn.
     pub(super) left_over: Vec<Publish>,
 }
@@ -87,9 +76,9 @@ struct Joined {
 }
 
 /// Makes the turn's input.
-pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pending) {
+pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending) {
     let mut input = TurnInput {
-        slot: shared.slot(),
+        slot: turns.slot(),
         ..TurnInput::default()
     };
     let mut pending = Pending {
@@ -107,9 +96,9 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
         subscriber.unmark_queued();
     }
     for (lane, block) in &joined {
-        shared.catalog.of_topic(block.topic_id, |subscriber| {
+        turns.catalog.of_topic(block.topic_id, |subscriber| {
             if subscriber.has_waiters() {
-                subscriber.prefer(*lane);
+                subscriber.lanes.prefer(*lane);
                 subscribers.push(subscriber.clone());
             }
         });
@@ -122,8 +111,8 @@ pub(super) fn assemble(gathered: Gathered, shared: &Shared) -> (TurnInput, Pendi
     input.clears = fold(&pending.settles);
     subscribers.sort_unstable_by_key(|subscriber| subscriber.id);
     subscribers.dedup_by_key(|subscriber| subscriber.id);
-    let fair = subscribers.extract_if(.., |subscriber| subscriber.is_fair());
-    pending.fair = fair.collect();
+    let off_turn = subscribers.extract_if(.., |subscriber| subscriber.is_fair());
+    pending.off_turn = off_turn.collect();
     pending.claims = subscribers.into_iter().filter_map(claim).collect();
     pending
         .claims
@@ -147,7 +136,7 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
     let mut bytes = 0;
     for publish in publishes {
         let size = publish.content.queued_bytes();
-        let measure = publish.content.measure().under(publish.capacity);
+        let measure = publish.measure.under(publish.capacity);
         match lanes.entry(publish.lane) {
             Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => {
                 left_over.push(publish)
@@ -194,56 +183,23 @@ fn count(records: &Records) -> u32 {
     u32::try_from(records.len()).unwrap_or(u32::MAX)
 }
 
-/// The block as the statement takes it, and those who wait for it.
+/// The block as the statement takes it, and the requests that wait for it.
 fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
-    let (count, payload, place, compressed) = match joined.content {
+    let (block, payload) = match joined.content {
         Content::Records(records) => {
-            let raw = Bytes::from(records.to_payload());
-            let packed = compress(&raw);
-            let compressed = packed.is_some();
-            let place = NewPlace::Hot(packed.map_or_else(|| raw.clone(), Bytes::from));
-            (count(&records), Some(raw), place, compressed)
+            let (block, raw) = hot_block(lane, &records, joined.measure);
+            (block, Some(raw))
         }
-        Content::Object {
-            object_id, bytes, ..
-        } => (
-            u32::try_from(joined.measure.messages).unwrap_or(u32::MAX),
-            None,
-            NewPlace::Object {
-                object_id,
-                bytes: bytes.cast_signed(),
-            },
-            false,
-        ),
+        Content::Object(object) => (object.block(lane, joined.measure), None),
     };
     let waiting = PendingBlock {
         lane,
         topic_id: joined.topic_id,
-        count,
+        count: block.count.cast_unsigned(),
         payload,
         replies: joined.replies,
     };
-    (
-        NewBlock {
-            lane,
-            count: count.cast_signed(),
-            compressed,
-            place,
-            used: joined.measure.into(),
-        },
-        waiting,
-    )
-}
-
-/// A zstd frame of `raw`, when that is worth it.
-pub(in crate::engine) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
-    if raw.len() < COMPRESS_BYTES_MIN {
-        return None;
-    }
-    COMPRESSOR.with_borrow_mut(|compressor| {
-        let packed = compressor.as_mut()?.compress(raw).ok()?;
-        (packed.len() < raw.len()).then_some(packed)
-    })
+    (block, waiting)
 }
 
 /// One clear per lease, in the order of the locks.
@@ -272,17 +228,15 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
 /// What a subscription's receivers want: the first ones that agree on a visibility timeout.
 fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
-    let (wanted, visibility_seconds) = subscriber.with_waiters(|waiters| {
-        let (wanted, visibility_seconds) = ask_alike(waiters)?;
-        let wanted = wanted.fold(0_u32, u32::saturating_add);
-        Some((wanted.min(headroom), visibility_seconds))
-    })?;
+    let mut wanted = 0_u32;
+    let visibility_seconds = subscriber.ask_alike(|one| wanted = wanted.saturating_add(one))?;
+    let wanted = wanted.min(headroom);
     if wanted == 0 {
-        subscriber.hold_back();
-        super::hand_out::dismiss(&subscriber);
+        subscriber.in_flight.hold_back();
+        subscriber.dismiss();
         return None;
     }
-    let lane = subscriber.lane_to_try()?;
+    let lane = subscriber.lanes.to_try()?;
     Some(PendingClaim {
         subscriber,
         lane,

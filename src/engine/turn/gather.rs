@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use crate::engine::Capacity;
 use crate::engine::error::Error;
+use crate::engine::inbox::Inbox;
 use crate::engine::log::payload::Records;
+use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
+use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
 
 /// Messages of one publish for one lane.
@@ -27,6 +29,8 @@ pub struct Publish {
     pub lane: i64,
     /// What to store.
     pub content: Content,
+    /// What the messages in it count for.
+    pub measure: Measure,
     /// Where the answer goes.
     pub reply: oneshot::Sender<Result<Placed, Error>>,
 }
@@ -37,14 +41,7 @@ pub enum Content {
     /// Messages that are joined with others into a block.
     Records(Records),
     /// A block of its own, already in object storage.
-    Object {
-        /// Which object.
-        object_id: i64,
-        /// Its bytes.
-        bytes: u64,
-        /// What the messages in it are measured by.
-        measure: Measure,
-    },
+    Object(Uploaded),
 }
 
 impl Content {
@@ -53,16 +50,7 @@ impl Content {
     pub fn queued_bytes(&self) -> usize {
         match self {
             Self::Records(records) => records.bytes(),
-            Self::Object { .. } => 0,
-        }
-    }
-
-    /// What its messages are measured by.
-    #[must_use]
-    pub fn measure(&self) -> Measure {
-        match self {
-            Self::Records(records) => records.measure(),
-            Self::Object { measure, .. } => *measure,
+            Self::Object(_) => 0,
         }
     }
 }
@@ -118,46 +106,53 @@ impl Gathered {
 }
 
 /// The queue of one loop.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Queue {
-    gathered: Mutex<Gathered>,
-    /// When the oldest publish of the turn that is under way came.
-    in_turn: Mutex<Option<Instant>>,
-    arrived: Notify,
+    gathered: Inbox<Gathered>,
+    /// What the quotas of the node read of it.
+    pressure: Arc<Pressure>,
 }
 
 impl Queue {
+    /// An empty queue that reports to `pressure`.
+    #[must_use]
+    pub fn new(pressure: Arc<Pressure>) -> Self {
+        Self {
+            gathered: Inbox::default(),
+            pressure,
+        }
+    }
+
     /// Adds a publish.
     ///
     /// # Errors
     /// When too many bytes wait already.
     pub fn publish(&self, publish: Publish) -> Result<(), Error> {
         let bytes = publish.content.queued_bytes();
-        let mut gathered = self.gathered.lock();
-        if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
-            return Err(Error::Overloaded(
-                "64 MiB of publishes wait on this node already",
-            ));
-        }
-        gathered.bytes += bytes;
-        gathered.since.get_or_insert_with(Instant::now);
-        gathered.publishes.push(publish);
-        drop(gathered);
-        self.arrived.notify_one();
-        Ok(())
+        self.gathered.put(|gathered| {
+            if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
+                return Err(Error::Overloaded(
+                    "64 MiB of publishes wait on this node already",
+                ));
+            }
+            gathered.bytes += bytes;
+            self.pressure.waiting(gathered.bytes);
+            gathered.since.get_or_insert_with(Instant::now);
+            gathered.publishes.push(publish);
+            Ok(())
+        })
     }
 
     /// Adds the acks of a request.
     pub fn settle(&self, settle: Settle) {
-        self.gathered.lock().settles.push(settle);
-        self.arrived.notify_one();
+        self.gathered.put(|gathered| gathered.settles.push(settle));
     }
 
     /// Asks for fresh messages for a subscription's receivers.
     pub fn want(&self, subscriber: &Arc<Subscriber>) {
         if subscriber.mark_queued() {
-            self.gathered.lock().subscribers.push(subscriber.clone());
-            self.arrived.notify_one();
+            self.gathered
+                .put(|gathered| gathered.subscribers.push(subscriber.clone()));
         }
     }
 
@@ -166,52 +161,37 @@ impl Queue {
         if publishes.is_empty() {
             return;
         }
-        let mut gathered = self.gathered.lock();
-        gathered.bytes += publishes
-            .iter()
-            .map(|publish| publish.content.queued_bytes())
-            .sum::<usize>();
-        gathered.since = self.in_turn.lock().or(gathered.since);
-        publishes.append(&mut gathered.publishes);
-        gathered.publishes = publishes;
-        drop(gathered);
-        self.arrived.notify_one();
+        let bytes = publishes.iter().map(|one| one.content.queued_bytes());
+        let bytes: usize = bytes.sum();
+        self.gathered.put(|gathered| {
+            gathered.bytes += bytes;
+            self.pressure.waiting(gathered.bytes);
+            gathered.since = self.pressure.oldest().or(gathered.since);
+            publishes.append(&mut gathered.publishes);
+            gathered.publishes = publishes;
+        });
     }
 
     /// Everything that has gathered, as soon as there is something.
     pub async fn take(&self) -> Gathered {
-        loop {
-            if let Some(gathered) = self.take_now() {
-                return gathered;
-            }
-            self.arrived.notified().await;
-        }
+        self.gathered.take(|gathered| self.next(gathered)).await
     }
 
     /// Everything that has gathered, if there is something.
     #[must_use]
     pub fn take_now(&self) -> Option<Gathered> {
-        let mut gathered = self.gathered.lock();
+        self.gathered.with(|gathered| self.next(gathered))
+    }
+
+    fn next(&self, gathered: &mut Gathered) -> Option<Gathered> {
         (!gathered.is_empty()).then(|| {
-            *self.in_turn.lock() = gathered.since;
-            std::mem::take(&mut *gathered)
+            self.pressure.turn_began(gathered.since);
+            std::mem::take(gathered)
         })
     }
 
-    /// The turn is over; answers how long its oldest publish waited, if it had any.
+    /// The turn is over; returns how long its oldest publish waited, if it had any.
     pub fn turn_ended(&self) -> Option<Duration> {
-        self.in_turn.lock().take().map(|since| since.elapsed())
-    }
-
-    /// How long the oldest publish of the turn that is under way waits.
-    #[must_use]
-    pub fn waited(&self) -> Option<Duration> {
-        self.in_turn.lock().map(|since| since.elapsed())
-    }
-
-    /// Whether soon no publish can be taken.
-    #[must_use]
-    pub fn is_nearly_full(&self) -> bool {
-        self.gathered.lock().bytes > QUEUED_PUBLISH_BYTES_MAX / 2
+        self.pressure.turn_ended()
     }
 }

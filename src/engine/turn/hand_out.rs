@@ -8,27 +8,27 @@ use api::Timestamp;
 use time::OffsetDateTime;
 
 use crate::engine::error::Error;
-use crate::engine::lease::plan::lowest;
 use crate::engine::log::block::Block;
 use crate::engine::log::cache::Origin;
 use crate::engine::log::payload::Payload;
-use crate::engine::subscriber::{Grant, Subscriber};
+use crate::engine::mask::lowest;
+use crate::engine::subscriber::Grant;
 use crate::store::turn::{Leased, TurnOutput};
 
-use crate::engine::turn::Shared;
+use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};
 
 /// Hands out the answer of a turn.
-pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: &TurnOutput) {
+pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &TurnOutput) {
     queue.put_back(pending.left_over);
     for (block, first_offset) in pending.blocks.into_iter().zip(&output.first_offsets) {
-        place(shared, block, *first_offset, output.at);
+        place(turns, block, *first_offset, output.at);
     }
     if !pending.settles.is_empty() {
         let mut bits: HashMap<i64, u64> = output.settled.iter().copied().collect();
         for settle in pending.settles {
-            settled(shared, queue, settle, &mut bits);
+            settled(turns, queue, settle, &mut bits);
         }
     }
     let mut outcomes = vec![Claimed::Busy; pending.claims.len()];
@@ -40,7 +40,7 @@ pub(super) fn deliver(shared: &Shared, queue: &Queue, pending: Pending, output: 
     }
     for (claim, outcome) in pending.claims.iter().zip(outcomes) {
         let served = (outcome, output.at);
-        serve(shared, queue, claim, leased(output, claim), served);
+        serve(turns, queue, claim, leased(output, claim), served);
     }
 }
 
@@ -77,26 +77,16 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
         let _ = settle.reply.send(Err(error.clone()));
     }
     for claim in pending.claims {
-        turn_away(&claim.subscriber, error);
+        claim.subscriber.fail(error);
     }
 }
 
-/// Answers all receivers of a subscription with an error.
-pub(in crate::engine) fn turn_away(subscriber: &Subscriber, error: &Error) {
-    for waiter in subscriber.with_waiters(std::mem::take) {
-        let _ = waiter.reply.send(Err(error.clone()));
-    }
-}
-
-fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: OffsetDateTime) {
+fn place(turns: &Turns, block: PendingBlock, first_offset: Option<i64>, at: OffsetDateTime) {
     if let Some(first_offset) = first_offset {
-        remember(shared, &block, first_offset, at);
-        shared.metrics.published.inc_by(u64::from(block.count));
-        shared
-            .metrics
-            .flush_messages
-            .observe(f64::from(block.count));
-        shared.hints.published(block.topic_id);
+        remember(turns, &block, first_offset, at);
+        turns.metrics.published.inc_by(u64::from(block.count));
+        turns.metrics.flush_messages.observe(f64::from(block.count));
+        turns.hints.published(block.topic_id);
     }
     for (index, reply) in block.replies {
         let first_offset = first_offset.map(|first| first + i64::from(index));
@@ -105,7 +95,7 @@ fn place(shared: &Shared, block: PendingBlock, first_offset: Option<i64>, at: Of
 }
 
 /// A block that was just written is read soon.
-fn remember(shared: &Shared, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
+fn remember(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
     let Some(raw) = &block.payload else { return };
     if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
         let block = Block {
@@ -114,12 +104,12 @@ fn remember(shared: &Shared, block: &PendingBlock, first_offset: i64, at: Offset
             published_at: Timestamp::from(at),
             payload,
         };
-        shared.cache.insert(Arc::new(block), Origin::Written);
+        turns.cache.insert(Arc::new(block), Origin::Written);
     }
 }
 
 /// Each bit is settled once: of two requests that ack the same message in one turn the first has done it.
-fn settled(shared: &Shared, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
+fn settled(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
     let mut messages = 0;
     let answer = settle.entries.iter().map(|entry| {
         let Some(left) = bits.get_mut(&entry.lease) else {
@@ -132,17 +122,17 @@ fn settled(shared: &Shared, queue: &Queue, settle: Settle, bits: &mut HashMap<i6
     });
     let answer = answer.collect();
     let _ = settle.reply.send(Ok(answer));
-    shared.metrics.settled.inc_by(u64::from(messages));
-    settle.subscriber.moved(-i64::from(messages));
-    if messages > 0 && settle.subscriber.release() && settle.subscriber.has_waiters() {
-        settle.subscriber.expect_fresh();
+    turns.metrics.settled.inc_by(u64::from(messages));
+    settle.subscriber.in_flight.moved(-i64::from(messages));
+    if messages > 0 && settle.subscriber.in_flight.release() && settle.subscriber.has_waiters() {
+        settle.subscriber.lanes.expect_fresh();
         queue.want(&settle.subscriber);
     }
 }
 
 /// Gives a claim's leases to its receivers, first come first served.
 fn serve(
-    shared: &Shared,
+    turns: &Turns,
     queue: &Queue,
     claim: &PendingClaim,
     leased: &[Leased],
@@ -150,14 +140,14 @@ fn serve(
 ) {
     let subscriber = &claim.subscriber;
     if outcome == Claimed::Gone {
-        shared.catalog.invalidate();
-        let name = &subscriber.settings().name;
-        return turn_away(subscriber, &Error::not_found("subscription", name));
+        turns.catalog.invalidate();
+        let name = &subscriber.name;
+        return subscriber.fail(&Error::not_found("subscription", name));
     }
     let tried = outcome == Claimed::Tried;
     let got: u32 = leased.iter().map(|leased| leased.count).sum();
-    subscriber.moved(i64::from(got));
-    shared.metrics.claimed.inc_by(u64::from(got));
+    subscriber.in_flight.moved(i64::from(got));
+    turns.metrics.claimed.inc_by(u64::from(got));
     let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
     let rest: Vec<Grant> = leased
         .iter()
@@ -165,65 +155,21 @@ fn serve(
         .map(|leased| grant(leased, deadline))
         .collect();
     if got > 0 {
-        subscriber.expect_due(std::time::Duration::from_secs(u64::from(
-            claim.visibility_seconds,
-        )));
+        subscriber
+            .due
+            .expect(std::time::Duration::from_secs(u64::from(
+                claim.visibility_seconds,
+            )));
     }
-    let rest = give(subscriber, claim.visibility_seconds, rest);
-    if !rest.is_empty() {
-        shared.returns.add(subscriber, rest);
-    }
+    let rest = subscriber.give(claim.visibility_seconds, rest);
+    turns.returns.add(subscriber, rest);
     if tried && got < claim.wanted {
-        subscriber.lane_was_empty();
-        dismiss(subscriber);
+        subscriber.lanes.was_empty();
+        subscriber.dismiss();
     }
-    if subscriber.has_waiters() && (!tried || got == claim.wanted || subscriber.has_untried_lanes())
+    if subscriber.has_waiters() && (!tried || got == claim.wanted || subscriber.lanes.has_untried())
     {
         queue.want(subscriber);
-    }
-}
-
-/// Gives leases to the receivers that agree on a visibility timeout, first come first served; the first lease is the last
-/// of `rest`. Answers what nobody wants any more.
-pub(in crate::engine) fn give(
-    subscriber: &Subscriber,
-    visibility_seconds: u32,
-    mut rest: Vec<Grant>,
-) -> Vec<Grant> {
-    while !rest.is_empty() {
-        let alike = subscriber.with_waiters(|waiters| {
-            let first = waiters.front()?;
-            (first.visibility_seconds == visibility_seconds).then(|| waiters.pop_front())?
-        });
-        let Some(waiter) = alike else { break };
-        let mine = take(&mut rest, waiter.wanted);
-        if let Err(Ok(unwanted)) = waiter.reply.send(Ok(mine)) {
-            // The receiver has gone away: the next one gets them.
-            rest.extend(unwanted.into_iter().rev());
-        }
-    }
-    rest
-}
-
-/// When every lane was tried, receivers that do not wait learn that there is nothing.
-pub(super) fn dismiss(subscriber: &Subscriber) {
-    if subscriber.has_untried_lanes() && subscriber.headroom() > 0 {
-        return;
-    }
-    turn_away_impatient(subscriber);
-}
-
-/// Receivers that do not wait learn that there is nothing, if it was looked for them.
-pub(in crate::engine) fn turn_away_impatient(subscriber: &Subscriber) {
-    let impatient = subscriber.with_waiters(|waiters| {
-        let (rest, impatient) = std::mem::take(waiters)
-            .into_iter()
-            .partition(|waiter| waiter.patient || !waiter.asked);
-        *waiters = rest;
-        Vec::from(impatient)
-    });
-    for waiter in impatient {
-        let _ = waiter.reply.send(Ok(Vec::new()));
     }
 }
 
@@ -236,21 +182,4 @@ fn grant(leased: &Leased, deadline: OffsetDateTime) -> Grant {
         attempt: 1,
         deadline,
     }
-}
-
-/// Up to `wanted` messages from the end of `rest`, whose last lease comes first.
-fn take(rest: &mut Vec<Grant>, wanted: u32) -> Vec<Grant> {
-    let mut mine = Vec::with_capacity(2);
-    let mut wanted = wanted;
-    while wanted > 0 {
-        let Some(last) = rest.last_mut() else { break };
-        let bits = lowest(last.bits, wanted);
-        wanted -= bits.count_ones();
-        mine.push(Grant { bits, ..*last });
-        last.bits &= !bits;
-        if last.bits == 0 {
-            rest.pop();
-        }
-    }
-    mine
 }

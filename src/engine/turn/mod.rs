@@ -9,6 +9,9 @@
 mod assemble;
 mod gather;
 mod hand_out;
+mod hints;
+mod off_turn;
+mod returns;
 mod tenants;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::store::{self, Session, Store};
@@ -27,9 +31,10 @@ use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
 
-pub(in crate::engine) use assemble::compress;
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
-pub(in crate::engine) use hand_out::{give, turn_away, turn_away_impatient};
+pub use hints::Hints;
+pub use off_turn::OffTurn;
+pub use returns::Returns;
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,86 +68,149 @@ impl Default for Metrics {
     }
 }
 
-/// What all loops of a node share.
+/// The turns of a node: their loops, and what these share.
 #[derive(Debug)]
-pub struct Shared {
-    /// The database.
-    pub store: Store,
-    /// Source of `$now`.
-    pub clock: Clock,
-    /// Blocks in memory.
-    pub cache: Arc<Cache>,
-    /// Topics and subscriptions.
-    pub catalog: Arc<Catalog>,
+pub struct Turns {
+    store: Store,
+    clock: Clock,
+    cache: Arc<Cache>,
+    /// Topics and subscriptions as this node knows them.
+    pub catalog: Catalog,
     /// The hot slot that new blocks go to, as far as this node knows.
-    pub slot: AtomicI16,
+    slot: AtomicI16,
     /// Topics published to since the last hint to other nodes.
-    pub hints: crate::engine::fleet::wake::Hints,
-    /// Fair subscriptions whose receivers wait: they are served off the turn.
-    pub fair: crate::engine::order::fair::FairQueue,
+    pub hints: Hints,
+    /// Subscriptions with an order of their own whose receivers wait: they are served off the turn.
+    pub off_turn: OffTurn,
     /// Messages whose receivers went away before they got them.
-    pub returns: crate::engine::lease::redeliver::Returns,
-    /// Whether publishes wait too long.
-    pub shortage: Shortage,
+    pub returns: Returns,
+    shortage: Arc<Shortage>,
     /// What turns count.
     pub metrics: Metrics,
+    queues: Vec<Queue>,
 }
 
-/// Runs one loop until `stop`; then it still commits what has gathered.
-pub async fn run(shared: Arc<Shared>, queue: Arc<Queue>, stop: CancellationToken) {
-    let mut session = None;
-    loop {
-        // Requests that have arrived already join this turn: what one commit carries decides the speed. When the node is
-        // idle this costs a look at the sockets.
-        tokio::task::yield_now().await;
-        let gathered = tokio::select! {
-            biased;
-            gathered = queue.take() => gathered,
-            () = stop.cancelled() => match queue.take_now() {
-                Some(gathered) => gathered,
-                None => return,
-            },
-        };
-        let (input, mut pending) = assemble::assemble(gathered, &shared);
-        let fair = std::mem::take(&mut pending.fair);
-        if pending.is_idle() {
-            fair.iter().for_each(|wanted| shared.fair.want(wanted));
-            continue;
+impl Turns {
+    /// The turns of a node, with one loop for each that `shortage` has; nothing runs yet.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        cache: Arc<Cache>,
+        slot: i16,
+        shortage: Arc<Shortage>,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            cache,
+            catalog: Catalog::default(),
+            slot: AtomicI16::new(slot),
+            hints: Hints::default(),
+            off_turn: OffTurn::default(),
+            returns: Returns::default(),
+            queues: shortage.loops().iter().cloned().map(Queue::new).collect(),
+            shortage,
+            metrics: Metrics::default(),
         }
-        let began = std::time::Instant::now();
-        let mut outcome = commit(&shared, &mut session, &input).await;
-        if let Err(store::Error::Raced(_)) = outcome {
-            // Nothing was done, and whoever was in the way has gone on.
-            outcome = commit(&shared, &mut session, &input).await;
+    }
+
+    /// Starts the loops on `tracker`; they end after `stop`.
+    pub fn start(self: &Arc<Self>, tracker: &TaskTracker, stop: &CancellationToken) {
+        for index in 0..self.queues.len() {
+            let (turns, stop) = (self.clone(), stop.clone());
+            tracker.spawn(async move { turns.run(&turns.queues[index], stop).await });
         }
-        shared
-            .metrics
-            .turn_seconds
-            .observe(began.elapsed().as_secs_f64());
-        match outcome {
-            Ok(output) => hand_out::deliver(&shared, &queue, pending, &output),
-            Err(error) => hand_out::fail(&queue, pending, &Error::from(error)),
-        }
-        // By now they find what was published.
-        fair.iter().for_each(|wanted| shared.fair.want(wanted));
-        if let Some(waited) = queue.turn_ended() {
-            shared.shortage.saw(waited);
+    }
+
+    /// The queue of the loop that a topic belongs to.
+    #[must_use]
+    pub fn queue(&self, topic: i64) -> &Queue {
+        let index = usize::try_from(topic).unwrap_or(0) % self.queues.len();
+        &self.queues[index]
+    }
+
+    /// The slot that new blocks go to.
+    #[must_use]
+    pub fn slot(&self) -> i16 {
+        self.slot.load(Ordering::Relaxed)
+    }
+
+    /// New blocks go to another slot from the next turn on.
+    pub fn move_to(&self, slot: i16) {
+        self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Receivers that wait on this node for messages of a topic are served by the next turn.
+    pub fn wake_here(&self, topic: i64) {
+        self.catalog.of_topic(topic, |subscriber| {
+            if subscriber.has_waiters() {
+                subscriber.lanes.expect_fresh();
+                self.queue(topic).want(subscriber);
+            }
+        });
+    }
+
+    /// The same on all nodes: messages were published outside of the turns.
+    pub fn wake_topic(&self, topic: i64) {
+        self.wake_here(topic);
+        self.hints.published(topic);
+    }
+
+    /// Runs one loop until `stop`; then it still commits what has gathered.
+    async fn run(&self, queue: &Queue, stop: CancellationToken) {
+        let mut session = None;
+        loop {
+            // Requests that have arrived already join this turn: what one commit carries decides the speed. When the node
+            // is idle this costs a poll of the sockets.
+            tokio::task::yield_now().await;
+            let gathered = tokio::select! {
+                biased;
+                gathered = queue.take() => gathered,
+                () = stop.cancelled() => match queue.take_now() {
+                    Some(gathered) => gathered,
+                    None => return,
+                },
+            };
+            let (input, mut pending) = assemble::assemble(gathered, self);
+            let off_turn = std::mem::take(&mut pending.off_turn);
+            if pending.is_idle() {
+                off_turn.iter().for_each(|one| self.off_turn.want(one));
+                continue;
+            }
+            let began = std::time::Instant::now();
+            let mut outcome = commit(self, &mut session, &input).await;
+            if let Err(store::Error::Raced(_)) = outcome {
+                // Serialization failure or deadlock: the turn was rolled back and the other transaction has finished.
+                outcome = commit(self, &mut session, &input).await;
+            }
+            let seconds = began.elapsed().as_secs_f64();
+            self.metrics.turn_seconds.observe(seconds);
+            match outcome {
+                Ok(output) => hand_out::hand_out(self, queue, pending, &output),
+                Err(error) => hand_out::fail(queue, pending, &Error::from(error)),
+            }
+            // By now they find what was published.
+            off_turn.iter().for_each(|one| self.off_turn.want(one));
+            if let Some(waited) = queue.turn_ended() {
+                self.shortage.saw(waited);
+            }
         }
     }
 }
 
 async fn commit(
-    shared: &Shared,
+    turns: &Turns,
     session: &mut Option<Session>,
     input: &store::turn::TurnInput,
 ) -> Result<store::turn::TurnOutput, store::Error> {
     let mut open = match session.take() {
         Some(open) => open,
-        None => tokio::time::timeout(CONNECT_TIMEOUT, shared.store.turn_session())
+        None => tokio::time::timeout(CONNECT_TIMEOUT, turns.store.turn_session())
             .await
             .map_err(|_| store::Error::timed_out())??,
     };
-    let turn = store::turn::run(&mut open, shared.clock.now(), input);
+    let turn = store::turn::run(&mut open, turns.clock.now(), input);
     let output = tokio::time::timeout(ANSWER_TIMEOUT, turn)
         .await
         .unwrap_or_else(|_| Err(store::Error::timed_out()));
@@ -151,12 +219,4 @@ async fn commit(
         *session = Some(open);
     }
     output
-}
-
-impl Shared {
-    /// The slot that new blocks go to.
-    #[must_use]
-    pub fn slot(&self) -> i16 {
-        self.slot.load(Ordering::Relaxed)
-    }
 }

@@ -40,6 +40,7 @@ mod tests {
             capacity,
             topic_id: tenant,
             lane,
+            measure: records.measure(),
             content: Content::Records(records),
             reply: oneshot::channel().0,
         }

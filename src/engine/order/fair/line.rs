@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use api::limits::FAIRNESS_KEYS_MAX;
 use time::OffsetDateTime;
 
+use crate::engine::subscriber::Subscriber;
 use crate::store::fairness::FairnessRow;
 use crate::store::waiting::WaitingRange;
 
@@ -66,6 +67,14 @@ impl Weights {
                 .map(|(name, weight)| (name.clone(), i64::from(*weight).max(1)))
                 .collect(),
         )
+    }
+
+    /// The weights in a subscription's settings.
+    #[must_use]
+    pub fn of_subscriber(subscriber: &Subscriber) -> Self {
+        let settings = subscriber.settings();
+        let names = settings.fairness_names.iter().flatten();
+        Self::of(names.zip(settings.fairness_weights.iter().flatten()))
     }
 
     /// The weight of a customer.

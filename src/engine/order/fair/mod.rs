@@ -21,18 +21,12 @@
 //! For the same reason waiting leases need no care when fairness is switched off. The line believes a little too much to
 //! wait then; it is corrected when it finds less.
 
-mod claim;
-pub mod dispense;
 pub mod line;
-mod look;
-mod queue;
-mod serve;
 mod stats;
 
 use sha2::{Digest, Sha256};
 
-pub use queue::FairQueue;
-pub(in crate::engine) use serve::LOOPS;
+pub use stats::stats;
 
 /// Names a customer in leases, whatever its slot is then.
 #[must_use]

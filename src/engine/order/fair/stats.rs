@@ -5,46 +5,43 @@ use std::collections::BTreeMap;
 
 use api::fairness::{FairnessItem, FairnessStats};
 use api::limits::FAIRNESS_SHOWN_MAX;
+use time::OffsetDateTime;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 use crate::store::{self, Session};
 
-use crate::engine::order::fair::claim::weights;
 use crate::engine::order::fair::fairness_id;
 use crate::engine::order::fair::line::{Line, OTHERS, Weights};
 
-impl Engine {
-    /// How its customers stand; `None` when they do not take turns. One pass over the leases and one row per lane.
-    pub(in crate::engine) async fn fairness_stats(
-        &self,
-        session: &mut Session,
-        subscriber: &Subscriber,
-    ) -> Result<Option<FairnessStats>, Error> {
-        if !subscriber.is_fair() {
-            return Ok(None);
-        }
-        let (now, lanes) = (self.clock().now(), subscriber.lanes());
-        let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
-        let counted = store::waiting::of_customers(session, now, subscriber.id, &lanes).await?;
-        let weights = weights(subscriber);
-        let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
-        for line in rows.into_iter().map(Line::of) {
-            stand(&line, &weights, &mut items);
-        }
-        for counted in counted {
-            if let Some(item) = items.get_mut(&counted.fairness_id) {
-                item.waiting = counted.waiting.unsigned_abs();
-                item.in_flight = counted.in_flight.unsigned_abs();
-            }
-        }
-        let keys = items.len() as u64;
-        let mut items: Vec<FairnessItem> = items.into_values().collect();
-        items.sort_by_key(|item| (Reverse(item.waiting), Reverse(item.in_flight)));
-        items.truncate(FAIRNESS_SHOWN_MAX);
-        Ok(Some(FairnessStats { keys, items }))
+/// How its customers stand; `None` when they do not take turns. One pass over the leases and one row per lane.
+pub async fn stats(
+    session: &mut Session,
+    subscriber: &Subscriber,
+    now: Option<OffsetDateTime>,
+) -> Result<Option<FairnessStats>, Error> {
+    if !subscriber.is_fair() {
+        return Ok(None);
     }
+    let lanes = subscriber.lanes.all();
+    let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
+    let counted = store::waiting::of_customers(session, now, subscriber.id, &lanes).await?;
+    let weights = Weights::of_subscriber(subscriber);
+    let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
+    for line in rows.into_iter().map(Line::of) {
+        stand(&line, &weights, &mut items);
+    }
+    for counted in counted {
+        if let Some(item) = items.get_mut(&counted.fairness_id) {
+            item.waiting = counted.waiting.unsigned_abs();
+            item.in_flight = counted.in_flight.unsigned_abs();
+        }
+    }
+    let keys = items.len() as u64;
+    let mut items: Vec<FairnessItem> = items.into_values().collect();
+    items.sort_by_key(|item| (Reverse(item.waiting), Reverse(item.in_flight)));
+    items.truncate(FAIRNESS_SHOWN_MAX);
+    Ok(Some(FairnessStats { keys, items }))
 }
 
 /// Adds where the customers of one lane stand.

@@ -1,30 +1,26 @@
-//! Serving the receivers of fair subscriptions, off the turn: a few loops take subscriptions whose receivers wait from
-//! the queue, and one claim serves all of a subscription that gathered on this node.
+//! Serving the receivers of subscriptions with an order of their own, off the turn: a few loops take subscriptions whose
+//! receivers wait from the queue, and one service answers all receivers of a subscription that gathered on this node.
 //!
-//! What is due again may take half of what receivers want while others wait for their first time: the messages of one
-//! customer that fail again and again hold up neither the others nor its own new ones. Among those that are due again
-//! the customers take turns, too, as far as one look reaches.
+//! What is due again may take half of what receivers want while other messages wait for their first time: the messages of
+//! one customer that fail again and again hold up neither the others nor its own new ones. Among those that are due again
+//! the customers take turns, too, as far as one scan reaches.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
-use crate::engine::receive::Ask;
-use crate::engine::subscriber::{Grant, Subscriber, ask_alike};
-use crate::engine::turn;
+use crate::engine::lease::ask::Ask;
+use crate::engine::order::Dispenser;
+use crate::engine::order::want::Want;
+use crate::engine::subscriber::{Grant, Subscriber};
 use crate::store;
 
-use crate::engine::order::fair::claim::Want;
-
 /// Loops of a node. A look ahead that waits for object storage keeps one of them for seconds.
-pub(in crate::engine) const LOOPS: usize = 16;
-
-/// Messages handed out by one claim, as many as a turn claims.
-const MESSAGES_MAX: u32 = 1_024;
+const LOOPS: usize = 16;
 
 /// What there was for receivers.
 #[derive(Default)]
@@ -34,46 +30,52 @@ struct Found {
     again: bool,
 }
 
-impl Engine {
-    /// Serves fair subscriptions until `stop`.
-    pub(in crate::engine) async fn serve_fair(&self, stop: CancellationToken) {
-        let queue = &self.inner.turns.fair;
+impl Dispenser {
+    /// Starts the loops on `tracker`; they end after `stop`.
+    pub fn start(self: &Arc<Self>, tracker: &TaskTracker, stop: &CancellationToken) {
+        for _ in 0..LOOPS {
+            let (dispenser, stop) = (self.clone(), stop.clone());
+            tracker.spawn(async move { dispenser.run(stop).await });
+        }
+    }
+
+    async fn run(&self, stop: CancellationToken) {
+        let queue = &self.turns.off_turn;
         loop {
             let subscriber = tokio::select! {
                 subscriber = queue.take() => subscriber,
                 () = stop.cancelled() => return,
             };
-            self.serve_receivers(&subscriber).await;
+            self.serve(&subscriber).await;
             queue.done(&subscriber);
         }
     }
 
-    async fn serve_receivers(&self, subscriber: &Arc<Subscriber>) {
+    /// Serves the receivers of a subscription that gathered.
+    async fn serve(&self, subscriber: &Arc<Subscriber>) {
         if !subscriber.is_fair() {
-            // Since a moment ago.
-            self.queue(subscriber.topic_id).want(subscriber);
+            // Its order was switched off a moment ago.
+            self.turns.queue(subscriber.topic_id).want(subscriber);
             return;
         }
-        let Some(want) = gather(subscriber) else {
+        let Some(want) = Want::gather(subscriber) else {
             return;
         };
         let visibility_seconds = want.visibility_seconds;
         let wanted = want.messages();
         match self.find(subscriber, want).await {
-            Err(error) => turn::turn_away(subscriber, &error),
+            Err(error) => subscriber.fail(&error),
             Ok(found) => {
-                let got: u32 = found.grants.iter().map(|g| g.bits.count_ones()).sum();
+                let got: u32 = found.grants.iter().map(Grant::messages).sum();
                 let mut rest = found.grants;
                 rest.reverse();
-                let unwanted = turn::give(subscriber, visibility_seconds, rest);
-                if !unwanted.is_empty() {
-                    self.inner.turns.returns.add(subscriber, unwanted);
-                }
+                let unwanted = subscriber.give(visibility_seconds, rest);
+                self.turns.returns.add(subscriber, unwanted);
                 if got < wanted && !found.again {
-                    turn::turn_away_impatient(subscriber);
+                    subscriber.dismiss_impatient();
                 }
                 if subscriber.has_waiters() && (got >= wanted || found.again) {
-                    self.inner.turns.fair.want(subscriber);
+                    self.turns.off_turn.want(subscriber);
                 }
             }
         }
@@ -82,10 +84,10 @@ impl Engine {
     /// What is due again, what waits, and what is fresh.
     async fn find(&self, subscriber: &Arc<Subscriber>, mut want: Want) -> Result<Found, Error> {
         let mut found = Found::default();
-        let look = subscriber.take_look();
+        let look = subscriber.due.take_wanted();
         let mut is_due = look.is_some();
         if let Some(low) = look {
-            let part = subscriber.half_of(want.messages());
+            let part = subscriber.due.share_of(want.messages());
             is_due = self
                 .find_due(subscriber, (part, low), &mut want, &mut found)
                 .await?;
@@ -93,7 +95,7 @@ impl Engine {
         let mut first = want.clone();
         let headroom = subscriber.headroom();
         if headroom < first.messages() {
-            subscriber.hold_back();
+            subscriber.in_flight.hold_back();
             first.limit(headroom);
         }
         let mut outcome = Ok(());
@@ -130,8 +132,8 @@ impl Engine {
             return Ok(true);
         }
         let ask = Ask::at_once(part, want.visibility_seconds);
-        let due = Box::pin(self.redeliver(subscriber, (ask, &found.grants), low)).await?;
-        let messages = due.iter().map(|grant| grant.bits.count_ones()).sum();
+        let due = Box::pin(self.leases.redeliver(subscriber, (ask, &found.grants), low)).await?;
+        let messages = due.iter().map(Grant::messages).sum();
         want.got(messages);
         found.grants.extend(due);
         Ok(messages == part)
@@ -145,8 +147,8 @@ impl Engine {
         want: &mut Want,
         found: &mut Found,
     ) -> Result<(), Error> {
-        let mut session = self.store().session().await?;
-        let lanes = subscriber.lanes_in_turn();
+        let mut session = self.store.session().await?;
+        let lanes = subscriber.lanes.rotated();
         let lanes = store::fairness::ahead(&mut session, subscriber.id, &lanes).await?;
         drop(session);
         let (mut failure, mut is_gone) = (None, true);
@@ -157,7 +159,7 @@ impl Engine {
             is_gone = false;
             let mut seen = Vec::new();
             if next < lane.until {
-                let look = self.look_ahead(subscriber, lane.lane_id, next..lane.until);
+                let look = self.ahead(subscriber, lane.lane_id, next..lane.until);
                 match Box::pin(look).await {
                     Ok(looked) => seen = looked,
                     Err(error) => failure = Some(error),
@@ -167,41 +169,28 @@ impl Engine {
                 continue;
             }
             let place = (lane.lane_id, lane.until);
-            let claim = self.claim_fair(subscriber, place, &seen, &first);
+            let claim = self.claim(subscriber, place, &seen, &first);
             let claimed = Box::pin(claim).await?;
             let given = claimed.given.iter();
             let messages: u32 = given.clone().map(|lease| lease.pending.count_ones()).sum();
             first.got(messages);
             want.got(messages);
-            subscriber.moved(i64::from(messages));
-            self.turn_metrics().claimed.inc_by(u64::from(messages));
+            subscriber.in_flight.moved(i64::from(messages));
+            self.turns.metrics.claimed.inc_by(u64::from(messages));
             found.grants.extend(given.map(Grant::of));
             // Whoever moved the cursor meanwhile has seen what this look has not.
             found.again |= claimed.again || (messages == 0 && !seen.is_empty());
         }
         if is_gone {
-            self.catalog().invalidate();
-            let name = &subscriber.settings().name;
+            self.turns.catalog.invalidate();
+            let name = &subscriber.name;
             return Err(Error::not_found("subscription", name));
         }
         if !found.grants.is_empty() {
             let visible = Duration::from_secs(u64::from(want.visibility_seconds));
-            subscriber.expect_due(visible);
+            subscriber.due.expect(visible);
             return Ok(());
         }
         failure.map_or(Ok(()), Err)
     }
-}
-
-/// What the first receivers that agree on a visibility timeout want.
-fn gather(subscriber: &Subscriber) -> Option<Want> {
-    subscriber.with_waiters(|waiters| {
-        let (asks, visibility_seconds) = ask_alike(waiters)?;
-        let mut want = Want {
-            asks: asks.collect(),
-            visibility_seconds,
-        };
-        want.limit(MESSAGES_MAX);
-        Some(want)
-    })
 }

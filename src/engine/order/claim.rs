@@ -1,70 +1,37 @@
-//! The claim of a fair subscription in one lane, a transaction of its own: messages from ahead of the cursor join the line,
-//! the cursor moves past them, and whose turn it is gets new leases. The lock of the cursor comes first and lets one claim
-//! through at a time, on any node; waiting leases that somebody else has are passed over, so it waits for nobody else.
+//! The claim of a subscription with an order of its own in one lane, a transaction of its own: messages from ahead of the
+//! cursor join the line, the cursor moves past them, and what is next gets new leases. The lock of the cursor comes first
+//! and lets one claim through at a time, on any node; waiting leases that another transaction has locked are passed over,
+//! so it waits for no other lock.
 
 use std::ops::Range;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
-use crate::engine::lease::plan;
-use crate::engine::lease::redeliver::{expect, write};
+use crate::engine::lease::{expect, plan, write};
+use crate::engine::order::Dispenser;
+use crate::engine::order::ahead::{self, Seen};
+use crate::engine::order::dispense::{self, Fresh, Service};
+use crate::engine::order::fair::line::{Line, Weights, waiting_range};
+use crate::engine::order::want::Want;
 use crate::engine::subscriber::Subscriber;
 use crate::store::cursor::CursorRow;
 use crate::store::lease::Lease;
 use crate::store::{self, Session};
 
-use crate::engine::order::fair::dispense::{self, Fresh, Service};
-use crate::engine::order::fair::line::{Line, Weights, waiting_range};
-use crate::engine::order::fair::look::{self, Seen};
-
 /// Times that turns are worked out again because something of what should wait was not there.
 const CORRECTIONS_MAX: usize = 4;
 
-/// What receivers want.
-#[derive(Debug, Clone)]
-pub(in crate::engine) struct Want {
-    /// Messages of each.
-    pub(in crate::engine) asks: Vec<u32>,
-    /// Until when they are hidden from others.
-    pub(in crate::engine) visibility_seconds: u32,
-}
-
-impl Want {
-    /// Messages in all.
-    pub(in crate::engine) fn messages(&self) -> u32 {
-        self.asks.iter().copied().fold(0, u32::saturating_add)
-    }
-
-    /// The first receivers have got so many.
-    pub(in crate::engine) fn got(&mut self, mut messages: u32) {
-        for ask in &mut self.asks {
-            let served = messages.min(*ask);
-            *ask -= served;
-            messages -= served;
-        }
-    }
-
-    /// No more than so many messages, first come first served.
-    pub(in crate::engine) fn limit(&mut self, mut messages: u32) {
-        for ask in &mut self.asks {
-            *ask = messages.min(*ask);
-            messages -= *ask;
-        }
-    }
-}
-
 /// What a claim brought.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Claimed {
+pub(super) struct Claimed {
     /// Leases that were handed out.
-    pub(in crate::engine) given: Vec<Lease>,
+    pub(super) given: Vec<Lease>,
     /// Whether it helps to look again at once: somebody was in the way, or more is ahead than one look reaches.
-    pub(in crate::engine) again: bool,
+    pub(super) again: bool,
 }
 
-impl Engine {
+impl Dispenser {
     /// Claims in one lane what was seen of it, and what waits there; the lane goes on until `end`.
-    pub(in crate::engine) async fn claim_fair(
+    pub(super) async fn claim(
         &self,
         subscriber: &Subscriber,
         (lane, end): (i64, i64),
@@ -72,8 +39,8 @@ impl Engine {
         want: &Want,
     ) -> Result<Claimed, Error> {
         let place = (lane, subscriber.id);
-        let weights = weights(subscriber);
-        let mut tx = self.store().tx("claim_fair").await?;
+        let weights = Weights::of_subscriber(subscriber);
+        let mut tx = self.store.tx("claim_fair").await?;
         let Some(cursor) = store::cursor::lock(&mut tx, place.0, place.1).await? else {
             // The next look says that the subscription is gone.
             return Ok(Claimed {
@@ -82,12 +49,12 @@ impl Engine {
             });
         };
         // Statements of their own: they see what was committed before the lock was free.
-        let at = store::lease::now(&mut tx, self.clock().now()).await?;
+        let at = store::lease::now(&mut tx, self.clock.now()).await?;
         let found = store::fairness::get(&mut tx, place.0, place.1).await?;
         let (version, before) = found.unzip();
         let before = before.unwrap_or_default();
         let mut line = Line::of(before.clone());
-        let (fresh, next) = look::join(&mut line, seen, cursor.next_offset, at);
+        let (fresh, next) = ahead::join(&mut line, seen, cursor.next_offset, at);
         let wanted = want.messages();
         let turns = turns(&mut tx, place, (&mut line, &fresh), (wanted, &weights)).await?;
         let Turns {
@@ -125,13 +92,6 @@ impl Engine {
             again,
         })
     }
-}
-
-/// The weights in a subscription's settings.
-pub(in crate::engine) fn weights(subscriber: &Subscriber) -> Weights {
-    let settings = subscriber.settings();
-    let names = settings.fairness_names.iter().flatten();
-    Weights::of(names.zip(settings.fairness_weights.iter().flatten()))
 }
 
 /// Whose turn it is, and the waiting leases with their messages.

@@ -1,11 +1,12 @@
-//! What a claim of a fair subscription makes of turns, as pure functions: which messages of the waiting leases that were
-//! locked, and of those that were just looked at, go into new leases, and what of them waits on (I2).
+//! Pure functions: given whose messages are next, which messages of the waiting leases that were locked, and of those that
+//! were just read ahead, go into new leases, and which stay waiting (I2).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use time::OffsetDateTime;
 
-use crate::engine::lease::plan::{Changes, lowest};
+use crate::engine::lease::plan::Changes;
+use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
 use crate::store::waiting::WaitingRange;
 

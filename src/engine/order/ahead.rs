@@ -1,6 +1,5 @@
-//! Looking ahead of the cursor of a fair subscription: whose are the messages that were published? Read before the
-//! transaction of the claim, because it may need object storage; the blocks are committed, so what the claim passes over
-//! it has seen (I4).
+//! Reading ahead of the cursor: whose are the messages that were published? Read before the transaction of the claim,
+//! because it may need object storage; the blocks are committed, so the claim passes over nothing that was not read (I4).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,26 +10,24 @@ use api::fairness::FAIRNESS_KEY;
 use api::limits::{FAIRNESS_AHEAD_MESSAGES, FAIRNESS_RUNS_MAX, KEY_CHARS_MAX};
 use time::OffsetDateTime;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::engine::log::block::Block;
-use crate::engine::meter::deliveries::Payer;
+use crate::engine::order::Dispenser;
+use crate::engine::order::dispense::Fresh;
+use crate::engine::order::fair::line::Line;
 use crate::engine::subscriber::Subscriber;
 use crate::store;
 
-use crate::engine::order::fair::dispense::Fresh;
-use crate::engine::order::fair::line::Line;
+/// Bytes of blocks that one read ahead holds in memory, unless the first block alone has more.
+const READ_BYTES_MAX: usize = 8 << 20;
+/// A read that takes longer is given up: what waits already is handed out meanwhile.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of blocks that one look holds in memory, unless the first block alone has more.
-const LOOK_BYTES_MAX: usize = 8 << 20;
-/// A look that takes longer is given up: what waits already is handed out meanwhile.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Blocks read one by one by a look, of which one cannot be read.
+/// Blocks read one by one, once one of them cannot be read.
 const ONE_BY_ONE_MAX: usize = 64;
 
-/// What a look has seen, in order.
-pub(in crate::engine) enum Seen {
+/// What was read ahead, in order.
+pub(super) enum Seen {
     /// A block.
     Block(Arc<Block>),
     /// Offsets of a block that is corrupt: they count as messages without a key, so that they are handed out and fail there.
@@ -46,9 +43,9 @@ impl Seen {
     }
 }
 
-impl Engine {
+impl Dispenser {
     /// Reads the first messages of `offsets`.
-    pub(in crate::engine) async fn look_ahead(
+    pub(super) async fn ahead(
         &self,
         subscriber: &Subscriber,
         lane: i64,
@@ -56,9 +53,8 @@ impl Engine {
     ) -> Result<Vec<Seen>, Error> {
         let until = offsets.start + i64::from(FAIRNESS_AHEAD_MESSAGES);
         let offsets = offsets.start..until.min(offsets.end);
-        let looked = tokio::time::timeout(LOOK_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
-        looked
-            .await
+        let read = tokio::time::timeout(READ_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
+        read.await
             .unwrap_or(Err(Error::Unavailable("object storage")))
     }
 
@@ -68,14 +64,11 @@ impl Engine {
         lane: i64,
         offsets: Range<i64>,
     ) -> Result<Vec<Seen>, Error> {
-        let payer = Payer {
-            tenant: subscriber.tenant,
-            topic: &subscriber.topic,
-        };
-        let (reader, mut seen, mut next) = (self.reader(), Vec::new(), offsets.start);
+        let payer = subscriber.payer();
+        let (reader, mut seen, mut next) = (&self.reader, Vec::new(), offsets.start);
         while next < offsets.end && seen.len() < ONE_BY_ONE_MAX {
             let rest = next..offsets.end;
-            if let Ok(read) = reader.blocks(payer, lane, rest, LOOK_BYTES_MAX).await {
+            if let Ok(read) = reader.blocks(payer, lane, rest, READ_BYTES_MAX).await {
                 seen.extend(read.blocks.into_iter().map(Seen::Block));
                 break;
             }
@@ -97,7 +90,7 @@ impl Engine {
 
     /// The offsets of a block that cannot be read.
     async fn unreadable(&self, lane: i64, offset: i64) -> Result<Option<Range<i64>>, Error> {
-        let mut session = self.store().session().await?;
+        let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, offset, offset + 1, 1).await?;
         let offsets = rows
             .first()
@@ -108,12 +101,7 @@ impl Engine {
 
 /// The messages from `next` on join the line, as far as they were seen without a gap and there is room. Answers them, and
 /// the offset behind them.
-pub(in crate::engine) fn join(
-    line: &mut Line,
-    seen: &[Seen],
-    next: i64,
-    at: OffsetDateTime,
-) -> (Fresh, i64) {
+pub(super) fn join(line: &mut Line, seen: &[Seen], next: i64, at: OffsetDateTime) -> (Fresh, i64) {
     let (mut fresh, mut next) = (Fresh::default(), next);
     let waiting = line.runs();
     for seen in seen {
@@ -219,7 +207,9 @@ mod tests {
         let customers: Vec<&str> = customers.iter().map(String::as_str).collect();
         let mut line = Line::default();
         line.join(None, T0);
-        line.get_mut(super::super::line::NO_KEY).unwrap().runs = i64::from(FAIRNESS_RUNS_MAX) - 5;
+        line.get_mut(crate::engine::order::fair::line::NO_KEY)
+            .unwrap()
+            .runs = i64::from(FAIRNESS_RUNS_MAX) - 5;
         let (fresh, next) = join(&mut line, &[block(0, &customers)], 0, T0);
         assert_eq!((next, fresh.runs()), (5, 5));
     }

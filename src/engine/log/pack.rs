@@ -1,0 +1,47 @@
+//! From records to a block that can be written: the payload, compressed when that pays, in the form that the statements of
+//! the store take. Used by the turn and by every transaction of its own that publishes.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+
+use crate::engine::log::payload::Records;
+use crate::engine::meter::measure::Measure;
+use crate::store::turn::{NewBlock, NewPlace};
+
+/// Below this many bytes compression costs more than it saves.
+const COMPRESS_BYTES_MIN: usize = 512;
+/// zstd level: the fastest, because a turn waits for it.
+const COMPRESS_LEVEL: i32 = 1;
+
+thread_local! {
+    /// Making one costs more than using it: it is kept per thread.
+    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
+        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
+}
+
+/// Messages as a block whose payload goes through the database, and that payload uncompressed.
+#[must_use]
+pub fn hot_block(lane: i64, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
+    let raw = Bytes::from(records.to_payload());
+    let packed = compress(&raw);
+    let block = NewBlock {
+        lane,
+        count: i32::try_from(records.len()).unwrap_or(i32::MAX),
+        compressed: packed.is_some(),
+        place: NewPlace::Hot(packed.map_or_else(|| raw.clone(), Bytes::from)),
+        used: measure.into(),
+    };
+    (block, raw)
+}
+
+/// A zstd frame of `raw`, when that is worth it.
+fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+    if raw.len() < COMPRESS_BYTES_MIN {
+        return None;
+    }
+    COMPRESSOR.with_borrow_mut(|compressor| {
+        let packed = compressor.as_mut()?.compress(raw).ok()?;
+        (packed.len() < raw.len()).then_some(packed)
+    })
+}

@@ -1,0 +1,83 @@
+//! How many messages of a subscription are in flight, against its `max_in_flight`: exact when counted in the database, then
+//! moved by what this node hands out and settles.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::engine::quota::Limited;
+
+/// A count rests for this many times as long as it took: counts must not keep the database busy.
+const COUNT_REST: u32 = 20;
+
+/// The count.
+#[derive(Debug)]
+pub struct InFlight {
+    messages: AtomicI64,
+    /// Whether `max_in_flight` held a receiver back since the last settle.
+    held_back: AtomicBool,
+    /// No count before.
+    count_after: Mutex<Instant>,
+    /// The tenant's limits, when they bound what is in flight.
+    limited: OnceLock<Arc<Limited>>,
+}
+
+impl InFlight {
+    pub(super) fn new() -> Self {
+        Self {
+            messages: AtomicI64::new(0),
+            held_back: AtomicBool::new(false),
+            count_after: Mutex::new(Instant::now()),
+            limited: OnceLock::new(),
+        }
+    }
+
+    /// Messages that may still be handed out under `max`, as far as this node knows.
+    pub(super) fn headroom(&self, max: i32) -> u32 {
+        let room = i64::from(max) - self.messages.load(Ordering::Relaxed);
+        u32::try_from(room.max(0)).unwrap_or(u32::MAX)
+    }
+
+    /// Remembers that `max_in_flight` holds receivers back.
+    pub fn hold_back(&self) {
+        self.held_back.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether receivers were held back; asked when something was settled.
+    pub fn release(&self) -> bool {
+        self.is_held() && self.held_back.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// Moves the count. Messages handed out by other nodes may be settled here, so the count is clamped at zero.
+    pub fn moved(&self, by: i64) {
+        if let Some(limited) = self.limited.get() {
+            limited.moved(by);
+        }
+        let add = |messages: i64| Some(messages.saturating_add(by).max(0));
+        let _ = self
+            .messages
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    /// From now on what it moves is counted for its tenant, too.
+    pub fn count_for(&self, limited: &Arc<Limited>) {
+        self.limited.get_or_init(|| limited.clone());
+    }
+
+    /// Whether the last count has rested long enough.
+    pub(super) fn may_count(&self) -> bool {
+        Instant::now() >= *self.count_after.lock()
+    }
+
+    /// Sets the count to what was counted within `took`.
+    pub(super) fn counted(&self, messages: i64, took: Duration) {
+        self.messages.store(messages, Ordering::Relaxed);
+        *self.count_after.lock() = Instant::now() + took * COUNT_REST;
+    }
+}

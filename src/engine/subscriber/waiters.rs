@@ -1,0 +1,100 @@
+//! The wait queue of a subscription's receivers on this node: first come, first served, at most so many (I9).
+
+use std::collections::VecDeque;
+
+use api::limits::WAITING_RECEIVERS_MAX;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::engine::error::Error;
+use crate::engine::subscriber::Grant;
+
+/// What a receiver gets: grants, maybe none.
+pub type Served = Result<Vec<Grant>, Error>;
+
+/// A receiver that waits for messages.
+#[derive(Debug)]
+pub struct Waiter {
+    /// Messages it takes at most.
+    pub wanted: u32,
+    /// Visibility timeout in seconds.
+    pub visibility_seconds: u32,
+    /// Whether it goes on waiting when there is nothing.
+    pub patient: bool,
+    /// Whether a claim has asked for it: only then an empty claim means that there is nothing for it.
+    pub asked: bool,
+    /// Where its messages go.
+    pub reply: oneshot::Sender<Served>,
+}
+
+impl Waiter {
+    fn is_gone(&self) -> bool {
+        self.reply.is_closed()
+    }
+}
+
+/// The wait queue.
+#[derive(Debug, Default)]
+pub struct Waiters {
+    waiting: Mutex<VecDeque<Waiter>>,
+}
+
+impl Waiters {
+    /// Adds a receiver at the end.
+    ///
+    /// # Errors
+    /// When too many wait.
+    pub(super) fn push(&self, waiter: Waiter) -> Result<(), Error> {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING_RECEIVERS_MAX {
+            waiting.retain(|waiter| !waiter.is_gone());
+            if waiting.len() >= WAITING_RECEIVERS_MAX {
+                return Err(Error::Crowded(WAITING_RECEIVERS_MAX));
+            }
+        }
+        waiting.push_back(waiter);
+        Ok(())
+    }
+
+    /// Whether no receiver waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
+    /// The first receivers that agree on a visibility timeout; `each` gets what every one of them wants. Those that have
+    /// gone away are taken out; of all others it is noted that a claim asked for them.
+    pub(super) fn ask_alike(&self, mut each: impl FnMut(u32)) -> Option<u32> {
+        let mut waiting = self.waiting.lock();
+        waiting.retain_mut(|waiter| {
+            waiter.asked = true;
+            !waiter.is_gone()
+        });
+        let visibility_seconds = waiting.front()?.visibility_seconds;
+        let alike = waiting.iter();
+        let alike = alike.take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
+        alike.for_each(|waiter| each(waiter.wanted));
+        Some(visibility_seconds)
+    }
+
+    /// Takes the first receiver, if it has this visibility timeout.
+    pub(super) fn pop(&self, visibility_seconds: u32) -> Option<Waiter> {
+        let mut waiting = self.waiting.lock();
+        let first = waiting.front()?;
+        (first.visibility_seconds == visibility_seconds).then(|| waiting.pop_front())?
+    }
+
+    /// Takes all receivers.
+    pub(super) fn take_all(&self) -> VecDeque<Waiter> {
+        std::mem::take(&mut *self.waiting.lock())
+    }
+
+    /// Takes the receivers that do not wait when there is nothing, if a claim has asked for them.
+    pub(super) fn take_impatient(&self) -> Vec<Waiter> {
+        let mut waiting = self.waiting.lock();
+        let (rest, impatient) = std::mem::take(&mut *waiting)
+            .into_iter()
+            .partition(|waiter| waiter.patient || !waiter.asked);
+        *waiting = rest;
+        Vec::from(impatient)
+    }
+}
