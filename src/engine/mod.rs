@@ -21,6 +21,7 @@ pub mod focus;
 mod issuers;
 mod keyed;
 pub mod keys;
+pub mod limit;
 pub mod meter;
 pub mod offload;
 pub mod payload;
@@ -69,21 +70,12 @@ use crate::store::installation::Installation;
 pub use access::Access;
 pub use delivery::{Delivery, StoredMessage};
 pub use error::Error;
+pub use limit::{Capacity, Limit};
 use payload::Records;
 
 /// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
-
-/// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Capacity {
-    /// Inside the guarantee, or without any limit.
-    #[default]
-    Guaranteed,
-    /// Above the guarantee: served while there is room.
-    Elastic,
-}
 
 /// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.
 #[derive(Debug, Default)]

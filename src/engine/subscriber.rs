@@ -18,6 +18,7 @@ use crate::store::lease::Lease;
 use crate::store::subscription::SubscriptionRow;
 
 use super::error::Error;
+use super::limit::Limit;
 use super::quota::Limited;
 
 /// Messages of one lease given to one receiver.
@@ -212,7 +213,7 @@ impl Subscriber {
         if waiting.len() >= WAITING_RECEIVERS_MAX {
             waiting.retain(|waiter| !waiter.reply.is_closed());
             if waiting.len() >= WAITING_RECEIVERS_MAX {
-                return Err(Error::Crowded(WAITING_RECEIVERS_MAX));
+                return Err(Error::Limited(Limit::Receivers));
             }
         }
         waiting.push_back(waiter);

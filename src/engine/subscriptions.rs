@@ -12,7 +12,7 @@ use crate::store::{self, Session};
 use super::access::Access;
 use super::audit::{self, Change, Nothing};
 use super::error::Error;
-use super::quota::Policy;
+use super::limit::Policy;
 use super::{Engine, Tenant};
 
 impl Engine {

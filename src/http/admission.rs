@@ -10,7 +10,7 @@ use axum::response::Response;
 use futures_util::StreamExt;
 
 use super::problem::Refusal;
-use super::throttle;
+use super::throttle::QuotaTexts;
 use crate::engine::quota::Admission;
 use crate::engine::{Capacity, Engine, Tenant};
 
@@ -38,11 +38,11 @@ pub(super) async fn admit(
 
 impl Slot {
     /// Tells the tenant what is left, and holds the admission for as long as the answer streams.
-    pub(super) fn finish(self, response: &mut Response) {
+    pub(super) fn finish(self, texts: &QuotaTexts, response: &mut Response) {
         let Some(admission) = self.0.get() else {
             return;
         };
-        throttle::tell_quota(response.headers_mut(), admission);
+        texts.put(response.headers_mut(), &admission.standing());
         if response.body().size_hint().exact().is_none() {
             let body = std::mem::replace(response.body_mut(), Body::empty());
             let held = body.into_data_stream().inspect(move |_| {

@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 
 use super::admission::Slot;
 use super::problem::Refusal;
+use super::throttle::QuotaTexts;
 use super::{RequestMetrics, coding, cors, local};
 use crate::engine::quota::InUse;
 
@@ -69,6 +70,7 @@ struct Shared {
     metrics: RequestMetrics,
     /// Whether any tenant has a quota.
     quotas: InUse,
+    quota_texts: QuotaTexts,
     /// Different in each process, so that ids are not repeated after a restart.
     id_prefix: u32,
     id_next: AtomicU64,
@@ -80,6 +82,7 @@ impl Manners {
             rules,
             metrics,
             quotas,
+            quota_texts: QuotaTexts::default(),
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
         }))
@@ -161,7 +164,7 @@ where
                 Err(_) => too_late(deadline).into_response(),
             };
             if let Some(slot) = slot {
-                slot.finish(&mut response);
+                slot.finish(&shared.quota_texts, &mut response);
             }
             if crosses {
                 cors::allow(&mut response);

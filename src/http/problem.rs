@@ -7,8 +7,8 @@ use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use super::throttle::{self, Bound};
-use crate::engine;
+use super::throttle;
+use crate::engine::{self, Limit};
 
 /// A problem on its way to the client; boxed, because results carry it through every handler.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) struct Refusal(Box<Told>);
 #[derive(Debug)]
 struct Told {
     problem: Problem,
-    /// What stood against the request, when that was a bound.
-    bound: Option<Bound>,
+    /// What stood against the request, when that was a limit.
+    limit: Option<Limit>,
 }
 
 impl Refusal {
@@ -38,7 +38,7 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self(Box::new(Told {
             problem,
-            bound: None,
+            limit: None,
         }))
     }
 }
@@ -47,37 +47,16 @@ impl From<engine::Error> for Refusal {
     fn from(error: engine::Error) -> Self {
         Self(Box::new(Told {
             problem: Problem::from(&error),
-            bound: bound(&error),
+            limit: limit(&error).copied(),
         }))
     }
 }
 
-/// The bound that an error is about.
-fn bound(error: &engine::Error) -> Option<Bound> {
-    use engine::Error as E;
+/// The limit that an error is about.
+fn limit(error: &engine::Error) -> Option<&Limit> {
     match error {
-        E::Overloaded(_) => Some(Bound::Queue),
-        E::Crowded(_) => Some(Bound::Receivers),
-        E::Guessing => Some(Bound::Guesses),
-        E::QuotaExceeded(violation) | E::ReducedCapacity(violation) => {
-            Some(Bound::Quota(*violation))
-        }
-        E::AlreadyExists(_)
-        | E::TooLarge { .. }
-        | E::Conflict(_)
-        | E::KeyInUse
-        | E::KeyMismatch
-        | E::Invalid(_)
-        | E::LeaseLost
-        | E::NotFound { .. }
-        | E::ReceiptInvalid
-        | E::Forbidden(_)
-        | E::Suspended
-        | E::Unauthenticated
-        | E::BodyBroken
-        | E::BodyStalled
-        | E::Unavailable(_)
-        | E::Internal => None,
+        engine::Error::Limited(limit) => Some(limit),
+        _ => None,
     }
 }
 
@@ -94,8 +73,13 @@ impl From<&engine::Error> for Problem {
             E::LeaseLost => ErrorCode::LeaseLost,
             E::NotFound { .. } => ErrorCode::NotFound,
             E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
-            E::QuotaExceeded(_) | E::Guessing => ErrorCode::QuotaExceeded,
-            E::Overloaded(_) | E::Crowded(_) | E::ReducedCapacity(_) => ErrorCode::ReducedCapacity,
+            E::Limited(Limit::Quota(_) | Limit::Guesses) => ErrorCode::QuotaExceeded,
+            E::Limited(
+                Limit::QueuedPublishes
+                | Limit::QueuedTransfers
+                | Limit::Receivers
+                | Limit::Guarantee(_),
+            ) => ErrorCode::ReducedCapacity,
             E::Forbidden(_) | E::Suspended => ErrorCode::Forbidden,
             E::Unauthenticated => ErrorCode::Unauthenticated,
             E::BodyBroken => ErrorCode::InvalidRequest,
@@ -104,17 +88,15 @@ impl From<&engine::Error> for Problem {
             E::Internal => ErrorCode::Internal,
         };
         let mut problem = Self::new(code, error.to_string());
-        problem.violated_policies = bound(error)
-            .map(|bound| bound.name().to_owned())
-            .into_iter()
-            .collect();
+        let limit = limit(error).into_iter();
+        problem.violated_policies = limit.map(|limit| limit.terms().name.to_owned()).collect();
         problem
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Told { problem, bound } = *self.0;
+        let Told { problem, limit } = *self.0;
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
         let text = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, text).into_response();
@@ -128,7 +110,7 @@ impl IntoResponse for Refusal {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             429 | 503 => {
-                throttle::tell(headers, bound.unwrap_or(Bound::Unavailable));
+                throttle::put_limit(headers, limit.as_ref());
             }
             _ => {}
         }

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::document::{NotFoundError, ServiceErrors};
 use super::json::Json;
 use super::path::CodePath;
-use super::throttle::{self, Bound};
+use super::throttle;
 use crate::engine::Engine;
 use crate::telemetry::Telemetry;
 
@@ -53,7 +53,7 @@ pub(super) async fn get_readiness(
     let mut response = Json(Readiness { ready, parts }).into_response();
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        throttle::tell(response.headers_mut(), Bound::Unavailable);
+        throttle::put_limit(response.headers_mut(), None);
     }
     response
 }

@@ -1,109 +1,58 @@
-//! What every 429 and 503 says beside its problem: when to come back (`Retry-After`), which bound was met (`RateLimit-Policy`)
-//! and that nothing of it is left (`RateLimit`; IETF draft, structured fields); and what every other answer says to a tenant
-//! that has a quota. The one place that writes these headers.
+//! The rate limit headers (IETF draft, structured fields). Every 429 and 503 has when to try again (`Retry-After`), which
+//! limit stood against the request (`RateLimit-Policy`) and that nothing of it is left (`RateLimit`); every other answer to a
+//! tenant with a quota has its policies and what is left. Called by `problem` and `admission`; no other file writes these.
 
 use std::fmt::Write as _;
 
-use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
 use api::quota::{Quota, RateQuota};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use bytes::Bytes;
+use parking_lot::Mutex;
 
-use crate::engine::quota::{Admission, Left, Policy, RATES, Violation, Words};
+use crate::engine::limit::{Limit, Policy, Terms};
+use crate::engine::quota::{Left, Standing};
 
 pub(super) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(super) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Seconds until trying again makes sense: a queue drains in a few turns, and a part that does not answer is asked again.
-const AGAIN_SECONDS: u32 = 1;
+/// While a part of the service does not respond there is room for no request.
+const UNAVAILABLE: Terms = Terms {
+    name: "unavailable",
+    unit: Some("requests"),
+    quota: 0,
+    is_rate: false,
+};
+/// Seconds until a part that does not respond is tried again.
+const UNAVAILABLE_AGAIN_SECONDS: u32 = 1;
 
-/// A bound that a request met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bound {
-    /// Bytes of publishes that wait for the next turn.
-    Queue,
-    /// Receivers of one subscription that wait on one node.
-    Receivers,
-    /// Invalid keys from one address.
-    Guesses,
-    /// While a part of the service does not answer there is room for no request.
-    Unavailable,
-    /// A quota of the tenant.
-    Quota(Violation),
-}
-
-impl Bound {
-    /// Its name, as `violated-policies` of a problem has it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Receivers => "receivers",
-            Self::Guesses => "guesses",
-            Self::Unavailable => "unavailable",
-            Self::Quota(violation) => violation.policy.name(),
-        }
-    }
-
-    fn policy(self) -> String {
-        let mut text = String::new();
-        let (unit, quota) = match self {
-            Self::Queue => ("content-bytes", QUEUED_PUBLISH_BYTES_MAX),
-            Self::Receivers => ("concurrent-requests", WAITING_RECEIVERS_MAX),
-            Self::Guesses => ("requests", GUESSES_MAX as usize),
-            Self::Unavailable => ("requests", 0),
-            Self::Quota(violation) => {
-                put_policy(&mut text, violation.policy, violation.quota);
-                return text;
-            }
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\"{}\";qu=\"{unit}\";q={quota}", self.name());
-        text
-    }
-
-    fn again_seconds(self) -> u32 {
-        match self {
-            Self::Queue | Self::Receivers | Self::Guesses | Self::Unavailable => AGAIN_SECONDS,
-            Self::Quota(violation) => violation.again_seconds,
-        }
-    }
-}
-
-/// Adds a policy to a structured list. Requests are the unit when none is named.
-fn put_policy(text: &mut String, policy: Policy, quota: u64) {
+/// Adds an item to the list of `RateLimit-Policy`.
+fn put_terms(text: &mut String, terms: Terms) {
     if !text.is_empty() {
         text.push_str(", ");
     }
-    let _ = write!(text, "\"{}\"", policy.name());
-    if policy != Policy::Requests {
-        let _ = write!(text, ";qu=\"{}\"", policy.unit());
+    // Writing to a string cannot fail.
+    let _ = write!(text, "\"{}\"", terms.name);
+    if let Some(unit) = terms.unit {
+        let _ = write!(text, ";qu=\"{unit}\"");
     }
-    let _ = write!(text, ";q={quota}");
-    if policy.is_rate() {
+    let _ = write!(text, ";q={}", terms.quota);
+    if terms.is_rate {
         text.push_str(";w=1");
     }
 }
 
-/// Says in the head of an answer that `bound` stood against the request.
-pub(super) fn tell(headers: &mut HeaderMap, bound: Bound) {
-    let (name, again) = (bound.name(), bound.again_seconds());
-    insert(headers, RETRY_AFTER, again.to_string());
-    insert(headers, RATE_LIMIT_POLICY, bound.policy());
-    insert(headers, RATE_LIMIT, format!("\"{name}\";r=0;t={again}"));
-}
-
-/// Says in the head of an answer what a limited tenant may do, and what is left of it here and now.
-pub(super) fn tell_quota(headers: &mut HeaderMap, admission: &Admission) {
-    if headers.contains_key(RATE_LIMIT_POLICY) {
-        // What stood against the request says more.
-        return;
-    }
-    let words = Words { policies, left };
-    let told = admission.limited().told(words, admission.at());
-    for (header, text) in [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter().zip(told) {
-        if !text.is_empty() {
-            insert(headers, header, text);
+/// Writes the headers of a 429 or 503: the limit that stood against the request, or that a part does not respond.
+pub(super) fn put_limit(headers: &mut HeaderMap, limit: Option<&Limit>) {
+    let (terms, again) = limit.map_or((UNAVAILABLE, UNAVAILABLE_AGAIN_SECONDS), |limit| {
+        (limit.terms(), limit.again_seconds())
+    });
+    let mut policy = String::new();
+    put_terms(&mut policy, terms);
+    let left = format!("\"{}\";r=0;t={again}", terms.name);
+    headers.insert(RETRY_AFTER, HeaderValue::from(again));
+    for (header, text) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, left)] {
+        if let Some(value) = value(text) {
+            headers.insert(header, value);
         }
     }
 }
@@ -111,7 +60,7 @@ pub(super) fn tell_quota(headers: &mut HeaderMap, admission: &Admission) {
 /// What is left of the rates of a tenant.
 fn left(left: &Left) -> String {
     let mut text = String::new();
-    for (policy, left) in RATES.into_iter().zip(left) {
+    for (policy, left) in Policy::RATES.into_iter().zip(left) {
         if let Some(left) = left {
             let comma = if text.is_empty() { "" } else { ", " };
             let _ = write!(text, "{comma}\"{}\";r={left};t=1", policy.name());
@@ -120,56 +69,121 @@ fn left(left: &Left) -> String {
     text
 }
 
-/// All policies of a tenant whose answers say something of them.
+/// The policies of a tenant that its answers name.
 fn policies(quota: &Quota) -> String {
     let mut text = String::new();
-    for (policy, rate) in RATES.into_iter().zip(quota.rates()) {
+    for (policy, rate) in Policy::RATES.into_iter().zip(quota.rates()) {
         let RateQuota { ceiling, .. } = rate.unwrap_or_default();
         if let Some(ceiling) = ceiling {
-            put_policy(&mut text, policy, ceiling);
+            put_terms(&mut text, policy.terms(ceiling));
         }
     }
     if let Some(cap) = quota.concurrent_requests {
-        put_policy(&mut text, Policy::ConcurrentRequests, cap);
+        put_terms(&mut text, Policy::ConcurrentRequests.terms(cap));
     }
     text
 }
 
-fn insert(headers: &mut HeaderMap, header: HeaderName, text: impl Into<Bytes>) {
-    if let Ok(value) = HeaderValue::from_maybe_shared(text.into()) {
-        headers.insert(header, value);
+/// `None` for an empty text, whose header is left out.
+fn value(text: String) -> Option<HeaderValue> {
+    let text = Some(text).filter(|text| !text.is_empty());
+    text.and_then(|text| HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok())
+}
+
+/// Tenants whose header texts are kept.
+const KEPT: usize = 1_024;
+
+/// The header texts of limited tenants. A text is formatted only when it differs from the tenant's last one, because
+/// formatting both for every answer took a third of the answers a second. Each tenant has one place, which it shares with the
+/// tenants whose ids are a multiple of [`KEPT`] apart: sharing costs formatting, never a wrong text.
+pub(super) struct QuotaTexts(Box<[Mutex<Option<Box<Written>>>]>);
+
+struct Written {
+    tenant: i64,
+    version: i64,
+    policies: Option<HeaderValue>,
+    left: (Left, Option<HeaderValue>),
+}
+
+impl Written {
+    fn of(standing: &Standing) -> Box<Self> {
+        Box::new(Self {
+            tenant: standing.tenant,
+            version: standing.version,
+            policies: value(policies(&standing.quota)),
+            left: (standing.left, value(left(&standing.left))),
+        })
+    }
+
+    fn is_of(&self, standing: &Standing) -> bool {
+        (self.tenant, self.version) == (standing.tenant, standing.version)
+    }
+}
+
+impl Default for QuotaTexts {
+    fn default() -> Self {
+        Self(std::iter::repeat_with(Mutex::default).take(KEPT).collect())
+    }
+}
+
+impl QuotaTexts {
+    /// Writes what a tenant may do and what is left of it, unless the headers name a limit that stood against the request.
+    pub(super) fn put(&self, headers: &mut HeaderMap, standing: &Standing) {
+        if headers.contains_key(RATE_LIMIT_POLICY) {
+            return;
+        }
+        let texts = self.texts(standing);
+        for (header, text) in [RATE_LIMIT_POLICY, RATE_LIMIT].into_iter().zip(texts) {
+            if let Some(text) = text {
+                headers.insert(header, text);
+            }
+        }
+    }
+
+    fn texts(&self, standing: &Standing) -> [Option<HeaderValue>; 2] {
+        let place = usize::try_from(standing.tenant).unwrap_or(0) % KEPT;
+        let mut kept = self.0[place].lock();
+        if kept.as_ref().is_some_and(|kept| !kept.is_of(standing)) {
+            *kept = None;
+        }
+        let written = kept.get_or_insert_with(|| Written::of(standing));
+        if written.left.0 != standing.left {
+            written.left = (standing.left, value(left(&standing.left)));
+        }
+        [written.policies.clone(), written.left.1.clone()]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::limit::Violation;
 
-    fn told(bound: Bound) -> [String; 3] {
+    fn written(limit: Option<&Limit>) -> [String; 3] {
         let mut headers = HeaderMap::new();
-        tell(&mut headers, bound);
+        put_limit(&mut headers, limit);
         [RETRY_AFTER, RATE_LIMIT_POLICY, RATE_LIMIT]
             .map(|name| headers[name].to_str().unwrap().to_owned())
     }
 
     #[test]
-    fn a_bound_is_told_as_structured_fields() {
+    fn a_limit_is_written_as_structured_fields() {
         assert_eq!(
-            told(Bound::Queue),
+            written(Some(&Limit::QueuedPublishes)),
             [
                 "1",
                 r#""queue";qu="content-bytes";q=67108864"#,
                 r#""queue";r=0;t=1"#
             ]
         );
-        let [_, policy, _] = told(Bound::Unavailable);
+        let [_, policy, _] = written(None);
         assert_eq!(policy, r#""unavailable";qu="requests";q=0"#);
     }
 
     #[test]
-    fn a_quota_is_told_with_its_unit_and_window() {
+    fn a_quota_is_written_with_its_unit_and_window() {
         let violation = |policy| {
-            Bound::Quota(Violation {
+            Limit::Quota(Violation {
                 policy,
                 quota: 500,
                 used: None,
@@ -177,10 +191,10 @@ mod tests {
             })
         };
         assert_eq!(
-            told(violation(Policy::Requests)),
+            written(Some(&violation(Policy::Requests))),
             ["7", r#""requests";q=500;w=1"#, r#""requests";r=0;t=7"#]
         );
-        for (policy, says) in [
+        for (policy, text) in [
             (Policy::Messages, r#""messages";qu="messages";q=500;w=1"#),
             (Policy::Bytes, r#""bytes";qu="content-bytes";q=500;w=1"#),
             (
@@ -189,7 +203,7 @@ mod tests {
             ),
             (Policy::Topics, r#""topics";qu="topics";q=500"#),
         ] {
-            assert_eq!(told(violation(policy))[1], says);
+            assert_eq!(written(Some(&violation(policy)))[1], text);
         }
     }
 
@@ -222,5 +236,48 @@ mod tests {
             r#""requests";q=9;w=1, "bytes";qu="content-bytes";q=5;w=1, "concurrent-requests";qu="concurrent-requests";q=3"#
         );
         assert_eq!(policies(&Quota::default()), "");
+    }
+
+    #[test]
+    fn a_tenant_gets_the_texts_of_its_own_quota_as_it_is_now() {
+        let texts = QuotaTexts::default();
+        let standing = |tenant, version, ceiling| {
+            let mut quota = Quota::default();
+            quota.requests_per_second = Some(RateQuota {
+                guaranteed: None,
+                ceiling: Some(ceiling),
+            });
+            Standing {
+                tenant,
+                version,
+                quota,
+                left: [Some(ceiling - 1), None, None],
+            }
+        };
+        // The same tenant, the same with another quota, and another tenant in the same place.
+        for (tenant, version, ceiling) in
+            [(1, 1, 9), (1, 1, 9), (1, 2, 8), (1_025, 2, 7), (1, 2, 8)]
+        {
+            let mut headers = HeaderMap::new();
+            texts.put(&mut headers, &standing(tenant, version, ceiling));
+            let policy = format!(r#""requests";q={ceiling};w=1"#);
+            assert_eq!(headers[RATE_LIMIT_POLICY], policy.as_str());
+            let left = format!(r#""requests";r={};t=1"#, ceiling - 1);
+            assert_eq!(headers[RATE_LIMIT], left.as_str());
+        }
+    }
+
+    #[test]
+    fn the_limit_that_stood_against_a_request_is_not_written_over() {
+        let mut headers = HeaderMap::new();
+        put_limit(&mut headers, Some(&Limit::Guesses));
+        let standing = Standing {
+            tenant: 1,
+            version: 1,
+            quota: Quota::default(),
+            left: [Some(1), None, None],
+        };
+        QuotaTexts::default().put(&mut headers, &standing);
+        assert_eq!(headers[RATE_LIMIT], r#""guesses";r=0;t=1"#);
     }
 }

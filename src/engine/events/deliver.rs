@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::DutyError;
 use crate::engine::payload::{Meta, Records};
-use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
+use crate::engine::{Draft, Drafts, Engine, Error, Limit, Tenant};
 use crate::outbound;
 use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};
@@ -266,7 +266,7 @@ fn unanswered(error: &outbound::Error) -> Refusal {
 
 fn refused(error: &Error) -> Refusal {
     let mut pause = None;
-    if let Error::QuotaExceeded(violation) | Error::ReducedCapacity(violation) = error {
+    if let Error::Limited(Limit::Quota(violation) | Limit::Guarantee(violation)) = error {
         pause = Some(Duration::from_secs(violation.again_seconds.into()));
     }
     let mut failure = format!("the topic did not take it: {error}");

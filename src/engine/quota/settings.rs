@@ -5,10 +5,10 @@ use api::TenantName;
 use api::quota::{Quota, QuotaStatus, QuotaUse, RateQuota};
 use time::OffsetDateTime;
 
-use super::policy::Policy;
 use crate::engine::access::Access;
 use crate::engine::audit::{self, Change};
 use crate::engine::error::Error;
+use crate::engine::limit::Policy;
 use crate::engine::{Engine, Tenant, capacity, tenants};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};

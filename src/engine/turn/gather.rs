@@ -8,8 +8,8 @@ use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::engine::Capacity;
 use crate::engine::error::Error;
+use crate::engine::limit::{Capacity, Limit};
 use crate::engine::payload::Records;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::units::Measure;
@@ -135,9 +135,7 @@ impl Queue {
         let bytes = publish.content.queued_bytes();
         let mut gathered = self.gathered.lock();
         if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
-            return Err(Error::Overloaded(
-                "64 MiB of publishes wait on this node already",
-            ));
+            return Err(Error::Limited(Limit::QueuedPublishes));
         }
         gathered.bytes += bytes;
         gathered.since.get_or_insert_with(Instant::now);
