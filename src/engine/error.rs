@@ -4,7 +4,7 @@
 use api::FieldError;
 use api::limits::BODY_IDLE_SECONDS;
 
-use crate::engine::quota::Violation;
+use crate::engine::limit::Limit;
 use crate::{blob, store};
 
 /// Why the engine refused or failed.
@@ -49,18 +49,9 @@ pub enum Error {
     /// Forged, damaged or foreign.
     #[error("the receipt is damaged, or is not of this subscription")]
     ReceiptInvalid,
-    /// The queue of publishes of the node is full.
+    /// A limit stands against it.
     #[error("{0}")]
-    Overloaded(&'static str),
-    /// Too many receivers of one subscription wait on the node.
-    #[error("{0} receivers of this subscription wait on this node already")]
-    Crowded(usize),
-    /// A quota stands against it.
-    #[error("{0}")]
-    QuotaExceeded(Violation),
-    /// The service is short of capacity, and this is above the tenant's guarantee.
-    #[error("the service is short of capacity and serves first what is guaranteed: {}", .0.amount())]
-    ReducedCapacity(Violation),
+    Limited(Limit),
     /// No valid key.
     #[error("give a valid API key or token: Authorization: Bearer <key>")]
     Unauthenticated,
@@ -70,11 +61,6 @@ pub enum Error {
     /// Its tenant is suspended.
     #[error("the tenant is suspended; the operator of the service knows why")]
     Suspended,
-    /// Too many invalid keys from one address.
-    #[error(
-        "too many invalid keys came from this address; a key that this node does not know yet has to wait"
-    )]
-    Guessing,
     /// The client stopped sending in the middle of a body, or what it sent cannot be decoded.
     #[error("the request body ended early, or is not what its Content-Encoding says")]
     BodyBroken,
@@ -129,9 +115,7 @@ impl From<blob::Error> for Error {
         );
         // All slots taken is this node's load: storage itself may be well.
         if matches!(error, blob::Error::Busy { .. }) {
-            return Self::Overloaded(
-                "too many transfers from and to object storage wait on this node",
-            );
+            return Self::Limited(Limit::QueuedTransfers);
         }
         Self::Unavailable("object storage")
     }

@@ -36,6 +36,7 @@ mod fleet;
 mod inbox;
 pub mod lease;
 pub mod lifecycle;
+pub mod limit;
 pub mod log;
 pub mod mask;
 pub mod meter;
@@ -64,20 +65,11 @@ use crate::store::installation::Installation;
 pub use access::{Access, Tenant};
 pub use error::Error;
 pub use fleet::Readiness;
+pub use limit::{Capacity, Limit};
 pub use log::block::{Delivery, StoredMessage};
 pub use meter::Metered;
 pub use publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 pub use receive::{Action, After, BrowseFrom};
-
-/// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Capacity {
-    /// Inside the guarantee, or without any limit.
-    #[default]
-    Guaranteed,
-    /// Above the guarantee: served while there is room.
-    Elastic,
-}
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]

@@ -2,46 +2,12 @@
 //! answer; the router collects each with its description, so a route cannot exist outside of the OpenAPI document. No SQL,
 //! no rules: those are the engine's.
 
-mod admission;
-mod audit;
-mod batch;
-mod bills;
-mod body;
-mod budgets;
-mod caller;
-mod coding;
-mod cors;
-mod digest;
+mod answer;
 mod document;
-mod draft;
-mod event_sinks;
-mod issuers;
-mod json;
-mod keys;
-mod local;
-mod manners;
-mod messages;
+mod layer;
 mod metrics;
-mod nodes;
-mod options;
-mod path;
-mod plans;
-mod problem;
-mod publish;
-mod query;
-mod quota;
-mod range;
-mod receive;
-mod service;
-mod settle;
-mod shown;
-mod subscriptions;
-mod tenants;
-mod throttle;
-mod topics;
-mod trace;
-mod units;
-mod usage;
+mod request;
+mod routes;
 
 use std::time::Duration;
 
@@ -53,7 +19,12 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 pub use metrics::RequestMetrics;
 
-use service::Probe;
+use answer::problem;
+use routes::service::Probe;
+use routes::{
+    audit, bills, budgets, event_sinks, issuers, keys, messages, nodes, plans, publish, quota,
+    receive, service, settle, subscriptions, tenants, topics, usage,
+};
 
 use crate::engine::Engine;
 use crate::telemetry::{self, Telemetry};
@@ -143,13 +114,13 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
 /// All routes, with their manners.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     let (router, _) = routes(settings.telemetry).split_for_parts();
-    let rules = manners::Rules {
+    let rules = layer::Rules {
         request_timeout: settings.request_timeout,
         held_max: engine.hot_limit_bytes(),
         open: engine.is_open(),
     };
     let quotas = engine.quotas().in_use();
-    let manners = manners::Manners::new(rules, settings.metrics, quotas);
+    let manners = layer::Manners::new(rules, settings.metrics, quotas);
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     router
         .merge(SwaggerUi::new("/docs").config(swagger))

@@ -9,6 +9,7 @@ use api::limits::GUESSES_MAX;
 use parking_lot::Mutex;
 
 use crate::engine::error::Error;
+use crate::engine::limit::Limit;
 
 /// After this one of them is forgiven: who goes on guessing has one try in so long.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
@@ -35,7 +36,7 @@ impl Guard {
         let wait = forgiven.and_then(|at| at.checked_duration_since(now));
         let longest = FORGIVEN_AFTER * GUESSES_MAX;
         match wait.and_then(|wait| wait.checked_sub(longest)) {
-            Some(too_long) if !too_long.is_zero() => Err(Error::Guessing),
+            Some(too_long) if !too_long.is_zero() => Err(Error::Limited(Limit::Guesses)),
             Some(_) | None => Ok(()),
         }
     }

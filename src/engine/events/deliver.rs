@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::DutyError;
+use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
 use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
 use crate::outbound;
@@ -266,7 +267,7 @@ fn unanswered(error: &outbound::Error) -> Refusal {
 
 fn refused(error: &Error) -> Refusal {
     let mut pause = None;
-    if let Error::QuotaExceeded(violation) | Error::ReducedCapacity(violation) = error {
+    if let Error::Limited(Limit::Quota(violation) | Limit::Guarantee(violation)) = error {
         pause = Some(Duration::from_secs(violation.again_seconds.into()));
     }
     let mut failure = format!("the topic did not take it: {error}");

@@ -3,7 +3,7 @@
 
 use api::limits::UNIT_BYTES;
 
-use crate::engine::Capacity;
+use crate::engine::limit::Capacity;
 use crate::store::turn::Used;
 
 /// Messages, and what they cost.

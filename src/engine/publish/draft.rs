@@ -1,8 +1,8 @@
 //! What a publish brings: messages that are checked and encoded, or one whose body streams, and the keys that guard against
 //! publishing twice. Made by `http`.
 
-use crate::engine::Capacity;
 use crate::engine::error::Error;
+use crate::engine::limit::Capacity;
 use crate::engine::log::payload::{Meta, Records};
 
 /// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.

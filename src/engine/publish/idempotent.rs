@@ -20,11 +20,12 @@ use crate::store::{self, Session};
 
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
+use crate::engine::limit::Capacity;
 use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
 use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
-use crate::engine::{Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute};
+use crate::engine::{Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute};
 
 type Results = Vec<Result<Published, Error>>;
 

@@ -10,9 +10,10 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use crate::engine::error::Error;
-use crate::engine::quota::limited::{Limited, Rate};
-use crate::engine::quota::policy::{Policy, Violation};
-use crate::engine::{Capacity, Engine, Tenant};
+use crate::engine::limit::Capacity;
+use crate::engine::limit::{Limit, Policy, Violation};
+use crate::engine::quota::limited::{Limited, Rate, Standing};
+use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
 
@@ -30,22 +31,16 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// The tenant's limits.
-    #[must_use]
-    pub fn limited(&self) -> &Limited {
-        &self.limited
-    }
-
     /// Whether the request is inside the guarantee.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
         self.capacity
     }
 
-    /// The time of the admission, for [`Limited::left`].
+    /// What the tenant may do, and what was left of it on this node when the request came.
     #[must_use]
-    pub fn at(&self) -> u64 {
-        self.at
+    pub fn standing(&self) -> Standing {
+        self.limited.standing(self.at)
     }
 }
 
@@ -140,7 +135,7 @@ impl Engine {
             rate.give_back(items, capacity);
             let of = (quota.guaranteed.unwrap_or(0), None);
             let violation = self.violated(policy, of, SOON_SECONDS);
-            return Err(Error::ReducedCapacity(violation));
+            return Err(Error::Limited(Limit::Guarantee(violation)));
         }
         Ok(capacity)
     }
@@ -264,11 +259,15 @@ impl Engine {
 
     fn exceeded(&self, policy: Policy, quota: Option<u64>, again_seconds: u32) -> Error {
         let of = (quota.unwrap_or(0), None);
-        Error::QuotaExceeded(self.violated(policy, of, again_seconds))
+        Error::Limited(Limit::Quota(self.violated(policy, of, again_seconds)))
     }
 
     fn full(&self, policy: Policy, (quota, used): (u64, u64), again_seconds: u32) -> Error {
-        Error::QuotaExceeded(self.violated(policy, (quota, Some(used)), again_seconds))
+        Error::Limited(Limit::Quota(self.violated(
+            policy,
+            (quota, Some(used)),
+            again_seconds,
+        )))
     }
 
     fn violated(

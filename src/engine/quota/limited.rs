@@ -3,17 +3,14 @@
 //! set by `exchange`, limits when the quota changes.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::quota::{Quota, QuotaUse, RateQuota};
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use time::OffsetDateTime;
 
-use crate::engine::Capacity;
+use crate::engine::limit::Capacity;
 use crate::engine::quota::bucket::Bucket;
-use crate::engine::quota::policy::Policy;
 use crate::engine::quota::share::{Counted, Pace, Shares, cautious, items, whole};
 use crate::engine::quota::stored::Tally;
 use crate::store::quota::QuotaRow;
@@ -160,41 +157,34 @@ pub struct Limited {
     pub(super) awake: AtomicBool,
     /// Of requests, messages and bytes; used by the loop that tells the others, and by who looks.
     pub(super) paces: Mutex<[Pace; 3]>,
-    set: RwLock<Arc<Set>>,
+    set: RwLock<Set>,
 }
 
 /// What an operator set.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Set {
     quota: Quota,
     version: i64,
-    told: Told,
 }
 
-/// What answers say of a quota, as it was written last.
-#[derive(Debug, Default)]
-struct Told {
-    policies: OnceLock<Bytes>,
-    left: Mutex<Option<(Left, Bytes)>>,
-}
-
-/// Whoever writes what answers say.
+/// What a tenant may do, and what is left of it on this node. The tenant, the version and what is left determine all of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Words {
-    /// The policies of a quota.
-    pub policies: fn(&Quota) -> String,
-    /// What is left of its rates.
-    pub left: fn(&Left) -> String,
+pub struct Standing {
+    /// The tenant.
+    pub tenant: i64,
+    /// The version of its quota.
+    pub version: i64,
+    /// The limits.
+    pub quota: Quota,
+    /// What is left of the rates.
+    pub left: Left,
 }
 
-/// What is left of each of [`RATES`]; `None` where there is no limit.
+/// What is left of each of [`Policy::RATES`]; `None` where there is no limit.
 pub type Left = [Option<u64>; 3];
 
-/// What is left is told in so many steps of what a second allows.
+/// Steps into which what a second allows is divided to report what is left.
 const LEFT_STEPS: u64 = 64;
-
-/// The rates of a quota, in order.
-pub const RATES: [Policy; 3] = [Policy::Requests, Policy::Messages, Policy::Bytes];
 
 impl Limited {
     /// A tenant whose other nodes have not been heard yet.
@@ -224,11 +214,7 @@ impl Limited {
         self.in_flight.set(quota.in_flight_messages);
         // All of them: requests that come together after a pause find places, and who comes too many goes soon.
         self.places.set(quota.concurrent_requests.map(items));
-        *set = Arc::new(Set {
-            quota,
-            version,
-            told: Told::default(),
-        });
+        *set = Set { quota, version };
         is_other
     }
 
@@ -310,24 +296,19 @@ impl Limited {
         })
     }
 
-    /// What answers say of the policies and of what is left, written by `words` when it is other than the last time.
-    pub fn told(&self, words: Words, now: u64) -> [Bytes; 2] {
-        let set = self.set.read().clone();
-        let policies = set
-            .told
-            .policies
-            .get_or_init(|| Bytes::from((words.policies)(&set.quota)));
-        let left = self.left(&set.quota, now);
-        let mut last = set.told.left.lock();
-        if last.as_ref().is_none_or(|(of, _)| *of != left) {
-            *last = Some((left, Bytes::from((words.left)(&left))));
+    /// What it may do, and what is left of it on this node.
+    pub(super) fn standing(&self, now: u64) -> Standing {
+        let Set { quota, version } = *self.set.read();
+        Standing {
+            tenant: self.tenant,
+            version,
+            quota,
+            left: self.left(&quota, now),
         }
-        let left = last.as_ref().map(|(_, text)| text.clone());
-        [policies.clone(), left.unwrap_or_default()]
     }
 
-    /// What is left of each limited rate on this node right now, to the last of so many steps: so it is seldom another than
-    /// before. Of a full bucket a step less is told, or it would be another with each request that finds it full.
+    /// What is left of each limited rate on this node, rounded down to a step, so that it seldom differs from the time before.
+    /// A full bucket reports one step less: otherwise each request that finds it full would report another number.
     fn left(&self, quota: &Quota, now: u64) -> Left {
         let of = |(rate, quota): (&Rate, Option<RateQuota>)| {
             let ceiling = quota?.ceiling?;

@@ -2,7 +2,7 @@
 //! never the database; a small loop (`exchange`) tells the other nodes what is asked for here and works out this node's
 //! share. A tenant without a quota costs one look into a map, and an installation without any not even that.
 //!
-//! `policy` names what can be violated, `bucket` is one rate with its debt, `share` the arithmetic of dividing, `limited` a
+//! `bucket` is one rate with its debt, `share` the arithmetic of dividing, `limited` a
 //! tenant's limits on this node, `tally` what is counted in the database, `known` which tenants are limited, `admit` what
 //! the engine's verbs ask, `settings` what an operator sets, `shortage` when only guarantees are served.
 
@@ -11,7 +11,6 @@ mod bucket;
 mod exchange;
 mod known;
 mod limited;
-pub(in crate::engine) mod policy;
 mod share;
 mod shortage;
 mod stored;
@@ -28,10 +27,11 @@ use prometheus_client::metrics::family::Family;
 
 use known::Known;
 
+use crate::engine::limit::Violation;
+
 pub use admit::Admission;
 pub(in crate::engine) use known::quota_of;
-pub use limited::{Left, Limited, RATES, Words};
-pub use policy::{Policy, Violation};
+pub use limited::{Left, Limited, Standing};
 pub use shortage::{Pressure, Shortage};
 
 /// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.

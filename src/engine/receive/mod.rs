@@ -22,11 +22,12 @@ use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
 use crate::engine::lease::ask::Ask;
+use crate::engine::limit::Capacity;
 use crate::engine::log::block::Delivery;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Limited;
 use crate::engine::subscriber::{Grant, Subscriber, Waiter};
-use crate::engine::{Capacity, Engine, Metered, Tenant};
+use crate::engine::{Engine, Metered, Tenant};
 
 impl Engine {
     /// Hands out messages; waits up to `wait_seconds`. Empty when nothing came or the node drains.

@@ -12,8 +12,8 @@ use crate::store::{self, Session};
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
+use crate::engine::limit::Policy;
 use crate::engine::order::fair;
-use crate::engine::quota::Policy;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {

@@ -11,7 +11,7 @@ use crate::store::topic::{NewTopic, TopicRow};
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
-use crate::engine::quota::Policy;
+use crate::engine::limit::Policy;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {

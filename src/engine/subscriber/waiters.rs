@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
+use crate::engine::limit::Limit;
 use crate::engine::subscriber::Grant;
 
 /// What a receiver gets: grants, maybe none.
@@ -49,7 +50,7 @@ impl Waiters {
         if waiting.len() >= WAITING_RECEIVERS_MAX {
             waiting.retain(|waiter| !waiter.is_gone());
             if waiting.len() >= WAITING_RECEIVERS_MAX {
-                return Err(Error::Crowded(WAITING_RECEIVERS_MAX));
+                return Err(Error::Limited(Limit::Receivers));
             }
         }
         waiting.push_back(waiter);

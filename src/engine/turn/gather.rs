@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use tokio::sync::oneshot;
 
-use crate::engine::Capacity;
 use crate::engine::error::Error;
 use crate::engine::inbox::Inbox;
+use crate::engine::limit::{Capacity, Limit};
 use crate::engine::log::payload::Records;
 use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
@@ -131,9 +131,7 @@ impl Queue {
         let bytes = publish.content.queued_bytes();
         self.gathered.put(|gathered| {
             if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
-                return Err(Error::Overloaded(
-                    "64 MiB of publishes wait on this node already",
-                ));
+                return Err(Error::Limited(Limit::QueuedPublishes));
             }
             gathered.bytes += bytes;
             self.pressure.waiting(gathered.bytes);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::Capacity;
+use crate::engine::limit::Capacity;
 
 use crate::engine::turn::gather::Publish;
 

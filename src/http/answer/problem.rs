@@ -1,0 +1,138 @@
+//! Refusals: every error, whatever it comes from, leaves as `application/problem+json` (RFC 9457) through this file. The
+//! only place where an engine error becomes a code; nothing is added to its text, so no cause can leak.
+
+use api::error::echo;
+use api::{ErrorCode, FieldError, Problem};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use super::throttle;
+use crate::engine::{self, Limit};
+
+/// A problem on its way to the client; boxed, because results carry it through every handler.
+#[derive(Debug)]
+pub(in crate::http) struct Refusal(Box<Told>);
+
+/// What is said to the client.
+#[derive(Debug)]
+struct Told {
+    problem: Problem,
+    /// What stood against the request, when that was a limit.
+    limit: Option<Limit>,
+}
+
+impl Refusal {
+    /// A problem of `code` with what happened this time.
+    pub(in crate::http) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Problem::new(code, detail).into()
+    }
+
+    /// One invalid field.
+    pub(in crate::http) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
+        Problem::invalid(vec![FieldError::new(pointer, detail)]).into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(Told {
+            problem,
+            limit: None,
+        }))
+    }
+}
+
+impl From<engine::Error> for Refusal {
+    fn from(error: engine::Error) -> Self {
+        Self(Box::new(Told {
+            problem: Problem::from(&error),
+            limit: limit(&error).copied(),
+        }))
+    }
+}
+
+/// The limit that an error is about.
+fn limit(error: &engine::Error) -> Option<&Limit> {
+    match error {
+        engine::Error::Limited(limit) => Some(limit),
+        _ => None,
+    }
+}
+
+impl From<&engine::Error> for Problem {
+    fn from(error: &engine::Error) -> Self {
+        use engine::Error as E;
+        let code = match error {
+            E::Invalid(fields) => return Self::invalid(fields.clone()),
+            E::AlreadyExists(_) => ErrorCode::AlreadyExists,
+            E::TooLarge { .. } => ErrorCode::BodyTooLarge,
+            E::Conflict(_) => ErrorCode::Conflict,
+            E::KeyInUse => ErrorCode::IdempotencyKeyInUse,
+            E::KeyMismatch => ErrorCode::IdempotencyKeyMismatch,
+            E::LeaseLost => ErrorCode::LeaseLost,
+            E::NotFound { .. } => ErrorCode::NotFound,
+            E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
+            E::Limited(Limit::Quota(_) | Limit::Guesses) => ErrorCode::QuotaExceeded,
+            E::Limited(
+                Limit::QueuedPublishes
+                | Limit::QueuedTransfers
+                | Limit::Receivers
+                | Limit::Guarantee(_),
+            ) => ErrorCode::ReducedCapacity,
+            E::Forbidden(_) | E::Suspended => ErrorCode::Forbidden,
+            E::Unauthenticated => ErrorCode::Unauthenticated,
+            E::BodyBroken => ErrorCode::InvalidRequest,
+            E::BodyStalled => ErrorCode::RequestTimeout,
+            E::Unavailable(_) => ErrorCode::Unavailable,
+            E::Internal => ErrorCode::Internal,
+        };
+        let mut problem = Self::new(code, error.to_string());
+        let limit = limit(error).into_iter();
+        problem.violated_policies = limit.map(|limit| limit.terms().name.to_owned()).collect();
+        problem
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let Told { problem, limit } = *self.0;
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let text = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = (status, text).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match problem.status {
+            401 => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            429 | 503 => {
+                throttle::put_limit(headers, limit.as_ref());
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// The fallback of the router.
+pub(in crate::http) async fn no_route(uri: Uri) -> Refusal {
+    let detail = format!("no route is called {}; see /docs", echo(uri.path()));
+    Refusal::new(ErrorCode::NotFound, detail)
+}
+
+/// The fallback of a route that knows other methods; axum adds `Allow`.
+pub(in crate::http) async fn no_method(method: Method, uri: Uri) -> Response {
+    if method == Method::OPTIONS {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    let detail = format!(
+        "{} does not take {}; see the Allow header",
+        echo(uri.path()),
+        echo(method.as_str())
+    );
+    Refusal::new(ErrorCode::MethodNotAllowed, detail).into_response()
+}

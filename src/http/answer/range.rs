@@ -1,0 +1,64 @@
+//! One byte range of a body (RFC 9110, section 14). A body never changes, so its id is a strong ETag. Several ranges,
+//! other units and malformed ones are ignored, as the RFC allows: the whole body is the answer.
+
+/// Which part of a body is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Part {
+    /// All of it.
+    Whole,
+    /// From the first to the last byte, both included.
+    Bytes(u64, u64),
+    /// None of it exists.
+    Beyond,
+}
+
+/// What the value of a `Range` header asks of a body of `bytes` bytes.
+pub(in crate::http) fn part(range: &str, bytes: u64) -> Part {
+    let Some((from, to)) = range
+        .strip_prefix("bytes=")
+        .and_then(|range| range.trim().split_once('-'))
+    else {
+        return Part::Whole;
+    };
+    let number = |text: &str| text.parse::<u64>().ok().filter(|_| !text.starts_with('+'));
+    match (number(from), number(to)) {
+        (Some(from), Some(to)) if from > to => Part::Whole,
+        (Some(from), _) if from >= bytes && (to.is_empty() || number(to).is_some()) => Part::Beyond,
+        (Some(from), Some(to)) => Part::Bytes(from, to.min(bytes - 1)),
+        (Some(from), None) if to.is_empty() => Part::Bytes(from, bytes - 1),
+        (None, Some(0)) if from.is_empty() => Part::Beyond,
+        (None, Some(last)) if from.is_empty() && bytes > 0 => {
+            Part::Bytes(bytes.saturating_sub(last), bytes - 1)
+        }
+        (None, Some(_)) if from.is_empty() => Part::Beyond,
+        _ => Part::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_range_is_cut_to_the_body_and_the_rest_is_ignored() {
+        for (range, expected) in [
+            ("bytes=0-4", Part::Bytes(0, 4)),
+            ("bytes=5-", Part::Bytes(5, 9)),
+            ("bytes=5-99", Part::Bytes(5, 9)),
+            ("bytes=-3", Part::Bytes(7, 9)),
+            ("bytes=-99", Part::Bytes(0, 9)),
+            ("bytes=10-", Part::Beyond),
+            ("bytes=10-12", Part::Beyond),
+            ("bytes=-0", Part::Beyond),
+            ("bytes=4-3", Part::Whole),
+            ("bytes=0-1,3-4", Part::Whole),
+            ("bytes=x-y", Part::Whole),
+            ("bytes=-", Part::Whole),
+            ("items=0-1", Part::Whole),
+        ] {
+            assert_eq!(part(range, 10), expected, "{range}");
+        }
+        assert_eq!(part("bytes=0-", 0), Part::Beyond);
+        assert_eq!(part("bytes=-1", 0), Part::Beyond);
+    }
+}

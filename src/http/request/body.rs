@@ -1,0 +1,203 @@
+//! Request bodies: into memory up to a limit, or as a stream when they are longer. Each wait for the next bytes is
+//! bounded, by the deadline of the request or by a time of its own, so a client that stops sending holds nothing for
+//! long (I9).
+
+use std::time::Duration;
+
+use api::limits::{BODY_IDLE_SECONDS, RAW_BODY_BYTES_MAX};
+use axum::body::{Body, HttpBody};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use http_body_util::BodyExt;
+
+use crate::engine::Error;
+use crate::http::answer::problem::Refusal;
+
+/// Far shorter in unit tests, where nobody waits for real.
+const IDLE: Duration = if cfg!(test) {
+    Duration::from_millis(50)
+} else {
+    Duration::from_secs(BODY_IDLE_SECONDS)
+};
+
+/// The next bytes; `None` at the end.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
+    loop {
+        match body.frame().await {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Error::BodyBroken),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// The same, unless the client stops sending. On the heap: requests with a short body must not carry the timer.
+async fn next_in_time(body: &mut Body) -> Result<Option<Bytes>, Error> {
+    let next = Box::pin(tokio::time::timeout(IDLE, next(body))).await;
+    next.map_err(|_| Error::BodyStalled)?
+}
+
+/// What [`head`] found.
+enum Head {
+    /// The whole body.
+    Whole(Bytes),
+    /// More than was allowed: the bytes read so far.
+    Longer(Bytes),
+}
+
+/// Reads up to `max` bytes. A body that comes in one piece, as nearly all do, is not copied.
+async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
+    let upper = body.size_hint().upper();
+    // A request that announces a short body may not take its time: its deadline sees to a client that stops sending.
+    let first = if upper.is_some_and(|bytes| bytes <= max as u64) {
+        next(body).await?
+    } else {
+        next_in_time(body).await?
+    };
+    let Some(first) = first else {
+        return Ok(Head::Whole(Bytes::new()));
+    };
+    if first.len() > max {
+        return Ok(Head::Longer(first));
+    }
+    if body.is_end_stream() {
+        return Ok(Head::Whole(first));
+    }
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
+    let mut bytes = BytesMut::with_capacity(first.len() + announced.min(max - first.len()));
+    bytes.extend_from_slice(&first);
+    while let Some(more) = next_in_time(body).await? {
+        bytes.extend_from_slice(&more);
+        if bytes.len() > max {
+            return Ok(Head::Longer(bytes.freeze()));
+        }
+    }
+    Ok(Head::Whole(bytes.freeze()))
+}
+
+fn too_large(what: &'static str, max: u64) -> Error {
+    Error::TooLarge { what, max }
+}
+
+/// The whole body, of at most `max` bytes.
+pub(in crate::http) async fn whole(
+    mut body: Body,
+    what: &'static str,
+    max: usize,
+) -> Result<Bytes, Refusal> {
+    // Said by Content-Length: refused before a byte of it is taken.
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large(what, max as u64).into());
+    }
+    match head(&mut body, max).await? {
+        Head::Whole(bytes) => Ok(bytes),
+        Head::Longer(_) => Err(too_large(what, max as u64).into()),
+    }
+}
+
+/// The body of a raw publish.
+pub(in crate::http) enum Raw {
+    /// Short enough to be held.
+    Held(Bytes),
+    /// A stream that ends with an error beyond the limit of raw bodies.
+    Streamed(BoxStream<'static, Result<Bytes, Error>>),
+}
+
+/// A body of up to `held_max` bytes in memory, a longer one as a stream.
+pub(in crate::http) async fn raw(mut body: Body, held_max: usize) -> Result<Raw, Refusal> {
+    let announced = body.size_hint().lower();
+    if announced > RAW_BODY_BYTES_MAX {
+        return Err(too_large("the body", RAW_BODY_BYTES_MAX).into());
+    }
+    if announced > held_max as u64 {
+        return Ok(Raw::Streamed(limited(Bytes::new(), body)));
+    }
+    Ok(match head(&mut body, held_max).await? {
+        Head::Whole(bytes) => Raw::Held(bytes),
+        Head::Longer(read) => Raw::Streamed(limited(read, body)),
+    })
+}
+
+/// What was read already and the rest, up to the limit of raw bodies.
+fn limited(read: Bytes, body: Body) -> BoxStream<'static, Result<Bytes, Error>> {
+    let rest = stream::try_unfold(body, |mut body| async move {
+        let bytes = next_in_time(&mut body).await?;
+        Ok::<_, Error>(bytes.map(|bytes| (bytes, body)))
+    });
+    let first = stream::iter((!read.is_empty()).then_some(Ok(read)));
+    let mut left = RAW_BODY_BYTES_MAX;
+    first
+        .chain(rest)
+        .and_then(move |bytes: Bytes| {
+            let fits = left.checked_sub(bytes.len() as u64);
+            left = fits.unwrap_or(0);
+            let checked = fits.map(|_| bytes);
+            std::future::ready(checked.ok_or_else(|| too_large("the body", RAW_BODY_BYTES_MAX)))
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(sizes: &[usize]) -> Body {
+        let pieces: Vec<_> = sizes
+            .iter()
+            .map(|n| Ok::<_, Error>(vec![b'x'; *n]))
+            .collect();
+        Body::from_stream(stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn a_body_is_held_up_to_the_limit_and_streamed_whole_beyond_it() {
+        let held = raw(pieces(&[3, 4, 3]), 10).await.unwrap();
+        assert!(matches!(held, Raw::Held(bytes) if bytes.len() == 10));
+        for body in [pieces(&[3, 4, 4]), pieces(&[11]), Body::from(vec![0; 11])] {
+            let Raw::Streamed(stream) = raw(body, 10).await.unwrap() else {
+                panic!("held");
+            };
+            let bytes: Vec<Bytes> = stream.try_collect().await.unwrap();
+            assert_eq!(bytes.concat().len(), 11);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_passes_the_limit_ends_with_an_error_that_names_it() {
+        let mut sizes = vec![1 << 20; 100];
+        sizes.push(1);
+        let Raw::Streamed(stream) = raw(pieces(&sizes), 10).await.unwrap() else {
+            panic!("held");
+        };
+        let error = stream.try_for_each(|_| async { Ok(()) }).await.unwrap_err();
+        assert_eq!(error.to_string(), "the body has more than 104857600 bytes");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_pauses_for_too_long_is_told_so_whether_its_body_is_held_or_streams() {
+        let stalls = |bytes: usize| {
+            let piece = stream::iter([Ok::<_, Error>(vec![b'x'; bytes])]);
+            Body::from_stream(piece.chain(stream::pending()))
+        };
+        let held = whole(stalls(1), "the request", 10).await.unwrap_err();
+        assert!(format!("{held:?}").contains("RequestTimeout"), "{held:?}");
+        let Raw::Streamed(stream) = raw(stalls(11), 10).await.unwrap() else {
+            panic!("held");
+        };
+        let streamed: Result<Vec<Bytes>, Error> = stream.try_collect().await;
+        assert!(matches!(streamed.unwrap_err(), Error::BodyStalled));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
+        for body in [Body::from(vec![0; 11]), pieces(&[5, 6])] {
+            let refusal = whole(body, "the request", 10).await.unwrap_err();
+            assert!(format!("{refusal:?}").contains("more than 10 bytes"));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! gzip and zstd, both ways: requests by async-compression, answers by tower-http. Both only when a header asks for it, so
+//! that the many that need no coding do not carry the wrapped bodies. Limits count decoded bytes.
+
+use std::convert::Infallible;
+use std::io;
+
+use api::ErrorCode;
+use api::limits::ZSTD_WINDOW_LOG_MAX;
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::response::{IntoResponse, Response};
+use futures_util::TryStreamExt;
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
+use tower::{ServiceExt, service_fn};
+use tower_http::compression::Compression;
+
+use super::digest::CONTENT_DIGEST;
+use crate::http::answer::problem::Refusal;
+
+/// Answers shorter than this are not worth coding.
+const CODED_BYTES_MIN: u64 = 1024;
+/// Bytes that are decoded at once.
+const PIECE_BYTES: usize = 32 << 10;
+
+/// The codings of a request that are understood.
+enum Coding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    fn of(value: &HeaderValue) -> Option<Self> {
+        let is = |name: &str| value.as_bytes().eq_ignore_ascii_case(name.as_bytes());
+        match () {
+            // RFC 9110, section 8.4.1.3: the same.
+            () if is("gzip") || is("x-gzip") => Some(Self::Gzip),
+            () if is("zstd") => Some(Self::Zstd),
+            () if is("identity") => Some(Self::Identity),
+            () => None,
+        }
+    }
+}
+
+/// The request with its body decoded; [`check`] has seen that its coding is understood.
+pub(in crate::http) fn decoded(mut request: Request) -> Request {
+    let coding = request.headers_mut().remove(CONTENT_ENCODING);
+    let coding = coding.as_ref().and_then(Coding::of);
+    if let None | Some(Coding::Identity) = coding {
+        return request;
+    }
+    request.headers_mut().remove(CONTENT_LENGTH);
+    // It is of the bytes that were sent, which nobody sees from here on.
+    request.headers_mut().remove(CONTENT_DIGEST);
+    request.map(|body| {
+        let coded = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+        if let Some(Coding::Gzip) = coding {
+            let mut decoder = GzipDecoder::new(coded);
+            // A file of several members, as `cat a.gz b.gz` and many log shippers make, is their contents in a row.
+            decoder.multiple_members(true);
+            pieces(decoder)
+        } else {
+            let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
+            let mut decoder = ZstdDecoder::with_params(coded, &[window]);
+            decoder.multiple_members(true);
+            pieces(decoder)
+        }
+    })
+}
+
+fn pieces(decoder: impl AsyncRead + Send + 'static) -> Body {
+    Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES))
+}
+
+/// Refuses a request whose coding is not understood.
+pub(in crate::http) fn check(request: &Request) -> Option<Response> {
+    let mut codings = request.headers().get_all(CONTENT_ENCODING).iter();
+    let coding = codings.next()?;
+    if Coding::of(coding).is_some() && codings.next().is_none() {
+        return None;
+    }
+    let detail = "Content-Encoding must be one of gzip, zstd and identity";
+    let mut response = Refusal::new(ErrorCode::UnsupportedMediaType, detail).into_response();
+    response
+        .headers_mut()
+        .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+    Some(response)
+}
+
+/// `response`, coded when it is long and the client accepts a coding.
+pub(in crate::http) async fn encoded(response: Response, accept: HeaderValue) -> Response {
+    if !(accepts(&accept, b"gzip") || accepts(&accept, b"zstd")) || !is_worth_it(&response) {
+        return response;
+    }
+    let mut request = Request::new(());
+    request.headers_mut().insert(ACCEPT_ENCODING, accept);
+    let mut response = Some(response);
+    let ready = service_fn(move |_: Request<()>| {
+        std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
+    });
+    let coded = Compression::new(ready).oneshot(request).await;
+    coded.map_or_else(|never| match never {}, |response| response.map(Body::new))
+}
+
+fn accepts(accept: &HeaderValue, coding: &[u8]) -> bool {
+    let mut windows = accept.as_bytes().windows(coding.len());
+    windows.any(|window| window.eq_ignore_ascii_case(coding))
+}
+
+/// Long enough, and not the body of a message: its ETag and its ranges are of the bytes that were published.
+fn is_worth_it(response: &Response) -> bool {
+    let bytes = response.body().size_hint().exact();
+    bytes.is_none_or(|bytes| bytes >= CODED_BYTES_MIN)
+        && !response.headers().contains_key(ACCEPT_RANGES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use async_compression::tokio::bufread::GzipEncoder;
+    use http_body_util::BodyExt;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    async fn decode(coding: &str, body: Vec<u8>) -> Result<Vec<u8>, axum::Error> {
+        let request = Request::builder()
+            .header(CONTENT_ENCODING, coding)
+            .header(CONTENT_LENGTH, body.len());
+        let request = request.body(Body::from(body)).unwrap();
+        assert!(check(&request).is_none(), "{coding}");
+        let request = decoded(request);
+        assert!(request.headers().get(CONTENT_ENCODING).is_none());
+        let bytes = request.into_body().collect().await?;
+        Ok(bytes.to_bytes().to_vec())
+    }
+
+    async fn gzip(text: &str) -> Vec<u8> {
+        let mut coded = Vec::new();
+        let mut encoder = GzipEncoder::new(text.as_bytes());
+        encoder.read_to_end(&mut coded).await.unwrap();
+        coded
+    }
+
+    fn zstd(text: &[u8], window_log: u32) -> Vec<u8> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn all_members_of_a_gzip_body_are_read() {
+        let both = [gzip("hello, ").await, gzip("world").await].concat();
+        for coding in ["gzip", "GZip", "x-gzip"] {
+            assert_eq!(
+                decode(coding, both.clone()).await.unwrap(),
+                b"hello, world",
+                "{coding}"
+            );
+        }
+        assert_eq!(
+            decode("identity", b"as is".to_vec()).await.unwrap(),
+            b"as is"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_cut_or_followed_by_something_else_is_an_error() {
+        let good = gzip("hello").await;
+        for bad in [
+            good[..good.len() - 1].to_vec(),
+            [&good[..], b"else"].concat(),
+            b"no gzip".to_vec(),
+        ] {
+            assert!(decode("gzip", bad).await.is_err());
+        }
+        let good = zstd(b"hello", 20);
+        assert!(
+            decode("zstd", good[..good.len() - 1].to_vec())
+                .await
+                .is_err()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_zstd_body_asks_for_a_window_of_8_mib_at_most() {
+        let text = vec![b'x'; 100_000];
+        let both = [zstd(&text, 23), zstd(b"y", 20)].concat();
+        assert_eq!(decode("ZSTD", both).await.unwrap().len(), 100_001);
+        assert!(decode("zstd", zstd(&text, 24)).await.is_err());
+    }
+}

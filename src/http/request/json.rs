@@ -1,0 +1,213 @@
+//! JSON in and out. Parsing is one pass of serde_json; only when it fails a second, slower pass finds the pointer to the
+//! field, so that good requests pay nothing for good errors.
+
+use api::budget::BudgetSettings;
+use api::error::echo;
+use api::event::EventSinkSettings;
+use api::issuer::IssuerSettings;
+use api::key::{KeyRotation, KeySettings};
+use api::limits::REQUEST_BYTES_MAX;
+use api::message::ReceiveRequest;
+use api::object::Object;
+use api::price::PlanVersionSettings;
+use api::quota::Quota;
+use api::subscription::SubscriptionSettings;
+use api::tenant::{Suspension, TenantSettings};
+use api::topic::TopicSettings;
+use api::{ErrorCode, FieldError, Problem};
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use serde::{Deserialize, Serialize};
+use serde_path_to_error::{Path, Segment, Track};
+
+use super::body;
+use crate::http::answer::problem::Refusal;
+
+/// A checked JSON request, or a JSON answer.
+pub(in crate::http) struct Json<T>(pub(in crate::http) T);
+
+/// A wire type that knows its ranges.
+pub(in crate::http) trait Checked: DeserializeOwned {
+    /// The fields that are out of range.
+    fn check(&self) -> Vec<FieldError>;
+}
+
+macro_rules! checked {
+    ($($type:ty)+) => {
+        $(impl Checked for $type {
+            fn check(&self) -> Vec<FieldError> {
+                self.validate()
+            }
+        })+
+    };
+}
+
+checked! {
+    TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
+    Quota PlanVersionSettings BudgetSettings EventSinkSettings
+}
+
+impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let JsonText(text) = JsonText::from_request(request, state).await?;
+        // Every field of these has a default, so no body is as good as `{}`.
+        let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
+        let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
+        match value.check() {
+            errors if errors.is_empty() => Ok(Self(value)),
+            errors => Err(Problem::invalid(errors).into()),
+        }
+    }
+}
+
+/// The text of a JSON request, for handlers that borrow from it.
+pub(in crate::http) struct JsonText(pub(in crate::http) Bytes);
+
+impl<S: Sync> FromRequest<S> for JsonText {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        check_content_type(request.headers())?;
+        body::whole(request.into_body(), "the request", REQUEST_BYTES_MAX)
+            .await
+            .map(Self)
+    }
+}
+
+/// Refuses a body that says it is something else than JSON. One that says nothing is taken for JSON.
+pub(in crate::http) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(value) = headers.get(CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let text = value.to_str().unwrap_or("");
+    let media = text.split(';').next().unwrap_or("").trim();
+    let is_json = media.eq_ignore_ascii_case("application/json")
+        || (media.len() > 17
+            && media.as_bytes()[..12].eq_ignore_ascii_case(b"application/")
+            && media.as_bytes()[media.len() - 5..].eq_ignore_ascii_case(b"+json"));
+    if is_json {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        ErrorCode::UnsupportedMediaType,
+        format!(
+            "this route takes application/json, not {}; with curl -d add -H 'Content-Type: application/json'",
+            echo(media)
+        ),
+    ))
+}
+
+/// Parses `text`, or says which field is wrong.
+pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, FieldError> {
+    let value = serde_json::from_slice(text)
+        .or_else(|_| parse_seed(text, std::marker::PhantomData::<Object<T>>));
+    value.map(|Object(value)| value)
+}
+
+/// The slow pass: parses with `seed` and keeps track of the path.
+pub(in crate::http) fn parse_seed<'a, S: DeserializeSeed<'a>>(
+    text: &'a [u8],
+    seed: S,
+) -> Result<S::Value, FieldError> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    let mut track = Track::new();
+    let value = seed.deserialize(serde_path_to_error::Deserializer::new(
+        &mut json, &mut track,
+    ));
+    let path = track.path();
+    let value = value.map_err(|error| explain(&error, &path))?;
+    json.end()
+        .map_err(|error| FieldError::new("", format!("is not JSON: {error}")))?;
+    Ok(value)
+}
+
+fn explain(error: &serde_json::Error, path: &Path) -> FieldError {
+    let text = error.to_string();
+    if !error.is_data() {
+        return FieldError::new(pointer(path), format!("is not JSON: {text}"));
+    }
+    let detail = text
+        .rsplit_once(" at line ")
+        .map_or(&*text, |(what, _)| what);
+    FieldError::new(pointer(path), detail)
+}
+
+/// A path as a JSON pointer (RFC 6901).
+fn pointer(path: &Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        let step = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            Segment::Enum { .. } | Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&step);
+    }
+    pointer
+}
+
+/// A JSON answer from its text.
+pub(in crate::http) fn answer(text: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(text));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        match serde_json::to_vec(&self.0) {
+            Ok(text) => answer(text),
+            Err(_) => Refusal::from(crate::engine::Error::Internal).into_response(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> (String, String) {
+        let error = parse::<TopicSettings>(text.as_bytes()).unwrap_err();
+        (error.pointer, error.detail)
+    }
+
+    #[test]
+    fn a_wrong_field_is_found_by_its_pointer() {
+        let (pointer, detail) = refused(r#"{"retention_seconds":"x"}"#);
+        assert_eq!(pointer, "/retention_seconds");
+        assert_eq!(
+            detail,
+            r#"invalid type: string "x", expected a whole number in range"#
+        );
+        let (pointer, detail) = refused(r#"{"retention":1}"#);
+        assert_eq!(pointer, "/retention");
+        assert!(detail.starts_with("unknown field `retention`, expected one of"));
+        assert!(refused("{").1.starts_with("is not JSON: EOF"));
+        assert!(refused("{} x").1.starts_with("is not JSON: trailing"));
+        assert_eq!(refused("[]").0, "");
+    }
+
+    #[test]
+    fn json_routes_take_json_and_what_says_nothing() {
+        let with = |media: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+            check_content_type(&headers).is_ok()
+        };
+        assert!(check_content_type(&HeaderMap::new()).is_ok());
+        assert!(with("application/json; charset=utf-8"));
+        assert!(with("Application/vnd.cursus+JSON"));
+        assert!(!with("application/x-www-form-urlencoded"));
+        assert!(!with("text/plain"));
+        assert!(!with("application/+json"));
+    }
+}

@@ -1,0 +1,307 @@
+//! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
+
+use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
+use api::list::Page;
+use api::message::check_text;
+use api::{FieldError, MessageId, Problem, TenantName, Timestamp};
+use axum::extract::{FromRequestParts, Query};
+use axum::http::header::LINK;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::json::Json;
+use crate::engine::BrowseFrom as Place;
+use crate::http::answer::problem::Refusal;
+
+/// The pairs of a query string, and what is wrong with them.
+pub(in crate::http) struct Pairs {
+    pairs: Vec<(String, String)>,
+    errors: Vec<FieldError>,
+}
+
+impl Pairs {
+    pub(in crate::http) fn of(uri: &Uri) -> Self {
+        match Query::try_from_uri(uri) {
+            Ok(Query(pairs)) => Self {
+                pairs,
+                errors: Vec::new(),
+            },
+            Err(_) => Self {
+                pairs: Vec::new(),
+                errors: vec![FieldError::new("query:", "must be UTF-8, percent-encoded")],
+            },
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.pairs.iter().position(|(known, _)| known == name)?;
+        Some(self.pairs.remove(at).1)
+    }
+
+    fn refuse(&mut self, name: &str, detail: impl Into<String>) {
+        self.errors
+            .push(FieldError::new(format!("query:{name}"), detail));
+    }
+
+    pub(in crate::http) fn limit(&mut self) -> u32 {
+        let Some(text) = self.take("limit") else {
+            return PAGE_DEFAULT;
+        };
+        let limit = text.parse().ok().filter(|limit| PAGE.contains(limit));
+        limit.unwrap_or_else(|| {
+            let detail = format!("must be {} to {}", PAGE.start(), PAGE.end());
+            self.refuse("limit", detail);
+            PAGE_DEFAULT
+        })
+    }
+
+    /// What `read` makes of a parameter, or an error that says what it must be.
+    pub(in crate::http) fn parsed<T>(
+        &mut self,
+        name: &str,
+        must: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let text = self.take(name)?;
+        let value = read(&text);
+        if value.is_none() {
+            self.refuse(name, must);
+        }
+        value
+    }
+
+    fn text(&mut self, name: &str, max: usize) -> Option<String> {
+        let text = self.take(name)?;
+        check_text(&mut self.errors, || format!("query:{name}"), &text, max);
+        Some(text)
+    }
+
+    /// Refuses what nobody took: a parameter that is misspelled or given twice is never ignored.
+    pub(in crate::http) fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
+        for (name, _) in std::mem::take(&mut self.pairs) {
+            self.refuse(&name, "is no parameter of this route, or is given twice");
+        }
+        if self.errors.is_empty() {
+            return Ok(value);
+        }
+        Err(Problem::invalid(self.errors).into())
+    }
+}
+
+/// A page with a `Link` to the next one (RFC 8288): the same query, with `after` in place of its own. Cursors have only
+/// characters that stand for themselves in a query.
+pub(in crate::http) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> Response {
+    let mut response = page.into_response();
+    if let Some(next) = next {
+        let mut link = format!("<{}?", uri.path());
+        let pairs = uri.query().unwrap_or("").split('&');
+        for pair in pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after=")) {
+            link.push_str(pair);
+            link.push('&');
+        }
+        link.push_str(&format!("after={next}>; rel=\"next\""));
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            response.headers_mut().insert(LINK, link);
+        }
+    }
+    response
+}
+
+/// A page of a list as an answer, linked to the next one.
+pub(in crate::http) fn paged<T: Serialize>(uri: &Uri, page: Page<T>) -> Response {
+    let next = page.next.clone();
+    linked(uri, next.as_deref(), Json(page))
+}
+
+/// A time in a query (RFC 3339). A `+` of an offset that was not percent-encoded reads as a space.
+pub(in crate::http) fn time(text: &str) -> Option<Timestamp> {
+    text.replace(' ', "+").parse().ok()
+}
+
+/// Refuses any parameter, on a route that has none.
+pub(in crate::http) fn none(uri: &Uri) -> Result<(), Refusal> {
+    match uri.query() {
+        None => Ok(()),
+        Some(_) => Pairs::of(uri).finish(()),
+    }
+}
+
+/// Which page of a list; documented as [`api::list::PageQuery`].
+pub(in crate::http) struct PageOf {
+    /// `next` of the page before.
+    pub(in crate::http) after: Option<String>,
+    /// Most items to return.
+    pub(in crate::http) limit: u32,
+}
+
+impl<S: Sync> FromRequestParts<S> for PageOf {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut pairs = Pairs::of(&parts.uri);
+        let (limit, after) = (pairs.limit(), pairs.text("after", 256));
+        pairs.finish(Self { after, limit })
+    }
+}
+
+/// Which page of the audit log.
+pub(in crate::http) struct AuditOf {
+    /// Only of this tenant.
+    pub(in crate::http) tenant: Option<TenantName>,
+    /// `next` of the page before.
+    pub(in crate::http) after: Option<i64>,
+    /// Most entries to return.
+    pub(in crate::http) limit: u32,
+}
+
+impl<S: Sync> FromRequestParts<S> for AuditOf {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut pairs = Pairs::of(&parts.uri);
+        let limit = pairs.limit();
+        let tenant = pairs.parsed("tenant", "must be the name of a tenant", |text| {
+            text.parse().ok()
+        });
+        let after = pairs.parsed("after", "must be the next of the page before", |text| {
+            text.parse().ok()
+        });
+        pairs.finish(Self {
+            tenant,
+            after,
+            limit,
+        })
+    }
+}
+
+/// Which messages of a topic.
+#[derive(Debug)]
+pub(in crate::http) struct Browse {
+    /// Where to begin.
+    pub(in crate::http) from: Place,
+    /// Most messages to return.
+    pub(in crate::http) limit: u32,
+    /// Only those with this key.
+    pub(in crate::http) key: Option<String>,
+    /// Only those with this tag.
+    pub(in crate::http) tag: Option<String>,
+}
+
+impl<S: Sync> FromRequestParts<S> for Browse {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        browse(&parts.uri)
+    }
+}
+
+fn browse(uri: &Uri) -> Result<Browse, Refusal> {
+    let mut pairs = Pairs::of(uri);
+    let (key, tag) = (
+        pairs.text("key", KEY_CHARS_MAX),
+        pairs.text("tag", KEY_CHARS_MAX),
+    );
+    let (limit, from, after) = (pairs.limit(), pairs.take("from"), pairs.take("after"));
+    let from = from.map(|text| {
+        place(&text).unwrap_or_else(|| {
+            pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
+            Place::Start
+        })
+    });
+    let after = after.map(|text| {
+        text.parse().map(Place::After).unwrap_or_else(|()| {
+            pairs.refuse("after", "must be the next of the page before");
+            Place::Start
+        })
+    });
+    // A client that turns the page repeats its query and adds `after`, which is further on than `from`.
+    let from = after.or(from).unwrap_or(Place::Start);
+    pairs.finish(Browse {
+        from,
+        limit,
+        key,
+        tag,
+    })
+}
+
+fn place(text: &str) -> Option<Place> {
+    if text == "start" {
+        return Some(Place::Start);
+    }
+    let id = text.parse::<MessageId>().map(Place::Message).ok();
+    id.or_else(|| time(text).map(Place::Time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<Browse, Refusal> {
+        browse(&format!("/v1/topics/t/messages?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn a_browse_begins_where_the_query_says() {
+        assert!(matches!(parse("").unwrap().from, Place::Start));
+        assert!(matches!(parse("from=start").unwrap().from, Place::Start));
+        let at = parse("from=2026-01-31T12:00:00%2B00:00").unwrap().from;
+        assert!(matches!(at, Place::Time(Timestamp(1_769_860_800_000_000))));
+        let id = "000000010000000002s3";
+        assert!(matches!(
+            parse(&format!("from={id}")).unwrap().from,
+            Place::Message(_)
+        ));
+        let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
+        assert!(matches!(after.from, Place::After(after) if after.since.is_none()));
+        let both = parse(&format!("from=start&after={id}")).unwrap();
+        assert!(matches!(both.from, Place::After(_)));
+        assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
+    }
+
+    #[test]
+    fn a_page_links_to_the_next_one_with_the_same_query() {
+        let link = |uri: &str, next| {
+            let response = linked(&uri.parse().unwrap(), next, ());
+            let link = response.headers().get(LINK);
+            link.map(|link| link.to_str().unwrap().to_owned())
+        };
+        assert_eq!(link("/v1/topics?limit=1", None), None);
+        for (uri, expected) in [
+            ("/v1/topics", "</v1/topics?after=b>; rel=\"next\""),
+            (
+                "/v1/topics?after=a&limit=1",
+                "</v1/topics?limit=1&after=b>; rel=\"next\"",
+            ),
+        ] {
+            assert_eq!(link(uri, Some("b")).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_route_without_parameters_takes_none() {
+        let none = |uri: &str| none(&uri.parse().unwrap());
+        assert!(none("/v1/topics/t").is_ok() && none("/v1/topics/t?").is_ok());
+        let refusal = format!("{:?}", none("/v1/topics/t?wait=5").unwrap_err());
+        assert!(refusal.contains("query:wait"), "{refusal}");
+    }
+
+    #[test]
+    fn a_parameter_that_is_wrong_unknown_or_given_twice_is_named() {
+        for (query, name) in [
+            ("limit=0", "query:limit"),
+            ("limit=1001", "query:limit"),
+            ("limit=x", "query:limit"),
+            ("limit=1&limit=2", "query:limit"),
+            ("from=yesterday", "query:from"),
+            ("from=yesterday&after=000000010000000002s3", "query:from"),
+            ("after=1", "query:after"),
+            ("colour=red", "query:colour"),
+            ("key=", "query:key"),
+        ] {
+            let refusal = format!("{:?}", parse(query).unwrap_err());
+            assert!(refusal.contains(name), "{query}: {refusal}");
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `/v1/admin/tenants/{tenant}/keys`: the API keys of a tenant. For operators. A secret leaves with the answer that makes
+//! it, and no cache may keep that answer.
+
+use api::TenantName;
+use api::key::{Key, KeyRotation, KeySettings, NewKey};
+use api::list::{Page, PageQuery};
+use axum::extract::State;
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, StatusCode, Uri};
+use axum::response::Response;
+
+use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::{ListOfErrors, PutErrors, ReadErrors};
+use crate::http::request::caller::{Operate, OperateList, To};
+use crate::http::request::json::Json;
+use crate::http::request::path::KeyPath;
+use crate::http::request::query::{self, PageOf};
+
+type Made = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
+
+fn made(key: NewKey) -> Made {
+    let uncached = [(CACHE_CONTROL, "no-store")];
+    (StatusCode::CREATED, uncached, Json(key))
+}
+
+/// Create an API key
+///
+/// The answer shows the key itself, once: only its hash is kept. It works on all nodes at once.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "create_key", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<KeySettings>, description = "Settings; none is all defaults"),
+    responses((status = 201, description = "The key", body = NewKey), PutErrors)
+)]
+pub(in crate::http) async fn create_key(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(settings): Json<KeySettings>,
+) -> Result<Made, Refusal> {
+    Ok(made(engine.create_key(&caller, &tenant, &settings).await?))
+}
+
+/// Rotate an API key
+///
+/// Makes a key that may do the same; the old one goes on working for the overlap.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/rotate", operation_id = "rotate_key", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
+        ("key" = api::KeyId, Path, description = "Id of the key")
+    ),
+    request_body(content = Option<KeyRotation>, description = "None is all defaults"),
+    responses((status = 201, description = "The new key", body = NewKey), PutErrors)
+)]
+pub(in crate::http) async fn rotate_key(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    KeyPath(key): KeyPath,
+    Json(rotation): Json<KeyRotation>,
+) -> Result<Made, Refusal> {
+    let of = (&tenant, key);
+    Ok(made(engine.rotate_key(&caller, of, &rotation).await?))
+}
+
+/// Revoke an API key
+///
+/// All nodes refuse it within 2 seconds. It stays in the list, for the record.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
+        ("key" = api::KeyId, Path, description = "Id of the key")
+    ),
+    responses((status = 204, description = "It is revoked"), ReadErrors)
+)]
+pub(in crate::http) async fn revoke_key(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    KeyPath(key): KeyPath,
+) -> Result<StatusCode, Refusal> {
+    engine.revoke_key(&caller, &tenant, key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Get an API key
+///
+/// What may be shown of it: what it may do, and when it was last used.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "get_key", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
+        ("key" = api::KeyId, Path, description = "Id of the key")
+    ),
+    responses((status = 200, description = "The key", body = Key), ReadErrors)
+)]
+pub(in crate::http) async fn get_key(
+    State(engine): State<Engine>,
+    To(_caller, tenant, ..): To<Operate, TenantName>,
+    KeyPath(key): KeyPath,
+) -> Result<Json<Key>, Refusal> {
+    Ok(Json(engine.key(&tenant, key).await?))
+}
+
+/// List the API keys of a tenant by age
+///
+/// The revoked and expired ones among them, a page at a time.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant"), PageQuery),
+    responses((status = 200, description = "A page of keys", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Key>), ListOfErrors)
+)]
+pub(in crate::http) async fn list_keys(
+    State(engine): State<Engine>,
+    To(_caller, tenant, ..): To<OperateList, TenantName>,
+    uri: Uri,
+    page: PageOf,
+) -> Result<Response, Refusal> {
+    let after = page.after.as_deref();
+    let page = engine.keys(&tenant, after, page.limit).await?;
+    Ok(query::paged(&uri, page))
+}

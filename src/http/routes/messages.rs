@@ -1,0 +1,256 @@
+//! Looking at messages without consuming them: one, its body, and a topic from a place on.
+
+use api::TopicName;
+use api::limits::{BROWSE_BLOCKS_BYTES_MAX, INLINE_BODY_BYTES_MAX};
+use api::list::Page;
+use api::message::Message;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+
+use crate::engine::{After, BrowseFrom as Place, Engine, Error, StoredMessage, Tenant};
+use crate::http::answer::problem::Refusal;
+use crate::http::answer::range::{self, Part};
+use crate::http::answer::shown;
+use crate::http::document::{Binary, BodyErrors, ReadErrors};
+use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
+use crate::http::request::digest::{self, CONTENT_DIGEST};
+use crate::http::request::json::answer;
+use crate::http::request::path::MessagePath;
+use crate::http::request::query::{self, Browse};
+
+/// Pages that one filtered browse looks through; `next` leads on from there.
+const PAGES_MAX: usize = 10;
+
+/// Get a message
+///
+/// Does not consume it.
+#[utoipa::path(
+    get, path = "/v1/messages/{id}", operation_id = "get_message", tag = "Messages",
+    security(("api_key" = ["receive"])),
+    params(("id" = api::MessageId, Path, description = "Id of the message")),
+    responses((status = 200, description = "The message", body = Message), ReadErrors)
+)]
+pub(in crate::http) async fn get_message(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Receive>,
+    MessagePath(id): MessagePath,
+) -> Result<Response, Refusal> {
+    Ok(answer(shown::one(&engine.message(&caller, id).await?)?))
+}
+
+/// Get the body of a message
+///
+/// Its raw bytes with its content type, as an attachment, so that a hostile body cannot run in the origin of the service.
+#[utoipa::path(
+    get, path = "/v1/messages/{id}/body", operation_id = "get_message_body", tag = "Messages",
+    security(("api_key" = ["receive"])),
+    params(
+        ("id" = api::MessageId, Path, description = "Id of the message"),
+        ("Range" = Option<String>, Header, description = "One range of bytes", nullable = false, example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "The ETag that the range is of", nullable = false)
+    ),
+    responses(
+        (status = 200, description = "The body, with the content type it was published with", body = inline(Binary), content_type = "*/*",
+            headers(("ETag" = String, description = "The id: a body never changes"), ("Accept-Ranges" = String, description = "bytes"),
+                ("Content-Digest" = String, description = "SHA-256 of a body that is small (RFC 9530)"))),
+        (status = 206, description = "The range of the body", body = inline(Binary), content_type = "*/*",
+            headers(("Content-Range" = String, description = "Which bytes of how many"))),
+        BodyErrors
+    )
+)]
+pub(in crate::http) async fn get_message_body(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Receive>,
+    MessagePath(id): MessagePath,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let message = engine.message(&caller, id).await?;
+    let view = message.view().ok_or(Error::Internal)?;
+    let (start, end) = view.body_range();
+    let bytes = end - start;
+    let etag = format!("\"{id}\"");
+    let part = range_of(&headers, &etag, bytes);
+    let mut response = body_head(part, bytes, &etag);
+    let content_type = view.meta().content_type.unwrap_or_default();
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, value(content_type));
+    let part = match part {
+        Part::Whole => 0..bytes,
+        Part::Bytes(first, last) => first..last + 1,
+        Part::Beyond => return Ok(beyond(bytes)),
+    };
+    // Cheap enough for a body that is in memory and would also be shown inside JSON.
+    let small = view.body().filter(|body| {
+        part == (0..bytes) && body.len() <= INLINE_BODY_BYTES_MAX && !body.is_empty()
+    });
+    if let Some(digest) = small.and_then(digest::of) {
+        response.headers_mut().insert(CONTENT_DIGEST, digest);
+    }
+    let body = engine.body_part(caller.tenant(), &message, part).await?;
+    *response.body_mut() = Body::from_stream(body);
+    Ok(response)
+}
+
+/// Which part of a body is asked for.
+fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> Part {
+    match (asked.get(RANGE), asked.get(IF_RANGE)) {
+        (Some(_), Some(tag)) if tag != etag => Part::Whole,
+        (Some(range), _) => range::part(range.to_str().unwrap_or(""), bytes),
+        (None, _) => Part::Whole,
+    }
+}
+
+/// The answer before its body and its type are put in.
+fn body_head(part: Part, bytes: u64, etag: &str) -> Response {
+    let mut response = Response::new(Body::empty());
+    let mut length = bytes;
+    if let Part::Bytes(first, last) = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let range = format!("bytes {first}-{last}/{bytes}");
+        response.headers_mut().insert(CONTENT_RANGE, value(&range));
+        length = last + 1 - first;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(ETAG, value(etag));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Refuses a range that the body does not have, and says how long it is (RFC 9110, section 15.5.17).
+fn beyond(bytes: u64) -> Response {
+    let detail = format!("the body has {bytes} bytes");
+    let mut response = Refusal::new(api::ErrorCode::RangeNotSatisfiable, detail).into_response();
+    let range = value(&format!("bytes */{bytes}"));
+    response.headers_mut().insert(CONTENT_RANGE, range);
+    response
+}
+
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text)
+        .unwrap_or_else(|_| HeaderValue::from_static("application/octet-stream"))
+}
+
+/// Browse the messages of a topic
+///
+/// Consumes nothing. With `key` or `tag` a page may hold fewer messages than `limit`, or none, and still have a `next`.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
+    security(("api_key" = ["receive"])),
+    params(
+        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
+        ("after" = Option<String>, Query, description = "`next` of the page before; it is further on than `from`", pattern = r"^[0-9a-hjkmnp-tv-z]{20}(\.-?[0-9]{1,18})?$", nullable = false, example = "000000010000000002s3"),
+        ("limit" = Option<u32>, Query, description = "Most messages to return", minimum = 1, maximum = 1000, nullable = false),
+        ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
+        ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
+    ),
+    responses((status = 200, description = "A page of messages", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Message>), ReadErrors)
+)]
+pub(in crate::http) async fn browse_messages(
+    State(engine): State<Engine>,
+    To(caller, topic, ..): To<BrowseTopic, TopicName>,
+    uri: Uri,
+    browse: Browse,
+) -> Result<Response, Refusal> {
+    let (messages, next) = page(&engine, caller.tenant(), &topic, browse).await?;
+    let next = next.as_deref();
+    Ok(query::linked(
+        &uri,
+        next,
+        answer(shown::page(&messages, next)?),
+    ))
+}
+
+/// A page after the filter. The engine's pages are not filtered, so several of them may make one, within a bound of pages
+/// and of bytes.
+async fn page(
+    engine: &Engine,
+    tenant: Tenant,
+    topic: &api::TopicName,
+    browse: Browse,
+) -> Result<(Vec<StoredMessage>, Option<String>), Error> {
+    let mut from = browse.from;
+    let mut found: Vec<StoredMessage> = Vec::new();
+    let mut next = None;
+    for _ in 0..PAGES_MAX {
+        let (messages, after) = engine.browse(tenant, topic, from, browse.limit).await?;
+        next = after;
+        let room = browse.limit as usize - found.len();
+        let mut matching = messages.into_iter().filter(|m| matches(m, &browse));
+        found.extend(matching.by_ref().take(room));
+        if matching.next().is_some()
+            && let Some(last) = found.last()
+        {
+            // There are more than fit: the next page begins after the last that did.
+            let since = since(from);
+            let message = last.id();
+            next = Some(After { message, since });
+            break;
+        }
+        let Some(after) = after else { break };
+        from = Place::After(after);
+        if found.len() == browse.limit as usize || held(&found) >= BROWSE_BLOCKS_BYTES_MAX {
+            break;
+        }
+    }
+    Ok((found, next.map(|next| next.to_string())))
+}
+
+/// The time from which a browse goes on in each lane.
+fn since(from: Place) -> Option<api::Timestamp> {
+    match from {
+        Place::Time(at) => Some(at),
+        Place::After(after) => after.since,
+        Place::Start | Place::Message(_) => None,
+    }
+}
+
+/// Bytes of blocks that these messages keep in memory.
+fn held(messages: &[StoredMessage]) -> usize {
+    let blocks = messages.chunk_by(|a, b| std::sync::Arc::ptr_eq(&a.block, &b.block));
+    blocks
+        .map(|of_one| of_one[0].block.payload.memory_bytes())
+        .sum()
+}
+
+fn matches(message: &StoredMessage, browse: &Browse) -> bool {
+    if browse.key.is_none() && browse.tag.is_none() {
+        return true;
+    }
+    let meta = message.view().map(|view| view.meta()).unwrap_or_default();
+    let is = |wanted: &Option<String>, is| wanted.is_none() || wanted.as_deref() == is;
+    is(&browse.key, meta.key) && is(&browse.tag, meta.tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_says_what_it_is_and_runs_nowhere() {
+        let mut asked = HeaderMap::new();
+        let answer = |asked: &HeaderMap| body_head(range_of(asked, "\"id\"", 10), 10, "\"id\"");
+        let whole = answer(&asked);
+        assert_eq!(whole.status(), 200);
+        assert_eq!(whole.headers()[CONTENT_DISPOSITION], "attachment");
+        assert_eq!(whole.headers()[CONTENT_LENGTH], "10");
+        asked.insert(RANGE, HeaderValue::from_static("bytes=8-"));
+        let part = answer(&asked);
+        assert_eq!(part.status(), 206);
+        assert_eq!(part.headers()[CONTENT_RANGE], "bytes 8-9/10");
+        assert_eq!(part.headers()[CONTENT_LENGTH], "2");
+        asked.insert(IF_RANGE, HeaderValue::from_static("\"other\""));
+        assert_eq!(answer(&asked).status(), 200);
+        assert_eq!(beyond(10).headers()[CONTENT_RANGE], "bytes */10");
+    }
+}

@@ -1,0 +1,26 @@
+//! `GET /v1/admin/nodes`: which nodes the fleet has. For operators of all tenants.
+
+use api::list::Page;
+use api::node::Node;
+use axum::extract::State;
+
+use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::ListErrors;
+use crate::http::request::caller::{Caller, Operate};
+use crate::http::request::json::Json;
+
+/// List the nodes of the fleet
+///
+/// All at once, in order of their start. One that died is in the list for ten minutes more; `seen_at` tells it.
+#[utoipa::path(
+    get, path = "/v1/admin/nodes", operation_id = "list_nodes", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    responses((status = 200, description = "The nodes", body = Page<Node>), ListErrors)
+)]
+pub(in crate::http) async fn list_nodes(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Operate>,
+) -> Result<Json<Page<Node>>, Refusal> {
+    Ok(Json(engine.nodes(&caller).await?))
+}

@@ -1,0 +1,102 @@
+//! `/v1/admin/plans` and `/v1/admin/plans/{plan}/versions/{valid_from}`: what usage costs. For operators of all tenants;
+//! which plan a tenant has from which day on is one of its settings.
+
+use api::list::Page;
+use api::price::{Plan, PlanVersion, PlanVersionSettings};
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use super::topics::put_status;
+use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
+use crate::http::request::caller::{Caller, Operate};
+use crate::http::request::json::Json;
+use crate::http::request::path::VersionPath;
+
+/// Create a version of a price plan, or change one
+///
+/// The first version of a name makes the plan. A version applies from the start of its day (UTC) until the next one
+/// begins. Tiers fill up over a calendar month of a tenant; a version that begins within a month goes on with the month's
+/// totals. A plan keeps its currency, and only its first version may begin before today.
+#[utoipa::path(
+    put, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "put_plan_version", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("plan" = api::PlanName, Path, description = "Name of the plan"),
+        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
+    ),
+    request_body = PlanVersionSettings,
+    responses(
+        (status = 200, description = "It existed and has these prices now", body = PlanVersion),
+        (status = 201, description = "It was created", body = PlanVersion),
+        PutErrors
+    )
+)]
+pub(in crate::http) async fn put_plan_version(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Operate>,
+    VersionPath(plan, day): VersionPath,
+    Json(settings): Json<PlanVersionSettings>,
+) -> Result<(StatusCode, Json<PlanVersion>), Refusal> {
+    let put = engine.put_plan_version(&caller, (&plan, day), &settings);
+    let (version, created) = put.await?;
+    Ok((put_status(created), Json(version)))
+}
+
+/// Get a version of a price plan
+///
+/// Its currency and prices.
+#[utoipa::path(
+    get, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "get_plan_version", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("plan" = api::PlanName, Path, description = "Name of the plan"),
+        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
+    ),
+    responses((status = 200, description = "The version", body = PlanVersion), ReadErrors)
+)]
+pub(in crate::http) async fn get_plan_version(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Operate>,
+    VersionPath(plan, day): VersionPath,
+) -> Result<Json<PlanVersion>, Refusal> {
+    Ok(Json(engine.plan_version(&caller, &plan, day).await?))
+}
+
+/// Delete a version of a price plan
+///
+/// The last version takes the plan with it. Of a plan that tenants have, had or will have, only versions that have not
+/// begun can be deleted, and not the last.
+#[utoipa::path(
+    delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(
+        ("plan" = api::PlanName, Path, description = "Name of the plan"),
+        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
+    ),
+    responses((status = 204, description = "It is deleted"), DeleteErrors)
+)]
+pub(in crate::http) async fn delete_plan_version(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Operate>,
+    VersionPath(plan, day): VersionPath,
+) -> Result<StatusCode, Refusal> {
+    engine.delete_plan_version(&caller, &plan, day).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// List the price plans by name
+///
+/// All of them at once: there are 100 at most.
+#[utoipa::path(
+    get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    responses((status = 200, description = "The plans", body = Page<Plan>), ListErrors)
+)]
+pub(in crate::http) async fn list_plans(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Operate>,
+) -> Result<Json<Page<Plan>>, Refusal> {
+    Ok(Json(engine.plans(&caller).await?))
+}

@@ -1,0 +1,66 @@
+//! `GET /v1/quota`: what the tenant may do, and what it does at the moment; `/v1/admin/tenants/{tenant}/quota`, where an
+//! operator says it.
+
+use api::TenantName;
+use api::quota::{Quota, QuotaStatus};
+use axum::extract::State;
+
+use crate::engine::Engine;
+use crate::engine::operate::quotas;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::request::caller::{Caller, Operate, SeeQuota, To};
+use crate::http::request::json::Json;
+
+/// Get the quota
+///
+/// The limits of the tenant, which hold for all nodes of the service together, and how much of each is in use. Every answer
+/// to a tenant with a rate limit says what is left of it in `RateLimit`.
+#[utoipa::path(
+    get, path = "/v1/quota", operation_id = "get_quota", tag = "Quota",
+    security(("api_key" = ["usage"]), ("api_key" = ["manage"])),
+    responses((status = 200, description = "The limits and their use", body = QuotaStatus), ListErrors)
+)]
+pub(in crate::http) async fn get_quota(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<SeeQuota>,
+) -> Result<Json<QuotaStatus>, Refusal> {
+    Ok(Json(engine.quota_status(caller.tenant()).await?))
+}
+
+/// Set the quota of a tenant
+///
+/// As a whole: an absent limit is no limit any more. All nodes go by it within 2 seconds. A limit of what is kept is
+/// refused while more is in use.
+#[utoipa::path(
+    put, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "put_tenant_quota", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<Quota>, description = "Limits; none is no limit at all"),
+    responses((status = 200, description = "The quota", body = Quota), PutErrors)
+)]
+pub(in crate::http) async fn put_tenant_quota(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(limits): Json<Quota>,
+) -> Result<Json<Quota>, Refusal> {
+    let change = (&tenant, &limits);
+    let set = quotas::put_quota(engine.store(), &caller, change, engine.clock().now());
+    Ok(Json(set.await?))
+}
+
+/// Get the quota of a tenant
+///
+/// The limits as they were set.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "get_tenant_quota", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    responses((status = 200, description = "The quota", body = Quota), ReadErrors)
+)]
+pub(in crate::http) async fn get_tenant_quota(
+    State(engine): State<Engine>,
+    To(_caller, tenant, ..): To<Operate, TenantName>,
+) -> Result<Json<Quota>, Refusal> {
+    Ok(Json(quotas::get_quota(engine.store(), &tenant).await?))
+}

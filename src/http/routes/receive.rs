@@ -1,0 +1,39 @@
+//! `POST /v1/subscriptions/{subscription}/receive`: the long poll.
+
+use api::SubscriptionName;
+use api::message::{ReceiveRequest, Received};
+use axum::extract::State;
+use axum::response::Response;
+
+use crate::engine::{Engine, Metered};
+use crate::http::answer::problem::Refusal;
+use crate::http::answer::shown;
+use crate::http::document::WriteErrors;
+use crate::http::request::caller::{Receive, To};
+use crate::http::request::json::{Json, answer};
+
+/// Receive messages
+///
+/// Hides what it hands out for the visibility timeout; settle each message with its receipt before that ends. Waits up to
+/// `wait_seconds` for the first message; the list is empty when nothing came. Delivery is at-least-once.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
+    security(("api_key" = ["receive"])),
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
+    responses((status = 200, description = "Messages, oldest first, of each customer where these take turns; none when nothing came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when nothing came")), body = Received), WriteErrors)
+)]
+pub(in crate::http) async fn receive_messages(
+    State(engine): State<Engine>,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    Json(request): Json<ReceiveRequest>,
+) -> Result<Metered<Response>, Refusal> {
+    let Metered {
+        answer: messages,
+        units,
+    } = engine
+        .receive((caller.tenant(), caller.capacity), &subscription, request)
+        .await?;
+    let answer = answer(shown::received(&messages)?);
+    Ok(Metered { answer, units })
+}

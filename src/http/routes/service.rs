@@ -1,0 +1,151 @@
+//! What the service says about itself, to probes, scrapers and people: no tenant, no key.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::service::{Health, PartReadiness, ProblemKind, Readiness};
+use axum::Extension;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
+
+use crate::engine::Engine;
+use crate::http::answer::throttle;
+use crate::http::document::{NotFoundError, ServiceErrors};
+use crate::http::request::json::Json;
+use crate::http::request::path::CodePath;
+use crate::telemetry::Telemetry;
+
+/// Whether the process lives
+///
+/// Asks nobody else; for liveness probes.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "get_health", tag = "Service", security(()),
+    responses((status = 200, description = "It lives", body = Health), ServiceErrors)
+)]
+pub(in crate::http) async fn get_health() -> Json<Health> {
+    let status = "ok".to_owned();
+    Json(Health { status })
+}
+
+/// Whether requests can be served
+///
+/// Asks the database and object storage, at most once a second, and says which is missing; for load balancers.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
+    responses(
+        (status = 200, description = "All parts answer", body = Readiness),
+        (status = 503, description = "Some part is missing", body = Readiness,
+            headers(("Retry-After" = String, description = "Seconds to wait before trying again"),
+                ("RateLimit-Policy" = String, description = "The bound that was met"), ("RateLimit" = String, description = "What is left of it"))),
+        ServiceErrors
+    )
+)]
+pub(in crate::http) async fn get_readiness(
+    State(engine): State<Engine>,
+    Extension(probe): Extension<Probe>,
+) -> Response {
+    let ask = async || engine.readiness().await.into_iter().map(part).collect();
+    let parts = probe.parts(ask).await;
+    let ready = parts.iter().all(|part| part.ready);
+    let mut response = Json(Readiness { ready, parts }).into_response();
+    if !ready {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        throttle::put_limit(response.headers_mut(), None);
+    }
+    response
+}
+
+/// How long an answer of the parts is good: `/readyz` is open to everyone, and asking them costs a query and a request.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The last answer of the parts. The lock is held while they are asked, so all who come meanwhile share that answer.
+#[derive(Clone, Default)]
+pub(in crate::http) struct Probe(Arc<Mutex<Option<Asked>>>);
+
+/// When the parts were asked, and what they said.
+type Asked = (Instant, Vec<PartReadiness>);
+
+impl Probe {
+    async fn parts(&self, ask: impl AsyncFnOnce() -> Vec<PartReadiness>) -> Vec<PartReadiness> {
+        let mut last = self.0.lock().await;
+        if let Some((at, parts)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return parts.clone();
+        }
+        let parts = ask().await;
+        *last = Some((Instant::now(), parts.clone()));
+        parts
+    }
+}
+
+fn part(part: crate::engine::Readiness) -> PartReadiness {
+    PartReadiness {
+        part: part.part.to_owned(),
+        ready: part.missing.is_none(),
+        missing: part.missing,
+    }
+}
+
+/// Metrics of this node
+///
+/// For Prometheus and whatever else scrapes OpenMetrics.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ServiceErrors)
+)]
+pub(in crate::http) async fn get_metrics(
+    Extension(telemetry): Extension<Telemetry>,
+) -> impl IntoResponse {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, OPEN_METRICS)], telemetry.text())
+}
+
+/// This document
+///
+/// It is generated from the routes that run; /docs shows it.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "get_openapi", tag = "Service", security(()),
+    responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>), ServiceErrors)
+)]
+pub(in crate::http) async fn get_openapi() -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, "application/json")],
+        crate::http::document::text(),
+    )
+}
+
+/// What an error code means
+///
+/// The `type` of a problem leads here.
+#[utoipa::path(
+    get, path = "/problems/{code}", operation_id = "get_problem", tag = "Service", security(()),
+    params(("code" = api::ErrorCode, Path, description = "Code of an error")),
+    responses((status = 200, description = "What it means", body = ProblemKind), NotFoundError)
+)]
+pub(in crate::http) async fn get_problem(CodePath(code): CodePath) -> Json<ProblemKind> {
+    Json(ProblemKind::of(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_probes_at_once_ask_the_parts_once() {
+        let (probe, asked) = (Probe::default(), AtomicU32::new(0));
+        let ask = async || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Vec::new()
+        };
+        let probes = (0..100).map(|_| probe.parts(ask));
+        let answers = futures_util::future::join_all(probes).await;
+        assert_eq!((answers.len(), asked.into_inner()), (100, 1));
+    }
+}

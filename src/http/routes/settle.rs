@@ -1,0 +1,200 @@
+//! `POST /v1/subscriptions/{subscription}/ack`, `…/visibility` and `…/settle`: two common forms and the general one, all
+//! the same verb of the engine. An item that is malformed fails alone and keeps its place among the results.
+
+use std::borrow::Cow;
+
+use api::settle::{
+    AckRequest, Outcome, SettleAction, SettleItem, SettleRequest, SettleResults, VisibilityChange,
+    VisibilityRequest,
+};
+use api::{FieldError, SubscriptionName};
+use axum::extract::State;
+
+use crate::engine::{Action, Engine, Error, Tenant};
+use crate::http::answer::problem::Refusal;
+use crate::http::document::WriteErrors;
+use crate::http::request::batch::{self, Batch, Results};
+use crate::http::request::caller::{Receive, To};
+use crate::http::request::json::{Json, JsonText};
+
+/// Acknowledge messages
+///
+/// They are done and never handed out again.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
+    security(("api_key" = ["receive"])),
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body = AckRequest,
+    responses((status = 200, description = "One result per receipt, in order", body = SettleResults), WriteErrors)
+)]
+pub(in crate::http) async fn ack_messages(
+    State(engine): State<Engine>,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    JsonText(text): JsonText,
+) -> Result<Json<Results<Outcome>>, Refusal> {
+    settle::<AckRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
+}
+
+/// Change the visibility timeout of messages
+///
+/// Counted from now; 0 makes a message visible at once. The receipt of the request stays valid.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
+    security(("api_key" = ["receive"])),
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body = VisibilityRequest,
+    responses((status = 200, description = "One result per change, in order", body = SettleResults), WriteErrors)
+)]
+pub(in crate::http) async fn change_visibility(
+    State(engine): State<Engine>,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    JsonText(text): JsonText,
+) -> Result<Json<Results<Outcome>>, Refusal> {
+    settle::<VisibilityRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
+}
+
+/// Settle messages
+///
+/// `ack`, `nack`, `extend` and `dead_letter`, mixed in one call.
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
+    security(("api_key" = ["receive"])),
+    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    request_body = SettleRequest,
+    responses((status = 200, description = "One result per item, in order", body = SettleResults), WriteErrors)
+)]
+pub(in crate::http) async fn settle_messages(
+    State(engine): State<Engine>,
+    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    JsonText(text): JsonText,
+) -> Result<Json<Results<Outcome>>, Refusal> {
+    settle::<SettleRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
+}
+
+/// An item that says what to do with which message.
+trait Settling<'a> {
+    /// The fields that are out of range, with pointers below the item.
+    fn check(&self) -> Vec<FieldError>;
+    /// The receipt, and what to do.
+    fn into_action(self) -> (Cow<'a, str>, Action);
+}
+
+impl<'a> Settling<'a> for Cow<'a, str> {
+    fn check(&self) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn into_action(self) -> (Cow<'a, str>, Action) {
+        (self, Action::Ack)
+    }
+}
+
+impl<'a> Settling<'a> for VisibilityChange<'a> {
+    fn check(&self) -> Vec<FieldError> {
+        self.validate("")
+    }
+
+    fn into_action(self) -> (Cow<'a, str>, Action) {
+        let visibility_seconds = Some(self.visibility_timeout_seconds);
+        (self.receipt, Action::Extend { visibility_seconds })
+    }
+}
+
+impl<'a> Settling<'a> for SettleItem<'a> {
+    fn check(&self) -> Vec<FieldError> {
+        self.validate("")
+    }
+
+    fn into_action(self) -> (Cow<'a, str>, Action) {
+        let action = match self.action {
+            SettleAction::Ack => Action::Ack,
+            SettleAction::Nack => Action::Nack {
+                delay_seconds: self.delay_seconds.unwrap_or(0),
+            },
+            SettleAction::Extend => Action::Extend {
+                visibility_seconds: self.visibility_timeout_seconds,
+            },
+            SettleAction::DeadLetter => Action::DeadLetter {
+                reason: self.reason.map(Cow::into_owned),
+            },
+        };
+        (self.receipt, action)
+    }
+}
+
+type Parsed<'a> = Vec<Result<(Cow<'a, str>, Action), Error>>;
+
+async fn settle<'a, B: Batch<'a, Item: Settling<'a>>>(
+    engine: &Engine,
+    tenant: Tenant,
+    subscription: &SubscriptionName,
+    text: &'a [u8],
+) -> Result<Json<Results<Outcome>>, Refusal> {
+    let parsed = parse::<B>(text)?;
+    let valid = parsed.iter().flatten();
+    let valid = valid.map(|(receipt, action)| (&**receipt, action.clone()));
+    let settled = engine.settle(tenant, subscription, valid.collect()).await?;
+    Ok(Json(merge(parsed, settled).into()))
+}
+
+fn parse<'a, B: Batch<'a, Item: Settling<'a>>>(text: &'a [u8]) -> Result<Parsed<'a>, Refusal> {
+    let check = |(index, item): (usize, Result<B::Item, FieldError>)| {
+        let item = item.map_err(|error| Error::Invalid(vec![error]))?;
+        let errors = item.check();
+        if errors.is_empty() {
+            return Ok(item.into_action());
+        }
+        let errors = errors.into_iter();
+        let errors = errors.map(|error| batch::within(error, B::FIELD, index));
+        Err(Error::Invalid(errors.collect()))
+    };
+    let items = batch::items::<B>(text)?.into_iter().enumerate();
+    let parsed: Parsed<'a> = items.map(check).collect();
+    batch::refuse_all(parsed.iter().map(|item| item.as_ref().err()))?;
+    Ok(parsed)
+}
+
+/// Puts the engine's results, one per valid item, back among the items that were refused here.
+fn merge(parsed: Parsed<'_>, settled: Vec<Result<Outcome, Error>>) -> Vec<Result<Outcome, Error>> {
+    let mut settled = settled.into_iter();
+    let result =
+        |item: Result<_, Error>| item.and_then(|_| settled.next().unwrap_or(Err(Error::Internal)));
+    parsed.into_iter().map(result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use api::settle::Settled;
+
+    use super::*;
+
+    #[test]
+    fn refused_items_keep_their_place_among_the_results() {
+        let text = br#"{"items":[{"receipt":"a","action":"ack","delay_seconds":1},{"receipt":"b","action":"nack","delay_seconds":5},{"receipt":3}]}"#;
+        let parsed = parse::<SettleRequest<'_>>(text).unwrap();
+        assert!(
+            matches!(&parsed[0], Err(Error::Invalid(e)) if e[0].pointer == "/items/0/delay_seconds")
+        );
+        assert!(
+            matches!(&parsed[1], Ok((receipt, Action::Nack { delay_seconds: 5 })) if receipt == "b")
+        );
+        assert!(matches!(&parsed[2], Err(Error::Invalid(e)) if e[0].pointer == "/items/2/receipt"));
+        let results = merge(parsed, vec![Ok(Outcome::Settled(Settled {}))]);
+        assert!(results[0].is_err() && results[1].is_ok() && results[2].is_err());
+    }
+
+    #[test]
+    fn a_request_of_which_nothing_can_be_tried_is_refused_with_every_field() {
+        let text =
+            br#"{"changes":[{"receipt":"a","visibility_timeout_seconds":43201},{"receipt":"b"}]}"#;
+        let refusal = format!("{:?}", parse::<VisibilityRequest<'_>>(text).unwrap_err());
+        assert!(
+            refusal.contains("/changes/0/visibility_timeout_seconds"),
+            "{refusal}"
+        );
+        assert!(
+            refusal.contains("missing field `visibility_timeout_seconds`"),
+            "{refusal}"
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! `/v1/admin/tenants` and `/v1/admin/tenants/{tenant}`: who owns topics, subscriptions and keys. For operators.
+
+use api::TenantName;
+use api::list::{Page, PageQuery};
+use api::tenant::{Suspension, Tenant, TenantSettings};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+
+use super::topics::put_status;
+use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::{ListErrors, PutErrors, ReadErrors, WriteErrors};
+use crate::http::request::caller::{Caller, Operate, OperateList, To};
+use crate::http::request::json::Json;
+use crate::http::request::query::{self, PageOf};
+
+/// Create a tenant, or change its settings
+///
+/// What is absent stays as it is. A price plan applies from a day on, today or later, and to no day before it: months that
+/// are over keep the plan that they had.
+#[utoipa::path(
+    put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<TenantSettings>, description = "Settings; none changes nothing"),
+    responses(
+        (status = 200, description = "It existed and has these settings now", body = Tenant),
+        (status = 201, description = "It was created", body = Tenant),
+        PutErrors
+    )
+)]
+pub(in crate::http) async fn put_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(settings): Json<TenantSettings>,
+) -> Result<(StatusCode, Json<Tenant>), Refusal> {
+    let (tenant, created) = engine.put_tenant(&caller, &tenant, &settings).await?;
+    Ok((put_status(created), Json(tenant)))
+}
+
+/// Suspend a tenant
+///
+/// Its keys and tokens are refused on all nodes within 2 seconds, but for reading its usage; nothing of it is deleted but
+/// what retention ends.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    request_body(content = Option<Suspension>, description = "Why"),
+    responses((status = 200, description = "It is suspended", body = Tenant), WriteErrors)
+)]
+pub(in crate::http) async fn suspend_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+    Json(why): Json<Suspension>,
+) -> Result<Json<Tenant>, Refusal> {
+    let suspended = engine.suspend_tenant(&caller, &tenant, Some(&why));
+    Ok(Json(suspended.await?))
+}
+
+/// Let a suspended tenant in again
+///
+/// All nodes do within 2 seconds.
+#[utoipa::path(
+    post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    responses((status = 200, description = "It is let in", body = Tenant), ReadErrors)
+)]
+pub(in crate::http) async fn resume_tenant(
+    State(engine): State<Engine>,
+    To(caller, tenant, ..): To<Operate, TenantName>,
+) -> Result<Json<Tenant>, Refusal> {
+    Ok(Json(engine.suspend_tenant(&caller, &tenant, None).await?))
+}
+
+/// Get a tenant
+///
+/// Its settings, its price plans over time, and when they were made.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    responses((status = 200, description = "The tenant", body = Tenant), ReadErrors)
+)]
+pub(in crate::http) async fn get_tenant(
+    State(engine): State<Engine>,
+    To(_caller, tenant, ..): To<Operate, TenantName>,
+) -> Result<Json<Tenant>, Refusal> {
+    Ok(Json(engine.tenant(&tenant).await?))
+}
+
+/// List tenants by name
+///
+/// Those that the caller may operate, a page at a time.
+#[utoipa::path(
+    get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
+    security(("api_key" = ["admin"])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of tenants", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Tenant>), ListErrors)
+)]
+pub(in crate::http) async fn list_tenants(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<OperateList>,
+    uri: Uri,
+    page: PageOf,
+) -> Result<Response, Refusal> {
+    let after = page.after.as_deref();
+    let page = engine.tenants(&caller, after, page.limit).await?;
+    Ok(query::paged(&uri, page))
+}

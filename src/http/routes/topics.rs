@@ -1,0 +1,118 @@
+//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. What it means to create or delete one is the
+//! engine's business.
+
+use api::TopicName;
+use api::list::{Page, PageQuery};
+use api::topic::{Topic, TopicSettings, TopicStats};
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+
+use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
+use crate::http::request::caller::{Caller, List, Manage, SeeTopic, To};
+use crate::http::request::json::Json;
+use crate::http::request::query::{self, PageOf};
+
+/// Create or update a topic
+///
+/// An absent setting takes its default when the topic is created and keeps its value when it exists.
+#[utoipa::path(
+    put, path = "/v1/topics/{topic}", operation_id = "put_topic", tag = "Topics",
+    security(("api_key" = ["manage"])),
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    request_body(content = Option<TopicSettings>, description = "Settings; none is all defaults"),
+    responses(
+        (status = 200, description = "It existed and has these settings now", body = Topic),
+        (status = 201, description = "It was created", body = Topic),
+        PutErrors
+    )
+)]
+pub(in crate::http) async fn put_topic(
+    State(engine): State<Engine>,
+    To(caller, topic, ..): To<Manage, TopicName>,
+    Json(settings): Json<TopicSettings>,
+) -> Result<(StatusCode, Json<Topic>), Refusal> {
+    let (topic, created) = engine.put_topic(&caller, &topic, &settings).await?;
+    Ok((put_status(created), Json(topic)))
+}
+
+/// The status of a PUT.
+pub(in crate::http) fn put_status(created: bool) -> StatusCode {
+    if created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    }
+}
+
+/// Get a topic
+///
+/// Its settings, and when they were made.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
+    security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 200, description = "The topic", body = Topic), ReadErrors)
+)]
+pub(in crate::http) async fn get_topic(
+    State(engine): State<Engine>,
+    To(caller, topic, ..): To<SeeTopic, TopicName>,
+) -> Result<Json<Topic>, Refusal> {
+    Ok(Json(engine.topic(caller.tenant(), &topic).await?))
+}
+
+/// List topics by name
+///
+/// A page at a time, in the order of their names.
+#[utoipa::path(
+    get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
+    security(("api_key" = ["manage"])),
+    params(PageQuery),
+    responses((status = 200, description = "A page of topics", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Topic>), ListErrors)
+)]
+pub(in crate::http) async fn list_topics(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<List>,
+    uri: Uri,
+    page: PageOf,
+) -> Result<Response, Refusal> {
+    let after = page.after.as_deref();
+    let page = engine.topics(&caller, after, page.limit).await?;
+    Ok(query::paged(&uri, page))
+}
+
+/// Delete a topic
+///
+/// With its messages. Refused while a subscription reads it or names it as its dead-letter topic, or an event sink
+/// publishes to it.
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
+    security(("api_key" = ["manage"])),
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 204, description = "It is deleted"), DeleteErrors)
+)]
+pub(in crate::http) async fn delete_topic(
+    State(engine): State<Engine>,
+    To(caller, topic, ..): To<Manage, TopicName>,
+) -> Result<StatusCode, Refusal> {
+    engine.delete_topic(&caller, &topic).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Get how full a topic is
+///
+/// Cheap: no messages are counted for it.
+#[utoipa::path(
+    get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
+    security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
+    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    responses((status = 200, description = "Its stats", body = TopicStats), ReadErrors)
+)]
+pub(in crate::http) async fn get_topic_stats(
+    State(engine): State<Engine>,
+    To(caller, topic, ..): To<SeeTopic, TopicName>,
+) -> Result<Json<TopicStats>, Refusal> {
+    Ok(Json(engine.topic_stats(caller.tenant(), &topic).await?))
+}

@@ -1,0 +1,122 @@
+//! `GET /v1/usage`: what the tenant used. The range and its windows are checked by the engine, which knows what is kept.
+
+use api::usage::{Granularity, UsageBy, UsagePage, UsageQuery};
+use axum::extract::{FromRequestParts, State};
+use axum::http::Uri;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use crate::engine::Engine;
+use crate::engine::bill::usage::UsageAsk;
+use crate::http::answer::problem::Refusal;
+use crate::http::document::ListErrors;
+use crate::http::request::caller::{Caller, SeeUsage};
+use crate::http::request::json::Json;
+use crate::http::request::query::{self, Pairs};
+
+/// Get what was used
+///
+/// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
+/// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
+/// range only touches is whole. Receiving nothing, settling, and reading topics, subscriptions and messages cost nothing
+/// and do not occur.
+#[utoipa::path(
+    get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
+    security(("api_key" = ["usage"])),
+    params(UsageQuery),
+    responses((status = 200, description = "A page of usage", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = UsagePage), ListErrors)
+)]
+pub(in crate::http) async fn get_usage(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<SeeUsage>,
+    uri: Uri,
+    Asked(ask): Asked,
+) -> Result<Response, Refusal> {
+    let page = engine.usage(&caller, ask).await?;
+    let next = page.next.clone();
+    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+}
+
+/// The query, documented as [`UsageQuery`].
+pub(in crate::http) struct Asked(UsageAsk);
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        asked(&parts.uri).map(Self)
+    }
+}
+
+fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
+    let mut pairs = Pairs::of(uri);
+    let limit = pairs.limit();
+    let times =
+        ["from", "to"].map(|name| pairs.parsed(name, "must be a time (RFC 3339)", query::time));
+    let granularities = [Granularity::Minute, Granularity::Hour, Granularity::Day];
+    let granularity = pairs.parsed("granularity", "must be minute, hour or day", |text| {
+        granularities.into_iter().find(|all| all.as_str() == text)
+    });
+    let by = pairs.parsed(
+        "by",
+        "must be meter, topic or subscription",
+        |text| match text {
+            "meter" => Some(UsageBy::Meter),
+            "topic" => Some(UsageBy::Topic),
+            "subscription" => Some(UsageBy::Subscription),
+            _ => None,
+        },
+    );
+    let after = pairs.parsed("after", "must be the next of the page before", |text| {
+        text.parse().ok()
+    });
+    let [from, to] = times;
+    pairs.finish(UsageAsk {
+        from,
+        to,
+        granularity: granularity.unwrap_or_default(),
+        by: by.unwrap_or_default(),
+        after,
+        limit,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<UsageAsk, Refusal> {
+        asked(&format!("/v1/usage?{query}").parse().unwrap())
+    }
+
+    #[test]
+    fn a_query_says_which_usage() {
+        let ask = parse("").unwrap();
+        assert_eq!((ask.from, ask.granularity), (None, Granularity::Hour));
+        let query = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00%2B01:00&granularity=minute&by=subscription&limit=7";
+        let ask = parse(&format!("{query}&after=1~publish~t~s")).unwrap();
+        assert_eq!(ask.from, ask.to, "the same moment");
+        assert_eq!(
+            (ask.granularity, ask.by),
+            (Granularity::Minute, UsageBy::Subscription)
+        );
+        assert!(ask.after.is_some() && ask.limit == 7);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (query, name) in [
+            ("from=yesterday", "query:from"),
+            ("to=", "query:to"),
+            ("granularity=week", "query:granularity"),
+            ("by=colour", "query:by"),
+            ("after=x", "query:after"),
+            ("limit=0", "query:limit"),
+            ("tenant=2", "query:tenant"),
+            ("by=topic&by=topic", "query:by"),
+        ] {
+            let refusal = format!("{:?}", parse(query).unwrap_err());
+            assert!(refusal.contains(name), "{query}: {refusal}");
+        }
+    }
+}
