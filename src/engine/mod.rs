@@ -113,7 +113,7 @@ struct Inner {
     node: uuid::Uuid,
     gate: access::Gate,
     watched: fleet::watch::Watched,
-    quotas: quota::Quotas,
+    quotas: Arc<quota::Quotas>,
     signer: lease::receipt::Signer,
     tally: Arc<meter::deliveries::Tally>,
     uploads: log::upload::Uploads,
@@ -142,6 +142,7 @@ impl Engine {
             .try_into()
             .map_err(|_| Error::Internal)?;
         let signer = lease::receipt::Signer::new(&receipt_key);
+        let node = uuid::Uuid::new_v4();
         let (store, clock) = (parts.store.clone(), parts.clock.clone());
         let cache = Arc::new(log::cache::Cache::new(parts.cache_bytes));
         let shortage = Arc::new(quota::Shortage::new(parts.turn_loops.max(1)));
@@ -152,6 +153,12 @@ impl Engine {
             installation.hot_slot,
             shortage.clone(),
         ));
+        let quotas = quota::Quotas::new(
+            (store.clone(), clock.clone()),
+            node,
+            installation.quota_version,
+            shortage,
+        );
         let tally = Arc::new(meter::deliveries::Tally::default());
         let objects = (parts.blob.clone(), tally.clone());
         let reader = Arc::new(log::reader::Reader::new(store.clone(), objects, cache));
@@ -171,10 +178,14 @@ impl Engine {
             hot_limit_bytes: parts.hot_limit_bytes,
         };
         let inner = Inner {
-            node: uuid::Uuid::new_v4(),
-            gate: access::Gate::new(parts.open.then_some(default_tenant)),
+            node,
+            gate: access::Gate::new(
+                (parts.store.clone(), parts.clock.clone()),
+                parts.outbound.clone(),
+                parts.open.then_some(default_tenant),
+            ),
             watched: fleet::watch::Watched::default(),
-            quotas: quota::Quotas::new(uploads.installation.quota_version, shortage),
+            quotas: Arc::new(quotas),
             signer,
             tally,
             uploads,
@@ -197,6 +208,7 @@ impl Engine {
     }
 
     fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        self.inner.quotas.start(tracker, stop);
         self.inner.turns.start(tracker, stop);
         self.inner.dispenser.start(tracker, stop);
         self.start_dead_letters(tracker, stop);
@@ -211,15 +223,11 @@ impl Engine {
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.watch(token).await });
         let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.keep_issuers(token).await });
+        tracker.spawn(async move { engine.gate().keep_issuers(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.keep_up(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.return_unwanted(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.exchange_demand(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.count_used(token).await });
     }
 
     /// Largest body or batch kept in the database, in bytes; larger ones go through an object.
@@ -238,6 +246,12 @@ impl Engine {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// Lets callers in.
+    #[must_use]
+    pub fn gate(&self) -> &access::Gate {
+        &self.inner.gate
     }
 
     /// The quotas of this node.

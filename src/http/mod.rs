@@ -117,7 +117,7 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     let rules = layer::Rules {
         request_timeout: settings.request_timeout,
         held_max: engine.hot_limit_bytes(),
-        open: engine.is_open(),
+        open: engine.gate().is_open(),
     };
     let quotas = engine.quotas().in_use();
     let manners = layer::Manners::new(rules, settings.metrics, quotas);

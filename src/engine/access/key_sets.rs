@@ -12,7 +12,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
+use crate::engine::access::Gate;
 use crate::engine::error::Error;
 use crate::store;
 use crate::store::issuer::IssuerRow;
@@ -124,7 +124,7 @@ impl Issuer {
     }
 }
 
-impl Engine {
+impl Gate {
     /// The keys that may have signed a token of this issuer, read again when the one that it names is not known.
     pub(super) async fn public_keys(
         &self,
@@ -132,7 +132,7 @@ impl Engine {
         algorithm: Algorithm,
         id: Option<&str>,
     ) -> Result<Vec<PublicKey>, Error> {
-        let now = self.clock().estimate();
+        let now = self.clock.estimate();
         if !issuer.is_believed(now) || issuer.candidates(algorithm, id).is_empty() {
             self.read_keys(issuer).await;
         }
@@ -143,10 +143,10 @@ impl Engine {
     }
 
     /// Keeps the public keys of all issuers fresh until `stop`.
-    pub(in crate::engine) async fn keep_issuers(&self, stop: CancellationToken) {
+    pub async fn keep_issuers(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let now = self.clock().estimate();
-            for issuer in self.inner.gate.issuers.all() {
+            let now = self.clock.estimate();
+            for issuer in self.issuers.all() {
                 if issuer.is_due(now) && !stop.is_cancelled() {
                     self.read_keys(&issuer).await;
                 }
@@ -161,12 +161,12 @@ impl Engine {
     /// Asks an issuer for its keys, unless that was done a moment ago. Whoever comes meanwhile waits for the same answer.
     async fn read_keys(&self, issuer: &Issuer) {
         let mut asked = issuer.asked.lock().await;
-        let now = self.clock().estimate();
+        let now = self.clock.estimate();
         if asked.is_some_and(|at| now - at < READ_PAUSE) {
             return;
         }
         let url = &issuer.row.jwks_url;
-        let answer = self.inner.parts.outbound.get(url, JWKS_BYTES_MAX).await;
+        let answer = self.outbound.get(url, JWKS_BYTES_MAX).await;
         *asked = Some(now);
         let text = answer.map(|body| String::from_utf8_lossy(&body).into_owned());
         let keys = text.as_deref().ok().and_then(parse);
@@ -180,10 +180,10 @@ impl Engine {
             );
             return;
         };
-        let read_at = Some(self.clock().estimate());
+        let read_at = Some(self.clock.estimate());
         *issuer.keys.write() = Keys { keys, read_at };
         let noted = async {
-            let mut session = self.store().session().await?;
+            let mut session = self.store.session().await?;
             let row = (issuer.row.issuer_id, &*issuer.row.jwks_url);
             store::issuer::keys_read(&mut session, row, text, read_at).await
         };

@@ -20,47 +20,56 @@ use api::{Permission, Scope};
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 
-use crate::store;
-use crate::store::api_key::ValidKey;
-
-use crate::engine::Engine;
+use crate::clock::Clock;
 use crate::engine::error::Error;
+use crate::outbound::Outbound;
+use crate::store::api_key::ValidKey;
+use crate::store::{self, Store};
 
-pub(super) use secret::Secret;
+pub(in crate::engine) use secret::Secret;
 
 /// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
 
-/// What a node knows of whom it lets in.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
+/// Lets callers in, and remembers those it has let in.
+#[derive(Debug)]
+pub struct Gate {
+    store: Store,
+    clock: Clock,
+    outbound: Outbound,
     seen: seen::Seen,
     issuers: key_sets::Issuers,
     guard: guard::Guard,
-    /// Whoever brings no key, on a node that asks for none.
+    /// The access of requests without a key, on a node that asks for none.
     open: Option<Arc<Access>>,
 }
 
 impl Gate {
     /// `open`: the tenant of requests without a key.
-    pub(super) fn new(open: Option<Tenant>) -> Self {
+    #[must_use]
+    pub fn new((store, clock): (Store, Clock), outbound: Outbound, open: Option<Tenant>) -> Self {
         let open = open.map(|tenant| {
             let scopes = Permission::ALL.map(Scope::all).to_vec();
             Arc::new(Access::new(tenant, "open".to_owned(), scopes))
         });
         Self {
+            store,
+            clock,
+            outbound,
+            seen: seen::Seen::default(),
+            issuers: key_sets::Issuers::default(),
+            guard: guard::Guard::default(),
             open,
-            ..Self::default()
         }
     }
 }
 
-/// Somebody who was let in.
+/// A caller that was let in.
 #[derive(Debug)]
 pub struct Access {
     tenant: Tenant,
-    /// Who it is, for the audit log.
+    /// Its name in the audit log.
     actor: String,
     scopes: Vec<Scope>,
     /// Its tenant is suspended.
@@ -98,7 +107,7 @@ impl Access {
         }
     }
 
-    /// Somebody at the command line, who has the database itself.
+    /// A caller at the command line, which has the database itself.
     #[must_use]
     pub fn of_command_line() -> Self {
         let scopes = vec![Scope::all(Permission::Admin)];
@@ -111,7 +120,7 @@ impl Access {
         self.tenant
     }
 
-    /// Who it is, for the audit log.
+    /// Its name in the audit log.
     #[must_use]
     pub fn actor(&self) -> &str {
         &self.actor
@@ -171,7 +180,8 @@ impl Access {
     }
 
     /// The names that it has a permission for, as patterns of LIKE.
-    pub(super) fn like(&self, permissions: &[Permission]) -> Vec<String> {
+    #[must_use]
+    pub fn like(&self, permissions: &[Permission]) -> Vec<String> {
         let scopes = self.scopes.iter();
         let mine = scopes.filter(|scope| permissions.contains(&scope.permission()));
         mine.map(|scope| {
@@ -183,11 +193,11 @@ impl Access {
     }
 }
 
-impl Engine {
+impl Gate {
     /// Whether requests without a key are let in: whoever reaches the node may use it.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.inner.gate.open.is_some()
+        self.open.is_some()
     }
 
     /// Whom the key or token of a request lets in (`None`: it has none). `peer` is where the request came from.
@@ -200,10 +210,10 @@ impl Engine {
         peer: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
         let Some(bearer) = bearer else {
-            return self.inner.gate.open.clone().ok_or(Error::Unauthenticated);
+            return self.open.clone().ok_or(Error::Unauthenticated);
         };
         let secret = Secret::of(bearer);
-        if let Some(access) = self.inner.gate.seen.get(&secret) {
+        if let Some(access) = self.seen.get(&secret) {
             return self.unexpired(access);
         }
         // On the heap: the future of the rare miss must not be carried by every request.
@@ -212,7 +222,7 @@ impl Engine {
 
     fn unexpired(&self, access: Arc<Access>) -> Result<Arc<Access>, Error> {
         if let Some(expires_at) = access.expires_at
-            && expires_at <= self.clock().estimate()
+            && expires_at <= self.clock.estimate()
         {
             return Err(Error::Unauthenticated);
         }
@@ -228,9 +238,8 @@ impl Engine {
         secret: Secret,
         peer: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
-        let gate = &self.inner.gate;
-        gate.guard.check(peer)?;
-        let epoch = gate.seen.epoch();
+        self.guard.check(peer)?;
+        let epoch = self.seen.epoch();
         let admitted = if token::is_token(bearer) {
             self.by_token(bearer).await
         } else {
@@ -238,10 +247,10 @@ impl Engine {
         };
         let access = admitted.and_then(|access| self.unexpired(Arc::new(access)));
         if let Err(Error::Unauthenticated) = access {
-            gate.guard.failed(peer);
+            self.guard.failed(peer);
         }
         let access = access?;
-        gate.seen.insert(secret, &access, epoch);
+        self.seen.insert(secret, &access, epoch);
         Ok(access)
     }
 
@@ -250,7 +259,7 @@ impl Engine {
         if !secret.is_of(bearer) {
             return Err(Error::Unauthenticated);
         }
-        let mut session = self.store().session().await?;
+        let mut session = self.store.session().await?;
         let found = store::api_key::valid(&mut session, &[secret.id().to_string()]).await?;
         let key = found.into_iter().next().ok_or(Error::Unauthenticated)?;
         let same: bool = key.key_hash.ct_eq(secret.hash()).into();
@@ -260,31 +269,36 @@ impl Engine {
         Ok(Access::of_key(key))
     }
 
-    /// Looks again at whom this node lets in, after something of that has changed.
-    pub(super) async fn look_again(&self) -> Result<(), Error> {
-        let gate = &self.inner.gate;
-        // Whoever is let in from here on by what was read before is not remembered.
-        gate.seen.begin_again();
-        let ids = gate.seen.keys();
-        let mut session = self.store().session().await?;
+    /// Reads again which callers this node lets in, after something of that has changed.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn read_again(&self) -> Result<(), Error> {
+        // A caller that is let in from here on by what was read before is not remembered.
+        self.seen.begin_again();
+        let ids = self.seen.keys();
+        let mut session = self.store.session().await?;
         let found = store::api_key::valid(&mut session, &ids).await?;
         let issuers = store::issuer::all(&mut session).await?;
         drop(session);
-        gate.issuers.replace(issuers);
-        gate.seen.replace(found);
+        self.issuers.replace(issuers);
+        self.seen.replace(found);
         Ok(())
     }
 
-    /// Says that this node knows of every change until now.
-    pub(super) fn access_is_current(&self) {
-        self.inner.gate.seen.is_current();
+    /// This node knows of every change until now.
+    pub fn is_current(&self) {
+        self.seen.is_current();
     }
 
     /// Writes down which keys were used.
-    pub(super) async fn note_used(&self, session: &mut store::Session) -> Result<(), Error> {
-        let used = self.inner.gate.seen.take_used();
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn note_used(&self, session: &mut store::Session) -> Result<(), Error> {
+        let used = self.seen.take_used();
         if !used.is_empty() {
-            store::api_key::used(session, &used, self.clock().now()).await?;
+            store::api_key::used(session, &used, self.clock.now()).await?;
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use crate::engine::access::{Gate, Tenant};
 use crate::engine::error::Error;
-use crate::engine::{Engine, Tenant};
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
@@ -37,7 +37,7 @@ struct Claims {
     others: Map<String, Value>,
 }
 
-impl Engine {
+impl Gate {
     pub(super) async fn by_token(&self, token: &str) -> Result<Access, Error> {
         #[derive(Deserialize)]
         struct Iss {
@@ -50,7 +50,7 @@ impl Engine {
         // Not believed yet: it only says whose keys to check it with.
         let unchecked = jsonwebtoken::dangerous::insecure_decode_claims::<Iss>(token);
         let Iss { iss } = unchecked.map_err(|_| Error::Unauthenticated)?;
-        let issuer = self.inner.gate.issuers.get(&iss);
+        let issuer = self.issuers.get(&iss);
         let issuer = issuer.ok_or(Error::Unauthenticated)?;
         if !allows(&issuer.row, header.alg) {
             return Err(Error::Unauthenticated);
@@ -59,7 +59,7 @@ impl Engine {
             .public_keys(&issuer, header.alg, header.kid.as_deref())
             .await?;
         let claims = checked(token, &issuer.row, header.alg, &keys)?;
-        let expires_at = within_its_time(&claims, &issuer.row, self.clock().estimate())?;
+        let expires_at = within_its_time(&claims, &issuer.row, self.clock.estimate())?;
         let scopes = scopes(&claims, &issuer.row.scope_claim);
         let (tenant, suspended) = self.tenant_of(&claims, &issuer.row).await?;
         let subject: String = claims
@@ -89,7 +89,7 @@ impl Engine {
         let name = name.and_then(|name| name.parse::<TenantName>().ok());
         let nobody = || Error::Forbidden("the token names no tenant of this service".to_owned());
         let name = name.ok_or_else(nobody)?;
-        let mut session = self.store().session().await?;
+        let mut session = self.store.session().await?;
         let row = store::tenant::by_name(&mut session, name.as_str()).await?;
         let row = row.ok_or_else(nobody)?;
         Ok((Tenant(row.tenant_id), row.suspended_at.is_some()))

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::store::installation::Installation;
 use crate::store::{self, Session};
 
-use crate::engine::access::Access;
+use crate::engine::access::{Access, audit};
 use crate::engine::error::Error;
 use crate::engine::lease::plan::Step;
 use crate::engine::subscriber::Subscriber;
@@ -84,7 +84,7 @@ impl Engine {
             }
         }
         if let Ok(mut session) = self.store().session().await {
-            let _ = self.note_used(&mut session).await;
+            let _ = self.gate().note_used(&mut session).await;
             // Best effort: the row would be taken for dead in a while anyway.
             let _ = store::node::delete(&mut session, self.inner.node).await;
         }
@@ -105,10 +105,10 @@ impl Engine {
         let is_turn = rounds.number.is_multiple_of(COUNT_ROUNDS);
         self.count_in_flight(&mut session, is_turn).await?;
         if is_turn {
-            self.note_used(&mut session).await?;
+            self.gate().note_used(&mut session).await?;
         }
         if rounds.number.is_multiple_of(AUDIT_ROUNDS) {
-            self.expire_audit(&mut session).await?;
+            audit::expire(&mut session, self.clock().now()).await?;
         }
         let (now, began) = (self.clock().now(), Instant::now());
         while store::dedup::expire(&mut session, now, EXPIRED_KEYS).await?

@@ -65,7 +65,8 @@ impl Engine {
         // First of all: what goes into a slot that was left keeps it from being emptied.
         self.turns().move_to(installation.hot_slot);
         self.catalog().observe(installation.catalog_version);
-        self.observe_quotas(&mut session, installation.quota_version)
+        self.quotas()
+            .observe(&mut session, installation.quota_version)
             .await?;
         drop(session);
         self.observe_access(&installation).await
@@ -74,10 +75,10 @@ impl Engine {
     async fn observe_access(&self, installation: &Installation) -> Result<(), Error> {
         let watched = &self.inner.watched.access_version;
         if watched.load(Ordering::Acquire) != installation.access_version {
-            self.look_again().await?;
+            self.gate().read_again().await?;
             watched.store(installation.access_version, Ordering::Release);
         }
-        self.access_is_current();
+        self.gate().is_current();
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ impl Engine {
             subscriptions: subscriptions.unsigned_abs(),
             ..QuotaUse::default()
         };
-        if let Some(limited) = self.limited_before(tenant) {
+        if let Some(limited) = self.quotas().limited_before(tenant) {
             limited.add_use(&mut used);
         }
         let limits = row.as_ref().map(quota_of).unwrap_or_default();

@@ -41,7 +41,9 @@ impl Engine {
             });
         }
         let bytes = drafts.records.bytes();
-        let admitted = self.admit_publish(tenant, drafts.records.len(), bytes)?;
+        let admitted = self
+            .quotas()
+            .admit_publish(tenant, drafts.records.len(), bytes)?;
         drafts.capacity = admitted.capacity(drafts.capacity);
         let published = self.publish_admitted(&entry, drafts, key).await;
         match &published {
@@ -112,8 +114,8 @@ impl Engine {
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Metered<Published>, Error> {
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
-        let admitted = self.admit_publish(tenant, 1, 0)?;
-        let body = self.charged(&admitted, body);
+        let admitted = self.quotas().admit_publish(tenant, 1, 0)?;
+        let body = self.quotas().charged(&admitted, body);
         let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
         let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::limit::Capacity;
 use crate::engine::limit::{Limit, Policy, Violation};
 use crate::engine::quota::limited::{Limited, Rate, Standing};
-use crate::engine::{Engine, Tenant};
+use crate::engine::quota::{Quotas, nanos_since};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
 
@@ -52,7 +53,7 @@ impl Drop for Admission {
 
 /// What a publish was let in with; what it turns out to be more is owed.
 #[derive(Debug, Clone, Default)]
-pub(in crate::engine) struct Admitted {
+pub struct Admitted {
     limited: Option<Arc<Limited>>,
     /// `None`: neither its messages nor its bytes have a rate.
     capacity: Option<Capacity>,
@@ -65,12 +66,12 @@ type Taken = (u64, Capacity);
 
 impl Admitted {
     /// What the publish is served from: its messages and bytes decide, if a rate is set for them, and else its request.
-    pub(in crate::engine) fn capacity(&self, of_request: Capacity) -> Capacity {
+    pub fn capacity(&self, of_request: Capacity) -> Capacity {
         self.capacity.unwrap_or(of_request)
     }
 
     /// What a publish took that stored nothing is given back. Of an error that leaves open what was stored nobody knows.
-    pub(in crate::engine) fn failed(&self, error: &Error) {
+    pub fn failed(&self, error: &Error) {
         let is_open = matches!(error, Error::Unavailable(_) | Error::Internal);
         if let Some(limited) = self.limited.as_ref().filter(|_| !is_open) {
             limited.messages.give_back(self.messages.0, self.messages.1);
@@ -79,14 +80,14 @@ impl Admitted {
     }
 
     /// Bytes that were published are kept.
-    pub(in crate::engine) fn stored(&self, bytes: usize) {
+    pub fn stored(&self, bytes: usize) {
         if let Some(limited) = &self.limited {
             limited.stored.moved(i64::try_from(bytes).unwrap_or(0));
         }
     }
 }
 
-impl Engine {
+impl Quotas {
     /// Lets in a request of a tenant, if its limits allow; `None` when it has none.
     ///
     /// # Errors
@@ -96,13 +97,13 @@ impl Engine {
         let Some(limited) = self.limited(tenant).await? else {
             return Ok(None);
         };
-        let (quotas, quota) = (self.quotas(), limited.quota());
-        quotas.wake(&limited);
+        let quota = limited.quota();
+        self.wake(&limited);
         if !limited.places.take() {
             let policy = Policy::ConcurrentRequests;
             return Err(self.exceeded(policy, quota.concurrent_requests, SOON_SECONDS));
         }
-        let at = quotas.now();
+        let at = self.now();
         // From here on the place is given back by dropping.
         let mut admission = Admission {
             limited,
@@ -131,7 +132,7 @@ impl Engine {
             let again = u32::try_from(seconds).unwrap_or(u32::MAX).max(SOON_SECONDS);
             self.exceeded(policy, quota.ceiling, again)
         })?;
-        if capacity == Capacity::Elastic && self.quotas().is_short() {
+        if capacity == Capacity::Elastic && self.is_short() {
             rate.give_back(items, capacity);
             let of = (quota.guaranteed.unwrap_or(0), None);
             let violation = self.violated(policy, of, SOON_SECONDS);
@@ -141,7 +142,7 @@ impl Engine {
     }
 
     /// Lets in a publish of so many messages and bytes, all or nothing.
-    pub(in crate::engine) fn admit_publish(
+    pub fn admit_publish(
         &self,
         tenant: Tenant,
         messages: usize,
@@ -151,7 +152,7 @@ impl Engine {
             return Ok(Admitted::default());
         };
         self.check_stopped(&limited)?;
-        let (quota, now) = (limited.quota(), self.quotas().now());
+        let (quota, now) = (limited.quota(), self.now());
         let (messages, bytes) = (messages as u64, bytes as u64);
         if let Some((cap, used)) = limited.stored.ask()
             && used.saturating_add(bytes) > cap
@@ -179,7 +180,7 @@ impl Engine {
         let Some(until) = limited.stopped_until() else {
             return Ok(());
         };
-        let left = until - self.clock().estimate().unix_timestamp();
+        let left = until - self.clock.estimate().unix_timestamp();
         match u32::try_from(left) {
             Ok(left) if left > 0 => Err(self.exceeded(Policy::Budget, None, left)),
             // The month is over, and the next begins anew.
@@ -188,7 +189,7 @@ impl Engine {
     }
 
     /// The stream of a body whose length nobody knows, for a publish that was let in: its bytes are owed as they come.
-    pub(in crate::engine) fn charged(
+    pub fn charged(
         &self,
         admitted: &Admitted,
         body: BoxStream<'static, Result<Bytes, Error>>,
@@ -196,10 +197,10 @@ impl Engine {
         let Some(limited) = admitted.limited.clone() else {
             return body;
         };
-        let (engine, capacity) = (self.clone(), admitted.capacity.unwrap_or_default());
+        let (began, capacity) = (self.began, admitted.capacity.unwrap_or_default());
         let charge = move |piece: &Result<Bytes, Error>| {
             let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
-            limited.bytes.owe(bytes, capacity, engine.quotas().now());
+            limited.bytes.owe(bytes, capacity, nanos_since(began));
             limited.stored.moved(i64::try_from(bytes).unwrap_or(0));
         };
         body.inspect(charge).boxed()
@@ -207,10 +208,7 @@ impl Engine {
 
     /// Lets in a receiver: how many messages it may be handed out for the first time, with the limits that count them;
     /// `None` when nothing counts them.
-    pub(in crate::engine) fn admit_receive(
-        &self,
-        tenant: Tenant,
-    ) -> Result<Option<(Arc<Limited>, u32)>, Error> {
+    pub fn admit_receive(&self, tenant: Tenant) -> Result<Option<(Arc<Limited>, u32)>, Error> {
         let Some(limited) = self.limited_before(tenant) else {
             return Ok(None);
         };
@@ -222,14 +220,14 @@ impl Engine {
     }
 
     /// Too many messages are in flight.
-    pub(in crate::engine) fn too_much_in_flight(&self, limited: &Limited) -> Error {
+    pub fn too_much_in_flight(&self, limited: &Limited) -> Error {
         let cap = limited.quota().in_flight_messages.unwrap_or(0);
         let used = limited.in_flight.used();
         self.full(Policy::InFlight, (cap, used), SOON_SECONDS)
     }
 
     /// Inside the transaction that made one more: refuses it when there are too many now.
-    pub(in crate::engine) async fn check_count(
+    pub async fn check_count(
         &self,
         tx: &mut Session,
         tenant: Tenant,
@@ -276,7 +274,7 @@ impl Engine {
         (quota, used): (u64, Option<u64>),
         again_seconds: u32,
     ) -> Violation {
-        self.quotas().refused(Violation {
+        self.refused(Violation {
             policy,
             quota,
             used,

@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
+use crate::engine::inbox::Inbox;
 use crate::store;
 use crate::store::quota_demand::{Demand, DemandOfRate};
 
@@ -56,11 +54,11 @@ impl Rhythm {
     }
 }
 
-/// Tenants whose demand has begun.
-#[derive(Debug, Default)]
-pub(super) struct Awakened {
-    tenants: Mutex<Vec<Arc<Limited>>>,
-    arrived: Notify,
+/// Tenants whose demand has begun. Bounded by the tenants that the node knows: each is in it once, or is asked for at once.
+pub(super) type Awakened = Inbox<Vec<Arc<Limited>>>;
+
+fn take_all(awakened: &mut Vec<Arc<Limited>>) -> Option<Vec<Arc<Limited>>> {
+    (!awakened.is_empty()).then(|| std::mem::take(awakened))
 }
 
 impl Limited {
@@ -74,16 +72,14 @@ impl Quotas {
     /// There is demand: the others are told at once when there was none before.
     pub(super) fn wake(&self, limited: &Arc<Limited>) {
         if !limited.is_awake() && !limited.awake.swap(true, Ordering::Relaxed) {
-            self.awakened.tenants.lock().push(limited.clone());
-            self.awakened.arrived.notify_one();
+            self.awakened.put(|tenants| tenants.push(limited.clone()));
         }
     }
 
     /// The limits changed: a tenant with demand is told of at once.
     pub(super) fn ask_at_once(&self, limited: &Arc<Limited>) {
         if limited.is_awake() {
-            self.awakened.tenants.lock().push(limited.clone());
-            self.awakened.arrived.notify_one();
+            self.awakened.put(|tenants| tenants.push(limited.clone()));
         }
     }
 }
@@ -190,9 +186,9 @@ fn at_most_even(shares: Shares, all: Shares, nodes: u32) -> Shares {
     }
 }
 
-impl Engine {
+impl Quotas {
     /// Talks with the other nodes until `stop`.
-    pub(in crate::engine) async fn exchange_demand(&self, stop: CancellationToken) {
+    pub async fn exchange_demand(&self, stop: CancellationToken) {
         let mut talks: Vec<Talk> = Vec::new();
         let mut cleared = Instant::now();
         loop {
@@ -200,10 +196,13 @@ impl Engine {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                () = self.quotas().awakened.arrived.notified() => tokio::time::sleep(GATHER).await,
+                awakened = self.awakened.take(take_all) => {
+                    // Others that wake together go into the same exchange.
+                    tokio::time::sleep(GATHER).await;
+                    self.begin_talks(&mut talks, awakened);
+                }
                 () = until(due) => {}
             }
-            self.begin_talks(&mut talks);
             let now = Instant::now();
             // Those that are due come first.
             talks.sort_unstable_by_key(|talk| talk.due);
@@ -230,27 +229,24 @@ impl Engine {
     }
 
     /// Takes in the tenants whose demand has begun, and those that are to be asked at once.
-    fn begin_talks(&self, talks: &mut Vec<Talk>) {
+    fn begin_talks(&self, talks: &mut Vec<Talk>, mut awakened: Vec<Arc<Limited>>) {
         let now = Instant::now();
-        let awakened = std::mem::take(&mut *self.quotas().awakened.tenants.lock());
-        if awakened.is_empty() {
-            return;
-        }
+        awakened.extend(self.awakened.with(take_all).into_iter().flatten());
         let at = talks.iter().enumerate();
         let at: HashMap<i64, usize> = at.map(|(at, talk)| (talk.limited.tenant, at)).collect();
         for limited in awakened {
             match at.get(&limited.tenant) {
                 Some(at) => talks[*at].due = now,
-                None => talks.push(Talk::new(limited, now, self.quotas())),
+                None => talks.push(Talk::new(limited, now, self)),
             }
         }
     }
 
     /// There is no demand any more. Until it is asked again what the others want, a part of the quota must do.
     fn end_talk(&self, talk: &Talk) {
-        let (quotas, limited) = (self.quotas(), &talk.limited);
+        let limited = &talk.limited;
         limited.awake.store(false, Ordering::Relaxed);
-        limited.be_cautious(quotas.nodes(), quotas.now());
+        limited.be_cautious(self.nodes(), self.now());
         limited
             .places
             .set(limited.quota().concurrent_requests.map(items));
@@ -258,36 +254,32 @@ impl Engine {
 
     /// One exchange of some tenants. A node that is alone needs nobody's word.
     async fn talk(&self, talks: &mut [Talk]) -> Result<(), Error> {
-        let (quotas, now) = (self.quotas(), Instant::now());
-        let own: Vec<Demand> = talks
-            .iter_mut()
-            .map(|talk| talk.tell(now, quotas))
-            .collect();
+        let now = Instant::now();
+        let own: Vec<Demand> = talks.iter_mut().map(|talk| talk.tell(now, self)).collect();
         let mut others: HashMap<i64, Demand> = HashMap::new();
-        if quotas.nodes() > 1 {
-            let mut session = self.store().session().await?;
-            let said = store::quota_demand::exchange(&mut session, self.node(), &own, FRESH);
+        if self.nodes() > 1 {
+            let mut session = self.store.session().await?;
+            let said = store::quota_demand::exchange(&mut session, self.node, &own, FRESH);
             let said = said.await?.into_iter();
             others.extend(said.map(|demand| (demand.tenant, demand)));
         }
         for (talk, own) in talks.iter_mut().zip(&own) {
             let others = others.get(&own.tenant).copied().unwrap_or_default();
-            talk.hear(quotas, own, &others);
+            talk.hear(self, own, &others);
         }
         Ok(())
     }
 
     /// Shares that rest on what was said too long ago are given up for even ones.
     fn doubt(&self, talks: &mut [Talk]) {
-        let quotas = self.quotas();
         for talk in talks.iter().filter(|talk| talk.heard.elapsed() >= FRESH) {
-            talk.limited.be_cautious(quotas.nodes(), quotas.now());
+            talk.limited.be_cautious(self.nodes(), self.now());
         }
     }
 
     async fn clear_demand(&self) {
         let cleared = async {
-            let mut session = self.store().session().await?;
+            let mut session = self.store.session().await?;
             store::quota_demand::delete_older(&mut session, STALE).await
         };
         if let Err(error) = cleared.await {

@@ -8,10 +8,10 @@ use api::quota::{Quota, RateQuota};
 use foldhash::HashMap;
 use parking_lot::RwLock;
 
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
-use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
 
@@ -47,7 +47,7 @@ impl Known {
 }
 
 /// The limits that a row holds.
-pub(in crate::engine) fn quota_of(row: &QuotaRow) -> Quota {
+pub fn quota_of(row: &QuotaRow) -> Quota {
     let cap = |cap: Option<i64>| cap.map(i64::unsigned_abs);
     let rate = |guaranteed, ceiling| {
         let rate = RateQuota {
@@ -68,37 +68,34 @@ pub(in crate::engine) fn quota_of(row: &QuotaRow) -> Quota {
     }
 }
 
-impl Engine {
+impl Quotas {
     /// The limits of a tenant; `None` when it has none.
     ///
     /// # Errors
     /// When the database does not answer.
     pub(super) async fn limited(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
-        let quotas = self.quotas();
-        if !quotas.in_use.get() {
+        if !self.in_use.get() {
             return Ok(None);
         }
-        match quotas.known.get(tenant.0) {
+        match self.known.get(tenant.0) {
             Some(limited) => Ok(limited.filter(|limited| limited.has_limits())),
             None => Box::pin(self.look_up_quota(tenant)).await,
         }
     }
 
     /// The limits of a tenant that was asked for before; `None` also when it was not.
-    pub(in crate::engine) fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
-        let quotas = self.quotas();
-        let known = quotas.in_use.get().then(|| quotas.known.get(tenant.0));
+    pub fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
+        let known = self.in_use.get().then(|| self.known.get(tenant.0));
         known??.filter(|limited| limited.has_limits())
     }
 
     async fn look_up_quota(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
-        let quotas = self.quotas();
-        let mut session = self.store().session().await?;
+        let mut session = self.store.session().await?;
         loop {
-            let version = quotas.known.version.load(Ordering::Acquire);
+            let version = self.known.version.load(Ordering::Acquire);
             let row = store::quota::get(&mut session, tenant.0).await?;
-            let mut tenants = quotas.known.tenants.write();
-            if quotas.known.version.load(Ordering::Acquire) != version {
+            let mut tenants = self.known.tenants.write();
+            if self.known.version.load(Ordering::Acquire) != version {
                 // Changes were read meanwhile, maybe this one's: what was found may be older.
                 continue;
             }
@@ -108,28 +105,23 @@ impl Engine {
                     tenants.clear();
                 }
             }
-            let limited = row.map(|row| quotas.new_limited(&row));
+            let limited = row.map(|row| self.new_limited(&row));
             let limited = tenants.entry(tenant.0).or_insert(limited).clone();
             return Ok(limited.filter(|limited| limited.has_limits()));
         }
     }
 
     /// Reads what changed when the installation's version is another one than was read.
-    pub(in crate::engine) async fn observe_quotas(
-        &self,
-        session: &mut Session,
-        version: i64,
-    ) -> Result<(), Error> {
-        let quotas = self.quotas();
-        if quotas.known.version.load(Ordering::Acquire) < version && quotas.known.is_empty() {
-            quotas.apply(&[], version);
+    pub async fn observe(&self, session: &mut Session, version: i64) -> Result<(), Error> {
+        if self.known.version.load(Ordering::Acquire) < version && self.known.is_empty() {
+            self.apply(&[], version);
         }
-        while quotas.known.version.load(Ordering::Acquire) < version {
-            let seen = quotas.known.version.load(Ordering::Acquire);
+        while self.known.version.load(Ordering::Acquire) < version {
+            let seen = self.known.version.load(Ordering::Acquire);
             let rows = store::quota::changed_since(session, seen, CHANGES).await?;
             let is_last = i64::try_from(rows.len()).is_ok_and(|rows| rows < CHANGES);
             let last = rows.last().map_or(version, |row| row.version);
-            quotas.apply(&rows, if is_last { last.max(version) } else { last });
+            self.apply(&rows, if is_last { last.max(version) } else { last });
         }
         Ok(())
     }

@@ -24,6 +24,12 @@ use std::time::{Duration, Instant};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::store::Store;
 
 use known::Known;
 
@@ -61,6 +67,10 @@ impl InUse {
 /// The quotas of a node.
 #[derive(Debug)]
 pub struct Quotas {
+    store: Store,
+    clock: Clock,
+    /// This run of this node.
+    node: Uuid,
     /// Where the nanoseconds of all buckets begin.
     began: Instant,
     in_use: InUse,
@@ -75,9 +85,18 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// The quotas of an installation where so many changes of quotas were made.
-    pub(super) fn new(version: i64, shortage: Arc<Shortage>) -> Self {
+    /// The quotas of a node, when `version` changes of quotas were made in the installation.
+    #[must_use]
+    pub fn new(
+        (store, clock): (Store, Clock),
+        node: Uuid,
+        version: i64,
+        shortage: Arc<Shortage>,
+    ) -> Self {
         let quotas = Self {
+            store,
+            clock,
+            node,
             began: Instant::now(),
             in_use: InUse::default(),
             nodes: AtomicU32::new(NODES_UNKNOWN),
@@ -96,7 +115,15 @@ impl Quotas {
 
     /// Nanoseconds since it began: the time of all buckets.
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos_since(self.began)
+    }
+
+    /// Starts the loops on `tracker`; they end at `stop`.
+    pub fn start(self: &Arc<Self>, tracker: &TaskTracker, stop: &CancellationToken) {
+        let (quotas, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { quotas.exchange_demand(token).await });
+        let (quotas, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { quotas.count_used(token).await });
     }
 
     /// Whether there is any quota in the installation.
@@ -112,7 +139,7 @@ impl Quotas {
 
     /// Takes note of how many nodes there are. One that is missed goes on counting for a round: taking oneself to be alone
     /// when one is not gives away more than the quota.
-    pub(super) fn observe_nodes(&self, alive: i64) {
+    pub fn observe_nodes(&self, alive: i64) {
         let alive = u32::try_from(alive.max(1)).unwrap_or(u32::MAX);
         let before = self.alive.swap(alive, Ordering::Relaxed);
         self.nodes.store(alive.max(before), Ordering::Relaxed);
@@ -135,4 +162,9 @@ impl Quotas {
         self.throttled.get_or_create(&Throttled { policy }).inc();
         violation
     }
+}
+
+/// Nanoseconds since `began`.
+fn nanos_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::store::{self, Session};
 
+use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 
 /// Pause between two looks at what should be counted.
@@ -115,24 +115,24 @@ impl Tally {
 
 impl Limited {
     /// Moves the count of messages in flight.
-    pub(in crate::engine) fn moved(&self, by: i64) {
+    pub fn moved(&self, by: i64) {
         self.in_flight.moved(by);
     }
 }
 
-impl Engine {
+impl Quotas {
     /// Counts what is used, until `stop`.
-    pub(in crate::engine) async fn count_used(&self, stop: CancellationToken) {
+    pub async fn count_used(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(ROUND) => {}
                 () = stop.cancelled() => return,
             }
-            if !self.quotas().in_use.get() {
+            if !self.in_use.get() {
                 continue;
             }
             let is_due = |limited: &Limited| limited.stored.is_due() || limited.in_flight.is_due();
-            for limited in self.quotas().known.limited_where(is_due) {
+            for limited in self.known.limited_where(is_due) {
                 if let Err(error) = self.count(&limited).await {
                     tracing::debug!(%error, "what is used could not be counted; it is tried again");
                 }
@@ -146,7 +146,7 @@ impl Engine {
         if due == [false, false] {
             return Ok(());
         }
-        let mut session: Session = self.store().session().await?;
+        let mut session: Session = self.store.session().await?;
         let tenant = limited.tenant;
         if due[0] {
             let bytes = store::quota::stored_bytes(&mut session, tenant);

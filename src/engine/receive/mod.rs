@@ -56,7 +56,7 @@ impl Engine {
                 request.wait_seconds.unwrap_or(0).min(*WAIT_SECONDS.end()),
             )),
         };
-        let room = self.admit_receive(tenant)?;
+        let room = self.quotas().admit_receive(tenant)?;
         if let Some((limited, _)) = &room {
             subscriber.in_flight.count_for(limited);
         }
@@ -97,7 +97,7 @@ impl Engine {
             None => Vec::new(),
         };
         if due.is_empty() {
-            return Err(self.too_much_in_flight(limited));
+            return Err(self.quotas().too_much_in_flight(limited));
         }
         Ok(due)
     }

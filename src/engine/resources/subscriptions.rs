@@ -148,7 +148,9 @@ impl Engine {
         let Some(id) = inserted else {
             return Ok(false);
         };
-        self.check_count(tx, tenant, Policy::Subscriptions).await?;
+        self.quotas()
+            .check_count(tx, tenant, Policy::Subscriptions)
+            .await?;
         let from_start = settings.from == Some(Start::Start);
         store::cursor::begin(tx, id, topic_id, from_start).await?;
         Ok(true)

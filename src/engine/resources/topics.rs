@@ -49,7 +49,9 @@ impl Engine {
         let (mut row, mut changed) = (created.clone(), false);
         match &created {
             Some(row) => {
-                self.check_count(&mut tx, tenant, Policy::Topics).await?;
+                self.quotas()
+                    .check_count(&mut tx, tenant, Policy::Topics)
+                    .await?;
                 let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
                 store::lane_meter::begin(&mut tx, &[lane], now).await?;
             }

@@ -27,7 +27,7 @@ pub(in crate::http) async fn admit(
     let Some(slot) = parts.extensions.get::<Slot>() else {
         return Ok(Capacity::Guaranteed);
     };
-    let Some(admission) = engine.admit(tenant).await? else {
+    let Some(admission) = engine.quotas().admit(tenant).await? else {
         return Ok(Capacity::Guaranteed);
     };
     let capacity = admission.capacity();

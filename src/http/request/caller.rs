@@ -174,7 +174,7 @@ async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Ref
     let header = parts.headers.get(AUTHORIZATION);
     let bearer = header.and_then(|value| bearer(value.to_str().ok()?));
     let peer = parts.extensions.get().map(|Peer(address)| *address);
-    Ok(engine.authenticate(bearer, peer).await?)
+    Ok(engine.gate().authenticate(bearer, peer).await?)
 }
 
 /// The key or token in the value of an `Authorization` header; the scheme is written in any case.
