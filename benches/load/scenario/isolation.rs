@@ -1,5 +1,5 @@
-//! A tenant that asks for 50 times its quota, and a neighbour that stays inside its own: what the neighbour waits for a
-//! publish and for a message, against what it waits when it is alone. The two take turns on one node.
+//! A tenant that requests 50 times its quota, and a neighbour within its own quota: the neighbour's latency of publish
+//! and receive, compared with its latency without the noisy tenant. Both use the same node.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::report::Row;
 use crate::requests::{Pool, Server};
 use crate::scenario::Context;
 
-/// Messages a second that the noisy tenant is allowed at most.
+/// Messages per second that the noisy tenant may publish.
 const CEILING: u32 = 100;
-/// How many times as many it asks for.
+/// Load of the noisy tenant as a multiple of its ceiling.
 const TIMES: u32 = 50;
 const CONNECTIONS: u32 = 64;
-/// The neighbour may wait so many times as long.
+/// Limit of the neighbour's latency as a multiple of its latency alone.
 const SLOWER_MAX: f64 = 2.0;
 
-/// What became of the noisy tenant's requests.
+/// Results of the noisy tenant's requests.
 #[derive(Default)]
 struct Noise {
     admitted: u64,
@@ -80,7 +80,7 @@ impl Noise {
     }
 }
 
-/// Publishes at 50 times the quota, evenly, whatever is answered.
+/// Publishes at 50 times the quota at an even pace, regardless of the responses.
 async fn make_noise(address: SocketAddr, pool: &Pool, until: Instant) -> Result<Noise> {
     let interval = Duration::from_secs(1) * CONNECTIONS / (CEILING * TIMES);
     let start = Instant::now();
@@ -110,7 +110,7 @@ async fn make_noise(address: SocketAddr, pool: &Pool, until: Instant) -> Result<
     Ok(all)
 }
 
-/// One of the two latencies.
+/// Selects one of the two latencies.
 type Which = fn(&Observed) -> &Histogram;
 
 fn judge(
