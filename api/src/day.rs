@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime, Time};
 use utoipa::ToSchema;
 
+use crate::text::as_text;
+
 /// The text is not a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a day: 2026-11-30")]
@@ -108,29 +110,9 @@ impl fmt::Display for Month {
     }
 }
 
-macro_rules! as_text {
-    ($($name:ident $error:ident;)+) => {
-        $(
-            impl TryFrom<String> for $name {
-                type Error = $error;
-
-                fn try_from(text: String) -> Result<Self, $error> {
-                    text.parse()
-                }
-            }
-
-            impl From<$name> for String {
-                fn from(value: $name) -> Self {
-                    value.to_string()
-                }
-            }
-        )+
-    };
-}
-
 as_text! {
-    Day InvalidDay;
-    Month InvalidMonth;
+    Day, InvalidDay;
+    Month, InvalidMonth;
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::text::as_text;
+
 /// Decimal places.
 const PLACES: u32 = 12;
 const ONE: u128 = 10u128.pow(PLACES);
@@ -133,18 +135,8 @@ impl FromStr for Decimal {
     }
 }
 
-impl TryFrom<String> for Decimal {
-    type Error = InvalidDecimal;
-
-    fn try_from(text: String) -> Result<Self, InvalidDecimal> {
-        text.parse()
-    }
-}
-
-impl From<Decimal> for String {
-    fn from(value: Decimal) -> Self {
-        value.to_string()
-    }
+as_text! {
+    Decimal, InvalidDecimal;
 }
 
 impl fmt::Display for Decimal {

@@ -243,6 +243,11 @@ impl FieldError {
     }
 }
 
+/// A name as one segment of a JSON pointer (RFC 6901).
+pub(crate) fn pointer_segment(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// Text of a request as an error may repeat it: cut to [`ECHO_CHARS_MAX`].
 #[must_use]
 pub fn echo(text: &str) -> String {

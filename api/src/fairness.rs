@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::FieldError;
+use crate::error::{FieldError, pointer_segment};
 use crate::limits::{FAIRNESS_WEIGHT, FAIRNESS_WEIGHTS_MAX, KEY_CHARS_MAX};
-use crate::message::check_text;
+use crate::message::{check_text, text_schema};
 use crate::topic::check_range;
 
 /// Attribute of a message that names its customer.
@@ -34,8 +34,7 @@ impl Fairness {
     pub fn validate(&self, at: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
         for (name, weight) in &self.weights {
-            let escaped = name.replace('~', "~0").replace('/', "~1");
-            let pointer = format!("{at}/weights/{escaped}");
+            let pointer = format!("{at}/weights/{}", pointer_segment(name));
             check_text(&mut errors, || pointer.clone(), name, KEY_CHARS_MAX);
             check_range(&mut errors, &pointer, Some(*weight), &FAIRNESS_WEIGHT);
         }
@@ -44,11 +43,6 @@ impl Fairness {
 }
 
 fn weights_schema() -> Object {
-    let name = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(KEY_CHARS_MAX))
-        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"));
     let weight = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(*FAIRNESS_WEIGHT.start()))
@@ -59,7 +53,7 @@ fn weights_schema() -> Object {
             "Weights by `fairness_key`. A customer of weight `n` gets `n` messages handed out for each message of a \
              customer of weight 1. A customer that is not listed has weight 1.",
         ))
-        .property_names(Some(name))
+        .property_names(Some(text_schema(KEY_CHARS_MAX)))
         .additional_properties(Some(weight))
         .max_properties(Some(FAIRNESS_WEIGHTS_MAX))
         .build()

@@ -16,6 +16,7 @@ use crate::limits::{
 };
 use crate::message::check_text;
 use crate::scope::{Permission, Scope};
+use crate::text::as_text;
 use crate::topic::check_range;
 
 /// Prefix of every key, by which scanners for leaked secrets recognise one.
@@ -45,18 +46,8 @@ impl FromStr for KeyId {
     }
 }
 
-impl TryFrom<String> for KeyId {
-    type Error = InvalidKeyId;
-
-    fn try_from(text: String) -> Result<Self, InvalidKeyId> {
-        text.parse()
-    }
-}
-
-impl From<KeyId> for String {
-    fn from(id: KeyId) -> Self {
-        id.to_string()
-    }
+as_text! {
+    KeyId, InvalidKeyId;
 }
 
 impl fmt::Display for KeyId {

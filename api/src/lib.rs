@@ -55,6 +55,7 @@ pub mod service;
 pub mod settle;
 pub mod subscription;
 pub mod tenant;
+mod text;
 pub mod timestamp;
 pub mod topic;
 pub mod usage;

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::FieldError;
+use crate::error::{FieldError, pointer_segment};
 use crate::limits::{
     ATTRIBUTE_NAME_CHARS_MAX, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BATCH_MESSAGES_MAX,
     CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX, VISIBILITY_SECONDS, WAIT_SECONDS,
@@ -57,18 +57,22 @@ pub struct PublishMessage<'a> {
     pub dedup_id: Option<Cow<'a, str>>,
 }
 
-fn attributes_schema() -> Object {
-    let name = ObjectBuilder::new()
+/// Schema of a text that [`check_text`] accepts.
+pub(crate) fn text_schema(chars_max: usize) -> ObjectBuilder {
+    ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(1))
-        .max_length(Some(ATTRIBUTE_NAME_CHARS_MAX))
-        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"));
+        .max_length(Some(chars_max))
+        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"))
+}
+
+fn attributes_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .description(Some(
             "Attributes: names and values that travel with the message, at most 16 KiB together",
         ))
-        .property_names(Some(name))
+        .property_names(Some(text_schema(ATTRIBUTE_NAME_CHARS_MAX)))
         .additional_properties(Some(ObjectBuilder::new().schema_type(Type::String)))
         .max_properties(Some(ATTRIBUTES_MAX))
         .build()
@@ -188,7 +192,7 @@ pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
         ));
     }
     for name in attributes.keys().map(AsRef::as_ref) {
-        let pointer = || format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = || format!("{at}/{}", pointer_segment(name));
         check_text(errors, pointer, name, ATTRIBUTE_NAME_CHARS_MAX);
     }
 }

@@ -9,6 +9,7 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::name::is_name;
+use crate::text::as_text;
 
 /// Kind of operation that a scope permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,18 +143,8 @@ impl PartialSchema for Scope {
 
 impl ToSchema for Scope {}
 
-impl TryFrom<String> for Scope {
-    type Error = InvalidScope;
-
-    fn try_from(text: String) -> Result<Self, InvalidScope> {
-        text.parse()
-    }
-}
-
-impl From<Scope> for String {
-    fn from(scope: Scope) -> Self {
-        scope.to_string()
-    }
+as_text! {
+    Scope, InvalidScope;
 }
 
 impl fmt::Display for Scope {
