@@ -23,7 +23,7 @@ const GONE: u16 = 410;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No response, or an incomplete one.
-    #[error("no answer")]
+    #[error("no response")]
     Unreachable(#[from] reqwest::Error),
     /// A response with a status other than 2xx.
     #[error("status {0}")]

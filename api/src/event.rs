@@ -129,10 +129,13 @@ impl EventSinkSettings {
         }
         let mut refuse = |pointer, detail| errors.push(FieldError::new(pointer, detail));
         match (&self.topic, &self.url) {
-            (Some(_), Some(_)) => refuse("/url", "a sink is a topic or a URL, not both"),
-            (None, None) => refuse("", "say where events go: topic or url"),
+            (Some(_), Some(_)) => refuse("/url", "only one of topic and url is allowed"),
+            (None, None) => refuse("", "one of topic and url is required"),
             (Some(_), None) if self.batch == Some(true) => {
-                refuse("/batch", "is for a URL; a topic has one message an event");
+                refuse(
+                    "/batch",
+                    "is allowed only with url; a topic gets one message per event",
+                );
             }
             (Some(_), None) | (None, Some(_)) => {}
         }

@@ -119,7 +119,7 @@ impl PriceUnit {
 
 /// The text is not a positive whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a whole number, as text")]
+#[error("must be a positive whole number as a string")]
 pub struct InvalidWhole;
 
 /// A positive whole number as a string: not every JSON parser keeps large numbers exact.

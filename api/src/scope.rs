@@ -52,7 +52,7 @@ impl Permission {
 /// The text is not a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a scope is publish, receive, manage, usage or admin, or one of them with a name or the beginning of names: publish:orders.*"
+    "a scope is publish, receive, manage, usage or admin, or one of them with a name or a prefix of names, such as publish:orders.*"
 )]
 pub struct InvalidScope;
 

@@ -131,13 +131,13 @@ impl SettleItem<'_> {
         if delay.is_some() && self.action != SettleAction::Nack {
             errors.push(FieldError::new(
                 format!("{at}/delay_seconds"),
-                "goes only with nack",
+                "is allowed only with nack",
             ));
         }
         if timeout.is_some() && self.action != SettleAction::Extend {
             errors.push(FieldError::new(
                 format!("{at}/visibility_timeout_seconds"),
-                "goes only with extend",
+                "is allowed only with extend",
             ));
         }
         if let Some(reason) = &self.reason {
@@ -150,7 +150,7 @@ impl SettleItem<'_> {
             if !matches!(self.action, SettleAction::DeadLetter) {
                 errors.push(FieldError::new(
                     format!("{at}/reason"),
-                    "goes only with dead_letter",
+                    "is allowed only with dead_letter",
                 ));
             }
         }

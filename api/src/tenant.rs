@@ -53,7 +53,7 @@ impl TenantSettings {
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.plan.is_none() && self.plan_from.is_some() {
-            errors.push(FieldError::new("/plan_from", "must come with a plan"));
+            errors.push(FieldError::new("/plan_from", "is allowed only with plan"));
         }
         errors
     }

@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(|_| {
-            serde::de::Error::custom("a time is RFC 3339, like 2026-01-31T12:00:00.000Z")
+            serde::de::Error::custom("must be a time in RFC 3339, such as 2026-01-31T12:00:00.000Z")
         })
     }
 }

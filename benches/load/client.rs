@@ -105,7 +105,7 @@ impl Client {
         self.received.reserve(BUFFER_BYTES / 4);
         if self.stream.read_buf(&mut self.received).await? == 0 {
             self.closed = true;
-            return Err("the server closed the connection in the middle of an answer".into());
+            return Err("the server closed the connection in the middle of a response".into());
         }
         Ok(())
     }

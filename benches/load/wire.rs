@@ -31,7 +31,7 @@ pub(crate) fn head(bytes: &[u8]) -> crate::Result<Option<Head>> {
         .and_then(decimal)
         .and_then(|status| u16::try_from(status).ok());
     let mut head = Head {
-        status: status.ok_or("the answer does not begin with an HTTP status")?,
+        status: status.ok_or("the response does not begin with an HTTP status")?,
         body_at: end + 4,
         length: Length::Bytes(0),
         closes: false,

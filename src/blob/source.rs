@@ -1,4 +1,4 @@
-//! The body of an upload on its way in. Counts its bytes, stops it at its limit, and tells a failing client apart from
+//! The body of an upload on its way in. Counts its bytes, stops it at its limit, and distinguishes a failing client from
 //! failing storage. Gathers pieces into parts, so that an upload holds one part and never the whole body.
 
 use std::pin::Pin;

@@ -141,15 +141,15 @@ async fn what_does_not_finish_is_cut_off_after_the_drain_timeout() {
 #[tokio::test]
 async fn a_peer_that_sends_nothing_or_half_a_head_is_closed() {
     let server = start(|options| options.header_timeout = Duration::from_millis(100));
-    for said in ["", "P", "PRI * HT", "GET /hello HTTP/1.1\r\nhost:"] {
+    for sent in ["", "P", "PRI * HT", "GET /hello HTTP/1.1\r\nhost:"] {
         let mut peer = TcpStream::connect(server.address).await.unwrap();
-        peer.write_all(said.as_bytes()).await.unwrap();
+        peer.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         timeout(Duration::from_secs(2), peer.read_to_end(&mut answer))
             .await
-            .expect(said)
+            .expect(sent)
             .ok();
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{said}");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent}");
     }
 }
 
@@ -197,14 +197,14 @@ async fn a_connection_of_http2_without_a_request_is_closed_and_a_slow_request_ke
         .await
         .unwrap();
     peer.write_all(&settings).await.unwrap();
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     let goaway = async {
         let mut piece = [0; 1024];
         // The type of a frame is its fourth byte; 7 is GOAWAY.
-        while !frames(&said).contains(&7) {
+        while !frames(&received).contains(&7) {
             let read = peer.read(&mut piece).await.unwrap();
             assert!(read > 0, "closed without GOAWAY");
-            said.extend_from_slice(&piece[..read]);
+            received.extend_from_slice(&piece[..read]);
         }
     };
     timeout(Duration::from_secs(2), goaway).await.unwrap();

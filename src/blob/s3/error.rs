@@ -13,7 +13,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     move |error| {
-        let status = error.raw_response().map(|answer| answer.status().as_u16());
+        let status = error
+            .raw_response()
+            .map(|response| response.status().as_u16());
         let code = error.code().map(str::to_owned);
         match (status, code, key) {
             (Some(404), code, Some(key)) if code.as_deref().is_none_or(is_missing_key) => {

@@ -132,7 +132,7 @@ impl S3 {
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let mut overrides = aws_sdk_s3::config::Builder::new();
         overrides.set_retry_config(retry);
-        let answer = self
+        let response = self
             .client
             .get_object()
             .bucket(&self.bucket)
@@ -142,7 +142,7 @@ impl S3 {
             .config_override(overrides)
             .send()
             .await;
-        match answer {
+        match response {
             // The range begins beyond the end of the object, so the object is shorter than its metadata says.
             Err(error)
                 if error
@@ -155,7 +155,7 @@ impl S3 {
                     got: 0,
                 })
             }
-            answer => pieces(answer.map_err(failed("get", Some(key)))?, range),
+            response => pieces(response.map_err(failed("get", Some(key)))?, range),
         }
     }
 
@@ -166,7 +166,7 @@ impl S3 {
             let object = ObjectIdentifier::builder().key(self.full(key)).build();
             delete = delete.objects(object.map_err(Error::unavailable(action))?);
         }
-        let answer = self
+        let response = self
             .client
             .delete_objects()
             .bucket(&self.bucket)
@@ -175,7 +175,7 @@ impl S3 {
             .await
             .map_err(failed(action, None))?;
         // A 200 response can list keys that were refused. S3 does not list missing keys among them; other stores do.
-        let refused = answer
+        let refused = response
             .errors()
             .iter()
             .find(|error| error.code() != Some("NoSuchKey"));
@@ -246,18 +246,18 @@ impl S3 {
 /// The body of a response, after a check that it begins at the start of the range: a server that ignores the range
 /// would return the right number of wrong bytes.
 fn pieces(
-    answer: GetObjectOutput,
+    response: GetObjectOutput,
     range: &Range<u64>,
 ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
     let begins = format!("bytes {}-", range.start);
-    if !answer
+    if !response
         .content_range()
         .is_some_and(|given| given.starts_with(&begins))
     {
-        let given = format!("answered range {:?}", answer.content_range());
+        let given = format!("response for range {:?}", response.content_range());
         return Err(Error::unavailable("get")(given));
     }
-    Ok(Box::pin(try_unfold(answer.body, |mut body| async move {
+    Ok(Box::pin(try_unfold(response.body, |mut body| async move {
         let piece = body.try_next().await;
         let piece = piece.map_err(Error::unavailable("reading a body"))?;
         Ok(piece.map(|piece| (piece, body)))

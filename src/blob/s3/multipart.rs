@@ -64,7 +64,7 @@ impl S3 {
     async fn begin(&self, key: &str) -> Result<Begun, Error> {
         let action = "begin of an upload";
         let key = self.full(key);
-        let answer = self
+        let response = self
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
@@ -73,7 +73,7 @@ impl S3 {
             .send()
             .await
             .map_err(failed(action, None))?;
-        let id = answer.upload_id.ok_or("an answer without upload id");
+        let id = response.upload_id.ok_or("a response without upload id");
         Ok(Begun {
             s3: self.clone(),
             key,
@@ -116,7 +116,7 @@ impl S3 {
 
     /// Aborts an upload; succeeds if it no longer exists.
     async fn abort(&self, key: &str, id: &str) -> Result<(), Error> {
-        let answer = self
+        let response = self
             .client
             .abort_multipart_upload()
             .bucket(&self.bucket)
@@ -124,7 +124,7 @@ impl S3 {
             .upload_id(id)
             .send()
             .await;
-        match answer {
+        match response {
             Err(error)
                 if error
                     .as_service_error()
@@ -132,8 +132,8 @@ impl S3 {
             {
                 Ok(())
             }
-            answer => {
-                answer.map_err(failed("abort of an upload", None))?;
+            response => {
+                response.map_err(failed("abort of an upload", None))?;
                 Ok(())
             }
         }
@@ -164,7 +164,7 @@ struct Begun {
 impl Begun {
     async fn part(&self, number: i32, body: Bytes) -> Result<CompletedPart, Error> {
         let timeouts = self.s3.timeouts.overriding(body.len());
-        let answer = self
+        let response = self
             .s3
             .client
             .upload_part()
@@ -181,8 +181,8 @@ impl Begun {
             .map_err(failed("part of an upload", None))?;
         Ok(CompletedPart::builder()
             .part_number(number)
-            .set_e_tag(answer.e_tag)
-            .set_checksum_crc32(answer.checksum_crc32)
+            .set_e_tag(response.e_tag)
+            .set_checksum_crc32(response.checksum_crc32)
             .build())
     }
 
