@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another process holds the data directory.
-    #[error("{} is in use by another cursus: {holder}. Stop that one, or set another --data-dir.", data_dir.display())]
+    #[error("{} is held by another cursus: {holder}. Stop that one, or set another --data-dir.", data_dir.display())]
     Held {
         /// The directory.
         data_dir: PathBuf,
@@ -37,7 +37,7 @@ pub enum Error {
     },
     /// The version that created the cluster is not installed.
     #[error(
-        "the data directory was created by Postgres {cluster}, but this machine has Postgres {found}. \
+        "the data directory was made by Postgres {cluster}, but this machine has Postgres {found}. \
          Install version {cluster} as well, or move the data with pg_upgrade or pg_dump"
     )]
     Version {
