@@ -124,7 +124,7 @@ impl Engine {
             // Between the bound and what is due there may be thousands of leases that wait for their turn: it is raised.
             let id = subscriber.id;
             let (at, earliest) =
-                store::waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
+                store::lease_waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
             subscriber.looked(earliest.unwrap_or(at) - LOW_MARGIN);
             return Ok(earliest.map(Some));
         }
@@ -147,7 +147,8 @@ impl Engine {
         let now = self.clock().now();
         if subscriber.is_fair() {
             let bounds = (low, i64::from(FAIR_LEASES_MAX));
-            let due = store::waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
+            let due =
+                store::lease_waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
             return Ok((due, true));
         }
         let bounds = (low, i64::from(limit));
@@ -180,7 +181,7 @@ impl Engine {
             }
             taken.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
             // Read now, not before: retention counts on deadlines that are not set by a time long gone.
-            let at = store::lease::now(tx, now).await?;
+            let at = store::session::now(tx, now).await?;
             let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
                 settings.dead_letter_topic_id.is_some()
                     && row.attempt >= i32::from(settings.max_attempts)
@@ -246,13 +247,13 @@ impl Engine {
         let (lanes, leases): (Vec<i64>, Vec<i64>) = leases.into_iter().unzip();
         let mut tx = self.store().tx("reshape").await?;
         let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
-        let mut at = store::lease::now(&mut tx, self.clock().now()).await?;
+        let mut at = store::session::now(&mut tx, self.clock().now()).await?;
         let (mut current, mut changes) = plan::settle(&rows, items, at);
         if current.contains(&false) {
             // What was split off while the lock waited is not in its snapshot. By now the rest of the lease is locked, so
             // no more is split off, and another statement sees all of it.
             let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
-            at = store::lease::now(&mut tx, self.clock().now()).await?;
+            at = store::session::now(&mut tx, self.clock().now()).await?;
             (current, changes) = plan::settle(&rows, items, at);
         }
         let inserted = write(&mut tx, &changes).await?;

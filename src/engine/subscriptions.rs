@@ -276,8 +276,8 @@ impl Engine {
             .await?;
         let mut session = self.store().session().await?;
         let now = self.clock().now();
-        let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
-            .await?;
+        let fill =
+            store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
         let fairness = self.fairness_stats(&mut session, &subscriber).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),

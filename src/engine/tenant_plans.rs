@@ -26,7 +26,7 @@ pub(super) async fn set(
     let currency = match plan {
         None => None,
         Some(plan) => {
-            let currency = store::price::share_plan(tx, plan.as_str()).await?;
+            let currency = store::price_plan::share(tx, plan.as_str()).await?;
             Some(currency.ok_or_else(|| Error::not_found("plan", plan))?)
         }
     };

@@ -164,7 +164,7 @@ impl Engine {
     pub async fn topic_stats(&self, tenant: Tenant, name: &TopicName) -> Result<TopicStats, Error> {
         let entry = self.catalog().topic(self.store(), tenant, name).await?;
         let mut session = self.store().session().await?;
-        let fill = store::topic::fill(&mut session, entry.row.topic_id).await?;
+        let fill = store::lane::fill(&mut session, entry.row.topic_id).await?;
         Ok(TopicStats {
             published: fill.published.unsigned_abs(),
             kept: fill.kept.unsigned_abs(),

@@ -11,7 +11,7 @@ use api::{FieldError, Permission, Timestamp};
 use time::OffsetDateTime;
 
 use crate::store;
-use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::usage_read::{UsageRow, Wanted};
 
 use super::access::Access;
 use super::error::Error;
@@ -74,7 +74,7 @@ impl Engine {
             after,
             limit: i64::from(limit) + 1,
         };
-        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &wanted).await?;
         let items = rows.into_iter().map(|row| item(row, &prices));
         let items = items.collect::<Result<Vec<_>, _>>()?;
         let page = super::page(items, limit, |item| UsageAfter::of(item).to_string());

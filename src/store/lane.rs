@@ -1,5 +1,7 @@
 //! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion.
 
+use time::OffsetDateTime;
+
 use super::{Error, Session};
 
 /// Adds lane `number` to a topic.
@@ -72,5 +74,42 @@ pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Erro
     )
     .bind(lane)
     .fetch_optional(session.run("lane.start"))
+    .await?)
+}
+
+/// How full a topic is.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct TopicFill {
+    /// Sum of the lanes' ends.
+    pub published: i64,
+    /// Sum of what lies between the lanes' starts and ends.
+    pub kept: i64,
+    /// Time of the oldest block.
+    pub oldest: Option<OffsetDateTime>,
+}
+
+/// How full a topic is: two look-ups per lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
+    Ok(sqlx::query_as(
+        "-- lane.fill
+         SELECT coalesce(sum(e.next_offset), 0)::bigint AS published,
+                coalesce(sum(e.next_offset - coalesce(s.first_offset, e.next_offset)), 0)::bigint AS kept,
+                min(s.published_at) AS oldest
+         FROM lane l
+         CROSS JOIN LATERAL (
+             SELECT coalesce((SELECT b.first_offset + b.count FROM block b WHERE b.lane_id = l.lane_id
+                              ORDER BY b.first_offset DESC LIMIT 1), l.start_offset) AS next_offset
+         ) e
+         LEFT JOIN LATERAL (
+             SELECT b.first_offset, b.published_at FROM block b
+             WHERE b.lane_id = l.lane_id AND b.first_offset >= l.start_offset ORDER BY b.first_offset LIMIT 1
+         ) s ON true
+         WHERE l.topic_id = $1",
+    )
+    .bind(topic)
+    .fetch_one(session.run("lane.fill"))
     .await?)
 }

@@ -82,23 +82,6 @@ impl From<Row> for Lease {
     }
 }
 
-/// The database's time.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn now(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-) -> Result<OffsetDateTime, Error> {
-    Ok(sqlx::query_scalar(
-        "-- lease.now
-         SELECT coalesce($1, clock_timestamp())",
-    )
-    .bind(now)
-    .fetch_one(session.run("lease.now"))
-    .await?)
-}
-
 /// Locks leases past their deadline that no other node has locked, earliest first. `low` is a bound below which there is
 /// none: the index keeps entries of deleted leases for as long as any transaction may see them.
 ///

@@ -55,25 +55,23 @@ const MIGRATIONS: [(&str, &str); 12] = [
 pub async fn migrate(store: &Store) -> Result<(), Error> {
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
-    sqlx::query("-- migration.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
-        .execute(tx.run("migration.lock"))
+    sqlx::query("-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
+        .execute(tx.run("migrate.lock"))
         .await?;
     let applied: Vec<String> =
-        sqlx::query_scalar("-- migration.list\nSELECT name FROM migration ORDER BY name")
-            .fetch_all(tx.run("migration.list"))
+        sqlx::query_scalar("-- migrate.list\nSELECT name FROM migration ORDER BY name")
+            .fetch_all(tx.run("migrate.list"))
             .await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {
             continue;
         }
-        tx.run("migration.apply")
-            .execute(AssertSqlSafe(sql))
-            .await?;
+        tx.run("migrate.apply").execute(AssertSqlSafe(sql)).await?;
         sqlx::query(
-            "-- migration.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())",
+            "-- migrate.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())",
         )
         .bind(name)
-        .execute(tx.run("migration.insert"))
+        .execute(tx.run("migrate.insert"))
         .await?;
         tracing::info!(name, "migration applied");
     }
@@ -86,10 +84,10 @@ async fn create_table(store: &Store) -> Result<(), Error> {
     for _ in 0..3 {
         let mut session = store.session().await?;
         let created = sqlx::query(
-            "-- migration.create\nCREATE TABLE IF NOT EXISTS migration (
+            "-- migrate.create\nCREATE TABLE IF NOT EXISTS migration (
                  name text COLLATE \"C\" PRIMARY KEY, applied_at timestamptz NOT NULL)",
         )
-        .execute(session.run("migration.create"))
+        .execute(session.run("migrate.create"))
         .await;
         match created {
             Ok(_) => return Ok(()),

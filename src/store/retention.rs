@@ -26,12 +26,12 @@ pub async fn lanes(
     limit: i64,
 ) -> Result<Vec<LaneOnRound>, Error> {
     Ok(sqlx::query_as(
-        "-- lane.round
+        "-- retention.lanes
          SELECT lane_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
     )
     .bind(after)
     .bind(limit)
-    .fetch_all(session.run("lane.round"))
+    .fetch_all(session.run("retention.lanes"))
     .await?)
 }
 
@@ -68,7 +68,7 @@ pub struct Prospect {
 }
 
 /// The statement of [`prospects`]; a test explains it.
-pub const PROSPECTS: &str = "-- block.prospects
+pub const PROSPECTS: &str = "-- retention.prospects
      SELECT l.lane_id, n.at, d.is_walked, e.deadline, least(f.floor, e.floor) AS floor, f.newest,
             d.is_walked AND (f.behind OR o.is_old OR coalesce(e.behind, false)
                              OR (o.is_consumable AND b.until <= least(f.floor, e.floor))) AS has_work
@@ -132,7 +132,7 @@ pub async fn prospects(
         .bind(known.iter().map(|known| known.suspect).collect::<Vec<_>>())
         .bind(consumed_age.as_secs_f64())
         .bind(now)
-        .fetch_all(session.run("block.prospects"))
+        .fetch_all(session.run("retention.prospects"))
         .await?)
 }
 
@@ -146,15 +146,15 @@ pub async fn lock_lanes(
     wait: bool,
 ) -> Result<Vec<i64>, Error> {
     let sql = if wait {
-        "-- lane.lock_some
+        "-- retention.lock_lanes
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE"
     } else {
-        "-- lane.lock_some
+        "-- retention.lock_lanes
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED"
     };
     Ok(sqlx::query_scalar(sql)
         .bind(lanes)
-        .fetch_all(session.run("lane.lock_some"))
+        .fetch_all(session.run("retention.lock_lanes"))
         .await?)
 }
 
@@ -186,7 +186,7 @@ pub async fn cuts(
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Cut>, Error> {
     Ok(sqlx::query_as(
-        "-- block.cuts
+        "-- retention.cuts
          SELECT l.lane_id, l.start_offset AS start, c.cut, coalesce(f.floor < c.cut, false) AS is_needed,
                 c.walked = $3 AND c.cut = c.until AS is_partial
          FROM (SELECT coalesce($4, now()) AS at) n
@@ -224,7 +224,7 @@ pub async fn cuts(
     .bind(limit)
     .bind(now)
     .bind(lanes.iter().map(|lane| lane.newest).collect::<Vec<_>>())
-    .fetch_all(session.run("block.cuts"))
+    .fetch_all(session.run("retention.cuts"))
     .await?)
 }
 
@@ -238,7 +238,7 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     macro_rules! trim {
         ($lock:literal) => {
             concat!(
-                "-- lease.trim
+                "-- retention.trim_leases
                  WITH below AS MATERIALIZED (
                      SELECT e.lane_id, e.subscription_id, e.lease_id, e.part,
                             CASE WHEN c.cut - e.base >= 64 THEN 0
@@ -267,7 +267,7 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     })
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("lease.trim"))
+    .execute(session.run("retention.trim_leases"))
     .await?;
     Ok(())
 }
@@ -278,14 +278,14 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
 /// When the database does not answer.
 pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- cursor.lock_below
+        "-- retention.lock_cursors
          SELECT FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          JOIN cursor x ON x.lane_id = c.lane_id AND x.next_offset < c.cut
          ORDER BY x.lane_id, x.subscription_id FOR UPDATE OF x",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("cursor.lock_below"))
+    .execute(session.run("retention.lock_cursors"))
     .await?;
     Ok(())
 }
@@ -297,14 +297,14 @@ pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
 /// When the database does not answer.
 pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- cursor.raise
+        "-- retention.raise_cursors
          UPDATE cursor x SET next_offset = c.cut, version = x.version + 1
          FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          WHERE x.lane_id = c.lane_id AND x.next_offset < c.cut",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("cursor.raise"))
+    .execute(session.run("retention.raise_cursors"))
     .await?;
     Ok(())
 }
@@ -316,7 +316,7 @@ pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Er
 /// When the database does not answer.
 pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> Result<u64, Error> {
     let deleted: i64 = sqlx::query_scalar(
-        "-- block.delete
+        "-- retention.delete
          WITH gone AS (
              DELETE FROM block k USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c (lane_id, start, cut)
              WHERE k.lane_id = c.lane_id AND k.first_offset >= c.start AND k.first_offset < c.cut
@@ -341,7 +341,7 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
     .bind(cuts.iter().map(|cut| cut.start).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
     .bind(at)
-    .fetch_one(session.run("block.delete"))
+    .fetch_one(session.run("retention.delete"))
     .await?;
     Ok(deleted.unsigned_abs())
 }
@@ -352,13 +352,13 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
 /// When the database does not answer.
 pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- lane.raise_start
+        "-- retention.raise_starts
          UPDATE lane l SET start_offset = c.cut FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          WHERE l.lane_id = c.lane_id AND l.start_offset < c.cut",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("lane.raise_start"))
+    .execute(session.run("retention.raise_starts"))
     .await?;
     Ok(())
 }
@@ -373,7 +373,7 @@ pub async fn closed_cut(
     limit: i64,
 ) -> Result<Option<Cut>, Error> {
     Ok(sqlx::query_as(
-        "-- block.closed_cut
+        "-- retention.closed_cut
          SELECT l.lane_id, l.start_offset AS start, c.cut, true AS is_needed, true AS is_partial
          FROM lane l
          CROSS JOIN LATERAL (
@@ -385,7 +385,7 @@ pub async fn closed_cut(
     )
     .bind(lane)
     .bind(limit)
-    .fetch_optional(session.run("block.closed_cut"))
+    .fetch_optional(session.run("retention.closed_cut"))
     .await?)
 }
 
@@ -395,13 +395,13 @@ pub async fn closed_cut(
 /// When the database does not answer.
 pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
     sqlx::query(
-        "-- lane.delete
+        "-- retention.delete_lane
          WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1),
               orders AS (DELETE FROM fairness WHERE lane_id = $1)
          DELETE FROM lane WHERE lane_id = $1 AND closed",
     )
     .bind(lane)
-    .execute(session.run("lane.delete"))
+    .execute(session.run("retention.delete_lane"))
     .await?;
     Ok(())
 }

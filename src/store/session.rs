@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
+use time::OffsetDateTime;
 
 use super::Error;
 
@@ -211,4 +212,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The database's time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn now(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+) -> Result<OffsetDateTime, Error> {
+    Ok(sqlx::query_scalar(
+        "-- session.now
+         SELECT coalesce($1, clock_timestamp())",
+    )
+    .bind(now)
+    .fetch_one(session.run("session.now"))
+    .await?)
 }

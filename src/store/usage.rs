@@ -92,11 +92,11 @@ pub struct Status {
 /// When the database does not answer.
 pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Result<Status, Error> {
     Ok(sqlx::query_as(
-        "-- metering.status
+        "-- usage.status
          SELECT coalesce($1, now()) AS at, (SELECT metered_until FROM metering) AS metered_until",
     )
     .bind(now)
-    .fetch_one(session.run("metering.status"))
+    .fetch_one(session.run("usage.status"))
     .await?)
 }
 
@@ -106,13 +106,13 @@ pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Resul
 /// When the database does not answer.
 pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "-- metering.advance
+        "-- usage.metered
          INSERT INTO metering AS m (metered_until) VALUES ($1)
          ON CONFLICT (only_row) DO UPDATE SET metered_until = excluded.metered_until
          WHERE m.metered_until < excluded.metered_until",
     )
     .bind(until)
-    .execute(session.run("metering.advance"))
+    .execute(session.run("usage.metered"))
     .await?;
     Ok(())
 }
@@ -129,7 +129,7 @@ pub async fn roll_minutes(
 ) -> Result<i64, Error> {
     // A row that grew while the delete waited for it is taken as it then is; one that comes back begins anew.
     Ok(sqlx::query_scalar(
-        "-- usage_minute.roll_up
+        "-- usage.roll_minutes
          WITH old AS MATERIALIZED (
              SELECT m.tenant_id, m.at, m.meter, m.topic, m.subscription FROM usage_minute m
              WHERE m.at < $1
@@ -157,7 +157,7 @@ pub async fn roll_minutes(
     )
     .bind(before)
     .bind(limit)
-    .fetch_one(session.run("usage_minute.roll_up"))
+    .fetch_one(session.run("usage.roll_minutes"))
     .await?)
 }
 
@@ -172,7 +172,7 @@ pub async fn roll_hours(
     limit: i64,
 ) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
-        "-- usage_hour.roll_up
+        "-- usage.roll_hours
          WITH old AS MATERIALIZED (
              SELECT h.tenant_id, h.at, h.meter, h.topic, h.subscription FROM usage_hour h
              WHERE h.at < $1
@@ -201,7 +201,7 @@ pub async fn roll_hours(
     )
     .bind(before)
     .bind(limit)
-    .fetch_one(session.run("usage_hour.roll_up"))
+    .fetch_one(session.run("usage.roll_hours"))
     .await?)
 }
 
@@ -215,7 +215,7 @@ pub async fn delete_days(
     limit: i64,
 ) -> Result<u64, Error> {
     let deleted = sqlx::query(
-        "-- usage_day.delete
+        "-- usage.delete_days
          DELETE FROM usage_day d
          USING (SELECT tenant_id, at, meter, topic, subscription FROM usage_day WHERE at < $1 ORDER BY at LIMIT $2) o
          WHERE (d.tenant_id, d.at, d.meter, d.topic, d.subscription)
@@ -223,7 +223,7 @@ pub async fn delete_days(
     )
     .bind(before)
     .bind(limit)
-    .execute(session.run("usage_day.delete"))
+    .execute(session.run("usage.delete_days"))
     .await?;
     Ok(deleted.rows_affected())
 }
@@ -234,11 +234,11 @@ pub async fn delete_days(
 /// When the database does not answer.
 pub async fn delete_flushes(session: &mut Session, before: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "-- usage_flush.delete
+        "-- usage.delete_flushes
          DELETE FROM usage_flush WHERE flushed_at < $1",
     )
     .bind(before)
-    .execute(session.run("usage_flush.delete"))
+    .execute(session.run("usage.delete_flushes"))
     .await?;
     Ok(())
 }

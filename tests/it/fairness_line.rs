@@ -10,7 +10,7 @@ use cursus::engine::fairness::line::{
 };
 use cursus::engine::plan::{Changes, lowest};
 use cursus::store::lease::{Lease, LeaseKey};
-use cursus::store::waiting::WaitingRange;
+use cursus::store::lease_waiting::WaitingRange;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};

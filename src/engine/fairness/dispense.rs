@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::engine::plan::{Changes, lowest};
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::waiting::WaitingRange;
+use crate::store::lease_waiting::WaitingRange;
 
 use super::fairness_id;
 use super::line::{Line, slot_of, waiting_id, waiting_range};

@@ -17,7 +17,7 @@ use api::limits::FAIRNESS_KEYS_MAX;
 use time::OffsetDateTime;
 
 use crate::store::fairness::FairnessRow;
-use crate::store::waiting::WaitingRange;
+use crate::store::lease_waiting::WaitingRange;
 
 /// What one message of weight 1 costs its customer in virtual time.
 pub const SCALE: i64 = 1_000_000;

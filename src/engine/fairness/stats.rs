@@ -27,7 +27,8 @@ impl Engine {
         }
         let (now, lanes) = (self.clock().now(), subscriber.lanes());
         let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
-        let counted = store::waiting::of_customers(session, now, subscriber.id, &lanes).await?;
+        let counted =
+            store::lease_waiting::of_customers(session, now, subscriber.id, &lanes).await?;
         let weights = weights(subscriber);
         let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
         for line in rows.into_iter().map(Line::of) {

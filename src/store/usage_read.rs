@@ -1,5 +1,6 @@
-//! Reading `usage_minute`, `usage_hour` and `usage_day` as one, with each row's place in its month: prices have tiers that
-//! fill up over a month, so what a row costs depends on what was used before it.
+//! Reading `usage_minute`, `usage_hour` and `usage_day` as one: a tenant's usage in order with each row's place in its month
+//! (prices have tiers that fill up over a month, so what a row costs depends on what was used before it), and, by time alone,
+//! where there is usage and of which tenants.
 
 use time::OffsetDateTime;
 
@@ -71,7 +72,7 @@ pub struct UsageRow {
 pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<UsageRow>, Error> {
     let (after, meter, topic, subscription) = wanted.after;
     Ok(sqlx::query_as(
-        "-- usage.list
+        "-- usage_read.list
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
                 -- 2^30 bytes for 3,600 seconds
                 CASE WHEN p.meter IN ('stored_hot', 'stored_object')
@@ -132,6 +133,73 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
     .bind(wanted.limit)
     .bind(wanted.topics)
     .bind(wanted.since)
-    .fetch_all(session.run("usage.list"))
+    .fetch_all(session.run("usage_read.list"))
+    .await?)
+}
+
+/// The first usage from a time on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct FirstUse {
+    /// The first minute with usage.
+    pub minute: Option<OffsetDateTime>,
+    /// The first hour with usage that is not kept by the minute, from the hour of that time on.
+    pub hour: Option<OffsetDateTime>,
+}
+
+/// The first usage from a time on, of a tenant or of all.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first(
+    session: &mut Session,
+    tenant: Option<i64>,
+    from: OffsetDateTime,
+) -> Result<FirstUse, Error> {
+    let Some(tenant) = tenant else {
+        return Ok(sqlx::query_as(
+            "-- usage_read.first
+             SELECT (SELECT at FROM usage_minute WHERE at >= $1 ORDER BY at LIMIT 1) AS minute,
+                    (SELECT at FROM usage_hour WHERE at >= date_trunc('hour', $1) ORDER BY at LIMIT 1) AS hour",
+        )
+        .bind(from)
+        .fetch_one(session.run("usage_read.first"))
+        .await?);
+    };
+    Ok(sqlx::query_as(
+        "-- usage_read.first_of
+         SELECT (SELECT at FROM usage_minute WHERE tenant_id = $1 AND at >= $2 ORDER BY at LIMIT 1) AS minute,
+                (SELECT at FROM usage_hour WHERE tenant_id = $1 AND at >= date_trunc('hour', $2) ORDER BY at LIMIT 1) AS hour",
+    )
+    .bind(tenant)
+    .bind(from)
+    .fetch_one(session.run("usage_read.first_of"))
+    .await?)
+}
+
+/// Tenants after `after`, in order of number, that have usage from `from` to `to`; what is kept by the hour or day counts
+/// from `hours_from` on.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn tenants(
+    session: &mut Session,
+    (from, to): (OffsetDateTime, OffsetDateTime),
+    hours_from: OffsetDateTime,
+    (after, limit): (i64, i64),
+) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- usage_read.tenants
+         SELECT u.tenant_id
+         FROM (SELECT tenant_id FROM usage_minute WHERE at >= $1 AND at < $2
+               UNION SELECT tenant_id FROM usage_hour WHERE at >= $3 AND at < $2
+               UNION SELECT tenant_id FROM usage_day WHERE at >= $3 AND at < $2) u
+         WHERE u.tenant_id > $4 ORDER BY u.tenant_id LIMIT $5",
+    )
+    .bind(from)
+    .bind(to)
+    .bind(hours_from)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("usage_read.tenants"))
     .await?)
 }
