@@ -49,8 +49,7 @@ pub(super) async fn set(
     for row in after.iter().filter(|row| !before.contains(row)) {
         store::tenant_plan::put(tx, row, now).await?;
     }
-    let current = on(&after, today).and_then(|row| row.plan.as_deref());
-    store::tenant::set_plan(tx, tenant.0, current, now).await?;
+    store::tenant::touch(tx, tenant.0, now).await?;
     Ok(true)
 }
 

@@ -50,7 +50,8 @@ impl Engine {
         match &created {
             Some(row) => {
                 self.check_count(&mut tx, tenant, Policy::Topics).await?;
-                let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
+                let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
+                store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
                 store::lane_meter::begin(&mut tx, &[lane], now).await?;
             }
             None => {

@@ -162,10 +162,7 @@ pub(super) fn meter(row: &UsageRow) -> Result<Meter, Error> {
 
 /// What of a row has a price, at its place in the month.
 pub(super) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
-    let whole = |text: &str| {
-        text.parse::<u128>()
-            .map_err(|_| corrupt("byte_seconds", row))
-    };
+    let whole = |text: &str| text.parse::<u128>().map_err(|_| corrupt("over_time", row));
     let number = |number: i64| u128::from(number.unsigned_abs());
     let before = Measured {
         units: number(row.units_before),

@@ -1,18 +1,24 @@
-//! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion.
+//! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion. Home
+//! repeats the lanes of a topic in `topic.lanes`: a lane is inserted here first and listed there after.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Adds lane `number` to a topic.
+/// Adds lane `number` to a topic of a tenant.
 ///
 /// # Errors
 /// When the database does not answer or the lane exists.
-pub async fn insert(session: &mut Session, topic: i64, number: i32) -> Result<i64, Error> {
+pub async fn insert(
+    session: &mut Session,
+    (tenant, topic): (i64, i64),
+    number: i32,
+) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.insert
-         INSERT INTO lane (topic_id, number, start_offset) VALUES ($1, $2, 0) RETURNING lane_id",
+         INSERT INTO lane (tenant_id, topic_id, number, start_offset) VALUES ($1, $2, $3, 0) RETURNING lane_id",
     )
+    .bind(tenant)
     .bind(topic)
     .bind(number)
     .fetch_one(session.run("lane.insert"))
@@ -74,6 +80,21 @@ pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Erro
     )
     .bind(lane)
     .fetch_optional(session.run("lane.start"))
+    .await?)
+}
+
+/// The topic of a lane, when it is the tenant's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn topic(session: &mut Session, tenant: i64, lane: i64) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lane.topic
+         SELECT topic_id FROM lane WHERE lane_id = $2 AND tenant_id = $1",
+    )
+    .bind(tenant)
+    .bind(lane)
+    .fetch_optional(session.run("lane.topic"))
     .await?)
 }
 

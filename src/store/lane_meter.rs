@@ -133,14 +133,14 @@ pub async fn post(session: &mut Session, lanes: &[i64], at: OffsetDateTime) -> R
              ) s
          )
          INSERT INTO usage_hour AS u
-             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
          SELECT p.tenant_id, p.at, t.meter, p.topic, '', 0, 0, 0, 0, sum(t.byte_seconds)
          FROM piece p
          CROSS JOIN LATERAL (VALUES ('stored_hot', p.hot), ('stored_object', p.object)) AS t (meter, byte_seconds)
          WHERE t.byte_seconds > 0
          GROUP BY p.tenant_id, p.at, t.meter, p.topic ORDER BY p.tenant_id, p.at, t.meter, p.topic
          ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
-         SET byte_seconds = u.byte_seconds + excluded.byte_seconds",
+         SET over_time = u.over_time + excluded.over_time",
     )
     .bind(lanes)
     .bind(at)

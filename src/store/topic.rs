@@ -1,6 +1,5 @@
 //! Table `topic`. Every look-up starts from the tenant (I7).
 
-use sqlx::{FromRow, Row};
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -14,6 +13,8 @@ pub struct TopicRow {
     pub tenant_id: i64,
     /// Name within the tenant.
     pub name: String,
+    /// Its lanes in order of number.
+    pub lanes: Vec<i64>,
     /// Seconds a message is kept at most.
     pub retention_seconds: i32,
     /// Whether consumed messages are kept.
@@ -116,46 +117,39 @@ pub async fn by_name(
     .await?)
 }
 
-/// Finds a topic with its lanes in order of number.
+/// Finds a topic by number.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn with_lanes(
+pub async fn by_id(
     session: &mut Session,
     tenant: i64,
-    name: &str,
-) -> Result<Option<(TopicRow, Vec<i64>)>, Error> {
-    let row = sqlx::query(
-        "-- topic.with_lanes
-         SELECT t.*, ARRAY(SELECT l.lane_id FROM lane l
-                           WHERE l.topic_id = t.topic_id AND NOT l.closed ORDER BY l.number) AS lanes
-         FROM topic t WHERE t.tenant_id = $1 AND t.name = $2",
-    )
-    .bind(tenant)
-    .bind(name)
-    .fetch_optional(session.run("topic.with_lanes"))
-    .await?;
-    row.map(|row| Ok((TopicRow::from_row(&row)?, row.try_get("lanes")?)))
-        .transpose()
-}
-
-/// Finds the topic of a lane.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn of_lane(
-    session: &mut Session,
-    tenant: i64,
-    lane: i64,
+    topic: i64,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
-        "-- topic.of_lane
-         SELECT t.* FROM lane l JOIN topic t USING (topic_id) WHERE l.lane_id = $2 AND t.tenant_id = $1",
+        "-- topic.by_id
+         SELECT * FROM topic WHERE topic_id = $2 AND tenant_id = $1",
     )
     .bind(tenant)
-    .bind(lane)
-    .fetch_optional(session.run("topic.of_lane"))
+    .bind(topic)
+    .fetch_optional(session.run("topic.by_id"))
     .await?)
+}
+
+/// Adds a lane to the list of a topic, unless it is there.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- topic.add_lane
+         UPDATE topic SET lanes = lanes || $2 WHERE topic_id = $1 AND $2 <> ALL (lanes)",
+    )
+    .bind(topic)
+    .bind(lane)
+    .execute(session.run("topic.add_lane"))
+    .await?;
+    Ok(())
 }
 
 /// Topics of a tenant after a name, in order of name, of those whose names are like one of the patterns.

@@ -145,7 +145,7 @@ pub async fn roll_minutes(
              RETURNING m.*
          ), added AS (
              INSERT INTO usage_hour AS u
-                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
              SELECT tenant_id, date_trunc('hour', at), meter, topic, subscription, sum(units), sum(elastic_units),
                     sum(messages), sum(bytes), 0
              FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
@@ -188,14 +188,14 @@ pub async fn roll_hours(
              RETURNING h.*
          ), added AS (
              INSERT INTO usage_day AS u
-                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
              SELECT tenant_id, date_trunc('day', at), meter, topic, subscription, sum(units), sum(elastic_units),
-                    sum(messages), sum(bytes), sum(byte_seconds)
+                    sum(messages), sum(bytes), sum(over_time)
              FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
              ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
              SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
                  messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes,
-                 byte_seconds = u.byte_seconds + excluded.byte_seconds
+                 over_time = u.over_time + excluded.over_time
          )
          SELECT count(*) FROM gone",
     )

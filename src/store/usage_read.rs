@@ -76,36 +76,36 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
                 -- 2^30 bytes for 3,600 seconds
                 CASE WHEN p.meter IN ('stored_hot', 'stored_object')
-                     THEN trim_scale(round(p.byte_seconds / 3865470566400, 9))::text END AS gib_hours,
-                CASE WHEN p.meter = 'guaranteed_capacity' THEN trim_scale(round(p.byte_seconds / 3600, 9))::text END
+                     THEN trim_scale(round(p.over_time / 3865470566400, 9))::text END AS gib_hours,
+                CASE WHEN p.meter = 'guaranteed_capacity' THEN trim_scale(round(p.over_time / 3600, 9))::text END
                     AS capacity_hours,
                 (p.units_after - p.units)::bigint AS units_before,
                 (p.elastic_after - p.elastic_units)::bigint AS elastic_before,
                 (p.bytes_after - p.bytes)::bigint AS bytes_before,
-                trunc(p.byte_seconds_after - p.byte_seconds)::text AS over_time_before,
-                trunc(p.byte_seconds_after)::text AS over_time_after
+                trunc(p.over_time_after - p.over_time)::text AS over_time_before,
+                trunc(p.over_time_after)::text AS over_time_after
          FROM (
              SELECT g.*, sum(g.units) OVER item AS units_after, sum(g.elastic_units) OVER month AS elastic_after,
-                    sum(g.bytes) OVER item AS bytes_after, sum(g.byte_seconds) OVER item AS byte_seconds_after
+                    sum(g.bytes) OVER item AS bytes_after, sum(g.over_time) OVER item AS over_time_after
              FROM (
                  SELECT u.start, u.meter, u.topic COLLATE \"C\" AS topic, u.subscription COLLATE \"C\" AS subscription,
                         u.mine, sum(u.units)::bigint AS units, sum(u.elastic_units)::bigint AS elastic_units,
                         sum(u.messages)::bigint AS messages, sum(u.bytes)::bigint AS bytes,
-                        sum(u.byte_seconds) AS byte_seconds
+                        sum(u.over_time) AS over_time
                  FROM (
                      SELECT date_trunc($5, t.at) AS start, t.meter, CASE WHEN $6 >= 1 THEN t.topic ELSE '' END AS topic,
                             CASE WHEN $6 >= 2 THEN t.subscription ELSE '' END AS subscription,
-                            t.topic LIKE ANY ($11) AS mine, t.units, t.elastic_units, t.messages, t.bytes, t.byte_seconds
+                            t.topic LIKE ANY ($11) AS mine, t.units, t.elastic_units, t.messages, t.bytes, t.over_time
                      FROM (
-                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, 0 AS byte_seconds
+                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, 0 AS over_time
                          FROM usage_minute WHERE tenant_id = $1 AND at >= $12 AND at < $3
                          UNION ALL
-                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds
+                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
                          FROM usage_hour
                          -- of what is coarser than the windows only what comes before them
                          WHERE tenant_id = $1 AND at >= $12 AND at < $3 AND ($5 <> 'minute' OR at < $2)
                          UNION ALL
-                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds
+                         SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
                          FROM usage_day
                          WHERE tenant_id = $1 AND at >= $12 AND at < $3 AND ($5 = 'day' OR at < $2)
                      ) t
