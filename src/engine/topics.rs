@@ -1,12 +1,12 @@
 //! Topics: create, change, list, delete. Deleting what others need is refused and says by whom.
 
-use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, PAGE, RETENTION_SECONDS_DEFAULT};
+use api::limits::PAGE;
 use api::list::Page;
 use api::topic::{Topic, TopicSettings, TopicStats};
 use api::{Permission, TopicName};
 
 use crate::store;
-use crate::store::topic::{NewTopic, TopicRow};
+use crate::store::topic::TopicRow;
 
 use super::access::Access;
 use super::audit::{self, Change, Nothing};
@@ -30,34 +30,31 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
-        let new = NewTopic {
-            tenant: tenant.0,
-            name: name.as_str(),
-            retention_seconds: (
-                settings.retention_seconds.map(u32::cast_signed),
-                RETENTION_SECONDS_DEFAULT.cast_signed(),
-            ),
-            keep_consumed: settings.keep_consumed,
-            dedup_window_seconds: (
-                settings.dedup_window_seconds.map(u32::cast_signed),
-                DEDUP_WINDOW_SECONDS_DEFAULT.cast_signed(),
-            ),
-        };
         let now = self.clock().now();
         let mut tx = self.store().tx("put_topic").await?;
-        let created = store::topic::insert(&mut tx, now, &new).await?;
+        let mut old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
+        let mut created = None;
+        if old.is_none() {
+            let new = merged(TopicRow::new(tenant.0, name.as_str()), settings);
+            created = store::topic::insert(&mut tx, now, &new).await?;
+            if created.is_none() {
+                // Created by another transaction a moment ago, which the insert waited for.
+                old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
+            }
+        }
         let (mut row, mut changed) = (created.clone(), false);
-        match &created {
-            Some(row) => {
-                self.check_count(&mut tx, tenant, Policy::Topics).await?;
-                let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
-                store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
-                store::lane_meter::begin(&mut tx, &[lane], now).await?;
-            }
-            None => {
-                row = store::topic::update(&mut tx, now, &new).await?;
-                changed = row.is_some();
-            }
+        if let Some(row) = &created {
+            self.check_count(&mut tx, tenant, Policy::Topics).await?;
+            let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
+            store::lane_meter::begin(&mut tx, &[lane], now).await?;
+            store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
+        } else if let Some(old) = old {
+            let new = merged(old.clone(), settings);
+            changed = new != old;
+            row = Some(match changed {
+                true => store::topic::update(&mut tx, now, &new).await?,
+                false => old,
+            });
         }
         if changed || created.is_some() {
             let change = Change {
@@ -70,11 +67,9 @@ impl Engine {
         }
         if changed {
             store::installation::bump_catalog(&mut tx).await?;
-        } else if row.is_none() {
-            row = store::topic::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
         tx.commit().await?;
-        // Deleted between the two statements: the client may try again.
+        // Created and deleted by others between the statements: the client may try again.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
@@ -172,6 +167,20 @@ impl Engine {
             oldest_published_at: fill.oldest.map(Into::into),
         })
     }
+}
+
+/// A row with the settings that are given; the others stay.
+fn merged(mut row: TopicRow, settings: &TopicSettings) -> TopicRow {
+    if let Some(seconds) = settings.retention_seconds {
+        row.retention_seconds = seconds.cast_signed();
+    }
+    if let Some(keep) = settings.keep_consumed {
+        row.keep_consumed = keep;
+    }
+    if let Some(seconds) = settings.dedup_window_seconds {
+        row.dedup_window_seconds = seconds.cast_signed();
+    }
+    row
 }
 
 fn topic(row: TopicRow) -> Result<Topic, Error> {

@@ -1,5 +1,7 @@
-//! Table `topic`. Every look-up starts from the tenant (I7).
+//! Table `topic`. Every look-up starts from the tenant (I7). A change of settings locks the row, and all of them are written
+//! together: what a change means is decided in the engine.
 
+use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -27,19 +29,23 @@ pub struct TopicRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Settings to write; `None` keeps what is there, or takes the default given beside it.
-#[derive(Debug, Clone, Copy)]
-pub struct NewTopic<'a> {
-    /// Owner.
-    pub tenant: i64,
-    /// Name.
-    pub name: &'a str,
-    /// Retention, and its default.
-    pub retention_seconds: (Option<i32>, i32),
-    /// Whether consumed messages are kept.
-    pub keep_consumed: Option<bool>,
-    /// Deduplication window, and its default.
-    pub dedup_window_seconds: (Option<i32>, i32),
+impl TopicRow {
+    /// A topic that is not stored yet, with the settings that it has when none is given. Its number and times come with
+    /// [`insert`], its lanes with [`add_lane`].
+    #[must_use]
+    pub fn new(tenant_id: i64, name: &str) -> Self {
+        Self {
+            topic_id: 0,
+            tenant_id,
+            name: name.to_owned(),
+            lanes: Vec::new(),
+            retention_seconds: RETENTION_SECONDS_DEFAULT.cast_signed(),
+            keep_consumed: false,
+            dedup_window_seconds: DEDUP_WINDOW_SECONDS_DEFAULT.cast_signed(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 }
 
 /// Creates a topic; `None` when one of this name exists.
@@ -49,52 +55,47 @@ pub struct NewTopic<'a> {
 pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    new: &NewTopic<'_>,
+    new: &TopicRow,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
         "-- topic.insert
-         INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
-         VALUES ($1, $2, coalesce($3, $4), coalesce($5, false), coalesce($6, $7), coalesce($8, now()), coalesce($8, now()))
+         INSERT INTO topic (tenant_id, name, created_at, updated_at, retention_seconds, keep_consumed, dedup_window_seconds)
+         VALUES ($1, $2, coalesce($3, now()), coalesce($3, now()), $4, $5, $6)
          ON CONFLICT (tenant_id, name) DO NOTHING
          RETURNING *",
     )
-    .bind(new.tenant)
-    .bind(new.name)
-    .bind(new.retention_seconds.0)
-    .bind(new.retention_seconds.1)
-    .bind(new.keep_consumed)
-    .bind(new.dedup_window_seconds.0)
-    .bind(new.dedup_window_seconds.1)
+    .bind(new.tenant_id)
+    .bind(&new.name)
     .bind(now)
+    .bind(new.retention_seconds)
+    .bind(new.keep_consumed)
+    .bind(new.dedup_window_seconds)
     .fetch_optional(session.run("topic.insert"))
     .await?)
 }
 
-/// Changes the settings that are given; `None` when that changes nothing, or there is no such topic.
+/// Writes all settings of a topic that the caller has locked.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn update(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    new: &NewTopic<'_>,
-) -> Result<Option<TopicRow>, Error> {
+    row: &TopicRow,
+) -> Result<TopicRow, Error> {
     Ok(sqlx::query_as(
         "-- topic.update
-         UPDATE topic SET retention_seconds = coalesce($3, retention_seconds), keep_consumed = coalesce($4, keep_consumed),
-             dedup_window_seconds = coalesce($5, dedup_window_seconds), updated_at = coalesce($6, now())
-         WHERE tenant_id = $1 AND name = $2
-           AND (retention_seconds, keep_consumed, dedup_window_seconds) IS DISTINCT FROM
-               (coalesce($3, retention_seconds), coalesce($4, keep_consumed), coalesce($5, dedup_window_seconds))
+         UPDATE topic SET updated_at = coalesce($2, now()), retention_seconds = $3, keep_consumed = $4,
+             dedup_window_seconds = $5
+         WHERE topic_id = $1
          RETURNING *",
     )
-    .bind(new.tenant)
-    .bind(new.name)
-    .bind(new.retention_seconds.0)
-    .bind(new.keep_consumed)
-    .bind(new.dedup_window_seconds.0)
+    .bind(row.topic_id)
     .bind(now)
-    .fetch_optional(session.run("topic.update"))
+    .bind(row.retention_seconds)
+    .bind(row.keep_consumed)
+    .bind(row.dedup_window_seconds)
+    .fetch_one(session.run("topic.update"))
     .await?)
 }
 
@@ -174,7 +175,7 @@ pub async fn list(
     .await?)
 }
 
-/// Locks a topic, so that nobody subscribes to it or takes it for dead letters meanwhile.
+/// Locks a topic, so that no subscription begins to read it or to dead-letter to it meanwhile.
 ///
 /// # Errors
 /// When the database does not answer.
