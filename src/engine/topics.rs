@@ -46,7 +46,7 @@ impl Engine {
         if let Some(row) = &created {
             self.check_count(&mut tx, tenant, Policy::Topics).await?;
             let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
-            store::lane_meter::begin(&mut tx, &[lane], now).await?;
+            store::lane_meter::begin(&mut tx, lane, name.as_str(), now).await?;
             store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
         } else if let Some(old) = old {
             let new = merged(old.clone(), settings);
@@ -135,9 +135,6 @@ impl Engine {
                 "topic {name} is needed by the event sinks {by}"
             )));
         }
-        // What is not counted yet is counted when it is cleared away, under the name of the topic.
-        let lanes = store::lane::of_topic(&mut tx, row.topic_id).await?;
-        store::lane_meter::begin(&mut tx, &lanes, self.clock().now()).await?;
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
         let change = Change {

@@ -272,6 +272,31 @@ pub async fn in_flight(
     .await?)
 }
 
+/// Messages that pairs of lane and subscription have in leases that were handed out: reads these leases, so it runs now
+/// and then only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn in_flight_of(
+    session: &mut Session,
+    lanes: &[i64],
+    subscriptions: &[i64],
+) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lease.in_flight_of
+         SELECT coalesce(sum(o.messages), 0)::bigint
+         FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
+         CROSS JOIN LATERAL (
+             SELECT sum(bit_count(e.pending::bit(64))) AS messages FROM lease e
+             WHERE e.lane_id = k.lane_id AND e.subscription_id = k.subscription_id AND e.lease_id > 0
+         ) o",
+    )
+    .bind(lanes)
+    .bind(subscriptions)
+    .fetch_one(session.run("lease.in_flight_of"))
+    .await?)
+}
+
 /// Ends the leases of a subscription, in the order of the turn, and answers how many; a claim or redelivery that ends
 /// meanwhile may leave others.
 ///

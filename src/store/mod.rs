@@ -1,7 +1,7 @@
 //! All SQL: one table a file, whose statements begin with its name; no other module sends statements. `turn`, `retention`,
 //! `hot_payload`, `usage`, `usage_read` and `lease_waiting` are about several tables or about a part of one, and say so.
 //! A function is one statement, named in its first line and counted under that name. Transactions are opened by the engine
-//! only.
+//! only. `group` says which tables are of home and which of the lanes; no statement names both.
 
 mod error;
 
@@ -17,6 +17,7 @@ pub mod duty;
 pub mod event_outbox;
 pub mod event_sink;
 pub mod fairness;
+pub mod group;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
@@ -36,6 +37,7 @@ pub mod retention;
 pub mod session;
 pub mod subscription;
 pub mod tenant;
+pub mod tenant_meter;
 pub mod tenant_plan;
 pub mod topic;
 pub mod turn;

@@ -13,6 +13,7 @@ use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transa
 use time::OffsetDateTime;
 
 use super::Error;
+use super::group::Touched;
 
 /// A statement gives up after this; the hot ones take milliseconds.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -101,6 +102,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Pooled(self.pool.acquire().await?),
             metrics: self.metrics.clone(),
+            touched: Touched::new(None),
         })
     }
 
@@ -113,6 +115,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Tx(self.pool.begin().await?),
             metrics: self.metrics.clone(),
+            touched: Touched::new(Some(name)),
         })
     }
 
@@ -133,6 +136,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Own(Box::new(connection)),
             metrics: self.metrics.clone(),
+            touched: Touched::new(None),
         })
     }
 
@@ -172,6 +176,7 @@ async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 pub struct Session {
     inner: Inner,
     metrics: Arc<Metrics>,
+    touched: Touched,
 }
 
 #[derive(Debug)]
@@ -182,8 +187,14 @@ enum Inner {
 }
 
 impl Session {
-    /// The connection for the statement `name` (`table.verb`).
+    /// The connection for the statement `name` (`table.verb`). Panics in a debug build when a transaction that is not listed
+    /// in `group` runs statements of both groups of tables.
     pub fn run(&mut self, statement: &'static str) -> &mut PgConnection {
+        debug_assert!(
+            self.touched.may_run(statement),
+            "{statement} is of another group of tables than what {:?} ran before",
+            self.touched
+        );
         self.metrics
             .statements
             .get_or_create(&Statement { statement })

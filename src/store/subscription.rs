@@ -198,6 +198,27 @@ pub async fn list(
     .await?)
 }
 
+/// The subscriptions of a tenant after a name, in order of name, `limit` at most, each with the lanes that it reads.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lanes(
+    session: &mut Session,
+    tenant: i64,
+    (after, limit): (&str, i64),
+) -> Result<Vec<(String, i64, Vec<i64>)>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.lanes
+         SELECT s.name, s.subscription_id, t.lanes FROM subscription s JOIN topic t USING (topic_id)
+         WHERE s.tenant_id = $1 AND s.name > $2 ORDER BY s.name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("subscription.lanes"))
+    .await?)
+}
+
 /// Which of these subscriptions exist; the numbers come from look-ups by tenant.
 ///
 /// # Errors

@@ -153,6 +153,55 @@ pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<()
     Ok(())
 }
 
+/// The lanes of a tenant's topics after a name, in order of name, `limit` topics at most, each with its name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lanes(
+    session: &mut Session,
+    tenant: i64,
+    (after, limit): (&str, i64),
+) -> Result<Vec<(String, Vec<i64>)>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.lanes
+         SELECT name, lanes FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("topic.lanes"))
+    .await?)
+}
+
+/// What retention must know of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Rules {
+    /// The topic.
+    pub topic_id: i64,
+    /// Seconds a message is kept at most.
+    pub retention_seconds: i32,
+    /// Whether consumed messages are kept.
+    pub keep_consumed: bool,
+    /// The subscriptions that read it.
+    pub subscriptions: Vec<i64>,
+}
+
+/// What retention must know of these topics; the numbers come from their lanes. A deleted one is left out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn rules(session: &mut Session, topics: &[i64]) -> Result<Vec<Rules>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.rules
+         SELECT t.topic_id, t.retention_seconds, t.keep_consumed,
+                ARRAY(SELECT s.subscription_id FROM subscription s WHERE s.topic_id = t.topic_id) AS subscriptions
+         FROM topic t WHERE t.topic_id = ANY ($1)",
+    )
+    .bind(topics)
+    .fetch_all(session.run("topic.rules"))
+    .await?)
+}
+
 /// Topics of a tenant after a name, in order of name, of those whose names are like one of the patterns.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::lane_meter::{Counted, Stored};
 use super::{Error, Session};
 
 /// What a node counted since its last flush, of one meter, topic and subscription.
@@ -77,6 +78,65 @@ pub async fn flush(
     Ok(())
 }
 
+/// Adds blocks that were counted, in the transaction that counts them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_minutes(session: &mut Session, rows: &[Counted]) -> Result<(), Error> {
+    let number = |of: fn(&Counted) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "-- usage.add_minutes
+         INSERT INTO usage_minute AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+         SELECT r.tenant_id, r.at, r.meter, r.topic, '', sum(r.units), sum(r.elastic_units), sum(r.messages), sum(r.bytes)
+         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+                     $8::bigint[])
+             AS r (tenant_id, at, meter, topic, units, elastic_units, messages, bytes)
+         GROUP BY r.tenant_id, r.at, r.meter, r.topic
+         ORDER BY r.tenant_id, r.at, r.meter COLLATE \"C\", r.topic COLLATE \"C\"
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+             messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes",
+    )
+    .bind(number(|row| row.tenant_id))
+    .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.meter).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+    .bind(number(|row| row.units))
+    .bind(number(|row| row.elastic_units))
+    .bind(number(|row| row.messages))
+    .bind(number(|row| row.bytes))
+    .execute(session.run("usage.add_minutes"))
+    .await?;
+    Ok(())
+}
+
+/// Adds bytes over time, in the transaction that takes them out of the meters of lanes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_stored(session: &mut Session, rows: &[Stored]) -> Result<(), Error> {
+    sqlx::query(
+        "-- usage.add_stored
+         INSERT INTO usage_hour AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
+         SELECT r.tenant_id, r.at, r.meter, r.topic, '', 0, 0, 0, 0, r.over_time::numeric
+         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[])
+             AS r (tenant_id, at, meter, topic, over_time)
+         ORDER BY r.tenant_id, r.at, r.meter COLLATE \"C\", r.topic COLLATE \"C\"
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET over_time = u.over_time + excluded.over_time",
+    )
+    .bind(rows.iter().map(|row| row.tenant_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.meter).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.over_time).collect::<Vec<_>>())
+    .execute(session.run("usage.add_stored"))
+    .await?;
+    Ok(())
+}
+
 /// How far metering has come.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Status {
@@ -100,7 +160,7 @@ pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Resul
     .await?)
 }
 
-/// Says that all that was published before `until` is counted.
+/// Notes that all that was published before `until` is counted.
 ///
 /// # Errors
 /// When the database does not answer.

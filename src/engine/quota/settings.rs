@@ -79,7 +79,7 @@ async fn refuse_below_use(
         check(quota.subscriptions, used, Policy::Subscriptions)?;
     }
     if quota.stored_bytes.is_some() {
-        let used = store::quota::stored_bytes(tx, id).await?;
+        let used = super::tally::count_stored_bytes(tx, id).await?;
         check(quota.stored_bytes, used, Policy::StoredBytes)?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use cursus::engine::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::rotate::{RotateSettings, rotate};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
-    Store, block, cursor, hot_payload, installation, lane, lane_meter, topic, turn,
+    Store, block, cursor, hot_payload, installation, lane, lane_meter, object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -98,7 +98,8 @@ impl Log {
             .await;
         let mut session = self.store.session().await.unwrap();
         let lane = lane::insert(&mut session, (1, topic), 0).await.unwrap();
-        lane_meter::begin(&mut session, &[lane], self.clock.now())
+        let now = self.clock.now();
+        lane_meter::begin(&mut session, lane, name, now)
             .await
             .unwrap();
         topic::add_lane(&mut session, topic, lane).await.unwrap();
@@ -316,7 +317,7 @@ impl Log {
                 .await
                 .unwrap()
             {
-                let payload = match (found.slot, &found.object_key) {
+                let payload = match (found.slot, found.object_id) {
                     (Some(slot), None) => {
                         let mut read =
                             hot_payload::read(&mut session, slot, lane, &[found.first_offset])
@@ -324,7 +325,9 @@ impl Log {
                                 .unwrap();
                         read.pop().expect("a hot payload").1
                     }
-                    (None, Some(key)) => {
+                    (None, Some(object)) => {
+                        let keys = object::keys(&mut session, &[object]).await.unwrap();
+                        let key = &keys[0].1;
                         let start = found.object_offset.unwrap().cast_unsigned();
                         blob.range(SERVICE, key, start..start + found.bytes.cast_unsigned())
                             .await
