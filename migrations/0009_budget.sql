@@ -1,8 +1,6 @@
--- Budgets: what a tenant means to spend in a month, what it was told about it, and whether it is stopped. Limits repeat
--- api/src/limits.rs.
+-- Home: what a tenant means to spend in a month, and the alerts that were sent about it. Limits repeat api/src/limits.rs.
 --
--- A budget's rows are changed by whoever has locked its tenant's row (FOR UPDATE, as for a quota), then come the outbox of
--- events, the installation and the quota.
+-- Locks: the tenant's row (FOR UPDATE, as for a quota), its budgets, the outbox of events, the installation, the quota.
 
 CREATE TABLE budget (
     budget_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -44,6 +42,3 @@ COMMENT ON COLUMN budget_alert.month IS 'first day of the month';
 COMMENT ON COLUMN budget_alert.percent IS 'the percent of the amount that was spent';
 COMMENT ON COLUMN budget_alert.cost IS 'what had been spent then';
 COMMENT ON COLUMN budget_alert.at IS 'when that was seen';
-
-ALTER TABLE quota ADD COLUMN stopped_until timestamptz;
-COMMENT ON COLUMN quota.stopped_until IS 'until then publishes and receives are refused, because a budget is spent; null: they are not';

@@ -27,8 +27,8 @@
 //!
 //! - **Publish.** `http::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
 //!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
-//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of `turn_3`
-//!   (`migrations/0012_turn.sql`), or of `turn_block_1` where one block is all there is, does it in one commit, and only
+//!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of a
+//!   function of `store/turn.sql`, a shorter one where one block is all there is, does it in one commit, and only
 //!   then is anybody answered. Bodies above the hot limit are streamed to an object first (`engine::upload`); keys that
 //!   guard against publishing twice have a transaction of their own (`engine::keyed`).
 //! - **Receive.** `engine::receive` first looks for leases past their deadline (`engine::redeliver`), then waits in the
@@ -66,11 +66,11 @@
 //! # Invariants
 //!
 //! - **I1 durable** a publish is answered after its block is committed: `engine::turn`.
-//! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `migrations/0002_turn.sql`, `engine::plan`,
+//! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `store/turn.sql`, `engine::plan`,
 //!   `engine::fairness::dispense`.
 //! - **I3 current lease** only the current lease settles: `engine::receipt`, `engine::plan`.
-//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `turn_3`,
-//!   `turn_block_1`.
+//! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated:
+//!   `store/turn.sql`.
 //! - **I5 reachable** payloads outlive everybody who may need them: `engine::expire`, `engine::offload`, `engine::collect`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.
 //! - **I8 honest bill** what a block costs stands in the block and commits with it; each block is counted once, by
@@ -93,6 +93,8 @@
 //!
 //! No SQL outside `store`, no S3 type outside `blob`, no outbound request outside `outbound` (but to S3), no environment variable outside `config`, no status code outside
 //! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/tidy.rs` holds this.
+//! No statement names tables of home and of the lanes (`store::group`), so that lanes can move to servers of their own:
+//! `tests/it/schema.rs` holds this.
 
 pub mod app;
 pub mod blob;

@@ -124,17 +124,17 @@ impl Catalog {
         epoch: u64,
     ) -> Result<Arc<TopicEntry>, Error> {
         let mut session = store.session().await?;
-        let found = store::topic::with_lanes(&mut session, tenant.0, name.as_str()).await?;
-        let Some((row, lanes)) = found else {
+        let row = store::topic::by_name(&mut session, tenant.0, name.as_str()).await?;
+        let Some(row) = row else {
             if let Some(topics) = self.topics.write().get_mut(&tenant.0) {
                 topics.remove(name);
             }
             return Err(Error::not_found("topic", name));
         };
         let value = Arc::new(TopicEntry {
+            lanes: row.lanes.clone(),
             row,
             name: Arc::new(name.clone()),
-            lanes,
         });
         remember(
             &self.topics,
@@ -165,7 +165,10 @@ impl Catalog {
             return Ok(Some(known.value.clone()));
         }
         let mut session = store.session().await?;
-        let Some(row) = store::topic::of_lane(&mut session, tenant.0, lane).await? else {
+        let Some(topic) = store::lane::topic(&mut session, tenant.0, lane).await? else {
+            return Ok(None);
+        };
+        let Some(row) = store::topic::by_id(&mut session, tenant.0, topic).await? else {
             return Ok(None);
         };
         let Ok(name) = row.name.parse::<TopicName>() else {

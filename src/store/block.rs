@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// A block and where its payload is: a slot, or an object with its key.
+/// A block and where its payload is: a slot, or an object, whose key `object::keys` finds.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BlockRow {
     /// Its lane.
@@ -29,8 +29,6 @@ pub struct BlockRow {
     pub object_id: Option<i64>,
     /// First byte of the payload in the object.
     pub object_offset: Option<i64>,
-    /// The object's key.
-    pub object_key: Option<String>,
 }
 
 /// The blocks of a lane that hold offsets of `[from, until)`, in order, `limit` at most.
@@ -48,7 +46,7 @@ pub async fn covering(
     Ok(sqlx::query_as(
         "-- block.covering
          SELECT b.lane_id, b.first_offset, b.count, b.bytes, b.compressed, b.published_at, b.slot, b.object_id,
-                b.object_offset, (SELECT o.key FROM object o WHERE o.object_id = b.object_id) AS object_key
+                b.object_offset
          FROM block b
          WHERE b.lane_id = $1 AND b.first_offset < $3
            AND b.first_offset >= (
@@ -116,6 +114,36 @@ pub async fn end(session: &mut Session, lane: i64) -> Result<Option<i64>, Error>
     )
     .bind(lane)
     .fetch_optional(session.run("block.end"))
+    .await?)
+}
+
+/// Which of these objects a block refers to: a look-up of each.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn referred(session: &mut Session, objects: &[i64]) -> Result<Vec<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- block.referred
+         SELECT o.object_id FROM unnest($1::bigint[]) AS o (object_id)
+         CROSS JOIN LATERAL (SELECT FROM block b WHERE b.object_id = o.object_id LIMIT 1) b",
+    )
+    .bind(objects)
+    .fetch_all(session.run("block.referred"))
+    .await?)
+}
+
+/// Bytes of the payloads of lanes, as stored: reads their blocks, so it runs now and then only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stored_bytes(session: &mut Session, lanes: &[i64]) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- block.stored_bytes
+         SELECT coalesce(sum(s.bytes), 0)::bigint FROM unnest($1::bigint[]) AS l (lane_id)
+         CROSS JOIN LATERAL (SELECT sum(b.bytes) AS bytes FROM block b WHERE b.lane_id = l.lane_id) s",
+    )
+    .bind(lanes)
+    .fetch_one(session.run("block.stored_bytes"))
     .await?)
 }
 

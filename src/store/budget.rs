@@ -1,7 +1,7 @@
-//! Tables `budget` and `budget_alert`: what tenants mean to spend in a month, and what they were told. A tenant's rows
-//! change under its lock (`quota.lock_tenant_id`). Amounts come and go as text, so that no digit is lost on the way.
+//! Table `budget`: what tenants mean to spend in a month. A tenant's rows change under its lock (`quota.lock_tenant_id`).
+//! Amounts come and go as text, so that no digit is lost on the way.
 
-use time::{Date, OffsetDateTime};
+use time::OffsetDateTime;
 
 use super::{Error, Session};
 
@@ -35,19 +35,6 @@ pub struct NewBudget<'a> {
     pub alert_percents: &'a [i16],
     /// Whether it stops the tenant.
     pub hard_stop: bool,
-}
-
-/// An alert that was sent.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct AlertRow {
-    /// Of which budget.
-    pub budget_id: i64,
-    /// The percent of the amount that was spent.
-    pub percent: i16,
-    /// What had been spent, a decimal number.
-    pub cost: String,
-    /// When that was seen.
-    pub at: OffsetDateTime,
 }
 
 /// The budgets of a tenant by name; there are few.
@@ -123,89 +110,4 @@ pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bo
     .execute(session.run("budget.delete"))
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// The alerts of a tenant in a month, in order of budget and percent.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn alerts(
-    session: &mut Session,
-    tenant: i64,
-    month: Date,
-) -> Result<Vec<AlertRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- budget_alert.of_tenant
-         SELECT a.budget_id, a.percent, trim_scale(a.cost)::text AS cost, a.at
-         FROM budget b JOIN budget_alert a ON a.budget_id = b.budget_id AND a.month = $2
-         WHERE b.tenant_id = $1 ORDER BY a.budget_id, a.percent",
-    )
-    .bind(tenant)
-    .bind(month)
-    .fetch_all(session.run("budget_alert.of_tenant"))
-    .await?)
-}
-
-/// Notes an alert; false when it was sent before.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn insert_alert(
-    session: &mut Session,
-    (budget, month, percent): (i64, Date, i16),
-    cost: &str,
-    at: OffsetDateTime,
-) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "-- budget_alert.insert
-         INSERT INTO budget_alert (budget_id, month, percent, cost, at) VALUES ($1, $2, $3, $4::numeric, $5)
-         ON CONFLICT (budget_id, month, percent) DO NOTHING",
-    )
-    .bind(budget)
-    .bind(month)
-    .bind(percent)
-    .bind(cost)
-    .bind(at)
-    .execute(session.run("budget_alert.insert"))
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// Forgets the alerts of a budget in a month above `percent`: it was changed, and they are to be sent again.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn forget_alerts(
-    session: &mut Session,
-    (budget, month): (i64, Date),
-    percent: i16,
-) -> Result<(), Error> {
-    sqlx::query(
-        "-- budget_alert.forget
-         DELETE FROM budget_alert WHERE budget_id = $1 AND month = $2 AND percent > $3",
-    )
-    .bind(budget)
-    .bind(month)
-    .bind(percent)
-    .execute(session.run("budget_alert.forget"))
-    .await?;
-    Ok(())
-}
-
-/// Deletes alerts of months before `before`, `limit` rows at most.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn delete_alerts(session: &mut Session, before: Date, limit: i64) -> Result<(), Error> {
-    sqlx::query(
-        "-- budget_alert.delete
-         DELETE FROM budget_alert a
-         USING (SELECT budget_id, month, percent FROM budget_alert WHERE month < $1 ORDER BY month LIMIT $2) o
-         WHERE (a.budget_id, a.month, a.percent) = (o.budget_id, o.month, o.percent)",
-    )
-    .bind(before)
-    .bind(limit)
-    .execute(session.run("budget_alert.delete"))
-    .await?;
-    Ok(())
 }

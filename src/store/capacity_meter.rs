@@ -63,7 +63,7 @@ pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) ->
              UPDATE capacity_meter m SET posted_at = $2 FROM meter o WHERE m.tenant_id = o.tenant_id
          )
          INSERT INTO usage_hour AS u
-             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
          SELECT o.tenant_id, h.at, 'guaranteed_capacity', '', '', 0, 0, 0, 0, o.guaranteed * s.seconds
          FROM meter o
          CROSS JOIN LATERAL generate_series(date_trunc('hour', o.posted_at), $2, interval '1 hour') AS h (at)
@@ -73,7 +73,7 @@ pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) ->
          WHERE s.seconds > 0
          ORDER BY o.tenant_id, h.at
          ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
-         SET byte_seconds = u.byte_seconds + excluded.byte_seconds",
+         SET over_time = u.over_time + excluded.over_time",
     )
     .bind(tenants)
     .bind(at)

@@ -1,6 +1,8 @@
 //! Table `cursor`: how far a subscription has read each lane. Claims move it inside the turn; here it begins and ends, and
 //! the claims of fair subscriptions, which are off the turn, lock and move it.
 
+use time::OffsetDateTime;
+
 use super::{Error, Session};
 
 /// Begins reading every lane of a topic: at its end, or at its oldest block. The caller holds the locks of the lanes, so
@@ -101,4 +103,66 @@ pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result
     .execute(session.run("cursor.end"))
     .await?;
     Ok(())
+}
+
+/// How a subscription stands.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct SubscriptionFill {
+    /// Ahead of the cursors.
+    pub fresh: i64,
+    /// In leases past their deadline.
+    pub due: i64,
+    /// In leases that hide them.
+    pub in_flight: i64,
+    /// Given back with a delay that is not over.
+    pub delayed: i64,
+    /// Seconds since the oldest ready message was published.
+    pub oldest_age_seconds: Option<f64>,
+}
+
+/// How a subscription stands: three look-ups per lane and one pass over its leases, whatever the backlog.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+    subscription: i64,
+    topic: i64,
+) -> Result<SubscriptionFill, Error> {
+    Ok(sqlx::query_as(
+        "-- cursor.fill
+         SELECT coalesce(sum(f.fresh), 0)::bigint AS fresh,
+                coalesce(sum(d.due), 0)::bigint AS due,
+                coalesce(sum(d.in_flight), 0)::bigint AS in_flight,
+                coalesce(sum(d.delayed), 0)::bigint AS delayed,
+                extract(epoch FROM coalesce($3, now()) - min(least(f.oldest, d.oldest)))::float8 AS oldest_age_seconds
+         FROM lane l
+         LEFT JOIN LATERAL (
+             SELECT greatest(e.next_offset - u.next_offset, 0) AS fresh,
+                    CASE WHEN e.next_offset > u.next_offset THEN
+                        (SELECT b.published_at FROM block b WHERE b.lane_id = l.lane_id AND b.first_offset <= u.next_offset
+                         ORDER BY b.first_offset DESC LIMIT 1) END AS oldest
+             FROM (SELECT x.next_offset FROM cursor x WHERE x.lane_id = l.lane_id AND x.subscription_id = $1
+                   ORDER BY x.version DESC LIMIT 1) u
+             CROSS JOIN LATERAL (SELECT b.first_offset + b.count AS next_offset FROM block b WHERE b.lane_id = l.lane_id
+                   ORDER BY b.first_offset DESC LIMIT 1) e
+         ) f ON true
+         LEFT JOIN LATERAL (
+             SELECT sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline <= coalesce($3, now())) AS due,
+                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND NOT y.delayed) AS in_flight,
+                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND y.delayed) AS delayed,
+                    (SELECT b.published_at FROM block b
+                     WHERE b.lane_id = l.lane_id
+                       AND b.first_offset <= min(y.base) FILTER (WHERE y.deadline <= coalesce($3, now()))
+                     ORDER BY b.first_offset DESC LIMIT 1) AS oldest
+             FROM lease y WHERE y.lane_id = l.lane_id AND y.subscription_id = $1
+         ) d ON true
+         WHERE l.topic_id = $2",
+    )
+    .bind(subscription)
+    .bind(topic)
+    .bind(now)
+    .fetch_one(session.run("cursor.fill"))
+    .await?)
 }

@@ -1,16 +1,24 @@
-//! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion.
+//! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion. Home
+//! repeats the lanes of a topic in `topic.lanes`: a lane is inserted here first and listed there after.
+
+use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Adds lane `number` to a topic.
+/// Adds lane `number` to a topic of a tenant.
 ///
 /// # Errors
 /// When the database does not answer or the lane exists.
-pub async fn insert(session: &mut Session, topic: i64, number: i32) -> Result<i64, Error> {
+pub async fn insert(
+    session: &mut Session,
+    (tenant, topic): (i64, i64),
+    number: i32,
+) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.insert
-         INSERT INTO lane (topic_id, number, start_offset) VALUES ($1, $2, 0) RETURNING lane_id",
+         INSERT INTO lane (tenant_id, topic_id, number, start_offset) VALUES ($1, $2, $3, 0) RETURNING lane_id",
     )
+    .bind(tenant)
     .bind(topic)
     .bind(number)
     .fetch_one(session.run("lane.insert"))
@@ -72,5 +80,57 @@ pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Erro
     )
     .bind(lane)
     .fetch_optional(session.run("lane.start"))
+    .await?)
+}
+
+/// The topic of a lane, when it is the tenant's.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn topic(session: &mut Session, tenant: i64, lane: i64) -> Result<Option<i64>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lane.topic
+         SELECT topic_id FROM lane WHERE lane_id = $2 AND tenant_id = $1",
+    )
+    .bind(tenant)
+    .bind(lane)
+    .fetch_optional(session.run("lane.topic"))
+    .await?)
+}
+
+/// How full a topic is.
+#[derive(Debug, Clone, Copy, sqlx::FromRow)]
+pub struct TopicFill {
+    /// Sum of the lanes' ends.
+    pub published: i64,
+    /// Sum of what lies between the lanes' starts and ends.
+    pub kept: i64,
+    /// Time of the oldest block.
+    pub oldest: Option<OffsetDateTime>,
+}
+
+/// How full a topic is: two look-ups per lane.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
+    Ok(sqlx::query_as(
+        "-- lane.fill
+         SELECT coalesce(sum(e.next_offset), 0)::bigint AS published,
+                coalesce(sum(e.next_offset - coalesce(s.first_offset, e.next_offset)), 0)::bigint AS kept,
+                min(s.published_at) AS oldest
+         FROM lane l
+         CROSS JOIN LATERAL (
+             SELECT coalesce((SELECT b.first_offset + b.count FROM block b WHERE b.lane_id = l.lane_id
+                              ORDER BY b.first_offset DESC LIMIT 1), l.start_offset) AS next_offset
+         ) e
+         LEFT JOIN LATERAL (
+             SELECT b.first_offset, b.published_at FROM block b
+             WHERE b.lane_id = l.lane_id AND b.first_offset >= l.start_offset ORDER BY b.first_offset LIMIT 1
+         ) s ON true
+         WHERE l.topic_id = $1",
+    )
+    .bind(topic)
+    .fetch_one(session.run("lane.fill"))
     .await?)
 }

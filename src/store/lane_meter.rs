@@ -1,32 +1,35 @@
-//! Tables `lane_meter` and `tenant_meter`: how far the blocks of each lane are counted and what a lane stores (I8). A row is
-//! locked before its lane's blocks are counted, deleted or moved; what was counted is posted in the same statement that
-//! says so. Every statement after the lock is told the time that the lock gave.
+//! Table `lane_meter`: how far the blocks of each lane are counted and what a lane stores (I8). A lane has its row from the
+//! start. The row is locked before blocks of its lane are counted, deleted or moved; what was counted, or is due to be posted,
+//! is returned by the statement that notes it, and the caller adds it to `usage` in the same transaction. Every statement
+//! after the lock takes the time that the lock returned.
 //!
-//! Bytes over time gather in the row while its hour lasts; whoever locks it in a later hour posts them first.
+//! Bytes over time gather in the row while its hour lasts; the transaction that locks it in a later hour posts them first.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Metering of a lane begins with its topic, or when it is first looked at; where it has begun nothing changes.
+/// Begins the metering of a lane of a topic with this name, in the transaction that makes the lane; where it has begun
+/// nothing changes.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn begin(
     session: &mut Session,
-    lanes: &[i64],
+    lane: i64,
+    topic: &str,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
         "-- lane_meter.begin
          INSERT INTO lane_meter (lane_id, tenant_id, topic, began_offset, metered_offset, sampled_at, posted_at)
-         SELECT l.lane_id, t.tenant_id, t.name, l.start_offset, l.start_offset, n.at, n.at
-         FROM (SELECT coalesce($2, clock_timestamp()) AS at) n
-         CROSS JOIN lane l JOIN topic t ON t.topic_id = l.topic_id
-         WHERE l.lane_id = ANY ($1) ORDER BY l.lane_id
+         SELECT l.lane_id, l.tenant_id, $2, l.start_offset, l.start_offset, n.at, n.at
+         FROM (SELECT coalesce($3, clock_timestamp()) AS at) n CROSS JOIN lane l
+         WHERE l.lane_id = $1
          ON CONFLICT (lane_id) DO NOTHING",
     )
-    .bind(lanes)
+    .bind(lane)
+    .bind(topic)
     .bind(now)
     .execute(session.run("lane_meter.begin"))
     .await?;
@@ -56,13 +59,12 @@ pub async fn round(
     Ok(sqlx::query_as(
         "-- lane_meter.round
          SELECT l.lane_id,
-                m.lane_id IS NULL
-                OR EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id
+                EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id
                            AND k.first_offset >= greatest(m.metered_offset, l.start_offset))
                 OR (m.posted_at < $3 AND (m.hot_bytes + m.object_bytes > 0
                                           OR m.hot_byte_seconds + m.object_byte_seconds > 0)) AS is_due
          FROM (SELECT lane_id, start_offset FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2) l
-         LEFT JOIN lane_meter m ON m.lane_id = l.lane_id
+         JOIN lane_meter m ON m.lane_id = l.lane_id
          ORDER BY l.lane_id",
     )
     .bind(after)
@@ -107,12 +109,32 @@ pub async fn lock(
     .await?)
 }
 
-/// Posts the bytes over time of locked lanes up to `at`, each hour its part.
+/// Bytes that the lanes of a topic stored in an hour, over time.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Stored {
+    /// The tenant that pays.
+    pub tenant_id: i64,
+    /// Start of the hour.
+    pub at: OffsetDateTime,
+    /// `stored_hot` or `stored_object`.
+    pub meter: String,
+    /// Name of the topic.
+    pub topic: String,
+    /// Byte-seconds, a decimal number.
+    pub over_time: String,
+}
+
+/// Takes the bytes over time of locked lanes up to `at` out of their rows, each hour its part: the caller adds them to
+/// `usage` in the same transaction.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn post(session: &mut Session, lanes: &[i64], at: OffsetDateTime) -> Result<(), Error> {
-    sqlx::query(
+pub async fn post(
+    session: &mut Session,
+    lanes: &[i64],
+    at: OffsetDateTime,
+) -> Result<Vec<Stored>, Error> {
+    Ok(sqlx::query_as(
         "-- lane_meter.post
          WITH lane AS MATERIALIZED (
              SELECT m.* FROM lane_meter m WHERE m.lane_id = ANY ($1)
@@ -132,35 +154,46 @@ pub async fn post(session: &mut Session, lanes: &[i64], at: OffsetDateTime) -> R
                      AS seconds
              ) s
          )
-         INSERT INTO usage_hour AS u
-             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
-         SELECT p.tenant_id, p.at, t.meter, p.topic, '', 0, 0, 0, 0, sum(t.byte_seconds)
+         SELECT p.tenant_id, p.at, t.meter, p.topic, sum(t.byte_seconds)::text AS over_time
          FROM piece p
          CROSS JOIN LATERAL (VALUES ('stored_hot', p.hot), ('stored_object', p.object)) AS t (meter, byte_seconds)
          WHERE t.byte_seconds > 0
-         GROUP BY p.tenant_id, p.at, t.meter, p.topic ORDER BY p.tenant_id, p.at, t.meter, p.topic
-         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
-         SET byte_seconds = u.byte_seconds + excluded.byte_seconds",
+         GROUP BY p.tenant_id, p.at, t.meter, p.topic",
     )
     .bind(lanes)
     .bind(at)
-    .execute(session.run("lane_meter.post"))
-    .await?;
-    Ok(())
+    .fetch_all(session.run("lane_meter.post"))
+    .await?)
 }
 
-/// What was counted.
-#[derive(Debug, Clone, Default, sqlx::FromRow)]
+/// What was counted of one lane, by minute and meter.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Counted {
+    /// The lane.
+    pub lane_id: i64,
+    /// The tenant that pays.
+    pub tenant_id: i64,
+    /// Start of the minute of publication.
+    pub at: OffsetDateTime,
+    /// `publish` or `dead_letter`.
+    pub meter: String,
+    /// Name of the topic.
+    pub topic: String,
     /// Blocks.
     pub blocks: i64,
-    /// Lanes of which as many blocks were counted as may be at once: they may have more.
-    pub unfinished: Vec<i64>,
+    /// Messages.
+    pub messages: i64,
+    /// Metering units.
+    pub units: i64,
+    /// Of these, units above the guarantee.
+    pub elastic_units: i64,
+    /// Bytes of the messages.
+    pub bytes: i64,
 }
 
-/// Counts the blocks of locked lanes that are not counted yet and begin below `until`, `limit` of each lane at most, by the
-/// minute of their publication. Offsets are given in the order of commit (I4), so what a snapshot sees of a lane has no
-/// gap, and publishes need not be kept out.
+/// Counts the blocks of locked lanes that are not counted yet and begin below `until`, `limit` of each lane at most: the
+/// caller adds them to `usage` in the same transaction. Offsets are given in the order of commit (I4), so what a snapshot
+/// sees of a lane has no gap, and publishes need not be kept out.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -170,12 +203,12 @@ pub async fn count(
     until: &[i64],
     limit: i64,
     at: OffsetDateTime,
-) -> Result<Counted, Error> {
+) -> Result<Vec<Counted>, Error> {
     Ok(sqlx::query_as(
         "-- lane_meter.count
          WITH fresh AS MATERIALIZED (
              SELECT m.lane_id, m.tenant_id, m.topic, date_trunc('minute', k.published_at) AS at,
-                    -- A dead letter costs nothing, but it has bytes; what an older version published has neither.
+                    -- A dead letter costs nothing, but it has bytes.
                     CASE WHEN k.units = 0 AND k.message_bytes > 0 THEN 'dead_letter' ELSE 'publish' END AS meter,
                     k.first_offset + k.count AS next_offset, k.count, k.units, k.elastic_units, k.message_bytes, k.bytes,
                     k.slot IS NOT NULL AS is_hot
@@ -186,17 +219,8 @@ pub async fn count(
                  WHERE x.lane_id = m.lane_id AND x.first_offset >= m.metered_offset AND x.first_offset < w.until
                  ORDER BY x.first_offset LIMIT $3
              ) k
-         ), posted AS (
-             INSERT INTO usage_minute AS u
-                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
-             SELECT f.tenant_id, f.at, f.meter, f.topic, '', sum(f.units), sum(f.elastic_units), sum(f.count),
-                    sum(f.message_bytes)
-             FROM fresh f GROUP BY f.tenant_id, f.at, f.meter, f.topic ORDER BY f.tenant_id, f.at, f.meter, f.topic
-             ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
-             SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
-                 messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes
          ), lane AS (
-             SELECT f.lane_id, max(f.next_offset) AS next_offset, count(*) AS blocks, sum(f.count) AS messages,
+             SELECT f.lane_id, max(f.next_offset) AS next_offset, sum(f.count) AS messages,
                     sum(f.units) AS units, coalesce(sum(f.bytes) FILTER (WHERE f.is_hot), 0) AS hot,
                     coalesce(sum(f.bytes) FILTER (WHERE NOT f.is_hot), 0) AS object
              FROM fresh f GROUP BY f.lane_id
@@ -211,34 +235,41 @@ pub async fn count(
                  sampled_at = greatest(m.sampled_at, $4)
              FROM lane l WHERE m.lane_id = l.lane_id
          )
-         SELECT coalesce(sum(l.blocks), 0)::bigint AS blocks, coalesce(array_agg(l.lane_id ORDER BY l.lane_id) FILTER (WHERE l.blocks = $3), '{}') AS unfinished
-         FROM lane l",
+         SELECT f.lane_id, f.tenant_id, f.at, f.meter, f.topic, count(*) AS blocks, sum(f.count)::bigint AS messages,
+                sum(f.units)::bigint AS units, sum(f.elastic_units)::bigint AS elastic_units,
+                sum(f.message_bytes)::bigint AS bytes
+         FROM fresh f GROUP BY f.lane_id, f.tenant_id, f.at, f.meter, f.topic",
     )
     .bind(lanes)
     .bind(until)
     .bind(limit)
     .bind(at)
-    .fetch_one(session.run("lane_meter.count"))
+    .fetch_all(session.run("lane_meter.count"))
     .await?)
 }
 
-/// Ends the metering of a lane that is gone, after its bytes over time were posted: what was counted in it moves to its
-/// tenant.
+/// What was counted in a lane from its first block on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Totals {
+    /// The tenant that pays.
+    pub tenant_id: i64,
+    /// Messages.
+    pub messages_total: i64,
+    /// Metering units.
+    pub units_total: i64,
+}
+
+/// Ends the metering of a lane that is gone, after its bytes over time were posted: the caller adds what was counted in it
+/// to `tenant_meter` in the same transaction.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn end(session: &mut Session, lane: i64) -> Result<(), Error> {
-    sqlx::query(
+pub async fn end(session: &mut Session, lane: i64) -> Result<Option<Totals>, Error> {
+    Ok(sqlx::query_as(
         "-- lane_meter.end
-         WITH gone AS (
-             DELETE FROM lane_meter WHERE lane_id = $1 RETURNING tenant_id, messages_total, units_total
-         )
-         INSERT INTO tenant_meter AS t (tenant_id, messages_total, units_total) SELECT * FROM gone
-         ON CONFLICT (tenant_id) DO UPDATE
-         SET messages_total = t.messages_total + excluded.messages_total, units_total = t.units_total + excluded.units_total",
+         DELETE FROM lane_meter WHERE lane_id = $1 RETURNING tenant_id, messages_total, units_total",
     )
     .bind(lane)
-    .execute(session.run("lane_meter.end"))
-    .await?;
-    Ok(())
+    .fetch_optional(session.run("lane_meter.end"))
+    .await?)
 }

@@ -82,23 +82,6 @@ impl From<Row> for Lease {
     }
 }
 
-/// The database's time.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn now(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-) -> Result<OffsetDateTime, Error> {
-    Ok(sqlx::query_scalar(
-        "-- lease.now
-         SELECT coalesce($1, clock_timestamp())",
-    )
-    .bind(now)
-    .fetch_one(session.run("lease.now"))
-    .await?)
-}
-
 /// Locks leases past their deadline that no other node has locked, earliest first. `low` is a bound below which there is
 /// none: the index keeps entries of deleted leases for as long as any transaction may see them.
 ///
@@ -286,6 +269,31 @@ pub async fn in_flight(
     .bind(subscription)
     .bind(lanes)
     .fetch_one(session.run("lease.in_flight"))
+    .await?)
+}
+
+/// Messages that pairs of lane and subscription have in leases that were handed out: reads these leases, so it runs now
+/// and then only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn in_flight_of(
+    session: &mut Session,
+    lanes: &[i64],
+    subscriptions: &[i64],
+) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lease.in_flight_of
+         SELECT coalesce(sum(o.messages), 0)::bigint
+         FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
+         CROSS JOIN LATERAL (
+             SELECT sum(bit_count(e.pending::bit(64))) AS messages FROM lease e
+             WHERE e.lane_id = k.lane_id AND e.subscription_id = k.subscription_id AND e.lease_id > 0
+         ) o",
+    )
+    .bind(lanes)
+    .bind(subscriptions)
+    .fetch_one(session.run("lease.in_flight_of"))
     .await?)
 }
 

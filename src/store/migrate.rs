@@ -1,51 +1,24 @@
-//! Brings the schema up to date. Any number of nodes may start at once: they take turns by a lock on the table that lists
-//! what was applied, and each file is applied in one transaction with its row there.
+//! Brings the schema up to date: the migrations of `migrations/`, then the functions of the turn (`turn.sql`). Every node
+//! calls it as it starts. Any number of nodes may start at once: a lock on the table that lists what was applied lets one
+//! after the other through, and all that one applies is one transaction.
 
 use sqlx::{AssertSqlSafe, Executor};
 
-use super::{Error, Store};
+use super::hot_payload::SLOTS;
+use super::{Error, Session, Store, turn};
+
+/// The names of migrations with their texts.
+macro_rules! migrations {
+    [$($name:literal),+ $(,)?] => {
+        [$(($name, include_str!(concat!("../../migrations/", $name, ".sql")))),+]
+    };
+}
 
 /// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
-const MIGRATIONS: [(&str, &str); 12] = [
-    ("0001_core", include_str!("../../migrations/0001_core.sql")),
-    ("0002_turn", include_str!("../../migrations/0002_turn.sql")),
-    (
-        "0003_access",
-        include_str!("../../migrations/0003_access.sql"),
-    ),
-    (
-        "0004_meter",
-        include_str!("../../migrations/0004_meter.sql"),
-    ),
-    (
-        "0005_quota",
-        include_str!("../../migrations/0005_quota.sql"),
-    ),
-    (
-        "0006_price",
-        include_str!("../../migrations/0006_price.sql"),
-    ),
-    (
-        "0007_event",
-        include_str!("../../migrations/0007_event.sql"),
-    ),
-    (
-        "0008_plan_history",
-        include_str!("../../migrations/0008_plan_history.sql"),
-    ),
-    (
-        "0009_budget",
-        include_str!("../../migrations/0009_budget.sql"),
-    ),
-    (
-        "0010_fairness",
-        include_str!("../../migrations/0010_fairness.sql"),
-    ),
-    (
-        "0011_hot_checks",
-        include_str!("../../migrations/0011_hot_checks.sql"),
-    ),
-    ("0012_turn", include_str!("../../migrations/0012_turn.sql")),
+#[rustfmt::skip]
+const MIGRATIONS: [(&str, &str); 10] = migrations![
+    "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
+    "0009_budget", "0010_event",
 ];
 
 /// Applies what is missing.
@@ -55,29 +28,73 @@ const MIGRATIONS: [(&str, &str); 12] = [
 pub async fn migrate(store: &Store) -> Result<(), Error> {
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
-    sqlx::query("-- migration.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
-        .execute(tx.run("migration.lock"))
+    sqlx::query("-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
+        .execute(tx.run("migrate.lock"))
         .await?;
     let applied: Vec<String> =
-        sqlx::query_scalar("-- migration.list\nSELECT name FROM migration ORDER BY name")
-            .fetch_all(tx.run("migration.list"))
+        sqlx::query_scalar("-- migrate.list\nSELECT name FROM migration ORDER BY name")
+            .fetch_all(tx.run("migrate.list"))
             .await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {
             continue;
         }
-        tx.run("migration.apply")
-            .execute(AssertSqlSafe(sql))
-            .await?;
+        tx.run("migrate.apply").execute(AssertSqlSafe(sql)).await?;
         sqlx::query(
-            "-- migration.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())",
+            "-- migrate.insert\nINSERT INTO migration (name, applied_at) VALUES ($1, now())",
         )
         .bind(name)
-        .execute(tx.run("migration.insert"))
+        .execute(tx.run("migrate.insert"))
         .await?;
         tracing::info!(name, "migration applied");
     }
+    install_turn(&mut tx, turn::VERSION).await?;
     tx.commit().await
+}
+
+/// Installs the functions of the turn in a version unless they are there, and drops those of two versions before and
+/// older: during an upgrade nodes of this version and of the one before run, each with its own.
+///
+/// # Errors
+/// When the database does not answer, or refuses the text.
+pub async fn install_turn(tx: &mut Session, version: u32) -> Result<(), Error> {
+    let version = i64::from(version);
+    let found: Vec<(String, i64)> = sqlx::query_as(
+        "-- migrate.turns
+         SELECT p.oid::regprocedure::text, substring(p.proname FROM '[0-9]+$')::bigint
+         FROM pg_proc p
+         WHERE p.pronamespace = current_schema()::regnamespace AND p.proname ~ '^turn_(block_)?[0-9]{1,9}$'",
+    )
+    .fetch_all(tx.run("migrate.turns"))
+    .await?;
+    for (function, old) in &found {
+        if *old <= version - 2 {
+            let drop = format!("DROP FUNCTION {function}");
+            tx.run("migrate.apply").execute(AssertSqlSafe(drop)).await?;
+            tracing::info!(function, "turn dropped");
+        }
+    }
+    if !found.iter().any(|(_, found)| *found == version) {
+        let text = rendered(turn::TEMPLATE, version);
+        tx.run("migrate.apply").execute(AssertSqlSafe(text)).await?;
+        tracing::info!(version, "turn installed");
+    }
+    Ok(())
+}
+
+/// The text of a template: what stands between `{for slot}` and `{end}` once for each slot, and the version.
+fn rendered(template: &str, version: i64) -> String {
+    let (mut text, mut rest) = (String::new(), template);
+    while let Some((before, from_loop)) = rest.split_once("{for slot}") {
+        let (body, after) = from_loop.split_once("{end}").unwrap_or((from_loop, ""));
+        text.push_str(before);
+        for slot in 0..SLOTS {
+            text.push_str(&body.replace("{slot}", &slot.to_string()));
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text.replace("{version}", &version.to_string())
 }
 
 /// `CREATE TABLE IF NOT EXISTS` of two nodes at once can fail in one of them, which then finds it on the second try.
@@ -86,10 +103,11 @@ async fn create_table(store: &Store) -> Result<(), Error> {
     for _ in 0..3 {
         let mut session = store.session().await?;
         let created = sqlx::query(
-            "-- migration.create\nCREATE TABLE IF NOT EXISTS migration (
+            "-- migrate.create
+             CREATE TABLE IF NOT EXISTS migration (
                  name text COLLATE \"C\" PRIMARY KEY, applied_at timestamptz NOT NULL)",
         )
-        .execute(session.run("migration.create"))
+        .execute(session.run("migrate.create"))
         .await;
         match created {
             Ok(_) => return Ok(()),
@@ -97,4 +115,18 @@ async fn create_table(store: &Store) -> Result<(), Error> {
         }
     }
     failure.map_or(Ok(()), |error| Err(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_repeats_its_loop_for_each_slot_and_names_its_version() {
+        let text = rendered(
+            "f_{version} {for slot}[{slot}]{end} '{}' {for slot}{slot}{end}.",
+            3,
+        );
+        assert_eq!(text, "f_3 [0][1][2][3][4][5][6][7] '{}' 01234567.");
+    }
 }

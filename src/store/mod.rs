@@ -1,41 +1,48 @@
-//! All SQL, one table a file; nothing else speaks to the database. A function is one statement, named in its first line
-//! and counted under that name. Transactions are opened by the engine only.
+//! All SQL: one table a file, whose statements begin with its name; no other module sends statements. `turn`, `retention`,
+//! `hot_payload`, `usage`, `usage_read` and `lease_waiting` are about several tables or about a part of one, and say so.
+//! A function is one statement, named in its first line and counted under that name. Transactions are opened by the engine
+//! only. `group` says which tables are of home and which of the lanes; no statement names both.
 
 mod error;
-mod session;
 
 pub mod api_key;
 pub mod audit;
 pub mod block;
 pub mod budget;
+pub mod budget_alert;
 pub mod capacity_meter;
 pub mod cursor;
 pub mod dedup;
+pub mod duty;
 pub mod event_outbox;
 pub mod event_sink;
 pub mod fairness;
+pub mod group;
 pub mod hot_payload;
 pub mod installation;
 pub mod issuer;
 pub mod lane;
 pub mod lane_meter;
 pub mod lease;
+pub mod lease_waiting;
 pub mod migrate;
 pub mod node;
 pub mod object;
 pub mod price;
+pub mod price_plan;
+pub mod price_version;
 pub mod quota;
 pub mod quota_demand;
 pub mod retention;
+pub mod session;
 pub mod subscription;
 pub mod tenant;
+pub mod tenant_meter;
 pub mod tenant_plan;
 pub mod topic;
 pub mod turn;
 pub mod usage;
-pub mod usage_list;
-pub mod usage_window;
-pub mod waiting;
+pub mod usage_read;
 
 pub use error::Error;
 pub use session::{Metrics, Session, Store};

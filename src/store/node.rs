@@ -1,5 +1,5 @@
-//! Tables `node` and `duty`: which nodes are up, and which of them does which background duty. Both are held by time: who
-//! stops saying so is forgotten. The times are the database's (I10).
+//! Table `node`: which nodes are up, and the hints that they send each other. A row is held by time: a node that sends no
+//! heartbeat is forgotten. The times are the database's (I10).
 
 use std::time::Duration;
 
@@ -113,32 +113,6 @@ pub async fn delete_stale(
     Ok(deleted.rows_affected())
 }
 
-/// Takes or keeps a duty until `hold` from now; false while another node has it.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn hold_duty(
-    session: &mut Session,
-    duty: &str,
-    node: Uuid,
-    hold: Duration,
-    now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    let held = sqlx::query(
-        "-- duty.hold
-         INSERT INTO duty AS d (name, holder, held_until) VALUES ($1, $2, coalesce($4, now()) + $3 * interval '1 second')
-         ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until
-         WHERE d.holder = excluded.holder OR d.held_until <= coalesce($4, now())",
-    )
-    .bind(duty)
-    .bind(node)
-    .bind(hold.as_secs_f64())
-    .bind(now)
-    .execute(session.run("duty.hold"))
-    .await?;
-    Ok(held.rows_affected() == 1)
-}
-
 /// The channel of hints between nodes.
 pub const HINTS: &str = "cursus_hints";
 
@@ -154,22 +128,6 @@ pub async fn hint(session: &mut Session, text: &str) -> Result<(), Error> {
     .bind(HINTS)
     .bind(text)
     .execute(session.run("node.hint"))
-    .await?;
-    Ok(())
-}
-
-/// Lets go of a duty, if the node has it.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn release_duty(session: &mut Session, duty: &str, node: Uuid) -> Result<(), Error> {
-    sqlx::query(
-        "-- duty.release
-         DELETE FROM duty WHERE name = $1 AND holder = $2",
-    )
-    .bind(duty)
-    .bind(node)
-    .execute(session.run("duty.release"))
     .await?;
     Ok(())
 }

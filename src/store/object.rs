@@ -27,7 +27,7 @@ pub async fn insert(
 }
 
 /// Notes that an upload is complete; false when the collection gave the object up in the meantime, and then no block may
-/// refer to it. Its age counts from now on, so that whoever uploaded it has all of the collection's grace to publish it.
+/// refer to it. Its age counts from now on, so that the publish that uploaded it has all of the collection's grace.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -72,12 +72,11 @@ pub async fn give_up(
     Ok(marked.rows_affected())
 }
 
-/// Objects whose uploads ended, in order of id after `after`, at most `limit`, with whether no block refers to them and
-/// their uploads ended more than `grace` ago.
+/// Objects whose uploads ended, in order of id after `after`, at most `limit`, with whether that was more than `grace` ago.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn unreferenced(
+pub async fn finished(
     session: &mut Session,
     after: i64,
     limit: i64,
@@ -85,10 +84,8 @@ pub async fn unreferenced(
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<(i64, bool)>, Error> {
     Ok(sqlx::query_as(
-        "-- object.unreferenced
-         SELECT o.object_id,
-                o.created_at < coalesce($4, now()) - $3 * interval '1 second'
-                AND NOT EXISTS (SELECT FROM block b WHERE b.object_id = o.object_id)
+        "-- object.finished
+         SELECT o.object_id, o.created_at < coalesce($4, now()) - $3 * interval '1 second'
          FROM object o
          WHERE o.object_id > $1 AND o.bytes IS NOT NULL AND o.deleted_at IS NULL
          ORDER BY o.object_id LIMIT $2",
@@ -97,13 +94,27 @@ pub async fn unreferenced(
     .bind(limit)
     .bind(grace.as_secs_f64())
     .bind(now)
-    .fetch_all(session.run("object.unreferenced"))
+    .fetch_all(session.run("object.finished"))
     .await?)
 }
 
-/// Marks objects that nothing refers to. A block comes to refer to an object in the transaction that ends its upload (a
-/// pack), or in the publish that follows it at once (a body), which is over long before the grace of [`unreferenced`]: so
-/// what is found there stays unreferenced.
+/// The keys of objects that blocks refer to. One that is missing was deleted since: its block is gone.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn keys(session: &mut Session, objects: &[i64]) -> Result<Vec<(i64, String)>, Error> {
+    Ok(sqlx::query_as(
+        "-- object.keys
+         SELECT object_id, key FROM object WHERE object_id = ANY ($1)",
+    )
+    .bind(objects)
+    .fetch_all(session.run("object.keys"))
+    .await?)
+}
+
+/// Marks objects that no block refers to. A block comes to refer to an object in the transaction that ends its upload (a
+/// pack), or in the publish that follows it at once (a body), which is over long before the grace of [`finished`] ends: so an
+/// object past its grace to which no block refers stays so.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -1,10 +1,12 @@
 //! The statements of retention, over the tables `lane`, `block`, `cursor`, `lease` and `lane_meter` together: what can go
-//! from the low end of a lane, and taking it away without breaking I2, I5 or I8. `engine/expire.rs` calls them in the order of the locks.
+//! from the low end of a lane, and taking it away without breaking I2, I5 or I8. `engine/expire.rs` calls them in the order of
+//! the locks. What the topics of the lanes say (`topic::Rules`) is read before and comes as arrays.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+use super::topic::Rules;
 use super::{Error, Session};
 
 /// A lane on the round of retention.
@@ -12,6 +14,8 @@ use super::{Error, Session};
 pub struct LaneOnRound {
     /// The lane.
     pub lane_id: i64,
+    /// Its topic.
+    pub topic_id: i64,
     /// Its topic is deleted.
     pub closed: bool,
 }
@@ -26,12 +30,12 @@ pub async fn lanes(
     limit: i64,
 ) -> Result<Vec<LaneOnRound>, Error> {
     Ok(sqlx::query_as(
-        "-- lane.round
-         SELECT lane_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
+        "-- retention.lanes
+         SELECT lane_id, topic_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
     )
     .bind(after)
     .bind(limit)
-    .fetch_all(session.run("lane.round"))
+    .fetch_all(session.run("retention.lanes"))
     .await?)
 }
 
@@ -52,6 +56,8 @@ pub struct Known {
 pub struct Prospect {
     /// The lane.
     pub lane_id: i64,
+    /// Its topic.
+    pub topic_id: i64,
     /// The database's time.
     pub at: OffsetDateTime,
     /// Its leases were looked at.
@@ -68,15 +74,15 @@ pub struct Prospect {
 }
 
 /// The statement of [`prospects`]; a test explains it.
-pub const PROSPECTS: &str = "-- block.prospects
-     SELECT l.lane_id, n.at, d.is_walked, e.deadline, least(f.floor, e.floor) AS floor, f.newest,
+pub const PROSPECTS: &str = "-- retention.prospects
+     SELECT l.lane_id, l.topic_id, n.at, d.is_walked, e.deadline, least(f.floor, e.floor) AS floor, f.newest,
             d.is_walked AND (f.behind OR o.is_old OR coalesce(e.behind, false)
                              OR (o.is_consumable AND b.until <= least(f.floor, e.floor))) AS has_work
      FROM (SELECT coalesce($6, now()) AS at) n
-     CROSS JOIN unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[])
-         AS w (lane_id, low, again, suspect)
+     CROSS JOIN unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[], $4::timestamptz[], $7::integer[], $8::boolean[],
+                       $9::integer[], $10::integer[])
+         AS w (lane_id, low, again, suspect, retention_seconds, keep_consumed, first, last)
      JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
-     JOIN topic t ON t.topic_id = l.topic_id
      LEFT JOIN LATERAL (
          SELECT k.first_offset + k.count AS until, k.published_at FROM block k
          WHERE k.lane_id = l.lane_id AND k.first_offset >= l.start_offset ORDER BY k.first_offset LIMIT 1
@@ -84,16 +90,15 @@ pub const PROSPECTS: &str = "-- block.prospects
      CROSS JOIN LATERAL (
          SELECT min(u.next_offset) AS floor, coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete,
                 coalesce(bool_or(u.next_offset < l.start_offset), false) AS behind, max(s.subscription_id) AS newest
-         FROM subscription s
+         FROM unnest(($11::bigint[])[w.first:w.last]) AS s (subscription_id)
          LEFT JOIN LATERAL (
              SELECT x.next_offset FROM cursor x
              WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
          ) u ON true
-         WHERE s.topic_id = l.topic_id
      ) f
      CROSS JOIN LATERAL (
-         SELECT coalesce(b.published_at < n.at - t.retention_seconds * interval '1 second', false) AS is_old,
-                coalesce(NOT t.keep_consumed AND f.complete AND b.until <= f.floor
+         SELECT coalesce(b.published_at < n.at - w.retention_seconds * interval '1 second', false) AS is_old,
+                coalesce(NOT w.keep_consumed AND f.complete AND b.until <= f.floor
                          AND b.published_at <= n.at - $5 * interval '1 second'
                          AND EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id AND k.first_offset >= b.until),
                          false) AS is_consumable
@@ -108,31 +113,79 @@ pub const PROSPECTS: &str = "-- block.prospects
                 bool_or(y.base < l.start_offset AND
                         CASE WHEN l.start_offset - y.base >= 64 THEN true
                              ELSE y.pending & ~((-1)::bigint << (l.start_offset - y.base)::integer) <> 0 END) AS behind
-         FROM subscription s
-         JOIN lease y ON y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
-             AND y.attempt >= 0 AND y.deadline >= coalesce(w.low, '-infinity')
-         WHERE d.is_walked AND s.topic_id = l.topic_id
+         FROM unnest(($11::bigint[])[w.first:w.last]) AS s (subscription_id)
+         CROSS JOIN LATERAL (
+             SELECT x.base, x.deadline, x.pending FROM lease x
+             WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id
+               AND x.attempt >= 0 AND x.deadline >= coalesce(w.low, '-infinity') OFFSET 0
+         ) y
+         WHERE d.is_walked
      ) e";
 
-/// Looks which of these lanes have something to delete.
+/// Rules as the arrays of a statement: one element a lane, and the lane's part of the list of all subscriptions.
+#[derive(Debug, Default)]
+struct Arrays {
+    retention_seconds: Vec<i32>,
+    keep_consumed: Vec<bool>,
+    first: Vec<i32>,
+    last: Vec<i32>,
+    subscriptions: Vec<i64>,
+}
+
+impl Arrays {
+    fn of<'a>(rules: impl Iterator<Item = &'a Rules>) -> Self {
+        let mut arrays = Self::default();
+        let count = |arrays: &Self| i32::try_from(arrays.subscriptions.len()).unwrap_or(i32::MAX);
+        for rules in rules {
+            arrays.retention_seconds.push(rules.retention_seconds);
+            arrays.keep_consumed.push(rules.keep_consumed);
+            arrays.first.push(count(&arrays).saturating_add(1));
+            arrays.subscriptions.extend(&rules.subscriptions);
+            arrays.last.push(count(&arrays));
+        }
+        arrays
+    }
+}
+
+/// A lane with what is known of it and what its topic says.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// The lane.
+    pub lane_id: i64,
+    /// What is known of it.
+    pub known: Known,
+    /// What its topic said a moment ago.
+    pub rules: &'a Rules,
+}
+
+/// Finds which of these lanes have something to delete. A subscription that is younger than the rules has no part in the
+/// floor and is not below the newest: [`cuts`] reads its leases.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn prospects(
     session: &mut Session,
-    lanes: &[i64],
-    known: &[Known],
+    lanes: &[Candidate<'_>],
     consumed_age: Duration,
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Prospect>, Error> {
+    let arrays = Arrays::of(lanes.iter().map(|lane| lane.rules));
+    let known = |of: fn(&Known) -> Option<OffsetDateTime>| {
+        lanes.iter().map(|lane| of(&lane.known)).collect::<Vec<_>>()
+    };
     Ok(sqlx::query_as(PROSPECTS)
-        .bind(lanes)
-        .bind(known.iter().map(|known| known.low).collect::<Vec<_>>())
-        .bind(known.iter().map(|known| known.again).collect::<Vec<_>>())
-        .bind(known.iter().map(|known| known.suspect).collect::<Vec<_>>())
+        .bind(lanes.iter().map(|lane| lane.lane_id).collect::<Vec<_>>())
+        .bind(known(|known| known.low))
+        .bind(known(|known| known.again))
+        .bind(known(|known| known.suspect))
         .bind(consumed_age.as_secs_f64())
         .bind(now)
-        .fetch_all(session.run("block.prospects"))
+        .bind(arrays.retention_seconds)
+        .bind(arrays.keep_consumed)
+        .bind(arrays.first)
+        .bind(arrays.last)
+        .bind(arrays.subscriptions)
+        .fetch_all(session.run("retention.prospects"))
         .await?)
 }
 
@@ -146,15 +199,15 @@ pub async fn lock_lanes(
     wait: bool,
 ) -> Result<Vec<i64>, Error> {
     let sql = if wait {
-        "-- lane.lock_some
+        "-- retention.lock_lanes
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE"
     } else {
-        "-- lane.lock_some
+        "-- retention.lock_lanes
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED"
     };
     Ok(sqlx::query_scalar(sql)
         .bind(lanes)
-        .fetch_all(session.run("lane.lock_some"))
+        .fetch_all(session.run("retention.lock_lanes"))
         .await?)
 }
 
@@ -173,30 +226,33 @@ pub struct Cut {
     pub is_partial: bool,
 }
 
-/// How far these locked lanes can be deleted, looking at `limit` blocks of each. What consumption allows is below every
-/// cursor and lease and spares the last block; what is too old goes in any case. The floor of a moment ago holds for the
-/// subscriptions that had a part in it; a younger one, which began while the lane was not locked yet, is looked at here.
+/// How far these locked lanes can be deleted, reading `limit` blocks of each. What consumption allows is below every cursor and
+/// lease and spares the last block; what is too old goes in any case. The rules must be read after the lanes were locked: a
+/// subscription begins under these locks, so none is missed, and one that is deleted since only keeps blocks for a round
+/// more. The floor of a moment ago holds for the subscriptions that had a part in it; the leases of a younger one, which
+/// began while the lane was not locked yet, are read here.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn cuts(
     session: &mut Session,
-    lanes: &[Prospect],
+    lanes: &[(Prospect, &Rules)],
     limit: i64,
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Cut>, Error> {
+    let arrays = Arrays::of(lanes.iter().map(|(_, rules)| *rules));
     Ok(sqlx::query_as(
-        "-- block.cuts
+        "-- retention.cuts
          SELECT l.lane_id, l.start_offset AS start, c.cut, coalesce(f.floor < c.cut, false) AS is_needed,
                 c.walked = $3 AND c.cut = c.until AS is_partial
          FROM (SELECT coalesce($4, now()) AS at) n
-         CROSS JOIN unnest($1::bigint[], $2::bigint[], $5::bigint[]) AS w (lane_id, floor, newest)
+         CROSS JOIN unnest($1::bigint[], $2::bigint[], $5::bigint[], $6::integer[], $7::boolean[], $8::integer[], $9::integer[])
+             AS w (lane_id, floor, newest, retention_seconds, keep_consumed, first, last)
          JOIN lane l ON l.lane_id = w.lane_id AND NOT l.closed
-         JOIN topic t ON t.topic_id = l.topic_id
          CROSS JOIN LATERAL (
              SELECT least(w.floor, min(least(u.next_offset, e.base))) AS floor,
                     coalesce(bool_and(u.next_offset IS NOT NULL), false) AS complete
-             FROM subscription s
+             FROM unnest(($10::bigint[])[w.first:w.last]) AS s (subscription_id)
              LEFT JOIN LATERAL (
                  SELECT x.next_offset FROM cursor x
                  WHERE x.lane_id = l.lane_id AND x.subscription_id = s.subscription_id ORDER BY x.version DESC LIMIT 1
@@ -206,25 +262,29 @@ pub async fn cuts(
                  WHERE y.lane_id = l.lane_id AND y.subscription_id = s.subscription_id
                    AND s.subscription_id > coalesce(w.newest, 0)
              ) e ON true
-             WHERE s.topic_id = l.topic_id
          ) f
          CROSS JOIN LATERAL (
              SELECT count(*) AS walked, max(k.next_offset) AS until,
                     coalesce(max(k.next_offset) FILTER (
-                        WHERE k.published_at < n.at - t.retention_seconds * interval '1 second'
-                           OR (NOT t.keep_consumed AND f.complete AND k.next_offset <= f.floor
+                        WHERE k.published_at < n.at - w.retention_seconds * interval '1 second'
+                           OR (NOT w.keep_consumed AND f.complete AND k.next_offset <= f.floor
                                AND EXISTS (SELECT FROM block z WHERE z.lane_id = l.lane_id AND z.first_offset = k.next_offset))),
                         l.start_offset) AS cut
              FROM (SELECT i.first_offset + i.count AS next_offset, i.published_at FROM block i
                    WHERE i.lane_id = l.lane_id AND i.first_offset >= l.start_offset ORDER BY i.first_offset LIMIT $3) k
          ) c",
     )
-    .bind(lanes.iter().map(|lane| lane.lane_id).collect::<Vec<_>>())
-    .bind(lanes.iter().map(|lane| lane.floor).collect::<Vec<_>>())
+    .bind(lanes.iter().map(|(lane, _)| lane.lane_id).collect::<Vec<_>>())
+    .bind(lanes.iter().map(|(lane, _)| lane.floor).collect::<Vec<_>>())
     .bind(limit)
     .bind(now)
-    .bind(lanes.iter().map(|lane| lane.newest).collect::<Vec<_>>())
-    .fetch_all(session.run("block.cuts"))
+    .bind(lanes.iter().map(|(lane, _)| lane.newest).collect::<Vec<_>>())
+    .bind(arrays.retention_seconds)
+    .bind(arrays.keep_consumed)
+    .bind(arrays.first)
+    .bind(arrays.last)
+    .bind(arrays.subscriptions)
+    .fetch_all(session.run("retention.cuts"))
     .await?)
 }
 
@@ -238,7 +298,7 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     macro_rules! trim {
         ($lock:literal) => {
             concat!(
-                "-- lease.trim
+                "-- retention.trim_leases
                  WITH below AS MATERIALIZED (
                      SELECT e.lane_id, e.subscription_id, e.lease_id, e.part,
                             CASE WHEN c.cut - e.base >= 64 THEN 0
@@ -267,7 +327,7 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     })
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("lease.trim"))
+    .execute(session.run("retention.trim_leases"))
     .await?;
     Ok(())
 }
@@ -278,14 +338,14 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
 /// When the database does not answer.
 pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- cursor.lock_below
+        "-- retention.lock_cursors
          SELECT FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          JOIN cursor x ON x.lane_id = c.lane_id AND x.next_offset < c.cut
          ORDER BY x.lane_id, x.subscription_id FOR UPDATE OF x",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("cursor.lock_below"))
+    .execute(session.run("retention.lock_cursors"))
     .await?;
     Ok(())
 }
@@ -297,14 +357,14 @@ pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
 /// When the database does not answer.
 pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- cursor.raise
+        "-- retention.raise_cursors
          UPDATE cursor x SET next_offset = c.cut, version = x.version + 1
          FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          WHERE x.lane_id = c.lane_id AND x.next_offset < c.cut",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("cursor.raise"))
+    .execute(session.run("retention.raise_cursors"))
     .await?;
     Ok(())
 }
@@ -316,7 +376,7 @@ pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Er
 /// When the database does not answer.
 pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> Result<u64, Error> {
     let deleted: i64 = sqlx::query_scalar(
-        "-- block.delete
+        "-- retention.delete
          WITH gone AS (
              DELETE FROM block k USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c (lane_id, start, cut)
              WHERE k.lane_id = c.lane_id AND k.first_offset >= c.start AND k.first_offset < c.cut
@@ -330,7 +390,6 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
              SET hot_byte_seconds = m.hot_byte_seconds + m.hot_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
                  object_byte_seconds = m.object_byte_seconds
                      + m.object_bytes * greatest(extract(epoch FROM $4 - m.sampled_at), 0),
-                 -- Never below nothing, whatever nodes of an older version deleted or moved.
                  hot_bytes = greatest(m.hot_bytes - l.hot, 0), object_bytes = greatest(m.object_bytes - l.object, 0),
                  sampled_at = greatest(m.sampled_at, $4)
              FROM lane l WHERE m.lane_id = l.lane_id
@@ -341,7 +400,7 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
     .bind(cuts.iter().map(|cut| cut.start).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
     .bind(at)
-    .fetch_one(session.run("block.delete"))
+    .fetch_one(session.run("retention.delete"))
     .await?;
     Ok(deleted.unsigned_abs())
 }
@@ -352,13 +411,13 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
 /// When the database does not answer.
 pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
-        "-- lane.raise_start
+        "-- retention.raise_starts
          UPDATE lane l SET start_offset = c.cut FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
          WHERE l.lane_id = c.lane_id AND l.start_offset < c.cut",
     )
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
-    .execute(session.run("lane.raise_start"))
+    .execute(session.run("retention.raise_starts"))
     .await?;
     Ok(())
 }
@@ -373,7 +432,7 @@ pub async fn closed_cut(
     limit: i64,
 ) -> Result<Option<Cut>, Error> {
     Ok(sqlx::query_as(
-        "-- block.closed_cut
+        "-- retention.closed_cut
          SELECT l.lane_id, l.start_offset AS start, c.cut, true AS is_needed, true AS is_partial
          FROM lane l
          CROSS JOIN LATERAL (
@@ -385,7 +444,7 @@ pub async fn closed_cut(
     )
     .bind(lane)
     .bind(limit)
-    .fetch_optional(session.run("block.closed_cut"))
+    .fetch_optional(session.run("retention.closed_cut"))
     .await?)
 }
 
@@ -395,13 +454,13 @@ pub async fn closed_cut(
 /// When the database does not answer.
 pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
     sqlx::query(
-        "-- lane.delete
+        "-- retention.delete_lane
          WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1),
               orders AS (DELETE FROM fairness WHERE lane_id = $1)
          DELETE FROM lane WHERE lane_id = $1 AND closed",
     )
     .bind(lane)
-    .execute(session.run("lane.delete"))
+    .execute(session.run("retention.delete_lane"))
     .await?;
     Ok(())
 }

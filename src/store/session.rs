@@ -10,8 +10,10 @@ use prometheus_client::metrics::family::Family;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
+use time::OffsetDateTime;
 
 use super::Error;
+use super::group::Touched;
 
 /// A statement gives up after this; the hot ones take milliseconds.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -100,6 +102,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Pooled(self.pool.acquire().await?),
             metrics: self.metrics.clone(),
+            touched: Touched::new(None),
         })
     }
 
@@ -112,6 +115,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Tx(self.pool.begin().await?),
             metrics: self.metrics.clone(),
+            touched: Touched::new(Some(name)),
         })
     }
 
@@ -132,6 +136,7 @@ impl Store {
         Ok(Session {
             inner: Inner::Own(Box::new(connection)),
             metrics: self.metrics.clone(),
+            touched: Touched::new(None),
         })
     }
 
@@ -171,6 +176,7 @@ async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
 pub struct Session {
     inner: Inner,
     metrics: Arc<Metrics>,
+    touched: Touched,
 }
 
 #[derive(Debug)]
@@ -181,8 +187,14 @@ enum Inner {
 }
 
 impl Session {
-    /// The connection for the statement `name` (`table.verb`).
+    /// The connection for the statement `name` (`table.verb`). Panics in a debug build when a transaction that is not listed
+    /// in `group` runs statements of both groups of tables.
     pub fn run(&mut self, statement: &'static str) -> &mut PgConnection {
+        debug_assert!(
+            self.touched.may_run(statement),
+            "{statement} is of another group of tables than what {:?} ran before",
+            self.touched
+        );
         self.metrics
             .statements
             .get_or_create(&Statement { statement })
@@ -211,4 +223,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The database's time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn now(
+    session: &mut Session,
+    now: Option<OffsetDateTime>,
+) -> Result<OffsetDateTime, Error> {
+    Ok(sqlx::query_scalar(
+        "-- session.now
+         SELECT coalesce($1, clock_timestamp())",
+    )
+    .bind(now)
+    .fetch_one(session.run("session.now"))
+    .await?)
 }

@@ -1,5 +1,10 @@
-//! Table `subscription`. Every look-up starts from the tenant (I7).
+//! Table `subscription`. Every look-up starts from the tenant (I7). A change of settings locks the row, and all of them are
+//! written together: what a change means is decided in the engine.
 
+use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, VISIBILITY_SECONDS_DEFAULT};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{Postgres, Row};
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -37,107 +42,115 @@ pub struct SubscriptionRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Settings to write; `None` keeps what is there, or takes the default given beside it.
-#[derive(Debug, Clone)]
-pub struct NewSubscription<'a> {
-    /// Owner.
-    pub tenant: i64,
-    /// Name.
-    pub name: &'a str,
-    /// Visibility timeout, and its default.
-    pub visibility_seconds: (Option<i32>, i32),
-    /// Attempts, and their default.
-    pub max_attempts: (Option<i16>, i16),
-    /// Dead-letter topic: kept, taken away, or set.
-    pub dead_letter_topic: Option<Option<i64>>,
-    /// Messages in flight, and their default.
-    pub max_in_flight: (Option<i32>, i32),
-    /// Fairness: kept, taken away, or set, with fairness keys and their weights.
-    pub fairness: Option<Option<(Vec<String>, Vec<i16>)>>,
-}
+impl SubscriptionRow {
+    /// A subscription that is not stored yet, with the settings that it has when none is given. Its number and times come
+    /// with [`insert`].
+    #[must_use]
+    pub fn new(tenant_id: i64, (topic_id, topic_name): (i64, &str), name: &str) -> Self {
+        Self {
+            subscription_id: 0,
+            tenant_id,
+            topic_id,
+            topic_name: topic_name.to_owned(),
+            name: name.to_owned(),
+            visibility_seconds: VISIBILITY_SECONDS_DEFAULT.cast_signed(),
+            max_attempts: ATTEMPTS_DEFAULT.cast_signed(),
+            dead_letter_topic_id: None,
+            dead_letter_topic_name: None,
+            max_in_flight: IN_FLIGHT_DEFAULT.cast_signed(),
+            fairness_names: None,
+            fairness_weights: None,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 
-impl NewSubscription<'_> {
-    fn fairness(&self) -> (Option<&[String]>, Option<&[i16]>) {
-        let set = self.fairness.iter().flatten().next();
-        set.map(|(names, weights)| (&names[..], &weights[..]))
-            .unzip()
+    /// One for tests.
+    #[cfg(test)]
+    pub fn sample() -> Self {
+        Self {
+            subscription_id: 1,
+            ..Self::new(1, (1, "t"), "s")
+        }
     }
 }
 
-/// Creates a subscription; `None` when one of this name exists.
+/// Binds `$1` to `$6`, all settings, in the order in which [`insert`] and [`update`] name them.
+fn with_settings<'q>(sql: &'static str, row: &SubscriptionRow) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(sql)
+        .bind(row.visibility_seconds)
+        .bind(row.max_attempts)
+        .bind(row.dead_letter_topic_id)
+        .bind(row.max_in_flight)
+        .bind(row.fairness_names.clone())
+        .bind(row.fairness_weights.clone())
+}
+
+/// Creates a subscription and returns its number; `None` when one of this name exists.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    topic: i64,
-    new: &NewSubscription<'_>,
+    new: &SubscriptionRow,
 ) -> Result<Option<i64>, Error> {
-    Ok(sqlx::query_scalar(
-        "-- subscription.insert
-         INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, dead_letter_topic_id,
-                                   max_in_flight, created_at, updated_at, fairness_names, fairness_weights)
-         VALUES ($1, $2, $3, coalesce($4, $5), coalesce($6, $7), $8, coalesce($9, $10), coalesce($11, now()), coalesce($11, now()),
-                 $12, $13)
+    let sql = "-- subscription.insert
+         INSERT INTO subscription (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight, fairness_names,
+                                   fairness_weights, tenant_id, topic_id, name, created_at, updated_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, now()), coalesce($10, now()))
          ON CONFLICT (tenant_id, name) DO NOTHING
-         RETURNING subscription_id",
-    )
-    .bind(new.tenant)
-    .bind(topic)
-    .bind(new.name)
-    .bind(new.visibility_seconds.0)
-    .bind(new.visibility_seconds.1)
-    .bind(new.max_attempts.0)
-    .bind(new.max_attempts.1)
-    .bind(new.dead_letter_topic.flatten())
-    .bind(new.max_in_flight.0)
-    .bind(new.max_in_flight.1)
-    .bind(now)
-    .bind(new.fairness().0)
-    .bind(new.fairness().1)
-    .fetch_optional(session.run("subscription.insert"))
-    .await?)
+         RETURNING subscription_id";
+    let inserted = with_settings(sql, new)
+        .bind(new.tenant_id)
+        .bind(new.topic_id)
+        .bind(new.name.clone())
+        .bind(now)
+        .fetch_optional(session.run("subscription.insert"))
+        .await?;
+    Ok(inserted.map(|row| row.try_get(0)).transpose()?)
 }
 
-/// Changes the settings that are given; false when that changes nothing, or there is no such subscription.
+/// Writes all settings of a subscription that the caller has locked.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn update(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    new: &NewSubscription<'_>,
-) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "-- subscription.update
-         UPDATE subscription SET visibility_seconds = coalesce($3, visibility_seconds),
-             max_attempts = coalesce($4, max_attempts),
-             dead_letter_topic_id = CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END,
-             max_in_flight = coalesce($7, max_in_flight), updated_at = coalesce($8, now()),
-             fairness_names = CASE WHEN $9 THEN $10 ELSE fairness_names END,
-             fairness_weights = CASE WHEN $9 THEN $11 ELSE fairness_weights END
-         WHERE tenant_id = $1 AND name = $2
-           AND (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight, fairness_names, fairness_weights)
-               IS DISTINCT FROM
-               (coalesce($3, visibility_seconds), coalesce($4, max_attempts),
-                CASE WHEN $5 THEN $6 ELSE dead_letter_topic_id END, coalesce($7, max_in_flight),
-                CASE WHEN $9 THEN $10 ELSE fairness_names END, CASE WHEN $9 THEN $11 ELSE fairness_weights END)",
+    row: &SubscriptionRow,
+) -> Result<(), Error> {
+    let sql = "-- subscription.update
+         UPDATE subscription SET visibility_seconds = $1, max_attempts = $2, dead_letter_topic_id = $3, max_in_flight = $4,
+             fairness_names = $5, fairness_weights = $6, updated_at = coalesce($8, now())
+         WHERE subscription_id = $7";
+    with_settings(sql, row)
+        .bind(row.subscription_id)
+        .bind(now)
+        .execute(session.run("subscription.update"))
+        .await?;
+    Ok(())
+}
+
+/// Locks a subscription, so that no other change of its settings and no deletion comes between.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lock(
+    session: &mut Session,
+    tenant: i64,
+    name: &str,
+) -> Result<Option<SubscriptionRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.lock
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+         WHERE s.tenant_id = $1 AND s.name = $2 FOR NO KEY UPDATE OF s",
     )
-    .bind(new.tenant)
-    .bind(new.name)
-    .bind(new.visibility_seconds.0)
-    .bind(new.max_attempts.0)
-    .bind(new.dead_letter_topic.is_some())
-    .bind(new.dead_letter_topic.flatten())
-    .bind(new.max_in_flight.0)
-    .bind(now)
-    .bind(new.fairness.is_some())
-    .bind(new.fairness().0)
-    .bind(new.fairness().1)
-    .execute(session.run("subscription.update"))
-    .await?;
-    Ok(done.rows_affected() == 1)
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("subscription.lock"))
+    .await?)
 }
 
 /// Finds a subscription by name.
@@ -182,6 +195,27 @@ pub async fn list(
     .bind(limit)
     .bind(like)
     .fetch_all(session.run("subscription.list"))
+    .await?)
+}
+
+/// The subscriptions of a tenant after a name, in order of name, `limit` at most, each with the lanes that it reads.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lanes(
+    session: &mut Session,
+    tenant: i64,
+    (after, limit): (&str, i64),
+) -> Result<Vec<(String, i64, Vec<i64>)>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.lanes
+         SELECT s.name, s.subscription_id, t.lanes FROM subscription s JOIN topic t USING (topic_id)
+         WHERE s.tenant_id = $1 AND s.name > $2 ORDER BY s.name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("subscription.lanes"))
     .await?)
 }
 
@@ -243,66 +277,4 @@ pub async fn delete(session: &mut Session, subscription: i64) -> Result<(), Erro
     .execute(session.run("subscription.delete"))
     .await?;
     Ok(())
-}
-
-/// How a subscription stands.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub struct SubscriptionFill {
-    /// Ahead of the cursors.
-    pub fresh: i64,
-    /// In leases past their deadline.
-    pub due: i64,
-    /// In leases that hide them.
-    pub in_flight: i64,
-    /// Given back with a delay that is not over.
-    pub delayed: i64,
-    /// Seconds since the oldest ready message was published.
-    pub oldest_age_seconds: Option<f64>,
-}
-
-/// How a subscription stands: three look-ups per lane and one pass over its leases, whatever the backlog.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn fill(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-    subscription: i64,
-    topic: i64,
-) -> Result<SubscriptionFill, Error> {
-    Ok(sqlx::query_as(
-        "-- subscription.fill
-         SELECT coalesce(sum(f.fresh), 0)::bigint AS fresh,
-                coalesce(sum(d.due), 0)::bigint AS due,
-                coalesce(sum(d.in_flight), 0)::bigint AS in_flight,
-                coalesce(sum(d.delayed), 0)::bigint AS delayed,
-                extract(epoch FROM coalesce($3, now()) - min(least(f.oldest, d.oldest)))::float8 AS oldest_age_seconds
-         FROM lane l
-         LEFT JOIN LATERAL (
-             SELECT greatest(e.next_offset - u.next_offset, 0) AS fresh,
-                    CASE WHEN e.next_offset > u.next_offset THEN
-                        (SELECT b.published_at FROM block b WHERE b.lane_id = l.lane_id AND b.first_offset <= u.next_offset
-                         ORDER BY b.first_offset DESC LIMIT 1) END AS oldest
-             FROM (SELECT x.next_offset FROM cursor x WHERE x.lane_id = l.lane_id AND x.subscription_id = $1
-                   ORDER BY x.version DESC LIMIT 1) u
-             CROSS JOIN LATERAL (SELECT b.first_offset + b.count AS next_offset FROM block b WHERE b.lane_id = l.lane_id
-                   ORDER BY b.first_offset DESC LIMIT 1) e
-         ) f ON true
-         LEFT JOIN LATERAL (
-             SELECT sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline <= coalesce($3, now())) AS due,
-                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND NOT y.delayed) AS in_flight,
-                    sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND y.delayed) AS delayed,
-                    (SELECT b.published_at FROM block b
-                     WHERE b.lane_id = l.lane_id
-                       AND b.first_offset <= min(y.base) FILTER (WHERE y.deadline <= coalesce($3, now()))
-                     ORDER BY b.first_offset DESC LIMIT 1) AS oldest
-             FROM lease y WHERE y.lane_id = l.lane_id AND y.subscription_id = $1
-         ) d ON true
-         WHERE l.topic_id = $2",
-    )
-    .bind(subscription)
-    .bind(topic)
-    .bind(now)
-    .fetch_one(session.run("subscription.fill"))
-    .await?)
 }

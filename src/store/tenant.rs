@@ -80,24 +80,22 @@ pub async fn suspend(
     Ok(done.rows_affected() == 1)
 }
 
-/// Writes down which plan a tenant has today, for nodes of the version before, and that it changed.
+/// Notes that a tenant changed.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn set_plan(
+pub async fn touch(
     session: &mut Session,
     tenant: i64,
-    plan: Option<&str>,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
-        "-- tenant.set_plan
-         UPDATE tenant SET price_plan = $2, updated_at = coalesce($3, now()) WHERE tenant_id = $1",
+        "-- tenant.touch
+         UPDATE tenant SET updated_at = coalesce($2, now()) WHERE tenant_id = $1",
     )
     .bind(tenant)
-    .bind(plan)
     .bind(now)
-    .execute(session.run("tenant.set_plan"))
+    .execute(session.run("tenant.touch"))
     .await?;
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Table `topic`. Every look-up starts from the tenant (I7).
+//! Table `topic`. Every look-up starts from the tenant (I7). A change of settings locks the row, and all of them are written
+//! together: what a change means is decided in the engine.
 
-use sqlx::{FromRow, Row};
+use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -14,6 +15,8 @@ pub struct TopicRow {
     pub tenant_id: i64,
     /// Name within the tenant.
     pub name: String,
+    /// Its lanes in order of number.
+    pub lanes: Vec<i64>,
     /// Seconds a message is kept at most.
     pub retention_seconds: i32,
     /// Whether consumed messages are kept.
@@ -26,19 +29,23 @@ pub struct TopicRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// Settings to write; `None` keeps what is there, or takes the default given beside it.
-#[derive(Debug, Clone, Copy)]
-pub struct NewTopic<'a> {
-    /// Owner.
-    pub tenant: i64,
-    /// Name.
-    pub name: &'a str,
-    /// Retention, and its default.
-    pub retention_seconds: (Option<i32>, i32),
-    /// Whether consumed messages are kept.
-    pub keep_consumed: Option<bool>,
-    /// Deduplication window, and its default.
-    pub dedup_window_seconds: (Option<i32>, i32),
+impl TopicRow {
+    /// A topic that is not stored yet, with the settings that it has when none is given. Its number and times come with
+    /// [`insert`], its lanes with [`add_lane`].
+    #[must_use]
+    pub fn new(tenant_id: i64, name: &str) -> Self {
+        Self {
+            topic_id: 0,
+            tenant_id,
+            name: name.to_owned(),
+            lanes: Vec::new(),
+            retention_seconds: RETENTION_SECONDS_DEFAULT.cast_signed(),
+            keep_consumed: false,
+            dedup_window_seconds: DEDUP_WINDOW_SECONDS_DEFAULT.cast_signed(),
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 }
 
 /// Creates a topic; `None` when one of this name exists.
@@ -48,52 +55,47 @@ pub struct NewTopic<'a> {
 pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    new: &NewTopic<'_>,
+    new: &TopicRow,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
         "-- topic.insert
-         INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
-         VALUES ($1, $2, coalesce($3, $4), coalesce($5, false), coalesce($6, $7), coalesce($8, now()), coalesce($8, now()))
+         INSERT INTO topic (tenant_id, name, created_at, updated_at, retention_seconds, keep_consumed, dedup_window_seconds)
+         VALUES ($1, $2, coalesce($3, now()), coalesce($3, now()), $4, $5, $6)
          ON CONFLICT (tenant_id, name) DO NOTHING
          RETURNING *",
     )
-    .bind(new.tenant)
-    .bind(new.name)
-    .bind(new.retention_seconds.0)
-    .bind(new.retention_seconds.1)
-    .bind(new.keep_consumed)
-    .bind(new.dedup_window_seconds.0)
-    .bind(new.dedup_window_seconds.1)
+    .bind(new.tenant_id)
+    .bind(&new.name)
     .bind(now)
+    .bind(new.retention_seconds)
+    .bind(new.keep_consumed)
+    .bind(new.dedup_window_seconds)
     .fetch_optional(session.run("topic.insert"))
     .await?)
 }
 
-/// Changes the settings that are given; `None` when that changes nothing, or there is no such topic.
+/// Writes all settings of a topic that the caller has locked.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn update(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    new: &NewTopic<'_>,
-) -> Result<Option<TopicRow>, Error> {
+    row: &TopicRow,
+) -> Result<TopicRow, Error> {
     Ok(sqlx::query_as(
         "-- topic.update
-         UPDATE topic SET retention_seconds = coalesce($3, retention_seconds), keep_consumed = coalesce($4, keep_consumed),
-             dedup_window_seconds = coalesce($5, dedup_window_seconds), updated_at = coalesce($6, now())
-         WHERE tenant_id = $1 AND name = $2
-           AND (retention_seconds, keep_consumed, dedup_window_seconds) IS DISTINCT FROM
-               (coalesce($3, retention_seconds), coalesce($4, keep_consumed), coalesce($5, dedup_window_seconds))
+         UPDATE topic SET updated_at = coalesce($2, now()), retention_seconds = $3, keep_consumed = $4,
+             dedup_window_seconds = $5
+         WHERE topic_id = $1
          RETURNING *",
     )
-    .bind(new.tenant)
-    .bind(new.name)
-    .bind(new.retention_seconds.0)
-    .bind(new.keep_consumed)
-    .bind(new.dedup_window_seconds.0)
+    .bind(row.topic_id)
     .bind(now)
-    .fetch_optional(session.run("topic.update"))
+    .bind(row.retention_seconds)
+    .bind(row.keep_consumed)
+    .bind(row.dedup_window_seconds)
+    .fetch_one(session.run("topic.update"))
     .await?)
 }
 
@@ -116,45 +118,87 @@ pub async fn by_name(
     .await?)
 }
 
-/// Finds a topic with its lanes in order of number.
+/// Finds a topic by number.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn with_lanes(
+pub async fn by_id(
     session: &mut Session,
     tenant: i64,
-    name: &str,
-) -> Result<Option<(TopicRow, Vec<i64>)>, Error> {
-    let row = sqlx::query(
-        "-- topic.with_lanes
-         SELECT t.*, ARRAY(SELECT l.lane_id FROM lane l
-                           WHERE l.topic_id = t.topic_id AND NOT l.closed ORDER BY l.number) AS lanes
-         FROM topic t WHERE t.tenant_id = $1 AND t.name = $2",
-    )
-    .bind(tenant)
-    .bind(name)
-    .fetch_optional(session.run("topic.with_lanes"))
-    .await?;
-    row.map(|row| Ok((TopicRow::from_row(&row)?, row.try_get("lanes")?)))
-        .transpose()
-}
-
-/// Finds the topic of a lane.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn of_lane(
-    session: &mut Session,
-    tenant: i64,
-    lane: i64,
+    topic: i64,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
-        "-- topic.of_lane
-         SELECT t.* FROM lane l JOIN topic t USING (topic_id) WHERE l.lane_id = $2 AND t.tenant_id = $1",
+        "-- topic.by_id
+         SELECT * FROM topic WHERE topic_id = $2 AND tenant_id = $1",
     )
     .bind(tenant)
+    .bind(topic)
+    .fetch_optional(session.run("topic.by_id"))
+    .await?)
+}
+
+/// Adds a lane to the list of a topic, unless it is there.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- topic.add_lane
+         UPDATE topic SET lanes = lanes || $2 WHERE topic_id = $1 AND $2 <> ALL (lanes)",
+    )
+    .bind(topic)
     .bind(lane)
-    .fetch_optional(session.run("topic.of_lane"))
+    .execute(session.run("topic.add_lane"))
+    .await?;
+    Ok(())
+}
+
+/// The lanes of a tenant's topics after a name, in order of name, `limit` topics at most, each with its name.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn lanes(
+    session: &mut Session,
+    tenant: i64,
+    (after, limit): (&str, i64),
+) -> Result<Vec<(String, Vec<i64>)>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.lanes
+         SELECT name, lanes FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(after)
+    .bind(limit)
+    .fetch_all(session.run("topic.lanes"))
+    .await?)
+}
+
+/// What retention must know of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Rules {
+    /// The topic.
+    pub topic_id: i64,
+    /// Seconds a message is kept at most.
+    pub retention_seconds: i32,
+    /// Whether consumed messages are kept.
+    pub keep_consumed: bool,
+    /// The subscriptions that read it.
+    pub subscriptions: Vec<i64>,
+}
+
+/// What retention must know of these topics; the numbers come from their lanes. A deleted one is left out.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn rules(session: &mut Session, topics: &[i64]) -> Result<Vec<Rules>, Error> {
+    Ok(sqlx::query_as(
+        "-- topic.rules
+         SELECT t.topic_id, t.retention_seconds, t.keep_consumed,
+                ARRAY(SELECT s.subscription_id FROM subscription s WHERE s.topic_id = t.topic_id) AS subscriptions
+         FROM topic t WHERE t.topic_id = ANY ($1)",
+    )
+    .bind(topics)
+    .fetch_all(session.run("topic.rules"))
     .await?)
 }
 
@@ -180,7 +224,7 @@ pub async fn list(
     .await?)
 }
 
-/// Locks a topic, so that nobody subscribes to it or takes it for dead letters meanwhile.
+/// Locks a topic, so that no subscription begins to read it or to dead-letter to it meanwhile.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -228,41 +272,4 @@ pub async fn delete(session: &mut Session, topic: i64) -> Result<(), Error> {
     .execute(session.run("topic.delete"))
     .await?;
     Ok(())
-}
-
-/// How full a topic is.
-#[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub struct TopicFill {
-    /// Sum of the lanes' ends.
-    pub published: i64,
-    /// Sum of what lies between the lanes' starts and ends.
-    pub kept: i64,
-    /// Time of the oldest block.
-    pub oldest: Option<OffsetDateTime>,
-}
-
-/// How full a topic is: two look-ups per lane.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
-    Ok(sqlx::query_as(
-        "-- topic.fill
-         SELECT coalesce(sum(e.next_offset), 0)::bigint AS published,
-                coalesce(sum(e.next_offset - coalesce(s.first_offset, e.next_offset)), 0)::bigint AS kept,
-                min(s.published_at) AS oldest
-         FROM lane l
-         CROSS JOIN LATERAL (
-             SELECT coalesce((SELECT b.first_offset + b.count FROM block b WHERE b.lane_id = l.lane_id
-                              ORDER BY b.first_offset DESC LIMIT 1), l.start_offset) AS next_offset
-         ) e
-         LEFT JOIN LATERAL (
-             SELECT b.first_offset, b.published_at FROM block b
-             WHERE b.lane_id = l.lane_id AND b.first_offset >= l.start_offset ORDER BY b.first_offset LIMIT 1
-         ) s ON true
-         WHERE l.topic_id = $1",
-    )
-    .bind(topic)
-    .fetch_one(session.run("topic.fill"))
-    .await?)
 }

@@ -1,6 +1,6 @@
-//! The statements of the turn, of `migrations/0012_turn.sql`: `turn_3`, its arrays and its answer, and `turn_block_1` for one
-//! block alone. Publishes outside a turn (deduplicated ones, dead letters) run them too, inside their own transaction, so
-//! that a block is inserted in one place.
+//! The statements of the turn: `turn_<version>`, its arrays and what it returns, and `turn_block_<version>` for one block
+//! alone. `turn.sql` is their text and explains the steps and the locks. Publishes outside a turn (deduplicated ones, dead
+//! letters) run them too, inside their own transaction, so that a block is inserted in one place.
 
 use bytes::Bytes;
 use sqlx::Row;
@@ -8,6 +8,20 @@ use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
+
+/// Number of the version of `turn.sql`, as a literal for the statements below. Raised by one with every change of that text
+/// (`migrations/README.md`).
+macro_rules! version {
+    () => {
+        1
+    };
+}
+
+/// The version of `turn.sql` that this program calls.
+pub const VERSION: u32 = version!();
+
+/// `turn.sql`.
+pub const TEMPLATE: &str = include_str!("turn.sql");
 
 /// Bytes of one part of a hot payload: a row fills a page.
 pub const PART_BYTES: usize = 8_096;
@@ -178,10 +192,11 @@ async fn run_block(
     block: &NewBlock,
     slot: i16,
 ) -> Result<TurnOutput, Error> {
-    let row = sqlx::query(
-        "-- turn.block
-         SELECT * FROM turn_block_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    )
+    let row = sqlx::query(concat!(
+        "-- turn.block\nSELECT * FROM turn_block_",
+        version!(),
+        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    ))
     .bind(now)
     .bind(block.lane)
     .bind(block.count)
@@ -216,9 +231,10 @@ async fn run_all(
     let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
     let parts = Parts::of(blocks);
     let row = sqlx::query(
-        "-- turn.run
-         SELECT * FROM turn_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-                              $21, $22)",
+        concat!(
+            "-- turn.run\nSELECT * FROM turn_", version!(),
+            "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+        ),
     )
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())

@@ -5,6 +5,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::lane_meter::{Counted, Stored};
 use super::{Error, Session};
 
 /// What a node counted since its last flush, of one meter, topic and subscription.
@@ -77,6 +78,65 @@ pub async fn flush(
     Ok(())
 }
 
+/// Adds blocks that were counted, in the transaction that counts them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_minutes(session: &mut Session, rows: &[Counted]) -> Result<(), Error> {
+    let number = |of: fn(&Counted) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "-- usage.add_minutes
+         INSERT INTO usage_minute AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
+         SELECT r.tenant_id, r.at, r.meter, r.topic, '', sum(r.units), sum(r.elastic_units), sum(r.messages), sum(r.bytes)
+         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+                     $8::bigint[])
+             AS r (tenant_id, at, meter, topic, units, elastic_units, messages, bytes)
+         GROUP BY r.tenant_id, r.at, r.meter, r.topic
+         ORDER BY r.tenant_id, r.at, r.meter COLLATE \"C\", r.topic COLLATE \"C\"
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
+             messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes",
+    )
+    .bind(number(|row| row.tenant_id))
+    .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.meter).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+    .bind(number(|row| row.units))
+    .bind(number(|row| row.elastic_units))
+    .bind(number(|row| row.messages))
+    .bind(number(|row| row.bytes))
+    .execute(session.run("usage.add_minutes"))
+    .await?;
+    Ok(())
+}
+
+/// Adds bytes over time, in the transaction that takes them out of the meters of lanes.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn add_stored(session: &mut Session, rows: &[Stored]) -> Result<(), Error> {
+    sqlx::query(
+        "-- usage.add_stored
+         INSERT INTO usage_hour AS u
+             (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
+         SELECT r.tenant_id, r.at, r.meter, r.topic, '', 0, 0, 0, 0, r.over_time::numeric
+         FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[])
+             AS r (tenant_id, at, meter, topic, over_time)
+         ORDER BY r.tenant_id, r.at, r.meter COLLATE \"C\", r.topic COLLATE \"C\"
+         ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
+         SET over_time = u.over_time + excluded.over_time",
+    )
+    .bind(rows.iter().map(|row| row.tenant_id).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.meter).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
+    .bind(rows.iter().map(|row| &*row.over_time).collect::<Vec<_>>())
+    .execute(session.run("usage.add_stored"))
+    .await?;
+    Ok(())
+}
+
 /// How far metering has come.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Status {
@@ -92,27 +152,27 @@ pub struct Status {
 /// When the database does not answer.
 pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Result<Status, Error> {
     Ok(sqlx::query_as(
-        "-- metering.status
+        "-- usage.status
          SELECT coalesce($1, now()) AS at, (SELECT metered_until FROM metering) AS metered_until",
     )
     .bind(now)
-    .fetch_one(session.run("metering.status"))
+    .fetch_one(session.run("usage.status"))
     .await?)
 }
 
-/// Says that all that was published before `until` is counted.
+/// Notes that all that was published before `until` is counted.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "-- metering.advance
+        "-- usage.metered
          INSERT INTO metering AS m (metered_until) VALUES ($1)
          ON CONFLICT (only_row) DO UPDATE SET metered_until = excluded.metered_until
          WHERE m.metered_until < excluded.metered_until",
     )
     .bind(until)
-    .execute(session.run("metering.advance"))
+    .execute(session.run("usage.metered"))
     .await?;
     Ok(())
 }
@@ -129,7 +189,7 @@ pub async fn roll_minutes(
 ) -> Result<i64, Error> {
     // A row that grew while the delete waited for it is taken as it then is; one that comes back begins anew.
     Ok(sqlx::query_scalar(
-        "-- usage_minute.roll_up
+        "-- usage.roll_minutes
          WITH old AS MATERIALIZED (
              SELECT m.tenant_id, m.at, m.meter, m.topic, m.subscription FROM usage_minute m
              WHERE m.at < $1
@@ -145,7 +205,7 @@ pub async fn roll_minutes(
              RETURNING m.*
          ), added AS (
              INSERT INTO usage_hour AS u
-                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
              SELECT tenant_id, date_trunc('hour', at), meter, topic, subscription, sum(units), sum(elastic_units),
                     sum(messages), sum(bytes), 0
              FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
@@ -157,7 +217,7 @@ pub async fn roll_minutes(
     )
     .bind(before)
     .bind(limit)
-    .fetch_one(session.run("usage_minute.roll_up"))
+    .fetch_one(session.run("usage.roll_minutes"))
     .await?)
 }
 
@@ -172,7 +232,7 @@ pub async fn roll_hours(
     limit: i64,
 ) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
-        "-- usage_hour.roll_up
+        "-- usage.roll_hours
          WITH old AS MATERIALIZED (
              SELECT h.tenant_id, h.at, h.meter, h.topic, h.subscription FROM usage_hour h
              WHERE h.at < $1
@@ -188,20 +248,20 @@ pub async fn roll_hours(
              RETURNING h.*
          ), added AS (
              INSERT INTO usage_day AS u
-                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds)
+                 (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
              SELECT tenant_id, date_trunc('day', at), meter, topic, subscription, sum(units), sum(elastic_units),
-                    sum(messages), sum(bytes), sum(byte_seconds)
+                    sum(messages), sum(bytes), sum(over_time)
              FROM gone GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
              ON CONFLICT (tenant_id, at, meter, topic, subscription) DO UPDATE
              SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
                  messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes,
-                 byte_seconds = u.byte_seconds + excluded.byte_seconds
+                 over_time = u.over_time + excluded.over_time
          )
          SELECT count(*) FROM gone",
     )
     .bind(before)
     .bind(limit)
-    .fetch_one(session.run("usage_hour.roll_up"))
+    .fetch_one(session.run("usage.roll_hours"))
     .await?)
 }
 
@@ -215,7 +275,7 @@ pub async fn delete_days(
     limit: i64,
 ) -> Result<u64, Error> {
     let deleted = sqlx::query(
-        "-- usage_day.delete
+        "-- usage.delete_days
          DELETE FROM usage_day d
          USING (SELECT tenant_id, at, meter, topic, subscription FROM usage_day WHERE at < $1 ORDER BY at LIMIT $2) o
          WHERE (d.tenant_id, d.at, d.meter, d.topic, d.subscription)
@@ -223,7 +283,7 @@ pub async fn delete_days(
     )
     .bind(before)
     .bind(limit)
-    .execute(session.run("usage_day.delete"))
+    .execute(session.run("usage.delete_days"))
     .await?;
     Ok(deleted.rows_affected())
 }
@@ -234,11 +294,11 @@ pub async fn delete_days(
 /// When the database does not answer.
 pub async fn delete_flushes(session: &mut Session, before: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
-        "-- usage_flush.delete
+        "-- usage.delete_flushes
          DELETE FROM usage_flush WHERE flushed_at < $1",
     )
     .bind(before)
-    .execute(session.run("usage_flush.delete"))
+    .execute(session.run("usage.delete_flushes"))
     .await?;
     Ok(())
 }

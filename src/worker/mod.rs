@@ -29,7 +29,7 @@ use crate::engine::lifecycle::collect::CollectSettings;
 use crate::engine::lifecycle::expire::ExpireSettings;
 use crate::engine::lifecycle::offload::OffloadSettings;
 use crate::engine::lifecycle::rotate::RotateSettings;
-use crate::store::{self, Store, node};
+use crate::store::{self, Store, duty};
 
 pub use metrics::{Duty as DutyLabel, Metrics};
 
@@ -247,7 +247,7 @@ impl Hold<'_> {
         } = self.context;
         let taken = Instant::now();
         let mut session = store.session().await?;
-        let is_held = node::hold_duty(&mut session, self.duty, *node, HOLD, clock.now()).await?;
+        let is_held = duty::hold(&mut session, self.duty, *node, HOLD, clock.now()).await?;
         self.since = is_held.then_some(taken);
         Ok(is_held)
     }
@@ -259,7 +259,7 @@ impl Hold<'_> {
         }
         let released = async {
             let mut session = self.context.store.session().await?;
-            node::release_duty(&mut session, self.duty, self.context.node).await
+            duty::release(&mut session, self.duty, self.context.node).await
         };
         if let Err(error) = released.await {
             tracing::debug!(duty = self.duty, %error, "duty is let go by time");

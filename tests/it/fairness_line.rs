@@ -11,7 +11,7 @@ use cursus::engine::order::fair::line::{
     Line, NO_KEY, OTHERS, SCALE, Weights, slot_of, waiting_id, waiting_range,
 };
 use cursus::store::lease::{Lease, LeaseKey};
-use cursus::store::waiting::WaitingRange;
+use cursus::store::lease_waiting::WaitingRange;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};

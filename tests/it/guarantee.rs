@@ -179,8 +179,7 @@ async fn whoever_posts_capacity_each_second_counts_once() {
     post().await.unwrap();
     post().await.unwrap();
 
-    let found =
-        "SELECT sum(byte_seconds)::bigint FROM usage_hour WHERE meter = 'guaranteed_capacity'";
+    let found = "SELECT sum(over_time)::bigint FROM usage_hour WHERE meter = 'guaranteed_capacity'";
     let found: i64 = sqlx::query_scalar(found).fetch_one(&mut sql).await.unwrap();
     // 1,000 until the second round, then 1,001 and 1,000 in turn, and 1,001 in the last hour.
     let rounds: i64 = (1..12).map(|round| 400 * (1_000 + (round + 1) % 2)).sum();

@@ -47,6 +47,7 @@ mod quota_fleet;
 mod races;
 mod reads;
 mod retention;
+mod schema;
 mod service;
 mod settle;
 mod slots;

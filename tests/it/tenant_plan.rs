@@ -1,15 +1,12 @@
 //! The plans of a tenant over time: what is past keeps its prices, what comes has those of the plan of its day.
 
 use api::Decimal;
-use cursus::store::migrate;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::{Connection, Executor};
 
 use crate::control::{is, refusal};
 use crate::focus::csv;
 use crate::harness::node::{Fleet, Node, send};
-use crate::harness::postgres::Database;
 use crate::price::decimal;
 use crate::usage::{post, usage};
 
@@ -196,32 +193,4 @@ async fn what_was_billed_and_the_currency_of_a_month_stay() {
         assert_eq!(refused, is(409, "conflict", Value::Null), "{name}");
     }
     fleet.finish([node]).await;
-}
-
-#[tokio::test]
-async fn what_the_version_before_knew_is_taken_over() {
-    let database = Database::new().await;
-    let mut sql = database.connect().await;
-    for statement in [
-        "DROP TABLE tenant_plan, capacity_meter",
-        "DELETE FROM migration WHERE name = '0008_plan_history'",
-        "INSERT INTO price_plan VALUES ('p', 'EUR', now())",
-        "INSERT INTO price_version VALUES ('p', '2029-03-01', now(), now()), ('p', '2029-05-01', now(), now())",
-        "INSERT INTO tenant (name, created_at) VALUES ('without', now())",
-        "UPDATE tenant SET price_plan = 'p' WHERE name = 'default'",
-        "INSERT INTO quota (tenant_id, messages_guaranteed, version, updated_at)
-         SELECT tenant_id, CASE name WHEN 'default' THEN 7 END, 1, now() FROM tenant",
-    ] {
-        sql.execute(statement).await.unwrap();
-    }
-    let store = database.store();
-    migrate::migrate(&store).await.unwrap();
-    store.close().await;
-    let rows = "SELECT format('%s %s %s', t.name, p.valid_from, p.plan) FROM tenant_plan p JOIN tenant t USING (tenant_id)";
-    let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows, ["default 2029-03-01 p"]);
-    let rows = "SELECT format('%s %s', t.name, m.guaranteed) FROM capacity_meter m JOIN tenant t USING (tenant_id)";
-    let rows: Vec<String> = sqlx::query_scalar(rows).fetch_all(&mut sql).await.unwrap();
-    assert_eq!(rows, ["default 7"]);
-    sql.close().await.unwrap();
 }

@@ -8,7 +8,7 @@ use cursus::engine::lifecycle::offload::OffloadSettings;
 use cursus::engine::lifecycle::rotate::RotateSettings;
 use cursus::engine::{Engine, Parts};
 use cursus::outbound::Outbound;
-use cursus::store::node;
+use cursus::store::{duty, node};
 use cursus::worker::{self, Context, Metrics, Settings};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -127,7 +127,7 @@ async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
     let minute = Duration::from_secs(60);
     let mut hold = async |node, after: u64| {
         log.clock.advance(Duration::from_secs(after));
-        node::hold_duty(&mut session, "expire", node, minute, log.clock.now())
+        duty::hold(&mut session, "expire", node, minute, log.clock.now())
             .await
             .unwrap()
     };
@@ -139,7 +139,7 @@ async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
     assert!(!hold(one, 0).await);
     node::delete(&mut session, other).await.unwrap();
     assert!(
-        node::hold_duty(&mut session, "expire", one, minute, log.clock.now())
+        duty::hold(&mut session, "expire", one, minute, log.clock.now())
             .await
             .unwrap(),
         "let go by stopping"

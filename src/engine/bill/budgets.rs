@@ -9,7 +9,8 @@ use api::limits::{ALERT_PERCENTS_DEFAULT, BUDGETS_MAX};
 use api::list::Page;
 use api::{BudgetName, Permission};
 
-use crate::store::budget::{AlertRow, BudgetRow, NewBudget};
+use crate::store::budget::{BudgetRow, NewBudget};
+use crate::store::budget_alert::AlertRow;
 use crate::store::{self, Session};
 
 use crate::engine::Engine;
@@ -54,7 +55,7 @@ impl Engine {
                 let percent = spent.percent_of(settings.amount).unwrap_or(0);
                 let reached = i16::try_from(percent).unwrap_or(i16::MAX);
                 let month = (row.budget_id, spent.month.start().date());
-                store::budget::forget_alerts(&mut tx, month, reached).await?;
+                store::budget_alert::forget(&mut tx, month, reached).await?;
             }
             self.budget_changed(&mut tx, by, ("budget.put", name), settings)
                 .await?;
@@ -150,7 +151,8 @@ fn one(budgets: Vec<Budget>, name: &BudgetName) -> Result<Budget, Error> {
 /// The budgets of a tenant as they are shown.
 async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Budget>, Error> {
     let rows = store::budget::of_tenant(session, tenant).await?;
-    let alerts = store::budget::alerts(session, tenant, spent.month.start().date()).await?;
+    let alerts =
+        store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;
     let quota = store::quota::get(session, tenant).await?;
     let stopped_until = quota.and_then(|quota| quota.stopped_until);
     let is_stopped = stopped_until.is_some_and(|until| until > spent.at);

@@ -11,7 +11,7 @@ use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
 use crate::store;
-use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::usage_read::{UsageRow, Wanted};
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
@@ -149,7 +149,7 @@ impl Engine {
             limit: i64::from(PAGE_ROWS),
         };
         let mut session = self.store().session().await?;
-        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &wanted).await?;
         drop(session);
         export.is_done = rows.len() < usize::from(PAGE_ROWS);
         let mut text = String::new();

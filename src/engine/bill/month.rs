@@ -9,7 +9,7 @@ use api::usage::{Granularity, UsageItem};
 use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
-use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::usage_read::{UsageRow, Wanted};
 use crate::store::{self, Session};
 
 use crate::engine::Engine;
@@ -113,7 +113,7 @@ async fn days(
         after: (month.start(), "", "", ""),
         limit: ROWS_MAX,
     };
-    Ok(store::usage_list::list(session, &wanted).await?)
+    Ok(store::usage_read::list(session, &wanted).await?)
 }
 
 /// Adds days up by meter.

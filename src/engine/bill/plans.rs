@@ -10,7 +10,8 @@ use api::price::{
 use api::{Day, Permission, PlanName};
 use time::OffsetDateTime;
 
-use crate::store::price::{PriceRow, VersionRow};
+use crate::store::price::PriceRow;
+use crate::store::price_version::VersionRow;
 use crate::store::{self, Session};
 
 use crate::engine::Engine;
@@ -35,8 +36,8 @@ impl Engine {
         by.check_all(Permission::Admin)?;
         let now = self.clock().now();
         let mut tx = self.store().tx("put_plan_version").await?;
-        store::price::insert_plan(&mut tx, plan.as_str(), &settings.currency, now).await?;
-        let currency = store::price::lock_plan(&mut tx, plan.as_str()).await?;
+        store::price_plan::insert(&mut tx, plan.as_str(), &settings.currency, now).await?;
+        let currency = store::price_plan::lock(&mut tx, plan.as_str()).await?;
         if let Some(currency) = currency.filter(|currency| *currency != settings.currency) {
             let detail = format!("the currency of plan {plan} is {currency}, which never changes");
             return Err(Error::Conflict(detail));
@@ -49,7 +50,7 @@ impl Engine {
             return Ok((version.clone(), false));
         }
         self.check_put(&mut tx, &versions, (plan, day)).await?;
-        let created = store::price::put_version(&mut tx, plan.as_str(), day.0, now).await?;
+        let created = store::price_version::put(&mut tx, plan.as_str(), day.0, now).await?;
         store::price::clear(&mut tx, plan.as_str(), day.0).await?;
         store::price::insert(&mut tx, &wanted).await?;
         self.plan_changed(&mut tx, by, ("plan.put", plan, day), settings)
@@ -77,7 +78,7 @@ impl Engine {
             let detail = format!("plan {plan} has {PLAN_VERSIONS_MAX} versions already");
             return Err(Error::Conflict(detail));
         }
-        if versions.is_empty() && store::price::plans(tx).await?.len() > PLANS_MAX as usize {
+        if versions.is_empty() && store::price_plan::all(tx).await?.len() > PLANS_MAX as usize {
             let detail = format!("there are {PLANS_MAX} price plans already");
             return Err(Error::Conflict(detail));
         }
@@ -97,9 +98,9 @@ impl Engine {
     ) -> Result<(), Error> {
         by.check_all(Permission::Admin)?;
         let mut tx = self.store().tx("delete_plan_version").await?;
-        store::price::lock_plan(&mut tx, plan.as_str()).await?;
-        let versions = store::price::versions(&mut tx, &[plan.as_str()]).await?;
-        if store::price::has_tenants(&mut tx, plan.as_str()).await? {
+        store::price_plan::lock(&mut tx, plan.as_str()).await?;
+        let versions = store::price_version::of_plans(&mut tx, &[plan.as_str()]).await?;
+        if store::price_plan::has_tenants(&mut tx, plan.as_str()).await? {
             let has_begun = day <= today(&mut tx, self.clock().now()).await?;
             if has_begun || versions.len() == 1 {
                 let detail = format!(
@@ -108,10 +109,10 @@ impl Engine {
                 return Err(Error::Conflict(detail));
             }
         }
-        if !store::price::delete_version(&mut tx, plan.as_str(), day.0).await? {
+        if !store::price_version::delete(&mut tx, plan.as_str(), day.0).await? {
             return Err(no_version(plan, day));
         }
-        store::price::delete_empty(&mut tx, plan.as_str()).await?;
+        store::price_plan::delete_empty(&mut tx, plan.as_str()).await?;
         self.plan_changed(&mut tx, by, ("plan.delete", plan, day), &Nothing {})
             .await?;
         Ok(tx.commit().await?)
@@ -139,7 +140,7 @@ impl Engine {
     pub async fn plans(&self, by: &Access) -> Result<Page<ShownPlan>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;
-        let rows = store::price::plans(&mut session).await?.into_iter();
+        let rows = store::price_plan::all(&mut session).await?.into_iter();
         let shown = rows.map(|row| {
             Ok(ShownPlan {
                 name: row.name.parse().map_err(|_| corrupt("name", &row.name))?,
@@ -192,7 +193,7 @@ pub(in crate::engine) async fn of_tenant(
     if plans.is_empty() {
         return Ok(Schedule::default());
     }
-    let rows = store::price::versions(session, &plans).await?;
+    let rows = store::price_version::of_plans(session, &plans).await?;
     let prices = store::price::of_plans(session, &plans).await?;
     let versions = rows.into_iter().map(|row| applied(row, &prices));
     let versions = versions.collect::<Result<Vec<_>, _>>()?;
@@ -223,7 +224,7 @@ fn applied(row: VersionRow, prices: &[PriceRow]) -> Result<Version, Error> {
 }
 
 async fn versions(session: &mut Session, plan: &PlanName) -> Result<Vec<PlanVersion>, Error> {
-    let rows = store::price::versions(session, &[plan.as_str()]).await?;
+    let rows = store::price_version::of_plans(session, &[plan.as_str()]).await?;
     let prices = store::price::of_plans(session, &[plan.as_str()]).await?;
     rows.into_iter().map(|row| shown(row, &prices)).collect()
 }

@@ -15,7 +15,8 @@ use crate::engine::bill::month;
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::error::Error;
 use crate::engine::events::{self, Event};
-use crate::store::budget::{AlertRow, BudgetRow};
+use crate::store::budget::BudgetRow;
+use crate::store::budget_alert::AlertRow;
 use crate::store::{self, Session, Store};
 
 /// Tenants looked up by one statement.
@@ -79,7 +80,7 @@ pub async fn run(
     }
     let at = store::usage::status(&mut session, clock.now()).await?.at;
     let before = (at - Duration::days(i64::from(ALERTS_DAYS))).date();
-    store::budget::delete_alerts(&mut session, before, ALERTS).await?;
+    store::budget_alert::delete(&mut session, before, ALERTS).await?;
     Ok(done)
 }
 
@@ -143,7 +144,7 @@ async fn alert(
 ) -> Result<bool, Error> {
     let (cost, currency) = spent.cost.clone().unwrap_or_default();
     let which = (budget.budget_id, spent.month.start().date(), percent);
-    if !store::budget::insert_alert(tx, which, &cost.to_string(), spent.at).await? {
+    if !store::budget_alert::insert(tx, which, &cost.to_string(), spent.at).await? {
         return Ok(false);
     }
     let amount = amount(budget)?;
@@ -179,7 +180,7 @@ async fn due(
     spent: &Spent,
 ) -> Result<(Due, Option<OffsetDateTime>), Error> {
     let budgets = store::budget::of_tenant(session, tenant).await?;
-    let sent = store::budget::alerts(session, tenant, spent.month.start().date()).await?;
+    let sent = store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;
     let quota = store::quota::get(session, tenant).await?;
     Ok((
         wanted(budgets, &sent, spent)?,

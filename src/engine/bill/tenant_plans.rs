@@ -27,7 +27,7 @@ pub(in crate::engine) async fn set(
     let currency = match plan {
         None => None,
         Some(plan) => {
-            let currency = store::price::share_plan(tx, plan.as_str()).await?;
+            let currency = store::price_plan::share(tx, plan.as_str()).await?;
             Some(currency.ok_or_else(|| Error::not_found("plan", plan))?)
         }
     };
@@ -50,8 +50,7 @@ pub(in crate::engine) async fn set(
     for row in after.iter().filter(|row| !before.contains(row)) {
         store::tenant_plan::put(tx, row, now).await?;
     }
-    let current = on(&after, today).and_then(|row| row.plan.as_deref());
-    store::tenant::set_plan(tx, tenant.0, current, now).await?;
+    store::tenant::touch(tx, tenant.0, now).await?;
     Ok(true)
 }
 

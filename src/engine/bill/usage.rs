@@ -11,7 +11,7 @@ use api::{FieldError, Permission, Timestamp};
 use time::OffsetDateTime;
 
 use crate::store;
-use crate::store::usage_list::{UsageRow, Wanted};
+use crate::store::usage_read::{UsageRow, Wanted};
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
@@ -76,7 +76,7 @@ impl Engine {
             after,
             limit: i64::from(limit) + 1,
         };
-        let rows = store::usage_list::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &wanted).await?;
         let items = rows.into_iter().map(|row| item(row, &prices));
         let items = items.collect::<Result<Vec<_>, _>>()?;
         let page = crate::engine::page::page(items, limit, |item| UsageAfter::of(item).to_string());
@@ -164,10 +164,7 @@ pub(in crate::engine) fn meter(row: &UsageRow) -> Result<Meter, Error> {
 
 /// What of a row has a price, at its place in the month.
 pub(in crate::engine) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
-    let whole = |text: &str| {
-        text.parse::<u128>()
-            .map_err(|_| corrupt("byte_seconds", row))
-    };
+    let whole = |text: &str| text.parse::<u128>().map_err(|_| corrupt("over_time", row));
     let number = |number: i64| u128::from(number.unsigned_abs());
     let before = Measured {
         units: number(row.units_before),

@@ -19,8 +19,8 @@ use crate::engine::bill::usage::{self, UsageAfter};
 use crate::engine::duty::{Done, DutyError};
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
-use crate::store::usage_list::{UsageRow, Wanted};
-use crate::store::{self, Session, Store, event_outbox, usage_list, usage_window};
+use crate::store::usage_read::{UsageRow, Wanted};
+use crate::store::{self, Session, Store, event_outbox, usage_read};
 
 use crate::engine::bill::window::{self, Window};
 use crate::engine::events::Event;
@@ -137,7 +137,7 @@ async fn step(
     let before = cursor.clone();
     if cursor.begun_seconds.is_none() {
         let of = (!cursor.all_tenants).then_some(cursor.tenant_id);
-        let first = usage_window::first(&mut tx, of, cursor.next_window).await?;
+        let first = usage_read::first(&mut tx, of, cursor.next_window).await?;
         let times = (at, metered_until);
         cursor.next_window = window::skip(cursor.next_window, granularity(&cursor), times, first);
     }
@@ -171,7 +171,7 @@ async fn some_of(
             };
             let range = (window.start, window.end());
             let after = (cursor.after_tenant, TENANTS);
-            usage_window::tenants(tx, range, hours_from, after).await?
+            usage_read::tenants(tx, range, hours_from, after).await?
         }
     };
     let may_have_more = cursor.all_tenants && i64::try_from(tenants.len()) == Ok(TENANTS);
@@ -258,7 +258,7 @@ async fn listed(
         after,
         limit: i64::try_from(limit).unwrap_or(i64::MAX),
     };
-    let rows = usage_list::list(tx, &wanted).await?.into_iter();
+    let rows = usage_read::list(tx, &wanted).await?.into_iter();
     let item = |row: UsageRow| usage::item(row, prices);
     Ok(rows.map(item).collect::<Result<_, Error>>()?)
 }

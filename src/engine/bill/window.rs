@@ -7,7 +7,7 @@ use api::event::EventGranularity;
 use time::{Duration, OffsetDateTime};
 
 use crate::engine::meter::{blocks, roll_up};
-use crate::store::usage_window::FirstUse;
+use crate::store::usage_read::FirstUse;
 
 /// A window of usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

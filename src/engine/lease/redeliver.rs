@@ -99,7 +99,7 @@ impl Leases {
             // Between the bound and what is due there may be thousands of leases that wait for their turn: it is raised.
             let id = subscriber.id;
             let (at, earliest) =
-                store::waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
+                store::lease_waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
             subscriber
                 .due
                 .none_below(earliest.unwrap_or(at) - LOW_MARGIN);
@@ -124,7 +124,8 @@ impl Leases {
         let now = self.clock.now();
         if subscriber.is_fair() {
             let bounds = (low, i64::from(FAIR_LEASES_MAX));
-            let due = store::waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
+            let due =
+                store::lease_waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
             return Ok((due, true));
         }
         let bounds = (low, i64::from(limit));
@@ -157,7 +158,7 @@ impl Leases {
             }
             taken.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
             // Read now, not before: retention counts on deadlines that are not set by a time long gone.
-            let at = store::lease::now(tx, now).await?;
+            let at = store::session::now(tx, now).await?;
             let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
                 settings.dead_letter_topic_id.is_some()
                     && row.attempt >= i32::from(settings.max_attempts)

@@ -45,13 +45,13 @@ impl Leases {
         let (lanes, leases): (Vec<i64>, Vec<i64>) = leases.into_iter().unzip();
         let mut tx = self.store.tx("reshape").await?;
         let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
-        let mut at = store::lease::now(&mut tx, self.clock.now()).await?;
+        let mut at = store::session::now(&mut tx, self.clock.now()).await?;
         let (mut current, mut changes) = plan::settle(&rows, items, at);
         if current.contains(&false) {
             // What was split off while the lock waited is not in its snapshot. By now the rest of the lease is locked, so
             // no more is split off, and another statement sees all of it.
             let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
-            at = store::lease::now(&mut tx, self.clock.now()).await?;
+            at = store::session::now(&mut tx, self.clock.now()).await?;
             (current, changes) = plan::settle(&rows, items, at);
         }
         let inserted = write(&mut tx, &changes).await?;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::engine::duty::{Done, DutyError};
-use crate::store::{Store, installation, object};
+use crate::store::{Store, block, installation, object};
 
 /// Objects looked at by one statement.
 const OBJECTS: i64 = 1_000;
@@ -124,14 +124,14 @@ async fn mark(
     let mut after = 0;
     while !stop.is_cancelled() {
         let page =
-            object::unreferenced(&mut session, after, OBJECTS, settings.grace, clock.now()).await?;
+            object::finished(&mut session, after, OBJECTS, settings.grace, clock.now()).await?;
         let Some((last, _)) = page.last() else { break };
         after = *last;
-        let garbage: Vec<i64> = page
-            .iter()
-            .filter(|(_, is_garbage)| *is_garbage)
-            .map(|(id, _)| *id)
-            .collect();
+        let old = page.iter().filter(|(_, is_old)| *is_old);
+        let mut garbage: Vec<i64> = old.map(|(id, _)| *id).collect();
+        // No block begins to refer to an object past its grace, so what is not found here stays garbage.
+        let referred = block::referred(&mut session, &garbage).await?;
+        garbage.retain(|id| !referred.contains(id));
         if !garbage.is_empty() {
             object::mark_deleted(&mut session, &garbage, clock.now()).await?;
         }

@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::meter::blocks::{self, Held};
-use crate::store::retention::{self, Cut, Known, LaneOnRound, Prospect};
+use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
+use crate::store::topic::{self, Rules};
 use crate::store::{self, Store, node};
 
 /// Lanes looked at by one statement.
@@ -75,12 +76,20 @@ impl Expire {
             after = last.lane_id;
             let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
                 lanes.iter().partition(|lane| lane.closed);
-            let open: Vec<i64> = open.iter().map(|lane| lane.lane_id).collect();
             let of_lane = |lane: &i64| self.known.get(lane).copied().unwrap_or_default();
-            let before: Vec<Known> = open.iter().map(of_lane).collect();
+            let rules = rules(&mut session, open.iter().map(|lane| lane.topic_id)).await?;
+            // A lane whose topic was deleted since is cleared in the next round.
+            let candidates = open.iter().filter_map(|lane| {
+                Some(Candidate {
+                    lane_id: lane.lane_id,
+                    known: of_lane(&lane.lane_id),
+                    rules: rules.get(&lane.topic_id)?,
+                })
+            });
+            let candidates: Vec<Candidate<'_>> = candidates.collect();
             let age = settings.consumed_age;
             let prospects =
-                retention::prospects(&mut session, &open, &before, age, clock.now()).await?;
+                retention::prospects(&mut session, &candidates, age, clock.now()).await?;
             drop(session);
             for prospect in &prospects {
                 let after = learn(of_lane(&prospect.lane_id), prospect, age);
@@ -105,6 +114,18 @@ impl Expire {
         }
         Ok(done)
     }
+}
+
+/// What these topics say now, by topic.
+async fn rules(
+    session: &mut store::Session,
+    topics: impl Iterator<Item = i64>,
+) -> Result<HashMap<i64, Rules>, store::Error> {
+    let mut topics: Vec<i64> = topics.collect();
+    topics.sort_unstable();
+    topics.dedup();
+    let rules = topic::rules(session, &topics).await?.into_iter();
+    Ok(rules.map(|rules| (rules.topic_id, rules)).collect())
 }
 
 /// What is known of a lane after a look.
@@ -176,9 +197,16 @@ async fn cut_once(
     if locked.is_empty() {
         return Ok((0, Vec::new()));
     }
-    // A statement of its own, so that it sees what was published and subscribed before the locks were free.
-    let lanes = lanes.iter().filter(|lane| locked.contains(&lane.lane_id));
-    let lanes: Vec<Prospect> = lanes.copied().collect();
+    // Statements of their own, so that they see what was published and subscribed before the locks were free.
+    let lanes: Vec<Prospect> = lanes
+        .iter()
+        .filter(|lane| locked.contains(&lane.lane_id))
+        .copied()
+        .collect();
+    let rules = rules(&mut tx, lanes.iter().map(|lane| lane.topic_id)).await?;
+    let lanes = lanes.into_iter();
+    let lanes = lanes.filter_map(|lane| Some((lane, rules.get(&lane.topic_id)?)));
+    let lanes: Vec<(Prospect, &Rules)> = lanes.collect();
     let cuts = retention::cuts(&mut tx, &lanes, BLOCKS, clock.now()).await?;
     let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
     if !needed.is_empty() {

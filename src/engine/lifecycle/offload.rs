@@ -37,7 +37,7 @@ use crate::store::block::Moved;
 use crate::store::hot_payload::{self, Live, Walk};
 use crate::store::installation::{self, Installation};
 use crate::store::turn::PART_BYTES;
-use crate::store::{self, Store, block, lease, object};
+use crate::store::{self, Store, block, object, session};
 
 /// Pages of a slot looked at by one statement: 16 MiB.
 const WINDOW_PAGES: i64 = 2_048;
@@ -214,7 +214,7 @@ impl Offload<'_> {
             .await?
             .ok_or(DutyError::NotSetUp)?;
         let sizes = hot_payload::sizes(&mut session).await?;
-        let at = lease::now(&mut session, self.clock.now()).await?;
+        let at = session::now(&mut session, self.clock.now()).await?;
         let size = |slot: i16| {
             usize::try_from(slot)
                 .ok()

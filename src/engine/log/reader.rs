@@ -3,6 +3,7 @@
 //! Hot and cold reads have bounds of their own: object storage that hangs holds up those who need it, and nobody else.
 //! Within each, tenants take turns.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::ops::Range;
 use std::sync::Arc;
@@ -256,12 +257,16 @@ impl Reader {
             })?;
             return Ok(self.keep(blocks));
         }
+        let mut objects: Vec<i64> = rows.iter().filter_map(|row| row.object_id).collect();
+        objects.dedup();
+        let keys = store::object::keys(&mut session, &objects).await?;
+        let keys: HashMap<i64, String> = keys.into_iter().collect();
         drop((session, entered, turn));
         let _turn = self.cold.lane(lane).lock().await;
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(Found::Blocks(vec![block]));
         }
-        Ok(self.keep(self.in_objects(payer, rows, offsets.end).await?))
+        Ok(self.keep(self.in_objects(payer, (rows, &keys), offsets.end).await?))
     }
 
     fn keep(&self, blocks: Vec<Block>) -> Found {
@@ -276,16 +281,18 @@ impl Reader {
         Found::Blocks(blocks)
     }
 
-    /// The blocks of rows that are in object storage, with one request for those that lie side by side. What fails after
-    /// others, or beyond `until`, where it was only read ahead, ends the list.
+    /// The blocks of rows that are in object storage, given the keys of the objects, with one request for those that lie side
+    /// by side. What fails after others, or beyond `until`, where it was only read ahead, ends the list.
     async fn in_objects(
         &self,
         payer: Payer<'_>,
-        rows: &[BlockRow],
+        (rows, keys): (&[BlockRow], &HashMap<i64, String>),
         until: i64,
     ) -> Result<Vec<Block>, Error> {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_next_to).collect();
-        let reads = runs.iter().map(|run| self.in_object(payer, run, until));
+        let reads = runs
+            .iter()
+            .map(|run| self.in_object(payer, (run, keys), until));
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
         let mut blocks = Vec::with_capacity(rows.len());
@@ -310,15 +317,15 @@ impl Reader {
     async fn in_object(
         &self,
         payer: Payer<'_>,
-        run: &[BlockRow],
+        (run, keys): (&[BlockRow], &HashMap<i64, String>),
         until: i64,
     ) -> Result<Vec<Block>, Error> {
         let place = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(Vec::new());
         };
-        let (Some(key), Some(start), Some(end)) = (&first.object_key, place(first), place(last))
-        else {
+        let key = first.object_id.and_then(|object| keys.get(&object));
+        let (Some(key), Some(start), Some(end)) = (key, place(first), place(last)) else {
             return Ok(Vec::new());
         };
         let end = end + read_bytes(last).unsigned_abs();

@@ -5,6 +5,7 @@
 //! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
 //! `usage_minute`. Meters come first, and the duty locks no lane: nobody waits for a meter while he keeps publishes out.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
@@ -13,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::duty::{Done, DutyError};
 use crate::engine::meter::capacity;
-use crate::store::lane_meter::{self, Counted, Locked};
+use crate::store::lane_meter::{self, Locked};
 use crate::store::retention::Cut;
-use crate::store::{self, Session, Store, usage};
+use crate::store::{self, Session, Store, tenant_meter, usage};
 
 /// Lanes looked at by one statement.
 const LANES: i64 = 1_000;
@@ -65,7 +66,7 @@ pub async fn run(
                 let mut tx = store.tx("meter").await?;
                 let counted = count_some(&mut tx, clock, &left).await?;
                 tx.commit().await?;
-                done.count += counted.blocks.unsigned_abs();
+                done.count += counted.blocks;
                 left = counted.unfinished;
                 pause(counts.elapsed() * rest, stop).await;
             }
@@ -109,6 +110,36 @@ async fn pause(time: Duration, stop: &CancellationToken) {
     }
 }
 
+/// What was counted.
+#[derive(Debug, Default)]
+struct Counted {
+    blocks: u64,
+    /// Lanes of which as many blocks were counted as may be at once: they may have more.
+    unfinished: Vec<i64>,
+}
+
+/// Counts blocks of locked lanes into usage.
+async fn count(
+    tx: &mut Session,
+    (lanes, until): (&[i64], &[i64]),
+    limit: i64,
+    at: OffsetDateTime,
+) -> Result<Counted, store::Error> {
+    let rows = lane_meter::count(tx, lanes, until, limit, at).await?;
+    let mut of_lane: BTreeMap<i64, i64> = BTreeMap::new();
+    for row in &rows {
+        *of_lane.entry(row.lane_id).or_default() += row.blocks;
+    }
+    if !rows.is_empty() {
+        usage::add_minutes(tx, &rows).await?;
+    }
+    let unfinished = of_lane.iter().filter(|(_, blocks)| **blocks == limit);
+    Ok(Counted {
+        blocks: of_lane.values().sum::<i64>().unsigned_abs(),
+        unfinished: unfinished.map(|(lane, _)| *lane).collect(),
+    })
+}
+
 async fn count_some(
     tx: &mut Session,
     clock: &Clock,
@@ -120,11 +151,11 @@ async fn count_some(
     let lanes: Vec<i64> = held.meters.iter().map(|meter| meter.lane_id).collect();
     let until = vec![i64::MAX; lanes.len()];
     let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
-    lane_meter::count(tx, &lanes, &until, limit, held.at).await
+    count(tx, (&lanes, &until), limit, held.at).await
 }
 
-/// Meters that this transaction has locked. Without any, of lanes whose topic a node deleted that does not meter, there is
-/// nothing to keep right.
+/// Meters that this transaction has locked. Without any, because another node has cleared the lanes away, there is nothing to
+/// keep right.
 #[derive(Debug)]
 pub(in crate::engine) struct Held {
     meters: Vec<Locked>,
@@ -133,27 +164,31 @@ pub(in crate::engine) struct Held {
 }
 
 /// Locks the meters of lanes, and posts their bytes over time when that is due: always before another hour begins in them.
-/// `None`: none of the lanes has a meter, nor a topic that could have one.
+/// `None`: none of the lanes is there any more.
 pub(in crate::engine) async fn hold(
     tx: &mut Session,
     clock: &Clock,
     lanes: &[i64],
 ) -> Result<Option<Held>, store::Error> {
-    let mut meters = lane_meter::lock(tx, lanes, clock.now()).await?;
-    if meters.len() < lanes.len() {
-        // Made by a node that does not meter.
-        lane_meter::begin(tx, lanes, clock.now()).await?;
-        meters = lane_meter::lock(tx, lanes, clock.now()).await?;
-    }
+    let meters = lane_meter::lock(tx, lanes, clock.now()).await?;
     let Some(at) = meters.iter().map(|meter| meter.at).max() else {
         return Ok(None);
     };
     let due = meters.iter().filter(|meter| is_post_due(meter, at));
     let due: Vec<i64> = due.map(|meter| meter.lane_id).collect();
     if !due.is_empty() {
-        lane_meter::post(tx, &due, at).await?;
+        post(tx, &due, at).await?;
     }
     Ok(Some(Held { meters, at }))
+}
+
+/// Moves bytes over time from the meters of locked lanes into usage.
+async fn post(tx: &mut Session, lanes: &[i64], at: OffsetDateTime) -> Result<(), store::Error> {
+    let rows = lane_meter::post(tx, lanes, at).await?;
+    if !rows.is_empty() {
+        usage::add_stored(tx, &rows).await?;
+    }
+    Ok(())
 }
 
 fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
@@ -176,7 +211,7 @@ pub(in crate::engine) async fn count_below(
     if !uncounted.is_empty() {
         let lanes: Vec<i64> = uncounted.iter().map(|cut| cut.lane_id).collect();
         let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
-        lane_meter::count(tx, &lanes, &until, i64::MAX, held.at).await?;
+        count(tx, (&lanes, &until), i64::MAX, held.at).await?;
     }
     Ok(())
 }
@@ -187,6 +222,9 @@ pub(in crate::engine) async fn end(
     held: &Held,
     lane: i64,
 ) -> Result<(), store::Error> {
-    lane_meter::post(tx, &[lane], held.at).await?;
-    lane_meter::end(tx, lane).await
+    post(tx, &[lane], held.at).await?;
+    if let Some(totals) = lane_meter::end(tx, lane).await? {
+        tenant_meter::add(tx, &totals).await?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::meter::capacity;
 use crate::engine::operate::tenants;
-use crate::engine::quota::quota_of;
+use crate::engine::quota::{count_stored_bytes, quota_of};
 use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
@@ -82,7 +82,7 @@ async fn refuse_below_use(
         check(quota.subscriptions, used, Policy::Subscriptions)?;
     }
     if quota.stored_bytes.is_some() {
-        let used = store::quota::stored_bytes(tx, id).await?;
+        let used = count_stored_bytes(tx, id).await?;
         check(quota.stored_bytes, used, Policy::StoredBytes)?;
     }
     Ok(())

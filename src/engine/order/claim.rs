@@ -49,7 +49,7 @@ impl Dispenser {
             });
         };
         // Statements of their own: they see what was committed before the lock was free.
-        let at = store::lease::now(&mut tx, self.clock.now()).await?;
+        let at = store::session::now(&mut tx, self.clock.now()).await?;
         let found = store::fairness::get(&mut tx, place.0, place.1).await?;
         let (version, before) = found.unzip();
         let before = before.unwrap_or_default();
@@ -116,7 +116,7 @@ async fn turns(
         let ranges: Vec<_> = needed.iter().map(|(_, range)| *range).collect();
         let stored = match &ranges[..] {
             [] => Vec::new(),
-            _ => store::waiting::lock_waiting(tx, place, &ranges).await?,
+            _ => store::lease_waiting::lock(tx, place, &ranges).await?,
         };
         let missing = dispense::missing(&needed, &stored);
         if missing.is_empty() {
@@ -128,7 +128,7 @@ async fn turns(
         }
         let all = missing.iter().map(|slot| waiting_range(*slot, 0, 0));
         let all: Vec<_> = all.collect();
-        let counted = store::waiting::count_waiting(tx, place, &all).await?;
+        let counted = store::lease_waiting::count(tx, place, &all).await?;
         for (slot, counted) in missing.into_iter().zip(counted) {
             dispense::correct(line, fresh, slot, counted);
         }

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::engine::lease::plan::Changes;
 use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::waiting::WaitingRange;
+use crate::store::lease_waiting::WaitingRange;
 
 use crate::engine::order::fair::fairness_id;
 use crate::engine::order::fair::line::{Line, slot_of, waiting_id, waiting_range};

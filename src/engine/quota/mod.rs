@@ -39,6 +39,7 @@ pub use admit::Admission;
 pub(in crate::engine) use known::quota_of;
 pub use limited::{Left, Limited, Standing};
 pub use shortage::{Pressure, Shortage};
+pub(in crate::engine) use stored::count_stored_bytes;
 
 /// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.
 const NEWCOMER: Duration = Duration::from_millis(2_500);

@@ -23,6 +23,8 @@ const REST: u32 = 20;
 const SETTLE: Duration = Duration::from_millis(20);
 /// Counts that are given up one after the other because something moved meanwhile; the next one holds.
 const GIVEN_UP_MAX: u32 = 8;
+/// Topics or subscriptions whose lanes are read by one statement.
+const NAMES: i64 = 10_000;
 /// Stands for no cap.
 const NO_CAP: u64 = u64::MAX;
 
@@ -149,13 +151,45 @@ impl Quotas {
         let mut session: Session = self.store.session().await?;
         let tenant = limited.tenant;
         if due[0] {
-            let bytes = store::quota::stored_bytes(&mut session, tenant);
+            let bytes = count_stored_bytes(&mut session, tenant);
             stored.count(bytes).await?;
         }
         if due[1] {
-            let messages = store::quota::in_flight(&mut session, tenant);
+            let messages = count_in_flight(&mut session, tenant);
             in_flight.count(messages).await?;
         }
         Ok(())
+    }
+}
+
+/// Bytes of the payloads of a tenant's topics, as stored. Home names the lanes of some topics, then the lanes are read.
+pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
+    let (mut bytes, mut after) = (0, String::new());
+    loop {
+        let page = store::topic::lanes(session, tenant, (&after, NAMES)).await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(bytes);
+        };
+        after.clone_from(last);
+        let lanes: Vec<i64> = page.into_iter().flat_map(|(_, lanes)| lanes).collect();
+        bytes += store::block::stored_bytes(session, &lanes).await?;
+    }
+}
+
+/// Messages of a tenant that are handed out and not settled, in the same way.
+async fn count_in_flight(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
+    let (mut messages, mut after) = (0, String::new());
+    loop {
+        let page = store::subscription::lanes(session, tenant, (&after, NAMES)).await?;
+        let Some((last, ..)) = page.last() else {
+            return Ok(messages);
+        };
+        after.clone_from(last);
+        let of_each = page.into_iter();
+        let pairs = of_each.flat_map(|(_, subscription, lanes)| {
+            lanes.into_iter().map(move |lane| (lane, subscription))
+        });
+        let (lanes, subscriptions): (Vec<i64>, Vec<i64>) = pairs.unzip();
+        messages += store::lease::in_flight_of(session, &lanes, &subscriptions).await?;
     }
 }

@@ -106,11 +106,13 @@ impl Engine {
         let row = store::block::covering(&mut session, lane, first, first + 1, 1)
             .await?
             .pop();
-        drop(session);
         let missing = || Error::not_found("message", message.id());
-        let (key, at) = row
-            .and_then(|row| row.object_key.zip(row.object_offset))
+        let (object, at) = row
+            .and_then(|row| row.object_id.zip(row.object_offset))
             .ok_or_else(missing)?;
+        let key = store::object::keys(&mut session, &[object]).await?.pop();
+        drop(session);
+        let (_, key) = key.ok_or_else(missing)?;
         let (start, end) = view.body_range();
         let at = at.unsigned_abs() + start;
         let end = part.end.min(end - start);

@@ -1,12 +1,12 @@
 //! Subscriptions: create, change, list, delete, and how they stand.
 
 use api::fairness::Fairness;
-use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, PAGE, VISIBILITY_SECONDS_DEFAULT};
+use api::limits::PAGE;
 use api::list::Page;
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
 use api::{FieldError, Permission, SubscriptionName};
 
-use crate::store::subscription::{NewSubscription, SubscriptionRow};
+use crate::store::subscription::SubscriptionRow;
 use crate::store::{self, Session};
 
 use crate::engine::access::Access;
@@ -15,6 +15,9 @@ use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
 use crate::engine::{Engine, Tenant};
+
+/// The dead-letter topic that is asked for: `None` keeps what is there, `Some(None)` takes it away.
+type DeadLetters = Option<Option<i64>>;
 
 impl Engine {
     /// Creates or updates; true when created.
@@ -41,42 +44,25 @@ impl Engine {
             let topics: Vec<&str> = topic.chain(dead_letters).collect();
             store::topic::lock_all(&mut tx, tenant.0, &topics).await?;
         }
-        let new = NewSubscription {
-            tenant: tenant.0,
-            name: name.as_str(),
-            visibility_seconds: (
-                settings.visibility_timeout_seconds.map(u32::cast_signed),
-                VISIBILITY_SECONDS_DEFAULT.cast_signed(),
-            ),
-            max_attempts: (
-                settings.max_attempts.map(u16::cast_signed),
-                ATTEMPTS_DEFAULT.cast_signed(),
-            ),
-            dead_letter_topic: self.dead_letter_topic(&mut tx, tenant, settings).await?,
-            max_in_flight: (
-                settings.max_in_flight.map(u32::cast_signed),
-                IN_FLIGHT_DEFAULT.cast_signed(),
-            ),
-            fairness: settings.fairness.as_ref().map(columns),
-        };
+        let dead_letters = self.dead_letter_topic(&mut tx, tenant, settings).await?;
         let created = match old {
             Some(_) => false,
             None => {
-                self.insert_subscription(&mut tx, tenant, settings, &new)
+                self.insert_subscription(&mut tx, by, (name, settings), dead_letters)
                     .await?
             }
         };
         let gone = || Error::Conflict(format!("subscription {name} changed at the same moment"));
-        let mut row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let mut changed = false;
         if !created {
-            // It existed, or was created by somebody else a moment ago, which was waited for.
-            let old = row.ok_or_else(gone)?;
+            // It existed, or was created by another transaction a moment ago, which the insert waited for.
+            let old = store::subscription::lock(&mut tx, tenant.0, name.as_str()).await?;
+            let old = old.ok_or_else(gone)?;
             changed = self
-                .update_subscription(&mut tx, &old, settings, &new)
+                .update_subscription(&mut tx, old, settings, dead_letters)
                 .await?;
-            row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
+        let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         if changed || created {
             let change = Change {
                 tenant: Some(tenant),
@@ -103,7 +89,7 @@ impl Engine {
         tx: &mut Session,
         tenant: Tenant,
         settings: &SubscriptionSettings,
-    ) -> Result<Option<Option<i64>>, Error> {
+    ) -> Result<DeadLetters, Error> {
         let Some(name) = &settings.dead_letter_topic else {
             return Ok(None);
         };
@@ -127,24 +113,25 @@ impl Engine {
             .ok_or_else(|| Error::not_found("topic", name))
     }
 
-    /// False when somebody else created one of that name at the same moment.
+    /// False when another transaction created one of that name at the same moment.
     async fn insert_subscription(
         &self,
         tx: &mut Session,
-        tenant: Tenant,
-        settings: &SubscriptionSettings,
-        new: &NewSubscription<'_>,
+        by: &Access,
+        (name, settings): (&SubscriptionName, &SubscriptionSettings),
+        dead_letters: DeadLetters,
     ) -> Result<bool, Error> {
+        let tenant = by.tenant();
         let Some(topic) = &settings.topic else {
             let detail = "is needed to create a subscription";
             return Err(Error::Invalid(vec![FieldError::new("/topic", detail)]));
         };
         let row = store::topic::lock(tx, tenant.0, topic.as_str()).await?;
-        let topic_id = row
-            .ok_or_else(|| Error::not_found("topic", topic))?
-            .topic_id;
-        store::lane::lock(tx, topic_id).await?;
-        let inserted = store::subscription::insert(tx, self.clock().now(), topic_id, new).await?;
+        let row = row.ok_or_else(|| Error::not_found("topic", topic))?;
+        store::lane::lock(tx, row.topic_id).await?;
+        let new = SubscriptionRow::new(tenant.0, (row.topic_id, &row.name), name.as_str());
+        let new = merged(new, settings, dead_letters);
+        let inserted = store::subscription::insert(tx, self.clock().now(), &new).await?;
         let Some(id) = inserted else {
             return Ok(false);
         };
@@ -152,17 +139,17 @@ impl Engine {
             .check_count(tx, tenant, Policy::Subscriptions)
             .await?;
         let from_start = settings.from == Some(Start::Start);
-        store::cursor::begin(tx, id, topic_id, from_start).await?;
+        store::cursor::begin(tx, id, row.topic_id, from_start).await?;
         Ok(true)
     }
 
-    /// Whether anything changed.
+    /// Changes a locked subscription; whether that changed anything.
     async fn update_subscription(
         &self,
         tx: &mut Session,
-        old: &SubscriptionRow,
+        old: SubscriptionRow,
         settings: &SubscriptionSettings,
-        new: &NewSubscription<'_>,
+        dead_letters: DeadLetters,
     ) -> Result<bool, Error> {
         if settings
             .topic
@@ -174,14 +161,19 @@ impl Engine {
                 old.name, old.topic_name
             )));
         }
-        if new.dead_letter_topic == Some(Some(old.topic_id)) {
+        if dead_letters == Some(Some(old.topic_id)) {
             let detail = "must be another topic than the one that is read";
             return Err(Error::Invalid(vec![FieldError::new(
                 "/dead_letter_topic",
                 detail,
             )]));
         }
-        Ok(store::subscription::update(tx, self.clock().now(), new).await?)
+        let new = merged(old.clone(), settings, dead_letters);
+        if new == old {
+            return Ok(false);
+        }
+        store::subscription::update(tx, self.clock().now(), &new).await?;
+        Ok(true)
     }
 
     /// One subscription.
@@ -279,8 +271,8 @@ impl Engine {
             .await?;
         let mut session = self.store().session().await?;
         let now = self.clock().now();
-        let fill = store::subscription::fill(&mut session, now, subscriber.id, subscriber.topic_id)
-            .await?;
+        let fill =
+            store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
         let fairness = fair::stats(&mut session, &subscriber, now).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
@@ -306,6 +298,30 @@ fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
         by.check(&[Permission::Manage], Some(topic))?;
     }
     Ok(())
+}
+
+/// A row with the settings that are given; the others stay.
+fn merged(
+    mut row: SubscriptionRow,
+    settings: &SubscriptionSettings,
+    dead_letters: DeadLetters,
+) -> SubscriptionRow {
+    if let Some(seconds) = settings.visibility_timeout_seconds {
+        row.visibility_seconds = seconds.cast_signed();
+    }
+    if let Some(attempts) = settings.max_attempts {
+        row.max_attempts = attempts.cast_signed();
+    }
+    if let Some(topic) = dead_letters {
+        row.dead_letter_topic_id = topic;
+    }
+    if let Some(messages) = settings.max_in_flight {
+        row.max_in_flight = messages.cast_signed();
+    }
+    if let Some(fairness) = &settings.fairness {
+        (row.fairness_names, row.fairness_weights) = columns(fairness).unzip();
+    }
+    row
 }
 
 /// Fairness as it is stored: also weights of 1, for it is shown as it was set.

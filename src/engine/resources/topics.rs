@@ -1,12 +1,12 @@
 //! Topics: create, change, list, delete. Deleting what others need is refused and says by whom.
 
-use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, PAGE, RETENTION_SECONDS_DEFAULT};
+use api::limits::PAGE;
 use api::list::Page;
 use api::topic::{Topic, TopicSettings, TopicStats};
 use api::{Permission, TopicName};
 
 use crate::store;
-use crate::store::topic::{NewTopic, TopicRow};
+use crate::store::topic::TopicRow;
 
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
@@ -30,35 +30,33 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
-        let new = NewTopic {
-            tenant: tenant.0,
-            name: name.as_str(),
-            retention_seconds: (
-                settings.retention_seconds.map(u32::cast_signed),
-                RETENTION_SECONDS_DEFAULT.cast_signed(),
-            ),
-            keep_consumed: settings.keep_consumed,
-            dedup_window_seconds: (
-                settings.dedup_window_seconds.map(u32::cast_signed),
-                DEDUP_WINDOW_SECONDS_DEFAULT.cast_signed(),
-            ),
-        };
         let now = self.clock().now();
         let mut tx = self.store().tx("put_topic").await?;
-        let created = store::topic::insert(&mut tx, now, &new).await?;
+        let mut old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
+        let mut created = None;
+        if old.is_none() {
+            let new = merged(TopicRow::new(tenant.0, name.as_str()), settings);
+            created = store::topic::insert(&mut tx, now, &new).await?;
+            if created.is_none() {
+                // Created by another transaction a moment ago, which the insert waited for.
+                old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
+            }
+        }
         let (mut row, mut changed) = (created.clone(), false);
-        match &created {
-            Some(row) => {
-                self.quotas()
-                    .check_count(&mut tx, tenant, Policy::Topics)
-                    .await?;
-                let lane = store::lane::insert(&mut tx, row.topic_id, 0).await?;
-                store::lane_meter::begin(&mut tx, &[lane], now).await?;
-            }
-            None => {
-                row = store::topic::update(&mut tx, now, &new).await?;
-                changed = row.is_some();
-            }
+        if let Some(row) = &created {
+            self.quotas()
+                .check_count(&mut tx, tenant, Policy::Topics)
+                .await?;
+            let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
+            store::lane_meter::begin(&mut tx, lane, name.as_str(), now).await?;
+            store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
+        } else if let Some(old) = old {
+            let new = merged(old.clone(), settings);
+            changed = new != old;
+            row = Some(match changed {
+                true => store::topic::update(&mut tx, now, &new).await?,
+                false => old,
+            });
         }
         if changed || created.is_some() {
             let change = Change {
@@ -71,11 +69,9 @@ impl Engine {
         }
         if changed {
             store::installation::bump_catalog(&mut tx).await?;
-        } else if row.is_none() {
-            row = store::topic::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
         tx.commit().await?;
-        // Deleted between the two statements: the client may try again.
+        // Created and deleted by others between the statements: the client may try again.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
@@ -143,9 +139,6 @@ impl Engine {
                 "topic {name} is needed by the event sinks {by}"
             )));
         }
-        // What is not counted yet is counted when it is cleared away, under the name of the topic.
-        let lanes = store::lane::of_topic(&mut tx, row.topic_id).await?;
-        store::lane_meter::begin(&mut tx, &lanes, self.clock().now()).await?;
         store::lane::close(&mut tx, row.topic_id).await?;
         store::topic::delete(&mut tx, row.topic_id).await?;
         let change = Change {
@@ -168,13 +161,27 @@ impl Engine {
     pub async fn topic_stats(&self, tenant: Tenant, name: &TopicName) -> Result<TopicStats, Error> {
         let entry = self.catalog().topic(self.store(), tenant, name).await?;
         let mut session = self.store().session().await?;
-        let fill = store::topic::fill(&mut session, entry.row.topic_id).await?;
+        let fill = store::lane::fill(&mut session, entry.row.topic_id).await?;
         Ok(TopicStats {
             published: fill.published.unsigned_abs(),
             kept: fill.kept.unsigned_abs(),
             oldest_published_at: fill.oldest.map(Into::into),
         })
     }
+}
+
+/// A row with the settings that are given; the others stay.
+fn merged(mut row: TopicRow, settings: &TopicSettings) -> TopicRow {
+    if let Some(seconds) = settings.retention_seconds {
+        row.retention_seconds = seconds.cast_signed();
+    }
+    if let Some(keep) = settings.keep_consumed {
+        row.keep_consumed = keep;
+    }
+    if let Some(seconds) = settings.dedup_window_seconds {
+        row.dedup_window_seconds = seconds.cast_signed();
+    }
+    row
 }
 
 fn topic(row: TopicRow) -> Result<Topic, Error> {

@@ -1,6 +1,6 @@
 //! From what gathered to the statement's arrays: publishes are joined into one block per lane and compressed, settles are
 //! folded into one mask per lease, receivers become one claim per subscription. Everything is sorted in the order of the
-//! locks (see `migrations/0002_turn.sql`). Pure but for the queues of receivers; the loop calls it.
+//! locks (see `store/turn.sql`). Pure but for the queues of receivers; the loop calls it.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;

@@ -64,7 +64,6 @@ impl OffTurn {
 #[cfg(test)]
 mod tests {
     use api::TopicName;
-    use time::OffsetDateTime;
 
     use super::*;
     use crate::store::subscription::SubscriptionRow;
@@ -73,19 +72,9 @@ mod tests {
         let topic: TopicName = "t".parse().unwrap();
         let row = SubscriptionRow {
             subscription_id,
-            tenant_id: 1,
-            topic_id: 1,
-            topic_name: "t".to_owned(),
-            name: "s".to_owned(),
-            visibility_seconds: 30,
-            max_attempts: 16,
-            dead_letter_topic_id: None,
-            dead_letter_topic_name: None,
-            max_in_flight: 5,
             fairness_names: Some(Vec::new()),
             fairness_weights: Some(Vec::new()),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            updated_at: OffsetDateTime::UNIX_EPOCH,
+            ..SubscriptionRow::sample()
         };
         Arc::new(Subscriber::new(row, Arc::new(topic), vec![1]))
     }

@@ -145,6 +145,17 @@ fn rules() -> Vec<Rule> {
             "SELECT format('lane %s subscription %s', lane_id, subscription_id) FROM cursor
              WHERE version < 0 OR next_offset < 0",
         ),
+        rule(
+            "a topic does not list its lanes in order",
+            "SELECT format('topic %s: %s', t.topic_id, t.lanes) FROM topic t
+             WHERE t.lanes <> ARRAY(SELECT l.lane_id FROM lane l WHERE l.topic_id = t.topic_id
+                                    ORDER BY l.number)",
+        ),
+        rule(
+            "I8: a lane has no meter, or not that of its tenant",
+            "SELECT format('lane %s', l.lane_id) FROM lane l LEFT JOIN lane_meter m USING (lane_id)
+             WHERE m.tenant_id IS DISTINCT FROM l.tenant_id",
+        ),
         rule("I5: a hot payload is missing or not whole", &hot()),
         rule(
             "I5: an object is missing, or too short for a block in it",

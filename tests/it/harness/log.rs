@@ -11,7 +11,9 @@ use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
 use cursus::engine::lifecycle::offload::{Offload, OffloadSettings, Waits};
 use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
-use cursus::store::{Store, block, cursor, hot_payload, installation, lane, turn};
+use cursus::store::{
+    Store, block, cursor, hot_payload, installation, lane, lane_meter, object, topic, turn,
+};
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
 use time::macros::datetime;
@@ -30,6 +32,16 @@ pub(crate) struct Log {
     /// All payloads ever published, by lane and first offset.
     pub(crate) payloads: BTreeMap<(i64, i64), Vec<u8>>,
 }
+
+/// Adds a second lane to the topic `t`.
+pub(crate) const SECOND_LANE: &str = "WITH second AS (
+     INSERT INTO lane (tenant_id, topic_id, number, start_offset) SELECT tenant_id, topic_id, 1, 0 FROM topic WHERE name = 't'
+     RETURNING lane_id, tenant_id, topic_id
+ ), meter AS (
+     INSERT INTO lane_meter (lane_id, tenant_id, topic, began_offset, metered_offset, sampled_at, posted_at)
+     SELECT lane_id, tenant_id, 't', 0, 0, now(), now() FROM second
+ )
+ UPDATE topic t SET lanes = t.lanes || s.lane_id FROM second s WHERE t.topic_id = s.topic_id";
 
 /// Settings under which everything is due at once.
 pub(crate) const PROMPT: OffloadSettings = OffloadSettings {
@@ -85,7 +97,13 @@ impl Log {
             ))
             .await;
         let mut session = self.store.session().await.unwrap();
-        (topic, lane::insert(&mut session, topic, 0).await.unwrap())
+        let lane = lane::insert(&mut session, (1, topic), 0).await.unwrap();
+        let now = self.clock.now();
+        lane_meter::begin(&mut session, lane, name, now)
+            .await
+            .unwrap();
+        topic::add_lane(&mut session, topic, lane).await.unwrap();
+        (topic, lane)
     }
 
     /// A subscription that begins at the oldest message.
@@ -299,7 +317,7 @@ impl Log {
                 .await
                 .unwrap()
             {
-                let payload = match (found.slot, &found.object_key) {
+                let payload = match (found.slot, found.object_id) {
                     (Some(slot), None) => {
                         let mut read =
                             hot_payload::read(&mut session, slot, lane, &[found.first_offset])
@@ -307,7 +325,9 @@ impl Log {
                                 .unwrap();
                         read.pop().expect("a hot payload").1
                     }
-                    (None, Some(key)) => {
+                    (None, Some(object)) => {
+                        let keys = object::keys(&mut session, &[object]).await.unwrap();
+                        let key = &keys[0].1;
                         let start = found.object_offset.unwrap().cast_unsigned();
                         blob.range(SERVICE, key, start..start + found.bytes.cast_unsigned())
                             .await

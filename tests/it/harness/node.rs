@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::check_invariants;
-use super::log::{PROMPT, folder};
+use super::log::{PROMPT, SECOND_LANE, folder};
 use super::postgres::Database;
 use super::scratch::Scratch;
 
@@ -179,9 +179,7 @@ impl Fleet {
         let first = self.node().await;
         first.topic("t").await;
         let mut sql = self.database.connect().await;
-        let second_lane = "INSERT INTO lane (topic_id, number, start_offset)
-                           SELECT topic_id, 1, 0 FROM topic WHERE name = 't'";
-        sqlx::query(second_lane).execute(&mut sql).await.unwrap();
+        sqlx::query(SECOND_LANE).execute(&mut sql).await.unwrap();
         sql.close().await.unwrap();
         // Each node has a lane that it publishes to, by chance: start some until both are covered.
         let (mut nodes, mut lanes) = (Vec::new(), Vec::new());

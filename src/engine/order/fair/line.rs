@@ -18,7 +18,7 @@ use time::OffsetDateTime;
 
 use crate::engine::subscriber::Subscriber;
 use crate::store::fairness::FairnessRow;
-use crate::store::waiting::WaitingRange;
+use crate::store::lease_waiting::WaitingRange;
 
 /// What one message of weight 1 costs its customer in virtual time.
 pub const SCALE: i64 = 1_000_000;

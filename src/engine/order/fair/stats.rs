@@ -25,7 +25,7 @@ pub async fn stats(
     }
     let lanes = subscriber.lanes.all();
     let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
-    let counted = store::waiting::of_customers(session, now, subscriber.id, &lanes).await?;
+    let counted = store::lease_waiting::of_customers(session, now, subscriber.id, &lanes).await?;
     let weights = Weights::of_subscriber(subscriber);
     let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
     for line in rows.into_iter().map(Line::of) {

@@ -1,10 +1,38 @@
--- The turn with less work in the database: one block alone, which is what nearly every turn of a busy topic has, does without
--- statements over arrays, whose set-up costs more than the work; of several lanes each row is looked up once. Otherwise it
--- is turn_2 to the word (see 0002_turn.sql and 0004_meter.sql).
+-- The turn: what a node commits at once, in one call, so that it costs one round trip and one commit. It carries the
+-- publishes, settles and claims that gathered while the last turn of the same loop was committing.
+--
+-- This file is a template, and the only text of the turn. The migrator (src/store/migrate.rs) installs it as functions with
+-- the number of its version in their names, so that nodes of two versions run side by side. A change of this text is a new
+-- VERSION (src/store/turn.rs) and a new line in migrations/TURNS; a test holds the three together. What stands between
+-- `for slot` and `end` in braces is repeated for each table hot_payload_<slot>: the name of a table cannot be a parameter of
+-- a prepared plan.
+--
+-- Steps. The order in which a turn works is the order of its locks:
+--   1. publish: lock the lanes, read the time, read where each lane ends, insert blocks and payloads;
+--   2. settle: lock the leases, clear their bits, delete those that are empty;
+--   3. claim: lock the cursors, move them, insert leases.
+--
+-- Snapshots. Each statement of a function has a snapshot of its own, taken when it begins. So the end of a lane is read by a
+-- statement that begins after the lane is locked, and sees all that was committed there (I4); so a claim sees the blocks that
+-- the same turn published, and a receiver that waits is served by the transaction that publishes. In the one statement of a
+-- claim the cursor is locked and the end of the lane is read: the end may be older than the cursor, never newer than what is
+-- committed, so a claim never passes an uncommitted block (I2, I4).
+--
+-- Locks. The caller sorts each list, and plans walk the lists in order (Store::turn_session), so rows of one kind are locked
+-- in order of their keys: lanes, then leases, then cursors. Cursors that another transaction has are skipped. So two turns
+-- never wait for each other in a circle. Retention and redelivery take the same locks in the same order. The rows of a lane
+-- stay locked until the commit: no other publish to it commits in between, so offsets are given in the order of commit (I4).
+--
+-- Look-ups. Rows are found by key in a LATERAL query, which can only be a look-up, then changed by ctid. Joined by key, a plan
+-- that was made while a table was small walks its whole index in each turn, with all the dead entries that a long transaction
+-- keeps in it.
+--
+-- Usage. A block carries what it is metered by, so its usage commits with its messages (I8).
 
--- One block and nothing else: 290,000 instructions in the database, 528,000 by turn_2 (`valgrind --tool=callgrind`,
+-- One block and nothing else, which is most turns of a busy topic, without statements over arrays, whose set-up costs more
+-- than the work: 290,000 instructions in the database, 528,000 by the statements over arrays (`valgrind --tool=callgrind`,
 -- Postgres 15).
-CREATE FUNCTION turn_block_1(
+CREATE FUNCTION turn_block_{version}(
     p_now            timestamptz,
     p_lane           bigint,
     p_count          integer,
@@ -15,7 +43,7 @@ CREATE FUNCTION turn_block_1(
     p_units          integer,
     p_elastic        integer,
     p_message_bytes  bigint,
-    p_data           bytea,   -- in one part
+    p_data           bytea,   -- one part of at most 8,096 bytes
     OUT at           timestamptz,
     OUT first_offset bigint   -- null where the lane is gone or closed
 ) LANGUAGE plpgsql AS $$
@@ -40,20 +68,16 @@ BEGIN
 
     IF p_object IS NULL THEN
         CASE p_slot
-            WHEN 0 THEN INSERT INTO hot_payload_0 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 1 THEN INSERT INTO hot_payload_1 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 2 THEN INSERT INTO hot_payload_2 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 3 THEN INSERT INTO hot_payload_3 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 4 THEN INSERT INTO hot_payload_4 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 5 THEN INSERT INTO hot_payload_5 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 6 THEN INSERT INTO hot_payload_6 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
-            WHEN 7 THEN INSERT INTO hot_payload_7 (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
+            {for slot}
+            WHEN {slot} THEN INSERT INTO hot_payload_{slot} (lane_id, first_offset, part, data) VALUES (p_lane, first_offset, 0, p_data);
+            {end}
         END CASE;
     END IF;
 END
 $$;
 
-CREATE FUNCTION turn_3(
+-- All that gathered.
+CREATE FUNCTION turn_{version}(
     p_now           timestamptz,
     -- publishes: one block per lane at most, sorted by lane
     b_lane          bigint[],
@@ -98,8 +122,9 @@ DECLARE
     found_at  tid[];    -- leases to settle, locked …
     left_bits bigint[]; -- … and what remains pending in each
 BEGIN
+    -- 1. Publish.
     IF cardinality(b_lane) = 1 AND cardinality(h_part) <= 1 THEN
-        one := turn_block_1(p_now, b_lane[1], b_count[1], b_bytes[1], b_compressed[1], p_slot, b_object[1],
+        one := turn_block_{version}(p_now, b_lane[1], b_count[1], b_bytes[1], b_compressed[1], p_slot, b_object[1],
                             b_units[1], b_elastic[1], b_message_bytes[1], h_data[1]);
         at := one.at;
         first_offsets := ARRAY[one.first_offset];
@@ -130,54 +155,21 @@ BEGIN
         WHERE b.first_offset IS NOT NULL;
 
         IF h_block <> '{}' THEN
-            -- One statement per slot: a table's name cannot be a parameter of a prepared plan.
             CASE p_slot
-                WHEN 0 THEN
-                    INSERT INTO hot_payload_0 (lane_id, first_offset, part, data)
+                {for slot}
+                WHEN {slot} THEN
+                    INSERT INTO hot_payload_{slot} (lane_id, first_offset, part, data)
                     SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
                     FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
                     WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 1 THEN
-                    INSERT INTO hot_payload_1 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 2 THEN
-                    INSERT INTO hot_payload_2 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 3 THEN
-                    INSERT INTO hot_payload_3 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 4 THEN
-                    INSERT INTO hot_payload_4 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 5 THEN
-                    INSERT INTO hot_payload_5 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 6 THEN
-                    INSERT INTO hot_payload_6 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
-                WHEN 7 THEN
-                    INSERT INTO hot_payload_7 (lane_id, first_offset, part, data)
-                    SELECT b_lane[h.block], first_offsets[h.block], h.part, h.data
-                    FROM unnest(h_block, h_part, h_data) AS h (block, part, data)
-                    WHERE first_offsets[h.block] IS NOT NULL;
+                {end}
             END CASE;
         END IF;
     ELSE
         at := coalesce(p_now, clock_timestamp());
     END IF;
 
+    -- 2. Settle. A lease that is not found was settled, or released again under another id (I3).
     IF s_lane <> '{}' THEN
         SELECT array_agg(l.row_at), array_agg(s.lease_id), array_agg(l.pending & s.mask), array_agg(l.pending & ~s.mask)
         INTO found_at, settled_lease, settled_bits, left_bits
@@ -197,6 +189,7 @@ BEGIN
         WHERE l.ctid = s.row_at AND s.pending = 0;
     END IF;
 
+    -- 3. Claim.
     IF c_lane <> '{}' THEN
         WITH attempt AS MATERIALIZED (
             SELECT c.ordinal, c.lane_id, c.subscription_id, c.visibility, u.row_at, u.next_offset AS base,
@@ -215,8 +208,8 @@ BEGIN
                 WHERE k.lane_id = c.lane_id ORDER BY k.first_offset DESC LIMIT 1
             ) e ON true
         ), moved AS (
-            -- If another node moved the cursor since this snapshot, its new version is locked above and missed here: the
-            -- claim gets nothing and is tried again.
+            -- If another transaction moved the cursor after this snapshot began, the row locked above is its new version,
+            -- which this statement does not find by ctid: the claim moves nothing and is tried again.
             UPDATE cursor x
             SET next_offset = a.until, version = x.version + 1
             FROM attempt a

@@ -1,31 +1,47 @@
--- Who may do what: keys with scopes and an end, issuers of tokens, tenants that are suspended, and the log of who changed
--- what. Limits repeat api/src/limits.rs.
+-- Home: tenants, what opens them (keys, issuers of tokens), and the log of who changed what. Limits repeat api/src/limits.rs.
 
-ALTER TABLE tenant
-    ADD COLUMN suspended_at     timestamptz,
-    ADD COLUMN suspended_reason text CHECK (length(suspended_reason) BETWEEN 1 AND 512),
-    ADD COLUMN updated_at       timestamptz,
-    -- not of rows that are there already: a name that was taken before stays
-    ADD CONSTRAINT tenant_name_form CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$') NOT VALID;
+CREATE TABLE tenant (
+    tenant_id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name             text COLLATE "C" NOT NULL UNIQUE CHECK (length(name) BETWEEN 1 AND 128),
+    created_at       timestamptz NOT NULL,
+    suspended_at     timestamptz,
+    suspended_reason text CHECK (length(suspended_reason) BETWEEN 1 AND 512),
+    updated_at       timestamptz,
+    CONSTRAINT tenant_name_form CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$')
+);
+COMMENT ON TABLE tenant IS 'Owner of topics, subscriptions and keys; nothing crosses tenants (I7)';
+COMMENT ON COLUMN tenant.tenant_id IS 'internal number';
+COMMENT ON COLUMN tenant.name IS 'shown to operators';
+COMMENT ON COLUMN tenant.created_at IS 'time of creation';
 COMMENT ON COLUMN tenant.suspended_at IS 'from then on its keys and tokens are refused; null: they are not';
 COMMENT ON COLUMN tenant.suspended_reason IS 'why it is suspended';
 COMMENT ON COLUMN tenant.updated_at IS 'time of the last change';
 
-ALTER TABLE api_key
-    ADD COLUMN key_id       text COLLATE "C" GENERATED ALWAYS AS (left(encode(key_hash, 'hex'), 16)) STORED,
-    -- the default is what a key could do before there were scopes
-    ADD COLUMN scopes       text[] NOT NULL DEFAULT '{publish,receive,manage,usage}' CHECK (cardinality(scopes) BETWEEN 1 AND 32),
-    ADD COLUMN expires_at   timestamptz,
-    ADD COLUMN last_used_at timestamptz;
-COMMENT ON COLUMN api_key.key_hash IS 'SHA-256 of the secret; the secret itself is shown once and never kept';
-COMMENT ON COLUMN api_key.key_id IS 'what may be shown of it: 16 hexadecimal digits, the beginning of the hash';
-COMMENT ON COLUMN api_key.scopes IS 'what it may do, each a permission or permission:names';
-COMMENT ON COLUMN api_key.expires_at IS 'from then on it is refused; null: never';
-COMMENT ON COLUMN api_key.last_used_at IS 'when it was last used, within a minute; null: never';
--- serves: the look-up of who brings a key
+CREATE TABLE api_key (
+    key_hash     bytea PRIMARY KEY CHECK (length(key_hash) = 32),
+    key_id       text COLLATE "C" GENERATED ALWAYS AS (left(encode(key_hash, 'hex'), 16)) STORED,
+    tenant_id    bigint NOT NULL REFERENCES tenant,
+    name         text NOT NULL CHECK (length(name) BETWEEN 1 AND 128),
+    scopes       text[] NOT NULL DEFAULT '{publish,receive,manage,usage}' CHECK (cardinality(scopes) BETWEEN 1 AND 32),
+    created_at   timestamptz NOT NULL,
+    expires_at   timestamptz,
+    last_used_at timestamptz,
+    revoked_at   timestamptz
+);
+-- serves: the look-up of a key that a request brings
 CREATE UNIQUE INDEX api_key_id ON api_key (key_id);
 -- serves: the keys of a tenant in order of age, and how many there are
 CREATE INDEX api_key_tenant ON api_key (tenant_id, created_at, key_id);
+COMMENT ON TABLE api_key IS 'Keys that open a tenant';
+COMMENT ON COLUMN api_key.key_hash IS 'SHA-256 of the secret; the secret itself is shown once and never kept';
+COMMENT ON COLUMN api_key.key_id IS 'what may be shown of it: 16 hexadecimal digits, the beginning of the hash';
+COMMENT ON COLUMN api_key.tenant_id IS 'the tenant it opens';
+COMMENT ON COLUMN api_key.name IS 'what the key is for';
+COMMENT ON COLUMN api_key.scopes IS 'what it may do, each a permission or permission:names';
+COMMENT ON COLUMN api_key.created_at IS 'time of creation';
+COMMENT ON COLUMN api_key.expires_at IS 'from then on it is refused; null: never';
+COMMENT ON COLUMN api_key.last_used_at IS 'when it was last used, within a minute; null: never';
+COMMENT ON COLUMN api_key.revoked_at IS 'from then on it is refused';
 
 CREATE TABLE issuer (
     issuer_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -71,16 +87,15 @@ CREATE TABLE audit (
 );
 -- serves: the log of one tenant
 CREATE INDEX audit_tenant ON audit (tenant_id, audit_id);
--- serves: forgetting what is too old
+-- serves: deleting what is too old
 CREATE INDEX audit_at ON audit (at);
 COMMENT ON TABLE audit IS 'Who changed what in the control plane; written by the transaction of the change';
 COMMENT ON COLUMN audit.audit_id IS 'internal number, rising';
 COMMENT ON COLUMN audit.at IS 'when';
-COMMENT ON COLUMN audit.tenant_id IS 'whose thing was changed; null: nobody''s, as an issuer';
+COMMENT ON COLUMN audit.tenant_id IS 'owner of what was changed; null: it has no owner, as an issuer';
 COMMENT ON COLUMN audit.actor IS 'key:<id>, token:<issuer>/<subject>, open or cli';
 COMMENT ON COLUMN audit.action IS 'what was done: topic.put, key.revoke, …';
 COMMENT ON COLUMN audit.target IS 'to what: a name or an id';
 COMMENT ON COLUMN audit.detail IS 'what was asked for; never a secret';
 
-ALTER TABLE installation ADD COLUMN access_version bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN installation.access_version IS 'raised when a key, an issuer or a tenant changes; nodes that see it look again at whom they let in';
+INSERT INTO tenant (name, created_at) VALUES ('default', now());

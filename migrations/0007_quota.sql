@@ -1,7 +1,4 @@
--- Quotas: what a tenant may do, and what its nodes tell each other of what it asks for. Limits repeat api/src/limits.rs.
-
-ALTER TABLE installation ADD COLUMN quota_version bigint NOT NULL DEFAULT 0;
-COMMENT ON COLUMN installation.quota_version IS 'raised when a quota changes; nodes that see it read the quotas that changed since';
+-- Home: what a tenant may do, and what its nodes report to each other of its demand. Limits repeat api/src/limits.rs.
 
 CREATE TABLE quota (
     tenant_id           bigint PRIMARY KEY REFERENCES tenant,
@@ -16,6 +13,7 @@ CREATE TABLE quota (
     topics              bigint CHECK (topics BETWEEN 1 AND 1000000000000000),
     subscriptions       bigint CHECK (subscriptions BETWEEN 1 AND 1000000000000000),
     in_flight           bigint CHECK (in_flight BETWEEN 1 AND 1000000000000000),
+    stopped_until       timestamptz,
     version             bigint NOT NULL,
     updated_at          timestamptz NOT NULL,
     CONSTRAINT quota_requests CHECK (requests_guaranteed <= requests_ceiling),
@@ -34,9 +32,10 @@ COMMENT ON COLUMN quota.bytes_guaranteed IS 'the same for bytes of messages publ
 COMMENT ON COLUMN quota.bytes_ceiling IS 'bytes of messages published per second at most';
 COMMENT ON COLUMN quota.concurrent_requests IS 'requests at the same time at most';
 COMMENT ON COLUMN quota.stored_bytes IS 'bytes of payloads kept at most, as stored';
-COMMENT ON COLUMN quota.topics IS 'topics at most; whoever makes one locks this row and counts';
+COMMENT ON COLUMN quota.topics IS 'topics at most; a transaction that makes one locks this row and counts';
 COMMENT ON COLUMN quota.subscriptions IS 'subscriptions at most, in the same way';
 COMMENT ON COLUMN quota.in_flight IS 'messages handed out and not settled at most, over all subscriptions';
+COMMENT ON COLUMN quota.stopped_until IS 'until then publishes and receives are refused, because a budget is spent; null: they are not';
 COMMENT ON COLUMN quota.version IS 'the quota_version of the installation that this change made';
 COMMENT ON COLUMN quota.updated_at IS 'time of the last change';
 
@@ -58,10 +57,10 @@ CREATE UNLOGGED TABLE quota_demand (
     -- serves: the demand of one tenant on the other nodes
     PRIMARY KEY (tenant_id, node_id)
 ) WITH (fillfactor = 40, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-COMMENT ON TABLE quota_demand IS 'What a limited tenant asks of each node and gets there, told about four times a second while it asks; old rows are of nodes that died or have no demand';
+COMMENT ON TABLE quota_demand IS 'What a limited tenant asks of each node and gets there, written about four times a second while it asks; old rows are of nodes that died or have no demand';
 COMMENT ON COLUMN quota_demand.tenant_id IS 'the tenant';
 COMMENT ON COLUMN quota_demand.node_id IS 'the node';
-COMMENT ON COLUMN quota_demand.at IS 'when it was told; after 2.5 seconds it counts no more';
+COMMENT ON COLUMN quota_demand.at IS 'when it was written; after 2.5 seconds it counts no more';
 COMMENT ON COLUMN quota_demand.requests_wanted IS 'requests per second that came, admitted or not';
 COMMENT ON COLUMN quota_demand.requests_taken IS 'requests admitted since demand began there';
 COMMENT ON COLUMN quota_demand.requests_guaranteed IS 'those of them inside the guarantee';

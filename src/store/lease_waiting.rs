@@ -1,5 +1,5 @@
-//! Table `lease` of fair subscriptions, whose leases are of two kinds: those that were handed out, and those that wait for
-//! their turn, with ids below 0 (`engine/fairness`). Otherwise they are like all others: `store/lease.rs` writes them.
+//! Table `lease` where a fair subscription tells its two kinds of leases apart: those that were handed out, and those that
+//! wait for their turn, with ids below 0 (`engine/fairness`). `store/lease.rs` writes both.
 
 use time::OffsetDateTime;
 
@@ -19,10 +19,10 @@ pub async fn lock_due_again(
     (low, limit): (Option<OffsetDateTime>, i64),
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
-        "-- lease.lock_due_again
+        "-- lease_waiting.lock_due_again
          SELECT * FROM lease
          WHERE lane_id = $1 AND subscription_id = $2
-           -- No bound of a look-up: in the order of deadlines there is less to walk.
+           -- `IS TRUE` keeps the planner off the primary key; the deadline index has fewer entries to scan.
            AND (lease_id > 0) IS TRUE
            AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
          ORDER BY deadline LIMIT $5
@@ -33,7 +33,7 @@ pub async fn lock_due_again(
     .bind(low)
     .bind(now)
     .bind(limit)
-    .fetch_all(session.run("lease.lock_due_again"))
+    .fetch_all(session.run("lease_waiting.lock_due_again"))
     .await?;
     Ok(rows.into_iter().map(Lease::from).collect())
 }
@@ -50,7 +50,7 @@ pub async fn earliest_due_again(
     low: Option<OffsetDateTime>,
 ) -> Result<(OffsetDateTime, Option<OffsetDateTime>), Error> {
     Ok(sqlx::query_as(
-        "-- lease.earliest_due_again
+        "-- lease_waiting.earliest_due_again
          SELECT coalesce($1, now()), (
              SELECT min(d.deadline) FROM unnest($3::bigint[]) AS k (lane_id)
              CROSS JOIN LATERAL (
@@ -64,7 +64,7 @@ pub async fn earliest_due_again(
     .bind(subscription)
     .bind(lanes)
     .bind(low)
-    .fetch_one(session.run("lease.earliest_due_again"))
+    .fetch_one(session.run("lease_waiting.earliest_due_again"))
     .await?)
 }
 
@@ -83,13 +83,13 @@ pub struct WaitingRange {
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn lock_waiting(
+pub async fn lock(
     session: &mut Session,
     (lane, subscription): (i64, i64),
     ranges: &[WaitingRange],
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
-        "-- lease.lock_waiting
+        "-- lease_waiting.lock
          SELECT y.* FROM unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (low, high, wanted)
          CROSS JOIN LATERAL (
              SELECT * FROM lease x
@@ -102,7 +102,7 @@ pub async fn lock_waiting(
     .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.limit).collect::<Vec<_>>())
-    .fetch_all(session.run("lease.lock_waiting"))
+    .fetch_all(session.run("lease_waiting.lock"))
     .await?;
     Ok(rows.into_iter().map(Lease::from).collect())
 }
@@ -111,13 +111,13 @@ pub async fn lock_waiting(
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn count_waiting(
+pub async fn count(
     session: &mut Session,
     (lane, subscription): (i64, i64),
     ranges: &[WaitingRange],
 ) -> Result<Vec<(i64, i64)>, Error> {
     Ok(sqlx::query_as(
-        "-- lease.count_waiting
+        "-- lease_waiting.count
          SELECT coalesce(sum(bit_count(x.pending::bit(64))), 0)::bigint, count(x.lease_id)
          FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS k (low, high, ordinal)
          LEFT JOIN lease x ON x.lane_id = $1 AND x.subscription_id = $2 AND x.lease_id BETWEEN k.low AND k.high
@@ -127,7 +127,7 @@ pub async fn count_waiting(
     .bind(subscription)
     .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
-    .fetch_all(session.run("lease.count_waiting"))
+    .fetch_all(session.run("lease_waiting.count"))
     .await?)
 }
 
@@ -153,7 +153,7 @@ pub async fn of_customers(
     lanes: &[i64],
 ) -> Result<Vec<OfCustomer>, Error> {
     Ok(sqlx::query_as(
-        "-- lease.of_customers
+        "-- lease_waiting.of_customers
          SELECT fairness_id, coalesce(sum(bit_count(pending::bit(64))) FILTER (WHERE lease_id < 0), 0)::bigint AS waiting,
                 coalesce(sum(bit_count(pending::bit(64)))
                     FILTER (WHERE lease_id > 0 AND deadline > coalesce($3, now()) AND NOT delayed), 0)::bigint AS in_flight
@@ -164,6 +164,6 @@ pub async fn of_customers(
     .bind(subscription)
     .bind(lanes)
     .bind(now)
-    .fetch_all(session.run("lease.of_customers"))
+    .fetch_all(session.run("lease_waiting.of_customers"))
     .await?)
 }

@@ -1,5 +1,6 @@
--- Price plans: what usage costs, versioned by the day from which prices apply. Amounts are exact decimal numbers. Limits
--- repeat api/src/limits.rs.
+-- Home: price plans, versioned by the day from which their prices apply, and the plans of each tenant over time: a plan prices
+-- the days on which the tenant had it, so that another plan leaves past months as they were billed. Amounts are exact decimal
+-- numbers. Limits repeat api/src/limits.rs.
 
 CREATE TABLE price_plan (
     name       text COLLATE "C" PRIMARY KEY CHECK (name ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$'),
@@ -29,8 +30,8 @@ CREATE TABLE price (
     plan       text COLLATE "C" NOT NULL,
     valid_from date NOT NULL,
     item       text COLLATE "C" NOT NULL
-        CHECK (item IN ('publish_units', 'deliver_units', 'elastic_units', 'stored_hot', 'stored_object', 'traffic_in',
-                        'traffic_out', 'cold_read')),
+        CHECK (item IN ('publish_units', 'deliver_units', 'elastic_units', 'guaranteed_capacity', 'stored_hot', 'stored_object',
+                        'traffic_in', 'traffic_out', 'cold_read')),
     tier       smallint NOT NULL CHECK (tier BETWEEN 0 AND 20),
     per        integer NOT NULL CHECK (per BETWEEN 1 AND 1000000),
     size       bigint CHECK (size BETWEEN 1 AND 999999999999999),
@@ -43,11 +44,22 @@ COMMENT ON COLUMN price.plan IS 'of which plan';
 COMMENT ON COLUMN price.valid_from IS 'of which version';
 COMMENT ON COLUMN price.item IS 'what is priced';
 COMMENT ON COLUMN price.tier IS 'tiers fill up in this order over a month (UTC) and tenant';
-COMMENT ON COLUMN price.per IS 'for how many units, GiB or GiB-hours the price is';
-COMMENT ON COLUMN price.size IS 'units, GiB or GiB-hours that the tier holds; null: all that is left, in the last tier';
+COMMENT ON COLUMN price.per IS 'for how many units, GiB, GiB-hours or capacity-hours (a message a second for an hour) the price is';
+COMMENT ON COLUMN price.size IS 'units, GiB, GiB-hours or capacity-hours that the tier holds; null: all that is left, in the last tier';
 COMMENT ON COLUMN price.unit_price IS 'in the currency of the plan';
 
-ALTER TABLE tenant ADD COLUMN price_plan text COLLATE "C" REFERENCES price_plan;
+CREATE TABLE tenant_plan (
+    tenant_id  bigint NOT NULL REFERENCES tenant,
+    valid_from date NOT NULL,
+    plan       text COLLATE "C" REFERENCES price_plan,
+    created_at timestamptz NOT NULL,
+    -- also serves reading a tenant's plans in order of time
+    PRIMARY KEY (tenant_id, valid_from)
+);
 -- serves: whether a plan has tenants
-CREATE INDEX tenant_price_plan ON tenant (price_plan) WHERE price_plan IS NOT NULL;
-COMMENT ON COLUMN tenant.price_plan IS 'what its usage costs; null: it has no price';
+CREATE INDEX tenant_plan_plan ON tenant_plan (plan) WHERE plan IS NOT NULL;
+COMMENT ON TABLE tenant_plan IS 'Which price plan a tenant has from a day on, until its next row; before the first it has none. Rows of days that have begun never change, and no row repeats the plan of the one before';
+COMMENT ON COLUMN tenant_plan.tenant_id IS 'who pays';
+COMMENT ON COLUMN tenant_plan.valid_from IS 'the day (UTC) from whose start the tenant has the plan';
+COMMENT ON COLUMN tenant_plan.plan IS 'what its usage costs; null: it has no price';
+COMMENT ON COLUMN tenant_plan.created_at IS 'when this was written';

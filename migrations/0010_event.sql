@@ -1,5 +1,5 @@
--- Event sinks: where events of the service go (usage, budgets), and the events that wait for their delivery. Whoever makes
--- an event writes it into the outbox with its own transaction. Limits repeat api/src/limits.rs.
+-- Home: event sinks, where events of the service (usage, budgets) go, and the events that wait for their delivery. The
+-- transaction that makes an event writes it into the outbox. Limits repeat api/src/limits.rs.
 --
 -- Locks: a sink's row, then its rows in the outbox; nothing else is locked after a sink.
 
@@ -37,9 +37,9 @@ CREATE TABLE event_sink (
     CHECK (begun_seconds IS NOT NULL OR (after_tenant = 0 AND after_key = '')),
     CHECK ((failed_at IS NULL) = (failure IS NULL))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
--- serves: who needs a topic
+-- serves: the sinks that need a topic
 CREATE INDEX event_sink_topic ON event_sink (topic_id) WHERE topic_id IS NOT NULL;
--- serves: who wants the events of a tenant, beside the tenant
+-- serves: the sinks that want the events of every tenant
 CREATE INDEX event_sink_all ON event_sink (sink_id) WHERE all_tenants;
 COMMENT ON TABLE event_sink IS 'Where events go, how far usage was made into events, and how the last delivery went';
 COMMENT ON COLUMN event_sink.sink_id IS 'internal number';
@@ -65,7 +65,7 @@ COMMENT ON COLUMN event_sink.attempts IS 'attempts that failed since the last th
 COMMENT ON COLUMN event_sink.delivered_at IS 'when events were last delivered';
 COMMENT ON COLUMN event_sink.failed_at IS 'when a delivery last failed';
 COMMENT ON COLUMN event_sink.failure IS 'why it did';
-COMMENT ON COLUMN event_sink.disabled_at IS 'when url said that it is gone: nothing is sent until the sink is put again';
+COMMENT ON COLUMN event_sink.disabled_at IS 'when url answered that it is gone: nothing is sent until the sink is put again';
 
 CREATE TABLE event_outbox (
     sink_id  bigint NOT NULL REFERENCES event_sink ON DELETE CASCADE,

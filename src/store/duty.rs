@@ -1,0 +1,51 @@
+//! Table `duty`: which node does each background duty. A duty is held by time, so that a node that dies lets go of it. The
+//! times are the database's (I10).
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Error, Session};
+
+/// Takes or keeps a duty until `hold` from now; false while another node has it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hold(
+    session: &mut Session,
+    duty: &str,
+    node: Uuid,
+    hold: Duration,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let held = sqlx::query(
+        "-- duty.hold
+         INSERT INTO duty AS d (name, holder, held_until) VALUES ($1, $2, coalesce($4, now()) + $3 * interval '1 second')
+         ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, held_until = excluded.held_until
+         WHERE d.holder = excluded.holder OR d.held_until <= coalesce($4, now())",
+    )
+    .bind(duty)
+    .bind(node)
+    .bind(hold.as_secs_f64())
+    .bind(now)
+    .execute(session.run("duty.hold"))
+    .await?;
+    Ok(held.rows_affected() == 1)
+}
+
+/// Lets go of a duty, if the node has it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn release(session: &mut Session, duty: &str, node: Uuid) -> Result<(), Error> {
+    sqlx::query(
+        "-- duty.release
+         DELETE FROM duty WHERE name = $1 AND holder = $2",
+    )
+    .bind(duty)
+    .bind(node)
+    .execute(session.run("duty.release"))
+    .await?;
+    Ok(())
+}

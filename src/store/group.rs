@@ -1,0 +1,110 @@
+//! The two groups of tables. *Home* has what is small and shared: tenants, keys, topics, subscriptions, quotas, prices, usage,
+//! nodes, events. *Lane* has the log and its delivery, whose keys begin with a lane. No statement names tables of both (a
+//! test reads them all), so that lanes can be kept on servers of their own. A transaction that runs statements of both is
+//! listed here with the reason why it may be repeated; any other one panics in a debug build.
+
+/// Which tables a statement may name together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Small and shared.
+    Home,
+    /// Spread over servers by lane.
+    Lane,
+}
+
+use Group::{Home, Lane};
+
+/// Every table. The ring of `hot_payload_0` and so on counts as one.
+#[rustfmt::skip]
+pub const TABLES: [(&str, Group); 36] = [
+    ("api_key", Home), ("audit", Home), ("block", Lane), ("budget", Home), ("budget_alert", Home), ("capacity_meter", Home),
+    ("cursor", Lane), ("dedup", Lane), ("duty", Home), ("event_outbox", Home), ("event_sink", Home), ("fairness", Lane),
+    ("hot_payload", Lane), ("installation", Home), ("issuer", Home), ("lane", Lane), ("lane_meter", Lane), ("lease", Lane),
+    ("metering", Home), ("migration", Home), ("node", Home), ("object", Home), ("price", Home), ("price_plan", Home),
+    ("price_version", Home), ("quota", Home), ("quota_demand", Home), ("subscription", Home), ("tenant", Home),
+    ("tenant_meter", Home), ("tenant_plan", Home), ("topic", Home), ("usage_day", Home), ("usage_flush", Home),
+    ("usage_hour", Home), ("usage_minute", Home),
+];
+
+/// Files of `store` that are about several tables or a part of one: their statements begin with the name of the file too.
+#[rustfmt::skip]
+pub const FILES: [(&str, Group); 6] = [
+    ("lease_waiting", Lane), ("migrate", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
+];
+
+/// Transactions that run statements of both groups, and why each is safe to repeat. On one server each is one commit: it
+/// happens or it does not.
+pub const CROSSING: [(&str, &str); 9] = [
+    (
+        "clear",
+        "counts from metered_offset and deletes below it; both move with the blocks, so a repeat begins where they are",
+    ),
+    (
+        "delete_subscription",
+        "deletes by key; a repeat deletes what is left",
+    ),
+    (
+        "delete_topic",
+        "a lane closed twice is closed, and a topic whose lanes are closed takes no publish",
+    ),
+    (
+        "expire",
+        "counts from metered_offset and deletes below it; both move with the blocks, so a repeat begins where they are",
+    ),
+    (
+        "meter",
+        "counts from metered_offset, which moves with what was counted",
+    ),
+    (
+        "offload",
+        "an object is finished once; finished without its blocks it is garbage, which the collection finds",
+    ),
+    (
+        "put_quota",
+        "only reads the lanes: how much a tenant stores, as of a moment ago",
+    ),
+    (
+        "put_subscription",
+        "finds a subscription of this name that was committed, and then begins no cursors",
+    ),
+    (
+        "put_topic",
+        "finds a topic of this name that was committed, and then adds no lane",
+    ),
+];
+
+/// The group of a statement by its name, `table.verb` or `file.verb`; `None` of one that names no table of a group.
+#[must_use]
+pub fn of(statement: &str) -> Option<Group> {
+    let (file, _) = statement.split_once('.')?;
+    let mut known = TABLES.iter().chain(&FILES);
+    known.find(|(name, _)| *name == file).map(|(_, of)| *of)
+}
+
+/// What a transaction has touched so far.
+#[derive(Debug)]
+pub(super) struct Touched {
+    transaction: Option<&'static str>,
+    group: Option<Group>,
+}
+
+impl Touched {
+    pub(super) fn new(transaction: Option<&'static str>) -> Self {
+        Self {
+            transaction,
+            group: None,
+        }
+    }
+
+    /// Whether the transaction may run this statement after those before it; `true` outside of a transaction.
+    pub(super) fn may_run(&mut self, statement: &str) -> bool {
+        let Some(transaction) = self.transaction else {
+            return true;
+        };
+        let Some(group) = of(statement) else {
+            return true;
+        };
+        let before = *self.group.get_or_insert(group);
+        before == group || CROSSING.iter().any(|(name, _)| *name == transaction)
+    }
+}
