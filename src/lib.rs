@@ -92,7 +92,7 @@
 //! # Absences
 //!
 //! No SQL outside `store`, no S3 type outside `blob`, no outbound request outside `outbound` (but to S3), no environment variable outside `config`, no status code outside
-//! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/tidy.rs` holds this.
+//! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/schema/tidy.rs` holds this.
 
 pub mod app;
 pub mod blob;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 use tokio_util::sync::CancellationToken;
 
-use crate::focus::csv;
+use crate::bill::focus::csv;
+use crate::bill::price::decimal;
 use crate::harness::node::{Fleet, Node};
-use crate::price::decimal;
 
 const QUOTA: &str = "/v1/admin/tenants/shop/quota";
 

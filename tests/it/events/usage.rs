@@ -8,11 +8,11 @@ use cursus::store::Store;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::event_sinks::sink;
+use crate::bill::price::{priced, prices};
+use crate::events::sinks::sink;
 use crate::harness::node::{Fleet, Node, until};
 use crate::harness::receiver::Receiver;
-use crate::price::{priced, prices};
-use crate::usage::usage;
+use crate::meter::usage::usage;
 
 const DAY: u64 = 86_400;
 

@@ -1,5 +1,5 @@
 //! Fairness inside a subscription over HTTP: whose turn it is, what stats say of it, and how it is set. What becomes of its
-//! leases otherwise is `fairness_life`'s.
+//! leases otherwise is `fair_life`'s.
 
 use std::collections::BTreeMap;
 

@@ -53,7 +53,7 @@ async fn nodes_that_start_at_once_apply_each_migration_once() {
         .fetch_all(&mut sql)
         .await
         .unwrap();
-    let published = include_str!("../../migrations/SHA256SUMS");
+    let published = include_str!("../../../migrations/SHA256SUMS");
     let published = published
         .lines()
         .map(|line| line.split_once("  ").unwrap().1);

@@ -1,5 +1,5 @@
 //! Quotas of one tenant: rates and concurrent requests, what is refused and with which words, what is given back. How nodes
-//! share a quota is `quota_fleet`'s, what is counted `quota_caps`'.
+//! share a quota is `fleet`'s, what is counted `caps`'.
 
 use std::time::{Duration, Instant};
 

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection};
 use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
-use crate::event_sinks::sink;
+use crate::events::sinks::sink;
 use crate::harness::invariants::check_invariants;
 use crate::harness::node::{Fleet, Node, all, client, until};
 use crate::harness::process::{Place, kill};

@@ -7,8 +7,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
-use crate::control::{is, refusal};
 use crate::harness::node::{Fleet, Node, send, until};
+use crate::http::resources::{is, refusal};
 
 /// The header that says what a call cost, and the answer.
 async fn costs(request: RequestBuilder) -> (Option<u64>, Value) {

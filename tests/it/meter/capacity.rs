@@ -6,8 +6,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::node::{Fleet, Node, until};
-use crate::quota::set;
-use crate::usage::usage;
+use crate::meter::usage::usage;
+use crate::quota::rates::set;
 
 const GUARANTEED: u64 = 5;
 const MESSAGES: u64 = 100;

@@ -5,9 +5,9 @@ use api::Decimal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::control::{is, refusal};
 use crate::harness::node::{Fleet, Node, send, text};
-use crate::usage::{post, usage};
+use crate::http::resources::{is, refusal};
+use crate::meter::usage::{post, usage};
 
 const PLAN: &str = "/v1/admin/plans/standard/versions";
 

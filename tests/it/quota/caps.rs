@@ -5,9 +5,9 @@ use api::quota::Quota;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::control::{is, refusal};
 use crate::harness::node::{Fleet, send, until};
-use crate::quota::{said, set};
+use crate::http::resources::{is, refusal};
+use crate::quota::rates::{said, set};
 
 #[tokio::test]
 async fn of_two_nodes_that_make_topics_at_the_limit_one_is_refused() {

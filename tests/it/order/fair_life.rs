@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::fairness::{count, publish_of, whose};
 use crate::harness::node::{Fleet, Node, all, text, until};
-use crate::quota::set;
+use crate::order::fair::{count, publish_of, whose};
+use crate::quota::rates::set;
 
 async fn fair(fleet: &Fleet, mut settings: Value) -> Node {
     let node = fleet.node().await;

@@ -4,11 +4,11 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::control::{is, refusal};
+use crate::bill::price::priced;
 use crate::harness::node::{Fleet, Node, all, until};
 use crate::harness::receiver::Receiver;
-use crate::price::priced;
-use crate::quota::said;
+use crate::http::resources::{is, refusal};
+use crate::quota::rates::said;
 
 const BUDGET: &str = "/v1/budgets/b";
 /// Seconds of January 2030.

@@ -7,10 +7,10 @@ use cursus::engine::focus::COLUMNS;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::control::{is, refusal};
+use crate::bill::price::{decimal, priced};
 use crate::harness::node::{Fleet, Node, send};
-use crate::price::{decimal, priced};
-use crate::usage::post;
+use crate::http::resources::{is, refusal};
+use crate::meter::usage::post;
 
 pub(crate) type Row = HashMap<String, String>;
 

@@ -6,10 +6,10 @@ use cursus::engine::roll_up;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::control::{is, refusal};
 use crate::harness::log::{Log, noise};
 use crate::harness::node::{Fleet, Node, send, until};
-use crate::usage::{post, usage};
+use crate::http::resources::{is, refusal};
+use crate::meter::usage::{post, usage};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -6,12 +6,12 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 
-use crate::control::{is, refusal};
-use crate::focus::csv;
+use crate::bill::focus::csv;
+use crate::bill::price::decimal;
 use crate::harness::node::{Fleet, Node, send};
 use crate::harness::postgres::Database;
-use crate::price::decimal;
-use crate::usage::{post, usage};
+use crate::http::resources::{is, refusal};
+use crate::meter::usage::{post, usage};
 
 const TENANT: &str = "/v1/admin/tenants/default";
 

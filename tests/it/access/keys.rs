@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::control::{is, refusal};
 use crate::harness::node::{Fleet, Node, all, send, text, until};
+use crate::http::resources::{is, refusal};
 
 /// All nodes know of a change within this.
 const EVERYWHERE: Duration = Duration::from_secs(2);

@@ -1,0 +1,7 @@
+//! What is checked below HTTP or without it: migrations, statements of the store, openapi.json, the shape of the tree.
+
+mod migrations;
+mod openapi;
+mod store;
+mod tidy;
+mod turn;
