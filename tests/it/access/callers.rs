@@ -6,8 +6,7 @@ use std::time::Instant;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all, send, text};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, all, is, refusal, send, text};
 
 #[tokio::test]
 async fn without_a_key_a_fleet_answers_nobody() {

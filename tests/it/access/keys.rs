@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all, send, text, until};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, all, is, refusal, send, text, until};
 
 /// All nodes know of a change within this.
 const EVERYWHERE: Duration = Duration::from_secs(2);

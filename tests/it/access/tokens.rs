@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::issuer::{Jwks, Key, signed};
-use crate::harness::node::{Fleet, Node, until};
+use crate::harness::{Fleet, Node, until};
 
 const ISS: &str = "https://login.example/";
 /// 2030-01-01, where the test's clock stands.

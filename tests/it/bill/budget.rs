@@ -5,9 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bill::price::priced;
-use crate::harness::node::{Fleet, Node, all, until};
 use crate::harness::receiver::Receiver;
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, all, is, refusal, until};
 use crate::quota::rates::said;
 
 const BUDGET: &str = "/v1/budgets/b";

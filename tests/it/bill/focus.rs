@@ -8,8 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bill::price::{decimal, priced};
-use crate::harness::node::{Fleet, Node, send};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, is, refusal, send};
 use crate::meter::usage::post;
 
 pub(crate) type Row = HashMap<String, String>;

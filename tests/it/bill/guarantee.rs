@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bill::focus::csv;
 use crate::bill::price::decimal;
-use crate::harness::node::{Fleet, Node};
+use crate::harness::{Fleet, Node};
 
 const QUOTA: &str = "/v1/admin/tenants/shop/quota";
 

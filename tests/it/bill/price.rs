@@ -5,8 +5,7 @@ use api::Decimal;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, send, text};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, is, refusal, send, text};
 use crate::meter::usage::{post, usage};
 
 const PLAN: &str = "/v1/admin/plans/standard/versions";

@@ -8,9 +8,8 @@ use sqlx::{Connection, Executor};
 
 use crate::bill::focus::csv;
 use crate::bill::price::decimal;
-use crate::harness::node::{Fleet, Node, send};
 use crate::harness::postgres::Database;
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, is, refusal, send};
 use crate::meter::usage::{post, usage};
 
 const TENANT: &str = "/v1/admin/tenants/default";

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::sinks::sink;
 use crate::harness::invariants::check_invariants;
-use crate::harness::node::{Fleet, Node, all, client, until};
 use crate::harness::process::{Place, kill};
 use crate::harness::receiver::{Does, Receiver};
+use crate::harness::{Fleet, Node, all, client, until};
 
 /// Keeps an event of a tenant for its sinks, as the engine does.
 async fn emit(fleet: &Fleet, tenant: &str, number: u32) {

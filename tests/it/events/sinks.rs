@@ -3,8 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, all, is, refusal};
 
 const SINK: &str = "/v1/event-sinks/billing";
 const URL: &str = "https://billing.example/events";

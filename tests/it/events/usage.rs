@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bill::price::{priced, prices};
 use crate::events::sinks::sink;
-use crate::harness::node::{Fleet, Node, until};
 use crate::harness::receiver::Receiver;
+use crate::harness::{Fleet, Node, until};
 use crate::meter::usage::usage;
 
 const DAY: u64 = 86_400;

@@ -16,31 +16,32 @@ use sqlx::ConnectOptions;
 use tokio::sync::oneshot;
 
 use crate::harness::invariants::check_invariants;
-use crate::harness::node::{client, send};
 use crate::harness::postgres::Database;
 use crate::harness::process::{self, kill};
 use crate::harness::scratch::Scratch;
 use crate::harness::seaweed::{ACCESS_KEY, BUCKET, SECRET, Seaweed};
+use crate::harness::{client, send};
 
 /// The test's Postgres trusts everybody, so a password may be anything.
 const PASSWORD: &str = "hunter2";
 const START_WAIT: Duration = Duration::from_secs(60);
 
-/// What the nodes of a fleet share.
-struct Fleet {
+/// What the processes of a fleet share.
+struct Installation {
     database: Database,
     seaweed: Arc<Seaweed>,
     folder: Scratch,
 }
 
-struct Node {
+/// A node that is a process of its own, and a client that speaks to it.
+struct Server {
     process: process::Node,
     address: SocketAddr,
     client: reqwest::Client,
     key: String,
 }
 
-impl Fleet {
+impl Installation {
     async fn new() -> Self {
         Self {
             database: Database::new().await,
@@ -83,7 +84,7 @@ impl Fleet {
             .collect()
     }
 
-    async fn node(&self, key: &str) -> Node {
+    async fn node(&self, key: &str) -> Server {
         let log = self
             .folder
             .path()
@@ -100,7 +101,7 @@ impl Fleet {
             let said = fs::read_to_string(&log).unwrap();
             let listening = said.split_once("listening on http://");
             if let Some((address, _)) = listening.and_then(|(_, rest)| rest.split_once(',')) {
-                return Node {
+                return Server {
                     process,
                     address: address.parse().unwrap(),
                     client: client(),
@@ -114,7 +115,7 @@ impl Fleet {
     }
 }
 
-impl Node {
+impl Server {
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let url = format!("http://{}{path}", self.address);
         self.client.request(method, url).bearer_auth(&self.key)
@@ -157,7 +158,7 @@ impl Node {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_serves_the_tenant_of_a_key_and_tells_no_secret() {
-    let fleet = Fleet::new().await;
+    let fleet = Installation::new().await;
     let key = fleet.key("shop");
     let (a, b) = tokio::join!(fleet.node(&key), fleet.node(&key));
     a.topic_and_subscription().await;
@@ -202,7 +203,7 @@ async fn a_fleet_serves_the_tenant_of_a_key_and_tells_no_secret() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
-    let fleet = Fleet::new().await;
+    let fleet = Installation::new().await;
     let node = fleet.node(&fleet.key("shop")).await;
     node.topic_and_subscription().await;
     let ask = json!({"wait_seconds": 30});
@@ -240,7 +241,7 @@ async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_listen_takes_no_duty_from_the_others() {
-    let fleet = Fleet::new().await;
+    let fleet = Installation::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = format!("--listen={}", taken.local_addr().unwrap());
 

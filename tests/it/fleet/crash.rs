@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::invariants::check_invariants;
-use crate::harness::node::{client, text};
 use crate::harness::process::{Place, kill};
+use crate::harness::{client, text};
 
 /// Seconds that a received message stays hidden.
 const VISIBILITY: u32 = 3;

@@ -8,7 +8,7 @@ use cursus::store::turn::{self, Claim, TurnInput};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use crate::harness::node::{Fleet, all, code, until};
+use crate::harness::{Fleet, all, code, until};
 
 async fn one(connection: &mut PgConnection, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()

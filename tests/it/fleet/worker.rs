@@ -17,8 +17,8 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::harness::log::{Log, folder};
-use crate::harness::node::until;
 use crate::harness::scratch::Scratch;
+use crate::harness::until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

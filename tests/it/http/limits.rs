@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::node::{Fleet, Node, send};
+use crate::harness::{Fleet, Node, send};
 
 const RAW: &str = "/v1/topics/t/messages";
 const BATCH: &str = "/v1/topics/t/messages/batch";

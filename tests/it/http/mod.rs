@@ -1,5 +1,5 @@
 //! What holds on every route, and the resources of the API: manners, limits, probes, topics, subscriptions.
 
 mod limits;
-pub(crate) mod resources;
+mod resources;
 mod service;

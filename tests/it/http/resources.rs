@@ -4,21 +4,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all, send, text};
-
-/// What was refused: status, code, and the first field that is wrong.
-pub(crate) fn refusal((status, problem): (u16, Value)) -> (u16, String, Value) {
-    assert_eq!(problem["status"], status, "{problem}");
-    (
-        status,
-        text(&problem["code"]),
-        problem["errors"][0]["pointer"].clone(),
-    )
-}
-
-pub(crate) fn is(status: u16, code: &str, pointer: Value) -> (u16, String, Value) {
-    (status, code.to_owned(), pointer)
-}
+use crate::harness::{Fleet, Node, all, is, refusal, send, text};
 
 #[tokio::test]
 async fn a_topic_is_made_changed_and_deleted() {

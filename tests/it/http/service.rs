@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::harness::log::noise;
-use crate::harness::node::{Fleet, Node, all, send, text};
+use crate::harness::{Fleet, Node, all, send, text};
 
 const RAW: &str = "/v1/topics/t/messages";
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all, code};
+use crate::harness::{Fleet, Node, all, code};
 
 async fn bodies(node: &Node) -> Vec<Value> {
     let received = node.receive(100).await;

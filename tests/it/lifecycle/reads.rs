@@ -10,9 +10,9 @@ use reqwest::{Body, Method};
 use serde_json::{Value, json};
 
 use crate::harness::log::noise;
-use crate::harness::node::{Fleet, all, send, text, until};
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::seaweed::Seaweed;
+use crate::harness::{Fleet, all, send, text, until};
 
 const RAW: &str = "/v1/topics/t/messages";
 

@@ -8,8 +8,8 @@ use sqlx::Connection;
 use time::OffsetDateTime;
 
 use crate::harness::log::{Log, folder};
-use crate::harness::node::until;
 use crate::harness::scratch::Scratch;
+use crate::harness::until;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, until};
+use crate::harness::{Fleet, Node, until};
 use crate::meter::usage::usage;
 use crate::quota::rates::set;
 

@@ -7,8 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
-use crate::harness::node::{Fleet, Node, send, until};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, is, refusal, send, until};
 
 /// The header that says what a call cost, and the answer.
 async fn costs(request: RequestBuilder) -> (Option<u64>, Value) {

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::log::{Log, noise};
-use crate::harness::node::{Fleet, Node, send, until};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, Node, is, refusal, send, until};
 use crate::meter::usage::{post, usage};
 
 const HOUR: Duration = Duration::from_secs(3_600);

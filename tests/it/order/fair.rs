@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::harness::node::{Fleet, Node, text};
+use crate::harness::{Fleet, Node, text};
 
 const BATCH: &str = "/v1/topics/t/messages/batch";
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection};
 
-use crate::harness::node::{Fleet, Node, all, text, until};
+use crate::harness::{Fleet, Node, all, text, until};
 use crate::order::fair::{count, publish_of, whose};
 use crate::quota::rates::set;
 

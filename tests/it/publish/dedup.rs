@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, all, send};
+use crate::harness::{Fleet, Node, all, send};
 
 const RAW: &str = "/v1/topics/t/messages";
 const BATCH: &str = "/v1/topics/t/messages/batch";

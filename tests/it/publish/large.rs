@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::harness::log::noise;
-use crate::harness::node::{Fleet, Node, all, send, text};
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::seaweed::Seaweed;
+use crate::harness::{Fleet, Node, all, send, text};
 
 const MIB: usize = 1 << 20;
 const RAW: &str = "/v1/topics/t/messages";

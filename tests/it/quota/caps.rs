@@ -5,8 +5,7 @@ use api::quota::Quota;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, send, until};
-use crate::http::resources::{is, refusal};
+use crate::harness::{Fleet, is, refusal, send, until};
 use crate::quota::rates::{said, set};
 
 #[tokio::test]

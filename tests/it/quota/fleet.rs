@@ -10,7 +10,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::harness::node::{Fleet, Node, until};
+use crate::harness::{Fleet, Node, until};
 
 /// Requests a second that the tenant may make.
 const QUOTA: f64 = 250.0;

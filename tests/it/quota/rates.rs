@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sqlx::Connection;
 
-use crate::harness::node::{Fleet, Node, send, until};
+use crate::harness::{Fleet, Node, send, until};
 
 /// The headers that say what stood against a request, in order: when to come back, the policy, what is left.
 pub(crate) fn said(response: &Response) -> [String; 3] {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::node::{Fleet, text};
+use crate::harness::{Fleet, text};
 
 #[tokio::test]
 async fn every_page_after_a_time_keeps_to_it_in_each_lane() {

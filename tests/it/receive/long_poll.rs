@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::harness::node::{Fleet, Node, all, send};
+use crate::harness::{Fleet, Node, all, send};
 
 /// From a publish on one node to a waiting receiver on another.
 const ACROSS: Duration = Duration::from_millis(25);

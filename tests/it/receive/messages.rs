@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, all, code, send, text, until};
+use crate::harness::{Fleet, all, code, send, text, until};
 
 #[tokio::test]
 async fn a_raw_message_comes_back_as_it_was_sent() {

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, text};
+use crate::harness::{Fleet, Node, text};
 
 const STEPS: usize = 250;
 

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, Node, send, text};
+use crate::harness::{Fleet, Node, send, text};
 
 const PUBLISHERS: usize = 4;
 const REQUESTS: usize = 30;

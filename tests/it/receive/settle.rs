@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::node::{Fleet, code};
+use crate::harness::{Fleet, code};
 
 #[tokio::test]
 async fn items_of_one_message_take_effect_in_the_order_of_the_call() {

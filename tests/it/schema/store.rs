@@ -86,7 +86,7 @@ async fn a_transaction_whose_node_falls_silent_is_ended_by_the_server() {
         .await
         .unwrap();
     let mut other = log.database.connect().await;
-    crate::harness::node::until("the server ends it", async || {
+    crate::harness::until("the server ends it", async || {
         let open: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM pg_stat_activity
              WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
