@@ -7,9 +7,10 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
+use crate::harness::postgres::ADMIN;
 use crate::harness::{Fleet, Node, is, refusal, send, until};
 
-/// The header that says what a call cost, and the answer.
+/// The header with the cost of a call, and the answer.
 async fn costs(request: RequestBuilder) -> (Option<u64>, Value) {
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), 200);
@@ -180,13 +181,13 @@ async fn deliveries_are_counted_when_the_database_answers_again() {
         node.publish(&n.to_string()).await;
     }
     let name = fleet.database.options.get_database().unwrap().to_owned();
-    let mut sql = fleet.database.options.clone().database("postgres");
+    let mut sql = fleet.database.options.clone().database(ADMIN);
     sql = sql.application_name("the operator");
     let mut sql = sql.connect().await.unwrap();
     let cut =
         format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
     for n in 1..=3 {
-        // The turn's connection may be gone: whoever asks again gets it.
+        // The turn's connection may be gone: the next request gets the message.
         let one = until("a message", async || {
             let ask = json!({"max_messages": 1});
             let (status, answer) = node.post("/v1/subscriptions/s/receive", ask).await;
@@ -235,8 +236,9 @@ async fn a_deleted_topic_leaves_its_usage_and_one_of_the_same_name_adds_to_it() 
             node.publish("a").await;
         }
         assert_eq!(node.delete("/v1/topics/t").await.0, 204);
-        // The node's own retention clears it away.
+        // The node's own retention would clear it away within seconds.
         until("the lane is gone", async || {
+            fleet.expire().await;
             let lanes: i64 = sqlx::query_scalar("SELECT count(*) FROM lane")
                 .fetch_one(&mut sql)
                 .await

@@ -94,6 +94,7 @@ async fn what_is_stored_costs_by_tier_and_time() {
     fleet.advance(900);
     assert_eq!(node.delete("/v1/topics/t").await.0, 204);
     until("the lane is gone", async || {
+        fleet.expire().await;
         let lanes: i64 = sqlx::query_scalar("SELECT count(*) FROM lane")
             .fetch_one(&mut sql)
             .await
