@@ -14,9 +14,9 @@ async fn one(connection: &mut PgConnection, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(connection).await.unwrap()
 }
 
-/// Waits until somebody waits for a lock in this database.
-async fn somebody_waits(look: &mut PgConnection) {
-    until("somebody waits for a lock", async || {
+/// Waits until a session waits for a lock in this database.
+async fn a_session_waits(look: &mut PgConnection) {
+    until("a session waits for a lock", async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
         (one(look, waiting).await > 0).then_some(())
@@ -119,16 +119,24 @@ async fn a_put_that_changes_nothing_is_no_news_to_other_nodes() {
 async fn keys_that_are_over_are_cleared_away_as_fast_as_they_come() {
     let fleet = Fleet::new().await;
     let mut connection = fleet.database.connect().await;
-    sqlx::query(
-        "INSERT INTO dedup (topic_id, scope, key, fingerprint, expires_at)
-         SELECT 1, 0, n::text, '', '2029-01-01' FROM generate_series(1, 60000) n",
-    )
-    .execute(&mut connection)
-    .await
-    .unwrap();
+    let mut come = 0;
+    let mut add = async |connection: &mut PgConnection, count: i64| {
+        let keys = "INSERT INTO dedup (topic_id, scope, key, fingerprint, expires_at)
+                    SELECT 1, 0, n::text, '', '2029-01-01' FROM generate_series($1 + 1, $1 + $2) n";
+        let keys = sqlx::query(keys).bind(come).bind(count);
+        keys.execute(connection).await.unwrap();
+        come += count;
+    };
+    let left = "SELECT count(*) FROM dedup";
+    add(&mut connection, 60_000).await;
     let node = fleet.node().await;
-    until("they are cleared away", async || {
-        (one(&mut connection, "SELECT count(*) FROM dedup").await == 0).then_some(())
+    until("the backlog is cleared away while more come", async || {
+        add(&mut connection, 100).await;
+        (one(&mut connection, left).await <= 1_000).then_some(())
+    })
+    .await;
+    until("all are cleared away", async || {
+        (one(&mut connection, left).await == 0).then_some(())
     })
     .await;
     fleet.finish([node]).await;
@@ -175,7 +183,7 @@ async fn a_message_that_is_split_off_while_it_is_extended_keeps_its_receipt() {
     let item = json!([{"receipt": received[1]["receipt"], "action": "extend"}]);
     let extend = node.settle(item);
     let commit = async {
-        somebody_waits(&mut look).await;
+        a_session_waits(&mut look).await;
         split.commit().await.unwrap();
     };
     let (results, ()) = tokio::join!(extend, commit);
@@ -217,7 +225,7 @@ async fn a_claim_that_ends_while_its_subscription_is_deleted_leaves_no_lease() {
     let output = turn::run(&mut claim, fleet.clock.now(), &input).await;
     assert_eq!(output.unwrap().leased.len(), 1);
     let commit = async {
-        somebody_waits(&mut look).await;
+        a_session_waits(&mut look).await;
         claim.commit().await.unwrap();
     };
     let (deleted, ()) = tokio::join!(node.delete("/v1/subscriptions/s"), commit);
