@@ -53,7 +53,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// `start` and `step` say which requests of a pool are this connection's.
+    /// `start` and `step` select which requests of a pool are this connection's.
     pub(crate) fn new(client: Client, tally: Tally, start: usize, step: usize) -> Self {
         Self {
             client,

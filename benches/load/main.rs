@@ -1,5 +1,5 @@
 //! The load bench: closed-loop clients over real HTTP against a node that this program starts, with a bare axum echo in
-//! the same run as the yardstick. `cargo bench --bench load -- --help` lists its flags, `README.md` says what is measured.
+//! the same run as the yardstick. `cargo bench --bench load -- --help` lists its flags, `README.md` describes what is measured.
 //! It talks to a node only as a user would, and to its Postgres only to count and to hold a transaction open; it links
 //! nothing of the service itself, so that it measures the binary that ships.
 
@@ -27,7 +27,7 @@ use crate::args::Args;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Any failure ends the run with its text: nobody handles errors of a bench, people read them.
+/// Any failure ends the run with its text: errors of a bench are read by people and handled by no code.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result<()> {

@@ -1,5 +1,5 @@
 //! A node under load: `cursus serve` started on a data directory of its own and stopped with SIGTERM, or one that
-//! somebody else runs (`--server`). A directory outlives its nodes, so that a node can be stopped while the echo is
+//! others run (`--server`). A directory outlives its nodes, so that a node can be stopped while the echo is
 //! measured and started again on what it had stored.
 
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::wire;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-/// Who the load comes from.
+/// Where the load comes from.
 const TENANT: &str = "bench";
 
 /// Every limit there is, so that all are asked, and none that is met.
@@ -76,7 +76,7 @@ impl Node {
         Self::start_with(args, data_dir, &[]).await
     }
 
-    /// The same with some flags beside.
+    /// The same with more flags.
     pub(crate) async fn start_with(
         args: &Args,
         data_dir: &DataDir,
@@ -248,7 +248,7 @@ async fn find_postgres(args: &Args, data_dir: &DataDir) -> Option<Postgres> {
 }
 
 fn spawn(serve: &mut Command, data_dir: &Path) -> Result<(Child, SocketAddr)> {
-    // The port is free now; a node that loses it to somebody else says so and the run fails.
+    // The port is free now; a node that loses it to another process ends with an error and the run fails.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let log = File::options()
         .create(true)

@@ -1,4 +1,4 @@
-//! The node's Postgres, seen from beside the node: its commits, its settings, and a session that holds a transaction
+//! The node's Postgres, seen from outside the node: its commits, its settings, and a session that holds a transaction
 //! open to hold back vacuum. Found through `postmaster.pid` in the data directory; a node measured by `--server` has
 //! none unless `--postgres-url` names it, and then only the figures that need it are missing.
 
@@ -91,7 +91,7 @@ impl Postgres {
         Ok(blocks)
     }
 
-    /// How another node would be told of this database.
+    /// The URL by which another node would reach this database.
     pub(crate) fn url(&self) -> String {
         self.options.to_url_lossy().to_string()
     }

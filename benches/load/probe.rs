@@ -13,7 +13,7 @@ use crate::requests::Server;
 /// Microseconds in a tick of /proc/<pid>/stat; USER_HZ is 100 on every Linux that runs this.
 const TICK_MICROS: u64 = 10_000;
 
-/// Knows where to look for one node.
+/// Knows where to read about one node.
 pub(crate) struct Probe {
     pub(crate) address: SocketAddr,
     pub(crate) server: Server,

@@ -87,7 +87,7 @@ impl Row {
         row
     }
 
-    /// What so many messages cost, when they were not sent by a closed loop.
+    /// What this many messages cost, when they were not sent by a closed loop.
     pub(crate) fn of_messages(mut self, messages: u64, used: &Usage) -> Self {
         let each = |total: Option<u64>| Some(total? as f64 / messages.max(1) as f64);
         self.statements_per_1000 = each(used.statements).map(|each| each * 1_000.0);

@@ -24,7 +24,7 @@ impl Pool {
         }
     }
 
-    /// JSON batches of messages that say whose they are.
+    /// JSON batches of messages with the key of their customer.
     pub(crate) fn of_customer(to: &Server, topic: &str, batch: usize, customer: &str) -> Self {
         let path = format!("/v1/topics/{topic}/messages/batch");
         let attributes = json!({ "fairness_key": customer });

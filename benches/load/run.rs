@@ -1,4 +1,4 @@
-//! Closed-loop load: so many connections, each sending its next request when the last is answered. Warms up, measures
+//! Closed-loop load: a number of connections, each sending its next request when the last is answered. Warms up, measures
 //! a window, and lets every connection finish its cycle, so that the counts of published, received and acked messages
 //! can be compared. Nothing is shared between connections while load runs.
 
@@ -72,7 +72,7 @@ impl Tally {
         }
     }
 
-    /// A request that was just answered and carried so many published messages.
+    /// A request that was just answered and carried this many published messages.
     pub(crate) fn request(&mut self, started: Instant, messages: usize) {
         let now = Instant::now();
         let Some((from, to)) = self.window else {

@@ -138,7 +138,7 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
 }
 
 /// Topic and subscription of a scenario have the same name. The subscription is there for publishes too: messages that
-/// nobody needs would be cheaper.
+/// no subscription needs would be cheaper.
 async fn prepare(node: &Node, topic: &str) -> Result<()> {
     let mut client = Client::connect(node.address).await?;
     client.must(&node.server.put_topic(topic)).await?;
@@ -183,7 +183,7 @@ async fn reckon(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Publishes about `count` messages of a pool as fast as it goes; answers how many it were.
+/// Publishes about `count` messages of a pool as fast as it goes; returns how many it were.
 async fn fill(node: &Node, pool: &Pool, count: u64) -> Result<u64> {
     const CONNECTIONS: u64 = 16;
     let turns = count.div_ceil(pool.batch as u64 * CONNECTIONS);

@@ -1,5 +1,5 @@
 //! The integration tests, one binary: real object storage, real faults. `harness` starts the parts; every other folder
-//! is one room of the service and has its words. What they need beside Rust is installed by `.ci/parts`.
+//! is one room of the service and has its words. What they need apart from Rust is installed by `.ci/parts`.
 
 #![expect(
     clippy::unwrap_used,

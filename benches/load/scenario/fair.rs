@@ -1,4 +1,4 @@
-//! A burst of one customer, and another one who goes on publishing a message now and then, both in one subscription: how
+//! A burst of one customer, and another one that goes on publishing a message now and then, both in one subscription: how
 //! long the other one's messages wait while the burst is consumed, and how fast that is, in a fair subscription against a
 //! plain one.
 
@@ -22,7 +22,7 @@ use crate::requests::{Pool, Server};
 use crate::run::Tally;
 use crate::scenario::{Context, fill};
 
-/// Who consume.
+/// The consumers.
 const CONNECTIONS: usize = 16;
 const BATCH: usize = 10;
 /// Between two messages of the other customer.
@@ -34,7 +34,7 @@ const WAITS_MAX: f64 = 0.1;
 #[derive(Default)]
 struct Observed {
     messages_per_second: f64,
-    /// The other customer's messages, from the begin of the publish until somebody has them.
+    /// The other customer's messages, from the begin of the publish until a consumer has them.
     waited: Histogram,
     acks: Tally,
     lost: u64,
@@ -44,7 +44,7 @@ struct Observed {
 struct Progress {
     /// Messages of the burst that are not received yet, less the other customer's that are.
     left: AtomicI64,
-    /// Nobody publishes any more.
+    /// No customer publishes any more.
     is_over: AtomicBool,
 }
 
@@ -124,7 +124,7 @@ async fn publish(address: SocketAddr, pool: &Pool, progress: &Progress) -> Resul
     Ok(times)
 }
 
-/// Receives and acks until nobody publishes and nothing is left.
+/// Receives and acks until no customer publishes and nothing is left.
 async fn consume(
     address: SocketAddr,
     server: Server,

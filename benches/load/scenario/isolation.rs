@@ -21,7 +21,7 @@ const CEILING: u32 = 100;
 /// How many times as many it asks for.
 const TIMES: u32 = 50;
 const CONNECTIONS: u32 = 64;
-/// The neighbour may wait so many times as long.
+/// The neighbour may wait this many times as long.
 const SLOWER_MAX: f64 = 2.0;
 
 /// What became of the noisy tenant's requests.

@@ -33,7 +33,7 @@ pub(crate) type Times = Vec<(String, Instant)>;
 /// A publish: the id of its message, when it began, and how long it took.
 type Publishes = Vec<(String, Instant, Duration)>;
 
-/// Where somebody publishes or receives, and as whom.
+/// Where a client publishes or receives, and with which key.
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
     pub(crate) address: SocketAddr,
@@ -186,7 +186,7 @@ async fn publish_in_time(
     Ok(publishes)
 }
 
-/// Always waits; leaves acking to somebody else, so that it is back before the next message.
+/// Always waits; leaves acking to another task, so that it is back before the next message.
 async fn receive_all(
     mut client: Client,
     acks: mpsc::UnboundedSender<Vec<String>>,
@@ -205,7 +205,7 @@ async fn receive_all(
     Ok(times)
 }
 
-/// Acks what it is sent until the receiver has gone; answers what went wrong.
+/// Acks what it is sent until the receiver has gone; returns what went wrong.
 async fn ack_all(
     mut client: Client,
     server: Server,

@@ -1,4 +1,4 @@
-//! Requests to object storage for a million messages that nobody consumes: published, then waited for until none of them
+//! Requests to object storage for a million messages that are not consumed: published, then waited for until none of them
 //! is in Postgres any more. At a PUT per message S3 would cost more than all the rest. Nothing hurries the node but in a
 //! quick run: the current slot is left when its window is over, and packed when the hot window is.
 
@@ -60,7 +60,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     Ok(row)
 }
 
-/// Waits until no block has its payload in Postgres, and says whether it came to that in time.
+/// Waits until no block has its payload in Postgres, and returns whether it came to that in time.
 pub(crate) async fn wait_until_done(node: &Node, within: Duration) -> Result<bool> {
     let postgres = node.probe.postgres.as_ref();
     let postgres = postgres.ok_or("needs the Postgres of the node: give --postgres-url")?;

@@ -1,4 +1,4 @@
-//! Who may do what: keys of a fleet, and tenants that see nothing of each other (I7).
+//! What each caller may do: keys of a fleet, and tenants that see nothing of each other (I7).
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Fleet, Node, all, is, refusal, send, text};
 
 #[tokio::test]
-async fn without_a_key_a_fleet_answers_nobody() {
+async fn a_fleet_refuses_requests_without_a_key() {
     let fleet = Fleet::closed().await;
     let mut node = fleet.node().await;
     let response = node
@@ -189,7 +189,7 @@ async fn a_tenant_reaches_nothing_of_another_on_any_route() {
 }
 
 #[tokio::test]
-async fn what_another_tenant_has_takes_as_long_as_what_nobody_has() {
+async fn what_another_tenant_has_takes_as_long_as_what_does_not_exist() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     let stranger = fleet.key("b").await;
@@ -224,7 +224,7 @@ async fn what_another_tenant_has_takes_as_long_as_what_nobody_has() {
 }
 
 #[tokio::test]
-async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
+async fn each_route_takes_the_scope_in_its_document_and_no_other() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     node.topic_and_subscription(json!({})).await;
@@ -256,7 +256,7 @@ async fn each_route_takes_the_scope_that_its_document_says_and_no_other() {
         for scope in &scopes {
             let mut key = keys[&**scope].clone();
             if id == "put_event_sink" {
-                // What it says of usage is for who may read that.
+                // Its part about usage needs the scope for usage.
                 let only = node.ask(&key, method.clone(), &path, body.clone());
                 assert_eq!(only.await.0, 403);
                 key = fleet.key_for("a", &[scope, "usage"]).await;
@@ -320,7 +320,7 @@ async fn a_scope_for_some_names_opens_these_only() {
 }
 
 #[tokio::test]
-async fn who_may_read_the_usage_of_some_topics_reads_that_only() {
+async fn a_key_for_the_usage_of_some_topics_reads_that_only() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     let key = fleet.key_for("a", &["usage:orders.*"]).await;
@@ -353,7 +353,7 @@ async fn who_may_read_the_usage_of_some_topics_reads_that_only() {
 }
 
 #[tokio::test]
-async fn who_may_receive_from_a_subscription_may_fetch_the_bodies_that_it_refers_to() {
+async fn a_key_that_receives_from_a_subscription_may_fetch_the_bodies_that_it_refers_to() {
     let mut fleet = Fleet::closed().await;
     fleet.hot_limit_bytes = 1 << 20;
     let node = fleet.node_of("a").await;
@@ -384,7 +384,7 @@ async fn who_may_receive_from_a_subscription_may_fetch_the_bodies_that_it_refers
 }
 
 #[tokio::test]
-async fn who_guesses_keys_is_slowed_and_who_has_one_is_not() {
+async fn guessing_keys_is_slowed_and_using_one_is_not() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     let guess = "cursus_0123456789abcdef_00";

@@ -124,7 +124,7 @@ async fn a_suspended_tenant_is_refused_on_all_nodes_until_it_is_let_in_again() {
 }
 
 #[tokio::test]
-async fn an_operator_of_some_tenants_operates_no_other_and_gives_nobody_more() {
+async fn an_operator_of_some_tenants_operates_no_other_and_cannot_grant_more() {
     let (fleet, a, b) = operated().await;
     for tenant in ["shop-1", "shop-2", "bank"] {
         a.put(&format!("/v1/admin/tenants/{tenant}"), json!({}))

@@ -1,4 +1,4 @@
-//! Who calls and what they may do: keys, tokens of issuers, scopes, tenants, and the log of changes.
+//! Callers and what they may do: keys, tokens of issuers, scopes, tenants, and the log of changes.
 
 mod callers;
 mod keys;

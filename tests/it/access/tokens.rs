@@ -84,7 +84,7 @@ async fn a_token_opens_the_tenant_of_its_claim_for_its_scopes() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_wrong_in_anything_lets_nobody_in() {
+async fn a_token_that_is_wrong_in_anything_is_refused() {
     let (rsa, ec, foreign) = (Key::rsa(), Key::ec(), Key::rsa());
     let public = rsa.public("r");
     let (fleet, node, _jwks) = fleet_with(vec![public.clone(), ec.public("c")]).await;
@@ -142,7 +142,7 @@ async fn a_token_that_is_wrong_in_anything_lets_nobody_in() {
         for (what, token) in chunk {
             assert_eq!(status(&node, token).await, 401, "{what}");
         }
-        // Who brings so many at once is slowed: that is another test.
+        // A caller with this many wrong tokens at once is slowed: that is another test.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     // Clocks may be apart by the skew.

@@ -164,7 +164,7 @@ async fn what_is_wrong_with_a_budget_is_named() {
 }
 
 #[tokio::test]
-async fn an_alert_is_sent_once_a_month_whoever_compares() {
+async fn an_alert_is_sent_once_a_month_whichever_node_compares() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     one_each(&node).await;
@@ -193,7 +193,7 @@ async fn an_alert_is_sent_once_a_month_whoever_compares() {
         [&json!("12"), &json!(120), &json!("EUR"), &json!(false)]
     );
     assert_eq!(fleet.compare_budgets().await, 0);
-    // Raised above what is spent it tells again; put at what is, at once.
+    // Raised above what is spent it alerts again; set to what is spent, at once.
     let raised = put(&node, json!({"amount": "20"})).await;
     assert_eq!(alerts(&raised), [(50, "5")]);
     spend(&fleet, &node, 4).await;

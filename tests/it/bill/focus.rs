@@ -65,7 +65,7 @@ fn check_money(row: &Row) {
     }
 }
 
-/// What FOCUS says of each column.
+/// What FOCUS requires of each column.
 fn check(row: &Row) {
     check_money(row);
     let one_of = |column: &str, allowed: &[&str]| {

@@ -1,4 +1,4 @@
-//! The price of guaranteed capacity: what was guaranteed for how long is billed to the second, once, whoever counts it.
+//! The price of guaranteed capacity: what was guaranteed for how long is billed to the second, once, whichever node counts it.
 
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ async fn guaranteed_capacity_costs_by_the_time_that_it_is_guaranteed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_posts_capacity_each_second_counts_once() {
+async fn each_second_of_capacity_is_counted_once_whichever_node_posts_it() {
     let fleet = Fleet::closed().await;
     let (node, _) = shop(&fleet).await;
     let store = fleet.database.store();

@@ -14,7 +14,7 @@ use crate::meter::usage::{post, usage};
 
 const TENANT: &str = "/v1/admin/tenants/default";
 
-/// A plan that prices published units: so many at one price, the others at another one.
+/// A plan that prices published units: the first `n` at one price, the others at another one.
 async fn plan(node: &Node, name: &str, currency: &str, (size, first, then): (&str, &str, &str)) {
     let path = format!("/v1/admin/plans/{name}/versions/2029-06-01");
     let tiers = json!([{"size": size, "unit_price": first}]);

@@ -156,7 +156,7 @@ async fn a_sink_that_is_gone_is_left_alone_until_it_is_put_again() {
 }
 
 #[tokio::test]
-async fn a_sink_that_says_nothing_delays_no_other() {
+async fn a_sink_that_does_not_respond_delays_no_other() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     let (silent, prompt) = (Receiver::new().await, Receiver::new().await);
@@ -197,7 +197,7 @@ async fn two_nodes_send_each_event_once() {
     for number in 0..150 {
         emit(&fleet, "default", number).await;
     }
-    // Whoever has the duty: both of them claim all the time.
+    // Whichever node has the duty, both of them claim all the time.
     let claiming = nodes.iter().map(|node| async {
         for _ in 0..50 {
             let stop = CancellationToken::new();
@@ -214,7 +214,7 @@ async fn two_nodes_send_each_event_once() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_told_to_stop_leaves_its_sink_to_the_next() {
+async fn a_delivery_that_is_stopped_leaves_its_sink_to_the_next() {
     let fleet = Fleet::new().await;
     let mut sql = fleet.database.connect().await;
     let nobody = "INSERT INTO duty (name, holder, held_until) VALUES ('events', gen_random_uuid(), '2100-01-01Z')";

@@ -157,7 +157,7 @@ async fn a_tenant_has_so_many_sinks_and_a_topic_that_one_needs_stays() {
 }
 
 #[tokio::test]
-async fn who_may_not_read_usage_manage_the_topic_or_operate_makes_no_sink() {
+async fn a_sink_needs_the_scopes_to_read_usage_manage_its_topic_or_operate() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     for name in ["t", "orders.t"] {

@@ -1,5 +1,5 @@
-//! Usage events: what they say adds up to what `/v1/usage` says and to what was published, in windows that are over,
-//! whoever makes them, however far a sink is behind and whatever is rolled up meanwhile (I8).
+//! Usage events: they add up to what `/v1/usage` shows and to what was published, in windows that are over, whichever
+//! node makes them, however far a sink is behind and whatever is rolled up meanwhile (I8).
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ fn distinct(receiver: &Receiver) -> BTreeMap<String, Value> {
     events
 }
 
-/// What events say, as items of usage, in the order of these.
+/// The usage in events, as items of usage, in the order of these.
 fn items(events: &BTreeMap<String, Value>) -> Vec<Value> {
     let mut items: Vec<Value> = events.values().map(|event| event["data"].clone()).collect();
     items.sort_by_key(|item| {
@@ -88,7 +88,7 @@ async fn until_delivered(fleet: &Fleet, node: &Node, name: &str, time: &str) {
 }
 
 #[tokio::test]
-async fn an_hour_that_is_over_is_told_in_events_which_add_up_to_usage() {
+async fn an_hour_that_is_over_is_reported_in_events_which_add_up_to_usage() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     let receiver = Receiver::new().await;
@@ -266,7 +266,7 @@ async fn two_nodes_that_make_events_at_once_make_each_once() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_told_of_its_own_usage_only() {
+async fn a_tenant_gets_events_of_its_own_usage_only() {
     let fleet = Fleet::closed().await;
     let node = fleet.node_of("a").await;
     node.topic_and_subscription(json!({})).await;
@@ -307,7 +307,7 @@ async fn a_sink_that_falls_far_behind_gets_all_of_it_in_coarser_windows() {
     use_some(&node, 2).await;
     fleet.advance(60);
     use_some(&node, 1).await;
-    // The first minute is told; then so much waits that the rest has to.
+    // The first minute is reported; then so much waits that the rest has to.
     fleet.advance(120);
     until_delivered(&fleet, &node, "e", "2030-01-01T00:01:00.000Z").await;
     let told = distinct(&receiver).len();

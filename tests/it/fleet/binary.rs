@@ -157,7 +157,7 @@ impl Server {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fleet_serves_the_tenant_of_a_key_and_tells_no_secret() {
+async fn a_fleet_serves_the_tenant_of_a_key_and_shows_no_secret() {
     let fleet = Installation::new().await;
     let key = fleet.key("shop");
     let (a, b) = tokio::join!(fleet.node(&key), fleet.node(&key));
@@ -209,7 +209,7 @@ async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
     let ask = json!({"wait_seconds": 30});
     let waiting = node.request(Method::POST, "/v1/subscriptions/s/receive");
     let waiting = tokio::spawn(send(waiting.json(&ask)));
-    // More than one part, so that the metrics tell when it is under way; the rest comes after the signal.
+    // More than one part, so that the metrics show when it is under way; the rest comes after the signal.
     let (go_on, rest) = oneshot::channel::<()>();
     let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 9 << 20]))]);
     let rest = stream::once(async {

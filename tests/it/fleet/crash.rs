@@ -130,7 +130,7 @@ impl Client {
         }
     }
 
-    /// Publishers and consumers for so long, together with what is done to them.
+    /// Publishers and consumers for this time, together with what is done to them.
     async fn under_load(&self, round: &str, time: Duration, mut harm: impl FnMut()) {
         let until = Instant::now() + time;
         let mut tasks = JoinSet::new();
@@ -194,7 +194,7 @@ async fn prepare(client: &Client, fairness: Value) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_node_keeps_all_that_it_answered() {
+async fn a_killed_node_keeps_all_that_it_acknowledged() {
     kill_a_node("crash", Value::Null).await;
 }
 

@@ -44,7 +44,7 @@ fn it_starts_keeps_its_data_and_stops_without_a_trace() {
 }
 
 #[test]
-fn a_second_start_is_told_who_holds_the_directory() {
+fn a_second_start_names_the_process_that_holds_the_directory() {
     let place = Place::new("held");
     let node = place.start();
     let second = place.command().stderr(Stdio::piped()).output().unwrap();

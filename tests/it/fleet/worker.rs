@@ -1,4 +1,4 @@
-//! The loops around the duties: one node has a duty, the next takes it over, all end when told to.
+//! The loops around the duties: one node has a duty, the next takes it over, all end when they are stopped.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 pub(crate) fn client() -> reqwest::Client {
-    // The client wants to know who would do TLS, also where there is none.
+    // The client needs a TLS provider, also where it does no TLS.
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .ok();

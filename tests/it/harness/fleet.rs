@@ -49,7 +49,7 @@ impl Fleet {
         }
     }
 
-    /// The same, but nobody is let in without a key.
+    /// The same, but requests without a key are refused.
     pub(crate) async fn closed() -> Self {
         Self {
             open: false,

@@ -94,7 +94,7 @@ impl Node {
         self.shutdown.token.cancel();
     }
 
-    /// Its loops end, as if it had died: it says nothing any more and does no duty. Requests are still answered.
+    /// Ends its loops, as if it had died: it sends no heartbeat and does no duty. It still serves requests.
     pub(crate) fn fall_silent(&self) {
         self.stop.cancel();
     }
@@ -158,7 +158,7 @@ impl Node {
         assert_eq!(status, 201, "{answer}");
     }
 
-    /// A topic `t` and its subscription `s`, with these settings beside.
+    /// A topic `t` and its subscription `s` with these settings.
     pub(crate) async fn topic_and_subscription(&self, settings: Value) {
         self.topic("t").await;
         let mut all = json!({"topic": "t"});

@@ -1,4 +1,4 @@
-//! What answers look like: short names for the parts of JSON that tests compare.
+//! Short names for the parts of answers in JSON that tests compare.
 
 use serde_json::Value;
 

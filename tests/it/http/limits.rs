@@ -11,7 +11,7 @@ use crate::harness::{Fleet, Node, send};
 const RAW: &str = "/v1/topics/t/messages";
 const BATCH: &str = "/v1/topics/t/messages/batch";
 
-/// Status, code, and the first invalid field with what is said of it.
+/// Status, code, and the first invalid field with its detail.
 fn refused((status, problem): &(u16, Value)) -> (u16, &str, &str, &str) {
     let text = |value: &'static str| problem.pointer(value).and_then(Value::as_str);
     (
@@ -71,7 +71,7 @@ async fn speak(node: &Node, head: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_head_over_the_limit_is_told_so_in_both_protocols() {
+async fn a_head_over_the_limit_is_refused_in_both_protocols() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     let h2 = reqwest::Client::builder().no_proxy();
@@ -275,7 +275,7 @@ async fn settings_and_settles_keep_to_their_ranges() {
 }
 
 #[tokio::test]
-async fn json_is_bounded_and_where_it_is_broken_is_said() {
+async fn json_is_bounded_and_the_error_points_to_where_it_is_broken() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic("t").await;

@@ -87,7 +87,7 @@ async fn a_subscription_is_made_changed_and_deleted() {
 }
 
 #[tokio::test]
-async fn of_many_who_create_one_subscription_at_once_none_is_refused() {
+async fn many_callers_that_create_one_subscription_at_once_are_all_served() {
     let fleet = Fleet::new().await;
     let (a, b) = (fleet.node().await, fleet.node().await);
     a.topic("t").await;
@@ -112,7 +112,7 @@ async fn of_many_who_create_one_subscription_at_once_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_subscription_begins_at_the_end_or_at_the_start_as_it_says() {
+async fn a_subscription_begins_at_the_end_or_at_the_start_as_it_is_set() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.put("/v1/topics/t", json!({"keep_consumed": true}))
@@ -359,7 +359,7 @@ async fn posted(node: &Node, path: &str, kind: &str, body: &str) -> (u16, Value)
 }
 
 #[tokio::test]
-async fn requests_that_are_wrong_are_told_how() {
+async fn a_refusal_names_what_is_wrong_with_the_request() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

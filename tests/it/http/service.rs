@@ -1,4 +1,4 @@
-//! What the service does beside messages: probes, metrics, documents, HEAD, codings, digests, links.
+//! What the service does apart from messages: probes, metrics, documents, HEAD, codings, digests, links.
 
 use async_compression::tokio::bufread::GzipEncoder;
 use bytes::Bytes;
@@ -141,7 +141,7 @@ async fn a_page_links_to_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_full_queue_of_publishes_is_told_as_reduced_capacity() {
+async fn a_full_queue_of_publishes_is_reported_as_reduced_capacity() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

@@ -15,7 +15,7 @@ use crate::harness::scratch::Scratch;
 use crate::harness::seaweed::{ACCESS_KEY, Seaweed};
 
 const MIB: usize = 1024 * 1024;
-/// Who asks, and somebody else.
+/// The tenant that asks, and another one.
 const TENANT: i64 = 1;
 const OTHER: i64 = 2;
 const FOREVER: OffsetDateTime = datetime!(2100-01-01 00:00 UTC);
@@ -47,7 +47,7 @@ async fn read(blob: &Blob, key: &str, bytes: usize) -> Result<Bytes, Error> {
     Ok(body.concat().into())
 }
 
-/// Polls an upload until `is_far` says so, then stops in the middle of it. The body never ends.
+/// Polls an upload until `is_far` holds, then stops in the middle of it. The body never ends.
 async fn half_upload(blob: &Blob, is_far: impl Fn() -> bool, is_crash: bool) {
     let endless = stream::repeat_with(|| Ok::<_, BoxError>(pattern(MIB)))
         .take(20)
@@ -352,7 +352,7 @@ async fn every_fault_of_the_network_is_a_retryable_error_in_time_and_passes() {
 }
 
 #[tokio::test]
-async fn a_check_answers_within_two_seconds() {
+async fn a_check_returns_within_two_seconds() {
     let seaweed = Seaweed::shared().await;
     let proxy = Proxy::before(seaweed.at).await;
     proxy.set(Mode::Blackhole);
@@ -367,7 +367,7 @@ async fn a_check_answers_within_two_seconds() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_takes_gives_its_slot_to_the_next() {
+async fn a_body_that_is_not_read_gives_its_slot_to_the_next() {
     const SLOTS: usize = 64;
     let seaweed = Seaweed::shared().await;
     let mut settings = seaweed.settings();
@@ -386,7 +386,7 @@ async fn a_body_that_nobody_takes_gives_its_slot_to_the_next() {
     }
     assert_eq!(read(&blob, "there", 8 * MIB).await.unwrap(), body);
 
-    // Those that had to give way say so when somebody comes for them after all.
+    // Those that had to give way fail when their callers poll them after all.
     let mut gave_way = 0;
     for body in left_lying {
         match body.try_for_each(|_| std::future::ready(Ok(()))).await {

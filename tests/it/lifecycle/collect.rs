@@ -72,7 +72,7 @@ async fn collects(blob: &Blob) {
     assert_eq!(log.one("SELECT count(*) FROM object").await, 1);
     log.check(blob).await;
 
-    // An object that no row knows, as old as the storage says; and one that is not ours.
+    // An object that no row knows, as old as the storage reports; and one that is not ours.
     blob.put(&installation.object_key("pack"), Bytes::from_static(b"x"))
         .await
         .unwrap();

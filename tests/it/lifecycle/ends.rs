@@ -138,7 +138,7 @@ async fn a_topic_that_is_made_again_begins_anew_on_both_nodes() {
     assert_eq!(one.delete("/v1/topics/t").await.0, 204);
     one.topic_and_subscription(json!({})).await;
 
-    // The other node notices within a round; until then it may still say that the topic does not exist.
+    // The other node notices within a round; until then it may still answer that the topic does not exist.
     let began = std::time::Instant::now();
     loop {
         let (status, answer) = two

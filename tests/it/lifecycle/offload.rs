@@ -163,7 +163,7 @@ async fn steady_traffic_is_offloaded_once_the_window_of_its_slot_is_over() {
 }
 
 #[tokio::test]
-async fn a_slot_that_fails_keeps_nobody_from_emptying_the_next() {
+async fn a_slot_that_fails_does_not_keep_the_next_from_being_emptied() {
     let seaweed = Seaweed::shared().await;
     let proxy = Proxy::before(seaweed.at).await;
     let mut settings = seaweed.settings_through(proxy.at);
@@ -191,7 +191,7 @@ async fn a_slot_that_fails_keeps_nobody_from_emptying_the_next() {
 }
 
 #[tokio::test]
-async fn a_slot_that_takes_too_long_to_look_through_is_left_to_a_later_run() {
+async fn a_slot_that_takes_too_long_to_scan_is_left_to_a_later_run() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     log.publish(&[lane], 1, 100).await;
@@ -270,7 +270,7 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
         Some(false),
         "it was seen by the walk"
     );
-    // On the same page: the place of a row tells nothing.
+    // On the same page: the place of a row shows nothing.
     log.publish_into(0, &[lane], 1, 300).await;
     assert_eq!(
         hot_payload::is_needed(&mut session, 0, &walk.horizon)
@@ -318,7 +318,7 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
     log.check(&blob).await;
 }
 
-/// Publishes into any slot until told to stop, as nodes that lag behind would; returns what it published.
+/// Publishes into any slot until it is stopped, as nodes that lag behind would; returns what it published.
 async fn publish_anywhere(
     log: Arc<Log>,
     lane: i64,

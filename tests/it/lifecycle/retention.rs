@@ -227,7 +227,7 @@ async fn a_lane_that_a_publish_holds_is_waited_for_and_the_others_are_not() {
     let mut look = log.database.connect().await;
     let release = async {
         until(
-            "the lanes that nobody holds are cut to their ends",
+            "the lanes that are not locked are cut to their ends",
             async || {
                 let left: i64 =
                     sqlx::query_scalar("SELECT count(*) FROM block WHERE lane_id <> $1")
@@ -277,7 +277,7 @@ async fn two_nodes_expire_while_messages_are_published_and_consumed() {
     assert!(log.blocks(lane).await.len() <= 75, "a minute's worth");
 }
 
-/// Pages that a look for work in one lane reads, the leases from now on included unless they are not looked at before
+/// Pages that a scan for work in one lane reads, the leases from now on included unless they are not read before
 /// `again`.
 async fn pages_read(log: &mut Log, lane: i64, again: Option<OffsetDateTime>) -> u64 {
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
@@ -333,7 +333,7 @@ async fn a_transaction_that_holds_back_vacuum_does_not_slow_the_round() {
     println!("{look} pages without the leases, {walk} with them");
     assert!(look < 60, "{look} pages for a lane that is not walked");
     assert!(walk < 100, "{walk} pages for a lane that is walked");
-    // A lease an hour old holds the deadline down. It is found again and again, but not with every look.
+    // A lease an hour old holds the deadline down. It is found again and again, but not by every scan.
     log.run(&format!(
         "WITH dead AS (INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed)
              SELECT {lane}, {subscription}, 5000000 + n, 0, 0, 1, '{now}'::timestamptz + n * interval '0.5 ms', 1, false

@@ -1,4 +1,5 @@
-//! Counting below HTTP: blocks are counted once whoever counts, deletes or moves them (I8), and so is a flush of a node.
+//! Counting below HTTP: blocks are counted once, whichever duty counts, deletes or moves them (I8), and so is a flush of
+//! a node.
 
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ async fn retention_counts_what_it_deletes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_counts_makes_no_difference() {
+async fn which_node_counts_makes_no_difference() {
     let scratch = Scratch::new("usage-races");
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
@@ -125,7 +126,7 @@ async fn who_counts_makes_no_difference() {
 }
 
 #[tokio::test]
-async fn usage_above_the_guarantee_is_told_apart() {
+async fn usage_above_the_guarantee_is_counted_apart() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     let mut session = log.store.session().await.unwrap();

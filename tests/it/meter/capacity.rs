@@ -1,4 +1,4 @@
-//! Reserved and elastic capacity together: usage tells, by the minute, what was inside the guarantee and what was above it.
+//! Reserved and elastic capacity together: usage shows, by the minute, what was inside the guarantee and what was above it.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ async fn units(node: &Node, meter: &str) -> Option<(u64, u64)> {
 }
 
 #[tokio::test]
-async fn usage_tells_what_was_inside_the_guarantee_and_what_was_elastic() {
+async fn usage_shows_what_was_inside_the_guarantee_and_what_was_elastic() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

@@ -1,4 +1,4 @@
-//! Fairness inside a subscription over HTTP: whose turn it is, what stats say of it, and how it is set. What becomes of its
+//! Fairness inside a subscription over HTTP: whose turn it is, what stats show of it, and how it is set. What becomes of its
 //! leases otherwise is `fair_life`'s.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use crate::harness::{Fleet, Node, text};
 
 const BATCH: &str = "/v1/topics/t/messages/batch";
 
-/// Publishes so many messages of a customer, or of nobody; the body says whose and which.
+/// Publishes `count` messages of a customer, or of none; each body names the customer and a number.
 pub(crate) async fn publish_of(node: &Node, customer: Option<&str>, count: usize) {
     let all: Vec<usize> = (0..count).collect();
     for some in all.chunks(100) {
@@ -56,7 +56,7 @@ async fn a_burst_of_one_customer_does_not_delay_another() {
     assert_eq!(count(&node.receive(10).await, "acme"), 10);
     publish_of(&node, Some("bell"), 10).await;
 
-    // Of 20,010 messages each receive looks at 4,096, so the fourth one from now sees the last; then they take turns.
+    // Of 20,010 messages each receive reads 4,096, so the fourth one from now sees the last; then they take turns.
     let (mut receives, mut of_bell, mut of_acme) = (0, 0, 0);
     while of_bell < 10 {
         let received = node.receive(10).await;
@@ -140,7 +140,7 @@ async fn customers_take_turns_among_receivers_on_two_nodes() {
 }
 
 #[tokio::test]
-async fn stats_say_who_waits_and_who_is_next() {
+async fn stats_show_the_customers_that_wait_and_the_next_one() {
     let fleet = Fleet::new().await;
     let node = fair(&fleet, json!({"acme": 2})).await;
     publish_of(&node, Some("acme"), 30).await;

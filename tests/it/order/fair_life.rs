@@ -67,7 +67,7 @@ async fn messages_that_fail_take_half_of_a_receive_while_others_wait() {
         ones.extend(received);
     }
     assert_eq!((count(&ones, "acme"), count(&ones, "bell")), (5, 5));
-    // When nobody else waits they get all of it.
+    // When no other customer waits they get all of it.
     node.receive(100).await;
     fleet.advance(31);
     assert_eq!(node.receive(100).await.len(), 100);

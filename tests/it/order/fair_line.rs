@@ -1,4 +1,4 @@
-//! The fair order as a pure structure, tried with every order of events: shares follow the weights, nobody waits longer
+//! The fair order as a pure structure, tried with every order of events: shares follow the weights, no customer waits longer
 //! than its share says, and each message is handed out once (I2), whatever is taken from under the line.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ fn weights(of: &[i16]) -> Weights {
     Weights::of(named.iter().map(|(name, weight)| (name, weight)))
 }
 
-/// A line with so many messages of each customer, who came one after the other, and their slots.
+/// A line with this many messages of each customer, added one customer after the other, and their slots.
 fn line(of: &[usize]) -> (Line, Vec<i16>) {
     let mut line = Line::default();
     let slots = of.iter().enumerate().map(|(customer, messages)| {
@@ -63,7 +63,7 @@ fn a_weight_of_three_gets_three_of_four() {
 }
 
 #[test]
-fn who_was_served_alone_owes_nothing_to_who_comes_later() {
+fn a_customer_that_was_served_alone_owes_nothing_to_one_that_comes_later() {
     let (mut line, slots) = line(&[10_000]);
     let weights = Weights::default();
     for _ in 0..90 {
@@ -124,7 +124,7 @@ struct World {
     published: Vec<(i64, Option<String>)>,
     cursor: usize,
     given: Vec<i64>,
-    /// Taken by those who know nothing of fairness: retention, old nodes.
+    /// Taken without regard to fairness: by retention, or by old nodes.
     taken: BTreeSet<i64>,
 }
 
@@ -360,9 +360,9 @@ proptest! {
         }
     }
 
-    /// Whoever comes has its k-th message after those that the others get meanwhile by their weights, and one more of each.
+    /// A customer that comes has its k-th message after those that the others get meanwhile by their weights, and one more of each.
     #[test]
-    fn nobody_waits_longer_than_its_share_says(
+    fn no_customer_waits_longer_than_by_its_share(
         of in vec(1..=100_i16, 2..6), before in 0..500_u32, messages in 1..20_usize, own in 1..=100_i16,
     ) {
         let (mut line, _) = line(&vec![50_000; of.len()]);

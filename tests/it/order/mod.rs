@@ -1,4 +1,4 @@
-//! Who is next when it is not the order of the log: the fair order of customers inside a subscription.
+//! Orders of delivery other than that of the log: the fair order of customers inside a subscription.
 
 pub(crate) mod fair;
 mod fair_life;

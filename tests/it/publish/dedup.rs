@@ -151,7 +151,7 @@ async fn the_same_key_at_once_on_two_nodes_is_one_message() {
 }
 
 #[tokio::test]
-async fn a_key_belongs_to_its_route_and_its_answer_comes_back_to_the_word() {
+async fn a_key_belongs_to_its_route_and_its_answer_comes_back_word_for_word() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

@@ -109,7 +109,7 @@ async fn a_batch_over_the_hot_limit_is_one_object_and_reads_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_whether_it_says_its_length_or_not() {
+async fn a_body_over_the_limit_is_refused_with_a_length_or_without() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
@@ -202,7 +202,7 @@ async fn clients_that_upload_slowly_take_no_room_from_batches() {
         slow.spawn(node.request(Method::POST, RAW).body(body).send());
     }
 
-    // Once all slots of uploads are taken, one more is told so, and that it may try again.
+    // Once all slots of uploads are taken, one more is refused and may be tried again.
     let began = Instant::now();
     loop {
         let (status, answer) = publish_bytes(&node, noise(MIB)).await;
@@ -392,7 +392,7 @@ async fn a_page_of_a_browse_ends_when_it_holds_much_and_its_next_leads_on() {
 }
 
 #[tokio::test]
-async fn a_range_beyond_the_body_is_told_how_long_it_is() {
+async fn a_range_beyond_the_body_is_refused_with_its_length() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic("t").await;

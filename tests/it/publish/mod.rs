@@ -1,4 +1,4 @@
-//! Publishing: the same message twice, large bodies and batches, and what a producer says about a message.
+//! Publishing: the same message twice, large bodies and batches, and what a producer sends along with a message.
 
 mod dedup;
 mod large;

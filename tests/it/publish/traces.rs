@@ -1,4 +1,4 @@
-//! What a producer says about a message in headers of other standards comes back with it: W3C Trace Context, CloudEvents.
+//! What a producer sends with a message in headers of other standards comes back with it: W3C Trace Context, CloudEvents.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -51,7 +51,7 @@ impl Record {
         }
     }
 
-    /// Sends so many requests a second to each node for a while, whatever becomes of them.
+    /// Sends requests to each node at these rates a second for a while, whatever becomes of them.
     async fn load(&self, nodes: &[Node; 3], rates: [u32; 3], span: Duration) {
         let mut requests = JoinSet::new();
         let until = Instant::now() + span;

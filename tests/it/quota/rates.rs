@@ -9,7 +9,7 @@ use sqlx::Connection;
 
 use crate::harness::{Fleet, Node, send, until};
 
-/// The headers that say what stood against a request, in order: when to come back, the policy, what is left.
+/// The headers that name what stood against a request, in order: when to come back, the policy, what is left.
 pub(crate) fn said(response: &Response) -> [String; 3] {
     ["retry-after", "ratelimit-policy", "ratelimit"].map(|name| {
         let value = response.headers().get(name);
@@ -40,7 +40,7 @@ pub(crate) async fn set(fleet: &Fleet, node: &Node, quota: Value) {
 }
 
 #[tokio::test]
-async fn a_request_above_the_ceiling_is_told_when_to_come_back() {
+async fn a_request_above_the_ceiling_is_refused_with_when_to_come_back() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
@@ -239,7 +239,7 @@ async fn a_place_is_given_back_by_an_answer_and_by_a_client_that_goes_away() {
     };
 
     let polls = [poll(), poll()];
-    // Who asks takes a place itself: not before both have theirs.
+    // This request takes a place itself, so it must not come before both have theirs.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let refused = until("both places are taken", async || {
         let response = ask(&node).await;

@@ -26,12 +26,12 @@ fn waiting(node: &Node) -> JoinHandle<(Vec<Value>, Instant)> {
     })
 }
 
-/// Until the receiver has reached its node: nothing on the wire tells.
+/// Until the receiver has reached its node: nothing on the wire shows it.
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// From the publish on one node to the answer of a receiver on another, so many times.
+/// The times from the publish on one node to the answer of a receiver on another.
 async fn latencies(publisher: &Node, receiver: &Node, times: usize) -> Vec<Duration> {
     let mut latencies = Vec::new();
     for n in 0..times {
@@ -67,7 +67,7 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
     let fleet = Fleet::new().await;
     let (near, far) = (fleet.node().await, fleet.node().await);
     near.topic_and_subscription(json!({})).await;
-    // Nodes notice each other within a round of their upkeep; until then a receiver finds messages by its own look.
+    // Nodes notice each other within a round of their upkeep; until then a receiver finds messages by its own polls.
     let began = Instant::now();
     while latencies(&near, &far, 1).await[0] > ACROSS {
         assert!(began.elapsed() < Duration::from_secs(20), "never fast");
@@ -168,7 +168,7 @@ async fn messages_for_a_receiver_that_went_away_are_not_lost() {
         settled().await;
         waiter.abort();
         node.publish("a").await;
-        // Given to nobody, or given back at once; hidden only if the answer was on its way already.
+        // Given to no receiver, or given back at once; hidden only if the answer was on its way already.
         let mut got = node.receive_with(json!({"wait_seconds": 1})).await;
         if got.is_empty() {
             fleet.advance(31);

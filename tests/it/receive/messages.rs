@@ -159,7 +159,7 @@ async fn an_expired_lease_makes_the_message_visible_again_and_its_receipt_void()
 }
 
 #[tokio::test]
-async fn a_receipt_past_its_deadline_works_while_nobody_else_has_the_message() {
+async fn a_receipt_past_its_deadline_works_while_no_other_receiver_has_the_message() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

@@ -15,7 +15,7 @@ const STEPS: usize = 250;
 #[derive(Debug, Clone)]
 struct Message {
     done: bool,
-    /// Nobody gets it before.
+    /// It is not handed out before.
     hidden_until: u64,
     attempt: u64,
     /// The number of the delivery whose receipt settles it; none after a nack.

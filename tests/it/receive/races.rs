@@ -1,5 +1,5 @@
 //! Many at once on two nodes: publishers, receivers that ack, give back and extend. The clock stands still, so no lease
-//! ends: whoever has a message has it alone (I2).
+//! ends: a receiver that has a message has it alone (I2).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const RECEIVERS: usize = 8;
 /// It takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who has what.
+/// Which receiver has which message.
 #[derive(Default)]
 struct Ledger {
     published: HashSet<String>,

@@ -1,4 +1,4 @@
-//! The statements of a turn: a block alone, one with something else in its turn, and one beside others take three ways, which
+//! The statements of a turn: a block alone, one with something else in its turn, and one of several take three ways, which
 //! must store the same.
 
 use cursus::store::turn::{Claim, NewBlock, NewPlace, PART_BYTES, TurnInput, Used, run};
@@ -16,12 +16,12 @@ const CLAIM: Claim = Claim {
     visibility_seconds: 30,
 };
 
-/// Puts blocks into one turn; answers their first offsets.
+/// Commits blocks in one turn; returns their first offsets.
 async fn turn(log: &Log, slot: i16, blocks: &[&NewBlock]) -> Vec<Option<i64>> {
     turn_with(log, slot, blocks, &[]).await
 }
 
-/// The same beside claims.
+/// The same in a turn that also has claims.
 async fn turn_with(
     log: &Log,
     slot: i16,
@@ -40,7 +40,7 @@ async fn turn_with(
     output.first_offsets
 }
 
-/// All that the blocks of a lane say, but for the lane.
+/// All columns of the blocks of a lane apart from the lane.
 async fn stored(log: &mut Log, lane: i64) -> Vec<String> {
     let rows = "SELECT (to_jsonb(b) - 'lane_id')::text FROM block b WHERE lane_id = $1 ORDER BY first_offset";
     let rows = sqlx::query(rows).bind(lane).fetch_all(&mut log.sql).await;
@@ -48,7 +48,7 @@ async fn stored(log: &mut Log, lane: i64) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_block_is_stored_alike_alone_and_beside_others() {
+async fn a_block_is_stored_alike_alone_and_with_others() {
     let mut log = Log::new().await;
     let [alone, claimed, beside, other] = [
         log.topic("alone", false, 3_600).await.1,
