@@ -95,7 +95,12 @@ async fn a_publish_costs_what_its_messages_weigh_however_it_is_made() {
     let item = json!({"receipt": dead[0]["receipt"], "action": "dead_letter"});
     assert_eq!(node.settle(json!([item])).await, [json!({})]);
     fleet.meter().await;
-    let items = usage(&node, "by=topic").await;
+    let items = until("the delivery is flushed", async || {
+        let items = usage(&node, "by=topic").await;
+        let is_flushed = items.iter().any(|item| item["meter"] == "deliver_pull");
+        is_flushed.then_some(items)
+    })
+    .await;
     let published: Vec<_> = short(&items)
         .into_iter()
         .filter(|item| item.0 != "deliver_pull")
