@@ -48,7 +48,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     # A new machine often updates itself in its first minutes and holds the lock meanwhile.
     apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300)
     "${apt[@]}" update
-    # Debian would create and start a cluster of its own, which nobody here uses.
+    # Debian would create and start a cluster of its own, which is not used here.
     if [[ " ${missing[*]} " == *" postgresql "* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
         "${as_root[@]}" mkdir -p /etc/postgresql-common
         echo 'create_main_cluster = false' | "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null

@@ -83,6 +83,6 @@ fi
 tour
 say "Cursus stays up at $url (API reference: $url/docs)"
 echo "   data and log: $data_dir"
-# The lock names the process that serves this directory, whoever started it; a fleet node has none.
+# The lock names the process that serves this directory, however it was started; a fleet node has none.
 pid=$(sed -n 's/^pid=//p' "$data_dir/cursus.lock" 2>/dev/null || cat "$pid_file" 2>/dev/null || true)
 echo "   stop it:      kill ${pid:-<its process>}"

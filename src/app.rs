@@ -1,5 +1,5 @@
-//! Wiring: the parts of a node in the order in which they start, and their shutdown in reverse order. Called by `main`.
-//! Contains no rules.
+//! Wiring: what a node is made of, in the order it starts, and the reverse order in which it ends. Called by `main`; the
+//! integration tests make their nodes with `assemble`. No rule lives here.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::TenantName;
 use api::key::KeySettings;
+use axum::Router;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -180,16 +181,11 @@ async fn serve(
     };
     // Cancelled after the last response: until then requests need turns.
     let stop = CancellationToken::new();
-    let engine = Engine::start(
-        parts,
-        &shutdown.tracker,
-        shutdown.token.clone(),
-        stop.clone(),
-    )
-    .await?;
-    let duties = duties(config, &engine, blob.clone());
-    worker::start(&duties, &shutdown.tracker, &stop);
-    let router = http::router(engine.clone(), http_settings(config, &engine, &duties));
+    let settings = Settings {
+        duties: duty_settings(config),
+        request_timeout: config.serving.request_timeout.duration(),
+    };
+    let (_, router) = assemble(parts, settings, shutdown, &stop).await?;
     announce(config, embedded, &listener)?;
     let asked = async {
         shutdown.token.cancelled().await;
@@ -209,35 +205,59 @@ async fn serve(
     Ok(())
 }
 
-/// The context of the background duties.
-fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context {
+/// What a node is set to, apart from the parts of its engine.
+#[derive(Debug)]
+pub struct Settings {
+    /// Of the background duties.
+    pub duties: worker::Settings,
+    /// How long a request may take unless its route says otherwise.
+    pub request_timeout: Duration,
+}
+
+/// Makes a node of its parts, ready to serve: its loops and duties run on the tracker of `shutdown` until `stop`, and its
+/// receivers stop waiting when `shutdown` begins.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn assemble(
+    parts: engine::Parts,
+    settings: Settings,
+    shutdown: &Shutdown,
+    stop: &CancellationToken,
+) -> Result<(Engine, Router), Error> {
+    let blob = parts.blob.clone();
+    let (tracker, draining) = (&shutdown.tracker, shutdown.token.clone());
+    let engine = Engine::start(parts, tracker, draining, stop.clone()).await?;
+    let duties = worker::Context {
+        engine: engine.clone(),
+        store: engine.store().clone(),
+        blob,
+        clock: engine.clock().clone(),
+        node: engine.node(),
+        settings: settings.duties,
+        metrics: worker::Metrics::default(),
+    };
+    worker::start(&duties, tracker, stop);
+    let mut registry = telemetry::registry();
+    telemetry::register(&mut registry, &engine, &duties.metrics);
+    let metrics = RequestMetrics::register(&mut registry);
+    let http = HttpSettings {
+        request_timeout: settings.request_timeout,
+        metrics,
+        telemetry: Telemetry::of(registry),
+    };
+    let router = http::router(engine.clone(), http);
+    Ok((engine, router))
+}
+
+fn duty_settings(config: &Config) -> worker::Settings {
     let tuning = &config.tuning;
     let mut settings = worker::Settings::default();
     settings.rotate.slot_bytes = tuning.slot_bytes.bytes().cast_signed();
     settings.rotate.slot_window = tuning.slot_window.duration();
     settings.offload.object_bytes = tuning.object_bytes.bytes().cast_signed();
     settings.offload.hot_window = tuning.hot_window.duration();
-    worker::Context {
-        engine: engine.clone(),
-        store: engine.store().clone(),
-        blob,
-        clock: engine.clock().clone(),
-        node: engine.node(),
-        settings,
-        metrics: worker::Metrics::default(),
-    }
-}
-
-fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> HttpSettings {
-    let mut registry = telemetry::registry();
-    telemetry::register(&mut registry, engine, &duties.metrics);
-    let metrics = RequestMetrics::register(&mut registry);
-    let request_timeout = config.serving.request_timeout.duration();
-    HttpSettings {
-        request_timeout,
-        metrics,
-        telemetry: Telemetry::of(registry),
-    }
+    settings
 }
 
 fn bind(config: &Config) -> Result<Listener, Error> {

@@ -92,9 +92,9 @@
 //! # Absences
 //!
 //! No SQL outside `store`, no S3 type outside `blob`, no outbound request outside `outbound` (but to S3), no environment variable outside `config`, no status code outside
-//! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/tidy.rs` holds this.
+//! `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each other. `tests/it/schema/tidy.rs` holds this.
 //! No statement names tables of home and of the lanes (`store::group`), so that lanes can move to servers of their own:
-//! `tests/it/schema.rs` holds this.
+//! `tests/it/schema/groups.rs` holds this.
 
 pub mod app;
 pub mod blob;

@@ -1,5 +1,5 @@
-//! The integration tests, one binary: real object storage, real faults. `harness` starts the parts; every other module
-//! is one subject. What they need beside Rust is installed by `.ci/parts`.
+//! The integration tests, one binary: real object storage, real faults. `harness` starts the parts; every other folder
+//! is one room of the service and has its words. What they need apart from Rust is installed by `.ci/parts`.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,55 +8,15 @@
 )]
 
 mod access;
-mod blob;
-mod browse;
-mod budget;
-mod capacity;
-mod collect;
-mod control;
-mod crash;
-mod dedup;
-mod embedded;
-mod event_sinks;
-mod event_usage;
+mod bill;
 mod events;
-mod fairness;
-mod fairness_life;
-mod fairness_line;
 mod fleet;
-mod focus;
-mod guarantee;
 mod harness;
-mod keys;
-mod large;
+mod http;
 mod lifecycle;
-mod limits;
-mod long_poll;
-mod messages;
 mod meter;
-mod migrations;
-mod model;
-mod nodes;
-mod offload;
-mod openapi;
-mod plan;
-mod price;
+mod order;
+mod publish;
 mod quota;
-mod quota_caps;
-mod quota_fleet;
-mod races;
-mod reads;
-mod retention;
+mod receive;
 mod schema;
-mod service;
-mod settle;
-mod slots;
-mod store;
-mod tenant_plan;
-mod tidy;
-mod tokens;
-mod traces;
-mod turn;
-mod usage;
-mod usage_time;
-mod worker;

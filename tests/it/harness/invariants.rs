@@ -4,7 +4,7 @@ use cursus::store::hot_payload::SLOTS;
 use cursus::store::turn::PART_BYTES;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
-/// A query that finds what must not be; its first column says what it found.
+/// A query that finds what must not be; its first column names what it found.
 struct Rule {
     name: &'static str,
     sql: String,

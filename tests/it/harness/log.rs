@@ -19,8 +19,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
+use super::fleet::Fleet;
 use super::invariants::check_invariants;
-use super::node::Fleet;
 use super::postgres::Database;
 
 pub(crate) struct Log {

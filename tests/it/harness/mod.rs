@@ -1,13 +1,23 @@
 //! What the tests stand on: servers they start, faults they inject, folders they throw away. Every part ends with the
 //! value that holds it, also when the test panics.
 
+mod client;
+mod fleet;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod log;
-pub(crate) mod node;
+mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod scratch;
 pub(crate) mod seaweed;
+mod wait;
+mod wire;
+
+pub(crate) use client::{client, send};
+pub(crate) use fleet::Fleet;
+pub(crate) use node::Node;
+pub(crate) use wait::until;
+pub(crate) use wire::{all, code, is, refusal, text};

@@ -1,227 +1,26 @@
-//! Nodes inside the test: the whole service over a database of its own and real object storage, on a loopback port, with
-//! a clock that the test moves. Everything a test does goes through HTTP; `finish` ends it with the invariants.
+//! One node inside the test: the whole service over the database and object storage of a fleet, on a loopback port, and a
+//! client that speaks to it. Everything a test does goes through HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use api::key::KeySettings;
-use api::quota::Quota;
-use bytes::Bytes;
-use cursus::blob::Blob;
-use cursus::clock::Clock;
-use cursus::engine::bill::spend;
-use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
-use cursus::engine::lifecycle::offload::{Offload, Waits};
-use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
-use cursus::engine::meter::blocks;
-use cursus::engine::operate::keys;
-use cursus::engine::operate::quotas::put_quota;
-use cursus::engine::{Access, Engine, Error, Parts};
-use cursus::http::{self, HttpSettings, RequestMetrics};
+use cursus::app;
+use cursus::engine::{Engine, Parts};
 use cursus::listen;
 use cursus::outbound::Outbound;
 use cursus::shutdown::Shutdown;
 use cursus::store::Store;
-use cursus::telemetry::{self, Telemetry};
 use cursus::worker;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
-use sqlx::Connection;
-use time::macros::datetime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::invariants::check_invariants;
-use super::log::{PROMPT, SECOND_LANE, folder};
-use super::postgres::Database;
-use super::scratch::Scratch;
+use super::client::{client, request, send};
+use super::fleet::Fleet;
+use super::wire::text;
 
 const DRAIN: Duration = Duration::from_secs(10);
-/// For what happens in the background.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// What the nodes of one installation share, and how they are started.
-pub(crate) struct Fleet {
-    pub(crate) database: Database,
-    pub(crate) blob: Arc<Blob>,
-    pub(crate) clock: Clock,
-    /// Requests without a key belong to the default tenant.
-    pub(crate) open: bool,
-    /// Block cache of each node started from now on.
-    pub(crate) cache_bytes: usize,
-    /// Largest body in the database of each node started from now on.
-    pub(crate) hot_limit_bytes: usize,
-    _folder: Option<Scratch>,
-}
-
-impl Fleet {
-    /// Objects in a folder, a clock that stands still.
-    pub(crate) async fn new() -> Self {
-        let scratch = Scratch::new("objects");
-        let blob = folder(&scratch).await;
-        Self {
-            _folder: Some(scratch),
-            ..Self::over(blob).await
-        }
-    }
-
-    /// The same, but nobody is let in without a key.
-    pub(crate) async fn closed() -> Self {
-        Self {
-            open: false,
-            ..Self::new().await
-        }
-    }
-
-    /// A node that is asked with the key for everything in a tenant.
-    pub(crate) async fn node_of(&self, tenant: &str) -> Node {
-        let mut node = self.node().await;
-        node.with_key(&self.key(tenant).await);
-        node
-    }
-
-    /// The same over other object storage.
-    pub(crate) async fn over(blob: Arc<Blob>) -> Self {
-        Self {
-            database: Database::new().await,
-            blob,
-            clock: Clock::manual(datetime!(2030-01-01 00:00 UTC)),
-            open: true,
-            cache_bytes: 16 << 20,
-            hot_limit_bytes: 256 << 10,
-            _folder: None,
-        }
-    }
-
-    pub(crate) fn advance(&self, seconds: u64) {
-        self.clock.advance(Duration::from_secs(seconds));
-    }
-
-    pub(crate) async fn node(&self) -> Node {
-        Node::start(self).await
-    }
-
-    /// A key for everything in a tenant.
-    pub(crate) async fn key(&self, tenant: &str) -> String {
-        self.key_for(tenant, &["publish", "receive", "manage", "usage"])
-            .await
-    }
-
-    /// A key for some things in a tenant.
-    pub(crate) async fn key_for(&self, tenant: &str, scopes: &[&str]) -> String {
-        let store = self.database.store();
-        let settings = KeySettings {
-            scopes: Some(scopes.iter().map(|scope| scope.parse().unwrap()).collect()),
-            ..KeySettings::default()
-        };
-        let tenant = tenant.parse().unwrap();
-        let made = keys::create_key(&store, &tenant, &settings).await.unwrap();
-        store.close().await;
-        made.secret
-    }
-
-    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
-    pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
-        let quota = serde_json::from_value(quota).unwrap();
-        self.try_quota(tenant, &quota).await.unwrap();
-    }
-
-    /// The same, when it may be refused.
-    pub(crate) async fn try_quota(&self, tenant: &str, quota: &Quota) -> Result<Quota, Error> {
-        let store = self.database.store();
-        let (by, tenant) = (Access::of_command_line(), tenant.parse().unwrap());
-        let set = put_quota(&store, &by, (&tenant, quota), self.clock.now()).await;
-        store.close().await;
-        set
-    }
-
-    /// Moves all payloads of the current slot to object storage; returns how many blocks.
-    pub(crate) async fn offload(&self) -> u64 {
-        let store = self.database.store();
-        let now = RotateSettings {
-            slot_bytes: 1,
-            slot_window: Duration::ZERO,
-        };
-        rotate(&store, &self.clock, &now).await.unwrap();
-        let offload = Offload {
-            store: &store,
-            blob: &self.blob,
-            clock: &self.clock,
-            settings: &PROMPT,
-        };
-        let done = offload
-            .run(&mut Waits::default(), &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
-    }
-
-    /// One round of retention, which keeps nothing that was consumed; returns how many blocks it deleted.
-    pub(crate) async fn expire(&self) -> u64 {
-        let store = self.database.store();
-        let settings = ExpireSettings {
-            consumed_age: Duration::ZERO,
-            ..ExpireSettings::default()
-        };
-        let done = Expire::default()
-            .run(&store, &self.clock, &settings, &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
-    }
-
-    /// A topic `t` of two lanes, each with messages `old`: a node that may publish to either, and one for each lane that
-    /// publishes there.
-    pub(crate) async fn two_lanes(&self) -> (Node, Vec<Node>) {
-        let first = self.node().await;
-        first.topic("t").await;
-        let mut sql = self.database.connect().await;
-        sqlx::query(SECOND_LANE).execute(&mut sql).await.unwrap();
-        sql.close().await.unwrap();
-        // Each node has a lane that it publishes to, by chance: start some until both are covered.
-        let (mut nodes, mut lanes) = (Vec::new(), Vec::new());
-        while lanes.len() < 2 {
-            assert!(nodes.len() < 30, "30 nodes publish to one lane of two");
-            let node = self.node().await;
-            let id: api::MessageId = node.publish("old").await.parse().unwrap();
-            if lanes.contains(&id.lane) {
-                node.stop().await;
-            } else {
-                lanes.push(id.lane);
-                nodes.push(node);
-            }
-        }
-        (first, nodes)
-    }
-
-    /// Counts all that was published; returns how many blocks were not counted before.
-    pub(crate) async fn meter(&self) -> u64 {
-        let store = self.database.store();
-        let done = blocks::run(&store, &self.clock, 0, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
-    }
-
-    /// Compares what tenants spend with their budgets; returns how many alerts were sent.
-    pub(crate) async fn compare_budgets(&self) -> u64 {
-        let store = self.database.store();
-        let done = spend::run(&store, &self.clock, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
-    }
-
-    /// Stops the nodes in order and checks the invariants.
-    pub(crate) async fn finish(self, nodes: impl IntoIterator<Item = Node>) {
-        for node in nodes {
-            node.stop().await;
-        }
-        check_invariants(&mut self.database.connect().await).await;
-        self.blob.drain().await;
-    }
-}
 
 /// One node and a client that speaks to it.
 pub(crate) struct Node {
@@ -236,7 +35,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    async fn start(fleet: &Fleet) -> Self {
+    pub(crate) async fn start(fleet: &Fleet) -> Self {
         // What a node complains of is shown with the test that fails.
         tracing_subscriber::fmt()
             .with_max_level(tracing::Level::ERROR)
@@ -255,32 +54,13 @@ impl Node {
             hot_limit_bytes: fleet.hot_limit_bytes,
             turn_loops: 2,
         };
-        let engine = Engine::start(
-            parts,
-            &shutdown.tracker,
-            shutdown.token.clone(),
-            stop.clone(),
-        )
-        .await
-        .unwrap();
-        let duties = worker::Context {
-            engine: engine.clone(),
-            store: store.clone(),
-            blob: fleet.blob.clone(),
-            clock: fleet.clock.clone(),
-            node: engine.node(),
-            settings: worker::Settings::default(),
-            metrics: worker::Metrics::default(),
-        };
-        worker::start(&duties, &shutdown.tracker, &stop);
-        let mut registry = telemetry::registry();
-        telemetry::register(&mut registry, &engine, &duties.metrics);
-        let metrics = RequestMetrics::register(&mut registry);
-        let settings = HttpSettings {
+        let settings = app::Settings {
+            duties: worker::Settings::default(),
             request_timeout: Duration::from_secs(30),
-            metrics,
-            telemetry: Telemetry::of(registry),
         };
+        let (engine, router) = app::assemble(parts, settings, &shutdown, &stop)
+            .await
+            .unwrap();
         let listener = listen::bind(listen::Options {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             max_connections: 1_000,
@@ -290,7 +70,6 @@ impl Node {
         })
         .unwrap();
         let address = listener.address().unwrap();
-        let router = http::router(engine.clone(), settings);
         let ending = shutdown.clone();
         let serving = tokio::spawn(async move { listener.serve(router, &ending).await });
         Self {
@@ -315,7 +94,7 @@ impl Node {
         self.shutdown.token.cancel();
     }
 
-    /// Its loops end, as if it had died: it says nothing any more and does no duty. Requests are still answered.
+    /// Ends its loops, as if it had died: it sends no heartbeat and does no duty. It still serves requests.
     pub(crate) fn fall_silent(&self) {
         self.stop.cancel();
     }
@@ -379,7 +158,7 @@ impl Node {
         assert_eq!(status, 201, "{answer}");
     }
 
-    /// A topic `t` and its subscription `s`, with these settings beside.
+    /// A topic `t` and its subscription `s` with these settings.
     pub(crate) async fn topic_and_subscription(&self, settings: Value) {
         self.topic("t").await;
         let mut all = json!({"topic": "t"});
@@ -431,71 +210,4 @@ impl Node {
         assert_eq!(status, 200, "{answer}");
         answer["results"].as_array().unwrap().clone()
     }
-}
-
-/// Looks again and again until there is something to see.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(began.elapsed() < PATIENCE, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-pub(crate) fn client() -> reqwest::Client {
-    // The client wants to know who would do TLS, also where there is none.
-    rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .ok();
-    reqwest::Client::builder().no_proxy().build().unwrap()
-}
-
-fn request(
-    client: &reqwest::Client,
-    key: Option<&str>,
-    method: Method,
-    at: SocketAddr,
-    path: &str,
-) -> RequestBuilder {
-    let request = client.request(method, format!("http://{at}{path}"));
-    match key {
-        Some(key) => request.bearer_auth(key),
-        None => request,
-    }
-}
-
-/// Status and JSON; null when the answer has no body.
-pub(crate) async fn send(request: RequestBuilder) -> (u16, Value) {
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    let body: Bytes = response.bytes().await.unwrap();
-    let value = if body.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_slice(&body).unwrap()
-    };
-    (status, value)
-}
-
-/// A JSON text as a string.
-pub(crate) fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .unwrap_or_else(|| panic!("a text, not {value}"))
-        .to_owned()
-}
-
-/// The code of an item's error.
-pub(crate) fn code(result: &Value) -> &str {
-    result["error"]["code"]
-        .as_str()
-        .unwrap_or_else(|| panic!("an error, not {result}"))
-}
-
-/// One field of many.
-pub(crate) fn all<'a>(messages: &'a [Value], field: &str) -> Vec<&'a Value> {
-    messages.iter().map(|message| &message[field]).collect()
 }

@@ -1,10 +1,12 @@
-//! A private Postgres for this test binary, from the binaries on this machine: on a Unix socket in a folder of its own,
-//! without fsync. Started when the first test asks, stopped with the process. Every test gets a database of its own,
-//! copied from a template that has the migrations.
+//! A private Postgres for this test process, from the binaries on this machine: on a Unix socket in a folder of its own,
+//! without fsync. Started when the first test asks, stopped with the last. Every test gets a database of its own with the
+//! migrations. The server starts on a copy of a prototype, a stopped cluster that the first process of a build makes.
 
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,13 +19,28 @@ use tokio::sync::Mutex;
 use super::scratch::Scratch;
 
 const START_WAIT: Duration = Duration::from_secs(30);
+/// Where databases are created and dropped; the other two of a new cluster are not copied.
+pub(crate) const ADMIN: &str = "template1";
 const TEMPLATE: &str = "cursus_template";
+/// A copy of the template in the prototype, for the first test of a process.
+const FIRST: &str = "test_first";
+const SETTINGS: [&str; 8] = [
+    "fsync=off",
+    "full_page_writes=off",
+    "max_connections=300",
+    "shared_buffers=128MB",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "min_wal_size=2MB",
+    "max_wal_size=1GB",
+];
 
 static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
 
 pub(crate) struct Postgres {
     server: Child,
     folder: Scratch,
+    is_first_taken: AtomicBool,
     /// `CREATE DATABASE` of two at once can fail.
     creating: Mutex<()>,
 }
@@ -38,13 +55,14 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn new() -> Self {
         let server = Postgres::shared().await;
-        let name = format!("test_{:016x}", rand::random::<u64>());
-        {
+        let name = if server.is_first_taken.swap(true, Ordering::Relaxed) {
+            let name = format!("test_{:016x}", rand::random::<u64>());
             let _one = server.creating.lock().await;
-            server
-                .run(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
-                .await;
-        }
+            server.create_database(&name).await;
+            name
+        } else {
+            FIRST.to_owned()
+        };
         Self {
             options: server.options(&name),
             _server: server,
@@ -68,63 +86,28 @@ impl Postgres {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let started = Arc::new(Self::start());
-        started.prepare().await;
+        let folder = Scratch::new("postgres");
+        copy_prototype(&folder.path().join("data")).await;
+        let started = Arc::new(Self::start(folder));
+        started.answers().await;
         *shared = Arc::downgrade(&started);
         started
     }
 
-    fn start() -> Self {
-        let folder = Scratch::new("postgres");
+    /// The server of the cluster in the folder `data` of this one.
+    fn start(folder: Scratch) -> Self {
         let owner = owner();
         if let Some((user, group)) = owner {
             std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).unwrap();
         }
-        let data = folder.path().join("data");
-        let init = binary("initdb", owner, folder.path())
-            .arg("-D")
-            .arg(&data)
-            .args([
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-                "-U",
-                "postgres",
-            ])
-            .output()
-            .unwrap();
-        assert!(
-            init.status.success(),
-            "{}",
-            String::from_utf8_lossy(&init.stderr)
-        );
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let log = File::create(folder.path().join("log")).unwrap();
         let server = binary("postgres", owner, folder.path())
             .arg("-D")
-            .arg(&data)
+            .arg(folder.path().join("data"))
             .arg("-k")
             .arg(folder.path())
-            .args([
-                "-h",
-                "",
-                "-c",
-                "fsync=off",
-                "-c",
-                "full_page_writes=off",
-                "-c",
-                "max_connections=300",
-            ])
-            .args([
-                "-c",
-                "shared_buffers=128MB",
-                "-c",
-                "wal_level=minimal",
-                "-c",
-                "max_wal_senders=0",
-            ])
+            .args(["-h", ""])
+            .args(SETTINGS.map(|setting| format!("--{setting}")))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -133,8 +116,16 @@ impl Postgres {
         Self {
             server,
             folder,
+            is_first_taken: AtomicBool::new(false),
             creating: Mutex::default(),
         }
+    }
+
+    fn end(&mut self, signal: Signal) {
+        if kill_process(Pid::from_child(&self.server), signal).is_err() {
+            self.server.kill().ok();
+        }
+        self.server.wait().ok();
     }
 
     fn options(&self, database: &str) -> PgConnectOptions {
@@ -145,7 +136,7 @@ impl Postgres {
     }
 
     async fn run(&self, sql: &str) {
-        let mut connection = self.options("postgres").connect().await.unwrap();
+        let mut connection = self.options(ADMIN).connect().await.unwrap();
         connection
             .execute(AssertSqlSafe(sql.to_owned()))
             .await
@@ -153,31 +144,107 @@ impl Postgres {
         connection.close().await.unwrap();
     }
 
-    async fn prepare(&self) {
+    async fn create_database(&self, name: &str) {
+        self.run(&format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+            .await;
+    }
+
+    async fn answers(&self) {
         let started = Instant::now();
-        while let Err(error) = self.options("postgres").connect().await {
+        while let Err(error) = self.options(ADMIN).connect().await {
             if started.elapsed() > START_WAIT {
-                let log = std::fs::read_to_string(self.folder.path().join("log"));
+                let log = fs::read_to_string(self.folder.path().join("log"));
                 panic!("Postgres does not answer: {error:?}\n{log:?}");
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.run(&format!("CREATE DATABASE {TEMPLATE}")).await;
-        let store = Store::new(self.options(TEMPLATE), 1);
-        migrate::migrate(&store).await.unwrap();
-        store.close().await;
     }
 }
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // A fast shutdown, so that no shared memory stays behind.
-        let pid = Pid::from_child(&self.server);
-        if kill_process(pid, Signal::INT).is_err() {
-            self.server.kill().ok();
+        // At once, as its data is thrown away; but by itself, so that no shared memory stays behind.
+        if matches!(self.server.try_wait(), Ok(None)) {
+            self.end(Signal::QUIT);
         }
-        self.server.wait().ok();
     }
+}
+
+/// Copies the prototype, which is made before if there is none of this build: another build may have other migrations.
+async fn copy_prototype(to: &Path) {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("postgres");
+    fs::create_dir_all(&home).unwrap();
+    let (data, stamp, build) = (home.join("data"), home.join("stamp"), build());
+    let is_current = || fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == build);
+    let lock = File::create(home.join("lock")).unwrap();
+    loop {
+        lock.lock_shared().unwrap();
+        if is_current() {
+            return copy(&data, to);
+        }
+        lock.unlock().unwrap();
+        lock.lock().unwrap();
+        if !is_current() {
+            fs::remove_file(&stamp).ok();
+            fs::remove_dir_all(&data).ok();
+            make_prototype(&data).await;
+            fs::write(&stamp, &build).unwrap();
+        }
+        lock.unlock().unwrap();
+    }
+}
+
+/// Tells builds of the tests and servers apart.
+fn build() -> String {
+    let of = |path: PathBuf| {
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        format!("{} {modified:?}\n", path.display())
+    };
+    let tests = std::env::current_exe().unwrap();
+    of(tests) + &of(binaries().join("postgres"))
+}
+
+async fn make_prototype(at: &Path) {
+    let folder = Scratch::new("postgres");
+    init(&folder);
+    let mut server = Postgres::start(folder);
+    server.answers().await;
+    server.run(&format!("CREATE DATABASE {TEMPLATE}")).await;
+    let store = Store::new(server.options(TEMPLATE), 1);
+    migrate::migrate(&store).await.unwrap();
+    store.close().await;
+    server.create_database(FIRST).await;
+    server
+        .run("ALTER DATABASE template0 IS_TEMPLATE false")
+        .await;
+    for unused in ["template0", "postgres"] {
+        server.run(&format!("DROP DATABASE {unused}")).await;
+    }
+    server.end(Signal::INT);
+    copy(&server.folder.path().join("data"), at);
+}
+
+fn init(folder: &Scratch) {
+    let owner = owner();
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).unwrap();
+    }
+    let init = binary("initdb", owner, folder.path())
+        .arg("-D")
+        .arg(folder.path().join("data"))
+        .args(["-A", "trust", "-E", "UTF8", "--locale=C", "-U", "postgres"])
+        // Small segments: all of them are copied.
+        .args(["--no-sync", "--wal-segsize=1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&init.stderr);
+    assert!(init.status.success(), "{said}");
+}
+
+/// A folder with all that it holds, owners and modes included.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.unwrap().success(), "{} is copied", from.display());
 }
 
 /// Whom to run as: as root the server refuses to start.

@@ -1,5 +1,5 @@
 //! The real binary in embedded mode, in a folder of its own, with everything that can be done to it from outside: signals,
-//! looks at its files and its Postgres. As root the data directory lies below one that Postgres' user may not enter.
+//! and reads of its files and its Postgres. As root the data directory lies below one that Postgres' user may not enter.
 
 use std::fs::{self, DirBuilder};
 use std::net::SocketAddr;

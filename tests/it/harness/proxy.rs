@@ -1,4 +1,4 @@
-//! A TCP proxy that misbehaves when told to, in front of Postgres or S3. The mode can change at any time and holds for
+//! A TCP proxy that can be set to misbehave, in front of Postgres or S3. The mode can change at any time and holds for
 //! connections that exist already; when a blackhole ends its connections are reset, for what they swallowed is lost.
 
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ pub(crate) enum Mode {
     Pass,
     /// Reset as soon as connected.
     Refuse,
-    /// Accept, and never say a word.
+    /// Accept, and never send a byte.
     Blackhole,
     /// This long before each piece in each direction.
     Latency(Duration),

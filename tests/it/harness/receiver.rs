@@ -1,5 +1,5 @@
-//! Somebody whom events are sent to: takes what it gets, unless it is told to refuse, to be late, to say nothing or to hang
-//! up. Remembers every request. Speaks HTTP/1.1 by hand, one request a connection, so that it can do all of this.
+//! A server that events are sent to. It accepts each request, unless it is set to refuse, to be late, to send nothing or to
+//! hang up. Remembers every request. Speaks HTTP/1.1 by hand, one request a connection, so that it can do all of this.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub(crate) enum Does {
     SaysWith(u16, &'static str),
     /// Takes it, but not at once.
     Late(Duration),
-    /// Never answers.
+    /// Sends nothing.
     Nothing,
     /// Closes the connection.
     HangsUp,
@@ -138,7 +138,7 @@ async fn answer(mut connection: TcpStream, shared: Arc<Shared>) {
         204 => "\r\n",
         _ => "content-length: 2\r\n\r\nok",
     };
-    // Whoever asked may have gone.
+    // The sender may have gone.
     drop(
         connection
             .write_all(format!("{head}{body}").as_bytes())

@@ -1,4 +1,4 @@
-//! An empty folder of its own for whoever asks, removed with the value.
+//! An empty folder of its own for each caller, removed with the value.
 
 use std::fs;
 use std::path::{Path, PathBuf};

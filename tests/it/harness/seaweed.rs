@@ -81,7 +81,7 @@ impl Seaweed {
         }
     }
 
-    /// Waits until it takes an object; false when it ended instead, as it does when somebody else was faster to take one
+    /// Waits until it takes an object; false when it ended instead, as it does when another process has taken one
     /// of its ports.
     async fn answers(&mut self) -> bool {
         let blob = Blob::s3(self.settings()).await;

@@ -1,0 +1,7 @@
+//! Money: prices, plans, bills, FOCUS exports and budgets.
+
+mod budget;
+pub(crate) mod focus;
+mod guarantee;
+pub(crate) mod price;
+mod tenant_plan;

@@ -1,0 +1,281 @@
+//! The real binary as a node of a fleet: a Postgres and an S3 that others run, keys, an end in the middle of requests,
+//! and secrets that appear neither in `cursus config` nor in a log.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use reqwest::{Body, Method, RequestBuilder};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use tokio::sync::oneshot;
+
+use crate::harness::invariants::check_invariants;
+use crate::harness::postgres::Database;
+use crate::harness::process::{self, kill};
+use crate::harness::scratch::Scratch;
+use crate::harness::seaweed::{ACCESS_KEY, BUCKET, SECRET, Seaweed};
+use crate::harness::{client, send};
+
+/// The test's Postgres trusts everybody, so a password may be anything.
+const PASSWORD: &str = "hunter2";
+const START_WAIT: Duration = Duration::from_secs(60);
+
+/// What the processes of a fleet share.
+struct Installation {
+    database: Database,
+    seaweed: Arc<Seaweed>,
+    folder: Scratch,
+}
+
+/// A node that is a process of its own, and a client that speaks to it.
+struct Server {
+    process: process::Node,
+    address: SocketAddr,
+    client: reqwest::Client,
+    key: String,
+}
+
+impl Installation {
+    async fn new() -> Self {
+        Self {
+            database: Database::new().await,
+            seaweed: Seaweed::shared().await,
+            folder: Scratch::new("fleet"),
+        }
+    }
+
+    /// The program with nothing in its environment but what a fleet needs.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut url = self.database.options.to_url_lossy();
+        url.set_password(Some(PASSWORD)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cursus"));
+        command
+            .args(args)
+            .env_clear()
+            .env("DATABASE_URL", url.as_str())
+            .env("S3_ENDPOINT", format!("http://{}", self.seaweed.at))
+            .env("S3_BUCKET", BUCKET)
+            .env("S3_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("S3_SECRET_ACCESS_KEY", SECRET)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn key(&self, tenant: &str) -> String {
+        let made = self
+            .command(&["key", "create", "--tenant", tenant])
+            .output();
+        let made = made.unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Everything that its nodes have logged.
+    fn logs(&self) -> String {
+        let logs = fs::read_dir(self.folder.path()).unwrap().flatten();
+        logs.map(|log| fs::read_to_string(log.path()).unwrap())
+            .collect()
+    }
+
+    async fn node(&self, key: &str) -> Server {
+        let log = self
+            .folder
+            .path()
+            .join(format!("{:016x}", rand::random::<u64>()));
+        let serve = ["serve", "--listen=127.0.0.1:0", "--log-level=debug"];
+        let child = self
+            .command(&serve)
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn();
+        let mut process = process::Node(child.unwrap());
+        let began = Instant::now();
+        loop {
+            let said = fs::read_to_string(&log).unwrap();
+            let listening = said.split_once("listening on http://");
+            if let Some((address, _)) = listening.and_then(|(_, rest)| rest.split_once(',')) {
+                return Server {
+                    process,
+                    address: address.parse().unwrap(),
+                    client: client(),
+                    key: key.to_owned(),
+                };
+            }
+            assert!(process.0.try_wait().unwrap().is_none(), "{said}");
+            assert!(began.elapsed() < START_WAIT, "{said}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Server {
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("http://{}{path}", self.address);
+        self.client.request(method, url).bearer_auth(&self.key)
+    }
+
+    async fn json(&self, method: Method, path: &str, body: Value) -> Value {
+        let (status, answer) = send(self.request(method, path).json(&body)).await;
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+        answer
+    }
+
+    async fn topic_and_subscription(&self) {
+        self.json(Method::PUT, "/v1/topics/t", json!({})).await;
+        let reading = json!({"topic": "t"});
+        self.json(Method::PUT, "/v1/subscriptions/s", reading).await;
+    }
+
+    fn publish(&self, body: impl Into<Body>) -> RequestBuilder {
+        let request = self.request(Method::POST, "/v1/topics/t/messages");
+        request.header("content-type", "text/plain").body(body)
+    }
+
+    async fn receive(&self, wait_seconds: u32) -> Vec<Value> {
+        let ask = json!({"max_messages": 10, "wait_seconds": wait_seconds});
+        let answer = self.json(Method::POST, "/v1/subscriptions/s/receive", ask);
+        answer.await["messages"].as_array().unwrap().clone()
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = self.request(Method::GET, "/metrics").send().await.unwrap();
+        answer.text().await.unwrap()
+    }
+
+    async fn end(self) {
+        drop(self.client);
+        let status = tokio::task::spawn_blocking(|| self.process.end(Signal::TERM));
+        assert!(status.await.unwrap().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_serves_the_tenant_of_a_key_and_shows_no_secret() {
+    let fleet = Installation::new().await;
+    let key = fleet.key("shop");
+    let (a, b) = tokio::join!(fleet.node(&key), fleet.node(&key));
+    a.topic_and_subscription().await;
+    let large = "x".repeat(1 << 20);
+
+    let small = send(a.publish("small")).await;
+    let stored = send(a.publish(large.clone())).await;
+    let mut messages = b.receive(10).await;
+    while messages.len() < 2 {
+        messages.extend(b.receive(10).await);
+    }
+
+    assert_eq!((small.0, stored.0), (200, 200), "{small:?} {stored:?}");
+    assert_eq!(messages[0]["body"], "small");
+    let body = b.request(Method::GET, messages[1]["body_url"].as_str().unwrap());
+    let body = body.send().await.unwrap().text().await.unwrap();
+    assert!(body == large, "{} bytes", body.len());
+    let receipts: Vec<_> = messages.iter().map(|message| &message["receipt"]).collect();
+    let acks = json!({ "receipts": receipts });
+    let acked = a.json(Method::POST, "/v1/subscriptions/s/ack", acks).await;
+    assert_eq!(acked["results"], json!([{}, {}]));
+    let nobody = format!("http://{}/v1/topics", a.address);
+    let (_, stranger) = send(a.client.get(nobody)).await;
+    assert_eq!(stranger["code"], "unauthenticated");
+    a.end().await;
+    b.end().await;
+
+    let config = fleet.command(&["config"]).output().unwrap();
+    let config = String::from_utf8(config.stdout).unwrap();
+    assert!(config.contains("environment DATABASE_URL"), "{config}");
+    let logs = fleet.logs();
+    assert!(logs.contains("fleet mode"), "{logs}");
+    for secret in [PASSWORD, SECRET, &key] {
+        assert!(!config.contains(secret), "{config}");
+        let told = logs.lines().find(|line| line.contains(secret));
+        assert_eq!(told, None);
+    }
+    // An id rather than a secret: the SDK shows it at `debug`, we nowhere.
+    assert!(!config.contains(ACCESS_KEY), "{config}");
+    check_invariants(&mut fleet.database.connect().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
+    let fleet = Installation::new().await;
+    let node = fleet.node(&fleet.key("shop")).await;
+    node.topic_and_subscription().await;
+    let ask = json!({"wait_seconds": 30});
+    let waiting = node.request(Method::POST, "/v1/subscriptions/s/receive");
+    let waiting = tokio::spawn(send(waiting.json(&ask)));
+    // More than one part, so that the metrics show when it is under way; the rest comes after the signal.
+    let (go_on, rest) = oneshot::channel::<()>();
+    let begun = stream::iter([Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 9 << 20]))]);
+    let rest = stream::once(async {
+        rest.await.unwrap();
+        Ok(Bytes::from_static(b"the end"))
+    });
+    let publishing = node.publish(Body::wrap_stream(begun.chain(rest)));
+    let publishing = tokio::spawn(send(publishing));
+    let began = Instant::now();
+    while !node
+        .metrics()
+        .await
+        .contains("requests_total{op=\"upload_part\"} 1")
+    {
+        assert!(began.elapsed() < START_WAIT, "no part was uploaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    kill(node.process.pid(), Signal::TERM);
+    let (status, answer) = waiting.await.unwrap();
+    assert_eq!((status, &answer["messages"]), (200, &json!([])), "{answer}");
+    go_on.send(()).unwrap();
+    let (status, answer) = publishing.await.unwrap();
+    assert_eq!(status, 200, "{answer}");
+    let status = tokio::task::spawn_blocking(|| node.process.wait());
+    assert!(status.await.unwrap().success(), "{}", fleet.logs());
+    check_invariants(&mut fleet.database.connect().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_listen_takes_no_duty_from_the_others() {
+    let fleet = Installation::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("--listen={}", taken.local_addr().unwrap());
+
+    let node = fleet.command(&["serve", &listen]).output().unwrap();
+
+    let said = String::from_utf8_lossy(&node.stderr);
+    assert!(
+        !node.status.success() && said.contains("choose another"),
+        "{said}"
+    );
+    let held: i64 = sqlx::query_scalar("SELECT count(*) FROM duty WHERE held_until > now()")
+        .fetch_one(&mut fleet.database.connect().await)
+        .await
+        .unwrap();
+    assert_eq!(held, 0);
+}
+
+#[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cursus"));
+    command.arg("config").env_clear();
+    let unset = command.output().unwrap();
+    for name in [
+        "CURSUS_DATA_DIR",
+        "CURSUS_LISTEN",
+        "CURSUS_DRAIN_TIMEOUT",
+        "CURSUS_LOG_FORMAT",
+        "DATABASE_URL",
+        "S3_FORCE_PATH_STYLE",
+    ] {
+        command.env(name, "");
+    }
+    let empty = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(empty.status.success(), "{}", text(&empty.stderr));
+    assert_eq!(text(&empty.stdout), text(&unset.stdout));
+}

@@ -1,0 +1,210 @@
+//! The nodes of one installation inside the test: what they share, how they are started, and the rounds of background
+//! duties that a test asks for at once. `finish` ends a test with the invariants.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::key::KeySettings;
+use api::quota::Quota;
+use cursus::blob::Blob;
+use cursus::clock::Clock;
+use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
+use cursus::engine::lifecycle::offload::{Offload, Waits};
+use cursus::engine::operate::quotas::put_quota;
+use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
+use cursus::engine::bill::spend;
+use cursus::engine::meter::blocks;
+use cursus::engine::operate::keys;
+use cursus::engine::{Access, Error};
+use serde_json::Value;
+use sqlx::Connection;
+use time::macros::datetime;
+use tokio_util::sync::CancellationToken;
+
+use super::invariants::check_invariants;
+use super::log::{PROMPT, SECOND_LANE, folder};
+use super::node::Node;
+use super::postgres::Database;
+use super::scratch::Scratch;
+
+/// What the nodes of one installation share, and how they are started.
+pub(crate) struct Fleet {
+    pub(crate) database: Database,
+    pub(crate) blob: Arc<Blob>,
+    pub(crate) clock: Clock,
+    /// Requests without a key belong to the default tenant.
+    pub(crate) open: bool,
+    /// Block cache of each node started from now on.
+    pub(crate) cache_bytes: usize,
+    /// Largest body in the database of each node started from now on.
+    pub(crate) hot_limit_bytes: usize,
+    _folder: Option<Scratch>,
+}
+
+impl Fleet {
+    /// Objects in a folder, a clock that stands still.
+    pub(crate) async fn new() -> Self {
+        let scratch = Scratch::new("objects");
+        let blob = folder(&scratch).await;
+        Self {
+            _folder: Some(scratch),
+            ..Self::over(blob).await
+        }
+    }
+
+    /// The same, but requests without a key are refused.
+    pub(crate) async fn closed() -> Self {
+        Self {
+            open: false,
+            ..Self::new().await
+        }
+    }
+
+    /// A node that is asked with the key for everything in a tenant.
+    pub(crate) async fn node_of(&self, tenant: &str) -> Node {
+        let mut node = self.node().await;
+        node.with_key(&self.key(tenant).await);
+        node
+    }
+
+    /// The same over other object storage.
+    pub(crate) async fn over(blob: Arc<Blob>) -> Self {
+        Self {
+            database: Database::new().await,
+            blob,
+            clock: Clock::manual(datetime!(2030-01-01 00:00 UTC)),
+            open: true,
+            cache_bytes: 16 << 20,
+            hot_limit_bytes: 256 << 10,
+            _folder: None,
+        }
+    }
+
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    pub(crate) async fn node(&self) -> Node {
+        Node::start(self).await
+    }
+
+    /// A key for everything in a tenant.
+    pub(crate) async fn key(&self, tenant: &str) -> String {
+        self.key_for(tenant, &["publish", "receive", "manage", "usage"])
+            .await
+    }
+
+    /// A key for some things in a tenant.
+    pub(crate) async fn key_for(&self, tenant: &str, scopes: &[&str]) -> String {
+        let store = self.database.store();
+        let settings = KeySettings {
+            scopes: Some(scopes.iter().map(|scope| scope.parse().unwrap()).collect()),
+            ..KeySettings::default()
+        };
+        let tenant = tenant.parse().unwrap();
+        let made = keys::create_key(&store, &tenant, &settings).await.unwrap();
+        store.close().await;
+        made.secret
+    }
+
+    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
+    pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
+        let quota = serde_json::from_value(quota).unwrap();
+        self.try_quota(tenant, &quota).await.unwrap();
+    }
+
+    /// The same, when it may be refused.
+    pub(crate) async fn try_quota(&self, tenant: &str, quota: &Quota) -> Result<Quota, Error> {
+        let store = self.database.store();
+        let (by, tenant) = (Access::of_command_line(), tenant.parse().unwrap());
+        let set = put_quota(&store, &by, (&tenant, quota), self.clock.now()).await;
+        store.close().await;
+        set
+    }
+
+    /// Moves all payloads of the current slot to object storage; returns how many blocks.
+    pub(crate) async fn offload(&self) -> u64 {
+        let store = self.database.store();
+        let now = RotateSettings {
+            slot_bytes: 1,
+            slot_window: Duration::ZERO,
+        };
+        rotate(&store, &self.clock, &now).await.unwrap();
+        let offload = Offload {
+            store: &store,
+            blob: &self.blob,
+            clock: &self.clock,
+            settings: &PROMPT,
+        };
+        let done = offload
+            .run(&mut Waits::default(), &CancellationToken::new())
+            .await
+            .unwrap();
+        store.close().await;
+        done.count
+    }
+
+    /// One round of retention, which keeps nothing that was consumed; returns how many blocks it deleted.
+    pub(crate) async fn expire(&self) -> u64 {
+        let store = self.database.store();
+        let settings = ExpireSettings {
+            consumed_age: Duration::ZERO,
+            ..ExpireSettings::default()
+        };
+        let done = Expire::default()
+            .run(&store, &self.clock, &settings, &CancellationToken::new())
+            .await
+            .unwrap();
+        store.close().await;
+        done.count
+    }
+
+    /// A topic `t` of two lanes, each with messages `old`: a node that may publish to either, and one for each lane that
+    /// publishes there.
+    pub(crate) async fn two_lanes(&self) -> (Node, Vec<Node>) {
+        let first = self.node().await;
+        first.topic("t").await;
+        let mut sql = self.database.connect().await;
+        sqlx::query(SECOND_LANE).execute(&mut sql).await.unwrap();
+        sql.close().await.unwrap();
+        // Each node has a lane that it publishes to, by chance: start some until both are covered.
+        let (mut nodes, mut lanes) = (Vec::new(), Vec::new());
+        while lanes.len() < 2 {
+            assert!(nodes.len() < 30, "30 nodes publish to one lane of two");
+            let node = self.node().await;
+            let id: api::MessageId = node.publish("old").await.parse().unwrap();
+            if lanes.contains(&id.lane) {
+                node.stop().await;
+            } else {
+                lanes.push(id.lane);
+                nodes.push(node);
+            }
+        }
+        (first, nodes)
+    }
+
+    /// Counts all that was published; returns how many blocks were not counted before.
+    pub(crate) async fn meter(&self) -> u64 {
+        let store = self.database.store();
+        let done = blocks::run(&store, &self.clock, 0, &CancellationToken::new()).await;
+        store.close().await;
+        done.unwrap().count
+    }
+
+    /// Compares what tenants spend with their budgets; returns how many alerts were sent.
+    pub(crate) async fn compare_budgets(&self) -> u64 {
+        let store = self.database.store();
+        let done = spend::run(&store, &self.clock, &CancellationToken::new()).await;
+        store.close().await;
+        done.unwrap().count
+    }
+
+    /// Stops the nodes in order and checks the invariants.
+    pub(crate) async fn finish(self, nodes: impl IntoIterator<Item = Node>) {
+        for node in nodes {
+            node.stop().await;
+        }
+        check_invariants(&mut self.database.connect().await).await;
+        self.blob.drain().await;
+    }
+}

@@ -1,0 +1,9 @@
+//! Where payloads lie until they are gone: hot slots, offloading, object storage, reading, retention, collection.
+
+mod blob;
+mod collect;
+mod ends;
+mod offload;
+mod reads;
+mod retention;
+mod slots;

@@ -1,0 +1,8 @@
+//! What is checked below HTTP or without it: migrations, statements of the store, openapi.json, the shape of the tree.
+
+mod groups;
+mod migrations;
+mod openapi;
+mod store;
+mod tidy;
+mod turn;
