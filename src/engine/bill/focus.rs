@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::month::quantity;
 use crate::engine::bill::plans;
-use crate::engine::bill::price::{Ladder, Part, Schedule, Step, Version};
+use crate::engine::bill::schedule::{Ladder, Part, Schedule, Step, Version};
 use crate::engine::bill::usage::{UsageAfter, item, parts};
 use crate::engine::error::Error;
 

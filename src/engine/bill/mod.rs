@@ -4,7 +4,7 @@ mod budgets;
 pub mod focus;
 pub mod month;
 pub mod plans;
-pub mod price;
+pub mod schedule;
 pub mod spend;
 pub mod tenant_plans;
 pub mod usage;

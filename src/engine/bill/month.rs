@@ -15,7 +15,7 @@ use crate::store::{self, Session};
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::plans;
-use crate::engine::bill::price::{Part, Schedule, minor_places};
+use crate::engine::bill::schedule::{Part, Schedule, minor_places};
 use crate::engine::bill::usage::{item, parts};
 use crate::engine::error::Error;
 
@@ -238,7 +238,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::engine::bill::price::{Ladder, Version};
+    use crate::engine::bill::schedule::{Ladder, Version};
 
     #[test]
     fn the_rest_of_a_month_goes_on_like_its_beginning() {

@@ -16,7 +16,7 @@ use crate::store::{self, Session};
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
-use crate::engine::bill::price::{Ladder, Schedule, Version};
+use crate::engine::bill::schedule::{Ladder, Schedule, Version};
 use crate::engine::error::Error;
 
 impl Engine {

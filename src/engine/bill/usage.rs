@@ -16,7 +16,7 @@ use crate::store::usage_list::{UsageRow, Wanted};
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::plans;
-use crate::engine::bill::price::{self, Measured, Part, Schedule};
+use crate::engine::bill::schedule::{self, Measured, Part, Schedule};
 use crate::engine::error::Error;
 use crate::engine::meter::roll_up;
 
@@ -181,7 +181,7 @@ pub(in crate::engine) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
         bytes: number(row.bytes),
         over_time: whole(&row.over_time_after)?.saturating_sub(before.over_time),
     };
-    Ok(price::parts(meter(row)?, used, before))
+    Ok(schedule::parts(meter(row)?, used, before))
 }
 
 fn corrupt(column: &'static str, row: &UsageRow) -> Error {

@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 use crate::clock::Clock;
 use crate::engine::Error;
 use crate::engine::bill::plans;
-use crate::engine::bill::price::Schedule;
+use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::usage::{self, UsageAfter};
 use crate::engine::duty::{Done, DutyError};
 use crate::store::event_outbox::{Frame, NewEvent};
