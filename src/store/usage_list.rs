@@ -1,6 +1,7 @@
 //! Reading `usage_minute`, `usage_hour` and `usage_day` as one, with each row's place in its month: prices have tiers that
 //! fill up over a month, so what a row costs depends on what was used before it.
 
+use api::usage::Meter;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
@@ -22,6 +23,8 @@ pub struct Wanted<'a> {
     pub granularity: &'a str,
     /// How many names are told apart: 0, 1 the topic, 2 the subscription too.
     pub names: i32,
+    /// Only meters of amounts over time.
+    pub over_time_only: bool,
     /// Only what stands behind this window, meter, topic and subscription; with an empty meter, all from the window on.
     pub after: (OffsetDateTime, &'a str, &'a str, &'a str),
     /// Rows at most.
@@ -47,11 +50,9 @@ pub struct UsageRow {
     pub messages: i64,
     /// Bytes.
     pub bytes: i64,
-    /// Of storage, as a decimal number.
-    pub gib_hours: Option<String>,
-    /// Of guaranteed capacity, as a decimal number.
-    pub capacity_hours: Option<String>,
-    /// Units of the meter before it in its month; those of all deliveries count together, as in what follows.
+    /// Of a meter over time: the amount in the unit of its price, a decimal number rounded to nine places.
+    pub amount: Option<String>,
+    /// Units of the group of the meter before it in its month, as in what follows.
     pub units_before: i64,
     /// Elastic units of all meters before it in its month.
     pub elastic_before: i64,
@@ -73,11 +74,7 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
     Ok(sqlx::query_as(
         "-- usage.list
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
-                -- 2^30 bytes for 3,600 seconds
-                CASE WHEN p.meter IN ('stored_hot', 'stored_object')
-                     THEN trim_scale(round(p.byte_seconds / 3865470566400, 9))::text END AS gib_hours,
-                CASE WHEN p.meter = 'guaranteed_capacity' THEN trim_scale(round(p.byte_seconds / 3600, 9))::text END
-                    AS capacity_hours,
+                trim_scale(round(p.byte_seconds / p.measured_per_amount, 9))::text AS amount,
                 (p.units_after - p.units)::bigint AS units_before,
                 (p.elastic_after - p.elastic_units)::bigint AS elastic_before,
                 (p.bytes_after - p.bytes)::bigint AS bytes_before,
@@ -85,7 +82,8 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                 trunc(p.byte_seconds_after)::text AS over_time_after
          FROM (
              SELECT g.*, sum(g.units) OVER item AS units_after, sum(g.elastic_units) OVER month AS elastic_after,
-                    sum(g.bytes) OVER item AS bytes_after, sum(g.byte_seconds) OVER item AS byte_seconds_after
+                    sum(g.bytes) OVER item AS bytes_after, sum(g.byte_seconds) OVER item AS byte_seconds_after,
+                    ($15::bigint[])[array_position($13::text[], g.meter)] AS measured_per_amount
              FROM (
                  SELECT u.start, u.meter, u.topic COLLATE \"C\" AS topic, u.subscription COLLATE \"C\" AS subscription,
                         u.mine, sum(u.units)::bigint AS units, sum(u.elastic_units)::bigint AS elastic_units,
@@ -112,12 +110,13 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                  GROUP BY u.start, u.meter, u.topic, u.subscription, u.mine
              ) g
              WINDOW item AS (PARTITION BY date_trunc('month', g.start),
-                                          CASE WHEN starts_with(g.meter, 'deliver_') THEN 'deliver' ELSE g.meter END
+                                          ($14::text[])[array_position($13::text[], g.meter)] COLLATE \"C\"
                              ORDER BY g.start, g.meter, g.topic, g.subscription, g.mine ROWS UNBOUNDED PRECEDING),
                     month AS (PARTITION BY date_trunc('month', g.start)
                               ORDER BY g.start, g.meter, g.topic, g.subscription, g.mine ROWS UNBOUNDED PRECEDING)
          ) p
          WHERE p.mine AND p.start >= $2 AND (p.start, p.meter, p.topic, p.subscription) > ($4, $7, $8, $9)
+           AND (p.measured_per_amount IS NOT NULL OR NOT $16)
          ORDER BY p.start, p.meter, p.topic, p.subscription LIMIT $10",
     )
     .bind(wanted.tenant)
@@ -132,6 +131,16 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
     .bind(wanted.limit)
     .bind(wanted.topics)
     .bind(wanted.since)
+    .bind(Meter::ALL.map(Meter::as_str))
+    .bind(Meter::ALL.map(Meter::group))
+    .bind(Meter::ALL.map(measured_per_amount))
+    .bind(wanted.over_time_only)
     .fetch_all(session.run("usage.list"))
     .await?)
+}
+
+/// What is measured of one amount of a meter over time, such as byte-seconds of a GiB-hour.
+fn measured_per_amount(meter: Meter) -> Option<i64> {
+    let unit = meter.over_time()?;
+    i64::try_from(unit.measured()).ok()
 }
