@@ -1,19 +1,20 @@
-//! Reading `usage_minute`, `usage_hour` and `usage_day` as one, with each row's place in its month: prices have tiers that
-//! fill up over a month, so what a row costs depends on what was used before it.
+//! Reads `usage_minute`, `usage_hour` and `usage_day` as one list, each row with the running totals of its month: the
+//! tiers of a price fill up over a month, so the cost of a row depends on what was used before it. Meters of one group
+//! (`Meter::group`) share their running totals.
 
 use api::usage::Meter;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Which usage to list.
+/// Usage to list.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
-    /// Whose.
+    /// The tenant.
     pub tenant: i64,
-    /// Only of topics whose names are like one of these patterns.
+    /// Only usage of topics whose names match one of these patterns.
     pub topics: &'a [String],
-    /// Where running totals begin: the start of the month of the first row, or that row itself when nobody needs them.
+    /// Start of the running totals: the start of the month of the first row, or of that row when nothing has a price.
     pub since: OffsetDateTime,
     /// Start of the first window.
     pub from: OffsetDateTime,
@@ -21,22 +22,22 @@ pub struct Wanted<'a> {
     pub to: OffsetDateTime,
     /// `minute`, `hour` or `day`.
     pub granularity: &'a str,
-    /// How many names are told apart: 0, 1 the topic, 2 the subscription too.
+    /// Names that rows are divided by: 0 for none, 1 for the topic, 2 for the topic and the subscription.
     pub names: i32,
     /// Only meters of amounts over time.
     pub over_time_only: bool,
-    /// Only what stands behind this window, meter, topic and subscription; with an empty meter, all from the window on.
+    /// Only rows after this window, meter, topic and subscription; with an empty meter, all rows from the window on.
     pub after: (OffsetDateTime, &'a str, &'a str, &'a str),
-    /// Rows at most.
+    /// Most rows.
     pub limit: i64,
 }
 
-/// A row of a list.
+/// A row of the list.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct UsageRow {
     /// Start of the window.
     pub start: OffsetDateTime,
-    /// What was used.
+    /// Name of the meter.
     pub meter: String,
     /// Name of the topic, or empty.
     pub topic: String,
@@ -44,28 +45,28 @@ pub struct UsageRow {
     pub subscription: String,
     /// Metering units.
     pub units: i64,
-    /// Of these, units above the guarantee.
+    /// Metering units above the guarantee, a part of `units`.
     pub elastic_units: i64,
     /// Messages.
     pub messages: i64,
     /// Bytes.
     pub bytes: i64,
-    /// Of a meter over time: the amount in the unit of its price, a decimal number rounded to nine places.
+    /// Amount of a meter over time in the unit of its price: a decimal number rounded to nine places.
     pub amount: Option<String>,
-    /// Units of the group of the meter before it in its month, as in what follows.
+    /// Metering units of the meter's group before the row in its month.
     pub units_before: i64,
-    /// Elastic units of all meters before it in its month.
+    /// Elastic units of all meters before the row in its month.
     pub elastic_before: i64,
-    /// Bytes before it in its month.
+    /// Bytes of the meter's group before the row in its month.
     pub bytes_before: i64,
-    /// What is measured over time before it in its month, a whole number: byte-seconds of storage, messages a second times
-    /// seconds of guaranteed capacity.
+    /// Amount over time of the meter's group before the row in its month, a whole number: byte-seconds of storage, or
+    /// messages per second times seconds of guaranteed capacity.
     pub over_time_before: String,
-    /// The same with its own. Rounded down like those before it, so that nothing is lost between two rows.
+    /// The same including the row. Both are rounded down, so nothing is lost between two rows.
     pub over_time_after: String,
 }
 
-/// Usage of a tenant in order of window, meter, topic and subscription, whatever of it is rolled up.
+/// Usage of a tenant in the order of window, meter, topic and subscription, rolled up or not.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -99,7 +100,7 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds
                          FROM usage_hour
-                         -- of what is coarser than the windows only what comes before them
+                         -- rows longer than the windows count for the running totals before them
                          WHERE tenant_id = $1 AND at >= $12 AND at < $3 AND ($5 <> 'minute' OR at < $2)
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, byte_seconds

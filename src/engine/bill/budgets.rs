@@ -1,6 +1,6 @@
-//! Budgets of a tenant: put, read, list and delete. A budget covers all usage of the tenant, so reading one takes the scope
-//! `usage` for all names and changing one takes `manage` for all names. The transaction of a change also compares the tenant
-//! with its budgets (`spend`): alerts that become due are sent, and the tenant is stopped or resumed.
+//! Budgets of a tenant: put, read, list and delete. A budget covers all usage of the tenant, so reading one takes the
+//! scope `usage` for all names and changing one takes `manage` for all names. The transaction of a change also compares
+//! the tenant with its budgets (`spend`): alerts that become due are sent, and the tenant is stopped or resumed.
 
 use std::collections::BTreeSet;
 

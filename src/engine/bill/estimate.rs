@@ -1,5 +1,6 @@
-//! An estimate of what the rest of a month will cost: usage goes on at the average rate of the month so far, and is priced
-//! with tiers and with the versions and plans that begin later in the month. Pure; `month` adds it to the cost so far.
+//! An estimate of what the rest of a month will cost: usage goes on at the average rate of the month so far, and is
+//! priced with tiers and with the versions and plans that begin later in the month. Pure; `month` adds it to the cost so
+//! far.
 
 use api::price::PriceItem;
 use api::{Decimal, Month};

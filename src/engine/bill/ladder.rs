@@ -1,6 +1,6 @@
 //! The price of one item: tiers over the running total of a month. Pure; built from a plan by `plans`, applied by
-//! `schedule`. The cost of a part of a month is the cost at its end less the cost at its beginning, so the parts of a month
-//! add up exactly to the whole. A cost is computed in whole numbers and rounded once, half to even, to 10^-12.
+//! `schedule`. The cost of a part of a month is the cost at its end less the cost at its beginning, so the parts of a
+//! month add up exactly to the whole. A cost is computed in whole numbers and rounded once, half to even, to 10^-12.
 
 use api::Decimal;
 use api::price::{Price, PriceUnit};

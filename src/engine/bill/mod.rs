@@ -1,7 +1,7 @@
 //! Money. A plan has versions (`plans`), a tenant has plans by day (`tenant_plans`); together they are its `schedule` of
-//! prices, each a `ladder` of tiers. A row of usage has priced `portion`s. `usage`, `month` and `focus` show usage with its
-//! cost, `budgets` and `spend` compare the month with what a tenant wants to spend, `usage_events` reports usage to sinks.
-//! Metering (`engine::meter`) knows no price: it counts, and this room reads what was counted.
+//! prices, each a `ladder` of tiers. A row of usage has priced `portion`s. `usage`, `month` and `focus` show usage with
+//! its cost, `budgets` and `spend` compare the month with what a tenant wants to spend, `usage_events` reports usage to
+//! sinks. Metering (`engine::meter`) knows no price: it counts, and this room reads what was counted.
 
 mod budgets;
 mod currency;

@@ -1,5 +1,5 @@
-//! Rows of prices: between the database, the wire and a schedule. A row is a tier of an item; the tier without a size is the
-//! last. Pure; called by `plans`.
+//! Rows of prices: between the database, the wire and a schedule. A row is a tier of an item; the tier without a size is
+//! the last. Pure; called by `plans`.
 
 use api::price::{PlanVersion, PlanVersionSettings, Price, PriceItem, Prices, Tier, Whole};
 use api::{Day, PlanName};

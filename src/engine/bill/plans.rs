@@ -1,6 +1,6 @@
-//! Price plans: put, read, list and delete their versions, and read the prices of a tenant. A plan decides what all tenants
-//! pay, so changing it takes the scope `admin` for all names. Prices that may have been billed never change: a version
-//! begins today or later, except for the first version of a plan.
+//! Price plans: put, read, list and delete their versions, and read the prices of a tenant. A plan decides what all
+//! tenants pay, so changing it takes the scope `admin` for all names. Prices that may have been billed never change: a
+//! version begins today or later, except for the first version of a plan.
 
 use std::collections::BTreeSet;
 

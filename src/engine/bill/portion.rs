@@ -1,5 +1,6 @@
-//! What of a row of usage has a price, and where it stands in its month: the store adds up what was used before the row, and
-//! the table of meters (`api::usage::Meter`) names the items. Each quantity of a row is in one portion of an item at most.
+//! What of a row of usage has a price, and where it stands in its month: the store adds up what was used before the row,
+//! and the table of meters (`api::usage::Meter`) names the items. Each quantity of a row is in one portion of an item at
+//! most.
 
 use api::Decimal;
 use api::price::{PriceItem, PriceUnit};

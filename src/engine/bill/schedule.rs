@@ -1,6 +1,6 @@
-//! Prices that apply to a tenant over time: the versions of its plans, one after the other. Pure; `plans` reads it from the
-//! database. Running totals belong to the month: when another version or plan begins within a month, its tiers count what
-//! was used before it.
+//! Prices that apply to a tenant over time: the versions of its plans, one after the other. Pure; `plans` reads it from
+//! the database. Running totals belong to the month: when another version or plan begins within a month, its tiers count
+//! what was used before it.
 
 use api::price::PriceItem;
 use api::{Day, Decimal, Month, PlanName};

@@ -1,6 +1,6 @@
-//! Usage of a tenant, for `GET /v1/usage`: windows of a range, a page at a time, from minutes, hours and days alike. A page
-//! reads a bounded number of windows (I9). The cost of a window depends on what was used before it in its month, which the
-//! store adds up.
+//! Usage of a tenant, for `GET /v1/usage`: windows of a range, a page at a time, from minutes, hours and days alike. A
+//! page reads a bounded number of windows (I9). The cost of a window depends on what was used before it in its month,
+//! which the store adds up.
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
 use api::price::PriceUnit;

@@ -1,7 +1,7 @@
-//! Makes usage into events: for each sink, window by window from where it stopped, as soon as a window can no longer change
-//! (`meter::blocks::is_final`). Events and the new position of the sink commit together, so a window becomes events once,
-//! also when two nodes work on it (I8). A sink with too many waiting events gets no new ones; its usage is kept for it, in
-//! longer windows when that lasts too long.
+//! Makes usage into events: for each sink, window by window from where it stopped, as soon as a window can no longer
+//! change (`meter::blocks::is_final`). Events and the new position of the sink commit together, so a window becomes
+//! events once, also when two nodes work on it (I8). A sink with too many waiting events gets no new ones; its usage is
+//! kept for it, in longer windows when that lasts too long.
 
 use std::time::Instant;
 
@@ -260,8 +260,8 @@ async fn items(
     Ok(items.collect::<Result<_, Error>>()?)
 }
 
-/// The event of an item. Its end is the end of the window: an amount over time that is reported with the last minute of an
-/// hour covers that hour.
+/// The event of an item. Its end is the end of the window: an amount over time that is reported with the last minute of
+/// an hour covers that hour.
 fn made(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
     let end = Timestamp::from(window.end());
     let (start, meter) = (item.start.to_string(), item.meter.as_str());

@@ -1,7 +1,8 @@
 //! Windows of usage events. Pure; called by `usage_events`. A sink passes through time window by window and never back: a
-//! window begins where the one before it ended, so each quantity is in one event (I8). Windows are as long as the sink wants.
-//! A sink that falls so far behind that usage is no longer kept in such windows gets longer ones, from the next point where a
-//! longer one begins. While a sink is inside a longer window, the roll-up leaves its usage as it is (`store::usage`).
+//! window begins where the one before it ended, so each quantity is in one event (I8). Windows are as long as the sink
+//! wants. A sink that falls so far behind that usage is no longer kept in such windows gets longer ones, from the next
+//! point where a longer one begins. While a sink is inside a longer window, the roll-up leaves its usage as it is
+//! (`store::usage`).
 
 use api::event::EventGranularity;
 use time::{Duration, OffsetDateTime};
@@ -19,8 +20,8 @@ pub(in crate::engine) struct Window {
 }
 
 impl Window {
-    /// The window that begins at `start`. `begun` is its length if a part of it has been made into events. Windows get longer
-    /// an hour or a day before the shorter ones are rolled up, so that they do not meet a running roll-up.
+    /// The window that begins at `start`. `begun` is its length if a part of it has been made into events. Windows get
+    /// longer an hour or a day before the shorter ones are rolled up, so that they do not meet a running roll-up.
     pub(in crate::engine) fn next(
         start: OffsetDateTime,
         begun: Option<Duration>,

@@ -1,5 +1,5 @@
-//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change takes the scope `admin`
-//! for all names. Every node notices a change by the access version; `access` checks the tokens.
+//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change takes the scope
+//! `admin` for all names. Every node notices a change by the access version; `access` checks the tokens.
 
 use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};

@@ -1,5 +1,5 @@
-//! API keys of a tenant: create, rotate, revoke, read and list. The secret of a key is returned once, when the key is made. A
-//! caller cannot grant more than it has: a key with the scope `admin` takes the scope `admin` for all names.
+//! API keys of a tenant: create, rotate, revoke, read and list. The secret of a key is returned once, when the key is
+//! made. A caller cannot grant more than it has: a key with the scope `admin` takes the scope `admin` for all names.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Quota of a tenant: an operator sets it, a tenant reads it with how much is in use. A change takes effect on a node when the
-//! node next polls the version of quotas (`watch`). A cap below the current use is refused.
+//! Quota of a tenant: an operator sets it, a tenant reads it with how much is in use. A change takes effect on a node
+//! when the node next polls the version of quotas (`watch`). A cap below the current use is refused.
 
 use api::TenantName;
 use api::quota::{Quota, QuotaStatus, QuotaUse};

@@ -1,5 +1,5 @@
-//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be limited to some
-//! names. There is no way to delete a tenant.
+//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be limited to
+//! some names. There is no way to delete a tenant.
 
 use std::collections::HashMap;
 

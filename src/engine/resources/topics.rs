@@ -1,4 +1,5 @@
-//! Topics: create, change, list, delete. Deleting what others need is refused and says by whom.
+//! Topics: put, read, list, delete, and their fill level. A topic that a subscription or an event sink needs cannot be
+//! deleted; the error names what needs it.
 
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, PAGE, RETENTION_SECONDS_DEFAULT};
 use api::list::Page;
@@ -15,7 +16,7 @@ use crate::engine::quota::Policy;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {
-    /// Creates or updates; true when created.
+    /// Creates a topic or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
     /// When a setting is out of range, or the database does not answer.
@@ -73,7 +74,7 @@ impl Engine {
             row = store::topic::by_name(&mut tx, tenant.0, name.as_str()).await?;
         }
         tx.commit().await?;
-        // Deleted between the two statements: the client may try again.
+        // The topic was deleted between the two statements. The client may retry.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
@@ -93,7 +94,7 @@ impl Engine {
         topic(row.ok_or_else(|| Error::not_found("topic", name))?)
     }
 
-    /// A page of topics by name, of those that the caller may manage.
+    /// A page of the topics that the caller may manage, by name.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -118,7 +119,7 @@ impl Engine {
         }))
     }
 
-    /// Deletes a topic nobody needs.
+    /// Deletes a topic that no subscription and no event sink needs.
     ///
     /// # Errors
     /// When it does not exist, a subscription or an event sink needs it, or the database does not answer.
@@ -141,7 +142,7 @@ impl Engine {
                 "topic {name} is needed by the event sinks {by}"
             )));
         }
-        // What is not counted yet is counted when it is cleared away, under the name of the topic.
+        // Blocks that are not metered yet are metered when they are deleted, under the name of the topic.
         let lanes = store::lane::of_topic(&mut tx, row.topic_id).await?;
         store::lane_meter::begin(&mut tx, &lanes, self.clock().now()).await?;
         store::lane::close(&mut tx, row.topic_id).await?;
@@ -159,7 +160,7 @@ impl Engine {
         Ok(())
     }
 
-    /// How full it is.
+    /// Fill level of a topic.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
@@ -175,6 +176,7 @@ impl Engine {
     }
 }
 
+/// A topic as the API shows it.
 fn topic(row: TopicRow) -> Result<Topic, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "topic",

@@ -169,8 +169,8 @@ impl Charge<'_> {
         ]
     }
 
-    /// Id, name and type of the resource. Empty for capacity, which belongs to the whole tenant, and for usage of a node that
-    /// had too many names to keep.
+    /// Id, name and type of the resource. Empty for capacity, which belongs to the whole tenant, and for usage of a node
+    /// that had too many names to keep.
     fn resource(&self) -> (String, String, &'static str) {
         let Self { export, row, .. } = self;
         let (folder, name, kind) = match (&*row.topic, &*row.subscription) {

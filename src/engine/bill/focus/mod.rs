@@ -1,8 +1,8 @@
 //! A month in the format of FOCUS 1.2 (FinOps Open Cost and Usage Specification): a line for each day, meter, topic,
 //! subscription and tier. By the day, because that is the finest period that cost tools load by default and the coarsest
-//! that shows trends; by tier, because a line has one unit price. Amounts are exact to twelve places and add up to the cost
-//! of the month; a bill rounds the lines of the month, not these. Usage is read page by page, so the memory of an export is
-//! bounded (I9).
+//! that shows trends; by tier, because a line has one unit price. Amounts are exact to twelve places and add up to the
+//! cost of the month; a bill rounds the lines of the month, not these. Usage is read page by page, so the memory of an
+//! export is bounded (I9).
 
 mod charge;
 
