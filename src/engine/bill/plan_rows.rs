@@ -17,8 +17,10 @@ pub(super) fn rows(plan: &PlanName, day: Day, prices: &Prices) -> Vec<PriceRow> 
         let Some(price) = prices.of(item) else {
             continue;
         };
-        let sized = price.tiers.iter();
-        let sized = sized.map(|tier| (i64::try_from(tier.size.0).ok(), tier.unit_price));
+        let sized = price
+            .tiers
+            .iter()
+            .map(|tier| (i64::try_from(tier.size.0).ok(), tier.unit_price));
         let last = (None, price.unit_price);
         for (tier, (size, unit_price)) in (0i16..).zip(sized.chain([last])) {
             rows.push(PriceRow {

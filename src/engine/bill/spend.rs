@@ -272,9 +272,12 @@ mod tests {
         let due = |cost| {
             let budgets = vec![budget(1, "10", false), budget(2, "20", true)];
             let demand = wanted(budgets, &sent, &spent(cost)).unwrap();
-            let alerts = demand.alerts.iter();
-            let alerts = alerts.map(|due| (due.budget.budget_id, due.percent));
-            (alerts.collect::<Vec<_>>(), demand.stop_until)
+            let alerts: Vec<_> = demand
+                .alerts
+                .iter()
+                .map(|due| (due.budget.budget_id, due.percent))
+                .collect();
+            (alerts, demand.stop_until)
         };
         let stop = Some(datetime!(2030-02-01 0:00 UTC));
         for (cost, alerts, until) in [
