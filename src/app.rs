@@ -1,5 +1,5 @@
-//! Wiring: what a node is made of, in the order it starts, and the reverse order in which it ends. Called by `main`.
-//! No rule lives here.
+//! Wiring: the parts of a node in the order in which they start, and their shutdown in reverse order. Called by `main`.
+//! Contains no rules.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::store::{self, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::worker;
 
-/// Whatever keeps the node from running; `main` prints it.
+/// Any error that keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// The connection of the listener for hints between nodes.
+/// Connections for the listener for hints between nodes.
 const LISTENERS: u32 = 1;
-/// For the loops of the node to end once the last request is answered, however much of the drain timeout is left.
+/// Time that the loops of the node get to end after the last response, even if less of the drain timeout is left.
 const LOOPS_WITHIN: Duration = Duration::from_secs(5);
-/// For the aborts of uploads and the connections to the database, after everything else.
+/// Time that the aborts of uploads and the database connections get to end, after everything else.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs a node until it is told to end.
+/// Runs a node until shutdown is requested.
 ///
 /// # Errors
 /// When it cannot start.
@@ -59,10 +59,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     served
 }
 
-/// Makes an API key for a tenant, which is created when it is new, and returns it.
+/// Creates an API key for a tenant, and the tenant if it does not exist, and returns the key.
 ///
 /// # Errors
-/// When the database does not answer, or the program was asked to end before.
+/// When the database does not respond, or shutdown was requested before.
 pub async fn create_key(
     config: Config,
     tenant: &TenantName,
@@ -83,8 +83,8 @@ pub async fn create_key(
     created.unwrap_or_else(|| Err("asked to end before the key was made".into()))
 }
 
-/// Starts the private Postgres, if there is to be one. Asked to end meanwhile it stops it again; asked twice it does not
-/// wait for that.
+/// Starts the private Postgres in embedded mode. If shutdown is requested meanwhile, it is stopped again; after a
+/// second request the program does not wait for that.
 async fn start_embedded(
     config: &Config,
     shutdown: &Shutdown,
@@ -105,7 +105,7 @@ async fn start_embedded(
     }
 }
 
-/// The database with its schema up to date.
+/// Connects to the database and migrates its schema.
 async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Store, Error> {
     let options: PgConnectOptions = match (&config.mode, embedded) {
         (Mode::Fleet { database_url, .. }, _) => database_url.expose().parse()?,
@@ -119,7 +119,7 @@ async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Stor
     Ok(store)
 }
 
-/// An error with its causes, in one line.
+/// An error and its causes, in one line.
 fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -166,7 +166,7 @@ async fn serve(
         return Ok(());
     };
     let (store, blob) = opened?;
-    // Before the loops and duties: a node that cannot listen must not take duties that others would do.
+    // Bound before the loops and duties start: a node that cannot listen must not take a duty from the others.
     let listener = bind(config)?;
     let parts = engine::Parts {
         store: store.clone(),
@@ -178,7 +178,7 @@ async fn serve(
         hot_limit_bytes: usize::try_from(config.tuning.hot_limit.bytes())?,
         turn_loops: usize::try_from(config.tuning.turn_loops)?,
     };
-    // Turns go on until the last request is answered.
+    // Cancelled after the last response: until then requests need turns.
     let stop = CancellationToken::new();
     let engine = Engine::start(
         parts,
@@ -209,7 +209,7 @@ async fn serve(
     Ok(())
 }
 
-/// The background duties and what they work with.
+/// The context of the background duties.
 fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context {
     let tuning = &config.tuning;
     let mut settings = worker::Settings::default();
@@ -254,7 +254,7 @@ fn bind(config: &Config) -> Result<Listener, Error> {
     })
 }
 
-/// Says where the node listens and keeps its data.
+/// Logs where the node listens and stores its data.
 fn announce(
     config: &Config,
     embedded: Option<&Embedded>,

@@ -1,7 +1,7 @@
-//! The only place that reads a clock. Leases, delays and retention are decided by the database's clock (I10);
-//! `now` is `None` in production, which every statement reads as "the database's own time", and a time in tests and
-//! the development mode, which the caller moves by hand. Node clocks serve only logs and pacing. What must be decided
-//! without asking the database, such as whether a key has expired, goes by its time as last heard.
+//! The only module that reads a clock. The database's clock decides leases, delays and retention (I10). `now` is `None`
+//! in production, which every statement reads as the database's own time; in tests and the development mode it is a
+//! time that the caller moves by hand. Node clocks serve only logs and pacing. A decision without a statement, such as
+//! whether a key has expired, uses the last time received from the database.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use time::OffsetDateTime;
 
-/// A time source that is the database's clock unless a test has taken it over.
+/// A time source: the database's clock, or a manual clock in tests.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     moved: Option<Arc<RwLock<OffsetDateTime>>>,
@@ -17,7 +17,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that stands at `at` until it is moved with [`Clock::advance`]; clones move together.
+    /// A clock that stands at `at` until [`Clock::advance`] moves it; clones move together.
     #[must_use]
     pub fn manual(at: OffsetDateTime) -> Self {
         Self {
@@ -26,17 +26,17 @@ impl Clock {
         }
     }
 
-    /// Takes note of the database's time.
+    /// Records the database's current time.
     pub fn hear(&self, at: OffsetDateTime) {
         *self.heard.write() = Some((at, Instant::now()));
     }
 
-    /// The database's time as last heard and what has passed since, or the time of a manual clock; the node's own time
-    /// before anything was heard.
+    /// The time of a manual clock; otherwise the last time received from the database plus the time since then;
+    /// otherwise the node's own time.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
-        reason = "the only place; nothing was heard of the database yet"
+        reason = "the only place; the database's time is not known yet"
     )]
     pub fn estimate(&self) -> OffsetDateTime {
         if let Some(at) = self.now() {
@@ -48,7 +48,7 @@ impl Clock {
         }
     }
 
-    /// The value for a statement's `$now`: `None` means the database's own time.
+    /// The value of a statement's `$now`: `None` means the database's own time.
     #[must_use]
     pub fn now(&self) -> Option<OffsetDateTime> {
         self.moved.as_ref().map(|at| *at.read())

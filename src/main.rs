@@ -1,4 +1,5 @@
-//! The program `cursus`: reads its settings, starts the runtime, runs what was asked for. Everything else is the library's.
+//! The program `cursus`: reads its settings, starts the runtime and runs the requested task. The library does
+//! everything else.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! Requests to the outside: the only module that makes any. Bounded in time and bytes (I9), and never led elsewhere by a
-//! redirect. Called by `engine`, never inside a transaction. What an answer means for whoever asked is theirs to say.
+//! Requests to other services: the only module that sends any, apart from object storage. Bounded in time and bytes
+//! (I9), and redirects are not followed. `engine` calls it, never inside a transaction, and interprets the responses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,53 +10,53 @@ use reqwest::{Client, Url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// For who takes what is sent: Standard Webhooks ask for 15 to 30 seconds.
+/// Standard Webhooks asks senders to wait 15 to 30 seconds.
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes of the answer to a post that are read, so that its connection serves the next one.
+/// Bytes of the response to a POST that are read, so that its connection can be reused.
 const POST_ANSWER_BYTES_MAX: usize = 16 << 10;
-/// Characters of a header that is passed on.
+/// Characters of a response header that is returned; a longer one is ignored.
 const HEADER_CHARS_MAX: usize = 64;
-/// The status of what is gone for good.
+/// Status 410: the URL is gone for good.
 const GONE: u16 = 410;
 
-/// Why nothing came.
+/// A request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The other side does not answer, or not to the end.
-    #[error("no answer")]
+    /// No response, or an incomplete one.
+    #[error("no response")]
     Unreachable(#[from] reqwest::Error),
-    /// It answers, but not with what was asked for.
+    /// A response with a status other than 2xx.
     #[error("status {0}")]
     Status(u16),
-    /// Its answer is too long.
+    /// A response longer than the limit.
     #[error("more than {0} bytes")]
     TooLong(usize),
 }
 
-/// The answer to a post.
+/// Response to a POST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status.
+    /// HTTP status.
     pub status: u16,
-    /// When it says to try again, as it says it.
+    /// `Retry-After` header, unparsed.
     pub retry_after: Option<String>,
 }
 
 impl Answer {
-    /// Whether what was sent is taken.
+    /// Whether the receiver accepted what was sent.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Whether nothing is to be sent there ever again.
+    /// Whether nothing must be sent to this URL any more.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.status == GONE
     }
 }
 
-/// A client for all outbound requests.
+/// Client for all outbound requests.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: Client,
@@ -66,7 +66,7 @@ impl Outbound {
     /// # Errors
     /// When the system's certificates cannot be used.
     pub fn new() -> Result<Self, Error> {
-        // The client wants to know who does TLS; another part of the program may have said it already.
+        // The client needs a TLS provider for the process; another part of the program may have installed it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
             .redirect(Policy::none())
@@ -77,10 +77,10 @@ impl Outbound {
         Ok(Self { client })
     }
 
-    /// The body of a successful answer of `bytes_max` at most.
+    /// Returns the body of a successful response of at most `bytes_max` bytes.
     ///
     /// # Errors
-    /// When there is no such answer.
+    /// When there is no response in time, its status is not 2xx, or its body is longer.
     pub async fn get(&self, url: &str, bytes_max: usize) -> Result<Bytes, Error> {
         let mut response = self.client.get(url).send().await?;
         if !response.status().is_success() {
@@ -96,10 +96,10 @@ impl Outbound {
         Ok(body.freeze())
     }
 
-    /// Sends a body with these headers; whatever status comes is an answer.
+    /// Sends a body with these headers. A response of any status is `Ok`.
     ///
     /// # Errors
-    /// When there is no answer in time.
+    /// When there is no response in time.
     pub async fn post(
         &self,
         url: &str,
@@ -119,7 +119,7 @@ impl Outbound {
             retry_after: retry_after.map(str::to_owned),
         };
         let mut read = 0;
-        // The head says it all; a body that breaks off changes nothing.
+        // Only the head counts; a body that breaks off is ignored.
         while let Ok(Some(chunk)) = response.chunk().await {
             read += chunk.len();
             if read > POST_ANSWER_BYTES_MAX {
@@ -130,13 +130,14 @@ impl Outbound {
     }
 }
 
-/// Whether a URL has a user or a password in it.
+/// Whether a URL contains a user or a password.
 #[must_use]
 pub fn names_a_user(url: &str) -> bool {
     Url::parse(url).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
 }
 
-/// Whether nobody on the way can read or change what is asked there: `https`, or a loopback address.
+/// Whether a third party on the network can neither read nor change the traffic with this URL: it is `https`, or on a
+/// loopback address.
 #[must_use]
 pub fn is_private(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else {
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_in_a_url_is_seen() {
+    fn a_user_in_a_url_is_detected() {
         for url in [
             "https://me@a/",
             "https://me:secret@a/",

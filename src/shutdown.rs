@@ -1,5 +1,6 @@
-//! How the program ends. `main` makes one `Shutdown`; every task that outlives a call is spawned on its `tracker` and ends
-//! when `token` is cancelled. The first SIGTERM, SIGINT or SIGHUP asks for that; a second one ends the waiting.
+//! Shutdown of the program. `app` creates one `Shutdown`. Every task that outlives a call is spawned on its `tracker`
+//! and ends when `token` is cancelled. The first SIGTERM, SIGINT or SIGHUP cancels `token`; a second one ends the
+//! waiting for the tasks.
 
 use std::fs;
 use std::io;
@@ -9,19 +10,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The wish to end, and the tasks to wait for.
+/// The signals to end, and the tasks to wait for.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// Cancelled when the program is asked to end: take nothing new, finish what is in flight.
+    /// Cancelled by the first signal: accept nothing new, finish what is in flight.
     pub token: CancellationToken,
-    /// Cancelled when the user cannot wait: drop what is in flight.
+    /// Cancelled by the second signal: drop what is in flight.
     pub now: CancellationToken,
-    /// The tasks to wait for.
+    /// Tasks that the shutdown waits for.
     pub tracker: TaskTracker,
 }
 
 impl Shutdown {
-    /// Listens for signals until the program ends.
+    /// Handles signals until the program ends.
     ///
     /// # Errors
     ///
@@ -29,13 +30,13 @@ impl Shutdown {
     pub fn listen(&self) -> io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // The terminal was closed. Under nohup that is nothing to us, and stays so.
+        // SIGHUP means that the terminal was closed. Under nohup it is ignored and must stay so.
         let mut hangup = match ignores_hangup() {
             true => None,
             false => Some(signal(SignalKind::hangup())?),
         };
         let (token, now) = (self.token.clone(), self.now.clone());
-        // Not on the tracker: it waits for signals that may never come, and must still hear them while the rest drains.
+        // Not on the tracker: this task may wait for ever, and must still handle a signal while the tracker drains.
         tokio::spawn(async move {
             let mut next = async || {
                 tokio::select! {
@@ -57,7 +58,7 @@ impl Shutdown {
         Ok(())
     }
 
-    /// What `work` gives, unless the program is asked to end before; then it is dropped.
+    /// The result of `work`, or `None` when shutdown is requested first; `work` is then dropped.
     pub async fn unless_ending<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
@@ -65,30 +66,34 @@ impl Shutdown {
         }
     }
 
-    /// What `work` gives within `patience`, and while the user can wait.
-    pub async fn within<T>(&self, patience: Duration, work: impl Future<Output = T>) -> Option<T> {
+    /// The result of `work`, or `None` after `time_limit` or a second signal.
+    pub async fn within<T>(
+        &self,
+        time_limit: Duration,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
         tokio::select! {
             done = work => Some(done),
-            () = tokio::time::sleep(patience) => None,
+            () = tokio::time::sleep(time_limit) => None,
             () = self.now.cancelled() => None,
         }
     }
 
-    /// Waits for the tracked tasks; false when `patience` ran out or the user did not want to wait.
-    pub async fn drain(&self, patience: Duration) -> bool {
+    /// Waits for the tracked tasks. False when `time_limit` ran out or a second signal came first.
+    pub async fn drain(&self, time_limit: Duration) -> bool {
         self.token.cancel();
         self.tracker.close();
-        self.within(patience, self.tracker.wait()).await.is_some()
+        self.within(time_limit, self.tracker.wait()).await.is_some()
     }
 }
 
-/// Whether SIGHUP was set to be ignored by whoever started this process. Only Linux says.
+/// Whether the parent process set SIGHUP to be ignored, as nohup does. Known on Linux only.
 fn ignores_hangup() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     ignores(&status, SignalKind::hangup())
 }
 
-/// Whether a signal is in the mask of the ignored ones of `/proc/<pid>/status`.
+/// Whether the mask of ignored signals in `/proc/<pid>/status` contains a signal.
 fn ignores(status: &str, kind: SignalKind) -> bool {
     let mask = status
         .lines()
@@ -102,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_ignored_when_the_mask_says_so() {
+    fn a_signal_is_ignored_when_it_is_in_the_mask() {
         let status = "Name:\tcursus\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n";
         assert!(ignores(status, SignalKind::hangup()));
         assert!(!ignores(status, SignalKind::interrupt()));

@@ -1,5 +1,5 @@
-//! What a node tells about itself: the log, lines for people or JSON for machines on standard error, which `main` starts
-//! once; and the metrics, which each part registers under its own names and `/metrics` shows.
+//! Telemetry of a node. The log goes to standard error, as lines for people or JSON for machines; `main` starts it
+//! once. Each part registers its metrics under its own names, and `/metrics` shows them.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::worker;
 pub fn init(logging: &Logging) {
     let filter = EnvFilter::new(&logging.log_level);
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Fails only when a subscriber is set already, which then logs.
+    // Fails only when a subscriber is already set, which then does the logging.
     let _ = match logging.log_format {
         LogFormat::Text => builder
             .with_target(false)
@@ -36,7 +36,7 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Everything that was registered.
+    /// All metrics of `registry`.
     #[must_use]
     pub fn of(registry: Registry) -> Self {
         Self {
@@ -60,7 +60,7 @@ pub fn registry() -> Registry {
     Registry::with_prefix("cursus")
 }
 
-/// Registers what the engine and the parts below it count.
+/// Registers the metrics of the engine and of the parts below it.
 pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metrics) {
     worker.register(registry);
     engine.blob().metrics().register(registry);
@@ -127,7 +127,7 @@ pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metri
     registry.register_collector(Box::new(Short(engine.clone())));
 }
 
-/// Bytes of blocks in memory, read when they are asked for.
+/// Bytes of cached blocks, read when metrics are collected.
 #[derive(Debug)]
 struct CacheBytes(Engine);
 
@@ -139,7 +139,7 @@ impl Collector for CacheBytes {
     }
 }
 
-/// Whether the node is short of capacity, looked at when it is asked for.
+/// Whether the node is short of capacity, read when metrics are collected.
 #[derive(Debug)]
 struct Short(Engine);
 

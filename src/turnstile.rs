@@ -1,7 +1,7 @@
-//! A turnstile with a bounded number of places (I9) that owners share fairly: those who wait enter in turns, an owner after the
-//! other, and in the order of asking within each. So whoever asks for a thousand places waits for himself, and whoever asks
-//! for one waits for one of theirs at most. What is slow by nature, such as a body as slow as its client, may also have
-//! a bound of places for one owner, because no order helps against places that are never left.
+//! A turnstile: a bounded number of places (I9) that owners share fairly. Waiting owners enter in turns, and the
+//! requests of one owner enter in their order. An owner that asks for 1,000 places queues behind itself; an owner that
+//! asks for one place waits for at most one place of each other owner. No order helps against a place that is held for
+//! long, such as one of a body as slow as its client; so the places of one owner can be bounded as well.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Who wants a place: a tenant, or the service itself.
+/// Owner of a place: a tenant's id, or [`SERVICE`].
 pub type Owner = i64;
 
-/// The service itself, where it works for all tenants. Tenants are numbered from 1.
+/// The service itself, for work on behalf of all tenants. Tenant ids begin at 1.
 pub const SERVICE: Owner = 0;
 
-/// A line that has grown so long, or twice, four times so long, is rid of those who have gone away.
+/// Length of an owner's queue at which cancelled waiters are removed from it; again at each doubling.
 const SWEEP_FROM: usize = 64;
 
-/// The turnstile; clones are the same turnstile.
+/// The turnstile; clones share its places.
 #[derive(Debug, Clone)]
 pub struct Turnstile(Arc<Mutex<Places>>);
 
@@ -27,7 +27,7 @@ struct Places {
     free: usize,
     of_one: usize,
     held: HashMap<Owner, usize>,
-    /// Owners that wait, in the order in which they enter; each stands here once.
+    /// Owners that wait, in the order in which they enter; each is listed once.
     turns: VecDeque<Owner>,
     waiting: HashMap<Owner, VecDeque<oneshot::Sender<Place>>>,
 }
@@ -40,7 +40,7 @@ pub struct Place {
 }
 
 impl Turnstile {
-    /// A turnstile of `places`, of which one owner has at most `of_one`.
+    /// A turnstile with `places` places, of which one owner holds at most `of_one`.
     #[must_use]
     pub fn new(places: usize, of_one: usize) -> Self {
         Self(Arc::new(Mutex::new(Places {
@@ -52,16 +52,16 @@ impl Turnstile {
         })))
     }
 
-    /// Waits for a place. Dropped while it waits, it leaves the line.
+    /// Waits for a place. Dropping the future leaves the queue.
     pub async fn enter(&self, owner: Owner) -> Place {
         let asked = {
             let mut places = self.0.lock();
-            // Nobody is passed over: if there are places while others wait, these have all they may have.
+            // This overtakes no other owner: an owner that waits while a place is free already holds all it may hold.
             if places.may_enter(owner) {
                 places.take(owner);
                 None
             } else {
-                Some(places.line_up(owner))
+                Some(places.enqueue(owner))
             }
         };
         match asked {
@@ -102,19 +102,19 @@ impl Places {
         }
     }
 
-    fn line_up(&mut self, owner: Owner) -> oneshot::Receiver<Place> {
+    fn enqueue(&mut self, owner: Owner) -> oneshot::Receiver<Place> {
         let (sender, receiver) = oneshot::channel();
-        let line = self.waiting.entry(owner).or_default();
-        if line.is_empty() {
+        let queue = self.waiting.entry(owner).or_default();
+        if queue.is_empty() {
             self.turns.push_back(owner);
-        } else if line.len() >= SWEEP_FROM && line.len().is_power_of_two() {
-            line.retain(|sender| !sender.is_closed());
+        } else if queue.len() >= SWEEP_FROM && queue.len().is_power_of_two() {
+            queue.retain(|sender| !sender.is_closed());
         }
-        line.push_back(sender);
+        queue.push_back(sender);
         receiver
     }
 
-    /// Who enters next, if anybody may; he has his place from now on.
+    /// The next waiter that may enter, if any. Its place is taken from here on.
     fn next(&mut self) -> Option<(Owner, oneshot::Sender<Place>)> {
         for _ in 0..self.turns.len() {
             let owner = self.turns.pop_front()?;
@@ -122,14 +122,14 @@ impl Places {
                 self.turns.push_back(owner);
                 continue;
             }
-            let Some(line) = self.waiting.get_mut(&owner) else {
+            let Some(queue) = self.waiting.get_mut(&owner) else {
                 continue;
             };
-            let mut sender = line.pop_front();
+            let mut sender = queue.pop_front();
             while sender.as_ref().is_some_and(oneshot::Sender::is_closed) {
-                sender = line.pop_front();
+                sender = queue.pop_front();
             }
-            if line.is_empty() {
+            if queue.is_empty() {
                 self.waiting.remove(&owner);
             } else {
                 self.turns.push_back(owner);
@@ -151,7 +151,7 @@ impl Drop for Place {
             places.next()
         };
         while let Some((owner, sender)) = next {
-            // Of whoever has gone away at this very moment the place comes back, and is dropped here.
+            // If the waiter was cancelled just now, the place is returned and dropped here.
             let _ = sender.send(self.turnstile.place(owner));
             next = self.turnstile.0.lock().next();
         }
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Lets everybody in who may enter by now; answers their numbers.
+    /// Polls all waiters, and returns the places of those that entered, with their numbers.
     fn entered<F: Future<Output = Place> + Unpin>(line: &mut Vec<(i64, F)>) -> Vec<(i64, Place)> {
         let mut inside = Vec::new();
         line.retain_mut(|(number, asked)| match asked.now_or_never() {
@@ -227,12 +227,12 @@ mod tests {
             .iter()
             .map(|(number, _)| *number)
             .collect();
-        // The place of the first was left again at once, so that all came to their turn.
+        // One place became free, so exactly one more waiter entered.
         assert_eq!(more, [3]);
     }
 
     #[test]
-    fn who_goes_away_is_passed_over_and_loses_nothing() {
+    fn a_cancelled_waiter_is_skipped_and_its_place_goes_on() {
         let turnstile = Turnstile::new(1, 1);
         let inside = turnstile.enter(1).now_or_never().unwrap();
         let mut gone: Vec<_> = (0..1_000)

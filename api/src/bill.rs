@@ -1,4 +1,4 @@
-//! A month of a tenant on the wire: what was used, what it costs so far, and what it will cost if it goes on like this.
+//! The month of a tenant on the wire: usage so far, its cost so far, and an estimate for the whole month.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -8,71 +8,72 @@ use crate::price::{PriceItem, PriceUnit};
 use crate::usage::UsageItem;
 use crate::{Day, Decimal, Month, Timestamp};
 
-/// Which month.
+/// Query parameters that select a month.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PeriodQuery {
-    /// A calendar month (UTC); the current one when absent.
+    /// Calendar month (UTC). The current month when absent.
     #[param(value_type = Option<String>, nullable = false, pattern = "^2[0-9]{3}-(0[1-9]|1[0-2])$", example = "2026-11")]
     pub period: Option<Month>,
 }
 
-/// A line of a bill: an item of the price plan.
+/// One line of a bill: one item of the price plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BillLine {
-    /// What is priced.
+    /// Priced item.
     pub item: PriceItem,
-    /// What it is counted in.
+    /// Unit of `quantity`.
     pub unit: PriceUnit,
-    /// How much was used, rounded half to even to twelve places.
+    /// Quantity used, rounded half to even to twelve decimal places.
     pub quantity: Decimal,
-    /// What it costs, to twelve places.
+    /// Cost of the quantity, to twelve decimal places.
     pub cost: Decimal,
-    /// What is billed for it: the cost rounded half to even to the smallest coin of the currency.
+    /// Amount billed: `cost` rounded half to even to the minor unit of the currency, such as cents.
     #[schema(pattern = r"^(0|[1-9][0-9]*)(\.[0-9]{1,4})?$", example = "12.34")]
     pub billed: String,
-    /// What the whole month will cost if use goes on as it was on average since the month began: the quantity is estimated,
-    /// in proportion to time, and then priced with tiers and with versions and plans that begin later in the month. Of a
-    /// month that is over it is the cost.
+    /// Expected cost of the whole month. The average use since the start of the month is projected to its end, then
+    /// priced with the tiers, plan versions and plans that apply until then. For a past month it equals `cost`.
     pub estimate: Decimal,
 }
 
-/// A version of a price plan that applies in a month.
+/// A version of a price plan that applies during a month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AppliedVersion {
-    /// The plan.
+    /// Name of the price plan.
     pub plan: PlanName,
-    /// Which version of it.
+    /// First day (UTC) of the plan version; it identifies the version within its plan.
     pub valid_from: Day,
-    /// The day (UTC) from which it applies to the tenant, until the next one does or the tenant has no plan any more.
+    /// Day (UTC) from whose start the version applies to the tenant. It ends where the next version begins or the
+    /// tenant stops having a plan.
     pub applies_from: Day,
 }
 
-/// A month of a tenant.
+/// Usage and cost of a tenant in one calendar month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageMonth {
     /// The month.
     pub period: Month,
-    /// When it begins.
+    /// Start of the month.
     pub start: Timestamp,
-    /// When it ends.
+    /// End of the month, exclusive.
     pub end: Timestamp,
-    /// The versions of price plans that apply in the month, in order of time. Without any, nothing here has a price.
+    /// Versions of price plans that apply during the month, in order of time. Empty when the tenant has no price plan;
+    /// then nothing in this document has a price.
     pub plan_versions: Vec<AppliedVersion>,
-    /// The currency of all amounts, ISO 4217; absent when no price plan applies in the month.
+    /// Currency of all amounts (ISO 4217). Absent when no price plan applies during the month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "EUR")]
     pub currency: Option<String>,
-    /// What was used so far, by meter, with its cost; `start` is that of the month.
+    /// Usage so far by meter, with its cost. `start` of each item is the start of the month.
     pub meters: Vec<UsageItem>,
-    /// What it costs so far, by item of the plan; items without a price are left out.
+    /// Cost so far by item of the price plan. Items without a price are left out.
     pub lines: Vec<BillLine>,
-    /// What all of it costs so far, to twelve places.
+    /// Total cost so far, to twelve decimal places. Absent without a price plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub cost: Option<Decimal>,
-    /// The sum of what is billed.
+    /// Sum of the billed amounts of `lines`. Absent without a price plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         nullable = false,
@@ -80,12 +81,12 @@ pub struct UsageMonth {
         example = "12.34"
     )]
     pub billed: Option<String>,
-    /// The sum of the estimates.
+    /// Sum of the estimates of `lines`. Absent without a price plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub estimate: Option<Decimal>,
-    /// All that was published before this time is counted. Deliveries are a second behind, storage and guaranteed
-    /// capacity five minutes at most.
+    /// All messages published before this time are counted. Deliveries are counted within another second, storage and
+    /// guaranteed capacity within five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metered_until: Option<Timestamp>,

@@ -1,6 +1,7 @@
-//! Deserialisers that borrow. serde borrows a `Cow<str>` only when it is the whole field: in an `Option`, a list or a map
-//! it silently copies, and on the hot path that is an allocation for every body and receipt of a batch. They also stop a
-//! list at its limit while it is read, so that ten MiB of `{},{},…` do not become gigabytes of items (I9).
+//! Deserializers that borrow from the request body. serde borrows a `Cow<str>` only when it is a whole field. In an
+//! `Option`, a list or a map it copies, which would cost the hot path one allocation per body and receipt of a batch.
+//! These deserializers also stop a list at its limit while it is read, so that 10 MiB of `{},{},…` cannot become
+//! gigabytes of items (I9).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +15,10 @@ use serde_json::value::RawValue;
 use crate::limits::{ATTRIBUTES_MAX, BATCH_MESSAGES_MAX};
 use crate::object::Object;
 
-/// Attributes as they stand in a request.
+/// Attributes of a message, borrowed from the request body.
 pub(crate) type Attributes<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
-/// A text that is borrowed unless it has escapes.
+/// A string that is borrowed unless it contains escapes.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Text<'a>(Cow<'a, str>);
 
@@ -49,21 +50,21 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// A text or null.
+/// A string or null.
 pub(crate) fn text<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Cow<'a, str>>, D::Error> {
     Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0))
 }
 
-/// Any JSON as it is written; `null` is a value like others.
+/// Any JSON value as its source text; `null` is a value like any other.
 pub(crate) fn json<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// A list of texts within the limit of a batch.
+/// A list of strings, of at most [`BATCH_MESSAGES_MAX`] items.
 pub(crate) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<Cow<'a, str>>, D::Error> {
@@ -71,7 +72,7 @@ pub(crate) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(
     Ok(texts.into_iter().map(|text| text.0).collect())
 }
 
-/// Attributes or null; a name given twice is an error, because one of the values would be lost.
+/// Attributes or null. A duplicate name is an error, because one of its values would be lost.
 pub(crate) fn attributes<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Attributes<'a>>, D::Error> {
@@ -111,10 +112,10 @@ impl<'de> Visitor<'de> for NamesVisitor {
     }
 }
 
-/// A list within the limit of a batch.
+/// A list of objects, of at most [`BATCH_MESSAGES_MAX`] items.
 ///
 /// # Errors
-/// When an item is wrong, or there are more than the limit.
+/// When an item is invalid, or the list has more items.
 pub fn items<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

@@ -1,4 +1,4 @@
-//! Budgets on the wire: what a tenant means to spend in a month, and how much of it is spent.
+//! Budgets on the wire: the amount that a tenant intends to spend in a month, and how much of it is spent.
 
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -8,7 +8,7 @@ use crate::limits::{ALERT_PERCENT, ALERTS_MAX, BUDGET_DIGITS};
 use crate::name::BudgetName;
 use crate::{Decimal, Month, Timestamp};
 
-/// A percent of the amount of a budget.
+/// Percentage of a budget's amount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[schema(value_type = u16, minimum = 1, maximum = 1000)]
 pub struct Percent(pub u16);
@@ -19,26 +19,28 @@ impl<'de> Deserialize<'de> for Percent {
     }
 }
 
-/// A budget, as it is put: as a whole.
+/// Settings of a budget. A PUT replaces all of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BudgetSettings {
-    /// How much of the tenant's money a calendar month (UTC) may take, in the currency of its price plan.
+    /// Amount that a calendar month (UTC) may cost, in the currency of the tenant's price plan.
     #[schema(
         value_type = String,
         pattern = r"^([1-9][0-9]{0,11}(\.[0-9]{1,4})?|0\.([1-9][0-9]{0,3}|0[1-9][0-9]{0,2}|00[1-9][0-9]?|000[1-9]))$",
         example = "100.00"
     )]
     pub amount: Decimal,
-    /// Percents of the amount at which an event is sent, each once a month; 50, 80 and 100 when absent, and none when empty.
+    /// Percentages of the amount at which an event is emitted, each once a month. 50, 80 and 100 when absent; no events
+    /// when empty.
     #[schema(max_items = 10, example = json!([50, 80, 100]))]
     pub alert_percents: Option<Vec<Percent>>,
-    /// Whether publishes and receives are refused when the amount is spent, until the month ends; false when absent.
+    /// Whether publish and receive requests are refused from the time the amount is spent until the end of the month.
+    /// False when absent.
     pub hard_stop: Option<bool>,
 }
 
 impl BudgetSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -67,63 +69,63 @@ impl BudgetSettings {
     }
 }
 
-/// An alert that was sent.
+/// An alert that was emitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BudgetAlert {
-    /// The percent of the amount that was spent.
+    /// Percentage of the amount that was reached.
     pub percent: Percent,
-    /// What had been spent when that was seen.
+    /// Cost of the month at the time of the alert.
     pub cost: Decimal,
-    /// When that was.
+    /// Time of the alert.
     pub at: Timestamp,
 }
 
-/// A budget, and how much of it is spent this month.
+/// A budget and its state in the current month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Budget {
-    /// Its name.
+    /// Name of the budget.
     pub name: BudgetName,
-    /// What the month may cost.
+    /// Amount that a calendar month may cost.
     pub amount: Decimal,
-    /// Percents of the amount at which an event is sent, in rising order.
+    /// Percentages of the amount at which an event is emitted, in ascending order.
     pub alert_percents: Vec<Percent>,
-    /// Whether publishes and receives are refused when the amount is spent.
+    /// Whether publish and receive requests are refused once the amount is spent.
     pub hard_stop: bool,
-    /// The month that is looked at, the current one.
+    /// Current month (UTC), which all values below refer to.
     pub period: Month,
-    /// What all usage of the tenant in the month costs so far; null without a price plan.
+    /// Cost of the tenant's usage in the month so far. Null without a price plan.
     pub cost: Option<Decimal>,
-    /// The currency of the month, ISO 4217; null without a price plan.
+    /// Currency of the month (ISO 4217). Null without a price plan.
     #[schema(example = "EUR")]
     pub currency: Option<String>,
-    /// How much of the amount the cost is, in whole percents, rounded down; null without a price plan.
+    /// Cost as a percentage of the amount, rounded down. Null without a price plan.
     pub percent: Option<u64>,
-    /// The alerts that were sent this month.
+    /// Alerts emitted this month.
     pub alerts: Vec<BudgetAlert>,
-    /// Whether this budget has stopped the tenant.
+    /// Whether this budget currently stops the tenant.
     pub stopped: bool,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was last changed.
+    /// Time of the last change of the settings.
     pub updated_at: Timestamp,
 }
 
-/// The `data` of an event `cursus.budget`: a percent of a budget is spent.
+/// `data` of an event of type `cursus.budget`: a percentage of a budget was reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetEvent {
     /// Name of the budget.
     pub budget: String,
-    /// The month.
+    /// Month (UTC).
     pub period: Month,
-    /// The percent that was reached.
+    /// Percentage that was reached.
     pub percent: Percent,
-    /// The amount of the budget.
+    /// Amount of the budget.
     pub amount: Decimal,
-    /// What is spent of it.
+    /// Cost of the month so far.
     pub cost: Decimal,
-    /// Their currency, ISO 4217.
+    /// Currency of `amount` and `cost` (ISO 4217).
     pub currency: String,
-    /// Whether this budget stops the tenant now.
+    /// Whether this budget now stops the tenant.
     pub stopped: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Days and months of the calendar on the wire, `2026-11-30` and `2026-11`. Always UTC.
+//! Calendar days and months on the wire: `2026-11-30` and `2026-11`, always in UTC.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,17 +7,19 @@ use serde::{Deserialize, Serialize};
 use time::{Date, OffsetDateTime, Time};
 use utoipa::ToSchema;
 
-/// Why a text is no day.
+use crate::text::as_text;
+
+/// The text is not a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a day: 2026-11-30")]
 pub struct InvalidDay;
 
-/// Why a text is no month.
+/// The text is not a month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a month from 2000-01 on: 2026-11")]
 pub struct InvalidMonth;
 
-/// A day.
+/// A calendar day (UTC).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -25,7 +27,7 @@ pub struct InvalidMonth;
 #[schema(value_type = String, format = Date, example = "2026-11-01")]
 pub struct Day(pub Date);
 
-/// A month.
+/// A calendar month (UTC).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
 )]
@@ -34,7 +36,7 @@ pub struct Day(pub Date);
 pub struct Month(Date);
 
 impl Day {
-    /// Its first moment.
+    /// Start of the day, inclusive.
     #[must_use]
     pub const fn start(self) -> OffsetDateTime {
         OffsetDateTime::new_utc(self.0, Time::MIDNIGHT)
@@ -42,20 +44,20 @@ impl Day {
 }
 
 impl Month {
-    /// The month of a time.
+    /// The month that contains `at`.
     #[must_use]
     pub fn of(at: OffsetDateTime) -> Self {
         let date = at.date();
         Self(date.replace_day(1).unwrap_or(date))
     }
 
-    /// Its first moment.
+    /// Start of the month, inclusive.
     #[must_use]
     pub const fn start(self) -> OffsetDateTime {
         Day(self.0).start()
     }
 
-    /// The first moment after it.
+    /// End of the month, exclusive.
     #[must_use]
     pub fn end(self) -> OffsetDateTime {
         let days = self.0.month().length(self.0.year());
@@ -73,7 +75,7 @@ fn parse(text: &str) -> Option<Date> {
     let month = time::Month::try_from(u8::try_from(number(5, 7)?).ok()?).ok()?;
     let day = u8::try_from(number(8, 10)?).ok()?;
     let date = Date::from_calendar_date(i32::from(number(0, 4)?), month, day).ok()?;
-    // Year 0 is none of Postgres.
+    // Postgres has no year 0.
     (is_plain && date.year() > 0).then_some(date)
 }
 
@@ -108,29 +110,9 @@ impl fmt::Display for Month {
     }
 }
 
-macro_rules! as_text {
-    ($($name:ident $error:ident;)+) => {
-        $(
-            impl TryFrom<String> for $name {
-                type Error = $error;
-
-                fn try_from(text: String) -> Result<Self, $error> {
-                    text.parse()
-                }
-            }
-
-            impl From<$name> for String {
-                fn from(value: $name) -> Self {
-                    value.to_string()
-                }
-            }
-        )+
-    };
-}
-
 as_text! {
-    Day InvalidDay;
-    Month InvalidMonth;
+    Day, InvalidDay;
+    Month, InvalidMonth;
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Amounts of money and quantities on the wire: decimal texts, never floats. Inside, whole numbers of 10^-12, so that
-//! amounts add up without loss. Rounding is half to even, and said where it happens.
+//! Amounts of money and quantities on the wire: decimal strings, never floats. In memory a value is a whole number of
+//! 10^-12, so sums are exact. Rounding is half to even and is documented where it happens.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Places after the point.
+use crate::text::as_text;
+
+/// Decimal places.
 const PLACES: u32 = 12;
 const ONE: u128 = 10u128.pow(PLACES);
 
-/// Why a text is no decimal number.
+/// The text is not a decimal number in range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a decimal number with at most 18 digits before the point and 12 after it")]
 pub struct InvalidDecimal;
 
-/// A decimal number that is not negative, with at most twelve places.
+/// A decimal number as a string: not negative, with at most twelve decimal places.
 #[derive(
     Debug,
     Clone,
@@ -36,22 +38,22 @@ pub struct InvalidDecimal;
 pub struct Decimal(u128);
 
 impl Decimal {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(0);
 
-    /// From a whole number of 10^-12.
+    /// Makes a decimal from a whole number of 10^-12.
     #[must_use]
     pub const fn from_trillionths(value: u128) -> Self {
         Self(value)
     }
 
-    /// The whole number of 10^-12.
+    /// The value as a whole number of 10^-12.
     #[must_use]
     pub const fn trillionths(self) -> u128 {
         self.0
     }
 
-    /// A fraction, rounded half to even.
+    /// `numerator / denominator`, rounded half to even to twelve places.
     #[must_use]
     pub fn ratio(numerator: u128, denominator: u128) -> Self {
         let whole = numerator / denominator;
@@ -63,26 +65,26 @@ impl Decimal {
         )
     }
 
-    /// Rounded half to even to so many places.
+    /// The value rounded half to even to `places` decimal places.
     #[must_use]
     pub fn round(self, places: u32) -> Self {
         let step = 10u128.pow(PLACES.saturating_sub(places));
         Self(half_even(self.0, step) * step)
     }
 
-    /// The sum.
+    /// The sum; saturates.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference; nothing when `other` is more.
+    /// The difference; zero when `other` is larger.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// As text with so many places at least.
+    /// Text with at least `places` decimal places.
     #[must_use]
     pub fn with_places(self, places: usize) -> String {
         let text = self.to_string();
@@ -133,18 +135,8 @@ impl FromStr for Decimal {
     }
 }
 
-impl TryFrom<String> for Decimal {
-    type Error = InvalidDecimal;
-
-    fn try_from(text: String) -> Result<Self, InvalidDecimal> {
-        text.parse()
-    }
-}
-
-impl From<Decimal> for String {
-    fn from(value: Decimal) -> Self {
-        value.to_string()
-    }
+as_text! {
+    Decimal, InvalidDecimal;
 }
 
 impl fmt::Display for Decimal {

@@ -1,54 +1,55 @@
-//! The closed list of errors a client can meet, and the problem document (RFC 9457) that carries one. The three matches
-//! below have no `_`: a new code must say its status, whether trying again can help, and whether anything was done.
+//! The closed list of error codes, and the problem document (RFC 9457) that carries one. The matches below have no `_`
+//! arm, so a new code does not compile until its status, its retryability and its effect are decided.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::limits::{DETAIL_CHARS_MAX, ECHO_CHARS_MAX, FIELD_ERRORS_MAX};
 
-/// Stable name of an error; clients branch on it.
+/// Stable code of an error. Clients branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// It exists already with other settings that cannot be changed.
+    /// The resource already exists with other settings that cannot be changed.
     AlreadyExists,
-    /// A body or batch is over its limit.
+    /// A body or batch is over its size limit.
     BodyTooLarge,
-    /// Others need it, or its state forbids this.
+    /// The state of the resource, or a resource that depends on it, forbids the request.
     Conflict,
-    /// The key may not do this.
+    /// The key or token lacks the required scope.
     Forbidden,
-    /// The headers are too many, or too long together.
+    /// The request has too many headers, or their total size is over its limit.
     HeadersTooLarge,
-    /// A request with the same idempotency key is still running.
+    /// Another request with the same idempotency key is still running.
     IdempotencyKeyInUse,
-    /// The idempotency key was used with another body.
+    /// The idempotency key was used before with a different request body.
     IdempotencyKeyMismatch,
-    /// A fault of the service.
+    /// Internal fault of the service.
     Internal,
-    /// The request is malformed or over a limit.
+    /// The request is malformed, or a value is out of range.
     InvalidRequest,
-    /// The lease has ended: settled already, or the message was handed out again.
+    /// The lease of the receipt has ended: the message was settled already, or was delivered again.
     LeaseLost,
-    /// The route knows no such method.
+    /// The route does not support this method.
     MethodNotAllowed,
-    /// No such thing for this tenant.
+    /// The resource does not exist in this tenant.
     NotFound,
-    /// Over the quota.
+    /// A limit of the tenant's quota or of the service was reached.
     QuotaExceeded,
-    /// The body has no byte of the range.
+    /// The requested range lies outside of the body.
     RangeNotSatisfiable,
-    /// The receipt is forged, damaged, or of another subscription.
+    /// The receipt is malformed, forged, or belongs to another subscription.
     ReceiptInvalid,
-    /// The service sheds load.
+    /// The service is short of capacity and refuses requests above their guaranteed rate.
     ReducedCapacity,
-    /// The request took longer than the service waits.
+    /// The request took longer than the service allows.
     RequestTimeout,
-    /// No valid API key.
+    /// The request carries no valid API key or token.
     Unauthenticated,
-    /// A part of the service does not answer; the outcome may be unknown, so retry with the same idempotency key.
+    /// A dependency of the service, such as its database, does not respond. The outcome may be unknown: retry with the
+    /// same idempotency key.
     Unavailable,
-    /// The content type or encoding is not understood here.
+    /// The content type or content encoding is not supported.
     UnsupportedMediaType,
 }
 
@@ -77,7 +78,7 @@ impl ErrorCode {
         Self::UnsupportedMediaType,
     ];
 
-    /// The HTTP status that goes with the code.
+    /// HTTP status of a response with this code.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -128,7 +129,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether it is certain that the request changed nothing.
+    /// Whether the request certainly changed nothing.
     #[must_use]
     pub const fn had_no_effect(self) -> bool {
         match self {
@@ -153,7 +154,7 @@ impl ErrorCode {
         }
     }
 
-    /// A sentence for people that is the same for every occurrence.
+    /// Short title for people; the same for every occurrence of the code.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -180,7 +181,7 @@ impl ErrorCode {
         }
     }
 
-    /// The code as it stands on the wire.
+    /// The code as written on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -207,8 +208,8 @@ impl ErrorCode {
         }
     }
 
-    /// The `type` of the problem: one that IANA has registered, or else a reference that resolves against the service to
-    /// its docs.
+    /// `type` of the problem: a URI registered with IANA, or a reference to the service's own documentation of the
+    /// code.
     #[must_use]
     pub fn type_uri(self) -> String {
         let registered = if self == Self::QuotaExceeded {
@@ -225,15 +226,15 @@ impl ErrorCode {
 /// One invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldError {
-    /// JSON pointer (RFC 6901) into the request body, or `header:<name>`, `query:<name>`, `path:<name>`.
+    /// JSON pointer (RFC 6901) into the request body, or `header:<name>`, `query:<name>` or `path:<name>`.
     #[schema(example = "/messages/0/tag")]
     pub pointer: String,
-    /// What is wrong, with the limit.
+    /// What is wrong with the value, with the limit that it violates.
     pub detail: String,
 }
 
 impl FieldError {
-    /// A field error from its two parts; both are cut to [`ECHO_CHARS_MAX`], because both may repeat the request.
+    /// Makes a field error. Both parts may repeat text of the request, so both are cut to [`ECHO_CHARS_MAX`].
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Self {
             pointer: clip(pointer.into(), ECHO_CHARS_MAX),
@@ -242,13 +243,18 @@ impl FieldError {
     }
 }
 
-/// What an error repeats of a request, cut to [`ECHO_CHARS_MAX`].
+/// A name as one segment of a JSON pointer (RFC 6901).
+pub(crate) fn pointer_segment(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// Text of a request as an error may repeat it: cut to [`ECHO_CHARS_MAX`].
 #[must_use]
 pub fn echo(text: &str) -> String {
     clip(text.to_owned(), ECHO_CHARS_MAX)
 }
 
-/// A longer text gives back its memory, too: it may be as large as the request.
+/// Cuts a text to `chars_max` characters. The cut text is a new allocation, so the memory of the long one is freed.
 fn clip(text: String, chars_max: usize) -> String {
     if text.len() <= chars_max {
         return text;
@@ -259,27 +265,27 @@ fn clip(text: String, chars_max: usize) -> String {
     }
 }
 
-/// A problem document, `application/problem+json`.
+/// Problem document (RFC 9457), `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
-    /// Where this kind of problem is explained.
+    /// URI reference that identifies the kind of problem and leads to its documentation.
     #[serde(rename = "type")]
     #[schema(example = "/problems/not_found")]
     pub type_uri: String,
-    /// The same for every problem of this kind.
+    /// Title of the kind of problem; the same for every occurrence.
     pub title: String,
-    /// The HTTP status.
+    /// HTTP status of the response.
     pub status: u16,
-    /// What happened this time.
+    /// Description of this occurrence, for people.
     pub detail: String,
-    /// Stable name to branch on.
+    /// Stable code of the error, to branch on.
     pub code: ErrorCode,
-    /// Whether the same request can succeed later.
+    /// Whether the same request can succeed later, unchanged.
     pub retryable: bool,
-    /// Invalid fields, if any.
+    /// Invalid fields of the request. Absent when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
-    /// Names of the policies in `RateLimit-Policy` that stood against the request, if any.
+    /// Names of the quota policies in `RateLimit-Policy` that refused the request. Absent when there are none.
     #[serde(
         default,
         rename = "violated-policies",
@@ -290,7 +296,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem of `code` with what happened this time.
+    /// Makes a problem of `code`; `detail` describes this occurrence.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
             type_uri: code.type_uri(),
@@ -304,7 +310,7 @@ impl Problem {
         }
     }
 
-    /// An invalid request that names its fields, the first [`FIELD_ERRORS_MAX`] of them.
+    /// Makes an `invalid_request` problem that names the first [`FIELD_ERRORS_MAX`] invalid fields.
     #[must_use]
     pub fn invalid(mut errors: Vec<FieldError>) -> Self {
         let more = errors.len() > FIELD_ERRORS_MAX;
@@ -330,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_names_only_so_many_fields_and_repeats_only_so_much() {
+    fn a_problem_bounds_the_fields_it_names_and_the_text_it_repeats() {
         let long = "ä".repeat(10_000);
         let errors = vec![FieldError::new(format!("/{long}"), &long); 1_000];
         let problem = Problem::invalid(errors);
@@ -343,8 +349,8 @@ mod tests {
                 .starts_with("more than 20 invalid fields: /ää")
         );
         assert_eq!(problem.detail.chars().count(), 2_001);
-        let short = Problem::new(ErrorCode::Conflict, "as it is");
-        assert_eq!(short.detail, "as it is");
+        let short = Problem::new(ErrorCode::Conflict, "a short detail");
+        assert_eq!(short.detail, "a short detail");
     }
 
     #[test]

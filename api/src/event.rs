@@ -1,5 +1,5 @@
-//! Event sinks on the wire: where events of the service go, and how their delivery stands. An event is a CloudEvent; what
-//! its `data` holds is said by the kinds.
+//! Event sinks on the wire: the topic or URL that receives events of the service, and the state of its delivery. An
+//! event is a CloudEvent; its `data` depends on the [`EventKind`].
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,21 +11,21 @@ use crate::message::check_text;
 use crate::name::{EventSinkName, TopicName};
 use crate::usage::UsageItem;
 
-/// What events tell of.
+/// Kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// `cursus.usage`: what was used in a window of time that is over; see `UsageEvent`.
+    /// `cursus.usage`: usage of a completed time window; `data` is a `UsageEvent`.
     Usage,
-    /// `cursus.budget`: a threshold of a budget is reached.
+    /// `cursus.budget`: a percentage of a budget was reached; `data` is a `BudgetEvent`.
     Budget,
 }
 
 impl EventKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 2] = [Self::Usage, Self::Budget];
 
-    /// The kind as it stands on the wire and in the database.
+    /// The kind as written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl EventKind {
         }
     }
 
-    /// The `type` of its events.
+    /// CloudEvents `type` of the kind's events.
     #[must_use]
     pub const fn event_type(self) -> &'static str {
         match self {
@@ -43,26 +43,26 @@ impl EventKind {
         }
     }
 
-    /// The kind of a name.
+    /// The kind with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
-/// Length of the windows of usage events.
+/// Length of the time windows of usage events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventGranularity {
-    /// An hour.
+    /// One hour.
     #[default]
     Hour,
-    /// A minute; storage and guaranteed capacity, which are not metered by the minute, have an hour.
+    /// One minute. Storage and guaranteed capacity are metered by the hour only, so their windows stay one hour long.
     Minute,
 }
 
 impl EventGranularity {
-    /// It as it stands on the wire and in the database.
+    /// The granularity as written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -72,25 +72,27 @@ impl EventGranularity {
     }
 }
 
-/// Whose events a sink gets.
+/// Tenants whose events a sink receives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventTenants {
-    /// Those of the tenant that has the sink.
+    /// Only the tenant that owns the sink.
     #[default]
     Own,
-    /// Those of all tenants; for who operates the service.
+    /// All tenants. Reserved for the operator of the service.
     All,
 }
 
-/// Where events go: to a topic or a URL, one of the two. What is absent takes its default, also when the sink exists.
+/// Settings of an event sink: exactly one of `topic` and `url` is required. A PUT replaces all settings; an absent
+/// field takes its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventSinkSettings {
-    /// A topic of the tenant: an event is a message there, its id the `dedup_id`.
+    /// Topic of the tenant that events are published to, one message per event. The event id is the message's
+    /// `dedup_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<TopicName>,
-    /// A URL that events are sent to by POST: `https`, or `http` on a loopback address; without user and password.
+    /// URL that events are sent to by POST. Must be `https`, or `http` on a loopback address, without user or password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         min_length = 1,
@@ -99,25 +101,26 @@ pub struct EventSinkSettings {
         example = "https://billing.example/events"
     )]
     pub url: Option<String>,
-    /// Which events; all when absent.
+    /// Kinds of events to deliver. All kinds when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 2)]
     pub events: Option<Vec<EventKind>>,
-    /// Length of the windows of usage events; an hour when absent.
+    /// Length of the time windows of usage events. One hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(inline)]
     pub granularity: Option<EventGranularity>,
-    /// Whose events: the tenant's own when absent.
+    /// Tenants whose events are delivered. Only the tenant that owns the sink when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(inline)]
     pub tenants: Option<EventTenants>,
-    /// Whether the URL takes up to 100 events at once, as `application/cloudevents-batch+json`; one by one when absent.
+    /// Whether one request to the URL may carry up to 100 events, as `application/cloudevents-batch+json`. False when
+    /// absent: one event per request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<bool>,
 }
 
 impl EventSinkSettings {
-    /// The fields that are out of range, or do not go together.
+    /// Returns an error for each field that is out of range or contradicts another.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -126,10 +129,13 @@ impl EventSinkSettings {
         }
         let mut refuse = |pointer, detail| errors.push(FieldError::new(pointer, detail));
         match (&self.topic, &self.url) {
-            (Some(_), Some(_)) => refuse("/url", "a sink is a topic or a URL, not both"),
-            (None, None) => refuse("", "say where events go: topic or url"),
+            (Some(_), Some(_)) => refuse("/url", "only one of topic and url is allowed"),
+            (None, None) => refuse("", "one of topic and url is required"),
             (Some(_), None) if self.batch == Some(true) => {
-                refuse("/batch", "is for a URL; a topic has one message an event");
+                refuse(
+                    "/batch",
+                    "is allowed only with url; a topic gets one message per event",
+                );
             }
             (Some(_), None) | (None, Some(_)) => {}
         }
@@ -140,7 +146,7 @@ impl EventSinkSettings {
         errors
     }
 
-    /// The events that it gets, each once.
+    /// Kinds of events that the sink receives, each once.
     #[must_use]
     pub fn kinds(&self) -> Vec<EventKind> {
         let wants = |kind: &EventKind| {
@@ -151,66 +157,67 @@ impl EventSinkSettings {
     }
 }
 
-/// Why a delivery failed.
+/// A failed delivery attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventFailure {
-    /// When.
+    /// Time of the attempt.
     pub at: Timestamp,
-    /// In words.
+    /// Cause of the failure, for people.
     #[schema(example = "answered with status 503")]
     pub detail: String,
 }
 
-/// An event sink, and how its delivery stands.
+/// An event sink and the state of its delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EventSink {
-    /// Its name.
+    /// Name of the sink.
     pub name: EventSinkName,
-    /// Its settings; none is absent but `topic` or `url`.
+    /// Settings in force. Defaults are filled in; of `topic` and `url` only one is present.
     pub settings: EventSinkSettings,
-    /// `whsec_…`, with which what is sent to the URL is signed (Standard Webhooks, `v1`); only in the answer that makes it.
+    /// Secret, `whsec_…`, that signs requests to the URL (Standard Webhooks, `v1`). Present only in the response that
+    /// creates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, pattern = r"^whsec_[A-Za-z0-9+/]{43}=$")]
     pub secret: Option<String>,
-    /// Events that wait for their delivery.
+    /// Events waiting for delivery; counting stops at 12,000.
     #[schema(minimum = 0, maximum = 12000)]
     pub waiting: u32,
-    /// Usage before this time was made into events; absent when it gets none.
+    /// Usage before this time has been turned into events. Absent when the sink receives no usage events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub usage_until: Option<Timestamp>,
-    /// When events were last delivered; absent when they never were.
+    /// Time of the last successful delivery. Absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub delivered_at: Option<Timestamp>,
-    /// How a delivery last failed; absent when none did.
+    /// Last failed delivery attempt. Absent when none has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_failure: Option<EventFailure>,
-    /// Attempts that failed since events were last delivered.
+    /// Attempts that have failed since the last successful delivery.
     pub failed_attempts: u32,
-    /// The next attempt; present only while attempts fail.
+    /// Time of the next attempt. Present only while attempts fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next_attempt_at: Option<Timestamp>,
-    /// When the URL said that it is gone (410). Nothing is sent until the sink is put again; events wait.
+    /// Time at which the URL responded with 410 Gone. Nothing is sent until the sink is put again; its events wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub disabled_at: Option<Timestamp>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its settings were last put.
+    /// Time at which the settings were last put.
     pub updated_at: Timestamp,
 }
 
-/// The `data` of an event `cursus.usage`: what one tenant used of one meter, topic and subscription in one window.
+/// `data` of an event of type `cursus.usage`: usage of one tenant, meter, topic and subscription in one time window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageEvent {
-    /// The tenant, which is the `subject` too.
+    /// Name of the tenant; also the `subject` of the event.
     pub tenant: String,
-    /// End of the window, which is the `time` too.
+    /// End of the time window; also the `time` of the event.
     pub end: Timestamp,
-    /// What was used; `start` is the start of the window.
+    /// Usage in the window; its `start` is the start of the window.
     #[serde(flatten)]
     pub item: UsageItem,
 }

@@ -1,4 +1,4 @@
-//! Fairness inside a subscription on the wire: the setting that switches it on, and what stats show of it.
+//! Fair delivery inside one subscription on the wire: the setting that enables it, and its part of the stats.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,34 +8,33 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::FieldError;
+use crate::error::{FieldError, pointer_segment};
 use crate::limits::{FAIRNESS_WEIGHT, FAIRNESS_WEIGHTS_MAX, KEY_CHARS_MAX};
-use crate::message::check_text;
+use crate::message::{check_text, text_schema};
 use crate::topic::check_range;
 
-/// The attribute of a message that names its customer.
+/// Attribute of a message that names its customer.
 pub const FAIRNESS_KEY: &str = "fairness_key";
 
-/// Customers of a subscription take turns: messages say whose they are by the attribute `fairness_key`, and what one of
-/// them publishes at once does not delay the others.
+/// Fair delivery: messages are handed out to receivers in weighted turns of customers, so that a burst of one customer
+/// does not delay the messages of the others. The attribute `fairness_key` of a message names its customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Fairness {
-    /// Messages that a customer gets handed out for each one of a customer of weight 1, by `fairness_key`; 1 for those
-    /// who are not named. At most 100 names.
+    /// Weights by `fairness_key`, at most 100. A customer of weight `n` gets `n` messages handed out for each message
+    /// of a customer of weight 1. A customer that is not listed has weight 1.
     #[serde(default, deserialize_with = "weights")]
     #[schema(schema_with = weights_schema)]
     pub weights: BTreeMap<String, u32>,
 }
 
 impl Fairness {
-    /// The fields that are out of range, with pointers below `at`.
+    /// Returns an error for each weight that is out of range; pointers begin with `at`.
     #[must_use]
     pub fn validate(&self, at: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
         for (name, weight) in &self.weights {
-            let escaped = name.replace('~', "~0").replace('/', "~1");
-            let pointer = format!("{at}/weights/{escaped}");
+            let pointer = format!("{at}/weights/{}", pointer_segment(name));
             check_text(&mut errors, || pointer.clone(), name, KEY_CHARS_MAX);
             check_range(&mut errors, &pointer, Some(*weight), &FAIRNESS_WEIGHT);
         }
@@ -44,11 +43,6 @@ impl Fairness {
 }
 
 fn weights_schema() -> Object {
-    let name = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(KEY_CHARS_MAX))
-        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"));
     let weight = ObjectBuilder::new()
         .schema_type(Type::Integer)
         .minimum(Some(*FAIRNESS_WEIGHT.start()))
@@ -56,17 +50,17 @@ fn weights_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .description(Some(
-            "Messages that a customer gets handed out for each one of a customer of weight 1, by `fairness_key`; 1 for \
-             those who are not named",
+            "Weights by `fairness_key`. A customer of weight `n` gets `n` messages handed out for each message of a \
+             customer of weight 1. A customer that is not listed has weight 1.",
         ))
-        .property_names(Some(name))
+        .property_names(Some(text_schema(KEY_CHARS_MAX)))
         .additional_properties(Some(weight))
         .max_properties(Some(FAIRNESS_WEIGHTS_MAX))
         .build()
 }
 
-/// Names with weights, or null for none. Stops at the limit while it is read; a name given twice is an error, because one
-/// of the weights would be lost.
+/// Weights by name, or null for none. The list stops at its limit while it is read. A duplicate name is an error,
+/// because one of its weights would be lost.
 fn weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u32>, D::Error> {
     Ok(Option::<Weights>::deserialize(deserializer)?.map_or_else(BTreeMap::new, |all| all.0))
 }
@@ -104,32 +98,33 @@ impl<'de> Visitor<'de> for WeightsVisitor {
     }
 }
 
-/// How the customers of a fair subscription stand.
+/// State of the customers of a fair subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FairnessStats {
-    /// Customers that wait or were served lately.
+    /// Number of customers that have waiting messages or were recently served.
     pub keys: u64,
-    /// Those with most messages waiting, 20 at most.
+    /// The customers with the most waiting messages, at most 20.
     pub items: Vec<FairnessItem>,
 }
 
-/// One customer.
+/// State of one customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FairnessItem {
-    /// Its `fairness_key`; null: the messages without one.
+    /// The customer's `fairness_key`. Null for the messages without one, and with `others`.
     pub key: Option<String>,
-    /// Whether these are the customers beyond the first 1,000, who share one place, with `key` null.
+    /// Whether this item stands for all customers beyond the first 1,000, which share one turn. Absent when false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub others: bool,
-    /// Its weight.
+    /// Weight of the customer.
     pub weight: u32,
-    /// Messages that are looked at already and wait for their turn; more may stand behind them in the topic.
+    /// Messages that the service has read ahead and that wait for their turn. More may follow in the topic.
     pub waiting: u64,
-    /// Messages handed out and neither settled nor due again.
+    /// Messages handed out, not settled, and whose visibility timeout is not over.
     pub in_flight: u64,
-    /// Messages handed out for the first time since it came to wait.
+    /// Messages handed out for the first time since the customer began to wait.
     pub handed_out: u64,
-    /// Messages of others that are handed out before its next one; absent when none waits.
+    /// Messages of other customers that will be handed out before this customer's next one. Absent when none of its
+    /// messages waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next_in: Option<u64>,

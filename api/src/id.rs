@@ -1,5 +1,6 @@
-//! Message ids: an opaque, sortable text for (lane, offset). 20 characters of Crockford's base 32 in lower case, 40 bits
-//! of lane and 60 of offset; no `.`, so that an id can be a `webhook-id`. An id says where a message is and grants nothing.
+//! Message ids: an opaque, sortable text for (lane, offset). 20 characters of Crockford's base 32 in lower case encode
+//! 40 bits of lane and 60 bits of offset. There is no `.` in them, so that an id can be a `webhook-id`. An id
+//! identifies a message and grants no access.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +10,14 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::text::as_text;
+
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const CHARS: usize = 20;
 const OFFSET_BITS: u32 = 60;
 const LANE_BITS: u32 = 40;
 
-/// The place of a message: its lane and its offset there.
+/// Position of a message: its lane and its offset in the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MessageId {
@@ -24,13 +27,13 @@ pub struct MessageId {
     pub offset: i64,
 }
 
-/// Why a text is no message id.
+/// The text is not a message id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a message id has 20 characters of 0-9 a-z without i, l, o, u")]
 pub struct InvalidId;
 
 impl MessageId {
-    /// The id as its 20 ASCII characters.
+    /// The id as 20 ASCII characters.
     #[must_use]
     pub fn to_chars(self) -> [u8; CHARS] {
         let bits = (u128::from(self.lane.unsigned_abs()) << OFFSET_BITS)
@@ -69,24 +72,14 @@ impl FromStr for MessageId {
     }
 }
 
-impl TryFrom<String> for MessageId {
-    type Error = InvalidId;
-
-    fn try_from(text: String) -> Result<Self, InvalidId> {
-        text.parse()
-    }
+as_text! {
+    MessageId, InvalidId;
 }
 
 impl Serialize for MessageId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let chars = self.to_chars();
         serializer.serialize_str(std::str::from_utf8(&chars).map_err(serde::ser::Error::custom)?)
-    }
-}
-
-impl From<MessageId> for String {
-    fn from(id: MessageId) -> Self {
-        id.to_string()
     }
 }
 

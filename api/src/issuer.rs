@@ -1,4 +1,4 @@
-//! Issuers of tokens on the wire: whose JWTs are let in, and which of their claims say for what.
+//! Issuers of tokens on the wire: whose JWTs are accepted, and which of their claims name the tenant and the scopes.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,7 +10,8 @@ use crate::message::check_text;
 use crate::name::{IssuerName, TenantName};
 use crate::topic::check_range;
 
-/// How tokens are signed. Asymmetric only: whoever checks a token must not be able to make one.
+/// Signature algorithm of a token. Only asymmetric algorithms are supported: a service that verifies tokens must not be
+/// able to make them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub enum TokenAlgorithm {
     /// RSA with SHA-256.
@@ -23,10 +24,10 @@ pub enum TokenAlgorithm {
 }
 
 impl TokenAlgorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Self; 3] = [Self::RS256, Self::ES256, Self::EdDsa];
 
-    /// The algorithm as it stands in a token's head.
+    /// The algorithm as written in the header of a token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,17 +38,17 @@ impl TokenAlgorithm {
     }
 }
 
-/// Which tenant the tokens of an issuer open.
+/// Tenant that the tokens of an issuer give access to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenTenant {
-    /// This one and no other.
+    /// Always this tenant.
     Name(TenantName),
-    /// The one that this claim names: whoever runs the issuer can let itself into every tenant.
+    /// The tenant that this claim names. The operator of the issuer can thereby access every tenant.
     Claim(ClaimName),
 }
 
-/// The name of a claim.
+/// Name of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(
     min_length = 1,
@@ -57,7 +58,7 @@ pub enum TokenTenant {
 )]
 pub struct ClaimName(pub String);
 
-/// A value of `aud`.
+/// A value of the claim `aud`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(
     min_length = 1,
@@ -67,35 +68,35 @@ pub struct ClaimName(pub String);
 )]
 pub struct Audience(pub String);
 
-/// An issuer whose tokens are let in.
+/// Settings of an issuer whose tokens are accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssuerSettings {
-    /// The `iss` of its tokens, as it stands there.
+    /// Exact value of `iss` in its tokens.
     #[schema(min_length = 1, max_length = 2048, example = "https://login.example/")]
     pub issuer: String,
-    /// Where its public keys are (RFC 7517): `https`, or `http` on a loopback address.
+    /// URL of its public keys (RFC 7517): `https`, or `http` on a loopback address.
     #[schema(
         min_length = 1,
         max_length = 2048,
         example = "https://login.example/jwks.json"
     )]
     pub jwks_url: String,
-    /// One of these must stand in `aud`.
+    /// Accepted audiences: `aud` of a token must contain one of them.
     #[schema(min_items = 1, max_items = 16)]
     pub audiences: Vec<Audience>,
-    /// The algorithms that its tokens may be signed with; all three when absent.
+    /// Accepted signature algorithms. All three when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, min_items = 1, max_items = 3)]
     pub algorithms: Option<Vec<TokenAlgorithm>>,
-    /// The tenant that its tokens open.
+    /// Tenant that its tokens give access to.
     pub tenant: TokenTenant,
-    /// The claim that has the scopes, as a list or separated by spaces; `scope` when absent. Words in it that are no
-    /// scopes of Cursus are passed over.
+    /// Claim that holds the scopes, as a list or a string separated by spaces; `scope` when absent. Words in it that
+    /// are not scopes of Cursus are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub scope_claim: Option<ClaimName>,
-    /// Seconds that the issuer's clock may be apart from ours; 30 when absent.
+    /// Tolerated difference between the clocks of the issuer and of the service, in seconds. 30 when absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -106,7 +107,7 @@ pub struct IssuerSettings {
 }
 
 impl IssuerSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -142,18 +143,18 @@ impl IssuerSettings {
     }
 }
 
-/// An issuer, and how it stands.
+/// An issuer of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Issuer {
-    /// What it is called here.
+    /// Name of the issuer in this service.
     pub name: IssuerName,
-    /// Its settings.
+    /// Settings of the issuer.
     pub settings: IssuerSettings,
-    /// When it was let in.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its settings last changed.
+    /// Time of the last change of the settings.
     pub updated_at: Timestamp,
-    /// When its public keys were last read; absent when they never were.
+    /// Time at which its public keys were last read. Absent when they have not been read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub keys_read_at: Option<Timestamp>,

@@ -1,6 +1,6 @@
-//! API keys on the wire. A key is `cursus_<id>_<secret>`: the id may be shown and logged, the secret is 256 random bits
-//! that are shown once. The id is the beginning of the SHA-256 of the secret, so a key that is mistyped or made up in haste
-//! is recognised without a look-up.
+//! API keys on the wire. A key is `cursus_<id>_<secret>`. The id may be shown and logged. The secret is 256 random bits
+//! that are returned once. The id is the beginning of the SHA-256 of the secret, so a mistyped or invented key is
+//! refused without a database lookup.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,17 +16,18 @@ use crate::limits::{
 };
 use crate::message::check_text;
 use crate::scope::{Permission, Scope};
+use crate::text::as_text;
 use crate::topic::check_range;
 
-/// How every key begins, so that scanners for leaked secrets can find one.
+/// Prefix of every key, by which scanners for leaked secrets recognise one.
 pub const PREFIX: &str = "cursus_";
 
-/// Why a text is no id of a key.
+/// The text is not the id of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the id of a key has 16 characters of 0-9 a-f")]
 pub struct InvalidKeyId;
 
-/// The id of a key: what may be shown of it.
+/// Id of a key: its public part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, pattern = "^[0-9a-f]{16}$", example = "5f0c7a1e9b3d2468")]
@@ -45,18 +46,8 @@ impl FromStr for KeyId {
     }
 }
 
-impl TryFrom<String> for KeyId {
-    type Error = InvalidKeyId;
-
-    fn try_from(text: String) -> Result<Self, InvalidKeyId> {
-        text.parse()
-    }
-}
-
-impl From<KeyId> for String {
-    fn from(id: KeyId) -> Self {
-        id.to_string()
-    }
+as_text! {
+    KeyId, InvalidKeyId;
 }
 
 impl fmt::Display for KeyId {
@@ -65,28 +56,28 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// A key to make.
+/// Settings of a new API key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeySettings {
-    /// What it is for; `key` when it is made without.
+    /// Name of the key, for people. `key` when absent.
     #[schema(
         min_length = 1,
         max_length = 128,
         pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
     )]
     pub name: Option<String>,
-    /// What it may do; when it is made without, everything in its tenant: `publish`, `receive`, `manage` and `usage`.
+    /// Scopes of the key. When absent, all scopes within its tenant: `publish`, `receive`, `manage` and `usage`.
     #[schema(min_items = 1, max_items = 32)]
     pub scopes: Option<Vec<Scope>>,
-    /// Seconds until it expires; when it is made without, never.
+    /// Seconds until the key expires. It does not expire when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 315360000)]
     pub expires_in_seconds: Option<u32>,
 }
 
 impl KeySettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -109,7 +100,7 @@ impl KeySettings {
         errors
     }
 
-    /// What the key is to do.
+    /// Scopes of the key, with the default filled in.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
         let all = || {
@@ -120,18 +111,19 @@ impl KeySettings {
     }
 }
 
-/// How to rotate a key.
+/// Options for the rotation of an API key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRotation {
-    /// Seconds for which the old key stays valid beside the new one; 86400 (a day) when absent, 0 ends it at once.
+    /// Seconds for which the old key stays valid together with the new one. 86400 (one day) when absent; 0 revokes it
+    /// at once.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 2592000)]
     pub overlap_seconds: Option<u32>,
 }
 
 impl KeyRotation {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -145,45 +137,45 @@ impl KeyRotation {
         errors
     }
 
-    /// Seconds for which the old key stays valid.
+    /// Seconds for which the old key stays valid, with the default filled in.
     #[must_use]
     pub fn overlap_seconds(&self) -> u32 {
         self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
     }
 }
 
-/// What may be shown of a key.
+/// An API key without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Key {
-    /// Its id, the middle of `cursus_<id>_<secret>`.
+    /// Id of the key: the middle part of `cursus_<id>_<secret>`.
     pub id: KeyId,
-    /// What it is for.
+    /// Name of the key, for people.
     pub name: String,
-    /// What it may do.
+    /// Scopes of the key.
     pub scopes: Vec<Scope>,
-    /// When it was made.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// From then on it is refused.
+    /// Time from which the key is refused. Absent when it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub expires_at: Option<Timestamp>,
-    /// When it was last used, within a minute; absent when it never was.
+    /// Time of its last use, accurate to a minute. Absent when it has not been used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub last_used_at: Option<Timestamp>,
-    /// When it was revoked.
+    /// Time at which it was revoked. Absent when it is not revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub revoked_at: Option<Timestamp>,
 }
 
-/// A key that was just made.
+/// A new API key with its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NewKey {
-    /// The key itself: it is not kept and cannot be shown again.
+    /// The whole key, `cursus_<id>_<secret>`. It is not stored and cannot be shown again.
     #[schema(pattern = "^cursus_[0-9a-f]{16}_[0-9a-f]{64}$")]
     pub secret: String,
-    /// What may be shown of it.
+    /// The key without its secret.
     pub key: Key,
 }
 

@@ -1,5 +1,5 @@
-//! Messages on the wire: what a publish takes and answers, what a receive asks and gets. Borrowed where the hot path
-//! parses, so that a batch is checked without copying its bodies.
+//! Messages on the wire: requests and responses of publish and receive, and the checks of their fields. Request types
+//! borrow from the request body, so that a batch is checked without copying its bodies.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::FieldError;
+use crate::error::{FieldError, pointer_segment};
 use crate::limits::{
     ATTRIBUTE_NAME_CHARS_MAX, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BATCH_MESSAGES_MAX,
     CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX, VISIBILITY_SECONDS, WAIT_SECONDS,
@@ -17,7 +17,7 @@ use crate::limits::{
 use crate::topic::check_range;
 use crate::{MessageId, Problem, Timestamp, TopicName};
 
-/// One message to publish. Exactly one of `body`, `body_base64` and `json` carries the body; none is an empty body.
+/// One message to publish. At most one of `body`, `body_base64` and `json` may be given; without any the body is empty.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishMessage<'a> {
@@ -29,51 +29,58 @@ pub struct PublishMessage<'a> {
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, format = Byte, max_length = 1398104)]
     pub body_base64: Option<Cow<'a, str>>,
-    /// Body as a JSON value, kept as it is written.
+    /// Body as a JSON value; its text is stored as it was sent.
     #[serde(borrow, default, deserialize_with = "crate::borrow::json")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub json: Option<&'a RawValue>,
-    /// Media type of the body; text/plain, application/octet-stream or application/json when absent.
+    /// Media type of the body. When absent, `text/plain` with `body`, `application/octet-stream` with `body_base64` and
+    /// `application/json` with `json`.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, max_length = 256, pattern = r"^[0-9A-Za-z!#$&^_.+-]+/[0-9A-Za-z!#$&^_.+-]+( *;[ -~]*)?$")]
     pub content_type: Option<Cow<'a, str>>,
-    /// Names and values that travel with the message.
+    /// Attributes: names and values that travel with the message.
     #[serde(borrow, default, deserialize_with = "crate::borrow::attributes")]
     #[schema(schema_with = attributes_schema)]
     pub attributes: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
-    /// A label to filter by.
+    /// Label for filtering.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub tag: Option<Cow<'a, str>>,
-    /// A business key to find the message by.
+    /// Business key by which the message can be found.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub key: Option<Cow<'a, str>>,
-    /// Published again with the same id within the topic's window, the message is not stored again.
+    /// Deduplication id. A message with the id of another one published within the topic's deduplication window is not
+    /// stored again.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub dedup_id: Option<Cow<'a, str>>,
 }
 
-fn attributes_schema() -> Object {
-    let name = ObjectBuilder::new()
+/// Schema of a text that [`check_text`] accepts.
+pub(crate) fn text_schema(chars_max: usize) -> ObjectBuilder {
+    ObjectBuilder::new()
         .schema_type(Type::String)
         .min_length(Some(1))
-        .max_length(Some(ATTRIBUTE_NAME_CHARS_MAX))
-        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"));
+        .max_length(Some(chars_max))
+        .pattern(Some(r"^[^\u0000-\u001F\u007F-\u009F]*$"))
+}
+
+fn attributes_schema() -> Object {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
         .description(Some(
-            "Names and values that travel with the message, at most 16 KiB together",
+            "Attributes: names and values that travel with the message, at most 16 KiB together",
         ))
-        .property_names(Some(name))
+        .property_names(Some(text_schema(ATTRIBUTE_NAME_CHARS_MAX)))
         .additional_properties(Some(ObjectBuilder::new().schema_type(Type::String)))
         .max_properties(Some(ATTRIBUTES_MAX))
         .build()
 }
 
 impl PublishMessage<'_> {
-    /// The fields that are missing, contradictory or over a limit, with pointers below `at` (`/messages/3`).
+    /// Returns an error for each field that is over a limit or contradicts another. Pointers begin with `at`, such as
+    /// `/messages/3`.
     #[must_use]
     pub fn validate(&self, at: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -107,7 +114,7 @@ impl PublishMessage<'_> {
     }
 }
 
-/// Adds an error when `text` is empty, has more than `max` characters, or control characters.
+/// Adds an error unless `text` has 1 to `max` characters, and one when it contains control characters.
 pub fn check_text(
     errors: &mut Vec<FieldError>,
     pointer: impl Fn() -> String,
@@ -133,7 +140,8 @@ pub fn check_text(
     }
 }
 
-/// Adds an error when `text` is no media type (RFC 6838), with parameters or without: it goes into the head of an answer.
+/// Adds an error unless `text` is a media type (RFC 6838), with or without parameters. It is later returned in a
+/// response header, so it must not break one.
 pub fn check_media_type(errors: &mut Vec<FieldError>, pointer: impl Fn() -> String, text: &str) {
     let (media, parameters) = text
         .split_once(';')
@@ -156,7 +164,7 @@ pub fn check_media_type(errors: &mut Vec<FieldError>, pointer: impl Fn() -> Stri
     }
 }
 
-/// Adds an error for every limit on attributes that is not kept.
+/// Adds an error for each limit on attributes that is exceeded.
 pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
     errors: &mut Vec<FieldError>,
     at: &str,
@@ -170,7 +178,7 @@ pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
                 attributes.len()
             ),
         ));
-        // Their names would be as many errors.
+        // The names are not checked: each could add another error.
         return;
     }
     let bytes: usize = attributes
@@ -184,22 +192,22 @@ pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
         ));
     }
     for name in attributes.keys().map(AsRef::as_ref) {
-        let pointer = || format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"));
+        let pointer = || format!("{at}/{}", pointer_segment(name));
         check_text(errors, pointer, name, ATTRIBUTE_NAME_CHARS_MAX);
     }
 }
 
-/// A batch to publish.
+/// A batch of messages to publish.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishBatch<'a> {
-    /// 1 to 100 messages; each succeeds or fails by itself.
+    /// 1 to 100 messages. Each succeeds or fails on its own.
     #[serde(borrow, deserialize_with = "crate::borrow::items")]
     #[schema(min_items = 1, max_items = 100)]
     pub messages: Vec<PublishMessage<'a>>,
 }
 
-/// Adds an error unless a batch has 1 to 100 items.
+/// Returns an error unless a batch has 1 to 100 items.
 #[must_use]
 pub fn check_batch(pointer: &str, items: usize) -> Vec<FieldError> {
     if (1..=BATCH_MESSAGES_MAX).contains(&items) {
@@ -211,59 +219,61 @@ pub fn check_batch(pointer: &str, items: usize) -> Vec<FieldError> {
     )]
 }
 
-/// A message that was published.
+/// A published message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Published {
-    /// Its id.
+    /// Id of the message.
     pub id: MessageId,
-    /// Whether it was published before with the same `dedup_id`, and so not stored again.
+    /// Whether a message with the same `dedup_id` was published before, so that this one was not stored again. Absent
+    /// when false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
 }
 
-/// What became of one message of a batch: its `id`, or an `error`.
+/// Result of one message of a batch: its `id`, or an `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PublishResult {
-    /// Its id.
+    /// Id of the message. Absent when it was not published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub id: Option<MessageId>,
-    /// Whether it was published before with the same `dedup_id`, and so not stored again.
+    /// Whether a message with the same `dedup_id` was published before, so that this one was not stored again. Absent
+    /// when false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub duplicate: bool,
-    /// Why it was not published; its neighbours are not concerned.
+    /// Reason why the message was not published. Absent when it was. Other messages of the batch are not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub error: Option<Problem>,
 }
 
-/// What became of a batch, one result per message, in order.
+/// Results of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PublishResults {
-    /// One per message, in order.
+    /// One result per message, in order.
     pub results: Vec<PublishResult>,
 }
 
-/// What a receive asks for.
+/// Options of a receive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiveRequest {
-    /// Most messages to get; 1 when absent.
+    /// Maximum number of messages to return. 1 when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 100)]
     pub max_messages: Option<u32>,
-    /// Seconds to wait for the first message; 0 when absent.
+    /// Seconds to wait for the first message. 0 when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 30)]
     pub wait_seconds: Option<u32>,
-    /// Seconds to hide what is received; the subscription's when absent.
+    /// Seconds for which the received messages are hidden from other receivers. The subscription's setting when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
 }
 
 impl ReceiveRequest {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -285,68 +295,68 @@ impl ReceiveRequest {
     }
 }
 
-/// A message as it is shown: one of `body` (text), `body_base64` (bytes) and `body_url` (large) leads to the body.
+/// A message. Exactly one of `body` (text), `body_base64` (bytes) and `body_url` (large bodies) is present.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Message {
-    /// Its id.
+    /// Id of the message.
     pub id: MessageId,
-    /// The topic it was published to.
+    /// Topic that the message was published to.
     pub topic: TopicName,
-    /// Body, when it is UTF-8.
+    /// Body as text. Present when the body is UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub body: Option<String>,
-    /// Body in standard base64, when it is not UTF-8.
+    /// Body in standard base64. Present when the body is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub body_base64: Option<String>,
-    /// Path of the body, when it is too large to be put here.
+    /// Path from which the body can be read. Present when the body is too large to be included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub body_url: Option<String>,
     /// Media type of the body.
     pub content_type: String,
-    /// Names and values that travel with the message.
+    /// Attributes: names and values that travel with the message. Absent when there are none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
-    /// Its tag.
+    /// Label for filtering.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub tag: Option<String>,
-    /// Its key.
+    /// Business key by which the message can be found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub key: Option<String>,
-    /// Trace context of its producer.
+    /// `traceparent` of the publish request (W3C Trace Context).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub traceparent: Option<String>,
-    /// What the tracers of its producer added to that.
+    /// `tracestate` of the publish request (W3C Trace Context).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub tracestate: Option<String>,
-    /// When it was published.
+    /// Time of publishing.
     pub published_at: Timestamp,
 }
 
 /// A message handed out by a receive.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ReceivedMessage {
-    /// Settles this message, once.
+    /// Receipt of this delivery, needed to settle the message.
     pub receipt: String,
     /// The message.
     #[serde(flatten)]
     pub message: Message,
-    /// How many times it has been handed out, this time included.
+    /// Number of times the message has been handed out, including this one.
     pub attempt: u32,
-    /// Until when no other receiver gets it.
+    /// Time until which the message is hidden from other receivers.
     pub visible_until: Timestamp,
 }
 
-/// What a receive got; empty when nothing came.
+/// Response of a receive.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Received {
-    /// The messages.
+    /// Received messages. Empty when none arrived in time.
     pub messages: Vec<ReceivedMessage>,
 }
 

@@ -1,5 +1,6 @@
-//! Names of topics, subscriptions, tenants, issuers, price plans, budgets and event sinks: they validate when parsed, so a
-//! value of these types is always legal (API.md, Limits). One pattern serves all; a type each keeps them apart.
+//! Names of topics, subscriptions, tenants, issuers, price plans, budgets and event sinks. They are validated when
+//! parsed, so a value of these types is always a valid name. All share one pattern; a type for each keeps them from
+//! being mixed up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,12 +10,12 @@ use utoipa::ToSchema;
 
 use crate::limits::NAME_CHARS_MAX;
 
-/// Why a text is no name.
+/// The text is not a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a name has 1 to 128 characters of A-Z a-z 0-9 . _ - and starts with a letter or digit")]
 pub struct InvalidName;
 
-/// Whether a text has the form of a name.
+/// Whether a text matches the pattern of a name.
 pub(crate) fn is_name(text: &str) -> bool {
     text.len() <= NAME_CHARS_MAX
         && text
@@ -73,31 +74,31 @@ macro_rules! name {
 }
 
 name! {
-    /// The name of a topic, unique within its tenant.
+    /// Name of a topic, unique within its tenant.
     TopicName
 }
 name! {
-    /// The name of a subscription, unique within its tenant.
+    /// Name of a subscription, unique within its tenant.
     SubscriptionName
 }
 name! {
-    /// The name of a tenant.
+    /// Name of a tenant.
     TenantName
 }
 name! {
-    /// What an issuer of tokens is called here.
+    /// Name of an issuer of tokens in this service.
     IssuerName
 }
 name! {
-    /// The name of a price plan.
+    /// Name of a price plan.
     PlanName
 }
 name! {
-    /// The name of a budget, unique within its tenant.
+    /// Name of a budget, unique within its tenant.
     BudgetName
 }
 name! {
-    /// The name of an event sink, unique within its tenant.
+    /// Name of an event sink, unique within its tenant.
     EventSinkName
 }
 

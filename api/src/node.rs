@@ -1,20 +1,20 @@
-//! Nodes on the wire, as operators see them.
+//! Nodes on the wire, as the operator of the service sees them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Timestamp;
 
-/// A node of the fleet that is up, or was a moment ago.
+/// A node of the service that is running, or was until a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
-    /// Random, new at every start.
+    /// Random id, new at every start of the node.
     #[schema(example = "1b4e28ba-2fa1-41d2-883f-0016d3cca427")]
     pub id: String,
     /// Version of the program.
     pub version: String,
-    /// When it started.
+    /// Time of its start.
     pub started_at: Timestamp,
-    /// When it was last heard, about once a second.
+    /// Time of its last heartbeat; a node sends one about every second.
     pub seen_at: Timestamp,
 }

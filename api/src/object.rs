@@ -1,11 +1,11 @@
-//! Reads structs from JSON objects only. serde's derive also takes a list of the fields in their order, which nobody
-//! documents and which a new field would break; requests read through [`Object`] refuse it. Costs nothing: it only
-//! picks the other method of the deserializer.
+//! Reads structs from JSON objects only. serde's derive also accepts a list of the fields in their order. That form is
+//! undocumented and would break with each new field, so requests read through [`Object`] refuse it. It has no cost at
+//! run time: it only selects another method of the deserializer.
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
-/// A value that, if it is a struct, was an object.
+/// A value that, if it is a struct, was read from an object.
 #[derive(Debug)]
 pub struct Object<T>(pub T);
 
@@ -22,7 +22,7 @@ pub(crate) fn value<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Object::deserialize(deserializer).map(|Object(value)| value)
 }
 
-/// A field that is a struct, or absent.
+/// A field that is a struct, null or absent.
 pub(crate) fn option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -30,7 +30,7 @@ pub(crate) fn option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(value.map(|Object(value)| value))
 }
 
-/// A field that is a struct, null, or absent, where null is told apart from absent.
+/// A field that is a struct, null (`Some(None)`) or absent (`None` by default).
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
@@ -45,10 +45,10 @@ pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(items.into_iter().map(|Object(item)| item).collect())
 }
 
-/// Passes everything on, but asks for a map where a struct is wanted.
+/// Forwards every method, but reads a struct as a map.
 struct OnlyMaps<D>(D);
 
-macro_rules! pass_on {
+macro_rules! forward {
     ($($method:ident($($name:ident: $type:ty),*))*) => {
         $(fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, D::Error> {
             self.0.$method($($name,)* visitor)
@@ -72,7 +72,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for OnlyMaps<D> {
         self.0.is_human_readable()
     }
 
-    pass_on! {
+    forward! {
         deserialize_any() deserialize_ignored_any() deserialize_identifier() deserialize_option() deserialize_unit()
         deserialize_bool() deserialize_char() deserialize_str() deserialize_string() deserialize_bytes()
         deserialize_byte_buf() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64() deserialize_u8()

@@ -1,5 +1,5 @@
-//! Price plans on the wire: what usage costs, from which day on. The shape says no wrong thing: an item has one price, its
-//! tiers follow one another without a gap, and what is beyond them has a price, too.
+//! Price plans on the wire: what usage costs, and from which day on. The shape excludes mistakes: an item has one
+//! price, its tiers follow one another without a gap, and usage beyond them always has a price.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,34 +9,34 @@ use crate::limits::{PRICE_DIGITS, PRICE_PER_MAX, TIER_SIZE_MAX, TIERS_MAX};
 use crate::name::PlanName;
 use crate::{Day, Decimal, Timestamp};
 
-/// What has a price.
+/// A priced item.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum PriceItem {
-    /// Bytes read from object storage, by the GiB.
+    /// Bytes read from object storage, per GiB.
     ColdRead,
-    /// Units of all deliveries.
+    /// Metering units of all deliveries.
     DeliverUnits,
-    /// A surcharge on units above the guarantee, published or delivered.
+    /// Surcharge on metering units above the guaranteed rate, published or delivered.
     ElasticUnits,
-    /// The guaranteed rate of published messages, used or not, by the message a second for an hour.
+    /// Guaranteed rate of published messages, used or not, per message per second and hour.
     GuaranteedCapacity,
-    /// Units of published messages.
+    /// Metering units of published messages.
     PublishUnits,
-    /// Bytes stored in the database, by the GiB-hour.
+    /// Bytes stored in the database, per GiB-hour.
     StoredHot,
-    /// Bytes stored in object storage, by the GiB-hour.
+    /// Bytes stored in object storage, per GiB-hour.
     StoredObject,
-    /// Bytes of published messages, by the GiB.
+    /// Bytes of published messages, per GiB.
     TrafficIn,
-    /// Bytes of delivered messages, by the GiB.
+    /// Bytes of delivered messages, per GiB.
     TrafficOut,
 }
 
 impl PriceItem {
-    /// All of them, in alphabetical order.
+    /// All items, in alphabetical order.
     pub const ALL: [Self; 9] = [
         Self::ColdRead,
         Self::DeliverUnits,
@@ -49,7 +49,7 @@ impl PriceItem {
         Self::TrafficOut,
     ];
 
-    /// It as it stands on the wire and in the database.
+    /// The item as written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl PriceItem {
         }
     }
 
-    /// What it is counted in.
+    /// Unit that the item is priced in.
     #[must_use]
     pub const fn unit(self) -> PriceUnit {
         match self {
@@ -76,7 +76,7 @@ impl PriceItem {
         }
     }
 
-    /// It in words, as a FOCUS export describes a charge.
+    /// Description of a charge in a FOCUS export.
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {
@@ -93,24 +93,24 @@ impl PriceItem {
     }
 }
 
-/// What an item is counted in.
+/// Unit that an item is priced in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum PriceUnit {
     /// Metering units.
     Units,
-    /// 2^30 bytes.
+    /// GiB (2^30 bytes).
     #[serde(rename = "GiB")]
     Gib,
-    /// 2^30 bytes for an hour.
+    /// GiB (2^30 bytes) stored for one hour.
     #[serde(rename = "GiB-Hours")]
     GibHours,
-    /// A message a second, guaranteed for an hour.
+    /// One message per second, guaranteed for one hour.
     #[serde(rename = "Capacity-Hours")]
     CapacityHours,
 }
 
 impl PriceUnit {
-    /// It as it stands on the wire, and in a FOCUS export.
+    /// The unit as written on the wire and in a FOCUS export.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ impl PriceUnit {
         }
     }
 
-    /// How many of what is measured (units, bytes, byte-seconds, seconds of a message a second) it is.
+    /// Size of the unit in what is measured: metering units, bytes, byte-seconds, or seconds of one message per second.
     #[must_use]
     pub const fn measured(self) -> u128 {
         match self {
@@ -132,19 +132,19 @@ impl PriceUnit {
         }
     }
 
-    /// Whether what is measured is an amount over time.
+    /// Whether the unit counts an amount over time.
     #[must_use]
     pub const fn is_over_time(self) -> bool {
         matches!(self, Self::GibHours | Self::CapacityHours)
     }
 }
 
-/// Why a text is no whole number.
+/// The text is not a positive whole number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a whole number, as text")]
+#[error("must be a positive whole number as a string")]
 pub struct InvalidWhole;
 
-/// A whole number as text: large ones are no numbers of every JSON parser.
+/// A positive whole number as a string: not every JSON parser keeps large numbers exact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Whole(pub u64);
@@ -165,27 +165,28 @@ impl From<Whole> for String {
     }
 }
 
-/// A part of a month's use with a price of its own.
+/// A tier: a part of a month's usage with its own price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tier {
-    /// How many units, GiB, GiB-hours or capacity-hours it holds: the next ones are of the next tier.
+    /// Size of the tier in units, GiB, GiB-hours or capacity-hours. Usage beyond it falls into the next tier.
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,14}$", example = "1000000")]
     pub size: Whole,
-    /// The price in it.
+    /// Price within the tier, for `per` units.
     #[schema(value_type = String, pattern = r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$", example = "0")]
     pub unit_price: Decimal,
 }
 
-/// The price of an item.
+/// Price of an item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
-    /// For how many units, GiB, GiB-hours or capacity-hours prices are: 1, 10, 100 and so on to 1000000; 1 when absent.
+    /// Number of units, GiB, GiB-hours or capacity-hours that the prices are quoted for: a power of ten from 1 to
+    /// 1000000. 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, pattern = "^10{0,6}$", example = "1000000")]
     pub per: Option<Whole>,
-    /// What comes first in a calendar month (UTC) of a tenant, in this order; none when absent.
+    /// Tiers that the usage of a tenant fills within a calendar month (UTC), in this order. No tiers when absent.
     #[serde(
         default,
         deserialize_with = "crate::object::list",
@@ -193,73 +194,74 @@ pub struct Price {
     )]
     #[schema(max_items = 20)]
     pub tiers: Vec<Tier>,
-    /// The price of all that is beyond the tiers.
+    /// Price of all usage beyond the tiers, for `per` units.
     #[schema(value_type = String, pattern = r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$", example = "0.40")]
     pub unit_price: Decimal,
 }
 
-/// The prices of a version; what has none costs nothing.
+/// Prices of a plan version. An item without a price costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
-    /// Of bytes read from object storage, by the GiB.
+    /// Price of bytes read from object storage, per GiB.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub cold_read: Option<Price>,
-    /// Of units of all deliveries.
+    /// Price of the metering units of all deliveries.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub deliver_units: Option<Price>,
-    /// A surcharge on units above the guarantee, published or delivered.
+    /// Surcharge on metering units above the guaranteed rate, published or delivered.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub elastic_units: Option<Price>,
-    /// Of the guaranteed rate of published messages (`messages_per_second.guaranteed` of the quota), used or not, by the
-    /// message a second for an hour. Counted to the second, also while the tenant is suspended: its capacity is kept free.
+    /// Price of the guaranteed rate of published messages (`messages_per_second.guaranteed` of the quota), used or not,
+    /// per message per second and hour. Metered to the second, also while the tenant is suspended, because its capacity
+    /// stays reserved.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub guaranteed_capacity: Option<Price>,
-    /// Of units of published messages.
+    /// Price of the metering units of published messages.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub publish_units: Option<Price>,
-    /// Of bytes stored in the database, by the GiB-hour.
+    /// Price of bytes stored in the database, per GiB-hour.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub stored_hot: Option<Price>,
-    /// Of bytes stored in object storage, by the GiB-hour.
+    /// Price of bytes stored in object storage, per GiB-hour.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub stored_object: Option<Price>,
-    /// Of bytes of published messages, by the GiB.
+    /// Price of bytes of published messages, per GiB.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub traffic_in: Option<Price>,
-    /// Of bytes of delivered messages, by the GiB.
+    /// Price of bytes of delivered messages, per GiB.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
@@ -269,7 +271,7 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// The price of an item.
+    /// Price of an item.
     #[must_use]
     pub const fn of(&self, item: PriceItem) -> Option<&Price> {
         match item {
@@ -285,7 +287,7 @@ impl Prices {
         }
     }
 
-    /// Where the price of an item stands.
+    /// The field of an item's price.
     pub const fn place(&mut self, item: PriceItem) -> &mut Option<Price> {
         match item {
             PriceItem::ColdRead => &mut self.cold_read,
@@ -301,20 +303,20 @@ impl Prices {
     }
 }
 
-/// A version of a plan, as it is put.
+/// Settings of a version of a price plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanVersionSettings {
-    /// ISO 4217; the same in all versions of a plan.
+    /// Currency of the prices (ISO 4217). The same in all versions of a plan.
     #[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
     pub currency: String,
-    /// The prices.
+    /// Prices by item.
     #[serde(deserialize_with = "crate::object::value")]
     pub prices: Prices,
 }
 
 impl PlanVersionSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -370,32 +372,32 @@ fn check_price(errors: &mut Vec<FieldError>, pointer: &str, price: &Price) {
     }
 }
 
-/// A version of a plan.
+/// A version of a price plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanVersion {
     /// Name of the plan.
     pub plan: PlanName,
-    /// The day from whose start (UTC) its prices apply, until the next version begins.
+    /// Day (UTC) from whose start the prices apply, until the next version begins.
     pub valid_from: Day,
-    /// Its currency and prices.
+    /// Currency and prices.
     pub settings: PlanVersionSettings,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its prices last changed.
+    /// Time of the last change of the prices.
     pub updated_at: Timestamp,
 }
 
 /// A price plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
-    /// Its name.
+    /// Name of the plan.
     pub name: PlanName,
-    /// ISO 4217.
+    /// Currency of all its versions (ISO 4217).
     #[schema(pattern = "^[A-Z]{3}$", example = "EUR")]
     pub currency: String,
-    /// The days from which its versions apply.
+    /// Days (UTC) from which its versions apply.
     pub versions: Vec<Day>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! Quotas on the wire: what a tenant may do, and how much of it is in use at the moment. An absent limit is no limit.
+//! Quotas on the wire: the limits of a tenant and its current use of them. An absent limit means no limit.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,12 +7,12 @@ use crate::error::FieldError;
 use crate::limits::{QUOTA, QUOTA_GUARANTEED};
 use crate::topic::check_range;
 
-/// A rate of the whole fleet. What is inside the guarantee is served also when the service is short of capacity; what is
-/// above it is served up to the ceiling while there is room.
+/// Limit of a rate, for all nodes together. Requests within the guarantee are served even when the service is short of
+/// capacity. Requests above it, up to the ceiling, are served while there is capacity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateQuota {
-    /// Guaranteed each second; absent: everything up to the ceiling is.
+    /// Guaranteed amount per second. The whole ceiling when absent.
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -20,7 +20,7 @@ pub struct RateQuota {
     )]
     #[schema(minimum = 0, maximum = 1_000_000_000_000_000_u64)]
     pub guaranteed: Option<u64>,
-    /// The most in a second; absent: no limit.
+    /// Maximum per second. No limit when absent.
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -30,32 +30,33 @@ pub struct RateQuota {
     pub ceiling: Option<u64>,
 }
 
-/// The limits of a tenant. They hold for all nodes together; an absent one is no limit.
+/// Limits of a tenant, for all nodes together. An absent limit means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {
-    /// Requests of any kind.
+    /// Requests of any kind per second.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub requests_per_second: Option<RateQuota>,
-    /// Messages published. What is guaranteed of it is kept free for the tenant and may have a price by the hour.
+    /// Published messages per second. Capacity for the guaranteed part is reserved for the tenant and may have an
+    /// hourly price.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub messages_per_second: Option<RateQuota>,
-    /// Bytes of messages published, their attributes included.
+    /// Bytes of published messages per second, including their attributes.
     #[serde(
         default,
         deserialize_with = "crate::object::option",
         skip_serializing_if = "Option::is_none"
     )]
     pub bytes_per_second: Option<RateQuota>,
-    /// Requests at the same time, long polls included.
+    /// Requests under way at the same time, including long polls.
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -63,7 +64,7 @@ pub struct Quota {
     )]
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub concurrent_requests: Option<u64>,
-    /// Bytes of messages kept, as stored.
+    /// Bytes of stored messages, as stored (compressed).
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -71,7 +72,7 @@ pub struct Quota {
     )]
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub stored_bytes: Option<u64>,
-    /// Topics.
+    /// Number of topics.
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -79,7 +80,7 @@ pub struct Quota {
     )]
     #[schema(minimum = 1, maximum = 1_000_000_000_000_000_u64)]
     pub topics: Option<u64>,
-    /// Subscriptions.
+    /// Number of subscriptions.
     #[serde(
         default,
         deserialize_with = "crate::whole::option",
@@ -98,7 +99,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// What is limited by the second: requests, messages, bytes.
+    /// Limits per second: requests, messages, bytes.
     #[must_use]
     pub const fn rates(&self) -> [Option<RateQuota>; 3] {
         [
@@ -108,7 +109,7 @@ impl Quota {
         ]
     }
 
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -146,37 +147,38 @@ impl Quota {
     }
 }
 
-/// What a tenant uses at the moment.
+/// Current use of a tenant's quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuotaUse {
-    /// Requests admitted in the last half second or so, as a rate.
+    /// Admitted requests per second, measured over about the last half second.
     pub requests_per_second: u64,
-    /// Messages published, in the same way.
+    /// Published messages per second, measured in the same way.
     pub messages_per_second: u64,
-    /// Bytes published, in the same way.
+    /// Published bytes per second, measured in the same way.
     pub bytes_per_second: u64,
-    /// Requests under way on this node.
+    /// Requests under way on the node that responds.
     pub concurrent_requests: u64,
-    /// Topics.
+    /// Number of topics.
     pub topics: u64,
-    /// Subscriptions.
+    /// Number of subscriptions.
     pub subscriptions: u64,
-    /// Bytes of messages kept, about; only where there is a limit.
+    /// Approximate bytes of stored messages. Present only when they are limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub stored_bytes: Option<u64>,
-    /// Messages handed out and not settled, about; only where there is a limit.
+    /// Approximate number of messages handed out and not settled. Present only when they are limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub in_flight_messages: Option<u64>,
 }
 
-/// The quota of a tenant and its use. Rates are measured where there is any limit; elsewhere they are 0.
+/// Quota of a tenant and its current use. Rates are measured only for a tenant with at least one limit; otherwise they
+/// are 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct QuotaStatus {
-    /// What it may do.
+    /// Limits of the tenant.
     pub limits: Quota,
-    /// What it does at the moment.
+    /// Current use.
     pub used: QuotaUse,
 }
 
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_limit_is_not_shown() {
+    fn an_absent_limit_is_not_shown() {
         let text = r#"{"messages_per_second":{"ceiling":7}}"#;
         let quota: Quota = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&quota).unwrap(), text);

@@ -1,5 +1,5 @@
-//! What a key or token may do: `publish`, or `publish:orders.*` for the topics whose names begin with `orders.`. Scopes
-//! validate when parsed; what they mean for a route is said in `http`.
+//! Scopes: the permissions of a key or token. `publish` covers all topics, `publish:orders.*` those whose names begin
+//! with `orders.`. Scopes are validated when parsed; the HTTP layer decides which scope a route requires.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,24 +9,25 @@ use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::name::is_name;
+use crate::text::as_text;
 
-/// A kind of thing to do.
+/// Kind of operation that a scope permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Permission {
     /// Publish to topics.
     Publish,
-    /// Receive from subscriptions, settle, and look at messages of topics.
+    /// Receive from subscriptions, settle, and read messages of topics without consuming them.
     Receive,
-    /// Create, change, delete and list topics and subscriptions.
+    /// Create, change, delete and list topics, subscriptions and other resources of the tenant.
     Manage,
-    /// Read what was used and what it costs.
+    /// Read usage and its cost.
     Usage,
-    /// Operate the service: tenants, keys, issuers. Its names are names of tenants.
+    /// Operate the service: tenants, keys, issuers. The names in its scopes are names of tenants.
     Admin,
 }
 
 impl Permission {
-    /// All of them.
+    /// All permissions.
     pub const ALL: [Self; 5] = [
         Self::Publish,
         Self::Receive,
@@ -35,7 +36,7 @@ impl Permission {
         Self::Admin,
     ];
 
-    /// The permission as it stands in a scope.
+    /// The permission as written in a scope.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -48,10 +49,10 @@ impl Permission {
     }
 }
 
-/// Why a text is no scope.
+/// The text is not a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a scope is publish, receive, manage, usage or admin, or one of them with a name or the beginning of names: publish:orders.*"
+    "a scope is publish, receive, manage, usage or admin, or one of them with a name or a prefix of names, such as publish:orders.*"
 )]
 pub struct InvalidScope;
 
@@ -67,11 +68,11 @@ pub struct Scope {
 enum Names {
     All,
     One(String),
-    Beginning(String),
+    Prefix(String),
 }
 
 impl Scope {
-    /// A permission for all names.
+    /// A scope of the permission for all names.
     #[must_use]
     pub const fn all(permission: Permission) -> Self {
         Self {
@@ -80,25 +81,25 @@ impl Scope {
         }
     }
 
-    /// What it permits.
+    /// Permission of the scope.
     #[must_use]
     pub const fn permission(&self) -> Permission {
         self.permission
     }
 
-    /// Whether it is for all names.
+    /// Whether the scope covers all names.
     #[must_use]
     pub fn is_for_all(&self) -> bool {
         self.names == Names::All
     }
 
-    /// Whether it is for this name.
+    /// Whether the scope covers `name`.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
         match &self.names {
             Names::All => true,
             Names::One(one) => one == name,
-            Names::Beginning(beginning) => name.starts_with(beginning),
+            Names::Prefix(prefix) => name.starts_with(prefix),
         }
     }
 }
@@ -115,7 +116,7 @@ impl FromStr for Scope {
         let names = match names {
             None | Some("*") => Names::All,
             Some(names) => match names.strip_suffix('*') {
-                Some(beginning) if is_name(beginning) => Names::Beginning(beginning.to_owned()),
+                Some(prefix) if is_name(prefix) => Names::Prefix(prefix.to_owned()),
                 None if is_name(names) => Names::One(names.to_owned()),
                 Some(_) | None => return Err(InvalidScope),
             },
@@ -135,25 +136,15 @@ impl PartialSchema for Scope {
                 r"^(publish|receive|manage|usage|admin)(:([A-Za-z0-9][A-Za-z0-9._-]{0,127}\*?|\*))?$",
             ))
             .examples(["publish:orders.*"])
-            .description(Some("A permission, for all names or for some"))
+            .description(Some("A permission for all names, for one name (`publish:orders`) or for the names with a prefix (`publish:orders.*`)"))
             .into()
     }
 }
 
 impl ToSchema for Scope {}
 
-impl TryFrom<String> for Scope {
-    type Error = InvalidScope;
-
-    fn try_from(text: String) -> Result<Self, InvalidScope> {
-        text.parse()
-    }
-}
-
-impl From<Scope> for String {
-    fn from(scope: Scope) -> Self {
-        scope.to_string()
-    }
+as_text! {
+    Scope, InvalidScope;
 }
 
 impl fmt::Display for Scope {
@@ -162,7 +153,7 @@ impl fmt::Display for Scope {
         match &self.names {
             Names::All => Ok(()),
             Names::One(name) => write!(f, ":{name}"),
-            Names::Beginning(beginning) => write!(f, ":{beginning}*"),
+            Names::Prefix(prefix) => write!(f, ":{prefix}*"),
         }
     }
 }

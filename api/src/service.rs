@@ -1,58 +1,58 @@
-//! What the service says about itself: whether it lives, whether it is ready, and what its errors mean.
+//! Health and readiness of a node, and the catalogue of problems.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::ErrorCode;
 
-/// The process lives.
+/// Liveness of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
-    /// Always `ok`: a process that is not does not answer.
+    /// Always `ok`: a process that is not alive does not respond.
     #[schema(example = "ok")]
     pub status: String,
 }
 
-/// Whether requests can be served.
+/// Readiness of a node to serve requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// All parts answer.
+    /// Whether all parts are ready.
     pub ready: bool,
-    /// The parts, one by one.
+    /// Readiness of each part.
     pub parts: Vec<PartReadiness>,
 }
 
-/// Whether one part of the service answers.
+/// Readiness of one part of the service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PartReadiness {
-    /// Its name.
+    /// Name of the part.
     #[schema(example = "database")]
     pub part: String,
-    /// Whether it answers.
+    /// Whether the part is ready.
     pub ready: bool,
-    /// What is missing, when it does not.
+    /// Reason why the part is not ready. Absent when it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub missing: Option<String>,
 }
 
-/// A kind of problem: what the `type` of a problem document leads to.
+/// A kind of problem; the `type` of a problem document leads to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemKind {
-    /// Stable name to branch on.
+    /// Stable code, to branch on.
     pub code: ErrorCode,
-    /// What it is called.
+    /// Title of the kind of problem.
     pub title: String,
-    /// The HTTP status it comes with.
+    /// HTTP status of a response with this code.
     pub status: u16,
     /// Whether the same request can succeed later, unchanged.
     pub retryable: bool,
-    /// Whether it is certain that the request changed nothing.
+    /// Whether the request certainly changed nothing.
     pub had_no_effect: bool,
 }
 
 impl ProblemKind {
-    /// The kind of `code`.
+    /// The kind with this code.
     #[must_use]
     pub fn of(code: ErrorCode) -> Self {
         Self {

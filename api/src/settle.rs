@@ -1,4 +1,4 @@
-//! Settling on the wire: `ack` and `visibility` are the two common forms, `settle` is the general one.
+//! Settling on the wire. `ack` and `visibility` are the two common forms, `settle` is the general one.
 
 use std::borrow::Cow;
 
@@ -11,11 +11,11 @@ use crate::limits::{NACK_DELAY_SECONDS, REASON_CHARS_MAX, VISIBILITY_SECONDS};
 use crate::message::check_text;
 use crate::topic::check_range;
 
-/// Receipts of messages that are done.
+/// Messages to acknowledge.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckRequest<'a> {
-    /// 1 to 100 receipts.
+    /// 1 to 100 receipts of messages that were processed.
     #[serde(borrow, deserialize_with = "crate::borrow::texts")]
     #[schema(value_type = Vec<String>, min_items = 1, max_items = 100)]
     pub receipts: Vec<Cow<'a, str>>,
@@ -31,22 +31,22 @@ pub struct VisibilityRequest<'a> {
     pub changes: Vec<VisibilityChange<'a>>,
 }
 
-/// A new visibility timeout for one message, counted from now.
+/// A new visibility timeout for one message.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VisibilityChange<'a> {
-    /// The message's receipt.
+    /// Receipt of the message.
     #[serde(borrow)]
     #[schema(value_type = String)]
     pub receipt: Cow<'a, str>,
-    /// Seconds from now; 0 makes it visible at once.
+    /// Seconds from now for which the message stays hidden; 0 makes it visible at once.
     #[serde(deserialize_with = "crate::whole::number")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: u32,
 }
 
 impl VisibilityChange<'_> {
-    /// The fields that are out of range, with pointers below `at`.
+    /// Returns an error for each field that is out of range. Pointers begin with `at`.
     #[must_use]
     pub fn validate(&self, at: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -61,7 +61,7 @@ impl VisibilityChange<'_> {
     }
 }
 
-/// Mixed actions in one call.
+/// Messages to settle, with mixed actions.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettleRequest<'a> {
@@ -71,17 +71,17 @@ pub struct SettleRequest<'a> {
     pub items: Vec<SettleItem<'a>>,
 }
 
-/// What to do with a message.
+/// How to settle a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SettleAction {
-    /// Done.
+    /// Processed: the message is done for this subscription.
     Ack,
-    /// Failed: hand it out again after `delay_seconds`.
+    /// Failed: hand the message out again after `delay_seconds`.
     Nack,
-    /// Still working: hide it for `visibility_timeout_seconds` from now.
+    /// In progress: hide the message for `visibility_timeout_seconds` from now.
     Extend,
-    /// Give up: move it to the subscription's dead-letter topic.
+    /// Failed for good: move the message to the dead-letter topic of the subscription.
     DeadLetter,
 }
 
@@ -89,28 +89,29 @@ pub enum SettleAction {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettleItem<'a> {
-    /// The message's receipt.
+    /// Receipt of the message.
     #[serde(borrow)]
     #[schema(value_type = String)]
     pub receipt: Cow<'a, str>,
-    /// What to do.
+    /// Action to take.
     pub action: SettleAction,
-    /// With `nack`: seconds until it is handed out again, 0 when absent.
+    /// Only with `nack`: seconds until the message is handed out again. 0 when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub delay_seconds: Option<u32>,
-    /// With `extend`: seconds from now; the subscription's timeout when absent.
+    /// Only with `extend`: seconds from now for which the message stays hidden. The subscription's visibility timeout
+    /// when absent.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
-    /// With `dead_letter`: why, kept with the message.
+    /// Only with `dead_letter`: reason, stored with the dead letter.
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 512, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub reason: Option<Cow<'a, str>>,
 }
 
 impl SettleItem<'_> {
-    /// The fields that are out of range or do not go with the action, with pointers below `at`.
+    /// Returns an error for each field that is out of range or does not belong to the action. Pointers begin with `at`.
     #[must_use]
     pub fn validate(&self, at: &str) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -130,13 +131,13 @@ impl SettleItem<'_> {
         if delay.is_some() && self.action != SettleAction::Nack {
             errors.push(FieldError::new(
                 format!("{at}/delay_seconds"),
-                "goes only with nack",
+                "is allowed only with nack",
             ));
         }
         if timeout.is_some() && self.action != SettleAction::Extend {
             errors.push(FieldError::new(
                 format!("{at}/visibility_timeout_seconds"),
-                "goes only with extend",
+                "is allowed only with extend",
             ));
         }
         if let Some(reason) = &self.reason {
@@ -149,7 +150,7 @@ impl SettleItem<'_> {
             if !matches!(self.action, SettleAction::DeadLetter) {
                 errors.push(FieldError::new(
                     format!("{at}/reason"),
-                    "goes only with dead_letter",
+                    "is allowed only with dead_letter",
                 ));
             }
         }
@@ -157,20 +158,20 @@ impl SettleItem<'_> {
     }
 }
 
-/// An acked, nacked or dead-lettered message: nothing more to say.
+/// An acknowledged, nacked or dead-lettered message: an empty object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Settled {}
 
 /// A message whose visibility timeout was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Extended {
-    /// Settles the message from now on; the receipt of the request goes on working too.
+    /// New receipt of the message. The receipt of the request stays valid as well.
     pub receipt: String,
-    /// Until when no other receiver gets it.
+    /// Time until which the message is hidden from other receivers.
     pub visible_until: Timestamp,
 }
 
-/// Result of one item of a `settle`: empty, or the new visibility of an `extend`.
+/// Successful result of one item of a `settle`: empty, or the new visibility after `extend`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Outcome {
@@ -180,26 +181,26 @@ pub enum Outcome {
     Settled(Settled),
 }
 
-/// What became of one item: empty when it is settled, the new visibility after `extend`, or an `error`.
+/// Result of one item: empty when it was settled, the new visibility after `extend`, or an `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettleResult {
-    /// After `extend`: settles the message from now on; the receipt of the request goes on working too.
+    /// After `extend`: new receipt of the message. The receipt of the request stays valid as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub receipt: Option<String>,
-    /// After `extend`: until when no other receiver gets it.
+    /// After `extend`: time until which the message is hidden from other receivers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub visible_until: Option<Timestamp>,
-    /// Why nothing was done; the neighbours are not concerned.
+    /// Reason why the item had no effect. Absent when it succeeded. Other items are not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub error: Option<Problem>,
 }
 
-/// What became of a batch, one result per item, in order.
+/// Results of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SettleResults {
-    /// One per item, in order.
+    /// One result per item, in order.
     pub results: Vec<SettleResult>,
 }

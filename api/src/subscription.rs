@@ -1,4 +1,5 @@
-//! Subscriptions on the wire: settings a user gives, a subscription and its stats as the service shows them.
+//! Subscriptions on the wire: the settings that a client sends, and a subscription and its stats as the service returns
+//! them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,44 +10,48 @@ use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
 use crate::topic::check_range;
 use crate::{SubscriptionName, Timestamp, TopicName};
 
-/// Where a new subscription begins to read.
+/// Position at which a new subscription begins to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// With the first message published after it exists.
+    /// After all existing messages: the first message is the next one published.
     #[default]
     End,
-    /// With the oldest message that the topic still keeps.
+    /// At the oldest message that the topic still keeps.
     Start,
 }
 
-/// Settings of a subscription. An absent field takes its default when the subscription is created and keeps its value
-/// when it exists; `topic` is needed to create it and cannot change. The schema names no defaults: generated clients send
-/// them, and an update would set back what it does not mention.
+/// Settings of a subscription. When the subscription is created, an absent field takes its default; when it exists, an
+/// absent field keeps its value. `topic` is required to create a subscription and cannot be changed.
+///
+/// This schema declares no `default` values on purpose: generated clients would send them, and an update would reset
+/// the fields that it leaves out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SubscriptionSettings {
-    /// The topic it reads.
+    /// Topic to read from.
     pub topic: Option<TopicName>,
-    /// Where it begins to read; only looked at when it is created.
+    /// Position at which to begin to read. Used only when the subscription is created; `end` by default.
     pub from: Option<Start>,
-    /// Seconds a received message stays hidden unless the receive says otherwise; 30 when it is created without.
+    /// Seconds for which a received message is hidden from other receivers unless the receive sets its own timeout. 30
+    /// by default.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
-    /// Attempts before a message goes to the dead-letter topic, without which it is redelivered until retention ends;
-    /// 16 when it is created without.
+    /// Number of delivery attempts after which a message moves to the dead-letter topic. 16 by default. Without a
+    /// dead-letter topic a message is redelivered until its retention ends.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000)]
     pub max_attempts: Option<u16>,
-    /// Topic that takes the messages whose attempts are used up. Empty text takes it away.
+    /// Topic that receives the messages whose attempts are used up. An empty string removes the setting; none by
+    /// default.
     #[schema(pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
     pub dead_letter_topic: Option<String>,
-    /// Messages that may be out at once; 120000 when it is created without.
+    /// Maximum number of messages in flight: handed out and not settled. 120000 by default.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000000)]
     pub max_in_flight: Option<u32>,
-    /// Customers take turns; null switches it off, and it is off when it is created without.
+    /// Fair delivery between customers. Null turns it off; off by default.
     #[serde(
         default,
         deserialize_with = "crate::object::nullable",
@@ -57,7 +62,7 @@ pub struct SubscriptionSettings {
 }
 
 impl SubscriptionSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -93,44 +98,44 @@ impl SubscriptionSettings {
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Subscription {
-    /// Its name.
+    /// Name of the subscription.
     pub name: SubscriptionName,
-    /// The topic it reads.
+    /// Topic that it reads from.
     pub topic: TopicName,
-    /// Seconds a received message stays hidden unless the receive says otherwise.
+    /// Seconds for which a received message is hidden from other receivers unless the receive sets its own timeout.
     pub visibility_timeout_seconds: u32,
-    /// Attempts before a message is dead-lettered.
+    /// Number of delivery attempts after which a message is dead-lettered.
     pub max_attempts: u16,
-    /// Topic that takes the messages whose attempts are used up.
+    /// Topic that receives the messages whose attempts are used up. Absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub dead_letter_topic: Option<TopicName>,
-    /// Messages that may be out at once.
+    /// Maximum number of messages in flight.
     pub max_in_flight: u32,
-    /// How customers take turns; absent: they do not.
+    /// Fair delivery between customers. Absent when it is off.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fairness: Option<Fairness>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its settings last changed.
+    /// Time of the last change of the settings.
     pub updated_at: Timestamp,
 }
 
-/// How a subscription stands, for people, dashboards and autoscalers.
+/// Current state of a subscription, for people, dashboards and autoscalers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SubscriptionStats {
-    /// Messages that a receive would get now.
+    /// Messages that a receive could return now.
     pub ready: u64,
-    /// Messages handed out and neither settled nor due again.
+    /// Messages handed out, not settled, and whose visibility timeout is not over.
     pub in_flight: u64,
-    /// Messages put back with a delay that is not over.
+    /// Messages returned with a delay that is not over.
     pub delayed: u64,
     /// `ready` + `in_flight`.
     pub backlog: u64,
-    /// Seconds since the oldest ready message was published; 0 when none is ready.
+    /// Age of the oldest ready message in seconds since it was published. 0 when none is ready.
     pub oldest_ready_age_seconds: f64,
-    /// How its customers stand, when they take turns.
+    /// State of the customers. Absent when fair delivery is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fairness: Option<FairnessStats>,

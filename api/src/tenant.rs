@@ -1,4 +1,4 @@
-//! Tenants on the wire, as operators see them.
+//! Tenants on the wire, as the operator of the service sees them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,7 +9,7 @@ use crate::message::check_text;
 use crate::name::{InvalidName, PlanName, TenantName};
 use crate::{Day, Timestamp};
 
-/// The plan of a tenant as it is put: a name, or nothing to take it away.
+/// Name of a price plan, or an empty string for none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schema(value_type = String, pattern = "^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$", max_length = 128)]
@@ -32,49 +32,49 @@ impl From<PlanChoice> for String {
     }
 }
 
-/// Settings of a tenant. What is absent stays as it is.
+/// Settings of a tenant. An absent field keeps its value.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantSettings {
-    /// Name of its price plan; an empty text takes it away. It prices what is used from `plan_from` on, until the day of
-    /// another one that was given before.
+    /// Name of the tenant's price plan; an empty string removes the plan. The plan prices usage from `plan_from` on,
+    /// until the day of a later plan that was set before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanChoice>,
-    /// With `plan`: the day (UTC) from whose start the tenant has it; today when absent. A later day is a plan for the
-    /// future. An earlier one is possible for the first plan of a tenant only, because what may have been billed does not
-    /// change. Prices of another currency begin on the first day of a month.
+    /// Only with `plan`: day (UTC) from whose start the plan applies. Today when absent. A later day schedules the
+    /// plan. An earlier day is accepted only for the first plan of a tenant, because usage that may have been billed
+    /// keeps its price. A plan in another currency must begin on the first day of a month.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan_from: Option<Day>,
 }
 
 impl TenantSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is invalid.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.plan.is_none() && self.plan_from.is_some() {
-            errors.push(FieldError::new("/plan_from", "must come with a plan"));
+            errors.push(FieldError::new("/plan_from", "is allowed only with plan"));
         }
         errors
     }
 }
 
-/// A day from which a tenant has a price plan, or none.
+/// Price plan of a tenant from a given day on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TenantPlan {
-    /// From the start of this day (UTC) on, until the next one.
+    /// Day (UTC) from whose start the plan applies, until the next one does.
     pub valid_from: Day,
-    /// Its plan; absent when its usage has no price.
+    /// Name of the price plan. Absent when usage from this day on has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub plan: Option<PlanName>,
 }
 
-/// Why a tenant is suspended.
+/// Options of the suspension of a tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Suspension {
-    /// For the record; those who are refused are not told.
+    /// Reason of the suspension, for the operator. It is not returned to the clients that are refused.
     #[schema(
         min_length = 1,
         max_length = 512,
@@ -84,7 +84,7 @@ pub struct Suspension {
 }
 
 impl Suspension {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -99,23 +99,23 @@ impl Suspension {
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tenant {
-    /// Its name.
+    /// Name of the tenant.
     pub name: TenantName,
-    /// Whether its keys and tokens are refused.
+    /// Whether the tenant is suspended: its keys and tokens are refused.
     pub suspended: bool,
-    /// Why.
+    /// Reason of the suspension. Absent when there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub suspended_reason: Option<String>,
-    /// Its price plan of today; absent when its usage has no price.
+    /// Current price plan. Absent when today's usage has no price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub plan: Option<PlanName>,
-    /// The plans that it had and will have, in order of time; before the first its usage has no price.
+    /// Past, current and scheduled price plans, in order of time. Usage before the first one has no price.
     pub plans: Vec<TenantPlan>,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When it was last changed: suspended, let in again, or given another plan.
+    /// Time at which it was last suspended, resumed or given another price plan. Absent when it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub updated_at: Option<Timestamp>,

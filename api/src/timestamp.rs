@@ -1,5 +1,5 @@
-//! Times on the wire: RFC 3339, UTC, milliseconds. Inside, microseconds since the Unix epoch, which is what Postgres
-//! keeps, so nothing is lost on the way through a message.
+//! Times on the wire: RFC 3339, UTC, with milliseconds. In memory a time is in microseconds since the Unix epoch, the
+//! precision of Postgres, so that a time read from the database loses nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,18 +9,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use utoipa::ToSchema;
 
-/// A moment, in microseconds since 1970-01-01T00:00:00Z.
+/// A point in time, in microseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
 #[schema(value_type = String, format = DateTime, example = "2026-01-31T12:00:00.000Z")]
 pub struct Timestamp(pub i64);
-
-impl Timestamp {
-    /// This moment moved by whole seconds.
-    #[must_use]
-    pub fn plus_seconds(self, seconds: u32) -> Self {
-        Self(self.0.saturating_add(i64::from(seconds) * 1_000_000))
-    }
-}
 
 impl From<OffsetDateTime> for Timestamp {
     fn from(at: OffsetDateTime) -> Self {
@@ -70,7 +62,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         text.parse().map_err(|_| {
-            serde::de::Error::custom("a time is RFC 3339, like 2026-01-31T12:00:00.000Z")
+            serde::de::Error::custom("must be a time in RFC 3339, such as 2026-01-31T12:00:00.000Z")
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Topics on the wire: settings a user gives, a topic as the service shows it.
+//! Topics on the wire: the settings that a client sends, and a topic and its stats as the service returns them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,25 +7,26 @@ use crate::error::FieldError;
 use crate::limits::{DEDUP_WINDOW_SECONDS, RETENTION_SECONDS};
 use crate::{Timestamp, TopicName};
 
-/// Settings of a topic. An absent field takes its default when the topic is created and keeps its value when it exists.
+/// Settings of a topic. When the topic is created, an absent field takes its default; when it exists, an absent field
+/// keeps its value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicSettings {
-    /// Seconds that a message is kept at most, consumed or not; 345600 (four days) when it is created without.
+    /// Seconds after which a message is deleted, consumed or not. 345600 (four days) by default.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 60, maximum = 2678400)]
     pub retention_seconds: Option<u32>,
-    /// Whether messages that every subscription has consumed are kept until retention ends, for replay; false when it is
-    /// created without.
+    /// Whether messages that all subscriptions have consumed are kept until their retention ends, for replay. False by
+    /// default.
     pub keep_consumed: Option<bool>,
-    /// Seconds in which a repeated `dedup_id` or `Idempotency-Key` is recognised; 600 when it is created without.
+    /// Seconds within which a repeated `dedup_id` or `Idempotency-Key` is recognised. 600 by default.
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 60, maximum = 86400)]
     pub dedup_window_seconds: Option<u32>,
 }
 
 impl TopicSettings {
-    /// The fields that are out of range.
+    /// Returns an error for each field that is out of range.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -45,7 +46,7 @@ impl TopicSettings {
     }
 }
 
-/// Adds an error when `value` is given and out of `range`.
+/// Adds an error when `value` is present and outside of `range`.
 pub(crate) fn check_range<T: PartialOrd + std::fmt::Display>(
     errors: &mut Vec<FieldError>,
     pointer: &str,
@@ -63,28 +64,28 @@ pub(crate) fn check_range<T: PartialOrd + std::fmt::Display>(
 /// A topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Topic {
-    /// Its name.
+    /// Name of the topic.
     pub name: TopicName,
-    /// Seconds that a message is kept at most.
+    /// Seconds after which a message is deleted, consumed or not.
     pub retention_seconds: u32,
-    /// Whether consumed messages are kept until retention ends.
+    /// Whether messages that all subscriptions have consumed are kept until their retention ends.
     pub keep_consumed: bool,
-    /// Seconds in which a repeated `dedup_id` or `Idempotency-Key` is recognised.
+    /// Seconds within which a repeated `dedup_id` or `Idempotency-Key` is recognised.
     pub dedup_window_seconds: u32,
-    /// When it was created.
+    /// Time of creation.
     pub created_at: Timestamp,
-    /// When its settings last changed.
+    /// Time of the last change of the settings.
     pub updated_at: Timestamp,
 }
 
-/// How full a topic is.
+/// Message counts of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TopicStats {
-    /// Messages published since the topic exists.
+    /// Messages published since the topic was created.
     pub published: u64,
     /// Messages still kept.
     pub kept: u64,
-    /// When the oldest kept message was published.
+    /// Time at which the oldest kept message was published. Absent when none is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub oldest_published_at: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! Usage on the wire: what a tenant used, by window of time, meter, topic and subscription, and what it costs.
+//! Usage on the wire: what a tenant used by time window, meter, topic and subscription, and what it costs.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -6,27 +6,27 @@ use utoipa::{IntoParams, ToSchema};
 use crate::price::{PriceItem, PriceUnit};
 use crate::{Decimal, Timestamp};
 
-/// What is metered.
+/// A metered kind of usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Meter {
-    /// Bytes read from object storage; 0 units.
+    /// Bytes read from object storage. 0 units.
     ColdRead,
-    /// Messages that moved to a dead-letter topic, where they are stored; 0 units.
+    /// Messages moved to a dead-letter topic, counted on that topic. 0 units.
     DeadLetter,
-    /// Messages handed out to a receive, redelivered ones again.
+    /// Messages handed out by receives; each redelivery counts again.
     DeliverPull,
-    /// Messages sent to a webhook, each attempt again.
+    /// Messages sent to a webhook; each attempt counts again.
     DeliverPush,
     /// Messages sent to a stream.
     DeliverStream,
-    /// The guaranteed rate of published messages over time, used or not, metered by the hour; 0 units.
+    /// Guaranteed rate of published messages over time, used or not. Metered by the hour. 0 units.
     GuaranteedCapacity,
-    /// Messages published.
+    /// Published messages.
     Publish,
-    /// Bytes stored in the database over time, metered by the hour.
+    /// Bytes stored in the database over time. Metered by the hour.
     StoredHot,
-    /// Bytes stored in object storage over time, metered by the hour.
+    /// Bytes stored in object storage over time. Metered by the hour.
     StoredObject,
 }
 
@@ -44,8 +44,9 @@ impl Meter {
         Self::StoredObject,
     ];
 
-    /// The table of meters: the name of each on the wire and in the database, and the price items that it counts for.
-    /// The items of a meter are priced by its units, elastic units, bytes or amount over time, as the unit of each says.
+    /// The table of meters: the name on the wire and in the database, and the price items that the meter counts for. The
+    /// unit of an item decides which quantity of the meter it prices: units, bytes or an amount over time. A new meter is
+    /// a variant, a place in `ALL` and a row here.
     const fn row(self) -> (&'static str, &'static [PriceItem]) {
         use PriceItem as Item;
         const PUBLISH: &[Item] = &[Item::PublishUnits, Item::ElasticUnits, Item::TrafficIn];
@@ -63,19 +64,19 @@ impl Meter {
         }
     }
 
-    /// The meter as it stands on the wire and in the database.
+    /// The meter as written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// The price items that it counts for.
+    /// Price items that the meter counts for.
     #[must_use]
     pub const fn items(self) -> &'static [PriceItem] {
         self.row().1
     }
 
-    /// Its group: meters of one group fill the tiers of a price together.
+    /// Group of the meter: the meters of a group fill the tiers of a price together.
     #[must_use]
     pub fn group(self) -> &'static str {
         self.items()
@@ -83,7 +84,7 @@ impl Meter {
             .map_or(self.as_str(), |item| item.as_str())
     }
 
-    /// The unit of a meter that measures an amount over time, which is known by the hour; `None` for one that counts.
+    /// Unit of a meter that measures an amount over time, which is metered by the hour; `None` for a meter that counts.
     #[must_use]
     pub fn over_time(self) -> Option<PriceUnit> {
         self.items()
@@ -92,28 +93,28 @@ impl Meter {
             .find(|unit| unit.is_over_time())
     }
 
-    /// The meter of a name.
+    /// The meter with this name.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|meter| meter.as_str() == name)
     }
 }
 
-/// Length of a window of usage.
+/// Length of a time window of usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
-    /// A minute; storage and guaranteed capacity are not metered by the minute.
+    /// One minute. Storage and guaranteed capacity are not metered by the minute.
     Minute,
-    /// An hour.
+    /// One hour.
     #[default]
     Hour,
-    /// A day, UTC.
+    /// One day (UTC).
     Day,
 }
 
 impl Granularity {
-    /// It as it stands on the wire.
+    /// The granularity as written on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -123,7 +124,7 @@ impl Granularity {
         }
     }
 
-    /// Seconds of a window.
+    /// Length of a window in seconds.
     #[must_use]
     pub const fn seconds(self) -> u32 {
         match self {
@@ -134,40 +135,40 @@ impl Granularity {
     }
 }
 
-/// What usage is added up by, beside windows and meters.
+/// Dimension by which usage is grouped, in addition to time window and meter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageBy {
-    /// Nothing else.
+    /// No further grouping.
     #[default]
     Meter,
-    /// The topic.
+    /// By topic.
     Topic,
-    /// The topic and the subscription.
+    /// By topic and subscription.
     Subscription,
 }
 
-/// Which usage.
+/// Query parameters that select usage.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UsageQuery {
-    /// The first window is the one with this time; when absent, there is a day of windows.
+    /// A time within the first window. When absent, the windows cover one day.
     #[param(nullable = false)]
     pub from: Option<Timestamp>,
-    /// The last window is the one that ends with or after this time; now when absent.
+    /// A time that the last window contains or ends with. Now when absent.
     #[param(nullable = false)]
     pub to: Option<Timestamp>,
-    /// Length of a window: `minute` (1,440 at most, of the last 8 days), `hour` (744 at most, of the last 400 days) or
-    /// `day` (400 at most).
+    /// Length of a window: `minute` (at most 1,440 windows, within the last 8 days), `hour` (at most 744, within the
+    /// last 400 days) or `day` (at most 400).
     #[param(inline, nullable = false)]
     #[serde(default)]
     pub granularity: Granularity,
-    /// What to add up by beside windows and meters.
+    /// Dimension by which usage is grouped, in addition to time window and meter.
     #[param(inline, nullable = false)]
     #[serde(default)]
     pub by: UsageBy,
-    /// `next` of the page before; absent for the first.
+    /// `next` of the previous page. Absent for the first page.
     #[param(
         min_length = 1,
         max_length = 300,
@@ -175,50 +176,53 @@ pub struct UsageQuery {
         pattern = r"^-?[0-9]{1,16}~[a-z_]+~[A-Za-z0-9._-]*~[A-Za-z0-9._-]*$"
     )]
     pub after: Option<String>,
-    /// Most items to return.
+    /// Maximum number of items to return.
     #[param(minimum = 1, maximum = 1000, default = 100, nullable = false)]
     pub limit: Option<u32>,
 }
 
-/// What one meter showed in one window.
+/// Usage of one meter in one time window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageItem {
     /// Start of the window.
     pub start: Timestamp,
-    /// What was used.
+    /// Meter.
     pub meter: Meter,
-    /// Name of the topic, which may be deleted; absent when it is not asked for.
+    /// Name of the topic, which may have been deleted since. Absent when usage is not grouped by topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub topic: Option<String>,
-    /// Name of the subscription, which may be deleted; absent when it is not asked for or there is none.
+    /// Name of the subscription, which may have been deleted since. Absent when usage is not grouped by subscription,
+    /// or the meter does not concern one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub subscription: Option<String>,
-    /// Metering units: one operation per started 64 KiB of a message.
+    /// Metering units: one per started 64 KiB of each message.
     pub units: u64,
-    /// Of these, units inside the guarantee.
+    /// Part of `units` within the guaranteed rate.
     pub guaranteed_units: u64,
-    /// Of these, units above it.
+    /// Part of `units` above the guaranteed rate.
     pub elastic_units: u64,
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Bytes of the messages, attributes included; of cold reads, bytes read.
+    /// Bytes of the messages, including their attributes. For `cold_read`, bytes read.
     pub bytes: u64,
-    /// Of storage, GiB-hours (GiB of 2^30 bytes) as a decimal number, rounded to nine places.
+    /// Storage in GiB-hours (1 GiB is 2^30 bytes), a decimal number rounded to nine places. Only for storage meters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "1.25")]
     pub gib_hours: Option<String>,
-    /// Of guaranteed capacity, messages a second times hours as a decimal number, rounded to nine places.
+    /// Guaranteed messages per second times hours, a decimal number rounded to nine places. Only for
+    /// `guaranteed_capacity`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "1000")]
     pub capacity_hours: Option<String>,
-    /// What it costs at its place in the month: tiers fill up in the order of the items, over all topics of the tenant. Exact
-    /// to twelve places, so that the items of a month add up to its cost. Absent when there is no price plan for its time.
+    /// Cost of this usage at its position in the month: the tiers of a price are filled in the order of the items, over
+    /// all topics of the tenant. Exact to twelve decimal places, so that the items of a month add up to its cost.
+    /// Absent when no price plan applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub cost: Option<Decimal>,
-    /// The currency of `cost`, ISO 4217.
+    /// Currency of `cost` (ISO 4217). Absent when no price plan applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "EUR")]
     pub currency: Option<String>,
@@ -227,14 +231,14 @@ pub struct UsageItem {
 /// A page of usage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsagePage {
-    /// In the order of window, meter, topic and subscription; a window without use has none.
+    /// Items ordered by window, meter, topic and subscription. A window without usage has none.
     pub items: Vec<UsageItem>,
-    /// Pass it as `after` for the next page; absent on the last.
+    /// Cursor of the next page, to be passed as `after`. Absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub next: Option<String>,
-    /// All that was published before this time is counted. Deliveries are a second behind, storage and guaranteed
-    /// capacity five minutes at most.
+    /// All messages published before this time are counted. Deliveries are counted within another second, storage and
+    /// guaranteed capacity within five minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub metered_until: Option<Timestamp>,

@@ -1,5 +1,6 @@
-//! Deserialisers of whole numbers. JSON has one kind of number, and to JSON Schema `30.0` is an integer: clients whose
-//! language has only floats send it so. A fraction, a negative number and one too large are refused, never rounded.
+//! Deserializers of whole numbers. JSON has one kind of number, and to JSON Schema `30.0` is an integer: clients in
+//! languages that have only floats send it. A fraction, a negative number and a number out of range are refused, never
+//! rounded.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,10 +8,10 @@ use std::marker::PhantomData;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// Beyond this a float no longer tells neighbours apart.
+/// Above this, neighbouring integers have the same float.
 const FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A number inside of a map or list.
+/// A whole number as an element of a map or list.
 pub(crate) struct Whole<T>(pub(crate) T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
@@ -41,21 +42,21 @@ impl<T: TryFrom<u64>> Visitor<'_> for WholeVisitor<T> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "whole and in range, as just seen"
+            reason = "checked above: whole and in range"
         )]
         let number = number as u64;
         self.visit_u64(number)
     }
 }
 
-/// A number that must be there.
+/// A required whole number.
 pub(crate) fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Whole::deserialize(deserializer).map(|Whole(number)| number)
 }
 
-/// A number that may be absent or null.
+/// A whole number that may be absent or null.
 pub(crate) fn option<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

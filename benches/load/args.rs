@@ -1,5 +1,5 @@
-//! Flags of the bench and the list of its scenarios. Every length of time and count that `--quick` shrinks is decided
-//! here, so that the scenarios read one number and never ask whether the run is quick.
+//! Flags of the bench and the list of its scenarios. Every duration and count that `--quick` reduces is decided here,
+//! so a scenario reads one number and never checks whether the run is quick.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use clap::Parser;
 
 use crate::Result;
 
-/// Every scenario, in the order of the table of the README.
+/// All scenarios, in the order of the README's table.
 pub(crate) const NAMES: [&str; 16] = [
     "publish-1-c64",
     "publish-1-c256",
@@ -32,7 +32,7 @@ pub(crate) const NAMES: [&str; 16] = [
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", bin_name = "cargo bench --bench load --")]
 pub(crate) struct Args {
-    /// Scenarios to run ; `all` is every one, a wrong name lists them
+    /// Scenarios to run; `all` runs every one, a wrong name lists them
     #[arg(long, num_args = 1.., default_value = "all")]
     scenario: Vec<String>,
     /// Measured seconds of each round
@@ -53,13 +53,14 @@ pub(crate) struct Args {
     /// API key to send to the node of `--server`
     #[arg(long)]
     pub(crate) api_key: Option<String>,
-    /// Without a tenant's key and quota, as an embedded node serves its own machine; with `--server` it is always so
+    /// Without a tenant's key and quota, as an embedded node serves its own machine; always so with `--server`
     #[arg(long)]
     pub(crate) open: bool,
-    /// Postgres of the node, for counts and the held transaction; found in the data directory of a node started here
+    /// Postgres of the node, for counts and the held transaction; for a node started here it is found in the data
+    /// directory
     #[arg(long)]
     pub(crate) postgres_url: Option<String>,
-    /// Where data directories are made; must be on a disk that really syncs, so not on tmpfs
+    /// Directory for data directories; must be on a disk that really syncs, not on tmpfs
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     pub(crate) directory: PathBuf,
     /// The binary to start
@@ -86,18 +87,18 @@ pub(crate) struct Args {
     /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
-    /// `echo` makes this process the yardstick; the bench starts itself with it
+    /// `echo` makes this process the echo; the bench starts itself with it
     #[arg(hide = true)]
     role: Option<String>,
 }
 
 impl Args {
-    /// Whether this process was started by the bench to be the echo.
+    /// Whether the bench started this process as the echo.
     pub(crate) fn is_echo(&self) -> bool {
         self.role.as_deref() == Some("echo")
     }
 
-    /// The scenarios asked for, in the order asked.
+    /// The requested scenarios, in the requested order.
     pub(crate) fn scenarios(&self) -> Result<Vec<&'static str>> {
         if self.scenario.iter().any(|name| name == "all") {
             return Ok(NAMES.into_iter().filter(|name| *name != "echo").collect());
@@ -121,17 +122,17 @@ impl Args {
         Duration::from_secs_f64(self.pick(2.0, 0.5))
     }
 
-    /// How long a fleet is watched while it has nothing to do.
+    /// How long an idle fleet is measured.
     pub(crate) fn idle(&self) -> Duration {
         Duration::from_secs_f64(self.pick(20.0, 5.0))
     }
 
-    /// Settings of the node of the offload scenario: its own defaults, or windows so short that a smoke run ends soon.
+    /// Flags of the node of the offload scenario: none, or windows short enough for a quick run.
     pub(crate) fn offload_settings(&self) -> &'static [&'static str] {
         self.pick(&[], &["--slot-window=5s", "--hot-window=5s"])
     }
 
-    /// Measured time of an echo; it is steadier than a database and needs less.
+    /// Measured time of an echo, which is steadier than a database and needs less.
     pub(crate) fn echo_measured(&self) -> Duration {
         self.measured().min(Duration::from_secs(5))
     }

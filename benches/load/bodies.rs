@@ -1,9 +1,9 @@
-//! Message bodies: 200 bytes of JSON whose values vary from message to message, so that compression has the work it
-//! would have with real events. Pseudo-random from a seed, so that two runs send the same bytes.
+//! Message bodies: 200 bytes of JSON whose values vary from message to message, so that compression has as much work as
+//! with real events. Pseudo-random from a seed, so that two runs send the same bytes.
 
 use std::fmt::Write as _;
 
-/// Length of every body, fixed by the table of the README.
+/// Length of every body, as documented in the README.
 pub(crate) const BODY_BYTES: usize = 200;
 
 const CITIES: [&str; 8] = [
@@ -21,7 +21,7 @@ const WORDS: [&str; 12] = [
     "sealed", "call",
 ];
 
-/// A splitmix64 generator: five lines, and the quality is far above what a compressor notices.
+/// A splitmix64 generator: short, and random enough for a compressor.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

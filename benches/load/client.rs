@@ -1,5 +1,5 @@
-//! One keep-alive connection that sends prepared bytes and reads one answer at a time. The same code loads the echo and
-//! the node, and it is as light as a user's client could be: one write, one read and one search for each request.
+//! One keep-alive connection that sends prepared bytes and reads one response at a time. The same code loads the echo
+//! and the node. It is as light as a client can be: one write, one read and one search per request.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::wire::{self, Length};
 
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// A connection to one server; not pipelined, so an answer always belongs to the last request.
+/// A connection to one server. Not pipelined, so a response always belongs to the last request.
 pub(crate) struct Client {
     stream: TcpStream,
     address: SocketAddr,
@@ -20,7 +20,7 @@ pub(crate) struct Client {
     closed: bool,
 }
 
-/// The answer to the last request.
+/// Response to the last request.
 pub(crate) struct Answer<'a> {
     pub(crate) status: u16,
     pub(crate) body: &'a [u8],
@@ -31,7 +31,7 @@ impl Answer<'_> {
         (200..300).contains(&self.status)
     }
 
-    /// Status and the start of the body, for a message to a person.
+    /// Status and the beginning of the body, for an error message.
     pub(crate) fn describe(&self) -> String {
         let start = self.body.get(..300).unwrap_or(self.body);
         format!("{} {}", self.status, String::from_utf8_lossy(start))
@@ -49,7 +49,7 @@ impl Client {
         })
     }
 
-    /// Sends a whole request and waits for its whole answer.
+    /// Sends a request and waits for its complete response.
     pub(crate) async fn send(&mut self, request: &[u8]) -> Result<Answer<'_>> {
         if self.closed {
             self.stream = open(self.address).await?;
@@ -88,7 +88,7 @@ impl Client {
         }
     }
 
-    /// Sends a request that must succeed; for setting up, not for load.
+    /// Sends a request that must succeed; for preparation, not for load.
     pub(crate) async fn must(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         let answer = self.send(request).await?;
         if answer.is_success() {
@@ -105,7 +105,7 @@ impl Client {
         self.received.reserve(BUFFER_BYTES / 4);
         if self.stream.read_buf(&mut self.received).await? == 0 {
             self.closed = true;
-            return Err("the server closed the connection in the middle of an answer".into());
+            return Err("the server closed the connection in the middle of a response".into());
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! The yardstick: typed axum handlers that answer the JSON they were sent, on a bare `axum::serve`, the default runtime
-//! and mimalloc, in a process of its own as the node is. It does nothing else, so its requests per second are what HTTP
-//! and JSON cost on this machine today, and a ratio to it survives a change of machine.
+//! The base of comparison: typed axum handlers that return the JSON they receive, on a bare `axum::serve` with the
+//! default runtime and mimalloc, in its own process like the node. It does nothing else, so its requests per second are
+//! the cost of HTTP and JSON on this machine at this time, and a ratio to it can be compared between machines.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ struct Message {
     body: String,
 }
 
-/// The shape of the body itself, for one message a request; see `bodies::order`.
+/// The shape of the body itself, for one message per request; see `bodies::order`.
 #[derive(Deserialize, Serialize)]
 struct Order {
     order: String,
@@ -35,7 +35,7 @@ struct Order {
     note: String,
 }
 
-/// Runs the echo until the bench that started it goes away, however that ends.
+/// Runs the echo until the bench that started it ends for any reason.
 pub(crate) fn serve_until_stdin_closes() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
@@ -48,7 +48,7 @@ pub(crate) fn serve_until_stdin_closes() -> Result<()> {
     Ok(())
 }
 
-/// An echo in a process of its own, stopped when dropped.
+/// An echo in its own process, stopped when dropped.
 pub(crate) struct Echo {
     child: Child,
     pub(crate) address: SocketAddr,

@@ -1,5 +1,5 @@
-//! What one connection does over and over: publish (or echo), publish to many topics in turn, or a cycle of publish,
-//! receive and ack. Every answer is checked; what is wrong is counted in the tally and fails the run.
+//! The work that one connection repeats: publish (or echo), publish to many topics in turn, or a cycle of publish,
+//! receive and ack. Every response is checked; an error is counted in the tally and fails the run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,13 +15,13 @@ use crate::wire;
 /// A kind of load; cloned for every connection.
 #[derive(Clone)]
 pub(crate) enum Flow {
-    /// Any 2xx is right.
+    /// Any 2xx response is correct.
     Echo(Pool),
-    /// Every message must be answered with an id.
+    /// The response must contain an id for each message.
     Publish(Pool),
     /// One message to the next topic.
     Topics(ManyTopics),
-    /// Publish, receive as many, ack what came.
+    /// Publishes a batch, receives as many messages and acks the received ones.
     Cycle(Pool, Arc<Subscription>),
 }
 
@@ -42,7 +42,7 @@ impl Subscription {
     }
 }
 
-/// One connection at work.
+/// One connection and its counts.
 pub(crate) struct Worker {
     pub(crate) client: Client,
     pub(crate) tally: Tally,
@@ -53,7 +53,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// `start` and `step` say which requests of a pool are this connection's.
+    /// `start` and `step` select which requests of a pool this connection sends.
     pub(crate) fn new(client: Client, tally: Tally, start: usize, step: usize) -> Self {
         Self {
             client,
@@ -65,7 +65,7 @@ impl Worker {
         }
     }
 
-    /// One round of the flow. An error means that the connection is of no more use.
+    /// One round of the flow. After an error the connection is unusable.
     pub(crate) async fn turn(&mut self, flow: &Flow) -> Result<()> {
         self.at = self.at.wrapping_add(self.step);
         match flow {
@@ -109,7 +109,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Receives once and keeps the receipts; the number of messages that came.
+    /// Receives once, keeps the receipts and returns the number of messages.
     pub(crate) async fn receive(
         &mut self,
         subscription: &Subscription,
@@ -134,7 +134,7 @@ impl Worker {
         Ok(count)
     }
 
-    /// Acks the receipts of the last receive; the answer must have that many results and none an error.
+    /// Acks the receipts of the last receive. The response must have as many results, none of them an error.
     pub(crate) async fn ack(&mut self, subscription: &Subscription, count: usize) -> Result<()> {
         if count == 0 {
             return Ok(());
@@ -167,7 +167,7 @@ fn has_error(body: &[u8]) -> bool {
     Finder::new(br#""error":"#).find(body).is_some()
 }
 
-/// The number of results in the answer to an ack without errors: each is `{}`, or at least an object without objects.
+/// The number of results in an ack response without errors: each is `{}`, or at least an object without nested objects.
 fn results(body: &[u8]) -> usize {
     memchr::memchr_iter(b'{', body).count().saturating_sub(1)
 }

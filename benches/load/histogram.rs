@@ -1,5 +1,5 @@
-//! A log-linear histogram of latencies: 64 steps to each doubling, so a quantile is right to 1.6 %. Every connection
-//! fills its own and they are merged at the end; nothing is shared while load runs.
+//! A log-linear histogram of latencies: 64 steps per doubling, so a quantile is accurate to 1.6 %. Every connection
+//! fills its own, and they are merged at the end; nothing is shared during the load.
 
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ impl Histogram {
         self.total += other.total;
     }
 
-    /// The latency in milliseconds that a `quantile` (0 to 1) of all does not exceed; `None` when nothing was recorded.
+    /// The latency in milliseconds that the fraction `quantile` (0 to 1) of all does not exceed; `None` when nothing
+    /// was recorded.
     pub(crate) fn quantile_ms(&self, quantile: f64) -> Option<f64> {
         let wanted = (self.total as f64 * quantile).max(1.0);
         let mut seen = 0;

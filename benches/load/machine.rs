@@ -1,14 +1,14 @@
-//! What the figures were measured on; a figure without its machine means nothing.
+//! The machine of a run; a figure has no meaning without it.
 
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// `f_type` of a file system in memory, from statfs(2).
+/// `f_type` of tmpfs, from statfs(2).
 const TMPFS: u64 = 0x0102_1994;
 
-/// What makes the figures worthless although every setting is right: a directory where `fsync` costs nothing.
+/// A warning when the directory is on tmpfs, where `fsync` costs nothing and the figures are worthless.
 pub(crate) fn warning(directory: &Path) -> crate::Result<Option<String>> {
     std::fs::create_dir_all(directory)?;
     let kind = rustix::fs::statfs(directory)?.f_type;
@@ -20,7 +20,7 @@ pub(crate) fn warning(directory: &Path) -> crate::Result<Option<String>> {
     }))
 }
 
-/// CPU, cores, kernel, memory, date and commit; what can't be found out is null.
+/// CPU, cores, kernel, memory, date and commit; null for what cannot be read.
 pub(crate) fn describe() -> Value {
     json!({
         "cpu": line_of("/proc/cpuinfo", "model name"),

@@ -1,7 +1,7 @@
-//! The load bench: closed-loop clients over real HTTP against a node that this program starts, with a bare axum echo in
-//! the same run as the yardstick. `cargo bench --bench load -- --help` lists its flags, `README.md` says what is measured.
-//! It talks to a node only as a user would, and to its Postgres only to count and to hold a transaction open; it links
-//! nothing of the service itself, so that it measures the binary that ships.
+//! The load bench: closed-loop clients over real HTTP against a node that this program starts, compared with a bare
+//! axum echo in the same run. `cargo bench --bench load -- --help` lists its flags, `README.md` explains what is
+//! measured. It uses a node only as a client does, and its Postgres only to count and to hold a transaction open. It
+//! links nothing of the service, so it measures the binary that ships.
 
 mod args;
 mod bodies;
@@ -23,11 +23,11 @@ use clap::Parser;
 
 use crate::args::Args;
 
-/// The echo and the client use the allocator of the node, so that neither is slower for a reason of its own.
+/// The echo and the client use the node's allocator, so that the allocator makes no difference.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Any failure ends the run with its text: nobody handles errors of a bench, people read them.
+/// Any failure ends the run with its message.
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result<()> {
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Two threads by default: with one the echo answers fewer requests, so that the client would be what is measured.
+/// Two threads by default: with one, the client would limit the echo.
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     match threads {
         0 | 1 => tokio::runtime::Builder::new_current_thread(),

@@ -1,6 +1,6 @@
-//! A node under load: `cursus serve` started on a data directory of its own and stopped with SIGTERM, or one that
-//! somebody else runs (`--server`). A directory outlives its nodes, so that a node can be stopped while the echo is
-//! measured and started again on what it had stored.
+//! A node under load: `cursus serve` started on its own data directory and stopped with SIGTERM, or a running node
+//! (`--server`). A data directory outlives its nodes, so that a node can be stopped while the echo is measured and
+//! started again on the same data.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -21,10 +21,10 @@ use crate::wire;
 
 const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOPPED_WITHIN: Duration = Duration::from_secs(60);
-/// Who the load comes from.
+/// Tenant that sends the load.
 const TENANT: &str = "bench";
 
-/// Every limit there is, so that all are asked, and none that is met.
+/// A quota that sets every limit, so that all are checked, and none low enough to be reached.
 fn wide_quota() -> serde_json::Value {
     const WIDE: u64 = 1_000_000_000_000;
     let rate = serde_json::json!({"guaranteed": WIDE, "ceiling": WIDE});
@@ -63,20 +63,20 @@ impl Drop for DataDir {
 pub(crate) struct Node {
     child: Option<Child>,
     pub(crate) address: SocketAddr,
-    /// As whom requests are made: a tenant with a quota, unless the run is open.
+    /// Sends requests as a tenant with a quota, or without a key when the run is open.
     pub(crate) server: Server,
-    /// As whom tenants are made.
+    /// Sends requests as the operator, to create tenants.
     pub(crate) operator: Server,
     pub(crate) probe: Probe,
 }
 
 impl Node {
-    /// Starts a node on the directory, or finds the one of `--server`.
+    /// Starts a node on the directory, or connects to the one of `--server`.
     pub(crate) async fn start(args: &Args, data_dir: &DataDir) -> Result<Self> {
         Self::start_with(args, data_dir, &[]).await
     }
 
-    /// The same with some flags beside.
+    /// Starts a node with additional flags.
     pub(crate) async fn start_with(
         args: &Args,
         data_dir: &DataDir,
@@ -86,7 +86,7 @@ impl Node {
             Some(url) => (None, address_of(url).await?),
             None => {
                 let mut command = Command::new(&args.binary);
-                // A fleet in the environment is not what is measured.
+                // The environment may name a fleet; the bench measures an embedded node.
                 command.env_remove("DATABASE_URL");
                 command.arg("serve").args(flags).arg("--data-dir");
                 let (child, address) = spawn(command.arg(data_dir.0.join("data")), &data_dir.0)?;
@@ -103,9 +103,9 @@ impl Node {
         Ok(node)
     }
 
-    /// A second node on the database of `first`, as in a fleet. It has no object storage, so it must not be given what
-    /// would go there, nor be asked whether it is ready.
-    pub(crate) async fn start_beside(
+    /// Starts a second node on the database of `first`, as in a fleet. It has no object storage, so it must not get
+    /// payloads that would go there, and is never ready.
+    pub(crate) async fn start_second(
         args: &Args,
         data_dir: &DataDir,
         first: &Self,
@@ -139,7 +139,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Makes a tenant, and a key for it.
+    /// Creates a tenant and a key for it.
     pub(crate) async fn tenant(&self, name: &str) -> Result<Server> {
         let mut client = Client::connect(self.address).await?;
         let path = format!("/v1/admin/tenants/{name}");
@@ -160,7 +160,7 @@ impl Node {
         let set = self.operator.request("PUT", &path, &quota.to_string());
         let mut client = Client::connect(self.address).await?;
         client.must(&set).await?;
-        // A node goes by a quota within two seconds.
+        // A node applies a changed quota within two seconds.
         tokio::time::sleep(Duration::from_secs(2)).await;
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Node {
         }
     }
 
-    /// Asks the node to stop and waits until it has.
+    /// Stops the node and waits until it has ended.
     pub(crate) async fn stop(mut self) -> Result<()> {
         self.probe.postgres = None;
         let Some(mut child) = self.child.take() else {
@@ -226,7 +226,7 @@ impl Node {
 }
 
 impl Drop for Node {
-    /// After an error: a node that was not stopped would keep its Postgres running for ever.
+    /// After an error: a node that is not stopped would keep its Postgres running for ever.
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
             let _ = terminate(child);
@@ -235,7 +235,7 @@ impl Drop for Node {
     }
 }
 
-/// Without Postgres some figures are missing, which the table shows; the load itself needs only the node.
+/// Without Postgres some figures are missing in the table; the load itself needs only the node.
 async fn find_postgres(args: &Args, data_dir: &DataDir) -> Option<Postgres> {
     let found = match (&args.postgres_url, &args.server) {
         (Some(url), _) => Postgres::at_url(url).await,
@@ -248,7 +248,7 @@ async fn find_postgres(args: &Args, data_dir: &DataDir) -> Option<Postgres> {
 }
 
 fn spawn(serve: &mut Command, data_dir: &Path) -> Result<(Child, SocketAddr)> {
-    // The port is free now; a node that loses it to somebody else says so and the run fails.
+    // The port is free now. If another process takes it first, the node reports that and the run fails.
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let log = File::options()
         .create(true)

@@ -1,6 +1,6 @@
-//! The node's Postgres, seen from beside the node: its commits, its settings, and a session that holds a transaction
-//! open to hold back vacuum. Found through `postmaster.pid` in the data directory; a node measured by `--server` has
-//! none unless `--postgres-url` names it, and then only the figures that need it are missing.
+//! A connection to the node's Postgres: its commits, its settings, and a session that holds a transaction open to hold
+//! back vacuum. It is found through `postmaster.pid` in the data directory. For a node of `--server` there is none
+//! unless `--postgres-url` names it; then only the figures that need it are missing.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::Result;
 
-/// Names that a private Postgres is likely to use for its one user and its first database.
+/// Likely names of the user and the database of a private Postgres.
 const NAMES: [&str; 2] = ["cursus", "postgres"];
 
 /// A connection to the database of the node.
@@ -54,7 +54,8 @@ impl Postgres {
         Err(failure.into())
     }
 
-    /// Only the database with the table `block` will do: an open transaction holds back vacuum in its own one alone.
+    /// Accepts only the database with the table `block`, because an open transaction holds back vacuum only in its own
+    /// database.
     async fn connect(options: PgConnectOptions, postmaster_pid: Option<u32>) -> Result<Self> {
         let options = options.disable_statement_logging();
         let mut connection = PgConnection::connect_with(&options).await?;
@@ -72,7 +73,7 @@ impl Postgres {
         })
     }
 
-    /// Commits of the database so far, from its own statistics, which lag by up to a second.
+    /// Commits of the database so far, from its statistics, which lag by up to a second.
     pub(crate) async fn commits(&self) -> Option<u64> {
         let query = sqlx::query_as(
             "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()",
@@ -91,12 +92,12 @@ impl Postgres {
         Ok(blocks)
     }
 
-    /// How another node would be told of this database.
+    /// URL of this database, for another node.
     pub(crate) fn url(&self) -> String {
         self.options.to_url_lossy().to_string()
     }
 
-    /// Settings that decide whether the figures are honest.
+    /// Settings that decide whether the figures are valid.
     pub(crate) async fn settings(&self) -> Result<serde_json::Value> {
         let names = [
             "server_version",
@@ -114,7 +115,7 @@ impl Postgres {
         Ok(settings.into())
     }
 
-    /// Opens a transaction in a session of its own that nothing newer can be vacuumed past.
+    /// Opens a transaction in its own session; vacuum cannot remove rows that die after this.
     pub(crate) async fn hold(&self) -> Result<Held> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         sqlx::raw_sql("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -128,7 +129,7 @@ impl Postgres {
 }
 
 impl Held {
-    /// Ends the transaction; an error means that it had not been held until now, so the run proves nothing.
+    /// Ends the transaction. An error means that it was not held until now, so the run proves nothing.
     pub(crate) async fn release(mut self) -> Result<()> {
         sqlx::raw_sql("SELECT 1").execute(&mut self.0).await?;
         sqlx::raw_sql("ROLLBACK").execute(&mut self.0).await?;

@@ -1,5 +1,6 @@
-//! What a stretch of load cost: CPU of the node and of Postgres from /proc, statements, commits and object requests from
-//! the node's `/metrics`, commits once more from Postgres itself. What can't be read is `None`, never zero.
+//! The cost of a period of load: CPU time of the node and of Postgres from /proc; statements, commits and object
+//! requests from the node's `/metrics`; commits again from Postgres itself. A value that cannot be read is `None`,
+//! never zero.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,7 +14,7 @@ use crate::requests::Server;
 /// Microseconds in a tick of /proc/<pid>/stat; USER_HZ is 100 on every Linux that runs this.
 const TICK_MICROS: u64 = 10_000;
 
-/// Knows where to look for one node.
+/// Reads the costs of one node.
 pub(crate) struct Probe {
     pub(crate) address: SocketAddr,
     pub(crate) server: Server,
@@ -21,7 +22,7 @@ pub(crate) struct Probe {
     pub(crate) postgres: Option<Postgres>,
 }
 
-/// Differences between two readings.
+/// Costs since the start of the node, or between two readings.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) node_cpu_micros: Option<u64>,
@@ -33,7 +34,7 @@ pub(crate) struct Usage {
 }
 
 impl Probe {
-    /// What was used from one time until another; waits for both.
+    /// Costs between two times; waits for both.
     pub(crate) async fn between(&self, from: Instant, to: Instant) -> Result<Usage> {
         tokio::time::sleep_until(from.into()).await;
         let before = self.read().await?;
@@ -41,7 +42,7 @@ impl Probe {
         Ok(self.read().await?.since(&before))
     }
 
-    /// Everything used since the node started.
+    /// Costs since the node started.
     pub(crate) async fn read(&self) -> Result<Usage> {
         let metrics = self.metrics().await?;
         let processes = processes();
@@ -65,7 +66,7 @@ impl Probe {
         })
     }
 
-    /// The most memory the node has ever held, in bytes.
+    /// Peak memory of the node in bytes.
     pub(crate) fn peak_node_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.node_pid?)).ok()?;
         let line = status
@@ -100,7 +101,7 @@ impl Usage {
     }
 }
 
-/// Adds up the samples of one metric whose labels are wanted; `None` when the metric doesn't exist.
+/// Adds up the samples of one metric with matching labels; `None` when the metric does not exist.
 fn sum(metrics: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Option<u64> {
     let mut total = None;
     for line in metrics.lines() {
@@ -122,7 +123,7 @@ fn sum(metrics: &str, name: &str, wanted: impl Fn(&str) -> bool) -> Option<u64> 
     total
 }
 
-/// Prometheus writes counters as floats too: `12`, `12.0`.
+/// The whole part of a counter, which Prometheus may write as a float: `12`, `12.0`.
 fn whole(value: &str) -> u64 {
     value
         .split('.')
@@ -135,7 +136,7 @@ struct Process {
     parent: u32,
     /// User and system time of the process itself.
     own_ticks: u64,
-    /// The same of its children that ended and were waited for.
+    /// The same for child processes that ended and were waited for.
     ended_children_ticks: u64,
 }
 
@@ -157,7 +158,7 @@ fn process(pid: u32) -> Option<Process> {
     })
 }
 
-/// Time of a process, of all that descend from it, and of those that have ended.
+/// Time of a process, of all its descendants, and of those that have ended.
 fn tree_ticks(processes: &HashMap<u32, Process>, root: u32) -> u64 {
     let own = processes.get(&root).map_or(0, |process| {
         process.own_ticks + process.ended_children_ticks

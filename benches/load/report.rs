@@ -1,5 +1,5 @@
 //! The table for people and the JSON for machines, from the same rows. A row passes when it reached its floor, had no
-//! error, and the node stayed within its memory; a figure that could not be taken is `-` and null, never zero.
+//! error, and the node stayed within its memory limit. A figure that could not be measured is `-` or null, never zero.
 
 use std::fmt::Write as _;
 
@@ -10,10 +10,10 @@ use crate::machine;
 use crate::probe::Usage;
 use crate::run::{Outcome, Tally};
 
-/// Memory that a node may hold at its peak.
+/// Limit of a node's peak memory.
 const NODE_BYTES_MAX: u64 = 300 << 20;
 
-/// Longest further figures of a row that a person is shown.
+/// Additional figures of a row are printed up to this length.
 const MORE_CHARS_MAX: usize = 500;
 
 /// All rows of a run.
@@ -22,7 +22,7 @@ pub(crate) struct Report {
     quick: bool,
     command: String,
     pub(crate) postgres: Value,
-    /// What is wrong with the whole run.
+    /// Problems of the whole run.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Row {
     name: String,
     requests_per_second: Option<f64>,
     messages_per_second: Option<f64>,
-    /// What the ratio is relative to, and that one's requests a second.
+    /// Base of the ratio, and its requests per second.
     relative_to: Option<(&'static str, f64)>,
     ratio: Option<f64>,
     ratios: Vec<f64>,
@@ -48,12 +48,12 @@ pub(crate) struct Row {
     short_receives: u64,
     errors: u64,
     failures: Vec<String>,
-    /// Anything else worth a line, such as throughput over time.
+    /// Additional figures, such as throughput over time.
     pub(crate) more: Value,
 }
 
 impl Row {
-    /// Medians over the rounds; latencies and costs over all of them together.
+    /// Medians over the rounds for throughput; latencies and costs over all rounds together.
     pub(crate) fn new(name: &str, outcomes: &[Outcome]) -> Self {
         let mut all = Tally::default();
         outcomes
@@ -87,7 +87,7 @@ impl Row {
         row
     }
 
-    /// What so many messages cost, when they were not sent by a closed loop.
+    /// Sets the costs per message for a scenario without a closed loop.
     pub(crate) fn of_messages(mut self, messages: u64, used: &Usage) -> Self {
         let each = |total: Option<u64>| Some(total? as f64 / messages.max(1) as f64);
         self.statements_per_1000 = each(used.statements).map(|each| each * 1_000.0);
@@ -107,7 +107,7 @@ impl Row {
         }
     }
 
-    /// Sets the ratio: the median of the rounds, with the base they are relative to.
+    /// Sets the ratio: the median of the rounds, and the base that they are relative to.
     pub(crate) fn relative_to(
         mut self,
         base: &'static str,
@@ -128,7 +128,7 @@ impl Row {
     }
 
     pub(crate) fn memory(&mut self, peak_bytes: Option<u64>) {
-        // Only a node somewhere else (`--server`) has no reading; the table then shows none.
+        // Only a node of `--server` has no reading.
         let Some(bytes) = peak_bytes else { return };
         let mib = bytes as f64 / f64::from(1 << 20);
         self.peak_node_mib = Some(self.peak_node_mib.unwrap_or(0.0).max(mib));
@@ -289,7 +289,7 @@ impl Report {
         );
         for row in &self.rows {
             let more = row.more.to_string();
-            // Series over time are for machines.
+            // A series over time is too long for people.
             if !row.more.is_null() && more.len() <= MORE_CHARS_MAX {
                 let _ = writeln!(text, "{}: {more}", row.name);
             }

@@ -1,5 +1,5 @@
 //! Requests as bytes, made before the load begins: a pool of publishes with different bodies that all connections walk
-//! through from different places, and the short texts of receive, ack and the control plane.
+//! through from different offsets, and the short texts of receive, ack and the control plane.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Pool {
         }
     }
 
-    /// JSON batches of messages that say whose they are.
+    /// JSON batches of messages of one customer.
     pub(crate) fn of_customer(to: &Server, topic: &str, batch: usize, customer: &str) -> Self {
         let path = format!("/v1/topics/{topic}/messages/batch");
         let attributes = json!({ "fairness_key": customer });
@@ -36,7 +36,7 @@ impl Pool {
         })
     }
 
-    /// The same bodies as those of `publish` for the echo.
+    /// The bodies of `publish`, for the echo.
     pub(crate) fn echo(batch: usize) -> Self {
         let path = if batch == 1 { "/order" } else { "/batch" };
         Self::new(&Server::default(), path, batch)
@@ -64,8 +64,8 @@ impl Pool {
     }
 }
 
-/// Publishes of one message to many topics in turn. Heads and bodies are kept apart: all heads times all bodies would
-/// not fit into memory, and putting one request together costs less than finding a prepared one in cold memory.
+/// Publishes of one message to many topics in turn. Heads and bodies are stored apart: all their combinations would not
+/// fit into memory, and joining two parts costs less than reading a prepared request from cold memory.
 #[derive(Clone)]
 pub(crate) struct ManyTopics {
     heads: Arc<Vec<Vec<u8>>>,
@@ -93,7 +93,7 @@ impl ManyTopics {
     }
 }
 
-/// What every request to one server carries.
+/// Properties of every request to one server.
 #[derive(Clone, Default)]
 pub(crate) struct Server {
     api_key: Option<String>,
@@ -110,7 +110,7 @@ impl Server {
         request
     }
 
-    /// Everything before the body, blank line included.
+    /// Everything before the body, including the blank line.
     pub(crate) fn head(&self, method: &str, path: &str, length: usize) -> Vec<u8> {
         let authorization = match &self.api_key {
             Some(key) => format!("authorization: Bearer {key}\r\n"),

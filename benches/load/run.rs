@@ -1,6 +1,6 @@
-//! Closed-loop load: so many connections, each sending its next request when the last is answered. Warms up, measures
-//! a window, and lets every connection finish its cycle, so that the counts of published, received and acked messages
-//! can be compared. Nothing is shared between connections while load runs.
+//! Closed-loop load: each of the connections sends its next request when it has the response to the last one. It warms
+//! up, measures a window, and lets every connection finish its cycle, so that the counts of published, received and
+//! acked messages can be compared. Nothing is shared between connections during the load.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::flow::{Flow, Worker};
 use crate::histogram::Histogram;
 use crate::probe::{Probe, Usage};
 
-/// How hard and how long.
+/// Size and duration of a load.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
@@ -19,12 +19,12 @@ pub(crate) struct Plan {
     pub(crate) measured: Duration,
 }
 
-/// What happened; requests, messages and latencies only of the measured window, the totals of the whole run.
+/// Result of a load: requests, messages and latencies of the measured window only; totals of the whole run.
 #[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     pub(crate) seconds: f64,
-    /// What node and Postgres used in the measured window.
+    /// Costs of the node and of Postgres in the measured window.
     pub(crate) usage: Option<Usage>,
 }
 
@@ -37,7 +37,8 @@ impl Outcome {
         self.tally.messages as f64 / self.seconds
     }
 
-    /// Requests a second in the last fifth of the window; seconds without any count too, or a stall would not show.
+    /// Requests per second in the last fifth of the window. Seconds without any request count as well, or a stall would
+    /// not show.
     pub(crate) fn requests_per_second_at_end(&self) -> f64 {
         let whole = self.seconds.floor();
         let from = (whole * 0.8).floor();
@@ -64,7 +65,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts only requests answered from `from` until `to`.
+    /// Counts only requests with a response between `from` and `to`.
     pub(crate) fn within(from: Instant, to: Instant) -> Self {
         Self {
             window: Some((from, to)),
@@ -72,7 +73,7 @@ impl Tally {
         }
     }
 
-    /// A request that was just answered and carried so many published messages.
+    /// Records a request with a response just now that published `messages` messages.
     pub(crate) fn request(&mut self, started: Instant, messages: usize) {
         let now = Instant::now();
         let Some((from, to)) = self.window else {
@@ -122,7 +123,7 @@ impl Tally {
     }
 }
 
-/// Runs a flow; with a probe it also measures what the window cost the node and Postgres.
+/// Runs a flow. With a probe it also measures the costs of the window.
 pub(crate) async fn closed_loop(
     address: SocketAddr,
     plan: Plan,
@@ -137,7 +138,7 @@ pub(crate) async fn closed_loop(
     let to = from + plan.measured;
     let mut workers = tokio::task::JoinSet::new();
     for (at, client) in clients.into_iter().enumerate() {
-        // Connections start all over the pool and walk it side by side, so that a block rarely holds a body twice.
+        // Connections start at different offsets of the pool, so that a block rarely contains a body twice.
         let worker = Worker::new(client, Tally::within(from, to), at, plan.connections);
         workers.spawn(work(worker, flow.clone(), to));
     }

@@ -1,5 +1,5 @@
-//! The scenarios by name, and what they share: the echo, a topic with its subscription, and the reckoning after a cycle.
-//! Which figure is asked of which scenario stands here and nowhere else.
+//! The scenarios by name, and their shared parts: the echo, a topic with its subscription, and the check after a cycle.
+//! The floors of all scenarios are here and nowhere else.
 
 mod echo_only;
 mod fair;
@@ -27,12 +27,12 @@ use crate::requests::Pool;
 use crate::run::{Outcome, Plan, Tally, closed_loop};
 use ratio::{Kind, Ratio};
 
-/// What all scenarios of a run use.
+/// Shared by all scenarios of a run.
 pub(crate) struct Context {
     pub(crate) args: Args,
     echo: Echo,
     postgres_settings: Mutex<Value>,
-    /// What keeps the scenario that runs from being honest.
+    /// A setting that makes the commits of the current scenario not durable.
     not_durable: Mutex<Option<String>>,
 }
 
@@ -46,7 +46,7 @@ impl Context {
         })
     }
 
-    /// Settings of the Postgres that was measured last.
+    /// Settings of the Postgres measured last.
     pub(crate) fn postgres_settings(&self) -> Value {
         self.postgres_settings.lock().clone()
     }
@@ -72,7 +72,7 @@ impl Context {
         }
     }
 
-    /// Requests a second of the echo at this load.
+    /// Result of the echo at this load.
     async fn echo_outcome(&self, connections: usize, batch: usize) -> Result<Outcome> {
         let plan = Plan {
             measured: self.args.echo_measured(),
@@ -92,7 +92,7 @@ impl Context {
     }
 }
 
-/// Runs one scenario; a Postgres that does not keep what it commits fails it.
+/// Runs one scenario, and fails it when the commits of Postgres are not durable.
 pub(crate) async fn run(context: &Context, name: &'static str) -> Result<Row> {
     let mut row = run_named(context, name).await?;
     if let Some(why) = context.not_durable.lock().take() {
@@ -137,8 +137,8 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
     }
 }
 
-/// Topic and subscription of a scenario have the same name. The subscription is there for publishes too: messages that
-/// nobody needs would be cheaper.
+/// Creates a topic and a subscription of the same name. The subscription is needed for publishes too, because messages
+/// without a subscription would be cheaper.
 async fn prepare(node: &Node, topic: &str) -> Result<()> {
     let mut client = Client::connect(node.address).await?;
     client.must(&node.server.put_topic(topic)).await?;
@@ -156,8 +156,8 @@ fn cycle_flow(node: &Node, topic: &str, batch: usize) -> Flow {
     )
 }
 
-/// Takes what is left after a cycle and checks that what was published was received once and acked.
-async fn reckon(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
+/// Receives what is left after a cycle, and checks that each published message was received once and acked.
+async fn check_counts(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
     let subscription = Subscription::new(&node.server, topic, 100);
     let mut worker = Worker::new(Client::connect(node.address).await?, Tally::default(), 0, 0);
     loop {
@@ -183,7 +183,7 @@ async fn reckon(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Publishes about `count` messages of a pool as fast as it goes; answers how many it were.
+/// Publishes about `count` messages of a pool at full speed, and returns their number.
 async fn fill(node: &Node, pool: &Pool, count: u64) -> Result<u64> {
     const CONNECTIONS: u64 = 16;
     let turns = count.div_ceil(pool.batch as u64 * CONNECTIONS);

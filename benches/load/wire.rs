@@ -1,27 +1,27 @@
-//! Just enough HTTP/1.1 to read answers cheaply: status, `content-length` or chunks, body. Pure: bytes in, a position
-//! out. It trusts the server where a browser would not (no limits, no trailers), because the server is ours.
+//! The part of HTTP/1.1 that is needed to read responses cheaply: status, `content-length` or chunks, body. Pure: bytes
+//! in, a position out. It has no limits and supports no trailers, because it only reads from our own servers.
 
 use memchr::memmem;
 
-/// A complete answer within the bytes read so far.
+/// The head of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    /// Where the body begins.
+    /// Position of the body.
     pub(crate) body_at: usize,
     pub(crate) length: Length,
-    /// The server closes the connection after this answer.
+    /// Whether the server closes the connection after this response.
     pub(crate) closes: bool,
 }
 
-/// How the end of the body is known.
+/// How the length of the body is given.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(crate) enum Length {
     Bytes(usize),
     Chunked,
 }
 
-/// The head of the answer; `Ok(None)` while it is incomplete.
+/// The head of the response; `Ok(None)` while it is incomplete.
 pub(crate) fn head(bytes: &[u8]) -> crate::Result<Option<Head>> {
     let Some(end) = memmem::find(bytes, b"\r\n\r\n") else {
         return Ok(None);
@@ -31,7 +31,7 @@ pub(crate) fn head(bytes: &[u8]) -> crate::Result<Option<Head>> {
         .and_then(decimal)
         .and_then(|status| u16::try_from(status).ok());
     let mut head = Head {
-        status: status.ok_or("the answer does not begin with an HTTP status")?,
+        status: status.ok_or("the response does not begin with an HTTP status")?,
         body_at: end + 4,
         length: Length::Bytes(0),
         closes: false,
@@ -61,7 +61,8 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
-/// Takes the chunks at the start of `bytes` apart into `body`; the number of bytes they took, `None` while incomplete.
+/// Decodes the chunks at the start of `bytes` into `body`. Returns the number of bytes read, or `None` while they are
+/// incomplete.
 pub(crate) fn dechunk(bytes: &[u8], body: &mut Vec<u8>) -> crate::Result<Option<usize>> {
     body.clear();
     let mut at = 0;
@@ -94,8 +95,8 @@ fn decimal(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The values of every `"name":"value"` in compact JSON, found without parsing it. Right only for values that need no
-/// escape, which receipts and ids are; inside a body the quotes are escaped, so a body cannot fake one.
+/// The values of every `"name":"value"` in compact JSON, found without parsing it. Correct only for values without
+/// escapes, such as receipts and ids. The quotes inside of a body are escaped, so a body cannot contain a match.
 pub(crate) fn strings_of<'a>(
     json: &'a [u8],
     name: &'a memmem::Finder<'a>,

@@ -1,6 +1,6 @@
-//! Objects as files below one directory: the embedded mode. A file appears under its key only when it is whole and on
-//! disk (temporary file, fsync, rename, fsync of the directory), so a crash leaves nothing but a temporary file.
-//! Does not check keys (`key` did) and does not remove directories that became empty: that would race with a write.
+//! Objects as files below one directory, for the embedded mode. A file appears under its key only when it is complete
+//! and on disk (temporary file, fsync, rename, fsync of the directory), so a crash leaves nothing but a temporary file.
+//! Does not check keys (`key` does), and does not remove empty directories: that would race with a write.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,11 +19,11 @@ use tokio_util::io::ReaderStream;
 use super::source::Source;
 use super::{Error, Listed};
 
-/// Where unfinished files are. Begins with a dot, so no key can name it.
+/// Directory of unfinished files. Begins with a dot, so no key can name it.
 const UNFINISHED: &str = ".unfinished";
-/// Objects a page of a listing, as S3 has it.
+/// Objects per page of a listing, as in S3.
 const PAGE: usize = 1_000;
-/// Bytes a piece of a stream.
+/// Bytes per piece of a stream.
 const PIECE_BYTES: usize = 256 * 1024;
 
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl Directory {
             let mut file = File::create_new(&unfinished.0)?;
             file.write_all(&body)?;
             file.sync_all()?;
-            publish(&root, &unfinished, &target)
+            finish(&root, &unfinished, &target)
         })
         .await
     }
@@ -66,7 +66,7 @@ impl Directory {
         file.sync_all().await.map_err(failed)?;
         let root = Arc::clone(&self.root);
         blocking("writing a file", move || {
-            publish(&root, &unfinished, &target)
+            finish(&root, &unfinished, &target)
         })
         .await
     }
@@ -95,7 +95,7 @@ impl Directory {
         Ok(body.into())
     }
 
-    /// What there is of the range, not necessarily all.
+    /// Streams the part of the range that exists, which may be less than all of it.
     pub(super) async fn stream(
         &self,
         key: &str,
@@ -165,7 +165,7 @@ impl Directory {
         .await
     }
 
-    /// Creates and removes an empty file: finds a directory that is gone, read-only or full.
+    /// Creates and removes an empty file: fails when the directory is missing, read-only or full.
     pub(super) async fn check(&self) -> Result<(), Error> {
         let unfinished = self.unfinished();
         blocking("checking the directory", move || {
@@ -184,7 +184,7 @@ impl Directory {
     }
 }
 
-/// A temporary file; removed when dropped, which finds nothing to remove once it was renamed.
+/// A temporary file, removed when dropped. After the rename there is nothing left to remove.
 struct Unfinished(PathBuf);
 
 impl Drop for Unfinished {
@@ -195,8 +195,9 @@ impl Drop for Unfinished {
     }
 }
 
-/// Gives a synced temporary file its name, durably. A new folder is durable only once its parent was synced too.
-fn publish(root: &Path, unfinished: &Unfinished, target: &Path) -> io::Result<()> {
+/// Renames a synced temporary file to its final name and makes that durable. A new folder is durable only after its
+/// parent is synced as well.
+fn finish(root: &Path, unfinished: &Unfinished, target: &Path) -> io::Result<()> {
     let parent = target.parent().unwrap_or(root);
     let missing: Vec<_> = parent
         .ancestors()
@@ -233,8 +234,8 @@ fn not_found(key: &str) -> Error {
     }
 }
 
-/// Runs file work off the async threads. Work that was begun goes on to its end even when nobody waits any more, which
-/// every caller here can stand: files appear whole or not at all.
+/// Runs file work off the async threads. Work that has begun runs to its end even if the caller is cancelled. That is
+/// safe here, because a file appears completely or not at all.
 async fn blocking<T: Send + 'static>(
     action: &'static str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -245,7 +246,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(Error::unavailable(action))
 }
 
-/// The first objects of a listing found so far, never more than one page of them.
+/// The first objects of a listing found so far, never more than one page.
 struct Page {
     prefix: String,
     after: Option<String>,
@@ -281,9 +282,9 @@ impl Page {
     }
 
     fn add(&mut self, key: String, meta: &fs::Metadata) -> io::Result<()> {
-        let is_asked =
+        let is_wanted =
             key.starts_with(&self.prefix) && self.after.as_ref().is_none_or(|after| key > *after);
-        if is_asked {
+        if is_wanted {
             let listed = Listed {
                 key: key.clone(),
                 bytes: meta.len(),

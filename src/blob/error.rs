@@ -1,15 +1,15 @@
-//! What can go wrong with object storage, told apart by what the caller does next: retry, blame the client, or wake the
-//! operator. The inner texts are for the log; nothing of them goes to a client.
+//! Errors of object storage, grouped by what the caller does next: retry, report the client's fault, or alert the
+//! operator. The inner texts are for the log and never reach a client.
 
 use std::time::Duration;
 
 /// A cause of any type.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why an operation on object storage failed.
+/// An operation on object storage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such object.
+    /// The object does not exist.
     #[error("object {key} does not exist")]
     NotFound {
         /// The key asked for.
@@ -27,50 +27,50 @@ pub enum Error {
         /// The limit in bytes.
         limit: u64,
     },
-    /// The stream being uploaded failed: usually a client that went away.
+    /// The stream being uploaded failed, usually because the client disconnected.
     #[error("the source of the upload failed")]
     Source(#[source] BoxError),
-    /// The stream being uploaded stood still, or only trickled.
+    /// The stream being uploaded paused for too long, or was too slow on average.
     #[error("the source of the upload paused for {limit:?}, or sent too slowly on average")]
     SourceStalled {
         /// The longest pause allowed.
         limit: Duration,
     },
-    /// Nobody took what was read, or only in a trickle.
+    /// The reader of a body paused for too long, or was too slow on average.
     #[error("the taker of the body paused for {limit:?}, or took it too slowly on average")]
     TakerStalled {
         /// The longest pause allowed.
         limit: Duration,
     },
-    /// Storage gave less than asked: a cut connection, or an object shorter than its metadata says.
+    /// Storage returned less than the range: a cut connection, or an object shorter than its metadata says.
     #[error("object {key}: {got} bytes instead of {expected}")]
     Truncated {
         /// The object.
         key: String,
-        /// Bytes asked for.
+        /// Bytes requested.
         expected: u64,
         /// Bytes received.
         got: u64,
     },
-    /// Every slot of a pool stayed taken until the deadline.
+    /// All slots of a pool stayed in use until the deadline.
     #[error("all {limit} object storage slots for {pool} are taken")]
     Busy {
-        /// Which pool.
+        /// Name of the pool.
         pool: &'static str,
-        /// Its size.
+        /// Number of its slots.
         limit: usize,
     },
-    /// Storage answered no, and will again: wrong keys, missing bucket, missing permission.
+    /// Storage refused, and a retry would be refused as well: wrong keys, missing bucket, missing permission.
     #[error("object storage refused {action}: {code}")]
     Refused {
         /// What was attempted.
         action: &'static str,
         /// The error code of the storage, e.g. `SignatureDoesNotMatch`.
         code: String,
-        /// The whole answer.
+        /// The SDK's error.
         source: BoxError,
     },
-    /// Storage did not answer, answered 5xx, or could not do it now.
+    /// Storage did not respond, responded with 5xx, or could not do it now.
     #[error("object storage is unavailable: {action} failed")]
     Unavailable {
         /// What was attempted.
@@ -81,7 +81,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same call can succeed later without anybody changing anything.
+    /// Whether the same call can succeed later without any change.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// For `map_err` around anything that is worth another try.
+    /// For `map_err` on failures that are worth a retry.
     pub(super) fn unavailable<E: Into<BoxError>>(action: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Unavailable {
             action,

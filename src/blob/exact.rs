@@ -1,5 +1,5 @@
-//! Turns pieces read from storage into exactly the bytes asked for, or an error: a cut connection looks like the end of
-//! a body to some servers and proxies, and short data must never pass for a payload (I5).
+//! Turns pieces read from storage into exactly the bytes of the range, or an error. Some servers and proxies make a cut
+//! connection look like the end of a body, and short data must never pass for a payload (I5).
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use futures_util::{Stream, TryStreamExt};
 
 use super::Error;
 
-/// Longest wait for the next piece of a body while somebody is waiting for it.
+/// Longest wait for the next piece of a body after the reader asked for it.
 const PIECE_WAIT: Duration = Duration::from_secs(10);
 
-/// `pieces`, cut off with [`Error::Truncated`] unless they amount to `want` bytes.
+/// Yields `pieces`, and fails with [`Error::Truncated`] when they end before `want` bytes.
 pub(super) fn exact(
     pieces: BoxStream<'static, Result<Bytes, Error>>,
     key: String,

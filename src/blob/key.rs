@@ -1,18 +1,18 @@
-//! Which keys an object may have. The same rule for both places, so that a key is valid everywhere or nowhere, and so
-//! strict that a key can neither leave a directory nor meet the directory's own hidden files.
+//! Valid object keys. Both stores share this rule, so that a key is valid everywhere or nowhere. It is strict enough
+//! that a key can neither leave a directory nor name one of the directory's own hidden files.
 
 use super::Error;
 
-/// Longest key in bytes; S3 allows 1,024 including the prefix of the settings.
+/// Longest key in bytes; S3 allows 1,024 including the configured prefix.
 const KEY_BYTES_MAX: usize = 512;
 
-/// Accepts segments of `A–Z a–z 0–9 . _ -` between single slashes, none empty and none beginning with a dot.
+/// Accepts segments of `A–Z a–z 0–9 . _ -` between single slashes; no segment is empty or begins with a dot.
 pub(super) fn check(key: &str) -> Result<(), Error> {
     let valid = key.len() <= KEY_BYTES_MAX && key.split('/').all(is_segment);
     if valid { Ok(()) } else { Err(invalid(key)) }
 }
 
-/// Accepts the beginning of a valid key: the last segment may be cut short anywhere, also to nothing.
+/// Accepts a prefix of a valid key: it may end anywhere inside a segment, and may be empty.
 pub(super) fn check_prefix(prefix: &str) -> Result<(), Error> {
     let whole = prefix.strip_suffix('/').unwrap_or(prefix);
     if whole.is_empty() && prefix != "/" {

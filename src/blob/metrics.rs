@@ -1,5 +1,5 @@
-//! Counts what is asked of object storage and what fails, by operation. Every request costs money in the cloud, so these
-//! counters are also how the bench knows the PUTs per million messages. Attempts repeated inside a request count once.
+//! Counts the requests to object storage and their failures, by operation. Every request costs money in the cloud; the
+//! bench reads the PUTs per million messages from these counters. Retries within a request count once.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -8,20 +8,20 @@ use prometheus_client::registry::Registry;
 
 use super::Error;
 
-/// The kinds of requests.
+/// Kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// A whole object written in one request.
+    /// Write of a whole object in one request.
     Put,
-    /// The beginning and the end of an object written in parts: two requests beside its parts.
+    /// Begin or end of an object written in parts: two requests per object, in addition to its parts.
     Upload,
-    /// One part of a larger object.
+    /// Write of one part of a larger object.
     UploadPart,
-    /// A range or stream read.
+    /// Read of a range or stream.
     Get,
-    /// A batch of keys deleted.
+    /// Delete of a batch of keys.
     Delete,
-    /// A listing, sweep or health check.
+    /// Listing, sweep or health check.
     List,
 }
 
@@ -53,7 +53,7 @@ struct OpLabel {
     op: &'static str,
 }
 
-/// The counters of one [`super::Blob`]; clones count together.
+/// Counters of one [`super::Blob`]; clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: Family<OpLabel, Counter>,
@@ -61,7 +61,7 @@ pub struct Metrics {
 }
 
 impl Default for Metrics {
-    /// Every operation is there from the start, at zero: a rate over a missing series is no rate.
+    /// Every operation has a series from the start, at zero: the rate of a missing series is undefined.
     fn default() -> Self {
         let (requests, failures) = (Family::default(), Family::default());
         for op in Op::ALL {
@@ -99,7 +99,7 @@ impl Metrics {
         self.failures.get_or_create(&op.label()).get()
     }
 
-    /// Runs one request and counts it. On the heap, because the SDK's futures are tens of KiB.
+    /// Runs one request and counts it. The future is boxed, because the SDK's futures are tens of KiB.
     pub(super) fn count<T>(
         &self,
         op: Op,
@@ -108,15 +108,15 @@ impl Metrics {
         let request = Box::pin(request);
         async move {
             self.requests.get_or_create(&op.label()).inc();
-            let answer = request.await;
-            if answer.is_err() {
+            let result = request.await;
+            if result.is_err() {
                 self.failed(op);
             }
-            answer
+            result
         }
     }
 
-    /// Counts the failure of a request that was counted before.
+    /// Counts the failure of a request that `count` has already counted.
     pub(super) fn failed(&self, op: Op) {
         self.failures.get_or_create(&op.label()).inc();
     }

@@ -1,7 +1,8 @@
-//! Object storage: payload packs and big bodies, in S3 or in a directory. The engine and the workers call it, and no
-//! S3 type leaves it. Objects are written once under random keys, so nothing here overwrites or locks.
-//! Bounded (I9) and fair: every request has a deadline, a number of attempts and a slot in the pool of its kind; a reader that
-//! catches up never takes a slot of a publish. Does not know blocks: keys, ranges and who still needs them are the caller's.
+//! Object storage for payload packs and large bodies: S3 or a directory. `engine` and `worker` call it; no S3 type
+//! leaves it. An object is written once under a random key, so nothing here overwrites or locks.
+//! Bounded and fair (I9): every request has a deadline, a number of attempts and a slot in the pool of its kind, so a
+//! reader that catches up never takes a slot of a publish. Does not know blocks: the callers decide about keys, ranges
+//! and when an object is needed no more.
 
 mod directory;
 mod error;
@@ -35,21 +36,22 @@ use source::Source;
 
 use crate::turnstile::{Owner, SERVICE};
 
-/// The largest answer of [`Blob::range`], in bytes: it is held in memory. Larger bodies go through [`Blob::stream`].
+/// Largest range that [`Blob::range`] reads, in bytes, because it is held in memory. Larger bodies go through
+/// [`Blob::stream`].
 pub const RANGE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
 /// One object of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// The key, without the prefix of the settings.
+    /// The key, without the configured prefix.
     pub key: String,
     /// Size in bytes.
     pub bytes: u64,
-    /// When it was written, by the clock of the storage.
+    /// Time of the write, by the clock of the storage.
     pub modified: OffsetDateTime,
 }
 
-/// A handle on object storage; cheap to share behind an `Arc`.
+/// A handle on object storage, to be shared in an `Arc`.
 #[derive(Debug)]
 pub struct Blob {
     place: Place,
@@ -57,7 +59,7 @@ pub struct Blob {
     metrics: Metrics,
     /// Longest pause of a client that uploads or downloads.
     pause_max: Duration,
-    /// Bodies being read for a taker.
+    /// Tasks that read bodies for streams.
     pumps: TaskTracker,
 }
 
@@ -68,13 +70,13 @@ enum Place {
 }
 
 impl Blob {
-    /// Objects in a bucket. Asks nothing of the network unless the credentials come from the cloud's chain.
+    /// Objects in a bucket. Sends no request unless the credentials come from the cloud's provider chain.
     pub async fn s3(settings: S3Settings) -> Self {
         let timeouts = settings.timeouts;
         Self::at(Place::S3(S3::new(settings).await), timeouts)
     }
 
-    /// Objects in a directory of this machine, created when missing: the embedded mode.
+    /// Objects in a directory of this machine, created when missing; for the embedded mode.
     pub async fn directory(root: &Path) -> Result<Self, Error> {
         let place = Place::Directory(Directory::open(root).await?);
         Ok(Self::at(place, Timeouts::default()))
@@ -90,13 +92,14 @@ impl Blob {
         }
     }
 
-    /// The counters, for telemetry to register.
+    /// Counters, for telemetry to register.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Writes a whole object that is in memory already; the service does, for whomever. Returns when it is durable.
+    /// Writes a whole object that is already in memory, and returns when it is durable. Its slot belongs to the
+    /// service, not to a tenant.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
         key::check(key)?;
         let _slot = self.pools.writes.slot(SERVICE).await?;
@@ -109,9 +112,10 @@ impl Blob {
         self.metrics.count(Op::Put, written).await
     }
 
-    /// Writes a body of unknown length without holding more than one part of it, and returns its bytes. When it fails
-    /// or is dropped nothing remains; what a crash leaves is taken away by [`Blob::sweep_uploads`]. A failure whose
-    /// outcome is unknown may leave a whole object that nothing refers to: the garbage collection's part.
+    /// Writes a body of unknown length, holding at most one part of it in memory, and returns its length in bytes. When
+    /// it fails or is dropped, nothing remains; [`Blob::sweep_uploads`] removes what a crash leaves. When the outcome
+    /// of the last request is unknown, a complete object may remain that no block refers to; garbage collection deletes
+    /// it.
     pub async fn upload<S, E>(
         &self,
         owner: Owner,
@@ -140,7 +144,7 @@ impl Blob {
         Ok(source.taken())
     }
 
-    /// Reads exactly `range` of an object into memory; never less without an error.
+    /// Reads exactly `range` of an object into memory, or fails.
     pub async fn range(&self, owner: Owner, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
         key::check(key)?;
         let bytes = range.end.saturating_sub(range.start);
@@ -162,8 +166,8 @@ impl Blob {
         self.metrics.count(Op::Get, read).await
     }
 
-    /// Reads exactly `range` of an object piece by piece, as fast as the taker takes. The stream ends with an error
-    /// when storage gave less; it keeps its slot in a pool of its own until it is dropped, or its taker is too slow.
+    /// Streams exactly `range` of an object at the pace of the reader. The stream ends with an error when storage
+    /// returns less. It holds a slot of the pool for streams until it is dropped or its reader is too slow.
     pub async fn stream(
         &self,
         owner: Owner,
@@ -190,7 +194,7 @@ impl Blob {
         Ok(pump::pump(pieces, want, self.pause_max, slot, &self.pumps))
     }
 
-    /// Deletes objects, at most 1,000 a request. Keys that do not exist are no error.
+    /// Deletes objects, at most 1,000 per request. A key that does not exist is not an error.
     pub async fn delete(&self, keys: &[String]) -> Result<(), Error> {
         for key in keys {
             key::check(key)?;
@@ -208,7 +212,7 @@ impl Blob {
         Ok(())
     }
 
-    /// One page, at most 1,000 objects in the order of their keys: those that begin with `prefix` and come after
+    /// Returns one page: at most 1,000 objects in the order of their keys that begin with `prefix` and come after
     /// `after`. An empty page is the end.
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
         key::check_prefix(prefix)?;
@@ -222,9 +226,9 @@ impl Blob {
         self.metrics.count(Op::List, listed).await
     }
 
-    /// Takes away uploads of keys that begin with `prefix`, began before `before` and never ended, and returns how many:
-    /// a bucket may be shared. The time must be so far back that no upload can still be running. A directory belongs to
-    /// one installation, and its unfinished files have no keys yet: there the prefix is of no account.
+    /// Removes unfinished uploads that began before `before`, and returns their number. `before` must be so early that
+    /// no upload of that time can still run. Only keys with `prefix` are considered, because a bucket may be shared. A
+    /// directory belongs to one installation and its unfinished files have no keys yet, so there the prefix is ignored.
     pub async fn sweep_uploads(
         &self,
         prefix: &str,
@@ -241,7 +245,8 @@ impl Blob {
         self.metrics.count(Op::List, swept).await
     }
 
-    /// Says whether storage answers and lets this node in, within two seconds. Takes no slot: busy is not broken.
+    /// Checks within two seconds whether storage responds and grants access. Takes no slot: a busy storage is not a
+    /// broken one.
     pub async fn check(&self) -> Result<(), Error> {
         let answer = async {
             match &self.place {
@@ -252,7 +257,8 @@ impl Blob {
         self.metrics.count(Op::List, answer).await
     }
 
-    /// Waits for the aborts of dropped uploads; for the end of the process, after the last request.
+    /// Waits for streams to end and for the aborts of dropped uploads. Called at the end of the process, after the last
+    /// request.
     pub async fn drain(&self) {
         self.pumps.close();
         self.pumps.wait().await;

@@ -1,13 +1,13 @@
-//! The pace that a client must keep while it holds a slot, as the sender of an upload or the taker of a download: no long
-//! pause, and a least average rate once it has had time to get going. A slot is scarce, and without this a few clients
-//! that trickle a byte now and then would keep all of them (I9). Pure: the callers wait and tell it for how long.
+//! The pace that a client must keep while it holds a slot, as the sender of an upload or the reader of a download: no
+//! long pause, and a minimum average rate after a head start. Without it, a few clients that send or read a byte now
+//! and then would hold all slots (I9). Pure: the callers wait, and pass in for how long.
 
 use std::time::Duration;
 
-/// Least average rate, in bytes a second: slower than any line that anybody moves megabytes over.
+/// Minimum average rate in bytes per second; slower than any connection that is used to move megabytes.
 const RATE: u64 = 16 * 1024;
 
-/// How well one client has kept up.
+/// Progress of one client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     pause_max: Duration,
@@ -25,14 +25,14 @@ impl Pace {
         }
     }
 
-    /// How long the client may keep us waiting now; zero when it is too slow already.
-    pub(super) fn patience(&self) -> Duration {
+    /// Time that the client may take now; zero when it is already too slow.
+    pub(super) fn wait_max(&self) -> Duration {
         let earned = Duration::from_millis(self.bytes.saturating_mul(1_000) / RATE);
         let left = (self.pause_max + earned).saturating_sub(self.waited);
         left.min(self.pause_max)
     }
 
-    /// The client moved so many bytes after this wait. Time that storage took is not the client's and not counted.
+    /// Records that the client moved `bytes` after waiting for `waited`. Time that storage took must not be included.
     pub(super) fn moved(&mut self, bytes: usize, waited: Duration) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         self.waited = self.waited.saturating_add(waited);
@@ -46,13 +46,13 @@ mod tests {
     const PAUSE_MAX: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_client_that_trickles_runs_out_of_patience() {
+    fn a_client_that_trickles_runs_out_of_time() {
         let mut pace = Pace::new(PAUSE_MAX);
-        assert_eq!(pace.patience(), PAUSE_MAX);
+        assert_eq!(pace.wait_max(), PAUSE_MAX);
         pace.moved(1, Duration::from_secs(29));
-        assert_eq!(pace.patience(), Duration::from_secs(1));
+        assert_eq!(pace.wait_max(), Duration::from_secs(1));
         pace.moved(1, Duration::from_secs(1));
-        assert_eq!(pace.patience(), Duration::ZERO);
+        assert_eq!(pace.wait_max(), Duration::ZERO);
     }
 
     #[test]
@@ -60,7 +60,7 @@ mod tests {
         let mut pace = Pace::new(PAUSE_MAX);
         for _ in 0..1_000 {
             pace.moved(32 * 1024, Duration::from_secs(1));
-            assert_eq!(pace.patience(), PAUSE_MAX);
+            assert_eq!(pace.wait_max(), PAUSE_MAX);
         }
     }
 }

@@ -1,19 +1,20 @@
-//! How many requests to object storage run at once, by kind (I9). Four pools, so that no kind can starve another: a
-//! consumer that reads last week's packs must not slow an upload, and a client that downloads slowly must not stop it.
-//! Within each, tenants take turns; of what is as slow as its client one tenant has three quarters at most.
+//! Limits how many requests to object storage run at once, by kind (I9). There are four pools, so that no kind can
+//! starve another: a consumer that reads last week's packs must not slow down uploads, and neither must a client that
+//! downloads slowly. Within a pool, tenants take turns. Uploads and streams are as slow as their clients, so there one
+//! tenant holds at most three quarters of the slots.
 
 use std::time::Duration;
 
 use super::Error;
 use crate::turnstile::{Owner, Place, Turnstile};
 
-/// Ranged reads and listings; each holds its answer in memory.
+/// Range reads and listings; each holds its result in memory.
 const READS: usize = 32;
-/// Writes and deletes, the parts of uploads included.
+/// Writes and deletes, including the parts of uploads.
 const WRITES: usize = 32;
-/// Uploads under way, each with one part (8 MiB) in memory and as slow as its client.
+/// Uploads; each holds one part (8 MiB) in memory and is as slow as its client.
 const UPLOADS: usize = 16;
-/// Bodies being streamed out, as slow as their clients.
+/// Bodies streamed to clients; each is as slow as its client.
 const STREAMS: usize = 64;
 
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(super) struct Pools {
 }
 
 impl Pools {
-    /// `wait` is the longest time anybody waits for a slot.
+    /// `wait` is the longest wait for a slot.
     pub(super) fn new(wait: Duration) -> Self {
         let pool = |name, limit, of_one| Pool {
             name,
@@ -51,7 +52,7 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Waits for a slot; it is free again when it is dropped.
+    /// Waits for a slot, which is held until it is dropped.
     pub(super) async fn slot(&self, owner: Owner) -> Result<Place, Error> {
         let slot = self.slots.enter(owner);
         let slot = tokio::time::timeout(self.wait, slot).await;

@@ -1,6 +1,6 @@
-//! Bodies on their way out. A task reads from storage and hands pieces on through a channel of one, so that somebody
-//! notices when nobody takes them: a client that stops reading stops polling its body too, and would otherwise hold its
-//! slot and its connection to storage for as long as it likes.
+//! Bodies on their way to a client. A task reads from storage and passes the pieces on through a channel of capacity
+//! one, so that it notices a client that does not read. Such a client stops polling its body as well, and would
+//! otherwise hold its slot and its connection to storage for as long as it likes.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ use super::pace::Pace;
 
 type Pieces = BoxStream<'static, Result<Bytes, Error>>;
 
-/// `pieces`, which amount to `want` bytes, read by a task on `tracker` that keeps `slot` while the taker keeps its pace.
-/// A taker that comes back later finds the body cut off with [`Error::TakerStalled`].
+/// Yields `pieces`, which amount to `want` bytes. A task on `tracker` reads them and holds `slot` while the reader
+/// keeps its pace. A reader that resumes too late gets [`Error::TakerStalled`].
 pub(super) fn pump(
     mut pieces: Pieces,
     want: u64,
@@ -36,7 +36,7 @@ pub(super) fn pump(
             let Some(piece) = piece else { return };
             let bytes = piece.as_ref().map_or(0, Bytes::len);
             let began = Instant::now();
-            if sender.send_timeout(piece, pace.patience()).await.is_err() {
+            if sender.send_timeout(piece, pace.wait_max()).await.is_err() {
                 return;
             }
             pace.moved(bytes, began.elapsed());

@@ -1,5 +1,5 @@
-//! The body of an upload on its way in: counts it, stops it at its limit, and tells a client that went away from
-//! storage that failed. Gathers pieces into parts, so that an upload holds one part and never the whole body.
+//! The body of an upload on its way in. Counts its bytes, stops it at its limit, and distinguishes a failing client from
+//! failing storage. Gathers pieces into parts, so that an upload holds one part and never the whole body.
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::{BoxError, Error};
 
 pub(super) struct Source<'a> {
     stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,
-    /// What a piece had beyond the end of the last part.
+    /// Bytes of the last piece that lie beyond the end of the last part.
     rest: Bytes,
     taken: u64,
     limit: u64,
@@ -36,18 +36,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Bytes received so far; after the end, the length of the body.
+    /// Bytes received so far; at the end, the length of the body.
     pub(super) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// The next piece as it comes, or `None` at the end.
+    /// Returns the next piece as received, or `None` at the end.
     pub(super) async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
         if !self.rest.is_empty() {
             return Ok(Some(std::mem::take(&mut self.rest)));
         }
         let began = Instant::now();
-        let piece = tokio::time::timeout(self.pace.patience(), self.stream.try_next())
+        let piece = tokio::time::timeout(self.pace.wait_max(), self.stream.try_next())
             .await
             .map_err(|_| Error::SourceStalled {
                 limit: self.pause_max,
@@ -63,7 +63,7 @@ impl<'a> Source<'a> {
         Ok(piece)
     }
 
-    /// The next `size` bytes in one; fewer only at the end of the body, and none after it.
+    /// Returns the next `size` bytes; fewer only at the end of the body, and none after it.
     pub(super) async fn part(&mut self, size: usize) -> Result<Bytes, Error> {
         let mut part = BytesMut::new();
         while part.len() < size {

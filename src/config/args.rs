@@ -1,6 +1,6 @@
-//! Flags and environment variables of the program, as clap reads them. Each flag has one environment variable and, where
+//! Flags and environment variables of the program, as clap reads them. Each flag has one environment variable and, if
 //! it is a number, a range. A setting whose environment value clap hides is a secret; `show` relies on that mark.
-//! What settings mean together is decided in `resolve`, not here.
+//! `resolve` decides how settings combine.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use super::units::{ByteSize, Period, within};
 #[derive(Debug, Parser)]
 #[command(name = "cursus", version, about)]
 pub struct Cli {
-    /// What to do.
+    /// Subcommand to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What the program can do.
+/// Subcommands of the program.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve: with a private Postgres in --data-dir, or as a node of a fleet when DATABASE_URL is set
@@ -35,7 +35,7 @@ pub enum Command {
     Openapi,
 }
 
-/// What can be done with API keys.
+/// Subcommands of `cursus key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create an API key and print it, once
@@ -45,37 +45,37 @@ pub enum KeyCommand {
 /// Flags of `cursus key create`.
 #[derive(Debug, Args)]
 pub struct KeyCreate {
-    /// Tenant that the key belongs to; created when it is new
+    /// Tenant that the key belongs to; created if it does not exist
     #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
     pub tenant: TenantName,
-    /// What the key is for
+    /// Name of the key, for people
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
-    /// What the key may do: publish, receive, manage, usage or admin, each for all names or for some (publish:orders.*);
-    /// may be repeated. By default all but admin
+    /// Scope of the key: publish, receive, manage, usage or admin, for all names or for some (publish:orders.*). May be
+    /// repeated. By default all but admin
     #[arg(long = "scope", value_name = "SCOPE")]
     pub scopes: Vec<Scope>,
     /// Time until the key expires; by default it does not
     #[arg(long, value_name = "TIME", value_parser = within(Period::seconds(1)..=Period::seconds(315_360_000)))]
     pub expires_in: Option<Period>,
-    /// Where the database is
+    /// Location of the database
     #[command(flatten)]
     pub settings: Settings,
 }
 
-/// Every setting of a node.
+/// All settings of a node.
 #[derive(Clone, Debug, Args)]
 pub struct Settings {
-    /// How it listens.
+    /// Settings of the listener.
     #[command(flatten)]
     pub serving: Serving,
-    /// Where its data is.
+    /// Location of the data.
     #[command(flatten)]
     pub places: Places,
-    /// How it works.
+    /// Settings of the engine and its workers.
     #[command(flatten)]
     pub tuning: Tuning,
-    /// What it logs.
+    /// Settings of the log.
     #[command(flatten)]
     pub logging: Logging,
 }
@@ -93,25 +93,25 @@ pub struct Serving {
     /// Private key of the certificate (PEM)
     #[arg(long, env = "CURSUS_TLS_KEY", value_name = "FILE", value_parser = path())]
     pub tls_key: Option<PathBuf>,
-    /// How long requests in flight may take to finish on shutdown
+    /// Time that requests in flight get to finish on shutdown
     #[arg(long, env = "CURSUS_DRAIN_TIMEOUT", value_name = "TIME", default_value = "30s",
         value_parser = within(Period::seconds(0)..=Period::seconds(600)))]
     pub drain_timeout: Period,
-    /// How long a request may take, beyond what it asks to wait
+    /// Time limit of a request, in addition to the wait that it asks for
     #[arg(long, env = "CURSUS_REQUEST_TIMEOUT", value_name = "TIME", default_value = "30s",
         value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
     pub request_timeout: Period,
-    /// How long the head of a request, or the next request of a connection, may take to arrive
+    /// Time limit for the head of a request to arrive, and between two requests of a connection
     #[arg(long, env = "CURSUS_HEADER_TIMEOUT", value_name = "TIME", default_value = "75s",
         value_parser = within(Period::millis(100)..=Period::seconds(600)))]
     pub header_timeout: Period,
-    /// Connections served at once; more wait in the backlog
+    /// Connections served at the same time; further ones wait in the backlog
     #[arg(long, env = "CURSUS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = within(1u32..=1_000_000))]
     pub max_connections: u32,
 }
 
-/// Settings that say where data is.
+/// Location of the data.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub struct Places {
@@ -123,7 +123,7 @@ pub struct Places {
         default_value = "./cursus-data"
     )]
     pub data_dir: PathBuf,
-    /// Directory with the Postgres server binaries, when they are not found by themselves
+    /// Directory of the Postgres server binaries, if they are not found automatically
     #[arg(long, env = "CURSUS_POSTGRES_BIN", value_name = "DIR", value_parser = path())]
     pub postgres_bin: Option<PathBuf>,
     /// Postgres of a fleet; without it the node starts a private one
@@ -132,16 +132,16 @@ pub struct Places {
     /// Object storage of a fleet in one value: s3://bucket/prefix
     #[arg(long, env = "OBJECT_STORE", value_name = "URL")]
     pub object_store: Option<String>,
-    /// Endpoint of the S3 service, when it is not AWS
+    /// Endpoint of the S3 service, unless it is AWS
     #[arg(long, env = "S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
-    /// Bucket that keeps payloads
+    /// Bucket for payloads
     #[arg(long, env = "S3_BUCKET", value_name = "NAME")]
     pub s3_bucket: Option<String>,
     /// Region of the bucket
     #[arg(long, env = "S3_REGION", value_name = "NAME")]
     pub s3_region: Option<String>,
-    /// Access key; without one the cloud's own credentials are used
+    /// Access key; by default the credentials of the cloud are used
     #[arg(
         long,
         env = "S3_ACCESS_KEY_ID",
@@ -167,15 +167,16 @@ pub struct Places {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Tuning")]
 pub struct Tuning {
-    /// Memory for blocks that were read or written lately
+    /// Memory for recently read or written blocks
     #[arg(long, env = "CURSUS_CACHE_BYTES", value_name = "SIZE", default_value = "64MiB",
         value_parser = within(ByteSize::mib(1)..=ByteSize::gib(64)))]
     pub cache_bytes: ByteSize,
-    /// Largest body or batch that Postgres keeps until it is offloaded
+    /// Largest body or batch that is stored in Postgres until it is offloaded; a larger one goes to object storage at
+    /// once
     #[arg(long, env = "CURSUS_HOT_LIMIT", value_name = "SIZE", default_value = "256KiB",
         value_parser = within(ByteSize::kib(1)..=ByteSize::mib(4)))]
     pub hot_limit: ByteSize,
-    /// Time before the offloader packs a payload into an object
+    /// Age at which a payload is packed into an object
     #[arg(long, env = "CURSUS_HOT_WINDOW", value_name = "TIME", default_value = "60s",
         value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
     pub hot_window: Period,
@@ -191,11 +192,11 @@ pub struct Tuning {
     #[arg(long, env = "CURSUS_SLOT_WINDOW", value_name = "TIME", default_value = "60s",
         value_parser = within(Period::millis(100)..=Period::seconds(3600)))]
     pub slot_window: Period,
-    /// Threads that serve requests; by default half the cores, for Postgres and the clients want the others
+    /// Threads that serve requests; by default half of the cores, which leaves the others to Postgres and clients
     #[arg(long, env = "CURSUS_WORKER_THREADS", value_name = "N", default_value_t = cores_over(2),
         value_parser = within(1u32..=256))]
     pub worker_threads: u32,
-    /// Commit loops; by default one for four cores
+    /// Commit loops; by default one per four cores
     #[arg(long, env = "CURSUS_TURN_LOOPS", value_name = "N", default_value_t = cores_over(4),
         value_parser = within(1u32..=64))]
     pub turn_loops: u32,
@@ -209,24 +210,24 @@ pub struct Tuning {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct Logging {
-    /// Shape of the log
+    /// Format of the log
     #[arg(long, env = "CURSUS_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or directives such as info,cursus=debug
+    /// Level of the log: error, warn, info, debug, trace, or directives such as info,cursus=debug
     #[arg(long, env = "CURSUS_LOG_LEVEL", value_name = "LEVEL", default_value = "info", value_parser = directives)]
     pub log_level: String,
 }
 
-/// Shape of the log.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// A yes or no that may also be left empty, which means unset: compose files pass empty variables on.
+/// A boolean that may be empty, which means unset: compose files pass empty variables on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Toggle(pub(super) Option<bool>);
 
@@ -255,12 +256,12 @@ fn directives(text: &str) -> Result<String, String> {
         .map_err(|err| format!("{err}; allowed are error, warn, info, debug, trace, or directives"))
 }
 
-/// A path that may be empty; clap's own parser refuses that, but compose files pass empty variables on.
+/// Parses a path that may be empty. clap's own parser refuses that, but compose files pass empty variables on.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
-/// The cores of this machine by `share`, at least one.
+/// The number of cores divided by `share`, at least 1.
 fn cores_over(share: usize) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(cores / share).unwrap_or(1).clamp(1, 64)

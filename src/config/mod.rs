@@ -1,5 +1,5 @@
-//! Configuration: flags, environment and what they mean together. `main` calls `parse` once; everything else is given
-//! the finished `Config`. No other module reads the environment. A secret is a `Secret` from the moment it is read.
+//! Configuration: flags and environment variables, and how they combine. `main` calls `parse` once and passes the
+//! finished `Config` on. No other module reads the environment. A secret is a `Secret` from the moment it is read.
 
 mod args;
 mod resolve;
@@ -22,7 +22,7 @@ pub use units::{ByteSize, Period};
 
 use args::{Command, KeyCommand};
 
-/// What the command line asks for.
+/// The task that the command line asks for.
 #[derive(Debug)]
 pub enum Task {
     /// Run a node.
@@ -31,45 +31,45 @@ pub enum Task {
     ShowConfig(String),
     /// Create an API key for `tenant` and print it.
     CreateKey {
-        /// Where the database is.
+        /// Location of the database.
         config: Config,
         /// Name of the tenant.
         tenant: TenantName,
-        /// What the key may do.
+        /// Settings of the key.
         settings: KeySettings,
     },
     /// Print the OpenAPI document.
     PrintOpenapi,
 }
 
-/// All that a node needs to know, checked.
+/// All settings of a node, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How it listens.
+    /// Settings of the listener.
     pub serving: Serving,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Where its data is.
+    /// Location of the data.
     pub mode: Mode,
-    /// How it works.
+    /// Settings of the engine and its workers.
     pub tuning: Tuning,
-    /// What it logs.
+    /// Settings of the log.
     pub logging: Logging,
-    /// Settings that have no effect as things are; logged once.
+    /// Warnings about settings that have no effect; logged once.
     pub warnings: Vec<String>,
 }
 
-/// Where data is.
+/// Where data is stored.
 #[derive(Clone, Debug)]
 pub enum Mode {
-    /// A private Postgres and a directory of objects; loopback, one tenant, no key needed.
+    /// A private Postgres and a directory of objects: loopback only, one tenant, no key required.
     Embedded {
         /// Directory of both.
         data_dir: PathBuf,
         /// Directory of the Postgres binaries, if the user named one.
         postgres_bin: Option<PathBuf>,
     },
-    /// One node of many, over a Postgres and an object store that others run.
+    /// One node of many, on a shared Postgres and object store.
     Fleet {
         /// URL of the database, with its password.
         database_url: Secret,
@@ -78,20 +78,20 @@ pub enum Mode {
     },
 }
 
-/// An S3 bucket and how to reach it.
+/// Location and credentials of an S3 bucket.
 #[derive(Clone, Debug)]
 pub struct S3 {
     /// Bucket name.
     pub bucket: String,
-    /// Put before every key; empty, or ending in `/`.
+    /// Prefix of every key; empty, or ending in `/`.
     pub prefix: String,
     /// Endpoint; `None` is AWS.
     pub endpoint: Option<String>,
-    /// Region; `None` leaves it to the cloud's own configuration.
+    /// Region; `None` takes it from the configuration of the cloud.
     pub region: Option<String>,
-    /// Access key and its secret; `None` leaves it to the cloud's own credentials.
+    /// Access key and its secret; `None` takes the credentials of the cloud.
     pub credentials: Option<(Secret, Secret)>,
-    /// Bucket in the path rather than in the host name.
+    /// Whether the bucket is in the path rather than in the host name.
     pub force_path_style: bool,
 }
 
@@ -104,8 +104,8 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Reads flags and environment, in which an empty value means unset: compose files and charts pass them on empty. Ends
-/// the process with clap's message when they cannot be read at all.
+/// Reads flags and environment variables. An empty variable means unset, because compose files and charts pass empty
+/// ones on. When the arguments cannot be read, the process ends with clap's message.
 ///
 /// # Errors
 ///
@@ -114,7 +114,7 @@ pub fn parse() -> Result<Task, Error> {
     task_of(&without_empty(Cli::command()).get_matches())
 }
 
-/// Forgets the environment variables that are empty.
+/// Makes clap ignore environment variables that are empty.
 fn without_empty(mut command: clap::Command) -> clap::Command {
     let names: Vec<String> = command
         .get_subcommands()
@@ -133,7 +133,7 @@ fn without_empty(mut command: clap::Command) -> clap::Command {
     })
 }
 
-/// The same from given arguments; for tests.
+/// Parses the given arguments; for tests.
 ///
 /// # Errors
 ///

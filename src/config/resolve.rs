@@ -1,18 +1,18 @@
-//! What the settings mean together: which mode, which bucket, TLS or not. Called once by `parse`.
-//! Refuses what cannot work, saying which settings to change; never prints a secret.
+//! Decides what the settings mean together: the mode, the bucket, TLS or not. Called once by `parse`. A contradiction
+//! is an error that names the settings to change; it never contains a secret.
 
 use std::path::PathBuf;
 
 use super::args::{Places, Serving, Settings, Toggle};
 use super::{Config, Mode, S3, Secret, TlsFiles};
 
-/// Why the settings cannot be used.
+/// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// clap could not read them; its message names flag, value and what is allowed.
+    /// clap could not read them; its message names the flag, the value and what is allowed.
     #[error(transparent)]
     Args(#[from] clap::Error),
-    /// Each can be read, but not together.
+    /// Each setting can be read, but not together with the others.
     #[error("{0}")]
     Conflict(String),
 }
@@ -60,7 +60,7 @@ fn mode_of(places: Places, warnings: &mut Vec<String>) -> Result<Mode, Error> {
         ("S3_ENDPOINT", &places.s3_endpoint),
         ("OBJECT_STORE", &places.object_store),
     ] {
-        // Neither is treated as a secret: it would be shown, and go to every log that names the endpoint.
+        // These values are not treated as secrets: they are shown by `cursus config` and logged with the endpoint.
         if value.as_ref().is_some_and(|value| value.contains('@')) {
             return Err(conflict(format!(
                 "{name} has an `@`: give credentials in S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY, not in the URL"
@@ -170,7 +170,7 @@ fn bucket_and_prefix(url: &str) -> Result<(String, String), Error> {
     Ok((bucket.to_owned(), prefix))
 }
 
-// An empty environment variable means unset: compose files and charts pass them on empty.
+// An empty environment variable means unset: compose files and charts pass empty ones on.
 fn set(value: &Option<String>) -> Option<String> {
     value.clone().filter(|value| !value.is_empty())
 }

@@ -1,11 +1,11 @@
-//! A string that is never shown: the database URL and the keys of object storage. Only the code that hands it to a
-//! client calls `expose`, so a search for that word finds every place where a secret is used.
+//! A string that is never printed: the database URL and the keys of object storage. Only code that passes it to a
+//! client calls `expose`, so a search for that word finds every use of a secret.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
-/// What stands in the place of a secret wherever one is printed.
+/// Printed in place of a secret.
 pub(super) const HIDDEN: &str = "***";
 
 /// A secret; `Debug` and `Display` print [`HIDDEN`].

@@ -1,5 +1,5 @@
-//! The table that `cursus config` prints: setting, value, origin. It walks clap's own list of flags, so that a setting
-//! cannot be missing; a flag whose environment value clap hides is a secret and shown as such.
+//! The table that `cursus config` prints: setting, value, origin. Its rows are clap's own list of flags, so no setting
+//! can be missing. A flag whose environment value clap hides is a secret and printed as such.
 
 use std::ffi::OsStr;
 use std::fmt::Write;

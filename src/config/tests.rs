@@ -1,4 +1,5 @@
-//! What the settings mean together. Arguments stand for the environment here, which tests share and may not change.
+//! How settings combine. The tests pass arguments instead of environment variables, because tests share one environment
+//! and may not change it.
 
 use super::*;
 
@@ -24,7 +25,7 @@ fn without_settings_it_is_embedded_on_loopback() {
 }
 
 #[test]
-fn a_database_without_object_storage_is_told_what_to_set() {
+fn a_database_without_object_storage_is_refused_with_what_to_set() {
     let message = serve(&[URL]).unwrap_err();
     assert!(
         message.contains("S3_BUCKET") && message.contains("OBJECT_STORE=s3://"),

@@ -1,6 +1,5 @@
-//! Human units of the configuration: `64MiB`, `30s`. Used by the flags in `args`.
-//! What is printed parses back to the same value. Knows nothing of flags; `within` only checks a range and names it
-//! (I9: every limit has a bound, and the error says it).
+//! Sizes and times of the configuration in human units: `64MiB`, `30s`. Used by the flags in `args`. A printed value
+//! parses back to the same value. Knows nothing of flags; `within` checks a range and names it in its error (I9).
 
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
@@ -118,7 +117,7 @@ impl Display for Period {
     }
 }
 
-/// A parser that refuses what lies outside `range` and says what would be allowed.
+/// A parser that accepts values within `range`; its error names the range.
 pub(super) fn within<T>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
@@ -158,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_is_none_is_refused() {
+    fn an_invalid_size_is_refused() {
         for text in ["", "MiB", "-1", "1.5MiB", "1MB", "99999999999GiB", "1 2"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_is_printed_reads_back() {
+    fn a_printed_value_parses_back() {
         for size in [0, 1, 1023, 1024, 1536, 64 << 20, (1 << 30) + 1] {
             assert_eq!(ByteSize(size).to_string().parse(), Ok(ByteSize(size)));
         }
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_is_told_the_range() {
+    fn an_error_names_the_allowed_range() {
         let parse = within(ByteSize::kib(1)..=ByteSize::mib(1));
         assert_eq!(parse("2MiB"), Err("allowed are 1KiB to 1MiB".to_owned()));
         assert_eq!(parse("1KiB"), Ok(ByteSize::kib(1)));

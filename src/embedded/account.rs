@@ -1,9 +1,9 @@
-//! The user that the private Postgres runs as, and how a command is started as that user. Postgres refuses root, so
-//! root drops to `postgres` or `nobody`; everybody else stays who they are.
+//! The user that the private Postgres runs as, and how a command is started as that user. Postgres refuses to run as
+//! root, so a node of root starts it as `postgres` or `nobody`; any other node starts it as its own user.
 //!
-//! The user that root drops to may not be able to reach the data directory at all (`/root` is closed to it). So the
-//! directory is handed over open, as a descriptor, and Postgres is told to find it at `/proc/self/fd/9`: such a path is
-//! followed without looking at the directories above it, and every process that Postgres starts inherits the descriptor.
+//! The user that root drops to may have no access to a parent of the data directory (such as `/root`). So root opens
+//! the cluster directory and passes it on as a descriptor, and Postgres uses the path `/proc/self/fd/9`. Such a path is
+//! resolved without the directories above it, and every process that Postgres starts inherits the descriptor.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, chown};
@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use super::Error;
 
-/// Descriptor 0 would be the obvious one, but `initdb` talks to its children over theirs.
+/// Moves the descriptor from 0 to 9: `initdb` needs its standard input for its child processes.
 const HAND_OVER: &str = "exec 9<&0 </dev/null; exec \"$@\"";
 const HANDED_OVER: &str = "/proc/self/fd/9";
 
@@ -22,12 +22,12 @@ const HANDED_OVER: &str = "/proc/self/fd/9";
 pub(super) struct Account {
     pub(super) uid: u32,
     gid: u32,
-    /// This process is root, so commands are started as somebody else.
+    /// Whether this process is root and starts commands as this user.
     drops: bool,
 }
 
 impl Account {
-    /// The owner of the cluster, or of one to be made there.
+    /// The owner of the cluster, or the user that a new cluster will belong to.
     pub(super) fn of(cluster: &Path) -> Result<Self, Error> {
         let uid = rustix::process::geteuid();
         let owner = fs::metadata(cluster)
@@ -65,7 +65,7 @@ impl Account {
         })
     }
 
-    /// Gives `path` to this user.
+    /// Changes the owner of `path` to this user.
     pub(super) fn own(&self, path: &Path) -> Result<(), Error> {
         if self.drops {
             chown(path, Some(self.uid), Some(self.gid)).map_err(Error::file("chown", path))?;
@@ -73,8 +73,8 @@ impl Account {
         Ok(())
     }
 
-    /// A command of this user over the cluster directory `dir`, and the path by which it finds that directory.
-    /// In a process group of its own, so that Ctrl-C at the terminal does not reach Postgres before the node has drained.
+    /// A command of this user for the cluster directory `dir`, and the path under which it reaches that directory. It
+    /// gets its own process group, so that Ctrl-C in the terminal does not stop Postgres before the node has drained.
     pub(super) fn command(&self, program: &Path, dir: &Path) -> Result<(Command, PathBuf), Error> {
         let handed_over = self.drops && Path::new("/proc/self/fd").exists();
         let (mut command, data) = if handed_over {
@@ -91,7 +91,7 @@ impl Account {
             // The standard library clears the supplementary groups when root changes user.
             command.uid(self.uid).gid(self.gid);
         }
-        // An inherited PGDATA, PGOPTIONS or locale would change what Postgres does.
+        // An inherited PGDATA, PGOPTIONS or locale would change the behaviour of Postgres.
         command
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

@@ -1,5 +1,5 @@
-//! Finds the Postgres server binaries of this machine. Called once by `Embedded::start`.
-//! An existing cluster wants the major version that made it; a new one gets the newest. Nothing is downloaded.
+//! Finds the Postgres server binaries of this machine. Called once by `Embedded::start`. An existing cluster needs the
+//! major version that created it; a new one gets the newest. Nothing is downloaded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::process::Command;
 
 use super::Error;
 
-/// The oldest major version whose SQL the store may use.
+/// The oldest supported major version.
 const OLDEST: u32 = 15;
 
-/// `*` stands for whatever the distribution puts there, usually the version.
+/// Usual locations; `*` stands for any text, mostly the version.
 const USUAL: [&str; 5] = [
     "/usr/lib/postgresql/*/bin",
     "/usr/pgsql-*/bin",
@@ -27,7 +27,8 @@ pub(super) struct Binaries {
 }
 
 impl Binaries {
-    /// The best that is installed; `named` is what the user asked for, `cluster` the version of an existing cluster.
+    /// Finds the best installed binaries. `named` is the directory that the user set, `cluster` the version of an
+    /// existing cluster.
     pub(super) fn find(named: Option<&Path>, cluster: Option<u32>) -> Result<Self, Error> {
         let found = match named {
             Some(dir) => vec![probe(dir).ok_or_else(|| Error::NotBinaries(dir.to_owned()))?],
@@ -67,11 +68,11 @@ fn choose(found: Vec<Binaries>, cluster: Option<u32>) -> Result<Binaries, Error>
 
 fn installed() -> Vec<Binaries> {
     let mut dirs: Vec<PathBuf> = USUAL.iter().flat_map(|pattern| expand(pattern)).collect();
-    if let Some(dir) = said_by("pg_config", "--bindir") {
+    if let Some(dir) = path_printed_by("pg_config", "--bindir") {
         dirs.push(dir);
     }
-    // The shell knows PATH; this module does not read the environment.
-    if let Some(program) = said_by("sh", "-c command -v postgres")
+    // The shell searches PATH; only `config` reads the environment.
+    if let Some(program) = path_printed_by("sh", "-c command -v postgres")
         && let Ok(program) = fs::canonicalize(program)
         && let Some(dir) = program.parent()
     {
@@ -81,7 +82,7 @@ fn installed() -> Vec<Binaries> {
     dirs.iter().filter_map(|dir| probe(dir)).collect()
 }
 
-/// The directories that a path with one `*` in one of its parts stands for.
+/// The directories that match a path with one `*` in one of its segments.
 fn expand(pattern: &str) -> Vec<PathBuf> {
     let Some((before, after)) = pattern.split_once('*') else {
         return vec![PathBuf::from(pattern)];
@@ -116,7 +117,7 @@ fn major_of(version: &str) -> Option<u32> {
     number[..digits].parse().ok()
 }
 
-fn said_by(program: &str, args: &str) -> Option<PathBuf> {
+fn path_printed_by(program: &str, args: &str) -> Option<PathBuf> {
     let output = Command::new(program)
         .args(args.splitn(2, ' '))
         .output()
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_from_what_postgres_says() {
+    fn the_major_version_is_read_from_the_output_of_postgres() {
         assert_eq!(
             major_of("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)\n"),
             Some(15)

@@ -1,6 +1,6 @@
-//! The cluster on disk and how one Postgres is started on it and stopped. Called by `start` and `supervise`, which hold
-//! the data directory; so a Postgres found running here is an orphan of a node that was killed.
-//! A cluster is made under another name and renamed when it is complete, so a half-made one is never used.
+//! The cluster on disk, and how Postgres is started on it and stopped. Called by `start` and `supervise`, which hold
+//! the lock of the data directory; so a Postgres that already runs here was left by a killed node. A cluster is created
+//! under another name and renamed when it is complete, so an incomplete one is never used.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -19,29 +19,29 @@ use super::process::{self, Postmaster};
 use super::{Error, settings};
 use crate::hex;
 
-/// The only role, a superuser without password: the socket's directory is closed to everybody else.
+/// The only role: a superuser without password. Other users cannot enter the socket's directory.
 pub(super) const USER: &str = "cursus";
 
-/// Crash recovery replays up to `max_wal_size`, many minutes on a slow disk: it is waited for as long as it goes on, and
-/// the log says so now and then. Killing it would only make it begin again.
-const SAY_EVERY: Duration = Duration::from_secs(30);
-const FAST_WITHIN: Duration = Duration::from_secs(20);
-const IMMEDIATE_WITHIN: Duration = Duration::from_secs(5);
+/// Interval of the log line while Postgres starts. Crash recovery replays up to `max_wal_size`, which takes many
+/// minutes on a slow disk. It has no time limit, because a killed recovery would begin again.
+const REPORT_EVERY: Duration = Duration::from_secs(30);
+const FAST_TIMEOUT: Duration = Duration::from_secs(20);
+const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A cluster and what is needed to run it.
+/// A cluster and all that is needed to run it.
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) dir: PathBuf,
     pub(super) sockets: PathBuf,
     account: Account,
     binaries: Binaries,
-    /// What Postgres says before its own log is open.
+    /// File for the output of Postgres until its own log is open.
     start_log: PathBuf,
     settings: Vec<String>,
 }
 
 impl Cluster {
-    /// Finds the cluster below `data_dir`, or makes it.
+    /// Opens the cluster below `data_dir`, or creates it.
     pub(super) async fn open(
         data_dir: &Path,
         postgres_bin: Option<&Path>,
@@ -74,7 +74,7 @@ impl Cluster {
             return Err(Error::NotCluster(self.dir.clone()));
         }
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
-        // A name of its own: the initdb of a killed node may still be writing into another.
+        // The name is random, because the initdb of a killed node may still write into its own directory.
         let half = parent.join(format!("{UNFINISHED}-{:016x}", rand::random::<u64>()));
         tracing::info!(version = self.binaries.major, dir = %self.dir.display(), "creating the Postgres cluster");
         DirBuilder::new()
@@ -112,7 +112,7 @@ impl Cluster {
             "-U",
             USER,
         ]);
-        // One syncfs below does what takes initdb a thousand fsyncs and some seconds.
+        // `create` calls syncfs once; initdb would call fsync a thousand times, which takes seconds.
         #[cfg(target_os = "linux")]
         command.arg("--no-sync");
         let output = command
@@ -130,7 +130,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether this Postgres was built to compress its log with lz4; it says so by accepting the value.
+    /// Whether this Postgres was built with lz4 for WAL compression: it then accepts the setting.
     async fn has_lz4(&self) -> bool {
         let Ok((command, data)) = self
             .account
@@ -148,7 +148,7 @@ impl Cluster {
             .is_ok_and(|output| output.status.success())
     }
 
-    /// Starts Postgres and waits until it answers, or until `stop`: then it is stopped again.
+    /// Starts Postgres and waits until it is ready. When `stop` is cancelled meanwhile, stops it again.
     pub(super) async fn launch(&self, stop: &CancellationToken) -> Result<Child, Error> {
         self.clear().await?;
         let log = File::create(&self.start_log).map_err(Error::file("create", &self.start_log))?;
@@ -167,7 +167,7 @@ impl Cluster {
                     .map_err(Error::file("open", &self.start_log))?,
             )
             .stderr(log);
-        // Dropped only on the way out of an error or a panic; Postgres recovers from it.
+        // The child is dropped only after an error or a panic; Postgres then recovers at the next start.
         let child = command
             .kill_on_drop(true)
             .spawn()
@@ -181,7 +181,7 @@ impl Cluster {
         stop: &CancellationToken,
     ) -> Result<Child, Error> {
         let began = Instant::now();
-        let mut say_at = began + SAY_EVERY;
+        let mut report_at = began + REPORT_EVERY;
         loop {
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(self.start_error(&status.to_string()));
@@ -194,8 +194,8 @@ impl Cluster {
                 self.shut(child).await;
                 return Err(Error::Ending);
             }
-            if Instant::now() > say_at {
-                say_at += SAY_EVERY;
+            if Instant::now() > report_at {
+                report_at += REPORT_EVERY;
                 tracing::info!(
                     seconds = began.elapsed().as_secs(),
                     "Postgres is starting; after a crash it first replays its log"
@@ -206,15 +206,15 @@ impl Cluster {
     }
 
     fn start_error(&self, status: &str) -> Error {
-        let said = fs::read_to_string(&self.start_log).unwrap_or_default();
+        let output = fs::read_to_string(&self.start_log).unwrap_or_default();
         Error::Start {
             status: status.to_owned(),
-            said: said.trim().to_owned(),
+            output: output.trim().to_owned(),
             log: self.dir.join("log"),
         }
     }
 
-    /// Stops an orphan, and removes what would keep a new Postgres from starting.
+    /// Stops a Postgres left by a killed node, and removes files that would prevent a start.
     async fn clear(&self) -> Result<(), Error> {
         if let Some(postmaster) = Postmaster::read(&self.dir) {
             if process::works_in(postmaster.pid, &self.dir) {
@@ -222,10 +222,10 @@ impl Cluster {
                     pid = postmaster.pid,
                     "stopping the Postgres that a killed node left behind"
                 );
-                process::stop(postmaster.pid, &self.dir, FAST_WITHIN).await;
+                process::stop(postmaster.pid, &self.dir, FAST_TIMEOUT).await;
             } else if process::exists(postmaster.pid) {
-                // Its number now belongs to another process, which Postgres would take for a living postmaster.
-                // Backends that might still be alive are found by their shared memory all the same.
+                // The number now belongs to another process, which Postgres would take for a running postmaster.
+                // Postgres still detects its own surviving backends by their shared memory.
                 let path = self.dir.join("postmaster.pid");
                 fs::remove_file(&path).map_err(Error::file("remove", &path))?;
             }
@@ -236,7 +236,7 @@ impl Cluster {
     fn make_sockets(&self) -> Result<(), Error> {
         let dir = &self.sockets;
         if let Ok(meta) = fs::symlink_metadata(dir) {
-            // Anybody may write to /tmp: what stands there under our name need not be ours.
+            // /tmp is writable by all users, so an entry of this name may belong to another one.
             let ours =
                 meta.uid() == self.account.uid || meta.uid() == rustix::process::geteuid().as_raw();
             if !meta.is_dir() || !ours {
@@ -251,29 +251,32 @@ impl Cluster {
         self.account.own(dir)
     }
 
-    /// Stops Postgres: first without waiting for its clients, then without a checkpoint, then for certain.
+    /// Stops Postgres in steps: a fast shutdown, an immediate one without checkpoint, then SIGKILL.
     pub(super) async fn shut(&self, mut child: Child) {
-        let steps = [(Signal::INT, FAST_WITHIN), (Signal::QUIT, IMMEDIATE_WITHIN)];
-        for (signal, patience) in steps {
+        let steps = [
+            (Signal::INT, FAST_TIMEOUT),
+            (Signal::QUIT, IMMEDIATE_TIMEOUT),
+        ];
+        for (signal, step_timeout) in steps {
             if let Some(pid) = child.id() {
                 process::signal(pid, signal);
             }
-            if timeout(patience, child.wait()).await.is_ok() {
+            if timeout(step_timeout, child.wait()).await.is_ok() {
                 break;
             }
             tracing::warn!(?signal, "Postgres did not stop in time");
         }
-        // After its end this does nothing.
+        // Does nothing if the process has ended.
         let _ = child.kill().await;
         let _ = fs::remove_dir_all(&self.sockets);
     }
 }
 
-/// What a cluster is called until it is complete, before a number.
+/// Prefix of the name of a cluster that is not complete; a random number follows.
 const UNFINISHED: &str = "postgres.initdb";
 
-/// Removes what earlier attempts left, as far as it goes: an orphaned initdb may put new files there meanwhile, and what
-/// stays is in nobody's way.
+/// Removes what earlier attempts left. A failure is ignored: an initdb left by a killed node may still write there, and
+/// the remains do no harm.
 fn remove_unfinished(data_dir: &Path) {
     for entry in fs::read_dir(data_dir).into_iter().flatten().flatten() {
         let is_ours = entry
@@ -286,7 +289,8 @@ fn remove_unfinished(data_dir: &Path) {
     }
 }
 
-/// A path of a socket is limited to about 100 bytes, so the sockets live in /tmp under a name derived from the cluster.
+/// The directory of the socket: in /tmp, because the path of a socket is limited to about 100 bytes. Its name is
+/// derived from the path of the cluster.
 fn sockets_of(dir: &Path) -> PathBuf {
     let hash = Sha256::digest(dir.as_os_str().as_encoded_bytes());
     let name = hex::encode(&hash[..8]);

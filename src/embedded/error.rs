@@ -1,44 +1,44 @@
-//! Why the private Postgres does not start. Each message is read by somebody who has just run the program for the first
-//! time, so it says what to do.
+//! Errors of the private Postgres. Their reader may have just run the program for the first time, so each message names
+//! the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the private Postgres does not start.
+/// The private Postgres cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process has the data directory.
-    #[error("{} is held by another cursus: {holder}. Stop it, or give this one another --data-dir.", data_dir.display())]
+    /// Another process holds the data directory.
+    #[error("{} is held by another cursus: {holder}. Stop that one, or set another --data-dir.", data_dir.display())]
     Held {
         /// The directory.
         data_dir: PathBuf,
-        /// Process, time and address.
+        /// Its process id, start time and address.
         holder: String,
     },
-    /// No Postgres on this machine.
+    /// No Postgres server is installed.
     #[error(
         "no Postgres server found on this machine. Install it (Debian, Ubuntu: apt-get install postgresql; \
-         macOS: brew install postgresql@17), or say where its binaries are with --postgres-bin, \
-         or use one that runs elsewhere with DATABASE_URL"
+         macOS: brew install postgresql@17), or set --postgres-bin to the directory of its binaries, \
+         or set DATABASE_URL to use a Postgres that runs elsewhere"
     )]
     NoBinaries,
-    /// The named directory does not have them.
+    /// The directory that the user set has no Postgres server.
     #[error("--postgres-bin {}: no working `postgres` and `initdb` there", .0.display())]
     NotBinaries(PathBuf),
-    /// Only an old Postgres is installed.
+    /// Only an unsupported version is installed.
     #[error(
         "the newest Postgres on this machine is version {found}; Cursus needs {oldest} or later"
     )]
     TooOld {
-        /// Major version installed.
+        /// Newest major version installed.
         found: u32,
-        /// Major version needed.
+        /// Oldest supported major version.
         oldest: u32,
     },
-    /// The cluster is of a version that is not installed.
+    /// The version that created the cluster is not installed.
     #[error(
         "the data directory was made by Postgres {cluster}, but this machine has Postgres {found}. \
-         Install version {cluster} beside it, or move the data with pg_upgrade or pg_dump"
+         Install version {cluster} as well, or move the data with pg_upgrade or pg_dump"
     )]
     Version {
         /// Major version of the cluster.
@@ -46,49 +46,49 @@ pub enum Error {
         /// Newest major version installed.
         found: u32,
     },
-    /// The place of the cluster is taken by something else.
-    #[error("{} is in the way: it is not a Postgres cluster", .0.display())]
+    /// Something other than a cluster is at its path.
+    #[error("{} is not a Postgres cluster: remove it, or set another --data-dir", .0.display())]
     NotCluster(PathBuf),
-    /// The cluster is another user's.
+    /// The cluster belongs to another user.
     #[error("{} belongs to user {owner}, but this process runs as {uid}: run it as that user, or as root", cluster.display())]
     Owner {
         /// The cluster.
         cluster: PathBuf,
-        /// Its owner's number.
+        /// User id of its owner.
         owner: u32,
-        /// Our number.
+        /// User id of this process.
         uid: u32,
     },
-    /// Root has nobody to become.
+    /// There is no user that root could start Postgres as.
     #[error("Postgres does not run as root, and neither `postgres` nor `nobody` is in /etc/passwd")]
     NoAccount,
-    /// The place of the sockets is taken by another user.
+    /// The path of the socket's directory belongs to another user.
     #[error("{} belongs to another user: remove it", .0.display())]
     Sockets(PathBuf),
     /// initdb failed.
     #[error("initdb failed: {0}")]
     Initdb(String),
     /// Postgres did not start.
-    #[error("Postgres did not start ({status}): {said} (more in {})", log.display())]
+    #[error("Postgres did not start ({status}): {output} (more in {})", log.display())]
     Start {
-        /// How it ended.
+        /// Exit status.
         status: String,
-        /// What it said.
-        said: String,
+        /// Output of the process.
+        output: String,
         /// Directory of its log.
         log: PathBuf,
     },
-    /// The program was asked to end before Postgres had started.
-    #[error("asked to end before Postgres had started")]
+    /// Shutdown was requested before Postgres had started.
+    #[error("shutdown was requested before Postgres had started")]
     Ending,
-    /// A file could not be used.
+    /// An operation on a file failed.
     #[error("cannot {verb} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The operation.
         verb: &'static str,
-        /// On what.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -99,9 +99,9 @@ impl Error {
         move |source| Self::File { verb, path, source }
     }
 
-    /// Whether the backends of a Postgres that was killed are in the way, which they are for a moment only.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self, Self::Start { said, .. }
-            if said.contains("shared memory block") || said.contains("lock file"))
+    /// Whether remaining backends of a killed Postgres prevent the start. They exit within moments.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Start { output, .. }
+            if output.contains("shared memory block") || output.contains("lock file"))
     }
 }

@@ -1,6 +1,7 @@
-//! Who holds the data directory: an exclusive lock on `cursus.lock`, in which the holder notes itself.
-//! Taken first by `Embedded::start` and kept until the process ends, however it ends; so whoever holds it may take any
-//! Postgres that still runs there for an orphan. The file is never removed: a lock on a removed file excludes nobody.
+//! The lock of the data directory: an exclusive lock on `cursus.lock`, which also describes its holder.
+//! `Embedded::start` takes it first, and the kernel releases it when the process ends for any reason. So the holder may
+//! assume that a Postgres running there was left by a killed node. The file is never removed: a lock on a removed file
+//! would exclude no process.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -14,14 +15,14 @@ use super::Error;
 
 const NAME: &str = "cursus.lock";
 
-/// The lock; dropping it lets go.
+/// The lock; dropping it releases the directory.
 #[derive(Debug)]
 pub(super) struct Hold {
     file: File,
 }
 
 impl Hold {
-    /// Takes the directory, or says who has it.
+    /// Takes the lock; the error describes its holder.
     pub(super) fn take(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join(NAME);
         let file = OpenOptions::new()
@@ -46,7 +47,7 @@ impl Hold {
         Ok(hold)
     }
 
-    /// Notes the address that this process listens on, for the message to a second start.
+    /// Records the address that this process listens on, for the error of a second start.
     pub(super) fn listening(&self, address: SocketAddr) -> std::io::Result<()> {
         self.note(&address.to_string())
     }
@@ -67,7 +68,7 @@ fn holder(path: &Path) -> String {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
             .unwrap_or("?")
     };
-    // The holder writes the file as it starts and never again, so the file's time is the holder's.
+    // The holder writes the file only while it starts, so the file's time is its start time.
     let since = fs::metadata(path)
         .and_then(|meta| meta.modified())
         .ok()
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_taker_is_told_who_holds_it() {
+    fn a_second_start_is_refused_with_the_holder() {
         let dir = std::env::temp_dir().join(format!("cursus-hold-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let first = Hold::take(&dir).unwrap();

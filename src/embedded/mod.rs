@@ -1,12 +1,12 @@
-//! The private Postgres of the embedded mode, and the directory of objects beside it. `app` starts it first and stops
-//! it last. One process at a time holds a data directory; killing node, Postgres or both loses nothing that was
-//! committed (I1), and the next start takes over by itself. Same SQL as a fleet: nothing outside knows that it exists.
+//! The private Postgres of the embedded mode, and the directory for objects. `app` starts it first and stops it last.
+//! One process at a time holds a data directory. Killing the node, Postgres or both loses no committed data (I1), and
+//! the next start recovers on its own. The rest of the program uses it like any other Postgres.
 //!
 //! ```text
-//! <data-dir>/cursus.lock          who holds it
+//! <data-dir>/cursus.lock          the lock and a description of its holder
 //!            postgres/            the cluster, owned by the user that Postgres runs as
-//!            postgres-start.log   what Postgres said before its own log in postgres/log was open
-//!            objects/             payloads that left Postgres
+//!            postgres-start.log   output of Postgres before its own log in postgres/log was open
+//!            objects/             payloads that were moved out of Postgres
 //! ```
 
 mod account;
@@ -43,13 +43,14 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Takes `data_dir`, makes a cluster in it if there is none, and starts Postgres for `connections` connections.
-    /// `postgres_bin` is where the binaries are, if the user said so. `ending` gives up the start and leaves nothing running.
+    /// Takes the lock of `data_dir`, creates a cluster in it if there is none, and starts Postgres for `connections`
+    /// connections. `postgres_bin` is the directory of the binaries, if the user set one. Cancelling `ending` aborts
+    /// the start and leaves nothing running.
     ///
     /// # Errors
     ///
-    /// When another process holds the directory, Postgres is not installed or of another version, or does not start;
-    /// [`Error::Ending`] when the start was given up.
+    /// When another process holds the directory, Postgres is not installed or has another version, or does not start;
+    /// [`Error::Ending`] when the start was aborted.
     pub async fn start(
         data_dir: &Path,
         postgres_bin: Option<&Path>,
@@ -79,7 +80,7 @@ impl Embedded {
         })
     }
 
-    /// How to connect to it.
+    /// Options to connect to it.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -89,13 +90,13 @@ impl Embedded {
             .database("postgres")
     }
 
-    /// The directory that stands for object storage.
+    /// The directory that takes the place of object storage.
     #[must_use]
     pub fn objects_dir(&self) -> &Path {
         &self.objects
     }
 
-    /// Notes the node's address where a second start on the same directory will read it.
+    /// Records the node's address for the error of a second start on the same directory.
     ///
     /// # Errors
     ///
@@ -104,7 +105,7 @@ impl Embedded {
         self.hold.listening(address)
     }
 
-    /// Stops Postgres and lets go of the directory. Call it when nothing uses the database any more.
+    /// Stops Postgres and releases the directory. Call it when nothing uses the database any more.
     pub async fn stop(self) {
         self.stop.cancel();
         if let Err(err) = self.supervisor.await {

@@ -1,5 +1,5 @@
-//! Processes by their number: what `postmaster.pid` says, whether that process is really the Postgres of this cluster,
-//! and signals to it. Numbers are used again, so nothing is signalled before `works_in` has agreed.
+//! Processes by their id: the content of `postmaster.pid`, whether that process is the Postgres of this cluster, and
+//! signals to it. Process ids are reused, so `works_in` is checked before a signal is sent.
 
 use std::fs;
 use std::path::Path;
@@ -31,13 +31,13 @@ fn parse(text: &str) -> Option<Postmaster> {
     })
 }
 
-/// Whether `pid` is a living Postgres of this cluster: its working directory is the cluster's.
+/// Whether `pid` is a running Postgres of this cluster: its working directory is the cluster's.
 #[cfg(target_os = "linux")]
 pub(super) fn works_in(pid: u32, cluster: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == cluster)
 }
 
-/// Whether `pid` is a living Postgres; elsewhere than on Linux its directory is not easily seen.
+/// Whether `pid` is a running Postgres. Systems other than Linux have no simple way to read its working directory.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn works_in(pid: u32, _cluster: &Path) -> bool {
     let output = std::process::Command::new("ps")
@@ -46,24 +46,24 @@ pub(super) fn works_in(pid: u32, _cluster: &Path) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("postgres"))
 }
 
-/// Whether there is a process of this number at all.
+/// Whether a process with this id exists.
 pub(super) fn exists(pid: u32) -> bool {
-    number(pid).is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    to_pid(pid).is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 pub(super) fn signal(pid: u32, signal: Signal) {
-    if let Some(pid) = number(pid)
+    if let Some(pid) = to_pid(pid)
         && let Err(err) = kill_process(pid, signal)
     {
         tracing::debug!(%err, ?signal, "signalling Postgres");
     }
 }
 
-/// Stops a Postgres that is not a child of this process, ever more firmly.
-pub(super) async fn stop(pid: u32, cluster: &Path, patience: Duration) {
+/// Stops a Postgres that is not a child of this process, with a stronger signal after each timeout.
+pub(super) async fn stop(pid: u32, cluster: &Path, step_timeout: Duration) {
     for step in [Signal::INT, Signal::QUIT, Signal::KILL] {
         signal(pid, step);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + step_timeout;
         while Instant::now() < deadline {
             if !works_in(pid, cluster) {
                 return;
@@ -73,7 +73,7 @@ pub(super) async fn stop(pid: u32, cluster: &Path, patience: Duration) {
     }
 }
 
-fn number(pid: u32) -> Option<Pid> {
+fn to_pid(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_postmaster_is_ready_when_its_file_says_so() {
+    fn the_postmaster_file_holds_its_id_and_readiness() {
         let head = "42\n/data\n1795393455\n5432\n/tmp/s\n\n 10118800         8\n";
         assert_eq!(
             parse(&format!("{head}ready   \n")),

@@ -1,15 +1,15 @@
-//! Settings of the private Postgres, given on its command line so that they hold for old clusters too.
-//! Durability is never traded away here (I1). The file `postgresql.conf` stays as initdb made it.
+//! Settings of the private Postgres. They are passed on its command line, so that they apply to existing clusters too;
+//! `postgresql.conf` stays as initdb wrote it. Durability is never traded for speed here (I1).
 
-/// Durable; said aloud because everything rests on it.
+/// The defaults of Postgres, set explicitly because every guarantee depends on them.
 const DURABLE: [(&str, &str); 3] = [
     ("fsync", "on"),
     ("synchronous_commit", "on"),
     ("full_page_writes", "on"),
 ];
 
-/// Payload rows are inserted and truncated: much log, few pages that live long. So checkpoints are rare and log segments
-/// are kept for reuse.
+/// Payload rows are inserted and truncated: this writes much WAL and few pages that live long. So checkpoints are rare,
+/// and WAL segments are kept for reuse.
 const WORK: [(&str, &str); 13] = [
     ("shared_buffers", "128MB"),
     ("wal_buffers", "16MB"),
@@ -19,7 +19,7 @@ const WORK: [(&str, &str); 13] = [
     ("checkpoint_completion_target", "0.9"),
     ("huge_pages", "off"),
     ("jit", "off"),
-    // No statement of the store gains from a second process, and each would need shared memory that containers lack.
+    // No statement of the store benefits from a parallel worker, and each needs shared memory that containers lack.
     ("max_parallel_workers_per_gather", "0"),
     ("autovacuum_naptime", "10s"),
     ("autovacuum_vacuum_cost_delay", "1ms"),
@@ -27,13 +27,13 @@ const WORK: [(&str, &str); 13] = [
     ("wal_level", "minimal"),
 ];
 
-/// Nobody but the owner of the socket's directory gets in.
+/// Only the owner of the socket's directory has access.
 const ACCESS: [(&str, &str); 2] = [
     ("listen_addresses", ""),
     ("unix_socket_permissions", "0700"),
 ];
 
-/// A log of a week, a file a day, each written over after that week.
+/// One log file per weekday, overwritten a week later.
 const LOG: [(&str, &str); 7] = [
     ("logging_collector", "on"),
     ("log_directory", "log"),
@@ -44,7 +44,7 @@ const LOG: [(&str, &str); 7] = [
     ("log_checkpoints", "off"),
 ];
 
-/// Connections beside the node's own: for people with psql, and Postgres' own reserve.
+/// Connections in addition to the node's own: for psql, and those that Postgres reserves.
 const SPARE_CONNECTIONS: u32 = 16;
 
 pub(super) fn arguments(connections: u32, lz4: bool) -> Vec<String> {
@@ -58,7 +58,7 @@ pub(super) fn arguments(connections: u32, lz4: bool) -> Vec<String> {
         ("max_connections", max_connections.as_str()),
     ];
     if cfg!(target_os = "linux") {
-        // After a crash: one call instead of an fsync for each of a thousand files.
+        // After a crash, one call replaces an fsync for each of a thousand files.
         variable.push(("recovery_init_sync_method", "syncfs"));
     }
     let fixed = DURABLE.iter().chain(&WORK).chain(&ACCESS).chain(&LOG);

@@ -1,6 +1,6 @@
-//! Keeps the private Postgres alive: one loop, started by `Embedded::start`, ended by `stop`.
-//! When Postgres dies it is started again, for as long as it takes: backends of the dead one may still hold its shared
-//! memory. Statements of the time between fail, and the store reports them as `unavailable`.
+//! Keeps the private Postgres running: one loop, started by `Embedded::start` and ended by `stop`. When Postgres dies
+//! it is started again, with no limit of attempts, because backends of the dead one may still hold its shared memory.
+//! Statements fail meanwhile, and the store reports them as `unavailable`.
 
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use super::cluster::Cluster;
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(2);
 
-/// How long a first start tries before the user is told; a dead Postgres' backends are gone long before.
-const START_WITHIN: Duration = Duration::from_secs(15);
+/// How long a first start is retried before it fails. Remaining backends of a killed Postgres exit well within this
+/// time.
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationToken) {
     loop {
@@ -35,7 +36,7 @@ pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationTo
     cluster.shut(child).await;
 }
 
-/// Tries until it succeeds; `None` when there is no need any more.
+/// Retries until Postgres is started; `None` when shutdown begins.
 async fn relaunch(cluster: &Cluster, stop: &CancellationToken) -> Option<Child> {
     let mut wait = RETRY_FIRST;
     loop {
@@ -52,15 +53,15 @@ async fn relaunch(cluster: &Cluster, stop: &CancellationToken) -> Option<Child> 
     }
 }
 
-/// The first start: tries again only while a dead Postgres' backends may be in the way.
+/// The first start. It is retried only while remaining backends of a killed Postgres may prevent it.
 pub(super) async fn first_launch(
     cluster: &Cluster,
     ending: &CancellationToken,
 ) -> Result<Child, Error> {
-    let deadline = Instant::now() + START_WITHIN;
+    let deadline = Instant::now() + START_TIMEOUT;
     loop {
         match cluster.launch(ending).await {
-            Err(err) if err.is_passing() && Instant::now() < deadline => {
+            Err(err) if err.is_transient() && Instant::now() < deadline => {
                 sleep(RETRY_FIRST * 4).await
             }
             done => return done,

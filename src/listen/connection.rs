@@ -1,6 +1,6 @@
-//! One connection: which protocol it speaks, its limits, and how it is told to end. Called by `listen` for each socket.
-//! hyper's own `auto` builder would wait for ever for the first bytes of a silent peer; here that wait has a limit, and
-//! the chosen protocol runs without a layer between.
+//! One connection: detection of its protocol, its limits and its end. `listen` calls it for each socket. hyper's `auto`
+//! builder would wait without limit for the first bytes of a silent peer; here that wait is limited, and the detected
+//! protocol runs without a layer in between.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -30,10 +30,11 @@ use super::Peer;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Request line and headers together: above the limit of `HEADER_BYTES_MAX`, which answers with a problem, while hyper
-/// answers what passes this with an empty 431. It checks before it reads on, so a head may pass it by one read.
+/// Limit of the request line and headers together. It lies above `HEADER_BYTES_MAX`, whose violation gets a problem
+/// document; hyper responds to a head above this limit with an empty 431. hyper checks the size before each read, so a
+/// head may exceed the limit by one read.
 const HEAD_BYTES: usize = 2 * HEADER_BYTES_MAX;
-/// Pauses between two looks at a peer that has sent a part of what may be HTTP/2's preface: the first and the longest.
+/// First and longest pause between two reads from a peer that has sent a part of what may be HTTP/2's preface.
 const PREFACE_PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 const H2_STREAMS: u32 = 256;
 const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -41,10 +42,10 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PING_WITHIN: Duration = Duration::from_secs(20);
 
-/// Tells all connections of a listener to end after the requests they are serving.
+/// Signals all connections of a listener to close after their current requests.
 ///
-/// The token alone would do, but polling it takes two locks that all connections share, and a connection is polled at
-/// least once a request. So the flag is asked first, and the token only once, to be woken by it.
+/// The token alone would suffice, but polling it takes two locks that all connections share, and a connection is polled
+/// at least once per request. So a connection polls the token once, to be woken by it, and afterwards checks the flag.
 #[derive(Clone, Default)]
 pub(super) struct Closing {
     flag: Arc<AtomicBool>,
@@ -53,7 +54,7 @@ pub(super) struct Closing {
 
 impl Closing {
     pub(super) fn begin(&self) {
-        // Before the token: who is woken by it must find the flag set.
+        // Set before the token, because a task woken by the token checks the flag.
         self.flag.store(true, Ordering::Release);
         self.token.cancel();
     }
@@ -63,7 +64,7 @@ impl Closing {
     }
 }
 
-/// Whether a plain connection begins with HTTP/2's preface. Looks at the bytes without taking them.
+/// Whether a plain connection begins with HTTP/2's preface. Peeks at the bytes without consuming them.
 pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
     let mut start = [0; H2_PREFACE.len()];
     let (mut pause, longest) = PREFACE_PAUSE;
@@ -78,8 +79,8 @@ pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
         if seen == start.len() {
             return Ok(true);
         }
-        // Only a part of the preface, or the `P` of `POST`. The socket stays readable, so it cannot be waited for: look
-        // again a little later, and ever later, because a peer may leave it at that.
+        // A part of the preface, or the `P` of `POST`. The socket stays readable, so waiting for readability returns at
+        // once; sleep instead, longer each time, because the peer may send nothing more.
         sleep(pause).await;
         pause = (pause * 2).min(longest);
     }
@@ -89,7 +90,7 @@ pub(super) async fn speaks_h2(stream: &TcpStream) -> io::Result<bool> {
 pub(super) struct Protocols {
     h1: http1::Builder,
     h2: http2::Builder<Tracked>,
-    /// How long a connection of HTTP/2 may have no request; hyper's header timeout sees to HTTP/1.1.
+    /// How long an HTTP/2 connection may be without a request. For HTTP/1.1 hyper's header timeout does this.
     idle: Duration,
 }
 
@@ -98,10 +99,10 @@ impl Protocols {
         let mut h1 = http1::Builder::new();
         h1.timer(TokioTimer::new())
             .header_read_timeout(header_timeout)
-            // The number of headers stays at hyper's 100: saying one, even the same, costs every request an allocation.
-            // No `pipeline_flush`: with it, what hyper answers by itself to a head that it cannot parse is never sent,
-            // because the head is still in its buffer. What it also does is kept: head and body go out as one piece,
-            // which costs less than a vector of two.
+            // The number of headers stays at hyper's default of 100: setting it, even to 100, costs every request an
+            // allocation. `pipeline_flush` is not set: with it, hyper's own response to a head that it cannot parse is
+            // never sent, because the head is still in its buffer. Without `writev`, head and body are written as one
+            // buffer, which costs less than a vector of two.
             .writev(false)
             .max_buf_size(HEAD_BYTES);
         let mut h2 = http2::Builder::new(Tracked(tracker));
@@ -119,7 +120,7 @@ impl Protocols {
         }
     }
 
-    /// `from` goes with each request: too many invalid keys of one address are slowed.
+    /// Serves one connection. `from` is attached to each request, because invalid keys are counted per address.
     pub(super) async fn serve<I>(
         &self,
         stream: I,
@@ -135,15 +136,15 @@ impl Protocols {
             let counted = streams.clone();
             let service = service_fn(move |request: Request<Incoming>| {
                 let open = counted.clone().open();
-                let answer = call(&router, request, from);
+                let response = call(&router, request, from);
                 async move {
-                    let answer = answer.await;
+                    let response = response.await;
                     drop(open);
-                    answer
+                    response
                 }
             });
             let mut idle = Idle::new(streams, self.idle);
-            // On the heap, so that the many connections of HTTP/1.1 have no room for it.
+            // Boxed, so that the many HTTP/1.1 connections do not reserve space for it.
             let driven = Box::pin(drive(
                 self.h2.serve_connection(io, service),
                 http2::Connection::graceful_shutdown,
@@ -168,14 +169,14 @@ impl Protocols {
     }
 }
 
-/// Requests of a connection of HTTP/2, from their head to the head of their answer.
+/// Counts the requests of an HTTP/2 connection, each from its head to the head of its response.
 #[derive(Default)]
 struct Streams {
     begun: AtomicU64,
     ended: AtomicU64,
 }
 
-/// One of them.
+/// One open request.
 struct Stream(Arc<Streams>);
 
 impl Streams {
@@ -191,12 +192,12 @@ impl Drop for Stream {
     }
 }
 
-/// Finds connections of HTTP/2 that are only kept alive: pings keep a connection open for ever, and each holds a seat.
-/// A body that is still being sent when the time is over is not cut off, because closing waits for it.
+/// Detects HTTP/2 connections without requests: pings could keep such a connection open for ever, and each occupies a
+/// slot. A response body that is still being sent is not cut off, because a graceful close waits for it.
 struct Idle {
     streams: Arc<Streams>,
     limit: Duration,
-    /// Requests that had begun when the timer was set.
+    /// Number of requests that had begun when the timer was set.
     begun: u64,
     timer: Pin<Box<Sleep>>,
 }
@@ -211,7 +212,7 @@ impl Idle {
         }
     }
 
-    /// Ready when no request was open for the whole of a period.
+    /// Ready when no request was open during a whole period.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.timer.as_mut().poll(cx).is_ready() {
             let begun = self.streams.begun.load(Ordering::Relaxed);
@@ -226,7 +227,7 @@ impl Idle {
     }
 }
 
-/// A clone of a router is a count; its own future is what hyper polls.
+/// Calls the router. Cloning it only raises a reference count, and hyper polls its future directly.
 fn call(
     router: &Router,
     mut request: Request<Incoming>,
@@ -236,7 +237,7 @@ fn call(
     router.clone().call(request)
 }
 
-/// Polls a connection to its end, and tells it to close when the listener does or it is `idle`.
+/// Polls a connection to its end, and closes it gracefully when the listener closes or `idle` is ready.
 async fn drive<C>(
     connection: C,
     close: fn(Pin<&mut C>),
@@ -249,12 +250,12 @@ where
     let mut connection = pin!(connection);
     let mut begun = pin!(closing.begun());
     let mut armed = false;
-    let mut told = false;
+    let mut is_closing = false;
     poll_fn(move |cx: &mut Context<'_>| {
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
             return Poll::Ready(ended);
         }
-        if told {
+        if is_closing {
             return Poll::Pending;
         }
         let mut over = idle(cx).is_ready();
@@ -265,14 +266,14 @@ where
         if !over {
             return Poll::Pending;
         }
-        told = true;
+        is_closing = true;
         close(connection.as_mut());
         connection.as_mut().poll(cx)
     })
     .await
 }
 
-/// Runs the streams of HTTP/2 on the tracker, so that shutdown waits for them.
+/// Spawns the streams of HTTP/2 on the tracker, so that shutdown waits for them.
 #[derive(Clone)]
 struct Tracked(TaskTracker);
 

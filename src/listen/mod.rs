@@ -1,6 +1,6 @@
-//! The listener: sockets in, requests to the router, an orderly end. Called by `app`.
-//! Everything is bounded (I9): connections, heads of requests, streams, and the time a peer may take to say something.
-//! Knows nothing of routes. Per request it adds nothing to hyper and the router: no box, no channel, no lock.
+//! The listener: accepts connections, passes requests to the router and ends in order. Called by `app`. Bounds
+//! connections, heads of requests, streams and the time that a peer may stay silent (I9). Knows nothing of routes. Per
+//! request it adds nothing to hyper and the router: no box, no channel, no lock.
 
 mod connection;
 pub mod tls;
@@ -26,22 +26,22 @@ const BACKLOG: u32 = 4096;
 const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
 const ACCEPT_RETRY_MOST: Duration = Duration::from_secs(1);
 
-/// How to listen.
+/// Settings of the listener.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where; port 0 takes a free one.
+    /// Address to listen on; port 0 selects a free port.
     pub address: SocketAddr,
-    /// Connections served at once; more wait in the backlog.
+    /// Connections served at the same time; further ones wait in the backlog.
     pub max_connections: u32,
-    /// Time for a TLS handshake, for the head of a request, and between two requests of a connection.
+    /// Time limit of a TLS handshake, of the head of a request, and between two requests of a connection.
     pub header_timeout: Duration,
-    /// Time for requests in flight to finish on shutdown.
+    /// Time that requests in flight get to finish on shutdown.
     pub drain_timeout: Duration,
     /// TLS identity; `None` serves plain HTTP/1.1 and h2c.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// A bound socket; `serve` takes connections from it.
+/// A bound socket; `serve` accepts connections from it.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -52,7 +52,7 @@ pub struct Listener {
 ///
 /// # Errors
 ///
-/// When the address is taken or not ours.
+/// When the address is in use or not one of this machine.
 pub fn bind(options: Options) -> io::Result<Listener> {
     let socket = if options.address.is_ipv4() {
         TcpSocket::new_v4()
@@ -68,25 +68,25 @@ pub fn bind(options: Options) -> io::Result<Listener> {
 }
 
 impl Listener {
-    /// The address it is bound to.
+    /// The bound address.
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// When the kernel does not return it.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     /// Serves until shutdown, then until the requests in flight are done or the drain timeout is over.
     pub async fn serve(self, router: Router, shutdown: &Shutdown) {
-        let seats = Arc::new(Semaphore::new(self.options.max_connections as usize));
+        let slots = Arc::new(Semaphore::new(self.options.max_connections as usize));
         let protocols = Arc::new(Protocols::new(
             self.options.header_timeout,
             shutdown.tracker.clone(),
         ));
-        let door = Door {
+        let shared = Shared {
             acceptor: self.options.tls.map(TlsAcceptor::from),
-            patience: self.options.header_timeout,
+            opening_timeout: self.options.header_timeout,
             protocols,
             router,
             closing: Closing::default(),
@@ -94,17 +94,17 @@ impl Listener {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                // Ended connections are taken out one by one, so the set never grows beyond the seats.
+                // Ended connections are removed one by one, so the set never grows beyond the number of slots.
                 Some(_) = connections.join_next() => {}
-                (accepted, seat) = next(&self.socket, &seats) => {
-                    connections.spawn(door.clone().serve(accepted, seat));
+                (accepted, slot) = next(&self.socket, &slots) => {
+                    connections.spawn(shared.clone().serve(accepted, slot));
                 }
                 () = shutdown.token.cancelled() => break,
             }
         }
-        // New connections are refused from here on, rather than left in the backlog.
+        // From here on new connections are refused instead of waiting in the backlog.
         drop(self.socket);
-        door.closing.begin();
+        shared.closing.begin();
         tokio::select! {
             () = async { while connections.join_next().await.is_some() {} } => {}
             () = sleep(self.options.drain_timeout) => {
@@ -116,24 +116,25 @@ impl Listener {
     }
 }
 
-/// Where a request comes from; goes with each as an extension.
+/// Address of the client; attached to each request as an extension.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// A connection, and where it comes from.
+/// A connection and the address of its peer.
 type Accepted = (TcpStream, SocketAddr);
 
-/// The next connection, and a seat for it. Errors of `accept` are waited out: file descriptors come free again.
-async fn next(socket: &TcpListener, seats: &Arc<Semaphore>) -> (Accepted, OwnedSemaphorePermit) {
+/// Waits for a free slot and for the next connection. Errors of `accept` are retried after a pause, because file
+/// descriptors become free again.
+async fn next(socket: &TcpListener, slots: &Arc<Semaphore>) -> (Accepted, OwnedSemaphorePermit) {
     let mut wait = ACCEPT_RETRY_FIRST;
     loop {
-        let Ok(seat) = Arc::clone(seats).acquire_owned().await else {
+        let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
             // The semaphore is never closed.
             return std::future::pending().await;
         };
         match socket.accept().await {
-            Ok(accepted) => return (accepted, seat),
-            Err(err) if of_one_connection(&err) => {}
+            Ok(accepted) => return (accepted, slot),
+            Err(err) if is_of_one_connection(&err) => {}
             Err(err) => {
                 tracing::warn!(%err, "accepting connections");
                 sleep(wait).await;
@@ -143,7 +144,7 @@ async fn next(socket: &TcpListener, seats: &Arc<Semaphore>) -> (Accepted, OwnedS
     }
 }
 
-fn of_one_connection(err: &io::Error) -> bool {
+fn is_of_one_connection(err: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(
         err.kind(),
@@ -151,19 +152,19 @@ fn of_one_connection(err: &io::Error) -> bool {
     )
 }
 
-/// What every connection needs.
+/// What every connection shares.
 #[derive(Clone)]
-struct Door {
+struct Shared {
     acceptor: Option<TlsAcceptor>,
-    patience: Duration,
+    opening_timeout: Duration,
     protocols: Arc<Protocols>,
     router: Router,
     closing: Closing,
 }
 
-impl Door {
-    async fn serve(self, (stream, from): Accepted, _seat: OwnedSemaphorePermit) {
-        // Answers are small and written whole; waiting to fill a packet would only delay them.
+impl Shared {
+    async fn serve(self, (stream, from): Accepted, _slot: OwnedSemaphorePermit) {
+        // Responses are small and written at once; waiting for a full packet would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = &self.acceptor else {
             match self.unless_closing(connection::speaks_h2(&stream)).await {
@@ -178,7 +179,7 @@ impl Door {
             }
             return;
         };
-        // On the heap, as what it leads to, so that plain connections have no room for them.
+        // The handshake and the TLS connection are boxed, so that plain connections do not reserve space for them.
         match Box::pin(self.unless_closing(acceptor.accept(stream))).await {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -191,10 +192,11 @@ impl Door {
         }
     }
 
-    /// What `opening` gives, unless the peer is too slow or the listener closes: no request is lost by that.
+    /// Runs `opening` until the peer is too slow or the listener closes. No request is lost then, because none has
+    /// begun.
     async fn unless_closing<T>(&self, opening: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
-            opened = timeout(self.patience, opening) => opened.ok(),
+            opened = timeout(self.opening_timeout, opening) => opened.ok(),
             () = self.closing.begun() => None,
         }
     }

@@ -1,4 +1,4 @@
-//! The listener against real sockets: both protocols, slow peers, full seats, an orderly end.
+//! The listener on real sockets: both protocols, slow peers, the connection limit, shutdown.
 
 use std::time::Instant;
 
@@ -139,17 +139,17 @@ async fn what_does_not_finish_is_cut_off_after_the_drain_timeout() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_nothing_or_half_a_head_is_closed() {
+async fn a_peer_that_sends_nothing_or_half_a_head_is_closed() {
     let server = start(|options| options.header_timeout = Duration::from_millis(100));
-    for said in ["", "P", "PRI * HT", "GET /hello HTTP/1.1\r\nhost:"] {
+    for sent in ["", "P", "PRI * HT", "GET /hello HTTP/1.1\r\nhost:"] {
         let mut peer = TcpStream::connect(server.address).await.unwrap();
-        peer.write_all(said.as_bytes()).await.unwrap();
+        peer.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         timeout(Duration::from_secs(2), peer.read_to_end(&mut answer))
             .await
-            .expect(said)
+            .expect(sent)
             .ok();
-        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{said}");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent}");
     }
 }
 
@@ -162,7 +162,8 @@ async fn a_head_over_the_limit_is_refused() {
         "x".repeat(1 << 20)
     );
     let mut answer = Vec::new();
-    // Far above what the router would refuse with a problem. The server ends the connection with bytes unread, which a peer may see as a reset while it is still writing.
+    // Far above the limit that the router would refuse with a problem document. The server closes the connection with
+    // bytes unread, which a peer that is still writing may see as a reset.
     let _ = peer.write_all(head.as_bytes()).await;
     let _ = peer.read_to_end(&mut answer).await;
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"));
@@ -176,7 +177,7 @@ async fn a_head_over_the_limit_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_above_the_limit_wait_for_a_seat() {
+async fn connections_above_the_limit_wait_for_a_slot() {
     let server = start(|options| options.max_connections = 1);
     let first = TcpStream::connect(server.address).await.unwrap();
     let url = format!("{}/hello", server.url);
@@ -196,14 +197,14 @@ async fn a_connection_of_http2_without_a_request_is_closed_and_a_slow_request_ke
         .await
         .unwrap();
     peer.write_all(&settings).await.unwrap();
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     let goaway = async {
         let mut piece = [0; 1024];
         // The type of a frame is its fourth byte; 7 is GOAWAY.
-        while !frames(&said).contains(&7) {
+        while !frames(&received).contains(&7) {
             let read = peer.read(&mut piece).await.unwrap();
-            assert!(read > 0, "closed without a word");
-            said.extend_from_slice(&piece[..read]);
+            assert!(read > 0, "closed without GOAWAY");
+            received.extend_from_slice(&piece[..read]);
         }
     };
     timeout(Duration::from_secs(2), goaway).await.unwrap();
@@ -211,7 +212,7 @@ async fn a_connection_of_http2_without_a_request_is_closed_and_a_slow_request_ke
     assert_eq!(slow.send().await.unwrap().text().await.unwrap(), "slow");
 }
 
-/// The types of the frames of HTTP/2 in what was read.
+/// The types of the HTTP/2 frames in `read`.
 fn frames(mut read: &[u8]) -> Vec<u8> {
     let mut types = Vec::new();
     while let [a, b, c, kind, rest @ ..] = read {
@@ -223,7 +224,7 @@ fn frames(mut read: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_head_that_is_no_http_is_answered_before_the_connection_ends() {
+async fn a_malformed_head_gets_a_response_before_the_connection_ends() {
     let server = start(|_| {});
     let many: String = (0..101).map(|n| format!("x-{n}: 1\r\n")).collect();
     for (head, status) in [
@@ -272,5 +273,5 @@ async fn it_speaks_both_protocols_over_tls() {
         assert_eq!(answer.text().await.unwrap(), "hello");
     }
     let plain = client(false).get(format!("{}/hello", server.url)).send();
-    assert!(plain.await.is_err(), "nothing is said in the clear");
+    assert!(plain.await.is_err(), "plain HTTP is refused");
 }

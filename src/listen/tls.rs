@@ -1,5 +1,5 @@
-//! TLS identity of the listener. Read once at start; a new certificate needs a restart.
-//! The provider is named here, because two of them are linked in and rustls would not choose.
+//! TLS identity of the listener. It is read once at start, so a new certificate needs a restart. The crypto provider is
+//! set explicitly, because two are linked in and rustls would not choose one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,32 +11,32 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::TlsFiles;
 
-/// Why a certificate or key cannot be used.
+/// A certificate or key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read as PEM.
     #[error("{flag} {}: {source}", path.display())]
     Pem {
-        /// The flag that named the file.
+        /// The flag that names the file.
         flag: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: pem::Error,
     },
-    /// The file has no certificate.
+    /// The file contains no certificate.
     #[error("--tls-cert {}: no certificate in it", .0.display())]
     Empty(PathBuf),
-    /// Certificate and key do not fit, or are of an unknown kind.
+    /// Certificate and key do not match, or are of an unsupported kind.
     #[error("--tls-cert and --tls-key: {0}")]
     Identity(#[from] rustls::Error),
 }
 
-/// Reads certificate and key; offers HTTP/2 and HTTP/1.1.
+/// Reads certificate and key, and offers HTTP/2 and HTTP/1.1.
 ///
 /// # Errors
 ///
-/// When a file cannot be read, or they do not fit together.
+/// When a file cannot be read, or certificate and key do not match.
 pub fn identity(files: &TlsFiles) -> Result<Arc<ServerConfig>, Error> {
     let bad = |flag: &'static str, path: &Path| {
         let path = path.to_owned();

@@ -1,4 +1,4 @@
-//! The yardstick alone, at every load that a ratio needs: to see whether the client or the machine has changed.
+//! The echo alone, at every load that a ratio needs: shows whether the client or the machine has changed.
 
 use serde_json::json;
 

@@ -1,6 +1,6 @@
-//! A burst of one customer, and another one who goes on publishing a message now and then, both in one subscription: how
-//! long the other one's messages wait while the burst is consumed, and how fast that is, in a fair subscription against a
-//! plain one.
+//! A burst of one customer, and another customer that publishes single messages, both in one subscription. Compares a
+//! fair subscription with a plain one: how long the messages of the other customer wait while the burst is consumed,
+//! and how fast the burst is consumed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,29 +22,29 @@ use crate::requests::{Pool, Server};
 use crate::run::Tally;
 use crate::scenario::{Context, fill};
 
-/// Who consume.
+/// Number of consumers.
 const CONNECTIONS: usize = 16;
 const BATCH: usize = 10;
-/// Between two messages of the other customer.
+/// Time between two messages of the other customer.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// At p99 the other customer waits at most this part of what it waits in a plain subscription.
+/// Limit of the other customer's p99, relative to its p99 in a plain subscription.
 const WAITS_MAX: f64 = 0.1;
 
-/// What was seen while one burst was consumed.
+/// Measurements of one burst.
 #[derive(Default)]
 struct Observed {
     messages_per_second: f64,
-    /// The other customer's messages, from the begin of the publish until somebody has them.
+    /// Time from the start of a publish of the other customer until a consumer has the message.
     waited: Histogram,
     acks: Tally,
     lost: u64,
 }
 
-/// What consumers and the other customer know of each other.
+/// Shared by the consumers and the other customer.
 struct Progress {
-    /// Messages of the burst that are not received yet, less the other customer's that are.
+    /// Messages of the burst not received yet, minus received messages of the other customer.
     left: AtomicI64,
-    /// Nobody publishes any more.
+    /// Set when publishing has ended.
     is_over: AtomicBool,
 }
 
@@ -89,7 +89,7 @@ async fn observe(node: &Node, topic: &str, fairness: &Value, count: u64) -> Resu
     }
     let other = Pool::of_customer(&node.server, topic, 1, "other");
     let published = publish(node.address, &other, &progress).await;
-    // Whatever became of it, the consumers must end.
+    // Set even after an error, because the consumers must end.
     progress.is_over.store(true, Ordering::Relaxed);
     let published = published?;
     let (mut received, mut observed) = (HashMap::new(), Observed::default());
@@ -110,7 +110,7 @@ async fn observe(node: &Node, topic: &str, fairness: &Value, count: u64) -> Resu
     Ok(observed)
 }
 
-/// Publishes a message now and then until the burst is consumed.
+/// Publishes a message at each interval until the burst is consumed.
 async fn publish(address: SocketAddr, pool: &Pool, progress: &Progress) -> Result<Times> {
     let mut client = Client::connect(address).await?;
     let mut times = Times::new();
@@ -124,7 +124,7 @@ async fn publish(address: SocketAddr, pool: &Pool, progress: &Progress) -> Resul
     Ok(times)
 }
 
-/// Receives and acks until nobody publishes and nothing is left.
+/// Receives and acks until publishing has ended and nothing is left.
 async fn consume(
     address: SocketAddr,
     server: Server,

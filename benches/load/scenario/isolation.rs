@@ -1,5 +1,5 @@
-//! A tenant that asks for 50 times its quota, and a neighbour that stays inside its own: what the neighbour waits for a
-//! publish and for a message, against what it waits when it is alone. The two take turns on one node.
+//! A tenant that requests 50 times its quota, and a neighbour within its own quota: the neighbour's latency of publish
+//! and receive, compared with its latency without the noisy tenant. Both use the same node.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,15 +16,15 @@ use crate::report::Row;
 use crate::requests::{Pool, Server};
 use crate::scenario::Context;
 
-/// Messages a second that the noisy tenant is allowed at most.
+/// Messages per second that the noisy tenant may publish.
 const CEILING: u32 = 100;
-/// How many times as many it asks for.
+/// Load of the noisy tenant as a multiple of its ceiling.
 const TIMES: u32 = 50;
 const CONNECTIONS: u32 = 64;
-/// The neighbour may wait so many times as long.
+/// Limit of the neighbour's latency as a multiple of its latency alone.
 const SLOWER_MAX: f64 = 2.0;
 
-/// What became of the noisy tenant's requests.
+/// Results of the noisy tenant's requests.
 #[derive(Default)]
 struct Noise {
     admitted: u64,
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
         server: &quiet,
     };
     let lasting = context.args.measured();
-    let (mut alone, mut beside, mut noise) = (Vec::new(), Vec::new(), Noise::default());
+    let (mut alone, mut with_noise, mut noise) = (Vec::new(), Vec::new(), Noise::default());
     for _ in 0..context.args.rounds() {
         alone.push(observe(name, (side, side), lasting).await?);
         let until = Instant::now() + lasting + Duration::from_millis(300);
@@ -54,11 +54,11 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
             observe(name, (side, side), lasting),
             make_noise(node.address, &pool, until)
         );
-        beside.push(seen?);
+        with_noise.push(seen?);
         noise.add(&made?);
     }
     let seconds = (lasting + Duration::from_millis(300)).as_secs_f64() * alone.len() as f64;
-    let mut row = judge(name, (&alone, &beside), (&noise, seconds));
+    let mut row = judge(name, (&alone, &with_noise), (&noise, seconds));
     row.memory(node.probe.peak_node_bytes());
     node.stop().await?;
     Ok(row)
@@ -80,7 +80,7 @@ impl Noise {
     }
 }
 
-/// Publishes at 50 times the quota, evenly, whatever is answered.
+/// Publishes at 50 times the quota at an even pace, regardless of the responses.
 async fn make_noise(address: SocketAddr, pool: &Pool, until: Instant) -> Result<Noise> {
     let interval = Duration::from_secs(1) * CONNECTIONS / (CEILING * TIMES);
     let start = Instant::now();
@@ -110,12 +110,12 @@ async fn make_noise(address: SocketAddr, pool: &Pool, until: Instant) -> Result<
     Ok(all)
 }
 
-/// One of the two latencies.
+/// Selects one of the two latencies.
 type Which = fn(&Observed) -> &Histogram;
 
 fn judge(
     name: &str,
-    (alone, beside): (&[Observed], &[Observed]),
+    (alone, with_noise): (&[Observed], &[Observed]),
     (noise, seconds): (&Noise, f64),
 ) -> Row {
     let mut row = Row::new(name, &[]);
@@ -130,7 +130,7 @@ fn judge(
         ("receive", |observed| &observed.receive),
     ];
     for (kind, which) in kinds {
-        let ((_, before), (p50, during)) = (p99(alone, which), p99(beside, which));
+        let ((_, before), (p50, during)) = (p99(alone, which), p99(with_noise, which));
         let (Some(before), Some(p50), Some(during)) = (before, p50, during) else {
             row.fail(format!("no {kind} was timed"));
             continue;
@@ -139,7 +139,7 @@ fn judge(
         let slower = during / before;
         if slower > SLOWER_MAX {
             row.fail(format!(
-                "{kind}: p99 {during:.2} ms beside a noisy tenant, {before:.2} ms alone"
+                "{kind}: p99 {during:.2} ms next to a noisy tenant, {before:.2} ms alone"
             ));
         }
         waited.insert(
@@ -147,7 +147,7 @@ fn judge(
             json!({"alone_p99_ms": before, "beside_p99_ms": during, "times": slower}),
         );
     }
-    for observed in alone.iter().chain(beside) {
+    for observed in alone.iter().chain(with_noise) {
         row.count_errors(&observed.acks);
         if observed.lost > 0 {
             row.fail(format!("{} messages were lost", observed.lost));

@@ -1,5 +1,6 @@
-//! From the start of a publish until a waiting receiver has the message, at 100 messages a second in an open loop: each
-//! publish has its own time, and one that begins late because another one hung counts from the time it was due.
+//! Time from the start of a publish until a waiting receiver has the message, at 100 messages per second in an open
+//! loop. Each publish has a scheduled time; one that begins late because an earlier one was slow counts from its
+//! scheduled time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,20 +21,20 @@ use crate::scenario::{Context, prepare};
 use crate::wire;
 
 const INTERVAL: Duration = Duration::from_millis(10);
-/// So many publishes may be under way before one has to start late.
+/// Publishes that can be under way before one has to start late.
 const PUBLISHERS: u32 = 16;
-/// A message that took longer than this after the last publish counts as lost.
+/// A message that is not received within this time after the last publish is lost.
 const RECEIVED_WITHIN: Duration = Duration::from_secs(5);
-/// On the node that the message was published to: median and 99th percentile.
+/// Limits in milliseconds on the node of the publish: median and 99th percentile.
 const SAME_NODE: (f64, f64) = (5.0, 15.0);
 
-/// When something happened to the message with an id.
+/// Message ids with the time of an event.
 pub(crate) type Times = Vec<(String, Instant)>;
 
-/// A publish: the id of its message, when it began, and how long it took.
+/// Publishes: id of the message, start and duration.
 type Publishes = Vec<(String, Instant, Duration)>;
 
-/// Where somebody publishes or receives, and as whom.
+/// A node and the credentials for requests to it.
 #[derive(Clone, Copy)]
 pub(crate) struct Side<'a> {
     pub(crate) address: SocketAddr,
@@ -49,16 +50,16 @@ impl<'a> From<&'a Node> for Side<'a> {
     }
 }
 
-/// What was seen.
+/// Measurements.
 #[derive(Default)]
 pub(crate) struct Observed {
-    /// Publishes, from begin to answer.
+    /// Duration of publishes.
     pub(crate) publish: Histogram,
-    /// Messages, from the begin of the publish until the receiver has them.
+    /// Time from the start of a publish until the receiver has the message.
     pub(crate) receive: Histogram,
-    /// Messages that did not come.
+    /// Number of messages that were not received.
     pub(crate) lost: u64,
-    /// What went wrong with acks.
+    /// Errors of acks.
     pub(crate) acks: Tally,
 }
 
@@ -73,7 +74,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     Ok(row)
 }
 
-/// Publishes to one node while a receiver waits on the other, or the same.
+/// Publishes to one node while a receiver waits on the other node, or on the same one.
 pub(crate) async fn measure(
     context: &Context,
     name: &str,
@@ -129,7 +130,7 @@ pub(crate) async fn observe(
     Ok(observed)
 }
 
-/// How many did not come, and how long those took that were published after `from`.
+/// Counts lost messages, and records the times of those published after `from`.
 fn times(published: &Publishes, received: &HashMap<String, Instant>, from: Instant) -> Observed {
     let mut observed = Observed::default();
     for (id, started, took) in published {
@@ -162,7 +163,7 @@ fn judge(name: &str, latency: &Histogram, (p50_max, p99_max): (f64, f64)) -> Row
     row
 }
 
-/// Publishes at the times that belong to these numbers.
+/// Publishes at the scheduled times of `numbers`.
 async fn publish_in_time(
     mut client: Client,
     pool: Pool,
@@ -172,7 +173,7 @@ async fn publish_in_time(
     let mut publishes = Publishes::new();
     for number in numbers {
         let due = start + INTERVAL * number;
-        // The timer of the client wakes up to a millisecond late, which is not the node's doing.
+        // The timer of the client fires up to a millisecond late, which must not count for the node.
         let late = Instant::now() > due;
         tokio::time::sleep_until(due.into()).await;
         let started = if late { due } else { Instant::now() };
@@ -186,7 +187,7 @@ async fn publish_in_time(
     Ok(publishes)
 }
 
-/// Always waits; leaves acking to somebody else, so that it is back before the next message.
+/// Waits for messages all the time. Another task acks them, so that the next receive begins before the next message.
 async fn receive_all(
     mut client: Client,
     acks: mpsc::UnboundedSender<Vec<String>>,
@@ -205,7 +206,7 @@ async fn receive_all(
     Ok(times)
 }
 
-/// Acks what it is sent until the receiver has gone; answers what went wrong.
+/// Acks the receipts that it is sent until the receiver ends, and returns the errors.
 async fn ack_all(
     mut client: Client,
     server: Server,
@@ -229,7 +230,7 @@ async fn ack_all(
     tally
 }
 
-/// The values of a field, wherever it stands.
+/// The values of a field, at any depth.
 pub(crate) fn strings(json: &[u8], name: &[u8]) -> Vec<String> {
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     wire::strings_of(json, &Finder::new(name))

@@ -1,6 +1,7 @@
-//! Requests to object storage for a million messages that nobody consumes: published, then waited for until none of them
-//! is in Postgres any more. At a PUT per message S3 would cost more than all the rest. Nothing hurries the node but in a
-//! quick run: the current slot is left when its window is over, and packed when the hot window is.
+//! Requests to object storage per million messages that are not consumed: they are published, and the scenario waits
+//! until all payloads have left Postgres. One PUT per message would cost more than everything else. Except in a quick
+//! run the node keeps its default windows: the current slot rotates when its window is over, and is packed when the hot
+//! window is over.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::requests::Pool;
 use crate::scenario::{Context, fill, prepare};
 
 const PUTS_PER_MILLION_MAX: f64 = 200.0;
-/// Slot window and hot window are a minute each; the rest is for packing.
+/// The slot window and the hot window take a minute each; the rest is for packing.
 const DONE_WITHIN: Duration = Duration::from_secs(900);
 
 pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
@@ -60,7 +61,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     Ok(row)
 }
 
-/// Waits until no block has its payload in Postgres, and says whether it came to that in time.
+/// Waits until no payload is left in Postgres; false when that took too long.
 pub(crate) async fn wait_until_done(node: &Node, within: Duration) -> Result<bool> {
     let postgres = node.probe.postgres.as_ref();
     let postgres = postgres.ok_or("needs the Postgres of the node: give --postgres-url")?;

@@ -1,6 +1,7 @@
-//! Scenarios relative to the echo. Rounds of echo, node, echo, node, …, echo: each round is compared with the mean of the
-//! echoes before and after it, because a shared machine drifts. The node is stopped while the echo runs, or its work in
-//! the background would slow the yardstick down and flatter the ratio; it starts again on the same data.
+//! Scenarios relative to the echo. Rounds alternate: echo, node, echo, node, …, echo. Each round is compared with the
+//! mean of the echoes before and after it, because the speed of a shared machine drifts. The node is stopped while the
+//! echo runs; otherwise its background work would slow down the echo and improve the ratio. It starts again on the same
+//! data.
 
 use crate::Result;
 use crate::flow::Flow;
@@ -8,9 +9,9 @@ use crate::node::{DataDir, Node};
 use crate::report::Row;
 use crate::requests::Pool;
 use crate::run::{Outcome, closed_loop};
-use crate::scenario::{Context, cycle_flow, prepare, reckon};
+use crate::scenario::{Context, check_counts, cycle_flow, prepare};
 
-/// What every connection does.
+/// The work of every connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Publish,
@@ -65,7 +66,7 @@ impl Ratio {
         let plan = context.plan(self.connections);
         let mut outcome = closed_loop(node.address, plan, &flow, Some(&node.probe)).await?;
         if self.kind == Kind::Cycle {
-            reckon(node, self.name, &mut outcome).await?;
+            check_counts(node, self.name, &mut outcome).await?;
         }
         Ok(outcome)
     }

@@ -1,5 +1,5 @@
-//! Cycles of 10 under a burden, relative to the same cycle without it: a backlog that is never used up, and a session of
-//! Postgres that holds back vacuum. Both must leave throughput as it was; a queue of rows would bend.
+//! Cycles of 10 under a burden, relative to the same cycle without it: a backlog that is never consumed, and a session
+//! of Postgres that holds back vacuum. Neither may reduce throughput; with one row per message both would.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::node::{DataDir, Node};
 use crate::report::{Row, median};
 use crate::requests::Pool;
 use crate::run::{Outcome, Plan, closed_loop};
-use crate::scenario::{Context, cycle_flow, fill, prepare, reckon};
+use crate::scenario::{Context, check_counts, cycle_flow, fill, prepare};
 
 const BATCH: usize = 10;
 const CONNECTIONS: usize = 64;
 const OFFLOADED_WITHIN: Duration = Duration::from_secs(900);
 
-/// Two data directories, one with the backlog and one without, measured in turns; only one node runs at a time.
+/// Two data directories, one with the backlog and one without, measured alternately; only one node runs at a time.
 pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result<Row> {
     let (plain_dir, full_dir) = (
         DataDir::new(&context.args, "plain")?,
@@ -73,7 +73,7 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     Ok(row)
 }
 
-/// The throughput of the last fifth of the held time, against cycles before it and, on fresh data, after it.
+/// The throughput of the last fifth of the held time, relative to cycles before it and, on fresh data, after it.
 pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Row> {
     let data_dir = DataDir::new(&context.args, name)?;
     let node = Node::start(&context.args, &data_dir).await?;
@@ -115,7 +115,7 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     Ok(row)
 }
 
-/// Requests a second of the unburdened cycle on a node of its own.
+/// Requests per second of the cycle without burden, on its own node.
 async fn plain(context: &Context, data_dir: &DataDir, name: &str) -> Result<f64> {
     let node = Node::start(&context.args, data_dir).await?;
     let topic = format!("{name}-plain");
@@ -131,6 +131,6 @@ async fn cycle(node: &Node, topic: &str, plan: Plan) -> Result<Outcome> {
     prepare(node, topic).await?;
     let flow = cycle_flow(node, topic, BATCH);
     let mut outcome = closed_loop(node.address, plan, &flow, Some(&node.probe)).await?;
-    reckon(node, topic, &mut outcome).await?;
+    check_counts(node, topic, &mut outcome).await?;
     Ok(outcome)
 }

@@ -1,5 +1,5 @@
-//! Single publishes to thousands of topics in turn, relative to one topic on the same node: what is paid per topic in a
-//! turn must stay small, as tenants have many.
+//! Single publishes to thousands of topics in turn, relative to one topic on the same node. The cost per topic in a
+//! turn must stay small, because tenants have many topics.
 
 use serde_json::json;
 
@@ -57,8 +57,8 @@ pub(crate) async fn run(context: &Context, name: &str, floor: f64) -> Result<Row
     Ok(row)
 }
 
-/// Creates all topics over some connections: one alone would spend most of its time waiting for commits. Each has its
-/// subscription, as the one topic has.
+/// Creates all topics over several connections, because a single one would mostly wait for commits. Each topic gets a
+/// subscription, as the single topic has.
 async fn create(node: &Node, topics: &[String]) -> Result<()> {
     let mut creators = tokio::task::JoinSet::new();
     for part in topics.chunks(topics.len().div_ceil(CREATORS).max(1)) {

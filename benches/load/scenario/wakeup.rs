@@ -1,5 +1,5 @@
-//! Two nodes on one Postgres: what they ask of it while nothing happens but a receiver that waits, and then how fast a
-//! publish on one node, a hundred times a second, reaches that receiver on the other.
+//! Two nodes on one Postgres: their load on it while a receiver waits and nothing else happens, and then the time from
+//! a publish on one node, 100 times per second, to that receiver on the other.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::node::{DataDir, Node};
 use crate::report::Row;
 use crate::scenario::{Context, latency, prepare};
 
-/// From one node to another: median and 99th percentile.
+/// Limits in milliseconds from one node to another: median and 99th percentile.
 const ACROSS_NODES: (f64, f64) = (25.0, 25.0);
 
 pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     let first = Node::start(&context.args, &data_dir).await?;
     context.note_settings(&first).await;
     prepare(&first, name).await?;
-    let second = Node::start_beside(&context.args, &data_dir, &first).await?;
+    let second = Node::start_second(&context.args, &data_dir, &first).await?;
     let idle = idle(context, name, (&first, &second)).await?;
     let mut row = latency::measure(context, name, (&first, &second), ACROSS_NODES).await?;
     row.memory(first.probe.peak_node_bytes());
@@ -30,7 +30,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     Ok(row)
 }
 
-/// What two idle nodes with one waiting receiver cost the database each second.
+/// Cost per second of two idle nodes with one waiting receiver.
 async fn idle(
     context: &Context,
     name: &str,
@@ -38,7 +38,7 @@ async fn idle(
 ) -> Result<serde_json::Value> {
     let mut client = Client::connect(second.address).await?;
     let receive = second.server.receive(name, 10, 1);
-    // One round that is not counted, for what a node does once at its start.
+    // The first round is not counted, because a node does some work once at its start.
     client.must(&receive).await?;
     let started = Instant::now();
     let before = (first.probe.read().await?, second.probe.read().await?);

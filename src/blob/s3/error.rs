@@ -1,10 +1,10 @@
-//! Sorts the SDK's errors into ours by what the caller can do. Keeps the SDK's error as the source, for the log.
+//! Maps the SDK's errors to ours by what the caller can do. The SDK's error is kept as the source, for the log.
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::super::{BoxError, Error};
 
-/// For `map_err` after `send()`. `key` is what to call missing when the answer is 404.
+/// For `map_err` after `send()`. `key` is the object that a 404 response means; without it a 404 is a refusal.
 pub(super) fn failed<E>(
     action: &'static str,
     key: Option<&str>,
@@ -13,7 +13,9 @@ where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
     move |error| {
-        let status = error.raw_response().map(|answer| answer.status().as_u16());
+        let status = error
+            .raw_response()
+            .map(|response| response.status().as_u16());
         let code = error.code().map(str::to_owned);
         match (status, code, key) {
             (Some(404), code, Some(key)) if code.as_deref().is_none_or(is_missing_key) => {
@@ -21,7 +23,7 @@ where
                     key: key.to_owned(),
                 }
             }
-            // Too early, too often, or timed out over there: worth another try. S3 says 400 to a body that was too slow.
+            // Conflict, rate limit or timeout of the server: worth a retry. S3 responds with 400 to a body that was too slow.
             (Some(408 | 409 | 425 | 429), ..) => unavailable(action, error),
             (Some(400), Some(code), _) if code == "RequestTimeout" => unavailable(action, error),
             (Some(status @ 400..500), code, _) => Error::Refused {

@@ -1,5 +1,5 @@
-//! Objects in a bucket, by the S3 protocol. Repeats what can be repeated: the SDK does it for whole requests, `range`
-//! does it for reads whose body broke off. Does not decide how many requests run at once: `pool` does.
+//! Objects in a bucket, by the S3 protocol. Retries what can be repeated: the SDK retries whole requests, `range`
+//! retries reads whose body broke off. Does not limit how many requests run at once: `pool` does.
 
 mod error;
 mod multipart;
@@ -27,9 +27,9 @@ use super::{Error, Listed};
 use error::failed;
 use settings::{ATTEMPTS_MAX, BACKOFF};
 
-/// Keys one request can delete.
+/// Maximum number of keys that one request can delete.
 pub(super) const DELETE_KEYS_MAX: usize = 1_000;
-/// How long the check for `/readyz` may take.
+/// Time limit of the check for `/readyz`.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -74,8 +74,8 @@ impl S3 {
         Ok(())
     }
 
-    /// All of the range, in at most three attempts that include the body: a connection that breaks in the middle of
-    /// one is the ordinary failure here, and the SDK does not see it.
+    /// Reads the whole range, in at most three attempts that include the body. A connection that breaks within the body
+    /// is the usual failure here, and the SDK does not retry it.
     pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
         let timeouts = self.timeouts.with_bytes(range.end - range.start);
         let attempts = async {
@@ -115,7 +115,7 @@ impl S3 {
         Ok(body.freeze())
     }
 
-    /// What storage gives of the range, not necessarily all.
+    /// Streams what storage returns of the range, which may be less than all of it.
     pub(super) async fn open(
         &self,
         key: &str,
@@ -132,7 +132,7 @@ impl S3 {
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         let mut overrides = aws_sdk_s3::config::Builder::new();
         overrides.set_retry_config(retry);
-        let answer = self
+        let response = self
             .client
             .get_object()
             .bucket(&self.bucket)
@@ -142,8 +142,8 @@ impl S3 {
             .config_override(overrides)
             .send()
             .await;
-        match answer {
-            // The range begins beyond the end: the object is shorter than its metadata says.
+        match response {
+            // The range begins beyond the end of the object, so the object is shorter than its metadata says.
             Err(error)
                 if error
                     .raw_response()
@@ -155,7 +155,7 @@ impl S3 {
                     got: 0,
                 })
             }
-            answer => pieces(answer.map_err(failed("get", Some(key)))?, range),
+            response => pieces(response.map_err(failed("get", Some(key)))?, range),
         }
     }
 
@@ -166,7 +166,7 @@ impl S3 {
             let object = ObjectIdentifier::builder().key(self.full(key)).build();
             delete = delete.objects(object.map_err(Error::unavailable(action))?);
         }
-        let answer = self
+        let response = self
             .client
             .delete_objects()
             .bucket(&self.bucket)
@@ -174,8 +174,8 @@ impl S3 {
             .send()
             .await
             .map_err(failed(action, None))?;
-        // 200 with some keys refused inside. S3 does not count missing ones among them, others do.
-        let refused = answer
+        // A 200 response can list keys that were refused. S3 does not list missing keys among them; other stores do.
+        let refused = response
             .errors()
             .iter()
             .find(|error| error.code() != Some("NoSuchKey"));
@@ -208,16 +208,16 @@ impl S3 {
         Ok(listed.filter_map(|object| self.listed(object)).collect())
     }
 
-    /// Lists one object, because it is the cheapest question whose answer names what is wrong: a HEAD has no body.
+    /// Lists one object: the cheapest request whose response names what is wrong. A HEAD response has no body.
     pub(super) async fn check(&self) -> Result<(), Error> {
-        let question = self
+        let request = self
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
             .prefix(&self.prefix)
             .max_keys(1)
             .send();
-        timeout(CHECK_WAIT, question)
+        timeout(CHECK_WAIT, request)
             .await
             .map_err(Error::unavailable("check"))?
             .map_err(failed("check", None))?;
@@ -233,7 +233,7 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    /// `None` for what is not one of ours: a key outside the prefix, or an entry without a time.
+    /// `None` for a key outside of the prefix, or an entry without a time.
     fn listed(&self, object: &Object) -> Option<Listed> {
         Some(Listed {
             key: object.key()?.strip_prefix(&self.prefix)?.to_owned(),
@@ -243,21 +243,21 @@ impl S3 {
     }
 }
 
-/// The body of an answer, once it is certain that it begins where asked: a server that ignores the range would give
-/// the right number of wrong bytes.
+/// The body of a response, after a check that it begins at the start of the range: a server that ignores the range
+/// would return the right number of wrong bytes.
 fn pieces(
-    answer: GetObjectOutput,
+    response: GetObjectOutput,
     range: &Range<u64>,
 ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
     let begins = format!("bytes {}-", range.start);
-    if !answer
+    if !response
         .content_range()
         .is_some_and(|given| given.starts_with(&begins))
     {
-        let given = format!("answered range {:?}", answer.content_range());
+        let given = format!("response for range {:?}", response.content_range());
         return Err(Error::unavailable("get")(given));
     }
-    Ok(Box::pin(try_unfold(answer.body, |mut body| async move {
+    Ok(Box::pin(try_unfold(response.body, |mut body| async move {
         let piece = body.try_next().await;
         let piece = piece.map_err(Error::unavailable("reading a body"))?;
         Ok(piece.map(|piece| (piece, body)))

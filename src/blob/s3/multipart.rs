@@ -1,5 +1,5 @@
-//! Uploads of unknown length, in parts. The object appears only with the last request; until then there are parts that
-//! cost money and nobody sees, so every way out but success aborts them, and the sweep finds what a crash left.
+//! Uploads of unknown length, in parts. The object appears only with the last request. Until then its parts are
+//! invisible and cost money, so every outcome but success aborts the upload, and the sweep finds what a crash left.
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{
@@ -17,13 +17,13 @@ use super::error::failed;
 use super::{S3, at};
 use crate::turnstile::Owner;
 
-/// Bytes a part, and so the memory of an upload. S3 wants 5 MiB at least and 10,000 parts at most.
+/// Bytes per part, and so the memory of an upload. S3 requires at least 5 MiB and at most 10,000 parts.
 const PART_BYTES: usize = 8 * 1024 * 1024;
-/// Pages of unfinished uploads that one sweep looks at, 1,000 a page; the next sweep does the rest.
+/// Pages of 1,000 unfinished uploads that one sweep reads; the next sweep continues.
 const SWEEP_PAGES_MAX: usize = 10;
 
 impl S3 {
-    /// Slots are taken by the request and not by the upload, so that slow clients do not hold those of others.
+    /// Slots are held per request and not per upload, so that slow clients do not hold slots of others.
     pub(in super::super) async fn upload(
         &self,
         key: &str,
@@ -56,7 +56,7 @@ impl S3 {
                 begun.disarm();
                 Ok(())
             }
-            // Dropped, it is aborted in the background: the client waits for its error no longer than it must.
+            // Dropping `begun` aborts it in the background, so the client gets its error without waiting for the abort.
             Err(error) => Err(error),
         }
     }
@@ -64,7 +64,7 @@ impl S3 {
     async fn begin(&self, key: &str) -> Result<Begun, Error> {
         let action = "begin of an upload";
         let key = self.full(key);
-        let answer = self
+        let response = self
             .client
             .create_multipart_upload()
             .bucket(&self.bucket)
@@ -73,7 +73,7 @@ impl S3 {
             .send()
             .await
             .map_err(failed(action, None))?;
-        let id = answer.upload_id.ok_or("an answer without upload id");
+        let id = response.upload_id.ok_or("a response without upload id");
         Ok(Begun {
             s3: self.clone(),
             key,
@@ -114,9 +114,9 @@ impl S3 {
         Ok(swept)
     }
 
-    /// An upload that is gone already is aborted as well.
+    /// Aborts an upload; succeeds if it no longer exists.
     async fn abort(&self, key: &str, id: &str) -> Result<(), Error> {
-        let answer = self
+        let response = self
             .client
             .abort_multipart_upload()
             .bucket(&self.bucket)
@@ -124,7 +124,7 @@ impl S3 {
             .upload_id(id)
             .send()
             .await;
-        match answer {
+        match response {
             Err(error)
                 if error
                     .as_service_error()
@@ -132,15 +132,16 @@ impl S3 {
             {
                 Ok(())
             }
-            answer => {
-                answer.map_err(failed("abort of an upload", None))?;
+            response => {
+                response.map_err(failed("abort of an upload", None))?;
                 Ok(())
             }
         }
     }
 }
 
-/// Key and id of an upload that is as old as it is to be. Not every server heeds the prefix it is asked for.
+/// Key and id of an upload that began before `before`. The prefix is checked again, because not every server applies
+/// it.
 fn abandoned<'a>(
     upload: &'a MultipartUpload,
     prefix: &str,
@@ -151,7 +152,8 @@ fn abandoned<'a>(
     is_old.then_some((key, upload.upload_id()?))
 }
 
-/// An upload that has begun. Dropping it without an end aborts it in the background, on the tracker of `drain`.
+/// A multipart upload that has begun. Dropping it before `disarm` aborts it in the background, on the tracker of
+/// `drain`.
 struct Begun {
     s3: S3,
     key: String,
@@ -162,7 +164,7 @@ struct Begun {
 impl Begun {
     async fn part(&self, number: i32, body: Bytes) -> Result<CompletedPart, Error> {
         let timeouts = self.s3.timeouts.overriding(body.len());
-        let answer = self
+        let response = self
             .s3
             .client
             .upload_part()
@@ -179,8 +181,8 @@ impl Begun {
             .map_err(failed("part of an upload", None))?;
         Ok(CompletedPart::builder()
             .part_number(number)
-            .set_e_tag(answer.e_tag)
-            .set_checksum_crc32(answer.checksum_crc32)
+            .set_e_tag(response.e_tag)
+            .set_checksum_crc32(response.checksum_crc32)
             .build())
     }
 

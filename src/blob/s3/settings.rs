@@ -1,5 +1,5 @@
-//! What is needed to reach a bucket, and the client made of it. Called once at start; `config` fills the settings in.
-//! Never prints the keys.
+//! Settings of a bucket, and the client made from them. Called once at start with what `config` resolved. Never prints
+//! the keys.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,54 +15,54 @@ use aws_sdk_s3::config::{
     ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 
-/// The region of storage that has none, and of the signature in any case.
+/// Region for storage that has none; a signature always needs one.
 const REGION_DEFAULT: &str = "us-east-1";
 /// Attempts of a request that can be repeated.
 pub(super) const ATTEMPTS_MAX: u32 = 3;
-/// Pause before the second attempt at most; doubles, with jitter.
+/// Maximum pause before the second attempt; doubles with each attempt, with jitter.
 pub(super) const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Where the bucket is and how to get in.
+/// Location and credentials of a bucket.
 #[derive(Clone)]
 pub struct S3Settings {
-    /// URL of a storage other than AWS.
+    /// URL of the storage; `None` is AWS.
     pub endpoint: Option<String>,
     /// The bucket; it must exist.
     pub bucket: String,
-    /// Put before every key, so that several fleets can share a bucket; empty for none.
+    /// Prefix of every key, so that several fleets can share a bucket; empty for none.
     pub prefix: String,
-    /// Region; without one that of the environment or the profile, or `us-east-1`.
+    /// Region; `None` takes that of the environment or the profile, or `us-east-1`.
     pub region: Option<String>,
-    /// Access key; without one the cloud's own chain (environment, profile, role, metadata service).
+    /// Access key; `None` takes the credentials of the cloud (environment, profile, role, metadata service).
     pub access_key: Option<String>,
     /// Secret of the access key.
     pub secret: Option<String>,
-    /// `host/bucket/key` instead of `bucket.host/key`: what most storage other than AWS wants.
+    /// `host/bucket/key` instead of `bucket.host/key`; most storage other than AWS requires it.
     pub force_path_style: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
 }
 
-/// The deadlines of one request (I9).
+/// Deadlines of one request (I9).
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// For a connection.
+    /// Time to connect.
     pub connect: Duration,
-    /// For one attempt, beside the time that the bytes of its body need.
+    /// Time of one attempt, in addition to the time that the bytes of its body need.
     pub attempt: Duration,
-    /// For all attempts together, beside the time for bytes, and for waiting until a slot is free.
+    /// Time of all attempts together, in addition to the time for bytes; also the longest wait for a slot.
     pub overall: Duration,
-    /// For a client that uploads or downloads to go on.
+    /// Longest pause of a client that uploads or downloads.
     pub pause: Duration,
 }
 
-/// The least rate at which storage is expected to take or give a body, in bytes a second.
+/// Minimum rate at which storage is expected to transfer a body, in bytes per second.
 const RATE: u64 = 1024 * 1024;
 
 impl Timeouts {
-    /// The deadlines of a request with so many bytes of body: a large one on a slow line is no failure. The body of
-    /// [`super::super::Blob::stream`] has no such deadline, but one for each piece.
+    /// Deadlines of a request with a body of `bytes`: a large body on a slow connection is not a failure. The body of
+    /// [`super::super::Blob::stream`] has no such deadline; each of its pieces has one.
     pub(super) fn with_bytes(self, bytes: u64) -> Self {
         let extra = Duration::from_millis(bytes.saturating_mul(1_000) / RATE);
         Self {
@@ -72,7 +72,7 @@ impl Timeouts {
         }
     }
 
-    /// The same, as an override of one request.
+    /// The same deadlines, as an override for one request.
     pub(super) fn overriding(self, bytes: usize) -> Builder {
         let Self {
             attempt, overall, ..
@@ -131,18 +131,18 @@ impl S3Settings {
                     .operation_timeout(self.timeouts.overall)
                     .build(),
             )
-            // A CRC of every body, which storage verifies before it answers.
+            // A CRC of every body, which storage verifies before it responds.
             .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
-            // Everything is read by range, and S3 has no checksum of a range.
+            // All reads are ranges, and S3 has no checksum of a range.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-            // The deadlines above and those of `exact` do it, and a client that downloads slowly is no fault.
+            // The deadlines above and in `exact` replace it; it would treat a slow client as a failure.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .build();
         Client::from_conf(config)
     }
 
     async fn with_keys(&self, access_key: &str, secret: &str) -> Builder {
-        // Without the last link of the default chain, the metadata service of the cloud: elsewhere it costs seconds.
+        // Leaves out the metadata service, the last provider of the default chain: outside of AWS it costs seconds.
         let region = RegionProviderChain::first_try(self.region.clone().map(Region::new))
             .or_else(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
