@@ -12,9 +12,9 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blob::{Blob, S3Settings, Timeouts};
+use crate::blob::{Blob, Storage};
 use crate::clock::Clock;
-use crate::config::{Config, Mode, S3};
+use crate::config::{Config, Mode};
 use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
@@ -132,25 +132,12 @@ fn explain(error: &dyn std::error::Error) -> String {
 }
 
 async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, Error> {
-    match (&config.mode, objects_dir) {
-        (Mode::Fleet { objects, .. }, _) => Ok(Blob::s3(s3_settings(objects)).await),
-        (Mode::Embedded { .. }, Some(directory)) => Ok(Blob::directory(directory).await?),
-        (Mode::Embedded { .. }, None) => Err("there is no directory for objects".into()),
-    }
-}
-
-fn s3_settings(objects: &S3) -> S3Settings {
-    let (access_key, secret) = objects.credentials.clone().unzip();
-    S3Settings {
-        endpoint: objects.endpoint.clone(),
-        bucket: objects.bucket.clone(),
-        prefix: objects.prefix.clone(),
-        region: objects.region.clone(),
-        access_key: access_key.map(|key| key.expose().to_owned()),
-        secret: secret.map(|key| key.expose().to_owned()),
-        force_path_style: objects.force_path_style,
-        timeouts: Timeouts::default(),
-    }
+    let storage = match (&config.mode, objects_dir) {
+        (Mode::Fleet { objects, .. }, _) => objects.clone(),
+        (Mode::Embedded { .. }, Some(directory)) => Storage::Directory(directory.to_owned()),
+        (Mode::Embedded { .. }, None) => return Err("there is no directory for objects".into()),
+    };
+    Ok(Blob::open(storage).await?)
 }
 
 async fn serve(
@@ -297,10 +284,7 @@ fn announce(
             );
         }
         Mode::Fleet { objects, .. } => {
-            tracing::info!(
-                "listening on {scheme}://{address}, fleet mode, objects in s3://{}",
-                objects.bucket
-            );
+            tracing::info!("listening on {scheme}://{address}, fleet mode, objects in {objects}");
         }
     }
     Ok(())

@@ -75,6 +75,22 @@ impl PriceItem {
             Self::StoredHot | Self::StoredObject => PriceUnit::GibHours,
         }
     }
+
+    /// Description of a charge in a FOCUS export.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::ColdRead => "Bytes read from object storage",
+            Self::DeliverUnits => "Units of delivered messages",
+            Self::ElasticUnits => "Surcharge on units above the guarantee",
+            Self::GuaranteedCapacity => "Guaranteed rate of published messages",
+            Self::PublishUnits => "Units of published messages",
+            Self::StoredHot => "Bytes stored in the database",
+            Self::StoredObject => "Bytes stored in object storage",
+            Self::TrafficIn => "Bytes of published messages",
+            Self::TrafficOut => "Bytes of delivered messages",
+        }
+    }
 }
 
 /// Unit that an item is priced in.
@@ -114,6 +130,12 @@ impl PriceUnit {
             Self::GibHours => (1 << 30) * 3_600,
             Self::CapacityHours => 3_600,
         }
+    }
+
+    /// Whether the unit counts an amount over time.
+    #[must_use]
+    pub const fn is_over_time(self) -> bool {
+        matches!(self, Self::GibHours | Self::CapacityHours)
     }
 }
 
@@ -381,7 +403,18 @@ pub struct Plan {
 
 #[cfg(test)]
 mod tests {
+    use utoipa::PartialSchema;
+
     use super::*;
+
+    #[test]
+    fn the_list_of_items_is_whole() {
+        let schema = serde_json::to_value(PriceItem::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::json!(PriceItem::ALL));
+        let all = PriceItem::ALL.map(PriceItem::as_str);
+        assert!(all.is_sorted());
+        assert_eq!(serde_json::json!(all), schema["enum"]);
+    }
 
     fn parsed(text: &str) -> Result<Vec<String>, serde_json::Error> {
         let settings: PlanVersionSettings = serde_json::from_str(text)?;

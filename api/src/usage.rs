@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::price::{PriceItem, PriceUnit};
 use crate::{Decimal, Timestamp};
 
 /// A metered kind of usage.
@@ -43,20 +44,53 @@ impl Meter {
         Self::StoredObject,
     ];
 
+    /// The table of meters: the name on the wire and in the database, and the price items that the meter counts for. The
+    /// unit of an item decides which quantity of the meter it prices: units, bytes or an amount over time. A new meter is
+    /// a variant, a place in `ALL` and a row here.
+    const fn row(self) -> (&'static str, &'static [PriceItem]) {
+        use PriceItem as Item;
+        const PUBLISH: &[Item] = &[Item::PublishUnits, Item::ElasticUnits, Item::TrafficIn];
+        const DELIVER: &[Item] = &[Item::DeliverUnits, Item::ElasticUnits, Item::TrafficOut];
+        match self {
+            Self::ColdRead => ("cold_read", &[Item::ColdRead]),
+            Self::DeadLetter => ("dead_letter", &[]),
+            Self::DeliverPull => ("deliver_pull", DELIVER),
+            Self::DeliverPush => ("deliver_push", DELIVER),
+            Self::DeliverStream => ("deliver_stream", DELIVER),
+            Self::GuaranteedCapacity => ("guaranteed_capacity", &[Item::GuaranteedCapacity]),
+            Self::Publish => ("publish", PUBLISH),
+            Self::StoredHot => ("stored_hot", &[Item::StoredHot]),
+            Self::StoredObject => ("stored_object", &[Item::StoredObject]),
+        }
+    }
+
     /// The meter as written on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ColdRead => "cold_read",
-            Self::DeadLetter => "dead_letter",
-            Self::DeliverPull => "deliver_pull",
-            Self::DeliverPush => "deliver_push",
-            Self::DeliverStream => "deliver_stream",
-            Self::GuaranteedCapacity => "guaranteed_capacity",
-            Self::Publish => "publish",
-            Self::StoredHot => "stored_hot",
-            Self::StoredObject => "stored_object",
-        }
+        self.row().0
+    }
+
+    /// Price items that the meter counts for.
+    #[must_use]
+    pub const fn items(self) -> &'static [PriceItem] {
+        self.row().1
+    }
+
+    /// Group of the meter: the meters of a group fill the tiers of a price together.
+    #[must_use]
+    pub fn group(self) -> &'static str {
+        self.items()
+            .first()
+            .map_or(self.as_str(), |item| item.as_str())
+    }
+
+    /// Unit of a meter that measures an amount over time, which is metered by the hour; `None` for a meter that counts.
+    #[must_use]
+    pub fn over_time(self) -> Option<PriceUnit> {
+        self.items()
+            .iter()
+            .map(|item| item.unit())
+            .find(|unit| unit.is_over_time())
     }
 
     /// The meter with this name.
@@ -212,7 +246,28 @@ pub struct UsagePage {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use utoipa::PartialSchema;
+
     use super::*;
+
+    #[test]
+    fn the_list_of_meters_is_whole() {
+        let schema = serde_json::to_value(Meter::schema()).unwrap();
+        assert_eq!(schema["enum"], serde_json::json!(Meter::ALL));
+    }
+
+    #[test]
+    fn an_item_belongs_to_one_group_of_meters_but_for_the_surcharge() {
+        for item in PriceItem::ALL {
+            let meters = Meter::ALL.into_iter();
+            let of_item = meters.filter(|meter| meter.items().contains(&item));
+            let groups: BTreeSet<_> = of_item.map(Meter::group).collect();
+            let expected = 1 + usize::from(item == PriceItem::ElasticUnits);
+            assert_eq!(groups.len(), expected, "{item:?}");
+        }
+    }
 
     #[test]
     fn meters_are_named_alike_everywhere() {

@@ -10,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
+use super::backend::{Backend, Pieces, Request, Uploading};
+use super::metrics::Op;
 use super::source::Source;
 use super::{Error, Listed};
 
@@ -41,19 +43,8 @@ impl Directory {
         Ok(Self { root: root.into() })
     }
 
-    pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        let (target, unfinished) = (self.path(key), self.unfinished());
-        let root = Arc::clone(&self.root);
-        blocking("writing a file", move || {
-            let mut file = File::create_new(&unfinished.0)?;
-            file.write_all(&body)?;
-            file.sync_all()?;
-            finish(&root, &unfinished, &target)
-        })
-        .await
-    }
-
-    pub(super) async fn upload(&self, key: &str, source: &mut Source<'_>) -> Result<(), Error> {
+    /// Writes a body to a file piece by piece.
+    async fn write(&self, key: &str, source: &mut Source<'_>) -> Result<(), Error> {
         let failed = |error: io::Error| Error::unavailable("writing a file")(error);
         let (target, unfinished) = (self.path(key), self.unfinished());
         let mut file = tokio::fs::File::create_new(&unfinished.0)
@@ -71,109 +62,6 @@ impl Directory {
         .await
     }
 
-    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
-        let (path, want) = (self.path(key), range.end - range.start);
-        let read = blocking("reading a file", move || {
-            let mut file = match File::open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                opened => opened?,
-            };
-            file.seek(SeekFrom::Start(range.start))?;
-            let mut body = Vec::new();
-            file.take(want).read_to_end(&mut body)?;
-            Ok(Some(body))
-        });
-        let body = read.await?.ok_or_else(|| not_found(key))?;
-        let got = body.len() as u64;
-        if got < want {
-            return Err(Error::Truncated {
-                key: key.to_owned(),
-                expected: want,
-                got,
-            });
-        }
-        Ok(body.into())
-    }
-
-    /// Streams the part of the range that exists, which may be less than all of it.
-    pub(super) async fn stream(
-        &self,
-        key: &str,
-        range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        let failed = |error: io::Error| Error::unavailable("reading a file")(error);
-        let mut file = match tokio::fs::File::open(self.path(key)).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(not_found(key)),
-            opened => opened.map_err(failed)?,
-        };
-        file.seek(SeekFrom::Start(range.start))
-            .await
-            .map_err(failed)?;
-        let body = file.take(range.end - range.start);
-        Ok(ReaderStream::with_capacity(body, PIECE_BYTES)
-            .map_err(failed)
-            .boxed())
-    }
-
-    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), Error> {
-        let paths: Vec<_> = keys.iter().map(|key| self.path(key)).collect();
-        blocking("deleting files", move || {
-            for path in paths {
-                remove(&path)?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    pub(super) async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<Listed>, Error> {
-        let root = Arc::clone(&self.root);
-        let mut page = Page {
-            prefix: prefix.to_owned(),
-            after: after.map(str::to_owned),
-            found: BTreeMap::new(),
-        };
-        blocking("listing files", move || {
-            let (folder, _) = page.prefix.rsplit_once('/').unwrap_or_default();
-            let folder = folder.to_owned();
-            page.walk(&root, &folder)?;
-            Ok(page.found.into_values().collect())
-        })
-        .await
-    }
-
-    pub(super) async fn sweep_uploads(&self, before: OffsetDateTime) -> Result<usize, Error> {
-        let folder = self.root.join(UNFINISHED);
-        blocking("sweeping unfinished files", move || {
-            let mut swept = 0;
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                let Some(meta) = gone_is_none(entry.metadata())? else {
-                    continue;
-                };
-                if OffsetDateTime::from(meta.modified()?) < before {
-                    remove(&entry.path())?;
-                    swept += 1;
-                }
-            }
-            Ok(swept)
-        })
-        .await
-    }
-
-    /// Creates and removes an empty file: fails when the directory is missing, read-only or full.
-    pub(super) async fn check(&self) -> Result<(), Error> {
-        let unfinished = self.unfinished();
-        blocking("checking the directory", move || {
-            File::create_new(&unfinished.0).map(drop)
-        })
-        .await
-    }
-
     fn path(&self, key: &str) -> PathBuf {
         self.root.join(key)
     }
@@ -181,6 +69,145 @@ impl Directory {
     fn unfinished(&self) -> Unfinished {
         let name = format!("{:032x}", rand::random::<u128>());
         Unfinished(self.root.join(UNFINISHED).join(name))
+    }
+}
+
+impl Backend for Directory {
+    fn put<'a>(&'a self, key: &'a str, body: Bytes) -> Request<'a, ()> {
+        Box::pin(async move {
+            let (target, unfinished) = (self.path(key), self.unfinished());
+            let root = Arc::clone(&self.root);
+            blocking("writing a file", move || {
+                let mut file = File::create_new(&unfinished.0)?;
+                file.write_all(&body)?;
+                file.sync_all()?;
+                finish(&root, &unfinished, &target)
+            })
+            .await
+        })
+    }
+
+    fn upload<'a>(
+        &'a self,
+        key: &'a str,
+        source: &'a mut Source<'_>,
+        uploading: Uploading<'a>,
+    ) -> Request<'a, ()> {
+        let written = self.write(key, source);
+        Box::pin(uploading.metrics.count(Op::Put, written))
+    }
+
+    fn range<'a>(&'a self, key: &'a str, range: Range<u64>) -> Request<'a, Bytes> {
+        Box::pin(async move {
+            let (path, want) = (self.path(key), range.end - range.start);
+            let read = blocking("reading a file", move || {
+                let mut file = match File::open(path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    opened => opened?,
+                };
+                file.seek(SeekFrom::Start(range.start))?;
+                let mut body = Vec::new();
+                file.take(want).read_to_end(&mut body)?;
+                Ok(Some(body))
+            });
+            let body = read.await?.ok_or_else(|| not_found(key))?;
+            let got = body.len() as u64;
+            if got < want {
+                return Err(Error::Truncated {
+                    key: key.to_owned(),
+                    expected: want,
+                    got,
+                });
+            }
+            Ok(body.into())
+        })
+    }
+
+    fn stream<'a>(&'a self, key: &'a str, range: Range<u64>) -> Request<'a, Pieces> {
+        Box::pin(async move {
+            let failed = |error: io::Error| Error::unavailable("reading a file")(error);
+            let mut file = match tokio::fs::File::open(self.path(key)).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(not_found(key));
+                }
+                opened => opened.map_err(failed)?,
+            };
+            file.seek(SeekFrom::Start(range.start))
+                .await
+                .map_err(failed)?;
+            let body = file.take(range.end - range.start);
+            Ok(ReaderStream::with_capacity(body, PIECE_BYTES)
+                .map_err(failed)
+                .boxed())
+        })
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [String]) -> Request<'a, ()> {
+        Box::pin(async move {
+            let paths: Vec<_> = keys.iter().map(|key| self.path(key)).collect();
+            blocking("deleting files", move || {
+                for path in paths {
+                    remove(&path)?;
+                }
+                Ok(())
+            })
+            .await
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> Request<'a, Vec<Listed>> {
+        Box::pin(async move {
+            let root = Arc::clone(&self.root);
+            let mut page = Page {
+                prefix: prefix.to_owned(),
+                after: after.map(str::to_owned),
+                found: BTreeMap::new(),
+            };
+            blocking("listing files", move || {
+                let (folder, _) = page.prefix.rsplit_once('/').unwrap_or_default();
+                let folder = folder.to_owned();
+                page.walk(&root, &folder)?;
+                Ok(page.found.into_values().collect())
+            })
+            .await
+        })
+    }
+
+    /// The directory belongs to one installation, and its unfinished files have no keys yet, so the prefix is ignored.
+    fn sweep_uploads<'a>(&'a self, _: &'a str, before: OffsetDateTime) -> Request<'a, usize> {
+        Box::pin(async move {
+            let folder = self.root.join(UNFINISHED);
+            blocking("sweeping unfinished files", move || {
+                let mut swept = 0;
+                for entry in fs::read_dir(folder)? {
+                    let entry = entry?;
+                    let Some(meta) = gone_is_none(entry.metadata())? else {
+                        continue;
+                    };
+                    if OffsetDateTime::from(meta.modified()?) < before {
+                        remove(&entry.path())?;
+                        swept += 1;
+                    }
+                }
+                Ok(swept)
+            })
+            .await
+        })
+    }
+
+    /// Creates and removes an empty file: fails when the directory is missing, read-only or full.
+    fn check(&self) -> Request<'_, ()> {
+        Box::pin(async move {
+            let unfinished = self.unfinished();
+            blocking("checking the directory", move || {
+                File::create_new(&unfinished.0).map(drop)
+            })
+            .await
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -4,6 +4,7 @@
 //! reader that catches up never takes a slot of a publish. Does not know blocks: the callers decide about keys, ranges
 //! and when an object is needed no more.
 
+mod backend;
 mod directory;
 mod error;
 mod exact;
@@ -15,8 +16,9 @@ mod pump;
 mod s3;
 mod source;
 
+use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,6 +31,7 @@ pub use error::{BoxError, Error};
 pub use metrics::{Metrics, Op};
 pub use s3::{S3Settings, Timeouts};
 
+use backend::{Backend, Uploading};
 use directory::Directory;
 use pool::Pools;
 use s3::S3;
@@ -51,10 +54,32 @@ pub struct Listed {
     pub modified: OffsetDateTime,
 }
 
+/// Keys of one request that deletes objects.
+const DELETE_KEYS_MAX: usize = 1_000;
+
+/// A kind of object storage and its settings.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// A bucket.
+    S3(S3Settings),
+    /// A directory of this machine.
+    Directory(PathBuf),
+}
+
+/// The location, without prefix and credentials.
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::S3(settings) => write!(f, "s3://{}", settings.bucket),
+            Self::Directory(root) => write!(f, "{}", root.display()),
+        }
+    }
+}
+
 /// A handle on object storage, to be shared in an `Arc`.
 #[derive(Debug)]
 pub struct Blob {
-    place: Place,
+    backend: Box<dyn Backend>,
     pools: Pools,
     metrics: Metrics,
     /// Longest pause of a client that uploads or downloads.
@@ -63,28 +88,30 @@ pub struct Blob {
     pumps: TaskTracker,
 }
 
-#[derive(Debug)]
-enum Place {
-    S3(S3),
-    Directory(Directory),
-}
-
 impl Blob {
+    /// Opens object storage of any kind.
+    pub async fn open(storage: Storage) -> Result<Self, Error> {
+        match storage {
+            Storage::S3(settings) => Ok(Self::s3(settings).await),
+            Storage::Directory(root) => Self::directory(&root).await,
+        }
+    }
+
     /// Objects in a bucket. Sends no request unless the credentials come from the cloud's provider chain.
     pub async fn s3(settings: S3Settings) -> Self {
         let timeouts = settings.timeouts;
-        Self::at(Place::S3(S3::new(settings).await), timeouts)
+        Self::over(Box::new(S3::new(settings).await), timeouts)
     }
 
     /// Objects in a directory of this machine, created when missing; for the embedded mode.
     pub async fn directory(root: &Path) -> Result<Self, Error> {
-        let place = Place::Directory(Directory::open(root).await?);
-        Ok(Self::at(place, Timeouts::default()))
+        let directory = Directory::open(root).await?;
+        Ok(Self::over(Box::new(directory), Timeouts::default()))
     }
 
-    fn at(place: Place, timeouts: Timeouts) -> Self {
+    fn over(backend: Box<dyn Backend>, timeouts: Timeouts) -> Self {
         Self {
-            place,
+            backend,
             pools: Pools::new(timeouts.overall),
             metrics: Metrics::default(),
             pause_max: timeouts.pause,
@@ -103,12 +130,7 @@ impl Blob {
     pub async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
         key::check(key)?;
         let _slot = self.pools.writes.slot(SERVICE).await?;
-        let written = async {
-            match &self.place {
-                Place::S3(s3) => s3.put(key, body).await,
-                Place::Directory(directory) => directory.put(key, body).await,
-            }
-        };
+        let written = self.backend.put(key, body);
         self.metrics.count(Op::Put, written).await
     }
 
@@ -131,16 +153,12 @@ impl Blob {
         let _slot = self.pools.uploads.slot(owner).await?;
         let body = std::pin::pin!(body.map_err(Into::into));
         let mut source = Source::new(body, max_bytes, self.pause_max);
-        match &self.place {
-            Place::S3(s3) => {
-                s3.upload(key, &mut source, (&self.pools.writes, owner), &self.metrics)
-                    .await?;
-            }
-            Place::Directory(directory) => {
-                let written = directory.upload(key, &mut source);
-                self.metrics.count(Op::Put, written).await?;
-            }
-        }
+        let uploading = Uploading {
+            writes: &self.pools.writes,
+            owner,
+            metrics: &self.metrics,
+        };
+        self.backend.upload(key, &mut source, uploading).await?;
         Ok(source.taken())
     }
 
@@ -157,12 +175,7 @@ impl Blob {
             });
         }
         let _slot = self.pools.reads.slot(owner).await?;
-        let read = async {
-            match &self.place {
-                Place::S3(s3) => s3.range(key, range).await,
-                Place::Directory(directory) => directory.range(key, range).await,
-            }
-        };
+        let read = self.backend.range(key, range);
         self.metrics.count(Op::Get, read).await
     }
 
@@ -180,12 +193,7 @@ impl Blob {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
         let slot = self.pools.streams.slot(owner).await?;
-        let opened = async {
-            match &self.place {
-                Place::S3(s3) => s3.open(key, range).await,
-                Place::Directory(directory) => directory.stream(key, range).await,
-            }
-        };
+        let opened = self.backend.stream(key, range);
         let pieces = self.metrics.count(Op::Get, opened).await?;
         let failures = self.metrics.clone();
         let exact = exact::exact(pieces, key.to_owned(), want);
@@ -199,14 +207,9 @@ impl Blob {
         for key in keys {
             key::check(key)?;
         }
-        for keys in keys.chunks(s3::DELETE_KEYS_MAX) {
+        for keys in keys.chunks(DELETE_KEYS_MAX) {
             let _slot = self.pools.writes.slot(SERVICE).await?;
-            let deleted = async {
-                match &self.place {
-                    Place::S3(s3) => s3.delete(keys).await,
-                    Place::Directory(directory) => directory.delete(keys).await,
-                }
-            };
+            let deleted = self.backend.delete(keys);
             self.metrics.count(Op::Delete, deleted).await?;
         }
         Ok(())
@@ -217,12 +220,7 @@ impl Blob {
     pub async fn list(&self, prefix: &str, after: Option<&str>) -> Result<Vec<Listed>, Error> {
         key::check_prefix(prefix)?;
         let _slot = self.pools.reads.slot(SERVICE).await?;
-        let listed = async {
-            match &self.place {
-                Place::S3(s3) => s3.list(prefix, after).await,
-                Place::Directory(directory) => directory.list(prefix, after).await,
-            }
-        };
+        let listed = self.backend.list(prefix, after);
         self.metrics.count(Op::List, listed).await
     }
 
@@ -236,24 +234,14 @@ impl Blob {
     ) -> Result<usize, Error> {
         key::check_prefix(prefix)?;
         let _slot = self.pools.writes.slot(SERVICE).await?;
-        let swept = async {
-            match &self.place {
-                Place::S3(s3) => s3.sweep_uploads(prefix, before).await,
-                Place::Directory(directory) => directory.sweep_uploads(before).await,
-            }
-        };
+        let swept = self.backend.sweep_uploads(prefix, before);
         self.metrics.count(Op::List, swept).await
     }
 
     /// Checks within two seconds whether storage responds and grants access. Takes no slot: a busy storage is not a
     /// broken one.
     pub async fn check(&self) -> Result<(), Error> {
-        let answer = async {
-            match &self.place {
-                Place::S3(s3) => s3.check().await,
-                Place::Directory(directory) => directory.check().await,
-            }
-        };
+        let answer = self.backend.check();
         self.metrics.count(Op::List, answer).await
     }
 
@@ -262,9 +250,6 @@ impl Blob {
     pub async fn drain(&self) {
         self.pumps.close();
         self.pumps.wait().await;
-        match &self.place {
-            Place::S3(s3) => s3.drain().await,
-            Place::Directory(_) => {}
-        }
+        self.backend.drain().await;
     }
 }

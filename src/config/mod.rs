@@ -15,6 +15,8 @@ use api::key::KeySettings;
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::blob::Storage;
+
 pub use args::{Cli, LogFormat, Logging, Serving, Settings, Tuning};
 pub use resolve::Error;
 pub use secret::Secret;
@@ -74,25 +76,8 @@ pub enum Mode {
         /// URL of the database, with its password.
         database_url: Secret,
         /// The object store.
-        objects: S3,
+        objects: Storage,
     },
-}
-
-/// Location and credentials of an S3 bucket.
-#[derive(Clone, Debug)]
-pub struct S3 {
-    /// Bucket name.
-    pub bucket: String,
-    /// Prefix of every key; empty, or ending in `/`.
-    pub prefix: String,
-    /// Endpoint; `None` is AWS.
-    pub endpoint: Option<String>,
-    /// Region; `None` takes it from the configuration of the cloud.
-    pub region: Option<String>,
-    /// Access key and its secret; `None` takes the credentials of the cloud.
-    pub credentials: Option<(Secret, Secret)>,
-    /// Whether the bucket is in the path rather than in the host name.
-    pub force_path_style: bool,
 }
 
 /// Files of a TLS identity.

@@ -1,10 +1,11 @@
-//! Decides what the settings mean together: the mode, the bucket, TLS or not. Called once by `parse`. A contradiction
-//! is an error that names the settings to change; it never contains a secret.
+//! Decides what the settings mean together: the mode, the kind of object storage, TLS or not. Called once by `parse`. A
+//! contradiction is an error that names the settings to change; it never contains a secret.
 
 use std::path::PathBuf;
 
 use super::args::{Places, Serving, Settings, Toggle};
-use super::{Config, Mode, S3, Secret, TlsFiles};
+use super::{Config, Mode, Secret, TlsFiles};
+use crate::blob::{S3Settings, Storage, Timeouts};
 
 /// The settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +97,7 @@ fn mode_of(places: Places, warnings: &mut Vec<String>) -> Result<Mode, Error> {
     })
 }
 
-fn objects_of(places: Places) -> Result<S3, Error> {
+fn objects_of(places: Places) -> Result<Storage, Error> {
     let (bucket, prefix) = match (set(&places.object_store), set(&places.s3_bucket)) {
         (Some(_), Some(_)) => {
             return Err(conflict(
@@ -140,14 +141,17 @@ fn objects_of(places: Places) -> Result<S3, Error> {
         )));
     }
     let path_style = places.s3_force_path_style.and_then(|Toggle(value)| value);
-    Ok(S3 {
+    let (access_key, secret) = credentials.unzip();
+    Ok(Storage::S3(S3Settings {
         bucket,
         prefix,
         force_path_style: path_style.unwrap_or(endpoint.is_some()),
         endpoint,
         region: set(&places.s3_region),
-        credentials,
-    })
+        access_key: access_key.map(|key: Secret| key.expose().to_owned()),
+        secret: secret.map(|key: Secret| key.expose().to_owned()),
+        timeouts: Timeouts::default(),
+    }))
 }
 
 fn bucket_and_prefix(url: &str) -> Result<(String, String), Error> {

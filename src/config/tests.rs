@@ -42,8 +42,12 @@ fn an_object_store_url_gives_bucket_and_prefix() {
         "--s3-endpoint=http://127.0.0.1:1",
     ])
     .unwrap();
-    let Mode::Fleet { objects, .. } = config.mode else {
-        panic!("not a fleet");
+    let Mode::Fleet {
+        objects: Storage::S3(objects),
+        ..
+    } = config.mode
+    else {
+        panic!("not a fleet with a bucket");
     };
     assert_eq!(
         (objects.bucket.as_str(), objects.prefix.as_str()),

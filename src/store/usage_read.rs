@@ -1,19 +1,20 @@
-//! Reading `usage_minute`, `usage_hour` and `usage_day` as one: a tenant's usage in order with each row's place in its month
-//! (prices have tiers that fill up over a month, so what a row costs depends on what was used before it), and, by time alone,
-//! where there is usage and of which tenants.
+//! Reads `usage_minute`, `usage_hour` and `usage_day` as one list, each row with the running totals of its month: the
+//! tiers of a price fill up over a month, so the cost of a row depends on what was used before it. Meters of one group
+//! (`Meter::group`) share their running totals. Also returns, by time alone, where there is usage and of which tenants.
 
+use api::usage::Meter;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Which usage to list.
+/// Usage to list.
 #[derive(Debug, Clone)]
 pub struct Wanted<'a> {
-    /// Whose.
+    /// The tenant.
     pub tenant: i64,
-    /// Only of topics whose names are like one of these patterns.
+    /// Only usage of topics whose names match one of these patterns.
     pub topics: &'a [String],
-    /// Where running totals begin: the start of the month of the first row, or that row itself when nobody needs them.
+    /// Start of the running totals: the start of the month of the first row, or of that row when nothing has a price.
     pub since: OffsetDateTime,
     /// Start of the first window.
     pub from: OffsetDateTime,
@@ -21,20 +22,22 @@ pub struct Wanted<'a> {
     pub to: OffsetDateTime,
     /// `minute`, `hour` or `day`.
     pub granularity: &'a str,
-    /// How many names are told apart: 0, 1 the topic, 2 the subscription too.
+    /// Names that rows are divided by: 0 for none, 1 for the topic, 2 for the topic and the subscription.
     pub names: i32,
-    /// Only what stands behind this window, meter, topic and subscription; with an empty meter, all from the window on.
+    /// Only meters of amounts over time.
+    pub over_time_only: bool,
+    /// Only rows after this window, meter, topic and subscription; with an empty meter, all rows from the window on.
     pub after: (OffsetDateTime, &'a str, &'a str, &'a str),
-    /// Rows at most.
+    /// Most rows.
     pub limit: i64,
 }
 
-/// A row of a list.
+/// A row of the list.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct UsageRow {
     /// Start of the window.
     pub start: OffsetDateTime,
-    /// What was used.
+    /// Name of the meter.
     pub meter: String,
     /// Name of the topic, or empty.
     pub topic: String,
@@ -42,30 +45,28 @@ pub struct UsageRow {
     pub subscription: String,
     /// Metering units.
     pub units: i64,
-    /// Of these, units above the guarantee.
+    /// Metering units above the guarantee, a part of `units`.
     pub elastic_units: i64,
     /// Messages.
     pub messages: i64,
     /// Bytes.
     pub bytes: i64,
-    /// Of storage, as a decimal number.
-    pub gib_hours: Option<String>,
-    /// Of guaranteed capacity, as a decimal number.
-    pub capacity_hours: Option<String>,
-    /// Units of the meter before it in its month; those of all deliveries count together, as in what follows.
+    /// Amount of a meter over time in the unit of its price: a decimal number rounded to nine places.
+    pub amount: Option<String>,
+    /// Metering units of the meter's group before the row in its month.
     pub units_before: i64,
-    /// Elastic units of all meters before it in its month.
+    /// Elastic units of all meters before the row in its month.
     pub elastic_before: i64,
-    /// Bytes before it in its month.
+    /// Bytes of the meter's group before the row in its month.
     pub bytes_before: i64,
-    /// What is measured over time before it in its month, a whole number: byte-seconds of storage, messages a second times
-    /// seconds of guaranteed capacity.
+    /// Amount over time of the meter's group before the row in its month, a whole number: byte-seconds of storage, or
+    /// messages per second times seconds of guaranteed capacity.
     pub over_time_before: String,
-    /// The same with its own. Rounded down like those before it, so that nothing is lost between two rows.
+    /// The same including the row. Both are rounded down, so nothing is lost between two rows.
     pub over_time_after: String,
 }
 
-/// Usage of a tenant in order of window, meter, topic and subscription, whatever of it is rolled up.
+/// Usage of a tenant in the order of window, meter, topic and subscription, rolled up or not.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -74,11 +75,7 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
     Ok(sqlx::query_as(
         "-- usage_read.list
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
-                -- 2^30 bytes for 3,600 seconds
-                CASE WHEN p.meter IN ('stored_hot', 'stored_object')
-                     THEN trim_scale(round(p.over_time / 3865470566400, 9))::text END AS gib_hours,
-                CASE WHEN p.meter = 'guaranteed_capacity' THEN trim_scale(round(p.over_time / 3600, 9))::text END
-                    AS capacity_hours,
+                trim_scale(round(p.over_time / p.measured_per_amount, 9))::text AS amount,
                 (p.units_after - p.units)::bigint AS units_before,
                 (p.elastic_after - p.elastic_units)::bigint AS elastic_before,
                 (p.bytes_after - p.bytes)::bigint AS bytes_before,
@@ -86,7 +83,8 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                 trunc(p.over_time_after)::text AS over_time_after
          FROM (
              SELECT g.*, sum(g.units) OVER item AS units_after, sum(g.elastic_units) OVER month AS elastic_after,
-                    sum(g.bytes) OVER item AS bytes_after, sum(g.over_time) OVER item AS over_time_after
+                    sum(g.bytes) OVER item AS bytes_after, sum(g.over_time) OVER item AS over_time_after,
+                    ($15::bigint[])[array_position($13::text[], g.meter)] AS measured_per_amount
              FROM (
                  SELECT u.start, u.meter, u.topic COLLATE \"C\" AS topic, u.subscription COLLATE \"C\" AS subscription,
                         u.mine, sum(u.units)::bigint AS units, sum(u.elastic_units)::bigint AS elastic_units,
@@ -102,7 +100,7 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
                          FROM usage_hour
-                         -- of what is coarser than the windows only what comes before them
+                         -- rows longer than the windows count for the running totals before them
                          WHERE tenant_id = $1 AND at >= $12 AND at < $3 AND ($5 <> 'minute' OR at < $2)
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
@@ -113,12 +111,13 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                  GROUP BY u.start, u.meter, u.topic, u.subscription, u.mine
              ) g
              WINDOW item AS (PARTITION BY date_trunc('month', g.start),
-                                          CASE WHEN starts_with(g.meter, 'deliver_') THEN 'deliver' ELSE g.meter END
+                                          ($14::text[])[array_position($13::text[], g.meter)] COLLATE \"C\"
                              ORDER BY g.start, g.meter, g.topic, g.subscription, g.mine ROWS UNBOUNDED PRECEDING),
                     month AS (PARTITION BY date_trunc('month', g.start)
                               ORDER BY g.start, g.meter, g.topic, g.subscription, g.mine ROWS UNBOUNDED PRECEDING)
          ) p
          WHERE p.mine AND p.start >= $2 AND (p.start, p.meter, p.topic, p.subscription) > ($4, $7, $8, $9)
+           AND (p.measured_per_amount IS NOT NULL OR NOT $16)
          ORDER BY p.start, p.meter, p.topic, p.subscription LIMIT $10",
     )
     .bind(wanted.tenant)
@@ -133,6 +132,10 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
     .bind(wanted.limit)
     .bind(wanted.topics)
     .bind(wanted.since)
+    .bind(Meter::ALL.map(Meter::as_str))
+    .bind(Meter::ALL.map(Meter::group))
+    .bind(Meter::ALL.map(measured_per_amount))
+    .bind(wanted.over_time_only)
     .fetch_all(session.run("usage_read.list"))
     .await?)
 }
@@ -202,4 +205,10 @@ pub async fn tenants(
     .bind(limit)
     .fetch_all(session.run("usage_read.tenants"))
     .await?)
+}
+
+/// What is measured of one amount of a meter over time, such as byte-seconds of a GiB-hour.
+fn measured_per_amount(meter: Meter) -> Option<i64> {
+    let unit = meter.over_time()?;
+    i64::try_from(unit.measured()).ok()
 }

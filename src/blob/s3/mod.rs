@@ -15,20 +15,21 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{ChecksumAlgorithm, Delete, Object, ObjectIdentifier};
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use futures_util::stream::{BoxStream, try_unfold};
+use futures_util::future::BoxFuture;
+use futures_util::stream::try_unfold;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 pub use settings::{S3Settings, Timeouts};
 
+use super::backend::{Backend, Pieces, Request, Uploading};
 use super::exact::exact;
+use super::source::Source;
 use super::{Error, Listed};
 use error::failed;
 use settings::{ATTEMPTS_MAX, BACKOFF};
 
-/// Maximum number of keys that one request can delete.
-pub(super) const DELETE_KEYS_MAX: usize = 1_000;
 /// Time limit of the check for `/readyz`.
 const CHECK_WAIT: Duration = Duration::from_secs(2);
 
@@ -58,47 +59,6 @@ impl S3 {
         }
     }
 
-    pub(super) async fn put(&self, key: &str, body: Bytes) -> Result<(), Error> {
-        let timeouts = self.timeouts.overriding(body.len());
-        self.client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(self.full(key))
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .body(ByteStream::from(body))
-            .customize()
-            .config_override(timeouts)
-            .send()
-            .await
-            .map_err(failed("put", None))?;
-        Ok(())
-    }
-
-    /// Reads the whole range, in at most three attempts that include the body. A connection that breaks within the body
-    /// is the usual failure here, and the SDK does not retry it.
-    pub(super) async fn range(&self, key: &str, range: Range<u64>) -> Result<Bytes, Error> {
-        let timeouts = self.timeouts.with_bytes(range.end - range.start);
-        let attempts = async {
-            let mut attempt = 1;
-            loop {
-                let error = match timeout(timeouts.attempt, self.range_once(key, &range)).await {
-                    Ok(Ok(body)) => return Ok(body),
-                    Ok(Err(error)) => error,
-                    Err(elapsed) => Error::unavailable("get")(elapsed),
-                };
-                if attempt == ATTEMPTS_MAX || !error.is_retryable() {
-                    return Err(error);
-                }
-                let pause = BACKOFF * 2_u32.pow(attempt - 1);
-                tokio::time::sleep(pause.mul_f64(rand::random())).await;
-                attempt += 1;
-            }
-        };
-        timeout(timeouts.overall, attempts)
-            .await
-            .map_err(Error::unavailable("get"))?
-    }
-
     async fn range_once(&self, key: &str, range: &Range<u64>) -> Result<Bytes, Error> {
         let want = range.end - range.start;
         let once = RetryConfig::disabled();
@@ -115,21 +75,12 @@ impl S3 {
         Ok(body.freeze())
     }
 
-    /// Streams what storage returns of the range, which may be less than all of it.
-    pub(super) async fn open(
-        &self,
-        key: &str,
-        range: Range<u64>,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
-        self.get(key, &range, None).await
-    }
-
     async fn get(
         &self,
         key: &str,
         range: &Range<u64>,
         retry: Option<RetryConfig>,
-    ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    ) -> Result<Pieces, Error> {
         let mut overrides = aws_sdk_s3::config::Builder::new();
         overrides.set_retry_config(retry);
         let response = self
@@ -159,76 +110,6 @@ impl S3 {
         }
     }
 
-    pub(super) async fn delete(&self, keys: &[String]) -> Result<(), Error> {
-        let action = "delete";
-        let mut delete = Delete::builder().quiet(true);
-        for key in keys {
-            let object = ObjectIdentifier::builder().key(self.full(key)).build();
-            delete = delete.objects(object.map_err(Error::unavailable(action))?);
-        }
-        let response = self
-            .client
-            .delete_objects()
-            .bucket(&self.bucket)
-            .delete(delete.build().map_err(Error::unavailable(action))?)
-            .send()
-            .await
-            .map_err(failed(action, None))?;
-        // A 200 response can list keys that were refused. S3 does not list missing keys among them; other stores do.
-        let refused = response
-            .errors()
-            .iter()
-            .find(|error| error.code() != Some("NoSuchKey"));
-        match refused {
-            None => Ok(()),
-            Some(error) if error.code() == Some("AccessDenied") => Err(Error::Refused {
-                action,
-                code: "AccessDenied".to_owned(),
-                source: format!("{error:?}").into(),
-            }),
-            Some(error) => Err(Error::unavailable(action)(format!("{error:?}"))),
-        }
-    }
-
-    pub(super) async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-    ) -> Result<Vec<Listed>, Error> {
-        let page = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(self.full(prefix))
-            .set_start_after(after.map(|after| self.full(after)))
-            .send()
-            .await
-            .map_err(failed("list", None))?;
-        let listed = page.contents().iter();
-        Ok(listed.filter_map(|object| self.listed(object)).collect())
-    }
-
-    /// Lists one object: the cheapest request whose response names what is wrong. A HEAD response has no body.
-    pub(super) async fn check(&self) -> Result<(), Error> {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(&self.bucket)
-            .prefix(&self.prefix)
-            .max_keys(1)
-            .send();
-        timeout(CHECK_WAIT, request)
-            .await
-            .map_err(Error::unavailable("check"))?
-            .map_err(failed("check", None))?;
-        Ok(())
-    }
-
-    pub(super) async fn drain(&self) {
-        self.aborts.close();
-        self.aborts.wait().await;
-    }
-
     fn full(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)
     }
@@ -243,12 +124,148 @@ impl S3 {
     }
 }
 
+impl Backend for S3 {
+    fn put<'a>(&'a self, key: &'a str, body: Bytes) -> Request<'a, ()> {
+        Box::pin(async move {
+            let timeouts = self.timeouts.overriding(body.len());
+            self.client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.full(key))
+                .checksum_algorithm(ChecksumAlgorithm::Crc32)
+                .body(ByteStream::from(body))
+                .customize()
+                .config_override(timeouts)
+                .send()
+                .await
+                .map_err(failed("put", None))?;
+            Ok(())
+        })
+    }
+
+    fn upload<'a>(
+        &'a self,
+        key: &'a str,
+        source: &'a mut Source<'_>,
+        uploading: Uploading<'a>,
+    ) -> Request<'a, ()> {
+        Box::pin(self.send(key, source, uploading))
+    }
+
+    /// Reads the whole range, in at most three attempts that include the body. A connection that breaks within the body
+    /// is the usual failure here, and the SDK does not retry it.
+    fn range<'a>(&'a self, key: &'a str, range: Range<u64>) -> Request<'a, Bytes> {
+        Box::pin(async move {
+            let timeouts = self.timeouts.with_bytes(range.end - range.start);
+            let attempts = async {
+                let mut attempt = 1;
+                loop {
+                    let error = match timeout(timeouts.attempt, self.range_once(key, &range)).await
+                    {
+                        Ok(Ok(body)) => return Ok(body),
+                        Ok(Err(error)) => error,
+                        Err(elapsed) => Error::unavailable("get")(elapsed),
+                    };
+                    if attempt == ATTEMPTS_MAX || !error.is_retryable() {
+                        return Err(error);
+                    }
+                    let pause = BACKOFF * 2_u32.pow(attempt - 1);
+                    tokio::time::sleep(pause.mul_f64(rand::random())).await;
+                    attempt += 1;
+                }
+            };
+            timeout(timeouts.overall, attempts)
+                .await
+                .map_err(Error::unavailable("get"))?
+        })
+    }
+
+    fn stream<'a>(&'a self, key: &'a str, range: Range<u64>) -> Request<'a, Pieces> {
+        Box::pin(async move { self.get(key, &range, None).await })
+    }
+
+    fn delete<'a>(&'a self, keys: &'a [String]) -> Request<'a, ()> {
+        Box::pin(async move {
+            let action = "delete";
+            let mut delete = Delete::builder().quiet(true);
+            for key in keys {
+                let object = ObjectIdentifier::builder().key(self.full(key)).build();
+                delete = delete.objects(object.map_err(Error::unavailable(action))?);
+            }
+            let response = self
+                .client
+                .delete_objects()
+                .bucket(&self.bucket)
+                .delete(delete.build().map_err(Error::unavailable(action))?)
+                .send()
+                .await
+                .map_err(failed(action, None))?;
+            // A 200 response can list keys that were refused. S3 does not list missing keys among them; other stores do.
+            let refused = response
+                .errors()
+                .iter()
+                .find(|error| error.code() != Some("NoSuchKey"));
+            match refused {
+                None => Ok(()),
+                Some(error) if error.code() == Some("AccessDenied") => Err(Error::Refused {
+                    action,
+                    code: "AccessDenied".to_owned(),
+                    source: format!("{error:?}").into(),
+                }),
+                Some(error) => Err(Error::unavailable(action)(format!("{error:?}"))),
+            }
+        })
+    }
+
+    fn list<'a>(&'a self, prefix: &'a str, after: Option<&'a str>) -> Request<'a, Vec<Listed>> {
+        Box::pin(async move {
+            let page = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(self.full(prefix))
+                .set_start_after(after.map(|after| self.full(after)))
+                .send()
+                .await
+                .map_err(failed("list", None))?;
+            let listed = page.contents().iter();
+            Ok(listed.filter_map(|object| self.listed(object)).collect())
+        })
+    }
+
+    fn sweep_uploads<'a>(&'a self, prefix: &'a str, before: OffsetDateTime) -> Request<'a, usize> {
+        Box::pin(self.abort_begun(prefix, before))
+    }
+
+    /// Lists one object: the cheapest request whose response names what is wrong. A HEAD response has no body.
+    fn check(&self) -> Request<'_, ()> {
+        Box::pin(async move {
+            let request = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(&self.prefix)
+                .max_keys(1)
+                .send();
+            timeout(CHECK_WAIT, request)
+                .await
+                .map_err(Error::unavailable("check"))?
+                .map_err(failed("check", None))?;
+            Ok(())
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.aborts.close();
+            self.aborts.wait().await;
+        })
+    }
+}
+
 /// The body of a response, after a check that it begins at the start of the range: a server that ignores the range
 /// would return the right number of wrong bytes.
-fn pieces(
-    response: GetObjectOutput,
-    range: &Range<u64>,
-) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+fn pieces(response: GetObjectOutput, range: &Range<u64>) -> Result<Pieces, Error> {
     let begins = format!("bytes {}-", range.start);
     if !response
         .content_range()

@@ -9,13 +9,12 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
-use super::super::metrics::{Metrics, Op};
-use super::super::pool::Pool;
+use super::super::backend::{Backend, Uploading};
+use super::super::metrics::Op;
 use super::super::source::Source;
 use super::super::{BoxError, Error};
 use super::error::failed;
 use super::{S3, at};
-use crate::turnstile::Owner;
 
 /// Bytes per part, and so the memory of an upload. S3 requires at least 5 MiB and at most 10,000 parts.
 const PART_BYTES: usize = 8 * 1024 * 1024;
@@ -23,14 +22,19 @@ const PART_BYTES: usize = 8 * 1024 * 1024;
 const SWEEP_PAGES_MAX: usize = 10;
 
 impl S3 {
-    /// Slots are held per request and not per upload, so that slow clients do not hold slots of others.
-    pub(in super::super) async fn upload(
+    /// Sends a body in one request if it is short, or else in parts. Slots are held per request and not per upload, so
+    /// that slow clients do not hold slots of others.
+    pub(super) async fn send(
         &self,
         key: &str,
         source: &mut Source<'_>,
-        (writes, owner): (&Pool, Owner),
-        metrics: &Metrics,
+        uploading: Uploading<'_>,
     ) -> Result<(), Error> {
+        let Uploading {
+            writes,
+            owner,
+            metrics,
+        } = uploading;
         let first = source.part(PART_BYTES).await?;
         if first.len() < PART_BYTES {
             let _slot = writes.slot(owner).await?;
@@ -82,7 +86,8 @@ impl S3 {
         })
     }
 
-    pub(in super::super) async fn sweep_uploads(
+    /// Aborts uploads that began before `before`, and returns their number.
+    pub(super) async fn abort_begun(
         &self,
         prefix: &str,
         before: OffsetDateTime,

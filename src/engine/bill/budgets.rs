@@ -1,6 +1,6 @@
-//! Budgets of a tenant: put, read, list and delete. A budget is about all usage of the tenant, so reading one takes the
-//! scope `usage` for all names and changing one `manage` for all names. A change takes effect at once: what it makes due is
-//! sent, and a tenant that it stopped goes on, in its own transaction.
+//! Budgets of a tenant: put, read, list and delete. A budget covers all usage of the tenant, so reading one takes the
+//! scope `usage` for all names and changing one takes `manage` for all names. The transaction of a change also compares
+//! the tenant with its budgets (`spend`): alerts that become due are sent, and the tenant is stopped or resumed.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::engine::bill::spend::{self, Spent};
 use crate::engine::error::Error;
 
 impl Engine {
-    /// Creates a budget or changes it as a whole; true when it is new.
+    /// Creates a budget or replaces its settings. Returns true when it is new.
     ///
     /// # Errors
     /// When there are too many, or the database does not answer.
@@ -51,14 +51,19 @@ impl Engine {
         if !existing.is_some_and(|row| is_same(row, &new)) {
             store::budget::put(&mut tx, tenant.0, &new, now).await?;
             if let Some(row) = existing {
-                // What is not reached any more is told again when it is.
+                // An alert above the new percentage is sent again when the percentage reaches it.
                 let percent = spent.percent_of(settings.amount).unwrap_or(0);
                 let reached = i16::try_from(percent).unwrap_or(i16::MAX);
                 let month = (row.budget_id, spent.month.start().date());
                 store::budget_alert::forget(&mut tx, month, reached).await?;
             }
-            self.budget_changed(&mut tx, by, ("budget.put", name), settings)
-                .await?;
+            let change = Change {
+                tenant: Some(tenant),
+                action: "budget.put",
+                target: name.as_str(),
+                detail: settings,
+            };
+            audit::record(&mut tx, by, change, now).await?;
         }
         spend::compare(&mut tx, tenant.0, &spent, now).await?;
         let shown = one(all(&mut tx, tenant.0, &spent).await?, name)?;
@@ -71,7 +76,7 @@ impl Engine {
     /// Deletes a budget.
     ///
     /// # Errors
-    /// When there is none, or the database does not answer.
+    /// When it does not exist, or the database does not answer.
     pub async fn delete_budget(&self, by: &Access, name: &BudgetName) -> Result<(), Error> {
         by.check_all(Permission::Manage)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
@@ -80,8 +85,13 @@ impl Engine {
         if !store::budget::delete(&mut tx, tenant.0, name.as_str()).await? {
             return Err(Error::not_found("budget", name));
         }
-        self.budget_changed(&mut tx, by, ("budget.delete", name), &Nothing {})
-            .await?;
+        let change = Change {
+            tenant: Some(tenant),
+            action: "budget.delete",
+            target: name.as_str(),
+            detail: &Nothing {},
+        };
+        audit::record(&mut tx, by, change, now).await?;
         let spent = spend::spent(&mut tx, tenant.0, now).await?;
         spend::compare(&mut tx, tenant.0, &spent, now).await?;
         tx.commit().await?;
@@ -89,10 +99,10 @@ impl Engine {
         Ok(())
     }
 
-    /// A budget, and how much of it is spent.
+    /// A budget, and how much of it is spent this month.
     ///
     /// # Errors
-    /// When there is none, or the database does not answer.
+    /// When it does not exist, or the database does not answer.
     pub async fn budget(&self, by: &Access, name: &BudgetName) -> Result<Budget, Error> {
         one(self.budgets(by).await?.items, name)
     }
@@ -111,44 +121,29 @@ impl Engine {
             next: None,
         })
     }
-
-    /// Writes a change of a budget down, in its transaction.
-    async fn budget_changed<T: serde::Serialize>(
-        &self,
-        tx: &mut Session,
-        by: &Access,
-        (action, name): (&'static str, &BudgetName),
-        detail: &T,
-    ) -> Result<(), Error> {
-        let change = Change {
-            tenant: Some(by.tenant()),
-            action,
-            target: name.as_str(),
-            detail,
-        };
-        audit::record(tx, by, change, self.clock().now()).await
-    }
 }
 
-/// Percents in rising order, each once; validated, so none is too large for a column.
+/// Alert percentages in rising order, without duplicates. They are validated, so each fits its column.
 fn percents(settings: &BudgetSettings) -> Vec<i16> {
     let default = ALERT_PERCENTS_DEFAULT.map(Percent);
     let percents = settings.alert_percents.as_deref().unwrap_or(&default);
-    let percents: BTreeSet<u16> = percents.iter().map(|percent| percent.0).collect();
-    percents.into_iter().map(u16::cast_signed).collect()
+    let sorted: BTreeSet<u16> = percents.iter().map(|percent| percent.0).collect();
+    sorted.into_iter().map(u16::cast_signed).collect()
 }
 
+/// Whether a budget has these settings already.
 fn is_same(row: &BudgetRow, new: &NewBudget<'_>) -> bool {
     (&*row.amount, &*row.alert_percents, row.hard_stop)
         == (new.amount, new.alert_percents, new.hard_stop)
 }
 
+/// The budget of a name.
 fn one(budgets: Vec<Budget>, name: &BudgetName) -> Result<Budget, Error> {
     let found = budgets.into_iter().find(|budget| budget.name == *name);
     found.ok_or_else(|| Error::not_found("budget", name))
 }
 
-/// The budgets of a tenant as they are shown.
+/// The budgets of a tenant as the API shows them.
 async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Budget>, Error> {
     let rows = store::budget::of_tenant(session, tenant).await?;
     let alerts =
@@ -156,14 +151,15 @@ async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Bu
     let quota = store::quota::get(session, tenant).await?;
     let stopped_until = quota.and_then(|quota| quota.stopped_until);
     let is_stopped = stopped_until.is_some_and(|until| until > spent.at);
-    let show = |row: BudgetRow| shown(row, &alerts, (spent, is_stopped));
+    let show = |row: BudgetRow| shown(row, &alerts, spent, is_stopped);
     rows.into_iter().map(show).collect()
 }
 
 fn shown(
     row: BudgetRow,
     alerts: &[AlertRow],
-    (spent, is_stopped): (&Spent, bool),
+    spent: &Spent,
+    is_stopped: bool,
 ) -> Result<Budget, Error> {
     let corrupt = |column| store::Error::Corrupt {
         table: "budget",
@@ -172,16 +168,16 @@ fn shown(
     };
     let amount = spend::amount(&row)?;
     let percent = spent.percent_of(amount);
-    let own = alerts
+    let alerts = alerts
         .iter()
-        .filter(|alert| alert.budget_id == row.budget_id);
-    let alerts = own.map(|alert| {
-        Ok(BudgetAlert {
-            percent: Percent(alert.percent.unsigned_abs()),
-            cost: alert.cost.parse().map_err(|_| corrupt("cost"))?,
-            at: alert.at.into(),
-        })
-    });
+        .filter(|alert| alert.budget_id == row.budget_id)
+        .map(|alert| {
+            Ok(BudgetAlert {
+                percent: Percent(alert.percent.unsigned_abs()),
+                cost: alert.cost.parse().map_err(|_| corrupt("cost"))?,
+                at: alert.at.into(),
+            })
+        });
     let percents = row.alert_percents.iter();
     Ok(Budget {
         name: row.name.parse().map_err(|_| corrupt("name"))?,

@@ -23,7 +23,7 @@ use crate::store::{self, Session, Store};
 const TENANTS: i64 = 1_000;
 /// Old alerts deleted in one round.
 const ALERTS: i64 = 10_000;
-/// Percent of a budget that is spent.
+/// Percentage at which a budget is spent.
 const SPENT: u64 = 100;
 
 /// What a tenant has spent this month.
@@ -31,14 +31,14 @@ const SPENT: u64 = 100;
 pub(in crate::engine) struct Spent {
     /// The month.
     pub(in crate::engine) month: Month,
-    /// The database's time when this was read.
+    /// Time of the database when this was read.
     pub(in crate::engine) at: OffsetDateTime,
-    /// What all usage costs so far, and the currency; `None` without a price plan.
+    /// Cost of all usage so far, and its currency; `None` without a price plan.
     pub(in crate::engine) cost: Option<(Decimal, String)>,
 }
 
 impl Spent {
-    /// How much of a budget is spent, in whole percents, rounded down.
+    /// Share of a budget that is spent, in whole percent, rounded down. `None` without a price plan.
     pub(in crate::engine) fn percent_of(&self, amount: Decimal) -> Option<u64> {
         let (cost, _) = self.cost.as_ref()?;
         let percent = cost.trillionths().saturating_mul(100) / amount.trillionths().max(1);
@@ -46,13 +46,21 @@ impl Spent {
     }
 }
 
-/// What budgets ask for that was not done yet.
+/// What the budgets of a tenant ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Due {
-    /// Alerts to send: of which budget, at which percent.
-    alerts: Vec<(BudgetRow, i16)>,
-    /// Until when the tenant is to be stopped.
-    stopped_until: Option<OffsetDateTime>,
+struct Demand {
+    /// Alerts that were not sent yet.
+    alerts: Vec<DueAlert>,
+    /// End of the stop; `None` when the tenant is not to be stopped.
+    stop_until: Option<OffsetDateTime>,
+}
+
+/// An alert to send.
+#[derive(Debug, PartialEq, Eq)]
+struct DueAlert {
+    budget: BudgetRow,
+    /// Percentage that was reached.
+    percent: i16,
 }
 
 /// Compares all tenants that have budgets with them; counts alerts.
@@ -92,8 +100,8 @@ async fn look_at(
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
     let spent = spent(session, tenant, now).await?;
-    let (due, stopped_until) = due(session, tenant, &spent).await?;
-    if due.alerts.is_empty() && due.stopped_until == stopped_until {
+    let demand = demand(session, tenant, &spent).await?;
+    if demand.alerts.is_empty() && demand.stop_until == stopped_until(session, tenant).await? {
         return Ok(0);
     }
     let mut tx = store.tx("compare_budgets").await?;
@@ -103,7 +111,7 @@ async fn look_at(
     Ok(alerts)
 }
 
-/// What a tenant has spent in the current month.
+/// Spending of a tenant in the current month.
 pub(in crate::engine) async fn spent(
     session: &mut Session,
     tenant: i64,
@@ -115,35 +123,31 @@ pub(in crate::engine) async fn spent(
     Ok(Spent { month, at, cost })
 }
 
-/// Sends the alerts of a tenant that are due, and stops it or lets it go on; returns how many alerts. The tenant is locked
-/// by the transaction.
+/// Sends the alerts of a tenant that are due, and stops or resumes the tenant. Returns the number of alerts. The transaction
+/// has locked the tenant.
 pub(in crate::engine) async fn compare(
     tx: &mut Session,
     tenant: i64,
     spent: &Spent,
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
-    let (due, stopped_until) = due(tx, tenant, spent).await?;
+    let demand = demand(tx, tenant, spent).await?;
     let mut sent = 0;
-    for (budget, percent) in &due.alerts {
-        sent += u64::from(alert(tx, tenant, (budget, *percent), spent).await?);
+    for due in &demand.alerts {
+        sent += u64::from(send(tx, tenant, due, spent).await?);
     }
-    if due.stopped_until != stopped_until {
+    if demand.stop_until != stopped_until(tx, tenant).await? {
         let version = store::installation::bump_quota(tx).await?;
-        store::quota::stop(tx, tenant, (due.stopped_until, version), now).await?;
+        store::quota::stop(tx, tenant, (demand.stop_until, version), now).await?;
     }
     Ok(sent)
 }
 
-/// Notes an alert and keeps its event for the tenant's sinks; false when it was sent before.
-async fn alert(
-    tx: &mut Session,
-    tenant: i64,
-    (budget, percent): (&BudgetRow, i16),
-    spent: &Spent,
-) -> Result<bool, Error> {
+/// Records an alert and its event for the tenant's sinks. Returns false when it was sent before.
+async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> Result<bool, Error> {
+    let DueAlert { budget, percent } = due;
     let (cost, currency) = spent.cost.clone().unwrap_or_default();
-    let which = (budget.budget_id, spent.month.start().date(), percent);
+    let which = (budget.budget_id, spent.month.start().date(), *percent);
     if !store::budget_alert::insert(tx, which, &cost.to_string(), spent.at).await? {
         return Ok(false);
     }
@@ -159,7 +163,7 @@ async fn alert(
     };
     let event = Event {
         kind: EventKind::Budget,
-        // Of a budget that was deleted and made again it is another event.
+        // The id of the budget keeps the events of a deleted budget and of a new one with its name apart.
         identity: &[
             &budget.budget_id.to_string(),
             &spent.month.to_string(),
@@ -173,49 +177,48 @@ async fn alert(
     Ok(true)
 }
 
-/// What is due of a tenant, and until when it is stopped now.
-async fn due(
-    session: &mut Session,
-    tenant: i64,
-    spent: &Spent,
-) -> Result<(Due, Option<OffsetDateTime>), Error> {
+/// What the budgets of a tenant ask for.
+async fn demand(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Demand, Error> {
     let budgets = store::budget::of_tenant(session, tenant).await?;
     let sent = store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;
-    let quota = store::quota::get(session, tenant).await?;
-    Ok((
-        wanted(budgets, &sent, spent)?,
-        quota.and_then(|quota| quota.stopped_until),
-    ))
+    wanted(budgets, &sent, spent)
 }
 
-/// What budgets ask for, beyond the alerts that were sent.
-fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<Due, Error> {
-    let mut due = Due::default();
+/// End of the stop that applies to a tenant now.
+async fn stopped_until(
+    session: &mut Session,
+    tenant: i64,
+) -> Result<Option<OffsetDateTime>, Error> {
+    let quota = store::quota::get(session, tenant).await?;
+    Ok(quota.and_then(|quota| quota.stopped_until))
+}
+
+/// What budgets ask for, except for the alerts that were sent.
+fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<Demand, Error> {
+    let mut demand = Demand::default();
     for budget in budgets {
         let Some(percent) = spent.percent_of(amount(&budget)?) else {
             continue;
         };
         if stops(&budget, Some(percent)) {
-            due.stopped_until = Some(spent.month.end());
+            demand.stop_until = Some(spent.month.end());
         }
-        let is_due = |at: &i16| {
-            let was_sent =
-                |alert: &AlertRow| (alert.budget_id, alert.percent) == (budget.budget_id, *at);
-            u64::from(at.unsigned_abs()) <= percent && !sent.iter().any(was_sent)
+        let was_sent = |at: i16| {
+            sent.iter()
+                .any(|alert| (alert.budget_id, alert.percent) == (budget.budget_id, at))
         };
-        let percents: Vec<i16> = budget
+        let due = budget
             .alert_percents
             .iter()
             .copied()
-            .filter(is_due)
-            .collect();
-        due.alerts.extend(
-            percents
-                .into_iter()
-                .map(|percent| (budget.clone(), percent)),
-        );
+            .filter(|at| u64::from(at.unsigned_abs()) <= percent && !was_sent(*at))
+            .map(|percent| DueAlert {
+                budget: budget.clone(),
+                percent,
+            });
+        demand.alerts.extend(due);
     }
-    Ok(due)
+    Ok(demand)
 }
 
 /// The amount of a budget.
@@ -228,7 +231,7 @@ pub(in crate::engine) fn amount(budget: &BudgetRow) -> Result<Decimal, Error> {
     Ok(budget.amount.parse().map_err(corrupt)?)
 }
 
-/// Whether a budget of which so much is spent stops its tenant.
+/// Whether a budget stops its tenant when this percentage of it is spent.
 pub(in crate::engine) fn stops(budget: &BudgetRow, percent: Option<u64>) -> bool {
     budget.hard_stop && percent.is_some_and(|percent| percent >= SPENT)
 }
@@ -269,12 +272,13 @@ mod tests {
         }];
         let due = |cost| {
             let budgets = vec![budget(1, "10", false), budget(2, "20", true)];
-            let due = wanted(budgets, &sent, &spent(cost)).unwrap();
-            let alerts = due
+            let demand = wanted(budgets, &sent, &spent(cost)).unwrap();
+            let alerts: Vec<_> = demand
                 .alerts
                 .iter()
-                .map(|(budget, at)| (budget.budget_id, *at));
-            (alerts.collect::<Vec<_>>(), due.stopped_until)
+                .map(|due| (due.budget.budget_id, due.percent))
+                .collect();
+            (alerts, demand.stop_until)
         };
         let stop = Some(datetime!(2030-02-01 0:00 UTC));
         for (cost, alerts, until) in [
@@ -292,7 +296,7 @@ mod tests {
     fn the_largest_cost_is_still_a_percent_of_the_smallest_budget() {
         let most = "999999999999999999";
         let percent = spent(Some(most)).percent_of("0.0001".parse().unwrap());
-        assert_eq!(percent, Some(u64::MAX), "more than is told apart");
+        assert_eq!(percent, Some(u64::MAX), "it is clamped");
         let percent = spent(Some(most)).percent_of(most.parse().unwrap());
         assert_eq!(percent, Some(100));
     }

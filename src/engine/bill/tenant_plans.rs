@@ -1,6 +1,7 @@
-//! Which plan a tenant has on which day. What applies to days that are past never changes, because they may have been
-//! billed; and a month has one currency, so that its costs can be added up. The first plan of a tenant may begin earlier:
-//! until then nothing had a price.
+//! The plan of a tenant by day: a list of rows, each of which applies from its day until the next row begins. Called when
+//! an operator puts a tenant. The plan of a past day never changes, because that day may have been billed; only the first
+//! plan of a tenant may begin in the past, because nothing had a price before it. A month has one currency, so that its
+//! costs add up.
 
 use api::limits::TENANT_PLANS_MAX;
 use api::tenant::{PlanChoice, TenantPlan, TenantSettings};
@@ -14,7 +15,8 @@ use crate::engine::Tenant;
 use crate::engine::bill::plans;
 use crate::engine::error::Error;
 
-/// Gives a tenant, which is locked, the plan that its settings name, if they name one; whether that changes something.
+/// Gives a tenant the plan that its settings name, if they name one. Returns whether that changes anything. The
+/// transaction has locked the tenant.
 pub(in crate::engine) async fn set(
     tx: &mut Session,
     tenant: Tenant,
@@ -54,23 +56,20 @@ pub(in crate::engine) async fn set(
     Ok(true)
 }
 
-/// The rows of a tenant with another one. None repeats the plan of the row before.
+/// The rows of a tenant with a new one. A row that repeats the plan of the row before it is dropped.
 fn with(rows: &[TenantPlanRow], new: TenantPlanRow) -> Vec<TenantPlanRow> {
     let others = rows.iter().filter(|row| row.valid_from != new.valid_from);
-    let mut rows: Vec<TenantPlanRow> = others.cloned().collect();
-    let place = rows.partition_point(|row| row.valid_from < new.valid_from);
-    rows.insert(place, new);
+    let mut all: Vec<TenantPlanRow> = others.cloned().collect();
+    let index = all.partition_point(|row| row.valid_from < new.valid_from);
+    all.insert(index, new);
     let mut plan = None;
-    rows.retain(|row| std::mem::replace(&mut plan, row.plan.clone()) != row.plan);
-    rows
+    all.retain(|row| std::mem::replace(&mut plan, row.plan.clone()) != row.plan);
+    all
 }
 
-/// Whether a tenant's rows may change like this.
+/// Refuses a change of a tenant's rows that breaks the rules above.
 fn check(before: &[TenantPlanRow], after: &[TenantPlanRow], today: Day) -> Result<(), Error> {
     let invalid = |detail: String| Error::Invalid(vec![FieldError::new("/plan_from", detail)]);
-    fn past(rows: &[TenantPlanRow], today: Day) -> &[TenantPlanRow] {
-        &rows[..rows.partition_point(|row| row.valid_from < today.0)]
-    }
     if !before.is_empty() && past(before, today) != past(after, today) {
         let detail = format!(
             "must not be before {today}: the tenant has had plans, and what may have been billed by them does not change"
@@ -92,7 +91,12 @@ fn check(before: &[TenantPlanRow], after: &[TenantPlanRow], today: Day) -> Resul
     Ok(())
 }
 
-/// Two plans of different currencies that apply in the same month.
+/// The rows that begin before today.
+fn past(rows: &[TenantPlanRow], today: Day) -> &[TenantPlanRow] {
+    &rows[..rows.partition_point(|row| row.valid_from < today.0)]
+}
+
+/// Two rows of different currencies that apply in the same month.
 fn two_currencies(rows: &[TenantPlanRow]) -> Option<[&TenantPlanRow; 2]> {
     let ends = rows.iter().skip(1).map(|row| Some(row.valid_from));
     let spans = rows.iter().zip(ends.chain([None]));
@@ -114,7 +118,7 @@ fn on(rows: &[TenantPlanRow], day: Day) -> Option<&TenantPlanRow> {
     rows.iter().rev().find(|row| row.valid_from <= day.0)
 }
 
-/// The rows of one tenant as they are shown: the plan of today, and all of them.
+/// The rows of one tenant as the API shows them: the plan of today, and all rows.
 pub(in crate::engine) fn shown(
     rows: &[TenantPlanRow],
     today: Day,
@@ -145,7 +149,7 @@ pub(in crate::engine) fn shown(
 mod tests {
     use super::*;
 
-    /// Rows from texts like `2030-01-01 a EUR`, or `2030-01-01` for none.
+    /// Rows from texts like `2030-01-01 a EUR`, or `2030-01-01` for no plan.
     fn rows(texts: &[&str]) -> Vec<TenantPlanRow> {
         let row = |text: &&str| {
             let mut words = text.split(' ');
@@ -164,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_says_something_new() {
+    fn a_row_that_changes_nothing_is_dropped() {
         let before = ["2030-01-01 a EUR", "2030-03-01 b EUR"];
         for (new, after) in [
             (
@@ -212,7 +216,7 @@ mod tests {
             assert!(!refused(&before, new), "{new}");
         }
         assert!(!refused(&[], "2020-05-05 a EUR"), "the first one");
-        // Days without a price between them do not part two currencies of a month.
+        // Days without a plan between them do not make two currencies of a month right.
         let gap = ["2030-01-01 a EUR", "2030-03-05"];
         assert!(refused(&gap, "2030-03-09 c USD"));
         assert!(!refused(&gap, "2030-04-09 c USD"));

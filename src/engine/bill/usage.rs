@@ -1,12 +1,10 @@
-//! Reading usage: windows of a range, a page at a time, whatever of it is still in minutes or rolled up. A page costs a
-//! bounded number of windows, so that nobody's bill slows the service down. What a window costs depends on what was used
-//! before it in its month, which the store adds up; `price` knows the rest.
-
-use std::fmt;
-use std::str::FromStr;
+//! Usage of a tenant, for `GET /v1/usage`: windows of a range, a page at a time, from minutes, hours and days alike. A
+//! page reads a bounded number of windows (I9). The cost of a window depends on what was used before it in its month,
+//! which the store adds up.
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
-use api::usage::{Granularity, Meter, UsageBy, UsageItem, UsagePage};
+use api::price::PriceUnit;
+use api::usage::{Granularity, UsageBy, UsageItem, UsagePage};
 use api::{FieldError, Permission, Timestamp};
 use time::OffsetDateTime;
 
@@ -15,51 +13,44 @@ use crate::store::usage_read::{UsageRow, Wanted};
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
-use crate::engine::bill::plans;
-use crate::engine::bill::price::{self, Measured, Part, Schedule};
+use crate::engine::bill::schedule::Schedule;
+use crate::engine::bill::usage_after::UsageAfter;
+use crate::engine::bill::{plans, portion};
 use crate::engine::error::Error;
 use crate::engine::meter::roll_up;
 
-/// Which usage.
+/// Usage that a caller asks for.
 #[derive(Debug, Clone, Default)]
 pub struct UsageAsk {
-    /// A time in the first window; `None`: a day of windows.
+    /// A time in the first window; `None` for one day of windows.
     pub from: Option<Timestamp>,
-    /// The last window ends with or after it; now when `None`.
+    /// The last window ends at or after this time; `None` for now.
     pub to: Option<Timestamp>,
     /// Length of a window.
     pub granularity: Granularity,
-    /// What to add up by beside windows and meters.
+    /// Grouping, in addition to windows and meters.
     pub by: UsageBy,
-    /// Where the page before ended.
+    /// End of the previous page.
     pub after: Option<UsageAfter>,
-    /// Most items.
+    /// Most items of the page.
     pub limit: u32,
 }
 
-/// Where a page of usage ended; as text it is the `next` of the page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UsageAfter {
-    /// Start of the window, in minutes since the Unix epoch.
-    minute: i64,
-    meter: Meter,
-    topic: String,
-    subscription: String,
-}
-
 impl Engine {
-    /// A page of usage, of the topics whose usage the caller may read.
+    /// A page of usage of the topics whose usage the caller may read.
     ///
     /// # Errors
-    /// When the range is empty, too long, or so old that its windows are not kept; or the database does not answer.
+    /// When the range is empty, too long, or too old for its granularity, or the database does not answer.
     pub async fn usage(&self, by: &Access, ask: UsageAsk) -> Result<UsagePage, Error> {
         let limit = ask.limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
         let (from, to) = range(&ask, status.at).map_err(|error| Error::Invalid(vec![error]))?;
         let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
-        let after = ask.after.as_ref();
-        let after = after.map_or((from, "", "", ""), UsageAfter::place);
+        let after = match &ask.after {
+            Some(after) => after.place(),
+            None => (from, "", "", ""),
+        };
         let first = from.max(after.0);
         let wanted = Wanted {
             tenant: by.tenant().0,
@@ -73,12 +64,15 @@ impl Engine {
                 UsageBy::Topic => 1,
                 UsageBy::Subscription => 2,
             },
+            over_time_only: false,
             after,
             limit: i64::from(limit) + 1,
         };
         let rows = store::usage_read::list(&mut session, &wanted).await?;
-        let items = rows.into_iter().map(|row| item(row, &prices));
-        let items = items.collect::<Result<Vec<_>, _>>()?;
+        let items: Vec<UsageItem> = rows
+            .iter()
+            .map(|row| item(row, &prices))
+            .collect::<Result<_, _>>()?;
         let page = crate::engine::page::page(items, limit, |item| UsageAfter::of(item).to_string());
         Ok(UsagePage {
             items: page.items,
@@ -100,7 +94,7 @@ fn range(
         Granularity::Hour => (roll_up::first_hour(at), USAGE_WINDOWS_MAX[1]),
         Granularity::Day => (OffsetDateTime::UNIX_EPOCH, USAGE_WINDOWS_MAX[2]),
     };
-    // Now is in the last window, also when that has just begun.
+    // The last window contains the current time, also at the first moment of that window.
     let end = ask.to.map_or(at.unix_timestamp() + 1, |to| {
         let to = OffsetDateTime::from(to);
         to.unix_timestamp() + i64::from(to.nanosecond() > 0)
@@ -132,17 +126,19 @@ fn range(
     Ok((time(first_window)?, time(last_window + 1)?))
 }
 
-/// A row as it is shown, with its cost when a plan has a price for its time.
-pub(in crate::engine) fn item(row: UsageRow, prices: &Schedule) -> Result<UsageItem, Error> {
-    let parts = parts(&row)?;
+/// A row as the API shows it, with its cost when a plan applies to its time.
+pub(in crate::engine) fn item(row: &UsageRow, prices: &Schedule) -> Result<UsageItem, Error> {
+    let meter = portion::meter(row)?;
+    let unit = meter.over_time();
+    let amount_in = |of: PriceUnit| row.amount.clone().filter(|_| unit == Some(of));
     let version = prices.at(row.start);
-    let cost = prices.cost(row.start, &parts);
+    let cost = prices.cost(row.start, &portion::of_row(row)?);
     let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     let units = row.units.unsigned_abs();
     let elastic_units = row.elastic_units.unsigned_abs();
     Ok(UsageItem {
         start: row.start.into(),
-        meter: meter(&row)?,
+        meter,
         topic: named(&row.topic),
         subscription: named(&row.subscription),
         units,
@@ -150,94 +146,11 @@ pub(in crate::engine) fn item(row: UsageRow, prices: &Schedule) -> Result<UsageI
         elastic_units,
         messages: row.messages.unsigned_abs(),
         bytes: row.bytes.unsigned_abs(),
-        gib_hours: row.gib_hours,
-        capacity_hours: row.capacity_hours,
+        gib_hours: amount_in(PriceUnit::GibHours),
+        capacity_hours: amount_in(PriceUnit::CapacityHours),
         currency: version.map(|version| version.currency.clone()),
         cost,
     })
-}
-
-/// The meter of a row.
-pub(in crate::engine) fn meter(row: &UsageRow) -> Result<Meter, Error> {
-    Meter::of(&row.meter).ok_or_else(|| corrupt("meter", row))
-}
-
-/// What of a row has a price, at its place in the month.
-pub(in crate::engine) fn parts(row: &UsageRow) -> Result<Vec<Part>, Error> {
-    let whole = |text: &str| text.parse::<u128>().map_err(|_| corrupt("over_time", row));
-    let number = |number: i64| u128::from(number.unsigned_abs());
-    let before = Measured {
-        units: number(row.units_before),
-        elastic_units: number(row.elastic_before),
-        bytes: number(row.bytes_before),
-        over_time: whole(&row.over_time_before)?,
-    };
-    let used = Measured {
-        units: number(row.units),
-        elastic_units: number(row.elastic_units),
-        bytes: number(row.bytes),
-        over_time: whole(&row.over_time_after)?.saturating_sub(before.over_time),
-    };
-    Ok(price::parts(meter(row)?, used, before))
-}
-
-fn corrupt(column: &'static str, row: &UsageRow) -> Error {
-    store::Error::Corrupt {
-        table: "usage",
-        column,
-        row: row.meter.clone(),
-    }
-    .into()
-}
-
-impl UsageAfter {
-    pub(in crate::engine) fn of(item: &UsageItem) -> Self {
-        Self {
-            minute: item.start.0.div_euclid(60_000_000),
-            meter: item.meter,
-            topic: item.topic.clone().unwrap_or_default(),
-            subscription: item.subscription.clone().unwrap_or_default(),
-        }
-    }
-
-    pub(in crate::engine) fn place(&self) -> (OffsetDateTime, &str, &str, &str) {
-        let start = OffsetDateTime::from_unix_timestamp(self.minute.saturating_mul(60));
-        (
-            start.unwrap_or(OffsetDateTime::UNIX_EPOCH),
-            self.meter.as_str(),
-            &self.topic,
-            &self.subscription,
-        )
-    }
-}
-
-/// No name has a `~`.
-impl fmt::Display for UsageAfter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            minute,
-            meter,
-            topic,
-            subscription,
-        } = self;
-        write!(f, "{minute}~{}~{topic}~{subscription}", meter.as_str())
-    }
-}
-
-impl FromStr for UsageAfter {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let mut parts = text.split('~');
-        let mut part = || parts.next().ok_or(());
-        let after = Self {
-            minute: part()?.parse().map_err(drop)?,
-            meter: Meter::of(part()?).ok_or(())?,
-            topic: part()?.to_owned(),
-            subscription: part()?.to_owned(),
-        };
-        parts.next().is_none().then_some(after).ok_or(())
-    }
 }
 
 #[cfg(test)]
@@ -309,25 +222,5 @@ mod tests {
         }
         assert!(range(&old(Granularity::Minute, 8), NOW).is_ok());
         assert!(range(&old(Granularity::Day, 4_000), NOW).is_ok());
-    }
-
-    #[test]
-    fn the_cursor_of_a_page_is_read_back() {
-        for text in [
-            "30000~publish~orders~",
-            "0~deliver_pull~a.b-c_d~s",
-            "-1~publish~~",
-        ] {
-            assert_eq!(text.parse::<UsageAfter>().unwrap().to_string(), text);
-        }
-        for text in [
-            "",
-            "1~publish~t",
-            "1~publish~t~s~",
-            "x~publish~t~s",
-            "1~buy~t~s",
-        ] {
-            assert_eq!(text.parse::<UsageAfter>(), Err(()), "{text}");
-        }
     }
 }

@@ -1,25 +1,25 @@
-//! Usage becomes events: for each sink, window by window from where it stopped, as soon as a window cannot change any more
-//! (`meter::is_final`). Events and the place where the sink stands commit together, so a window is made into events once,
-//! also when two nodes do it. A sink for which too much waits stands still; its usage is kept for it, in coarser windows
-//! when it stands for too long.
+//! Makes usage into events: for each sink, window by window from where it stopped, as soon as a window can no longer
+//! change (`meter::blocks::is_final`). Events and the new position of the sink commit together, so a window becomes
+//! events once, also when two nodes work on it (I8). A sink with too many waiting events gets no new ones; its usage is
+//! kept for it, in longer windows when that lasts too long.
 
 use std::time::Instant;
 
 use api::Timestamp;
 use api::event::{EventGranularity, EventKind, UsageEvent};
 use api::limits::EVENTS_WAITING_MAX;
-use api::usage::{Meter, UsageItem};
+use api::usage::UsageItem;
 use time::{Duration, OffsetDateTime};
 
 use crate::clock::Clock;
 use crate::engine::Error;
 use crate::engine::bill::plans;
-use crate::engine::bill::price::Schedule;
-use crate::engine::bill::usage::{self, UsageAfter};
+use crate::engine::bill::usage;
+use crate::engine::bill::usage_after::UsageAfter;
 use crate::engine::duty::{Done, DutyError};
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
-use crate::store::usage_read::{UsageRow, Wanted};
+use crate::store::usage_read::Wanted;
 use crate::store::{self, Session, Store, event_outbox, usage_read};
 
 use crate::engine::bill::window::{self, Window};
@@ -27,18 +27,14 @@ use crate::engine::events::Event;
 
 /// Sinks looked at in one run.
 const SINKS: i64 = 10_000;
-/// Events made in one transaction, about.
+/// Events made in one transaction; the last tenant of it may exceed this.
 const EVENTS: usize = 1_000;
-/// Tenants gone through in one transaction.
+/// Tenants read in one transaction.
 const TENANTS: i64 = 50;
 /// Transactions for one sink before it is another one's turn.
 const STEPS: u32 = 20;
 /// Time for all sinks together in one run: deliveries wait for it.
 const TIME: std::time::Duration = std::time::Duration::from_millis(500);
-/// Before every meter of storage and behind all others.
-const STORED: &str = "stored";
-/// Before the meter of guaranteed capacity and behind those in front of it.
-const GUARANTEED: &str = "guaranteed";
 
 /// Makes usage into events for all sinks that are behind; counts events. Stops in time, or when told to, with more to do.
 ///
@@ -108,9 +104,10 @@ fn is_due(cursor: &Cursor, (at, metered_until): (OffsetDateTime, OffsetDateTime)
 }
 
 fn window(cursor: &Cursor, at: OffsetDateTime) -> Window {
-    let begun = cursor.begun_seconds;
-    let begun = begun.map(|seconds| Duration::seconds(seconds.into()));
-    Window::next((cursor.next_window, begun), granularity(cursor), at)
+    let begun = cursor
+        .begun_seconds
+        .map(|seconds| Duration::seconds(seconds.into()));
+    Window::next(cursor.next_window, begun, granularity(cursor), at)
 }
 
 fn granularity(cursor: &Cursor) -> EventGranularity {
@@ -120,7 +117,7 @@ fn granularity(cursor: &Cursor) -> EventGranularity {
     }
 }
 
-/// A step of one sink: how many events it made; `None` when there is nothing to do for now.
+/// One transaction of a sink. Returns the number of events it made; `None` when there is nothing to do for now.
 async fn step(
     store: &Store,
     sink: i64,
@@ -142,9 +139,10 @@ async fn step(
         cursor.next_window = window::skip(cursor.next_window, granularity(&cursor), times, first);
     }
     let window = window(&cursor, at);
-    let events = match window.is_final(metered_until) {
-        true => some_of(&mut tx, &mut cursor, window).await?,
-        false => Vec::new(),
+    let events = if window.is_final(metered_until) {
+        some_of(&mut tx, &mut cursor, window).await?
+    } else {
+        Vec::new()
     };
     if cursor == before {
         return Ok(None);
@@ -155,30 +153,22 @@ async fn step(
     Ok(Some(events.len() as u64))
 }
 
-/// Events of a window from where the cursor stands in it, which moves behind them, or to the next window.
+/// Events of a window from the cursor on. Moves the cursor behind them, or to the next window after the last.
 async fn some_of(
     tx: &mut Session,
     cursor: &mut Cursor,
     window: Window,
 ) -> Result<Vec<NewEvent>, DutyError> {
-    let tenants = match cursor.all_tenants {
-        false => vec![cursor.tenant_id],
-        true => {
-            let hours_from = match window.hour_of_storage() {
-                Some(hour) => hour.start,
-                None if window.is_minute() => window.end(),
-                None => window.start,
-            };
-            let range = (window.start, window.end());
-            let after = (cursor.after_tenant, TENANTS);
-            usage_read::tenants(tx, range, hours_from, after).await?
-        }
+    let tenants = if cursor.all_tenants {
+        next_tenants(tx, cursor, window).await?
+    } else {
+        vec![cursor.tenant_id]
     };
     let may_have_more = cursor.all_tenants && i64::try_from(tenants.len()) == Ok(TENANTS);
     let mut events = Vec::new();
     for tenant in tenants {
         let room = EVENTS.saturating_sub(events.len()).max(1);
-        let items = items(tx, (tenant, window), &cursor.after_key, room + 1).await?;
+        let items = items(tx, tenant, window, &cursor.after_key, room + 1).await?;
         let frame = event_outbox::frame(tx, tenant).await?;
         let last = items.get(room - 1).filter(|_| items.len() > room);
         let cut = last.map(|last| UsageAfter::of(last).to_string());
@@ -202,68 +192,76 @@ async fn some_of(
     Ok(events)
 }
 
+/// The events, with a cursor that stays inside the window.
 fn begun(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
     cursor.begun_seconds = i32::try_from(window.seconds()).ok();
     events
 }
 
-/// What a tenant used in a window, after a place in it, by meter, topic and subscription: of the last minute of an hour also
-/// what was guaranteed and stored in that hour, which is not known by the minute.
+/// The next tenants that have usage in a window, after those that the cursor has passed.
+async fn next_tenants(
+    tx: &mut Session,
+    cursor: &Cursor,
+    window: Window,
+) -> Result<Vec<i64>, DutyError> {
+    let hours_from = match window.hour_of_storage() {
+        Some(hour) => hour.start,
+        None if window.is_minute() => window.end(),
+        None => window.start,
+    };
+    let range = (window.start, window.end());
+    let after = (cursor.after_tenant, TENANTS);
+    Ok(usage_read::tenants(tx, range, hours_from, after).await?)
+}
+
+/// Usage of a tenant in a window after a place in it, by meter, topic and subscription. The last minute of an hour is
+/// followed by the amounts over time of that hour, which are not known by the minute.
 async fn items(
     tx: &mut Session,
-    (tenant, window): (i64, Window),
+    tenant: i64,
+    window: Window,
     after_key: &str,
     limit: usize,
 ) -> Result<Vec<UsageItem>, DutyError> {
     let after: Option<UsageAfter> = after_key.parse().ok();
     let after = after.as_ref().map(UsageAfter::place);
-    let of = (tenant, &plans::of_tenant(tx, tenant).await?);
-    let mut items = Vec::new();
-    // What begins before the last minute is of its hour.
-    let in_hour = after.filter(|(start, ..)| *start < window.start);
-    if in_hour.is_none() {
-        let after = after.unwrap_or((window.start, "", "", ""));
-        items = listed(tx, of, window, after, limit).await?;
-    }
-    if let Some(hour) = window.hour_of_storage() {
-        if in_hour.is_none() && items.len() < limit {
-            let after = (hour.start, GUARANTEED, "", "");
-            let first = listed(tx, of, hour, after, 1).await?;
-            let is_capacity = |item: &UsageItem| item.meter == Meter::GuaranteedCapacity;
-            items.extend(first.into_iter().filter(is_capacity));
-        }
-        let stored = in_hour.filter(|(_, meter, ..)| *meter >= STORED);
-        let after = stored.unwrap_or((hour.start, STORED, "", ""));
-        let left = limit - items.len();
-        items.extend(listed(tx, of, hour, after, left).await?);
-    }
-    Ok(items)
-}
-
-async fn listed(
-    tx: &mut Session,
-    (tenant, prices): (i64, &Schedule),
-    window: Window,
-    after: (OffsetDateTime, &str, &str, &str),
-    limit: usize,
-) -> Result<Vec<UsageItem>, DutyError> {
-    let wanted = Wanted {
+    let prices = plans::of_tenant(tx, tenant).await?;
+    let topics = ["%".to_owned()];
+    let wanted = |window: Window, after, limit: usize| Wanted {
         tenant,
-        topics: &["%".to_owned()],
+        topics: &topics,
         since: prices.totals_since(window.start),
         from: window.start,
         to: window.end(),
         granularity: window.granularity(),
         names: 2,
+        over_time_only: false,
         after,
         limit: i64::try_from(limit).unwrap_or(i64::MAX),
     };
-    let rows = usage_read::list(tx, &wanted).await?.into_iter();
-    let item = |row: UsageRow| usage::item(row, prices);
-    Ok(rows.map(item).collect::<Result<_, Error>>()?)
+    let mut rows = Vec::new();
+    // A place before the minute is in its hour.
+    let in_hour = after.filter(|(start, ..)| *start < window.start);
+    if in_hour.is_none() {
+        let after = after.unwrap_or((window.start, "", "", ""));
+        rows = usage_read::list(tx, &wanted(window, after, limit)).await?;
+    }
+    if let Some(hour) = window.hour_of_storage()
+        && rows.len() < limit
+    {
+        let after = in_hour.unwrap_or((hour.start, "", "", ""));
+        let of_hour = Wanted {
+            over_time_only: true,
+            ..wanted(hour, after, limit - rows.len())
+        };
+        rows.extend(usage_read::list(tx, &of_hour).await?);
+    }
+    let items = rows.iter().map(|row| usage::item(row, &prices));
+    Ok(items.collect::<Result<_, Error>>()?)
 }
 
-/// The event of an item, which ends with the window: storage that goes with the last minute of an hour has that hour.
+/// The event of an item. Its end is the end of the window: an amount over time that is reported with the last minute of
+/// an hour covers that hour.
 fn made(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
     let end = Timestamp::from(window.end());
     let (start, meter) = (item.start.to_string(), item.meter.as_str());

@@ -1,7 +1,8 @@
-//! Windows of usage events. Pure. A sink goes through time window by window, never back: each begins where the one before
-//! ended, so every quantity is in one event. They are as long as the sink wants; a sink that falls so far behind that usage
-//! is no longer kept in such windows gets coarser ones, at a place where one begins. While it is inside of a coarser one
-//! the roll-up leaves its usage as it is (`store::usage`).
+//! Windows of usage events. Pure; called by `usage_events`. A sink passes through time window by window and never back: a
+//! window begins where the one before it ended, so each quantity is in one event (I8). Windows are as long as the sink
+//! wants. A sink that falls so far behind that usage is no longer kept in such windows gets longer ones, from the next
+//! point where a longer one begins. While a sink is inside a longer window, the roll-up leaves its usage as it is
+//! (`store::usage`).
 
 use api::event::EventGranularity;
 use time::{Duration, OffsetDateTime};
@@ -19,10 +20,11 @@ pub(in crate::engine) struct Window {
 }
 
 impl Window {
-    /// The window that comes next at `start`; `begun` is its length if some of it is done. Coarser ones begin an hour or a
-    /// day before the finer ones are rolled up: a roll-up that goes on meanwhile is not met.
+    /// The window that begins at `start`. `begun` is its length if a part of it has been made into events. Windows get
+    /// longer an hour or a day before the shorter ones are rolled up, so that they do not meet a running roll-up.
     pub(in crate::engine) fn next(
-        (start, begun): (OffsetDateTime, Option<Duration>),
+        start: OffsetDateTime,
+        begun: Option<Duration>,
         granularity: EventGranularity,
         at: OffsetDateTime,
     ) -> Self {
@@ -41,16 +43,17 @@ impl Window {
         Self { start, length }
     }
 
+    /// Its end, which is the start of the next window.
     pub(in crate::engine) fn end(self) -> OffsetDateTime {
         self.start + self.length
     }
 
-    /// Whether it is a minute, which knows no storage and no guaranteed capacity.
+    /// Whether it is a minute. Amounts over time, such as storage, are not known by the minute.
     pub(in crate::engine) fn is_minute(self) -> bool {
         self.length == Duration::MINUTE
     }
 
-    /// As it stands in statements.
+    /// Its length as the statements of the store name it.
     pub(in crate::engine) fn granularity(self) -> &'static str {
         if self.is_minute() {
             "minute"
@@ -61,12 +64,12 @@ impl Window {
         }
     }
 
-    /// Whole seconds.
+    /// Its length in whole seconds.
     pub(in crate::engine) fn seconds(self) -> i64 {
         self.length.whole_seconds()
     }
 
-    /// The hour that a minute ends: with it go storage and guaranteed capacity of that hour, which have no minutes.
+    /// The hour that ends with this minute. The amounts over time of that hour are reported with it.
     pub(in crate::engine) fn hour_of_storage(self) -> Option<Self> {
         let ends = self.is_minute() && begins(self.end(), Duration::HOUR);
         ends.then(|| Self {
@@ -75,19 +78,21 @@ impl Window {
         })
     }
 
-    /// Whether nothing of it can change any more.
+    /// Whether its usage can no longer change.
     pub(in crate::engine) fn is_final(self, metered_until: OffsetDateTime) -> bool {
         let has_storage = !self.is_minute() || self.hour_of_storage().is_some();
         blocks::is_final(self.end(), has_storage, metered_until)
     }
 
-    /// Whether all of it is before the first usage there is.
+    /// Whether it ends before the first usage there is.
     fn is_before(self, first: FirstUse) -> bool {
-        // What is known by the hour is, for minutes, the storage that goes with the last of them.
-        let hour = match self.is_minute() {
-            true => first.hour.map(|hour| hour + Duration::minutes(59)),
-            false => first.hour,
+        // Usage that is known by the hour is reported with the last minute of the hour.
+        let reported_after = if self.is_minute() {
+            Duration::minutes(59)
+        } else {
+            Duration::ZERO
         };
+        let hour = first.hour.map(|hour| hour + reported_after);
         self.length < Duration::DAY
             && [first.minute, hour]
                 .into_iter()
@@ -96,7 +101,7 @@ impl Window {
     }
 }
 
-/// Where the first window begins that has usage, or can still get some.
+/// Start of the first window from `start` on that has usage or can still get some.
 pub(in crate::engine) fn skip(
     mut start: OffsetDateTime,
     granularity: EventGranularity,
@@ -104,7 +109,7 @@ pub(in crate::engine) fn skip(
     first: FirstUse,
 ) -> OffsetDateTime {
     loop {
-        let window = Window::next((start, None), granularity, at);
+        let window = Window::next(start, None, granularity, at);
         if !window.is_final(metered_until) || !window.is_before(first) {
             return start;
         }
@@ -112,7 +117,7 @@ pub(in crate::engine) fn skip(
     }
 }
 
-/// Whether a window of this length begins there.
+/// Whether a window of this length begins at a time.
 fn begins(at: OffsetDateTime, length: Duration) -> bool {
     at.unix_timestamp().rem_euclid(length.whole_seconds()) == 0
 }
@@ -126,7 +131,7 @@ mod tests {
     const NOW: OffsetDateTime = datetime!(2030-01-10 12:34:56 UTC);
 
     fn next(start: OffsetDateTime, granularity: EventGranularity) -> Duration {
-        Window::next((start, None), granularity, NOW).length
+        Window::next(start, None, granularity, NOW).length
     }
 
     #[test]
@@ -135,7 +140,7 @@ mod tests {
         let recent = datetime!(2030-01-10 10:00 UTC);
         assert_eq!(next(recent, Minute), Duration::MINUTE);
         assert_eq!(next(recent, Hour), Duration::HOUR);
-        // A sink that wants hours now is inside of one.
+        // A sink that changed from minutes to hours finishes the hour by the minute.
         assert_eq!(next(recent + Duration::MINUTE, Hour), Duration::MINUTE);
         // Minutes are kept since 2030-01-02 12:00.
         let (old, kept) = (
@@ -153,7 +158,7 @@ mod tests {
         assert_eq!(next(old, Hour), Duration::DAY);
         assert_eq!(next(old + Duration::HOUR, Hour), Duration::HOUR);
         assert_eq!(next(kept, Hour), Duration::HOUR);
-        let begun = Window::next((old, Some(Duration::HOUR)), Hour, NOW);
+        let begun = Window::next(old, Some(Duration::HOUR), Hour, NOW);
         assert_eq!(begun.length, Duration::HOUR, "it goes on as it began");
     }
 

@@ -1,7 +1,7 @@
-//! Metering of guaranteed capacity: what a tenant is guaranteed of messages a second, by the time for which it is. Whoever
-//! changes a quota posts what was guaranteed until then in the same transaction, and the metering duty posts the rest; the
-//! lock of the tenant's meter makes each second count once, whichever node comes first (I8). What is guaranteed costs also
-//! while it is not used, and while the tenant is suspended: it is kept free all the time.
+//! Metering of guaranteed capacity: messages per second that are guaranteed to a tenant, by the time for which they are. A
+//! change of the quota posts what was guaranteed until then, in its own transaction, and the metering duty posts the rest.
+//! Both lock the tenant's meter first, so each second counts once (I8). A guarantee counts whether it is used or not, also
+//! while the tenant is suspended, because its capacity stays reserved.
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use crate::store::{self, Session, Store, capacity_meter};
 /// Tenants posted in one transaction.
 const TENANTS: i64 = 1_000;
 
-/// Posts what is due: all that was posted before `posted_before`, or in an hour that is over.
+/// Posts the capacity of the tenants that are due: last posted before `posted_before`, or in an hour that is over.
 pub(in crate::engine) async fn post_due(
     store: &Store,
     clock: &Clock,
@@ -44,7 +44,7 @@ async fn post(
     }
 }
 
-/// A tenant, which is locked, is guaranteed so many messages a second from now on.
+/// Sets the messages per second that are guaranteed to a tenant from now on. The transaction has locked the tenant.
 pub(in crate::engine) async fn change(
     tx: &mut Session,
     tenant: i64,

@@ -1,32 +1,32 @@
-//! What messages are measured by: one metering unit is one operation per started 64 KiB of a message, body and attributes
-//! as they are encoded, and at least one. Pure; publishes carry a measure into their block, receives into the tally.
+//! The measure of messages: a message counts one metering unit for each started 64 KiB of its encoded body and attributes,
+//! and at least one. Pure. A publish stores its measure in its block, a receive adds it to the tally.
 
 use api::limits::UNIT_BYTES;
 
 use crate::engine::limit::Capacity;
 use crate::store::turn::Used;
 
-/// Messages, and what they cost.
+/// What messages count for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measure {
     /// Messages.
     pub messages: u64,
     /// Metering units.
     pub units: u64,
-    /// Of these, units above the tenant's guarantee.
+    /// Metering units above the tenant's guarantee, a part of `units`.
     pub elastic_units: u64,
     /// Bytes, attributes included.
     pub bytes: u64,
 }
 
-/// Units of one message.
+/// Metering units of one message.
 #[must_use]
 pub fn units(bytes: u64) -> u64 {
     bytes.div_ceil(UNIT_BYTES).max(1)
 }
 
 impl Measure {
-    /// One message inside the guarantee.
+    /// One message within the guarantee.
     #[must_use]
     pub fn message(bytes: u64) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl Measure {
         }
     }
 
-    /// The same messages under a capacity.
+    /// The same messages, admitted under a capacity.
     #[must_use]
     pub fn under(self, capacity: Capacity) -> Self {
         let elastic_units = match capacity {
@@ -50,7 +50,7 @@ impl Measure {
         }
     }
 
-    /// The same messages for nothing: the service moved them.
+    /// The same messages without units, because the service itself moved them.
     #[must_use]
     pub fn free(self) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Measure {
         }
     }
 
-    /// Adds others.
+    /// Adds the measure of other messages.
     pub fn add(&mut self, other: Self) {
         self.messages += other.messages;
         self.units += other.units;
@@ -71,7 +71,7 @@ impl Measure {
 
 impl From<Measure> for Used {
     fn from(measure: Measure) -> Self {
-        // A block is bounded far below.
+        // The size of a block bounds both far below the maximum.
         let units = |units: u64| i32::try_from(units).unwrap_or(i32::MAX);
         Self {
             units: units(measure.units),

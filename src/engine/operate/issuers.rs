@@ -1,10 +1,11 @@
-//! Issuers of tokens: let in, change, list, shut out. Who may do this can let anybody into any tenant, so it takes the
-//! scope `admin` for all of them. How their tokens are checked is `access`' business.
+//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change takes the scope
+//! `admin` for all names. Every node notices a change by the access version; `access` checks the tokens.
 
 use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
 use api::list::Page;
 use api::{FieldError, IssuerName, Permission};
+use time::OffsetDateTime;
 
 use crate::outbound;
 use crate::store::issuer::{IssuerRow, NewIssuer};
@@ -16,14 +17,15 @@ use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
 
+/// Claim that has the scopes of a token, when the settings name none.
 const SCOPE_CLAIM: &str = "scope";
 
 impl Engine {
-    /// Lets an issuer in, or changes it; true when it is new.
+    /// Creates an issuer or replaces its settings. Returns true when it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, its tenant does not exist, another issuer has its `iss`, or the database does not
-    /// answer.
+    /// When a setting is out of range, the tenant does not exist, another issuer has the same `iss`, or the database does
+    /// not answer.
     pub async fn put_issuer(
         &self,
         by: &Access,
@@ -39,76 +41,26 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
+        let now = self.clock().now();
         let mut tx = self.store().tx("put_issuer").await?;
-        let created = self.insert_issuer(&mut tx, name, settings).await?;
+        let created = put(&mut tx, name, settings, now).await?;
         let rows = store::issuer::all(&mut tx).await?;
         if rows.len() > ISSUERS_MAX as usize {
             let detail = format!("there are {ISSUERS_MAX} issuers already");
             return Err(Error::Conflict(detail));
         }
         let row = rows.into_iter().find(|row| row.name == name.as_str());
-        self.issuer_changed(&mut tx, by, ("issuer.put", name), settings)
-            .await?;
+        let change = Change {
+            tenant: None,
+            action: "issuer.put",
+            target: name.as_str(),
+            detail: settings,
+        };
+        audit::record(&mut tx, by, change, now).await?;
+        store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
         self.look_now().await;
         Ok((shown(row.ok_or(Error::Internal)?)?, created))
-    }
-
-    async fn insert_issuer(
-        &self,
-        tx: &mut Session,
-        name: &IssuerName,
-        settings: &IssuerSettings,
-    ) -> Result<bool, Error> {
-        let (tenant, tenant_claim) = match &settings.tenant {
-            TokenTenant::Name(name) => (Some(tenants::found(tx, name).await?.tenant_id), None),
-            TokenTenant::Claim(claim) => (None, Some(&*claim.0)),
-        };
-        let audiences = settings.audiences.iter().map(|audience| audience.0.clone());
-        let audiences: Vec<String> = audiences.collect();
-        let scope_claim = settings.scope_claim.as_ref();
-        let algorithms = settings.algorithms.as_deref();
-        let algorithms = algorithms.unwrap_or(&TokenAlgorithm::ALL).iter();
-        let algorithms: Vec<&str> = algorithms.map(|algorithm| algorithm.as_str()).collect();
-        let skew = settings.clock_skew_seconds;
-        let new = NewIssuer {
-            name: name.as_str(),
-            issuer: &settings.issuer,
-            jwks_url: &settings.jwks_url,
-            audiences: &audiences,
-            algorithms: &algorithms,
-            tenant,
-            tenant_claim,
-            scope_claim: scope_claim.map_or(SCOPE_CLAIM, |claim| &claim.0),
-            clock_skew_seconds: skew.unwrap_or(CLOCK_SKEW_SECONDS_DEFAULT).cast_signed(),
-        };
-        match store::issuer::put(tx, &new, self.clock().now()).await {
-            Err(store::Error::Conflict(constraint)) if constraint == "issuer_issuer_key" => {
-                Err(Error::AlreadyExists(format!(
-                    "another issuer than {name} has the iss {}",
-                    settings.issuer
-                )))
-            }
-            put => Ok(put?),
-        }
-    }
-
-    /// Writes a change of an issuer down and tells all nodes: the end of its transaction.
-    async fn issuer_changed<T: serde::Serialize>(
-        &self,
-        tx: &mut Session,
-        by: &Access,
-        (action, name): (&'static str, &IssuerName),
-        detail: &T,
-    ) -> Result<(), Error> {
-        let change = Change {
-            tenant: None,
-            action,
-            target: name.as_str(),
-            detail,
-        };
-        audit::record(tx, by, change, self.clock().now()).await?;
-        Ok(store::installation::bump_access(tx).await?)
     }
 
     /// One issuer.
@@ -116,10 +68,9 @@ impl Engine {
     /// # Errors
     /// When it does not exist, or the database does not answer.
     pub async fn issuer(&self, by: &Access, name: &IssuerName) -> Result<Issuer, Error> {
-        let page = self.issuers(by).await?;
-        let mut issuers = page.items.into_iter();
-        let found = issuers.find(|issuer| issuer.name == *name);
-        found.ok_or_else(|| Error::not_found("issuer", name))
+        let mut all = self.issuers(by).await?.items.into_iter();
+        all.find(|issuer| issuer.name == *name)
+            .ok_or_else(|| Error::not_found("issuer", name))
     }
 
     /// All issuers by name: a single page, because there are few.
@@ -136,24 +87,79 @@ impl Engine {
         })
     }
 
-    /// Shuts an issuer out: its tokens are refused on all nodes.
+    /// Deletes an issuer: all nodes refuse its tokens.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
     pub async fn delete_issuer(&self, by: &Access, name: &IssuerName) -> Result<(), Error> {
         by.check_all(Permission::Admin)?;
+        let now = self.clock().now();
         let mut tx = self.store().tx("delete_issuer").await?;
         if !store::issuer::delete(&mut tx, name.as_str()).await? {
             return Err(Error::not_found("issuer", name));
         }
-        self.issuer_changed(&mut tx, by, ("issuer.delete", name), &Nothing {})
-            .await?;
+        let change = Change {
+            tenant: None,
+            action: "issuer.delete",
+            target: name.as_str(),
+            detail: &Nothing {},
+        };
+        audit::record(&mut tx, by, change, now).await?;
+        store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
         self.look_now().await;
         Ok(())
     }
 }
 
+/// Writes the row of an issuer. Returns true when it is new.
+async fn put(
+    tx: &mut Session,
+    name: &IssuerName,
+    settings: &IssuerSettings,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let (tenant, tenant_claim) = match &settings.tenant {
+        TokenTenant::Name(name) => (Some(tenants::found(tx, name).await?.tenant_id), None),
+        TokenTenant::Claim(claim) => (None, Some(&*claim.0)),
+    };
+    let audiences: Vec<String> = settings
+        .audiences
+        .iter()
+        .map(|audience| audience.0.clone())
+        .collect();
+    let scope_claim = settings.scope_claim.as_ref();
+    let algorithms: Vec<&str> = settings
+        .algorithms
+        .as_deref()
+        .unwrap_or(&TokenAlgorithm::ALL)
+        .iter()
+        .map(|algorithm| algorithm.as_str())
+        .collect();
+    let skew = settings.clock_skew_seconds;
+    let new = NewIssuer {
+        name: name.as_str(),
+        issuer: &settings.issuer,
+        jwks_url: &settings.jwks_url,
+        audiences: &audiences,
+        algorithms: &algorithms,
+        tenant,
+        tenant_claim,
+        scope_claim: scope_claim.map_or(SCOPE_CLAIM, |claim| &claim.0),
+        clock_skew_seconds: skew.unwrap_or(CLOCK_SKEW_SECONDS_DEFAULT).cast_signed(),
+    };
+    match store::issuer::put(tx, &new, now).await {
+        Err(store::Error::Conflict(constraint)) if constraint == "issuer_issuer_key" => {
+            Err(Error::AlreadyExists(format!(
+                "another issuer than {name} has the iss {}",
+                settings.issuer
+            )))
+        }
+        put => Ok(put?),
+    }
+}
+
+/// An issuer as the API shows it.
 fn shown(row: IssuerRow) -> Result<Issuer, Error> {
     let corrupt = |column| store::Error::Corrupt {
         table: "issuer",

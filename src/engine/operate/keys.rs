@@ -1,5 +1,5 @@
-//! API keys of a tenant: create, rotate, revoke, list. A key's secret leaves here once, with the answer that makes it.
-//! Nobody gives away more than they have: only who operates all tenants makes a key that operates any.
+//! API keys of a tenant: create, rotate, revoke, read and list. The secret of a key is returned once, when the key is
+//! made. A caller cannot grant more than it has: a key with the scope `admin` takes the scope `admin` for all names.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use api::limits::{KEYS_PER_TENANT_MAX, PAGE};
 use api::list::Page;
 use api::tenant::TenantSettings;
 use api::{KeyId, Permission, Scope, TenantName};
-use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::store::api_key::{InsertKey, KeyRow};
@@ -21,7 +20,7 @@ use crate::engine::operate::tenants;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {
-    /// Makes a key.
+    /// Creates a key.
     ///
     /// # Errors
     /// When a setting is out of range, the tenant does not exist or has too many keys, or the database does not answer.
@@ -35,23 +34,25 @@ impl Engine {
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
         }
-        may_give(by, &settings.scopes())?;
+        may_grant(by, &settings.scopes())?;
         let now = self.clock().now();
         let mut tx = self.store().tx("create_key").await?;
-        let tenant = room_for_one(&mut tx, tenant).await?;
+        let tenant = lock_for_key(&mut tx, tenant).await?;
         let made = insert(&mut tx, by, tenant, settings, now).await?;
         tx.commit().await?;
         Ok(made)
     }
 
-    /// Makes a key that may do the same as `id`, which ends after the overlap.
+    /// Creates a key with the scopes of the key `id`, which expires after the overlap.
     ///
     /// # Errors
-    /// When there is no such key or it has ended, the overlap is out of range, or the database does not answer.
+    /// When the key does not exist, is revoked or has expired, the overlap is out of range, or the database does not
+    /// answer.
     pub async fn rotate_key(
         &self,
         by: &Access,
-        (tenant, id): (&TenantName, KeyId),
+        tenant: &TenantName,
+        id: KeyId,
         rotation: &KeyRotation,
     ) -> Result<NewKey, Error> {
         let errors = rotation.validate();
@@ -60,11 +61,12 @@ impl Engine {
         }
         let now = self.clock().now();
         let mut tx = self.store().tx("rotate_key").await?;
-        let tenant = room_for_one(&mut tx, tenant).await?;
+        let tenant = lock_for_key(&mut tx, tenant).await?;
         let text = id.to_string();
-        let before = store::api_key::by_id(&mut tx, tenant.0, &text).await?;
-        let before = before.ok_or_else(|| Error::not_found("key", id))?;
-        may_give(by, &scopes(&before)?)?;
+        let before = store::api_key::by_id(&mut tx, tenant.0, &text)
+            .await?
+            .ok_or_else(|| Error::not_found("key", id))?;
+        may_grant(by, &scopes(&before)?)?;
         let overlap = Duration::from_secs(rotation.overlap_seconds().into());
         let ended = store::api_key::expire(&mut tx, (tenant.0, &text), overlap, now).await?;
         ended.ok_or_else(|| {
@@ -79,12 +81,18 @@ impl Engine {
             tenant: tenant.0,
             name: &before.name,
             scopes: &before.scopes,
-            // As long as the old one had.
+            // As long as that of the old key from its creation on.
             expires_in: life.and_then(|life| life.try_into().ok()),
         };
         let row = store::api_key::insert(&mut tx, &new, now).await?;
-        let change = ("key.rotate", &*text);
-        note(&mut tx, by, tenant, change, (rotation, now)).await?;
+        let change = Change {
+            tenant: Some(tenant),
+            action: "key.rotate",
+            target: &text,
+            detail: rotation,
+        };
+        audit::record(&mut tx, by, change, now).await?;
+        store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
         self.look_now().await;
         Ok(NewKey {
@@ -93,10 +101,10 @@ impl Engine {
         })
     }
 
-    /// Revokes a key on all nodes; it stays in the list.
+    /// Revokes a key: all nodes refuse it. It stays in the list.
     ///
     /// # Errors
-    /// When there is no such key, or the database does not answer.
+    /// When the key does not exist, or the database does not answer.
     pub async fn revoke_key(
         &self,
         by: &Access,
@@ -109,10 +117,16 @@ impl Engine {
         let text = id.to_string();
         let row = store::api_key::by_id(&mut tx, tenant.0, &text).await?;
         row.ok_or_else(|| Error::not_found("key", id))?;
-        // Revoked already is as good.
+        // To revoke a revoked key changes nothing and is no error.
         if store::api_key::revoke(&mut tx, (tenant.0, &text), now).await? {
-            let change = ("key.revoke", &*text);
-            note(&mut tx, by, tenant, change, (&Nothing {}, now)).await?;
+            let change = Change {
+                tenant: Some(tenant),
+                action: "key.revoke",
+                target: &text,
+                detail: &Nothing {},
+            };
+            audit::record(&mut tx, by, change, now).await?;
+            store::installation::bump_access(&mut tx).await?;
         }
         tx.commit().await?;
         self.look_now().await;
@@ -130,7 +144,7 @@ impl Engine {
         shown(row.ok_or_else(|| Error::not_found("key", id))?)
     }
 
-    /// A page of keys in order of age, the revoked ones among them.
+    /// A page of keys in order of age, including the revoked ones.
     ///
     /// # Errors
     /// When the tenant does not exist, or the database does not answer.
@@ -144,14 +158,15 @@ impl Engine {
         let mut session = self.store().session().await?;
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
         let rows = store::api_key::list(&mut session, tenant, after, i64::from(limit) + 1).await?;
-        let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
+        let items: Vec<Key> = rows.into_iter().map(shown).collect::<Result<_, _>>()?;
         Ok(crate::engine::page::page(items, limit, |key| {
             key.id.to_string()
         }))
     }
 }
 
-/// Makes a key for a tenant, which is created when it is new: from the command line, where the database itself is at hand.
+/// Creates a key for a tenant, and the tenant when it is new. Called from the command line, whose caller has the database
+/// itself.
 ///
 /// # Errors
 /// When a setting is out of range, or the database does not answer.
@@ -166,14 +181,14 @@ pub async fn create_key(
     }
     let by = Access::of_command_line();
     let mut tx = store.tx("create_key").await?;
-    let how = (&TenantSettings::default(), None);
-    let (owner, _) = tenants::put(&mut tx, &by, tenant, how).await?;
+    let settings_of_tenant = TenantSettings::default();
+    let (owner, _) = tenants::put(&mut tx, &by, tenant, &settings_of_tenant, None).await?;
     let made = insert(&mut tx, &by, Tenant(owner.tenant_id), settings, None).await?;
     tx.commit().await?;
     Ok(made)
 }
 
-/// Makes a key, writes that down and tells all nodes: the end of its transaction.
+/// Writes a key and its audit record, and bumps the access version.
 async fn insert(
     tx: &mut Session,
     by: &Access,
@@ -192,36 +207,24 @@ async fn insert(
         expires_in: life.map(|seconds| Duration::from_secs(seconds.into())),
     };
     let row = store::api_key::insert(tx, &new, now).await?;
-    let change = ("key.create", &*row.key_id);
-    note(tx, by, tenant, change, (settings, now)).await?;
+    let change = Change {
+        tenant: Some(tenant),
+        action: "key.create",
+        target: &row.key_id,
+        detail: settings,
+    };
+    audit::record(tx, by, change, now).await?;
+    store::installation::bump_access(tx).await?;
     Ok(NewKey {
         secret,
         key: shown(row)?,
     })
 }
 
-/// Writes a change of a key down and tells all nodes: the end of its transaction.
-async fn note<T: Serialize>(
-    tx: &mut Session,
-    by: &Access,
-    tenant: Tenant,
-    (action, target): (&'static str, &str),
-    (detail, now): (&T, Option<OffsetDateTime>),
-) -> Result<(), Error> {
-    let change = Change {
-        tenant: Some(tenant),
-        action,
-        target,
-        detail,
-    };
-    audit::record(tx, by, change, now).await?;
-    Ok(store::installation::bump_access(tx).await?)
-}
-
-/// Locks the tenant, and sees that it may have another key.
-async fn room_for_one(tx: &mut Session, name: &TenantName) -> Result<Tenant, Error> {
-    let row = store::tenant::lock(tx, name.as_str()).await?;
-    let tenant = row
+/// Locks the tenant. Fails when it has as many keys as it may.
+async fn lock_for_key(tx: &mut Session, name: &TenantName) -> Result<Tenant, Error> {
+    let tenant = store::tenant::lock(tx, name.as_str())
+        .await?
         .ok_or_else(|| Error::not_found("tenant", name))?
         .tenant_id;
     if store::api_key::count(tx, tenant).await? >= i64::from(KEYS_PER_TENANT_MAX) {
@@ -232,14 +235,16 @@ async fn room_for_one(tx: &mut Session, name: &TenantName) -> Result<Tenant, Err
     Ok(Tenant(tenant))
 }
 
-fn may_give(by: &Access, scopes: &[Scope]) -> Result<(), Error> {
-    let mut given = scopes.iter().map(Scope::permission);
-    if given.any(|permission| permission == Permission::Admin) {
+/// Fails when the caller may not create a key with these scopes.
+fn may_grant(by: &Access, scopes: &[Scope]) -> Result<(), Error> {
+    let is_admin = |scope: &Scope| scope.permission() == Permission::Admin;
+    if scopes.iter().any(is_admin) {
         by.check_all(Permission::Admin)?;
     }
     Ok(())
 }
 
+/// The scopes of a key.
 fn scopes(row: &KeyRow) -> Result<Vec<Scope>, Error> {
     let scopes = row.scopes.iter().map(|scope| scope.parse());
     let corrupt = |_| store::Error::Corrupt {
@@ -250,6 +255,7 @@ fn scopes(row: &KeyRow) -> Result<Vec<Scope>, Error> {
     Ok(scopes.collect::<Result<_, _>>().map_err(corrupt)?)
 }
 
+/// A key as the API shows it.
 fn shown(row: KeyRow) -> Result<Key, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "api_key",

@@ -1,5 +1,5 @@
-//! What an operator sets and a tenant sees: the quota as it is kept, and how much of it is in use. A change takes effect on
-//! all nodes when they look next (`watch`). A cap below what is in use is refused.
+//! Quota of a tenant: an operator sets it, a tenant reads it with how much is in use. A change takes effect on a node
+//! when the node next polls the version of quotas (`watch`). A cap below the current use is refused.
 
 use api::TenantName;
 use api::quota::{Quota, QuotaStatus, QuotaUse};
@@ -16,10 +16,10 @@ use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
 
-/// The quota of a tenant; no limits when it never had any.
+/// The quota of a tenant; without limits when none was ever set.
 ///
 /// # Errors
-/// When there is no such tenant, or the database does not answer.
+/// When the tenant does not exist, or the database does not answer.
 pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Error> {
     let mut session = store.session().await?;
     let id = tenants::found(&mut session, tenant).await?.tenant_id;
@@ -27,14 +27,15 @@ pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Erro
     Ok(row.as_ref().map(quota_of).unwrap_or_default())
 }
 
-/// Sets the quota of a tenant as a whole: what is absent is no limit any more.
+/// Replaces the quota of a tenant: a limit that is absent no longer applies.
 ///
 /// # Errors
-/// When a limit is out of range or below what is in use, there is no such tenant, or the database does not answer.
+/// When a limit is out of range or below the current use, the tenant does not exist, or the database does not answer.
 pub async fn put_quota(
     store: &Store,
     by: &Access,
-    (tenant, quota): (&TenantName, &Quota),
+    tenant: &TenantName,
+    quota: &Quota,
     now: Option<OffsetDateTime>,
 ) -> Result<Quota, Error> {
     let errors = quota.validate();
@@ -42,9 +43,10 @@ pub async fn put_quota(
         return Err(Error::Invalid(errors));
     }
     let mut tx = store.tx("put_quota").await?;
-    let id = store::quota::lock_tenant(&mut tx, tenant.as_str()).await?;
-    let id = id.ok_or_else(|| Error::not_found("tenant", tenant))?;
-    refuse_below_use(&mut tx, (id, tenant), quota).await?;
+    let id = store::quota::lock_tenant(&mut tx, tenant.as_str())
+        .await?
+        .ok_or_else(|| Error::not_found("tenant", tenant))?;
+    refuse_below_use(&mut tx, id, tenant, quota).await?;
     let change = Change {
         tenant: Some(Tenant(id)),
         action: "quota.put",
@@ -61,9 +63,11 @@ pub async fn put_quota(
     Ok(quota_of(&row))
 }
 
+/// Fails when a cap is below what the tenant uses.
 async fn refuse_below_use(
     tx: &mut Session,
-    (id, name): (i64, &TenantName),
+    id: i64,
+    name: &TenantName,
     quota: &Quota,
 ) -> Result<(), Error> {
     let check = |cap: Option<u64>, used: i64, policy: Policy| match cap {
@@ -88,7 +92,7 @@ async fn refuse_below_use(
     Ok(())
 }
 
-/// The limits as a row; limits are validated, so none is too large for a column.
+/// The row of a quota. Its limits are validated, so each fits its column.
 fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
     let cap = |cap: Option<u64>| cap.map(u64::cast_signed);
     let [requests, messages, bytes] = quota.rates().map(Option::unwrap_or_default);
@@ -111,7 +115,7 @@ fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
 }
 
 impl Engine {
-    /// The quota of a tenant, and what it uses at the moment.
+    /// The quota of a tenant, and its current use.
     ///
     /// # Errors
     /// When the database does not answer.

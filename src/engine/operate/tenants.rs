@@ -1,10 +1,11 @@
-//! Tenants: create, suspend, list. Called for operators only; their scope may be limited to some names.
+//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be limited to
+//! some names. There is no way to delete a tenant.
 
 use std::collections::HashMap;
 
 use api::limits::PAGE;
 use api::list::Page;
-use api::tenant::{Suspension, Tenant as Shown, TenantSettings};
+use api::tenant::{self, Suspension, TenantSettings};
 use api::{Day, Permission, TenantName};
 use time::OffsetDateTime;
 
@@ -19,25 +20,25 @@ use crate::engine::error::Error;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {
-    /// Creates or changes; true when it is new.
+    /// Creates a tenant or changes its plan. Returns true when it is new.
     ///
     /// # Errors
-    /// When there is no such plan or it cannot begin then, or the database does not answer.
+    /// When the plan does not exist or cannot begin on its day, or the database does not answer.
     pub async fn put_tenant(
         &self,
         by: &Access,
         name: &TenantName,
         settings: &TenantSettings,
-    ) -> Result<(Shown, bool), Error> {
+    ) -> Result<(tenant::Tenant, bool), Error> {
         let now = self.clock().now();
         let mut tx = self.store().tx("put_tenant").await?;
-        let (row, created) = put(&mut tx, by, name, (settings, now)).await?;
+        let (row, created) = put(&mut tx, by, name, settings, now).await?;
         let tenant = shown(&mut tx, row, now).await?;
         tx.commit().await?;
         Ok((tenant, created))
     }
 
-    /// Suspends a tenant (`Some`) or lets it in again.
+    /// Suspends a tenant (`Some`) or resumes it.
     ///
     /// # Errors
     /// When it does not exist, the reason is too long, or the database does not answer.
@@ -46,7 +47,7 @@ impl Engine {
         by: &Access,
         name: &TenantName,
         why: Option<&Suspension>,
-    ) -> Result<Shown, Error> {
+    ) -> Result<tenant::Tenant, Error> {
         let errors = why.map(Suspension::validate).unwrap_or_default();
         if !errors.is_empty() {
             return Err(Error::Invalid(errors));
@@ -76,13 +77,13 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
-    pub async fn tenant(&self, name: &TenantName) -> Result<Shown, Error> {
+    pub async fn tenant(&self, name: &TenantName) -> Result<tenant::Tenant, Error> {
         let mut session = self.store().session().await?;
         let row = found(&mut session, name).await?;
         shown(&mut session, row, self.clock().now()).await
     }
 
-    /// A page of tenants by name, of those that the caller may operate.
+    /// A page of the tenants that the caller may operate, by name.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -91,7 +92,7 @@ impl Engine {
         by: &Access,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Page<Shown>, Error> {
+    ) -> Result<Page<tenant::Tenant>, Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let like = by.like(&[Permission::Admin]);
         let mut session = self.store().session().await?;
@@ -104,19 +105,19 @@ impl Engine {
     }
 }
 
-/// Creates or changes a tenant and writes that down; true when it is new.
+/// Creates a tenant or changes its plan, with an audit record when anything changed. Returns true when it is new.
 pub(in crate::engine) async fn put(
     tx: &mut Session,
     by: &Access,
     name: &TenantName,
-    (settings, now): (&TenantSettings, Option<OffsetDateTime>),
+    settings: &TenantSettings,
+    now: Option<OffsetDateTime>,
 ) -> Result<(TenantRow, bool), Error> {
     let created = store::tenant::insert(tx, name.as_str(), now).await?;
-    let row = store::tenant::lock(tx, name.as_str()).await?;
-    let tenant = Tenant(
-        row.ok_or_else(|| Error::not_found("tenant", name))?
-            .tenant_id,
-    );
+    let row = store::tenant::lock(tx, name.as_str())
+        .await?
+        .ok_or_else(|| Error::not_found("tenant", name))?;
+    let tenant = Tenant(row.tenant_id);
     if tenant_plans::set(tx, tenant, settings, now).await? || created {
         let change = Change {
             tenant: Some(tenant),
@@ -129,7 +130,7 @@ pub(in crate::engine) async fn put(
     Ok((found(tx, name).await?, created))
 }
 
-/// The row of a tenant that is named.
+/// The row of the tenant with this name.
 pub(in crate::engine) async fn found(
     session: &mut Session,
     name: &TenantName,
@@ -138,26 +139,29 @@ pub(in crate::engine) async fn found(
     row.ok_or_else(|| Error::not_found("tenant", name))
 }
 
+/// A tenant with its plans as the API shows it.
 async fn shown(
     session: &mut Session,
     row: TenantRow,
     now: Option<OffsetDateTime>,
-) -> Result<Shown, Error> {
+) -> Result<tenant::Tenant, Error> {
     let mut all = all_shown(session, vec![row], now).await?;
     all.pop().ok_or(Error::Internal)
 }
 
-/// Tenants with their plans.
+/// Tenants with their plans as the API shows them.
 async fn all_shown(
     session: &mut Session,
     rows: Vec<TenantRow>,
     now: Option<OffsetDateTime>,
-) -> Result<Vec<Shown>, Error> {
+) -> Result<Vec<tenant::Tenant>, Error> {
     let today = plans::today(session, now).await?;
     let ids: Vec<i64> = rows.iter().map(|row| row.tenant_id).collect();
     let all = store::tenant_plan::of(session, &ids).await?;
-    let by_tenant = all.chunk_by(|one, next| one.tenant_id == next.tenant_id);
-    let by_tenant: HashMap<i64, _> = by_tenant.map(|rows| (rows[0].tenant_id, rows)).collect();
+    let by_tenant: HashMap<i64, _> = all
+        .chunk_by(|one, next| one.tenant_id == next.tenant_id)
+        .map(|rows| (rows[0].tenant_id, rows))
+        .collect();
     let shown = |row: TenantRow| {
         let plans = by_tenant.get(&row.tenant_id).copied();
         with_plans(row, plans.unwrap_or_default(), today)
@@ -165,14 +169,18 @@ async fn all_shown(
     rows.into_iter().map(shown).collect()
 }
 
-fn with_plans(row: TenantRow, plans: &[TenantPlanRow], today: Day) -> Result<Shown, Error> {
+fn with_plans(
+    row: TenantRow,
+    plans: &[TenantPlanRow],
+    today: Day,
+) -> Result<tenant::Tenant, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "tenant",
         column: "name",
         row: row.tenant_id.to_string(),
     };
     let (plan, plans) = tenant_plans::shown(plans, today)?;
-    Ok(Shown {
+    Ok(tenant::Tenant {
         name: row.name.clone().try_into().map_err(corrupt)?,
         plan,
         plans,

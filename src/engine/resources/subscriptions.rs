@@ -1,4 +1,5 @@
-//! Subscriptions: create, change, list, delete, and how they stand.
+//! Subscriptions: put, read, list, delete, and their backlog. A deletion ends the leases in the order of locks: leases
+//! before cursors. A claim that runs at the same time may leave leases behind, so they are deleted once more afterwards.
 
 use api::fairness::Fairness;
 use api::limits::PAGE;
@@ -20,7 +21,7 @@ use crate::engine::{Engine, Tenant};
 type DeadLetters = Option<Option<i64>>;
 
 impl Engine {
-    /// Creates or updates; true when created.
+    /// Creates a subscription or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
     /// When a setting is out of range, a topic does not exist, or the database does not answer.
@@ -83,7 +84,7 @@ impl Engine {
         Ok((subscription(row)?, created))
     }
 
-    /// The number of the dead-letter topic in the settings.
+    /// Id of the dead-letter topic in the settings: `None` when they leave it as it is, `Some(None)` when they remove it.
     async fn dead_letter_topic(
         &self,
         tx: &mut Session,
@@ -113,7 +114,7 @@ impl Engine {
             .ok_or_else(|| Error::not_found("topic", name))
     }
 
-    /// False when another transaction created one of that name at the same moment.
+    /// Inserts the row and its cursors. Returns false when another transaction has created a subscription of this name.
     async fn insert_subscription(
         &self,
         tx: &mut Session,
@@ -143,7 +144,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Changes a locked subscription; whether that changed anything.
+    /// Changes the settings that are given. Returns whether anything changed.
     async fn update_subscription(
         &self,
         tx: &mut Session,
@@ -190,7 +191,7 @@ impl Engine {
         subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
     }
 
-    /// A page of subscriptions by name, of those that the caller may manage.
+    /// A page of the subscriptions that the caller may manage, by name.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -228,7 +229,7 @@ impl Engine {
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
         store::subscription::delete(&mut tx, row.subscription_id).await?;
-        // In the order of the locks: leases, cursors.
+        // Order of locks: leases, then cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
@@ -248,15 +249,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Claims and redeliveries that were under way have left leases behind. New ones cannot begin: the cursors are gone. In
-    /// a transaction of its own, because leases are locked before cursors, never after.
+    /// Deletes the leases that running claims and redeliveries have left behind. New claims cannot begin, because the
+    /// cursors are gone. This is a transaction of its own, because leases are locked before cursors.
     async fn end_late_leases(&self, row: &SubscriptionRow) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         while store::lease::end(&mut session, row.subscription_id, row.topic_id).await? > 0 {}
         Ok(())
     }
 
-    /// How it stands.
+    /// Backlog of a subscription: messages that are ready, in flight and delayed.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.
@@ -289,8 +290,8 @@ impl Engine {
     }
 }
 
-/// Whether the caller may manage the topics that a subscription reads and dead-letters to: who may manage only its name
-/// would read any topic through it.
+/// Fails unless the caller may manage the topics that a subscription reads and dead-letters to. Otherwise a caller with a
+/// scope for the name of the subscription alone could read any topic through it.
 fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
     let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
     let topics = settings.topic.iter().map(|topic| topic.as_str());
@@ -332,6 +333,7 @@ fn columns(fairness: &Option<Fairness>) -> Option<(Vec<String>, Vec<i16>)> {
     Some(columns.unzip())
 }
 
+/// Fairness from its columns.
 fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
     let names = row.fairness_names.as_ref()?.iter().cloned();
     let weights = row.fairness_weights.iter().flatten();
@@ -341,6 +343,7 @@ fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
     })
 }
 
+/// A subscription as the API shows it.
 fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "subscription",

@@ -1,4 +1,5 @@
-//! Topics: create, change, list, delete. Deleting what others need is refused and says by whom.
+//! Topics: put, read, list, delete, and their fill level. A topic that a subscription or an event sink needs cannot be
+//! deleted; the error names what needs it.
 
 use api::limits::PAGE;
 use api::list::Page;
@@ -15,7 +16,7 @@ use crate::engine::limit::Policy;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {
-    /// Creates or updates; true when created.
+    /// Creates a topic or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
     /// When a setting is out of range, or the database does not answer.
@@ -71,7 +72,7 @@ impl Engine {
             store::installation::bump_catalog(&mut tx).await?;
         }
         tx.commit().await?;
-        // Created and deleted by others between the statements: the client may try again.
+        // The topic was deleted between the two statements. The client may retry.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
@@ -91,7 +92,7 @@ impl Engine {
         topic(row.ok_or_else(|| Error::not_found("topic", name))?)
     }
 
-    /// A page of topics by name, of those that the caller may manage.
+    /// A page of the topics that the caller may manage, by name.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -116,7 +117,7 @@ impl Engine {
         }))
     }
 
-    /// Deletes a topic nobody needs.
+    /// Deletes a topic that no subscription and no event sink needs.
     ///
     /// # Errors
     /// When it does not exist, a subscription or an event sink needs it, or the database does not answer.
@@ -154,7 +155,7 @@ impl Engine {
         Ok(())
     }
 
-    /// How full it is.
+    /// Fill level of a topic.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.

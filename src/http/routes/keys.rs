@@ -61,8 +61,8 @@ pub(in crate::http) async fn rotate_key(
     KeyPath(key): KeyPath,
     Json(rotation): Json<KeyRotation>,
 ) -> Result<Made, Refusal> {
-    let of = (&tenant, key);
-    Ok(made(engine.rotate_key(&caller, of, &rotation).await?))
+    let rotated = engine.rotate_key(&caller, &tenant, key, &rotation);
+    Ok(made(rotated.await?))
 }
 
 /// Revoke an API key

@@ -39,7 +39,7 @@ pub(in crate::http) async fn put_plan_version(
     VersionPath(plan, day): VersionPath,
     Json(settings): Json<PlanVersionSettings>,
 ) -> Result<(StatusCode, Json<PlanVersion>), Refusal> {
-    let put = engine.put_plan_version(&caller, (&plan, day), &settings);
+    let put = engine.put_plan_version(&caller, &plan, day, &settings);
     let (version, created) = put.await?;
     Ok((put_status(created), Json(version)))
 }

@@ -44,8 +44,8 @@ pub(in crate::http) async fn put_tenant_quota(
     To(caller, tenant, ..): To<Operate, TenantName>,
     Json(limits): Json<Quota>,
 ) -> Result<Json<Quota>, Refusal> {
-    let change = (&tenant, &limits);
-    let set = quotas::put_quota(engine.store(), &caller, change, engine.clock().now());
+    let now = engine.clock().now();
+    let set = quotas::put_quota(engine.store(), &caller, &tenant, &limits, now);
     Ok(Json(set.await?))
 }
 

@@ -2,6 +2,7 @@
 //! whose costs add up to the month's.
 
 use api::Decimal;
+use api::usage::Meter;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -269,5 +270,27 @@ async fn who_reads_the_usage_of_some_topics_sees_what_they_cost_among_all() {
     let items = page["items"].as_array().unwrap();
     assert_eq!(items.len(), 1);
     assert_eq!(decimal(&items[0]["cost"]).round(6).to_string(), "0.2");
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_month_has_every_day_of_every_meter() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let mut sql = fleet.database.connect().await;
+    // Only bytes, the last column but one: messages and units are compared with blocks when a test ends.
+    let insert = sqlx::query(
+        "INSERT INTO usage_day SELECT tenant_id, d, m, '', '', 0, 0, 0, 1, 0
+         FROM tenant, unnest($1::text[]) m, generate_series(timestamptz '2029-12-01Z', '2029-12-31Z', '1 day') d",
+    );
+    let names = Meter::ALL.map(Meter::as_str);
+    insert.bind(&names[..]).execute(&mut sql).await.unwrap();
+    let (status, month) = node.get("/v1/usage/month?period=2029-12").await;
+    assert_eq!(status, 200, "{month}");
+    let shown = month["meters"].as_array().unwrap().iter();
+    let shown: Vec<_> = shown
+        .map(|item| (text(&item["meter"]), item["bytes"].as_u64()))
+        .collect();
+    assert_eq!(shown, names.map(|name| (name.to_owned(), Some(31))));
     fleet.finish([node]).await;
 }
