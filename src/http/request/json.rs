@@ -15,10 +15,9 @@ use api::subscription::SubscriptionSettings;
 use api::tenant::{Suspension, TenantSettings};
 use api::topic::TopicSettings;
 use api::{ErrorCode, FieldError, Problem};
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -26,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment, Track};
 
 use super::body;
+use crate::http::answer::json_text;
 use crate::http::answer::problem::Refusal;
 
 /// A checked JSON request, or a JSON answer.
@@ -154,18 +154,10 @@ fn pointer(path: &Path) -> String {
     pointer
 }
 
-/// A JSON answer from its text.
-pub(in crate::http) fn answer(text: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(text));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
-}
-
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(text) => answer(text),
+            Ok(text) => json_text(text),
             Err(_) => Refusal::from(crate::engine::Error::Internal).into_response(),
         }
     }
@@ -173,6 +165,8 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn refused(text: &str) -> (String, String) {

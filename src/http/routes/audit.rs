@@ -7,10 +7,11 @@ use axum::http::Uri;
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListOfErrors;
 use crate::http::request::caller::{Caller, OperateList};
-use crate::http::request::query::{self, AuditOf};
+use crate::http::request::query::AuditOf;
 
 /// Read the audit log
 ///
@@ -36,5 +37,5 @@ pub(in crate::http) async fn read_audit_log(
     let page = engine
         .audit_log(&caller, tenant, of.after, of.limit)
         .await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

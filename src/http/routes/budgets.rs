@@ -6,9 +6,9 @@ use api::list::Page;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::topics::put_status;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Manage, SeeCosts};
 use crate::http::request::json::Json;

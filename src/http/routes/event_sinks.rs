@@ -9,13 +9,14 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 type PutAnswer = (StatusCode, [(HeaderName, &'static str); 1], Json<EventSink>);
 
@@ -90,7 +91,7 @@ pub(in crate::http) async fn list_event_sinks(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.event_sinks(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete an event sink

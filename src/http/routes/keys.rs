@@ -10,12 +10,13 @@ use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::{ListOfErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Operate, OperateList, To};
 use crate::http::request::json::Json;
 use crate::http::request::path::KeyPath;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 type Made = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
 
@@ -123,5 +124,5 @@ pub(in crate::http) async fn list_keys(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.keys(&tenant, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

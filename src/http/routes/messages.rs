@@ -16,13 +16,12 @@ use axum::response::{IntoResponse, Response};
 use crate::engine::{After, Engine, Error, From as Place, StoredMessage, Tenant};
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::range::{self, Part};
-use crate::http::answer::shown;
+use crate::http::answer::{json_text, page, shown};
 use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
 use crate::http::request::digest::{self, CONTENT_DIGEST};
-use crate::http::request::json::answer;
 use crate::http::request::path::MessagePath;
-use crate::http::request::query::{self, Browse};
+use crate::http::request::query::Browse;
 
 /// Pages that one filtered browse looks through; `next` leads on from there.
 const PAGES_MAX: usize = 10;
@@ -41,7 +40,7 @@ pub(in crate::http) async fn get_message(
     Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
 ) -> Result<Response, Refusal> {
-    Ok(answer(shown::one(&engine.message(&caller, id).await?)?))
+    Ok(json_text(shown::one(&engine.message(&caller, id).await?)?))
 }
 
 /// Get the body of a message
@@ -164,10 +163,10 @@ pub(in crate::http) async fn browse_messages(
 ) -> Result<Response, Refusal> {
     let (messages, next) = page(&engine, caller.tenant(), &topic, browse).await?;
     let next = next.as_deref();
-    Ok(query::linked(
+    Ok(page::linked(
         &uri,
         next,
-        answer(shown::page(&messages, next)?),
+        json_text(shown::page(&messages, next)?),
     ))
 }
 

@@ -6,9 +6,9 @@ use api::price::{Plan, PlanVersion, PlanVersionSettings};
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::topics::put_status;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;

@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::engine::{Drafts, Engine, Error, IdempotencyKey, Metered, PublishRoute, Streamed};
 use crate::http::answer::problem::Refusal;
 use crate::http::document::{Binary, PublishErrors};
-use crate::http::layer::HeldFor;
 use crate::http::request::batch::Results;
 use crate::http::request::body::{self, Raw};
 use crate::http::request::caller::{Admitted, Publish, To};
+use crate::http::request::deadline::ShortBody;
 use crate::http::request::json::{Json, check_content_type};
 use crate::http::request::{draft, options, trace};
 
@@ -46,16 +46,15 @@ pub(in crate::http) async fn publish_message(
     request: Request,
 ) -> Result<Metered<Json<Published>>, Refusal> {
     let tenant = caller.tenant();
-    let (drafts, key, held_for) = match read(&engine, &caller, &topic, request).await? {
-        Given::Held(drafts, key, held_for) => (drafts, key, held_for),
+    let (drafts, key, short) = match read(&engine, &caller, &topic, request).await? {
+        Given::Held(drafts, key, short) => (drafts, key, short),
         Given::Streamed(published) => return Ok(published.map(Json)),
     };
-    let Metered { answer, units } = match held_for {
-        None => engine.publish(tenant, &topic, drafts, key).await?,
-        Some(held_for) => {
-            let publish = engine.publish(tenant, &topic, drafts, key);
-            Box::pin(held_for.bound(publish)).await?
-        }
+    let publish = engine.publish(tenant, &topic, drafts, key);
+    let Metered { answer, units } = match short {
+        None => publish.await?,
+        // On the heap: the future of this rare case must not be carried by every request.
+        Some(short) => Box::pin(short.bound(publish)).await?,
     };
     let published = answer.into_iter().next().unwrap_or(Err(Error::Internal))?;
     let answer = Json(published);
@@ -64,9 +63,9 @@ pub(in crate::http) async fn publish_message(
 
 /// A raw publish whose body is read.
 enum Given {
-    /// What waits for its turn holds nothing of the request: its memory serves the next one while it is warm. When the
-    /// head did not say that the body is short, the request as a whole may take long, but not the publish.
-    Held(Drafts, Option<IdempotencyKey>, Option<HeldFor>),
+    /// A publish that waits for its turn holds nothing of the request, whose memory serves the next one while it is warm. The
+    /// publish has its own deadline when only the transfer showed that the body is short.
+    Held(Drafts, Option<IdempotencyKey>, Option<ShortBody>),
     /// The body went to object storage as it came, and the message is published.
     Streamed(Metered<Published>),
 }

@@ -7,10 +7,10 @@ use axum::response::Response;
 
 use crate::engine::{Engine, Metered};
 use crate::http::answer::problem::Refusal;
-use crate::http::answer::shown;
+use crate::http::answer::{json_text, shown};
 use crate::http::document::WriteErrors;
 use crate::http::request::caller::{Receive, To};
-use crate::http::request::json::{Json, answer};
+use crate::http::request::json::Json;
 
 /// Receive messages
 ///
@@ -34,6 +34,6 @@ pub(in crate::http) async fn receive_messages(
     } = engine
         .receive((caller.tenant(), caller.capacity), &subscription, request)
         .await?;
-    let answer = answer(shown::received(&messages)?);
+    let answer = json_text(shown::received(&messages)?);
     Ok(Metered { answer, units })
 }

@@ -8,13 +8,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeSubscription, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create or update a subscription
 ///
@@ -82,7 +83,7 @@ pub(in crate::http) async fn list_subscriptions(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.subscriptions(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete a subscription

@@ -7,13 +7,14 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors, WriteErrors};
 use crate::http::request::caller::{Caller, Operate, OperateList, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create a tenant, or change its settings
 ///
@@ -108,5 +109,5 @@ pub(in crate::http) async fn list_tenants(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.tenants(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

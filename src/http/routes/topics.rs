@@ -9,11 +9,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeTopic, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create or update a topic
 ///
@@ -36,15 +38,6 @@ pub(in crate::http) async fn put_topic(
 ) -> Result<(StatusCode, Json<Topic>), Refusal> {
     let (topic, created) = engine.put_topic(&caller, &topic, &settings).await?;
     Ok((put_status(created), Json(topic)))
-}
-
-/// The status of a PUT.
-pub(in crate::http) fn put_status(created: bool) -> StatusCode {
-    if created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    }
 }
 
 /// Get a topic
@@ -80,7 +73,7 @@ pub(in crate::http) async fn list_topics(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.topics(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete a topic

@@ -8,6 +8,7 @@ use axum::response::Response;
 
 use crate::engine::Engine;
 use crate::engine::usage::UsageAsk;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListErrors;
 use crate::http::request::caller::{Caller, SeeUsage};
@@ -34,7 +35,7 @@ pub(in crate::http) async fn get_usage(
 ) -> Result<Response, Refusal> {
     let page = engine.usage(&caller, ask).await?;
     let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(page::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// The query, documented as [`UsageQuery`].
