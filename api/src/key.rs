@@ -17,6 +17,7 @@ use crate::limits::{
 use crate::message::check_text;
 use crate::scope::{Permission, Scope};
 use crate::topic::check_range;
+use crate::validate::Validate;
 
 /// How every key begins, so that scanners for leaked secrets can find one.
 pub const PREFIX: &str = "cursus_";
@@ -86,9 +87,19 @@ pub struct KeySettings {
 }
 
 impl KeySettings {
-    /// The fields that are out of range.
+    /// What the key is to do.
     #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+    pub fn scopes(&self) -> Vec<Scope> {
+        let all = || {
+            use Permission::{Manage, Publish, Receive, Usage};
+            [Publish, Receive, Manage, Usage].map(Scope::all).to_vec()
+        };
+        self.scopes.clone().unwrap_or_else(all)
+    }
+}
+
+impl Validate for KeySettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(name) = &self.name {
             check_text(&mut errors, || "/name".to_owned(), name, KEY_NAME_CHARS_MAX);
@@ -108,16 +119,6 @@ impl KeySettings {
         );
         errors
     }
-
-    /// What the key is to do.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<Scope> {
-        let all = || {
-            use Permission::{Manage, Publish, Receive, Usage};
-            [Publish, Receive, Manage, Usage].map(Scope::all).to_vec()
-        };
-        self.scopes.clone().unwrap_or_else(all)
-    }
 }
 
 /// How to rotate a key.
@@ -131,9 +132,15 @@ pub struct KeyRotation {
 }
 
 impl KeyRotation {
-    /// The fields that are out of range.
+    /// Seconds for which the old key stays valid.
     #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+    pub fn overlap_seconds(&self) -> u32 {
+        self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
+    }
+}
+
+impl Validate for KeyRotation {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let overlap = self.overlap_seconds;
         check_range(
@@ -143,12 +150,6 @@ impl KeyRotation {
             &KEY_OVERLAP_SECONDS,
         );
         errors
-    }
-
-    /// Seconds for which the old key stays valid.
-    #[must_use]
-    pub fn overlap_seconds(&self) -> u32 {
-        self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
     }
 }
 

@@ -30,6 +30,7 @@ pub mod tenant;
 pub mod timestamp;
 pub mod topic;
 pub mod usage;
+pub mod validate;
 mod whole;
 
 pub use day::{Day, Month};
@@ -42,3 +43,4 @@ pub use name::{
 };
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;
+pub use validate::Validate;

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::limits::{QUOTA, QUOTA_GUARANTEED};
 use crate::topic::check_range;
+use crate::validate::Validate;
 
 /// A rate of the whole fleet. What is inside the guarantee is served also when the service is short of capacity; what is
 /// above it is served up to the ceiling while there is room.
@@ -107,10 +108,10 @@ impl Quota {
             self.bytes_per_second,
         ]
     }
+}
 
-    /// The fields that are out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for Quota {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let pointers = [
             "/requests_per_second",

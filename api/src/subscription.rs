@@ -7,6 +7,7 @@ use crate::error::FieldError;
 use crate::fairness::{Fairness, FairnessStats};
 use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
 use crate::topic::check_range;
+use crate::validate::Validate;
 use crate::{SubscriptionName, Timestamp, TopicName};
 
 /// Where a new subscription begins to read.
@@ -56,10 +57,8 @@ pub struct SubscriptionSettings {
     pub fairness: Option<Option<Fairness>>,
 }
 
-impl SubscriptionSettings {
-    /// The fields that are out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for SubscriptionSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let visibility = self.visibility_timeout_seconds;
         check_range(

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::error::FieldError;
 use crate::limits::{DEDUP_WINDOW_SECONDS, RETENTION_SECONDS};
+use crate::validate::Validate;
 use crate::{Timestamp, TopicName};
 
 /// Settings of a topic. An absent field takes its default when the topic is created and keeps its value when it exists.
@@ -24,10 +25,8 @@ pub struct TopicSettings {
     pub dedup_window_seconds: Option<u32>,
 }
 
-impl TopicSettings {
-    /// The fields that are out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for TopicSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         check_range(
             &mut errors,

@@ -7,7 +7,7 @@ use api::key::{Key, KeyRotation, KeySettings, NewKey};
 use api::limits::{KEYS_PER_TENANT_MAX, PAGE};
 use api::list::Page;
 use api::tenant::TenantSettings;
-use api::{KeyId, Permission, Scope, TenantName};
+use api::{KeyId, Permission, Scope, TenantName, Validate};
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -23,17 +23,13 @@ impl Engine {
     /// Makes a key.
     ///
     /// # Errors
-    /// When a setting is out of range, the tenant does not exist or has too many keys, or the database does not answer.
+    /// When the tenant does not exist or has too many keys, or the database does not answer.
     pub async fn create_key(
         &self,
         by: &Access,
         tenant: &TenantName,
         settings: &KeySettings,
     ) -> Result<NewKey, Error> {
-        let errors = settings.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         may_give(by, &settings.scopes())?;
         let now = self.clock().now();
         let mut tx = self.store().tx("create_key").await?;
@@ -46,17 +42,13 @@ impl Engine {
     /// Makes a key that may do the same as `id`, which ends after the overlap.
     ///
     /// # Errors
-    /// When there is no such key or it has ended, the overlap is out of range, or the database does not answer.
+    /// When there is no such key or it has ended, or the database does not answer.
     pub async fn rotate_key(
         &self,
         by: &Access,
         (tenant, id): (&TenantName, KeyId),
         rotation: &KeyRotation,
     ) -> Result<NewKey, Error> {
-        let errors = rotation.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let now = self.clock().now();
         let mut tx = self.store().tx("rotate_key").await?;
         let tenant = room_for_one(&mut tx, tenant).await?;

@@ -18,7 +18,7 @@ impl Engine {
     /// Creates or updates; true when created.
     ///
     /// # Errors
-    /// When a setting is out of range, or the database does not answer.
+    /// When the database does not answer.
     pub async fn put_topic(
         &self,
         by: &Access,
@@ -26,10 +26,6 @@ impl Engine {
         settings: &TopicSettings,
     ) -> Result<(Topic, bool), Error> {
         let tenant = by.tenant();
-        let errors = settings.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let new = NewTopic {
             tenant: tenant.0,
             name: name.as_str(),

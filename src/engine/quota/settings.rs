@@ -27,17 +27,13 @@ pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Erro
 /// Sets the quota of a tenant as a whole: what is absent is no limit any more.
 ///
 /// # Errors
-/// When a limit is out of range or below what is in use, there is no such tenant, or the database does not answer.
+/// When a limit is below what is in use, there is no such tenant, or the database does not answer.
 pub async fn put_quota(
     store: &Store,
     by: &Access,
     (tenant, quota): (&TenantName, &Quota),
     now: Option<OffsetDateTime>,
 ) -> Result<Quota, Error> {
-    let errors = quota.validate();
-    if !errors.is_empty() {
-        return Err(Error::Invalid(errors));
-    }
     let mut tx = store.tx("put_quota").await?;
     let id = store::quota::lock_tenant(&mut tx, tenant.as_str()).await?;
     let id = id.ok_or_else(|| Error::not_found("tenant", tenant))?;
