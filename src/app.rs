@@ -231,7 +231,8 @@ fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context 
 fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> HttpSettings {
     let mut registry = telemetry::registry();
     telemetry::register(&mut registry, engine, &duties.metrics);
-    let metrics = RequestMetrics::register(&mut registry);
+    let metrics = RequestMetrics::default();
+    metrics.register(&mut registry);
     let request_timeout = config.serving.request_timeout.duration();
     HttpSettings {
         request_timeout,

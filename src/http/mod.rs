@@ -44,7 +44,7 @@ pub struct HttpSettings {
     pub telemetry: Telemetry,
 }
 
-/// Every route, inside `layer`. A route has the request timeout unless it says another deadline. `telemetry` is what
+/// Every route, inside `layer`. A route has the request timeout, unless it is listed with another deadline. `telemetry` is what
 /// `/metrics` shows; no other request carries it.
 fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engine> {
     OpenApiRouter::with_openapi(document::head())
@@ -144,10 +144,10 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
 /// The OpenAPI document of all routes.
 #[must_use]
 pub fn openapi() -> OpenApi {
-    let mut registry = telemetry::registry();
-    let metrics = RequestMetrics::register(&mut registry);
+    let metrics = RequestMetrics::default();
     let layer = RequestLayer::new(Rules::default(), metrics, InUse::default());
-    document::finish(all_routes(&layer, Telemetry::of(registry)).into_openapi())
+    let telemetry = Telemetry::of(telemetry::registry());
+    document::finish(all_routes(&layer, telemetry).into_openapi())
 }
 
 /// The same as text, as it is served and committed.

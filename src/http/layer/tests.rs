@@ -26,7 +26,9 @@ fn app(registry: &mut Registry) -> Router {
         timeouts,
         is_open: false,
     };
-    let layer = RequestLayer::new(rules, RequestMetrics::register(registry), InUse::default());
+    let metrics = RequestMetrics::default();
+    metrics.register(registry);
+    let layer = RequestLayer::new(rules, metrics, InUse::default());
     let panics = || async {
         assert!(std::hint::black_box(false), "a bug");
     };

@@ -274,7 +274,8 @@ impl Node {
         worker::start(&duties, &shutdown.tracker, &stop);
         let mut registry = telemetry::registry();
         telemetry::register(&mut registry, &engine, &duties.metrics);
-        let metrics = RequestMetrics::register(&mut registry);
+        let metrics = RequestMetrics::default();
+        metrics.register(&mut registry);
         let settings = HttpSettings {
             request_timeout: Duration::from_secs(30),
             metrics,
