@@ -1,4 +1,4 @@
-//! What is read from a request before a handler runs: who calls and whether they may, names in the path, queries, headers,
+//! What is read from a request before a handler runs: the caller and its permission, names in the path, queries, headers,
 //! bodies and their coding. Each refuses what it cannot read and names the field (I9).
 
 pub(in crate::http) mod admission;
