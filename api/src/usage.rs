@@ -130,7 +130,7 @@ pub struct UsageQuery {
     #[param(inline, nullable = false)]
     #[serde(default)]
     pub granularity: Granularity,
-    /// What to add up by beside windows and meters.
+    /// By what usage is grouped, in addition to windows and meters.
     #[param(inline, nullable = false)]
     #[serde(default)]
     pub by: UsageBy,

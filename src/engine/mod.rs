@@ -169,9 +169,22 @@ pub enum Action {
     },
 }
 
+/// Which messages of a topic a browse returns.
+#[derive(Debug, Clone)]
+pub struct Browse {
+    /// Where it begins.
+    pub from: BrowseFrom,
+    /// Most messages of a page.
+    pub limit: u32,
+    /// Only messages with this key.
+    pub key: Option<String>,
+    /// Only messages with this tag.
+    pub tag: Option<String>,
+}
+
 /// Where a browse begins.
 #[derive(Debug, Clone, Copy)]
-pub enum From {
+pub enum BrowseFrom {
     /// The oldest kept message.
     Start,
     /// The first message published at or after a time.

@@ -1,5 +1,5 @@
 //! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body is held in memory up to the hot limit and streams
-//! to object storage beyond it; both roads end in the same answer.
+//! to object storage beyond it; both ways return the same response.
 
 use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
@@ -26,10 +26,10 @@ use crate::http::request::{draft, options, trace};
     post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
-        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        To<Publish, TopicName>,
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false),
         ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the message is stored only when its body has this digest", nullable = false)
@@ -38,7 +38,7 @@ use crate::http::request::{draft, options, trace};
         description = "The message body; of any content type",
         content((inline(Binary) = "application/octet-stream"), (String = "text/plain"))
     ),
-    responses((status = 200, description = "It is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
+    responses((status = 200, description = "The message is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
 )]
 pub(in crate::http) async fn publish_message(
     State(engine): State<Engine>,
@@ -114,8 +114,8 @@ async fn read(
     post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
-        ("topic" = api::TopicName, Path, description = "Name of the topic"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        To<Publish, TopicName>,
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),

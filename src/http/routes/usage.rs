@@ -15,17 +15,17 @@ use crate::http::request::caller::{Caller, SeeUsage};
 use crate::http::request::json::Json;
 use crate::http::request::query::{self, Pairs};
 
-/// Get what was used
+/// Get usage
 ///
 /// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
 /// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
-/// range only touches is whole. Receiving nothing, settling, and reading topics, subscriptions and messages cost nothing
-/// and do not occur.
+/// range covers in part is returned as a whole. Receives without a message, settling, and reading topics, subscriptions and
+/// messages cost nothing and are not listed.
 #[utoipa::path(
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
     params(UsageQuery),
-    responses((status = 200, description = "A page of usage", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = UsagePage), ListErrors)
+    responses((status = 200, description = "A page of usage", body = UsagePage), ListErrors)
 )]
 pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
