@@ -229,7 +229,7 @@ fn walk(schema: &Value, place: &str, found: &mut Vec<Found>) {
                 }
             }
         }
-        _ => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

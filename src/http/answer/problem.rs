@@ -54,9 +54,10 @@ impl From<engine::Error> for Refusal {
 
 /// The limit that an error is about.
 fn limit(error: &engine::Error) -> Option<&Limit> {
-    match error {
-        engine::Error::Limited(limit) => Some(limit),
-        _ => None,
+    if let engine::Error::Limited(limit) = error {
+        Some(limit)
+    } else {
+        None
     }
 }
 

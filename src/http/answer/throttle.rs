@@ -243,16 +243,20 @@ mod tests {
     fn a_tenant_gets_the_texts_of_its_own_quota_as_it_is_now() {
         let texts = QuotaTexts::default();
         let standing = |tenant, version, ceiling| {
-            let mut quota = Quota::default();
-            quota.requests_per_second = Some(RateQuota {
+            let ceiling = Some(ceiling);
+            let rate = RateQuota {
                 guaranteed: None,
-                ceiling: Some(ceiling),
-            });
+                ceiling,
+            };
+            let quota = Quota {
+                requests_per_second: Some(rate),
+                ..Quota::default()
+            };
             Standing {
                 tenant,
                 version,
                 quota,
-                left: [Some(ceiling - 1), None, None],
+                left: [ceiling.map(|ceiling| ceiling - 1), None, None],
             }
         };
         // The same tenant, the same with another quota, and another tenant in the same place.
