@@ -227,7 +227,8 @@ pub async fn assemble(
     worker::start(&duties, tracker, stop);
     let mut registry = telemetry::registry();
     telemetry::register(&mut registry, &engine, &duties.metrics);
-    let metrics = RequestMetrics::register(&mut registry);
+    let metrics = RequestMetrics::default();
+    metrics.register(&mut registry);
     let http = HttpSettings {
         request_timeout: settings.request_timeout,
         metrics,

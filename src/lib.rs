@@ -17,15 +17,15 @@
 //!
 //! # Who calls
 //!
-//! An extractor of `http::caller` says what a route asks for, and gives the handler a name from the path only together with
-//! the permission for it. `engine::access` finds out who that is: an API key or a token of an issuer opens a tenant with
+//! An extractor of `http::request::caller` says what a route asks for, and gives the handler a name from the path only
+//! together with the permission for it. `engine::access` finds out who that is: an API key or a token of an issuer opens a tenant with
 //! scopes, remembered by the node until the installation's version of access changes, which `engine::watch` notices within
 //! a second. Operators make tenants, keys and issuers (`engine::{tenants, keys, issuers}`); each change is written down by
 //! its own transaction (`engine::audit`).
 //!
 //! # The life of a message
 //!
-//! - **Publish.** `http::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
+//! - **Publish.** `http::routes::publish` encodes it into `engine::payload` records; `engine::publish` queues them for the turn of
 //!   its topic's loop. While one turn commits the next one gathers (`engine::turn`): publishes are joined into one block a
 //!   lane, acks folded into one mask a lease, receivers into one claim a subscription. One call of a
 //!   function of `store/turn.sql`, a shorter one where one block is all there is, does it in one commit, and only

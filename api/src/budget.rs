@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::limits::{ALERT_PERCENT, ALERTS_MAX, BUDGET_DIGITS};
 use crate::name::BudgetName;
+use crate::validate::Validate;
 use crate::{Decimal, Month, Timestamp};
 
 /// Percentage of a budget's amount.
@@ -39,10 +40,8 @@ pub struct BudgetSettings {
     pub hard_stop: Option<bool>,
 }
 
-impl BudgetSettings {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for BudgetSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let [whole, places] = BUDGET_DIGITS;
         let fits = self.amount.trillionths() < 10u128.pow(whole + 12)

@@ -10,6 +10,7 @@ use crate::limits::URL_CHARS_MAX;
 use crate::message::check_text;
 use crate::name::{EventSinkName, TopicName};
 use crate::usage::UsageItem;
+use crate::validate::Validate;
 
 /// Kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -120,9 +121,19 @@ pub struct EventSinkSettings {
 }
 
 impl EventSinkSettings {
-    /// Returns an error for each field that is out of range or contradicts another.
+    /// Kinds of events that the sink receives, each once.
     #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+    pub fn kinds(&self) -> Vec<EventKind> {
+        let wants = |kind: &EventKind| {
+            let kinds = self.events.as_ref();
+            kinds.is_none_or(|kinds| kinds.contains(kind))
+        };
+        EventKind::ALL.into_iter().filter(wants).collect()
+    }
+}
+
+impl Validate for EventSinkSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(url) = &self.url {
             check_text(&mut errors, || "/url".to_owned(), url, URL_CHARS_MAX);
@@ -144,16 +155,6 @@ impl EventSinkSettings {
             refuse("/events", "must have 1 to 2 items");
         }
         errors
-    }
-
-    /// Kinds of events that the sink receives, each once.
-    #[must_use]
-    pub fn kinds(&self) -> Vec<EventKind> {
-        let wants = |kind: &EventKind| {
-            let kinds = self.events.as_ref();
-            kinds.is_none_or(|kinds| kinds.contains(kind))
-        };
-        EventKind::ALL.into_iter().filter(wants).collect()
     }
 }
 

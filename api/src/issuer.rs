@@ -5,10 +5,11 @@ use utoipa::ToSchema;
 
 use crate::Timestamp;
 use crate::error::FieldError;
-use crate::limits::{CLAIM_CHARS_MAX, CLOCK_SKEW_SECONDS, URL_CHARS_MAX};
+use crate::limits::{AUDIENCES_MAX, CLAIM_CHARS_MAX, CLOCK_SKEW_SECONDS, URL_CHARS_MAX};
 use crate::message::check_text;
 use crate::name::{IssuerName, TenantName};
 use crate::topic::check_range;
+use crate::validate::Validate;
 
 /// Signature algorithm of a token. Only asymmetric algorithms are supported: a service that verifies tokens must not be
 /// able to make them.
@@ -106,10 +107,8 @@ pub struct IssuerSettings {
     pub clock_skew_seconds: Option<u32>,
 }
 
-impl IssuerSettings {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for IssuerSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut text = |pointer: &str, text: &str, max| {
             check_text(&mut errors, || pointer.to_owned(), text, max);
@@ -126,11 +125,15 @@ impl IssuerSettings {
             text("/scope_claim", &claim.0, CLAIM_CHARS_MAX);
         }
         let mut refuse = |pointer, detail| errors.push(FieldError::new(pointer, detail));
-        if !(1..=16).contains(&self.audiences.len()) {
-            refuse("/audiences", "must have 1 to 16 items");
+        if !(1..=AUDIENCES_MAX).contains(&self.audiences.len()) {
+            refuse(
+                "/audiences",
+                format!("must have 1 to {AUDIENCES_MAX} items"),
+            );
         }
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
-            refuse("/algorithms", "must have 1 to 3 items");
+            let all = TokenAlgorithm::ALL.len();
+            refuse("/algorithms", format!("must have 1 to {all} items"));
         }
         let skew = self.clock_skew_seconds;
         check_range(

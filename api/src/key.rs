@@ -18,6 +18,7 @@ use crate::message::check_text;
 use crate::scope::{Permission, Scope};
 use crate::text::as_text;
 use crate::topic::check_range;
+use crate::validate::Validate;
 
 /// Prefix of every key, by which scanners for leaked secrets recognise one.
 pub const PREFIX: &str = "cursus_";
@@ -77,9 +78,19 @@ pub struct KeySettings {
 }
 
 impl KeySettings {
-    /// Returns an error for each field that is out of range.
+    /// Scopes of the key, with the default filled in.
     #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+    pub fn scopes(&self) -> Vec<Scope> {
+        let all = || {
+            use Permission::{Manage, Publish, Receive, Usage};
+            [Publish, Receive, Manage, Usage].map(Scope::all).to_vec()
+        };
+        self.scopes.clone().unwrap_or_else(all)
+    }
+}
+
+impl Validate for KeySettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(name) = &self.name {
             check_text(&mut errors, || "/name".to_owned(), name, KEY_NAME_CHARS_MAX);
@@ -99,16 +110,6 @@ impl KeySettings {
         );
         errors
     }
-
-    /// Scopes of the key, with the default filled in.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<Scope> {
-        let all = || {
-            use Permission::{Manage, Publish, Receive, Usage};
-            [Publish, Receive, Manage, Usage].map(Scope::all).to_vec()
-        };
-        self.scopes.clone().unwrap_or_else(all)
-    }
 }
 
 /// Options for the rotation of an API key.
@@ -123,9 +124,15 @@ pub struct KeyRotation {
 }
 
 impl KeyRotation {
-    /// Returns an error for each field that is out of range.
+    /// Seconds for which the old key stays valid, with the default filled in.
     #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+    pub fn overlap_seconds(&self) -> u32 {
+        self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
+    }
+}
+
+impl Validate for KeyRotation {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let overlap = self.overlap_seconds;
         check_range(
@@ -135,12 +142,6 @@ impl KeyRotation {
             &KEY_OVERLAP_SECONDS,
         );
         errors
-    }
-
-    /// Seconds for which the old key stays valid, with the default filled in.
-    #[must_use]
-    pub fn overlap_seconds(&self) -> u32 {
-        self.overlap_seconds.unwrap_or(KEY_OVERLAP_SECONDS_DEFAULT)
     }
 }
 

@@ -59,6 +59,7 @@ mod text;
 pub mod timestamp;
 pub mod topic;
 pub mod usage;
+pub mod validate;
 mod whole;
 
 pub use day::{Day, Month};
@@ -71,3 +72,4 @@ pub use name::{
 };
 pub use scope::{Permission, Scope};
 pub use timestamp::Timestamp;
+pub use validate::Validate;

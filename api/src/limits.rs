@@ -9,8 +9,10 @@ pub const BATCH_BODY_BYTES_MAX: usize = 1 << 20;
 pub const RAW_BODY_BYTES_MAX: u64 = 100 << 20;
 /// Bytes of the JSON text of a batch: the memory that one request may occupy on a node.
 pub const BATCH_BYTES_MAX: usize = 10 << 20;
-/// Items of one publish batch, receive, ack, visibility or settle request.
+/// Items of one publish batch, ack, visibility or settle request.
 pub const BATCH_MESSAGES_MAX: usize = 100;
+/// Messages of one receive request.
+pub const RECEIVE_MESSAGES: RangeInclusive<u32> = 1..=100;
 /// Bytes of the JSON text of any other request; settings and receipts are small.
 pub const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Attributes of one message.
@@ -65,6 +67,10 @@ pub const REASON_CHARS_MAX: usize = 512;
 pub const PAGE: RangeInclusive<u32> = 1..=1_000;
 /// Items of one page when the request sets no limit.
 pub const PAGE_DEFAULT: u32 = 100;
+/// Characters of the cursor of a list, which holds a name.
+pub const CURSOR_CHARS_MAX: usize = 256;
+/// Characters of the cursor of usage, which holds two names.
+pub const USAGE_CURSOR_CHARS_MAX: usize = 300;
 /// Bytes of all header names and values of a request together.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 /// Headers of a request: as many as the HTTP/1.1 parser reads without allocating.
@@ -107,6 +113,8 @@ pub const GUESSES_MAX: u32 = 20;
 pub const TOKEN_CHARS_MAX: usize = 16 << 10;
 /// Characters of a URL, an `iss` or an `aud`.
 pub const URL_CHARS_MAX: usize = 2_048;
+/// Audiences of one issuer.
+pub const AUDIENCES_MAX: usize = 16;
 /// Characters of the name of a claim.
 pub const CLAIM_CHARS_MAX: usize = 128;
 /// Tolerated difference between the clocks of an issuer and of the service, in seconds.
@@ -163,6 +171,8 @@ pub const EVENT_SINKS_PER_TENANT_MAX: u32 = 20;
 pub const EVENTS_WAITING_MAX: u32 = 10_000;
 /// Events waiting for one sink beyond which all other events are dropped: they are not derived from data that is kept.
 pub const EVENTS_HELD_MAX: u32 = 11_000;
+/// Bound of the events that wait for one sink: [`EVENTS_HELD_MAX`], and what concurrent transactions may add beyond it.
+pub const EVENTS_SHOWN_MAX: u32 = 12_000;
 /// Events in one request to a sink that accepts batches.
 pub const EVENT_BATCH_MAX: u32 = 100;
 /// Weight of a customer in a fair subscription.

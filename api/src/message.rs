@@ -12,9 +12,11 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 use crate::error::{FieldError, pointer_segment};
 use crate::limits::{
     ATTRIBUTE_NAME_CHARS_MAX, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BATCH_MESSAGES_MAX,
-    CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX, VISIBILITY_SECONDS, WAIT_SECONDS,
+    CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX, RECEIVE_MESSAGES,
+    VISIBILITY_SECONDS, WAIT_SECONDS,
 };
 use crate::topic::check_range;
+use crate::validate::Validate;
 use crate::{MessageId, Problem, Timestamp, TopicName};
 
 /// One message to publish. At most one of `body`, `body_base64` and `json` may be given; without any the body is empty.
@@ -272,12 +274,15 @@ pub struct ReceiveRequest {
     pub visibility_timeout_seconds: Option<u32>,
 }
 
-impl ReceiveRequest {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for ReceiveRequest {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        check_range(&mut errors, "/max_messages", self.max_messages, &(1..=100));
+        check_range(
+            &mut errors,
+            "/max_messages",
+            self.max_messages,
+            &RECEIVE_MESSAGES,
+        );
         check_range(
             &mut errors,
             "/wait_seconds",

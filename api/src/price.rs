@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::limits::{PRICE_DIGITS, PRICE_PER_MAX, TIER_SIZE_MAX, TIERS_MAX};
 use crate::name::PlanName;
+use crate::validate::Validate;
 use crate::{Day, Decimal, Timestamp};
 
 /// A priced item.
@@ -315,10 +316,8 @@ pub struct PlanVersionSettings {
     pub prices: Prices,
 }
 
-impl PlanVersionSettings {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for PlanVersionSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.currency.len() != 3 || !self.currency.bytes().all(|b| b.is_ascii_uppercase()) {
             let detail = "must be three capital letters (ISO 4217)";

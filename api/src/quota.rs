@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::limits::{QUOTA, QUOTA_GUARANTEED};
 use crate::topic::check_range;
+use crate::validate::Validate;
 
 /// Limit of a rate, for all nodes together. Requests within the guarantee are served even when the service is short of
 /// capacity. Requests above it, up to the ceiling, are served while there is capacity.
@@ -108,10 +109,10 @@ impl Quota {
             self.bytes_per_second,
         ]
     }
+}
 
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for Quota {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let pointers = [
             "/requests_per_second",

@@ -8,6 +8,7 @@ use crate::error::FieldError;
 use crate::fairness::{Fairness, FairnessStats};
 use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
 use crate::topic::check_range;
+use crate::validate::Validate;
 use crate::{SubscriptionName, Timestamp, TopicName};
 
 /// Position at which a new subscription begins to read.
@@ -61,10 +62,8 @@ pub struct SubscriptionSettings {
     pub fairness: Option<Option<Fairness>>,
 }
 
-impl SubscriptionSettings {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for SubscriptionSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let visibility = self.visibility_timeout_seconds;
         check_range(

@@ -7,6 +7,7 @@ use crate::error::FieldError;
 use crate::limits::REASON_CHARS_MAX;
 use crate::message::check_text;
 use crate::name::{InvalidName, PlanName, TenantName};
+use crate::validate::Validate;
 use crate::{Day, Timestamp};
 
 /// Name of a price plan, or an empty string for none.
@@ -47,10 +48,8 @@ pub struct TenantSettings {
     pub plan_from: Option<Day>,
 }
 
-impl TenantSettings {
-    /// Returns an error for each field that is invalid.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for TenantSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.plan.is_none() && self.plan_from.is_some() {
             errors.push(FieldError::new("/plan_from", "is allowed only with plan"));
@@ -83,10 +82,8 @@ pub struct Suspension {
     pub reason: Option<String>,
 }
 
-impl Suspension {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for Suspension {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if let Some(reason) = &self.reason {
             let pointer = || "/reason".to_owned();

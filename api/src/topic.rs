@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::error::FieldError;
 use crate::limits::{DEDUP_WINDOW_SECONDS, RETENTION_SECONDS};
+use crate::validate::Validate;
 use crate::{Timestamp, TopicName};
 
 /// Settings of a topic. When the topic is created, an absent field takes its default; when it exists, an absent field
@@ -25,10 +26,8 @@ pub struct TopicSettings {
     pub dedup_window_seconds: Option<u32>,
 }
 
-impl TopicSettings {
-    /// Returns an error for each field that is out of range.
-    #[must_use]
-    pub fn validate(&self) -> Vec<FieldError> {
+impl Validate for TopicSettings {
+    fn validate(&self) -> Vec<FieldError> {
         let mut errors = Vec::new();
         check_range(
             &mut errors,

@@ -9,7 +9,7 @@ use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
 /// Seconds until a bound of the node may have room again: a queue drains in a few turns.
 const NODE_AGAIN_SECONDS: u32 = 1;
 
-/// What a request is served from: what its tenant is guaranteed, or what happens to be free. Ordered by who goes first.
+/// What a request is served from: what its tenant is guaranteed, or what happens to be free. The first is served first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capacity {
     /// Inside the guarantee, or without any limit.

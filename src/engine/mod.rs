@@ -69,7 +69,7 @@ pub use limit::{Capacity, Limit};
 pub use log::block::{Delivery, StoredMessage};
 pub use meter::Metered;
 pub use publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
-pub use receive::{Action, After, BrowseFrom};
+pub use receive::{Action, After, Browse, BrowseFrom};
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]

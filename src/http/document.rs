@@ -1,5 +1,5 @@
-//! What the OpenAPI document says about all routes together: its head, the security scheme, one response per status of an
-//! error with an example per code, and the request id. The routes themselves are collected from their handlers.
+//! The parts of the OpenAPI document that all routes share: its head, the security scheme, one response per status of an error
+//! with an example per code, the request id, and the link to a next page. The routes are collected from their handlers.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use api::{ErrorCode, FieldError, Problem};
 use bytes::Bytes;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -48,16 +48,19 @@ pub(super) fn head() -> OpenApi {
         ("Publish", "Messages into topics"),
         ("Receive", "Messages out of subscriptions"),
         ("Settle", "End or change the lease of a message"),
-        ("Messages", "Look at messages without consuming them"),
-        ("Usage", "What was used, and what it costs"),
-        ("Budgets", "What a month may cost"),
-        ("Events", "Where events of the service go"),
-        ("Quota", "What the tenant may do"),
+        ("Messages", "Read messages without consuming them"),
+        ("Usage", "What the tenant used, and what it costs"),
+        ("Budgets", "Limits and alerts on the cost of a month"),
+        ("Events", "Where the service sends its events"),
+        ("Quota", "The limits of the tenant"),
         (
             "Operation",
-            "Tenants, keys, issuers, quotas and price plans, for who operates the service",
+            "Tenants, keys, issuers, quotas and price plans; for the operator of the service",
         ),
-        ("Service", "The service about itself"),
+        (
+            "Service",
+            "Health, metrics and documentation of the service",
+        ),
     ];
     let tag = |(name, text)| TagBuilder::new().name(name).description(Some(text)).build();
     OpenApiBuilder::new()
@@ -80,7 +83,7 @@ fn components() -> Components {
     let key = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "An API key (`cursus_<id>_<secret>`), or a token (JWT) of an issuer that is let in. The embedded mode needs \
+            "An API key (`cursus_<id>_<secret>`), or a token (JWT) of a trusted issuer. The embedded mode needs \
              no key",
         ))
         .build();
@@ -94,7 +97,7 @@ fn components() -> Components {
     for code in ErrorCode::ALL {
         codes.entry(code.status()).or_default().push(code);
     }
-    // Not answered by a route of the document.
+    // No route of the document returns it.
     codes.remove(&405);
     for (status, codes) in codes {
         components
@@ -110,7 +113,7 @@ fn error_name(status: u16) -> String {
 
 fn error_response(codes: &[ErrorCode]) -> Response {
     let example = |code: &ErrorCode| {
-        let mut problem = Problem::new(*code, "What happened this time");
+        let mut problem = Problem::new(*code, "What happened in this request");
         if *code == ErrorCode::InvalidRequest {
             problem.errors = vec![FieldError::new(
                 "/messages/0/tag",
@@ -135,19 +138,13 @@ fn error_response(codes: &[ErrorCode]) -> Response {
         .description(titles.join(", or "))
         .content("application/problem+json", content)
         .build();
-    let mut header = |name: &str, text: &str| {
-        let header = HeaderBuilder::new()
-            .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-            .description(Some(text))
-            .build();
-        response.headers.insert(name.to_owned(), RefOr::T(header));
-    };
-    header(REQUEST_ID, "Names this request in the service's logs");
+    let mut header = |name, text| put_header(&mut response, name, text);
+    header(REQUEST_ID, "Id of this request in the logs of the service");
     match codes.first().map(|code| code.status()) {
         Some(401) => header("WWW-Authenticate", "Bearer"),
         Some(429 | 503) => {
             header("Retry-After", "Seconds to wait before trying again");
-            header("RateLimit-Policy", "The bound that was met");
+            header("RateLimit-Policy", "The limit that was reached");
             header("RateLimit", "What is left of it");
         }
         _ => {}
@@ -155,7 +152,7 @@ fn error_response(codes: &[ErrorCode]) -> Response {
     response
 }
 
-/// Adds to each operation what the service does to every answer, and mends what the derive macros cannot say.
+/// Adds to each operation the headers that every response has, and corrects what the derive macros cannot express.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         let methods = [
@@ -166,7 +163,8 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         ];
         for operation in methods.into_iter().flatten() {
             add_request_id(operation);
-            say_scopes(operation);
+            add_link(operation);
+            describe_scopes(operation);
             operation.request_body.iter_mut().for_each(mend_body);
         }
     }
@@ -204,7 +202,7 @@ fn refer_to_item(page: &mut RefOr<Schema>, item: &str) {
 
 /// Moves the scopes of an operation, each of which is enough, into its description and `x-scopes`: linters and generators
 /// know scopes of OAuth 2 only.
-fn say_scopes(operation: &mut Operation) {
+fn describe_scopes(operation: &mut Operation) {
     let scope = |requirement: &SecurityRequirement| {
         let requirement = serde_json::to_value(requirement).ok()?;
         Some(requirement[SECURITY][0].as_str()?.to_owned())
@@ -217,25 +215,44 @@ fn say_scopes(operation: &mut Operation) {
     operation.security = None;
     let words = scopes.iter().map(|scope| format!("`{scope}`"));
     let words: Vec<String> = words.collect();
-    let says = format!("\n\nNeeds the scope {}.", words.join(" or "));
+    let text = format!("\n\nNeeds the scope {}.", words.join(" or "));
     operation
         .description
         .get_or_insert_default()
-        .push_str(&says);
+        .push_str(&text);
     let extensions = operation.extensions.get_or_insert_default();
     extensions.insert("x-scopes".to_owned(), scopes.into());
+}
+
+/// A list is read page by page with `after`: its response has a link to the next page.
+fn add_link(operation: &mut Operation) {
+    let is_after = |parameter: &RefOr<Parameter>| match parameter {
+        RefOr::T(parameter) => parameter.name == "after",
+        RefOr::Ref(_) => false,
+    };
+    let is_list = operation.parameters.iter().flatten().any(is_after);
+    if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200")
+        && is_list
+    {
+        let text = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)";
+        put_header(response, "Link", text);
+    }
+}
+
+/// Adds the description of a header that is text.
+fn put_header(response: &mut Response, name: &str, text: &str) {
+    let header = HeaderBuilder::new()
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .description(Some(text))
+        .build();
+    response.headers.insert(name.to_owned(), RefOr::T(header));
 }
 
 fn add_request_id(operation: &mut Operation) {
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
-            let header = HeaderBuilder::new()
-                .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
-                .description(Some("The X-Request-Id of the request, or a new one"))
-                .build();
-            response
-                .headers
-                .insert(REQUEST_ID.to_owned(), RefOr::T(header));
+            let text = "The X-Request-Id of the request, or a new one";
+            put_header(response, REQUEST_ID, text);
         }
     }
 }
@@ -284,7 +301,7 @@ errors! {
     ListErrors: 400 401 403 408 415 429 431 500 503
 }
 errors! {
-    /// An export of what the tenant has, which its state may stand against.
+    /// An export of what the tenant has, which its state may forbid.
     ExportErrors: 400 401 403 408 409 415 429 431 500 503
 }
 errors! {
@@ -304,7 +321,7 @@ errors! {
     WriteErrors: 400 401 403 404 408 413 415 429 431 500 503
 }
 errors! {
-    /// A JSON request that makes what is named in the path, which its state may stand against.
+    /// A JSON request that creates what is named in the path, which its state may forbid.
     PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503
 }
 errors! {
@@ -312,11 +329,11 @@ errors! {
     PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503
 }
 errors! {
-    /// A delete, which others may stand against.
+    /// A delete, which other resources may forbid.
     DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503
 }
 errors! {
-    /// What even the simplest route may answer: its head is read, and the embedded mode keeps other sites out.
+    /// What even the simplest route may return: its head is read, and the embedded mode keeps other sites out.
     ServiceErrors: 403 408 415 431 500
 }
 errors! {

@@ -1,6 +1,6 @@
 //! What every request gets, whatever its route: an id, a deadline, a caught panic, a duration in the metrics and a line in
-//! the access log; coding and CORS when it asks for them. One layer, because each layer of the router costs every request
-//! an allocation or two; what few requests need (`coding`, `cors`) is decided by the presence of a header.
+//! the access log; coding and CORS when a header asks for them. One layer around each route, because every layer costs each
+//! request an allocation or two. `http/mod.rs` puts it around the routes, with the deadline of each.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -8,63 +8,41 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use api::ErrorCode;
-use api::limits::{HEADER_BYTES_MAX, HEADERS_MAX, WAIT_SECONDS};
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use futures_util::future::Either;
 use tower::{Layer, Service};
 
 use super::RequestMetrics;
+use super::answer::encoding;
 use super::answer::problem::Refusal;
 use super::answer::throttle::QuotaTexts;
 use super::request::admission::Slot;
-use super::request::{cors, decoding, local};
+use super::request::deadline::{Deadline, Timeouts, too_late};
+use super::request::head::{Head, REQUEST_ID};
+use super::request::{cors, decoding};
 use crate::engine::quota::InUse;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A client's request id longer than this is replaced.
-const REQUEST_ID_CHARS_MAX: usize = 128;
-/// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
-const TRANSFER: Duration = Duration::from_secs(900);
-
-/// What the manners depend on.
-#[derive(Debug, Clone, Copy)]
+/// What the layer depends on.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rules {
-    /// Longest time for a request, the wait of a long poll and the transfer of a large body not counted.
-    pub(super) request_timeout: Duration,
-    /// Largest raw body that is held in memory; a longer one streams, and may take its time.
-    pub(super) held_max: usize,
+    /// What deadlines are computed from.
+    pub(super) timeouts: Timeouts,
     /// Whether requests need no key: then the pages of other sites are kept out.
-    pub(super) open: bool,
+    pub(super) is_open: bool,
 }
 
-/// How long a publish may take whose body turned out to be short, though its head did not say so.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HeldFor(Duration);
-
-impl HeldFor {
-    /// `publish`, unless it takes too long.
-    pub(super) async fn bound<T>(
-        self,
-        publish: impl Future<Output = Result<T, crate::engine::Error>>,
-    ) -> Result<T, Refusal> {
-        match tokio::time::timeout(self.0, publish).await {
-            Ok(done) => Ok(done?),
-            Err(_) => Err(too_late(self.0)),
-        }
-    }
-}
-
-/// Puts [`Mannered`] around routes.
+/// Puts a [`RequestService`] around a route.
 #[derive(Clone)]
-pub(super) struct Manners(Arc<Shared>);
+pub(super) struct RequestLayer {
+    shared: Arc<Shared>,
+    deadline: Deadline,
+}
 
 struct Shared {
     rules: Rules,
@@ -77,40 +55,53 @@ struct Shared {
     id_next: AtomicU64,
 }
 
-impl Manners {
+impl RequestLayer {
+    /// The layer for routes with the request timeout.
     pub(super) fn new(rules: Rules, metrics: RequestMetrics, quotas: InUse) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             rules,
             metrics,
             quotas,
             quota_texts: QuotaTexts::default(),
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            deadline: Deadline::Request,
+        }
     }
-}
 
-impl<S> Layer<S> for Manners {
-    type Service = Mannered<S>;
-
-    fn layer(&self, inner: S) -> Mannered<S> {
-        Mannered {
-            inner,
-            shared: Arc::clone(&self.0),
+    /// The same layer for routes with another deadline.
+    pub(super) fn within(&self, deadline: Deadline) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            deadline,
         }
     }
 }
 
-/// A route with manners.
+impl<S> Layer<S> for RequestLayer {
+    type Service = RequestService<S>;
+
+    fn layer(&self, inner: S) -> RequestService<S> {
+        RequestService {
+            inner,
+            layer: self.clone(),
+        }
+    }
+}
+
+/// A route inside the layer.
 #[derive(Clone)]
-pub(super) struct Mannered<S> {
+pub(super) struct RequestService<S> {
     inner: S,
-    shared: Arc<Shared>,
+    layer: RequestLayer,
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-impl<S> Service<Request> for Mannered<S>
+impl<S> Service<Request> for RequestService<S>
 where
     S: Service<Request, Response = Response, Error = Infallible>,
     S::Future: Send + 'static,
@@ -124,36 +115,31 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> Answer {
-        let shared = Arc::clone(&self.shared);
-        let asked = Asked::of(request.headers());
-        let about = About::of(&request, &asked, &shared);
-        let crosses = asked.has_origin;
-        if let Some(mut response) = early(&request, &asked, &shared.rules) {
+        let shared = Arc::clone(&self.layer.shared);
+        let head = Head::of(request.headers());
+        let about = About::of(&request, &head, &shared);
+        let crosses = head.has_origin;
+        if let Some(mut response) = head.early(&request, shared.rules.is_open) {
             if crosses {
                 cors::allow(&mut response);
             }
             about.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
         }
-        let accept = asked.accept_encoding.cloned();
-        let is_coded = asked.is_coded;
-        let deadline = about.deadline(&shared.rules, &request, is_coded);
-        if deadline == TRANSFER {
-            let held_for = HeldFor(shared.rules.request_timeout);
-            request.extensions_mut().insert(held_for);
+        let accept = head.accept_encoding.cloned();
+        if head.is_coded {
+            request = decoding::decoded(request);
         }
+        let deadline = self.layer.deadline.of(&mut request, shared.rules.timeouts);
         let slot = shared.quotas.get().then(Slot::default);
         if let Some(slot) = &slot {
             request.extensions_mut().insert(slot.clone());
-        }
-        if is_coded {
-            request = decoding::decoded(request);
         }
         // Combinators rather than an async block, which would keep room for each future twice: as captured and as awaited.
         let answer = self.inner.call(request).then(move |answer| {
             let Ok(response) = answer;
             match accept {
-                Some(accept) => Either::Left(Box::pin(decoding::encoded(response, accept))),
+                Some(accept) => Either::Left(Box::pin(encoding::encoded(response, accept))),
                 None => Either::Right(std::future::ready(response)),
             }
         });
@@ -176,77 +162,7 @@ where
     }
 }
 
-/// The headers that manners go by, found in one pass over all of them: a look-up by name hashes the name each time.
-#[derive(Default)]
-struct Asked<'a> {
-    request_id: Option<&'a HeaderValue>,
-    host: Option<&'a HeaderValue>,
-    accept_encoding: Option<&'a HeaderValue>,
-    has_origin: bool,
-    is_coded: bool,
-    /// Names and values together.
-    bytes: usize,
-}
-
-impl<'a> Asked<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let mut asked = Self::default();
-        for (name, value) in headers {
-            asked.bytes += name.as_str().len() + value.len();
-            if *name == HOST {
-                asked.host = asked.host.or(Some(value));
-            } else if *name == ACCEPT_ENCODING {
-                asked.accept_encoding = asked.accept_encoding.or(Some(value));
-            } else if *name == ORIGIN {
-                asked.has_origin = true;
-            } else if *name == CONTENT_ENCODING {
-                asked.is_coded = true;
-            } else if *name == REQUEST_ID {
-                asked.request_id = asked.request_id.or(Some(value));
-            }
-        }
-        asked
-    }
-}
-
-/// The answer to a request that no route needs to see.
-fn early(request: &Request, asked: &Asked<'_>, rules: &Rules) -> Option<Response> {
-    let foreign = if rules.open {
-        local::foreign(request, asked.host, asked.has_origin)
-    } else {
-        None
-    };
-    let early = foreign
-        .or_else(|| oversized(request.headers().len(), asked.bytes))
-        .or_else(|| cors::preflight(request));
-    if asked.is_coded {
-        return early.or_else(|| decoding::check(request));
-    }
-    early
-}
-
-/// Refuses a head over the limit. The server's own limits are higher, and answer without a problem; only the number of
-/// headers in HTTP/1.1 is counted there, because it costs each request an allocation to say another one.
-fn oversized(headers: usize, bytes: usize) -> Option<Response> {
-    let detail = if headers > HEADERS_MAX {
-        format!("the request has more than {HEADERS_MAX} headers")
-    } else if bytes > HEADER_BYTES_MAX {
-        format!("the headers have more than {HEADER_BYTES_MAX} bytes together")
-    } else {
-        return None;
-    };
-    Some(Refusal::new(ErrorCode::HeadersTooLarge, detail).into_response())
-}
-
-fn too_late(deadline: Duration) -> Refusal {
-    let detail = format!(
-        "the request took longer than {} seconds; it may have had an effect",
-        deadline.as_secs()
-    );
-    Refusal::new(ErrorCode::RequestTimeout, detail)
-}
-
-/// What is remembered of a request until it is answered.
+/// What is kept of a request until its response is there.
 struct About {
     began: Instant,
     id: HeaderValue,
@@ -255,11 +171,11 @@ struct About {
 }
 
 impl About {
-    fn of(request: &Request, asked: &Asked<'_>, shared: &Shared) -> Self {
-        let given = asked.request_id.filter(|id| is_sane(id));
+    fn of(request: &Request, head: &Head<'_>, shared: &Shared) -> Self {
+        let given = head.request_id().cloned();
         Self {
             began: Instant::now(),
-            id: given.cloned().unwrap_or_else(|| shared.next_id()),
+            id: given.unwrap_or_else(|| shared.next_id()),
             method: request.method().clone(),
             route: request.extensions().get().cloned(),
         }
@@ -267,22 +183,6 @@ impl About {
 
     fn route(&self) -> &str {
         self.route.as_ref().map_or("", MatchedPath::as_str)
-    }
-
-    /// A long poll may wait, and a body that streams may take its time (each pause of it is bounded in `body`).
-    fn deadline(&self, rules: &Rules, request: &Request, coded: bool) -> Duration {
-        let route = self.route();
-        if route.ends_with("/receive") {
-            return rules.request_timeout + Duration::from_secs(u64::from(*WAIT_SECONDS.end()));
-        }
-        if route.ends_with("/messages") && self.method == Method::POST {
-            let bytes = request.body().size_hint().upper();
-            let is_short = bytes.is_some_and(|bytes| bytes <= rules.held_max as u64);
-            if coded || !is_short {
-                return TRANSFER;
-            }
-        }
-        rules.request_timeout
     }
 
     fn finish(self, shared: &Shared, response: &mut Response<Body>) {
@@ -306,11 +206,6 @@ fn put_hex(digits: &mut [u8], mut number: u64) {
         *digit = b"0123456789abcdef"[(number & 15) as usize];
         number >>= 4;
     }
-}
-
-/// Visible ASCII only, and not too long: it goes into logs.
-fn is_sane(id: &HeaderValue) -> bool {
-    (1..=REQUEST_ID_CHARS_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 impl Shared {

@@ -1,4 +1,4 @@
-//! How long requests take, by route and class of status. The label is the route's pattern, never a path, so the number of
+//! Durations of requests by route and class of status. The label is the pattern of the route, never a path, so the number of
 //! series is bounded by the number of routes.
 
 use std::hash::{Hash, Hasher};
@@ -28,7 +28,7 @@ struct Labels {
 }
 
 impl Hash for Labels {
-    /// The lengths and a digit say enough: there are few series, and every request hashes one.
+    /// The lengths and a digit are enough: there are few series, and every request hashes one.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let class = self.status_class.as_bytes()[0];
         let lengths = self.route.as_str().len() << 16 | self.method.len() << 8;
@@ -60,17 +60,20 @@ impl EncodeLabelValue for Route {
     }
 }
 
+impl Default for RequestMetrics {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
+    }
+}
+
 impl RequestMetrics {
-    /// Durations that are shown by `registry`, whose prefix is `cursus`.
-    pub fn register(registry: &mut Registry) -> Self {
-        let durations: Family<Labels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(BUCKETS));
+    /// Adds them to a registry, whose prefix is `cursus`.
+    pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_request_duration_seconds",
             "Time from the head of a request to the head of its answer, long polls included",
-            durations.clone(),
+            self.0.clone(),
         );
-        Self(durations)
     }
 
     pub(super) fn observe(

@@ -11,6 +11,7 @@ mod routes;
 
 use std::time::Duration;
 
+use axum::handler::Handler;
 use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -20,6 +21,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 pub use metrics::RequestMetrics;
 
 use answer::problem;
+use layer::{RequestLayer, Rules};
+use request::deadline::{Deadline, Timeouts};
 use routes::service::Probe;
 use routes::{
     audit, bills, budgets, event_sinks, issuers, keys, messages, nodes, plans, publish, quota,
@@ -27,12 +30,13 @@ use routes::{
 };
 
 use crate::engine::Engine;
+use crate::engine::quota::InUse;
 use crate::telemetry::{self, Telemetry};
 
-/// What the HTTP layer is told from outside.
+/// The settings of the HTTP side of a node.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// Longest time for a request, the wait of a long poll and the transfer of a large body not counted.
+    /// Longest time for a request, without the wait of a long poll and the transfer of a large body.
     pub request_timeout: Duration,
     /// Where durations go.
     pub metrics: RequestMetrics,
@@ -40,8 +44,9 @@ pub struct HttpSettings {
     pub telemetry: Telemetry,
 }
 
-/// `telemetry` is what `/metrics` shows; no other request carries it.
-fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
+/// Every route, inside `layer`. A route has the request timeout, unless it is listed with another deadline. `telemetry` is what
+/// `/metrics` shows; no other request carries it.
+fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engine> {
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(topics::list_topics))
         .routes(routes!(
@@ -50,7 +55,7 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             topics::delete_topic
         ))
         .routes(routes!(topics::get_topic_stats))
-        .routes(routes!(publish::publish_message, messages::browse_messages))
+        .routes(routes!(messages::browse_messages))
         .routes(routes!(publish::publish_batch))
         .routes(routes!(subscriptions::list_subscriptions))
         .routes(routes!(
@@ -59,7 +64,6 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
             subscriptions::delete_subscription
         ))
         .routes(routes!(subscriptions::get_subscription_stats))
-        .routes(routes!(receive::receive_messages))
         .routes(routes!(settle::ack_messages))
         .routes(routes!(settle::change_visibility))
         .routes(routes!(settle::settle_messages))
@@ -109,32 +113,41 @@ fn routes(telemetry: Telemetry) -> OpenApiRouter<Engine> {
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))
+        // Around the routes above; those below bring their own.
+        .layer(layer.clone())
+        .routes(routes!(publish::publish_message).layer(layer.within(Deadline::Transfer)))
+        .routes(routes!(receive::receive_messages).layer(layer.within(Deadline::LongPoll)))
 }
 
-/// All routes, with their manners.
+/// The router of a node.
 pub fn router(engine: Engine, settings: HttpSettings) -> Router {
-    let (router, _) = routes(settings.telemetry).split_for_parts();
-    let rules = layer::Rules {
-        request_timeout: settings.request_timeout,
+    let timeouts = Timeouts {
+        request: settings.request_timeout,
         held_max: engine.hot_limit_bytes(),
-        open: engine.gate().is_open(),
+    };
+    let rules = Rules {
+        timeouts,
+        is_open: engine.gate().is_open(),
     };
     let quotas = engine.quotas().in_use();
-    let manners = layer::Manners::new(rules, settings.metrics, quotas);
+    let layer = RequestLayer::new(rules, settings.metrics, quotas);
+    let (router, _) = all_routes(&layer, settings.telemetry).split_for_parts();
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
+    let swagger = Router::from(SwaggerUi::new("/docs").config(swagger));
     router
-        .merge(SwaggerUi::new("/docs").config(swagger))
-        .fallback(problem::no_route)
-        .method_not_allowed_fallback(problem::no_method)
+        .merge(swagger.layer(layer.clone()))
+        .fallback(problem::no_route.layer(layer.clone()))
+        .method_not_allowed_fallback(problem::no_method.layer(layer))
         .with_state(engine)
-        .layer(manners)
 }
 
 /// The OpenAPI document of all routes.
 #[must_use]
 pub fn openapi() -> OpenApi {
+    let metrics = RequestMetrics::default();
+    let layer = RequestLayer::new(Rules::default(), metrics, InUse::default());
     let telemetry = Telemetry::of(telemetry::registry());
-    document::finish(routes(telemetry).into_openapi())
+    document::finish(all_routes(&layer, telemetry).into_openapi())
 }
 
 /// The same as text, as it is served and committed.

@@ -24,7 +24,7 @@ impl Engine {
     /// Creates a sink, or gives it these settings and lets it go on; true when it is new.
     ///
     /// # Errors
-    /// When a setting is out of range or not for the caller, its topic does not exist, the tenant has too many, or the
+    /// When a URL is not private, a setting is not for the caller, its topic does not exist, the tenant has too many, or the
     /// database does not answer.
     pub async fn put_event_sink(
         &self,
@@ -139,21 +139,17 @@ impl Engine {
 }
 
 fn check(settings: &EventSinkSettings) -> Result<(), Error> {
-    let mut errors = settings.validate();
-    if let Some(url) = &settings.url
-        && errors.is_empty()
-    {
-        let mut refuse = |detail| errors.push(FieldError::new("/url", detail));
-        if !outbound::is_private(url) {
-            refuse("must be an https URL; http only on a loopback address");
-        } else if outbound::names_a_user(url) {
-            refuse("must have no user and no password");
-        }
-    }
-    if errors.is_empty() {
+    let Some(url) = &settings.url else {
         return Ok(());
-    }
-    Err(Error::Invalid(errors))
+    };
+    let detail = if !outbound::is_private(url) {
+        "must be an https URL; http only on a loopback address"
+    } else if outbound::names_a_user(url) {
+        "must have no user and no password"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Invalid(vec![FieldError::new("/url", detail)]))
 }
 
 fn may_put(by: &Access, settings: &EventSinkSettings) -> Result<(), Error> {

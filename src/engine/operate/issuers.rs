@@ -33,13 +33,10 @@ impl Engine {
         settings: &IssuerSettings,
     ) -> Result<(Issuer, bool), Error> {
         by.check_all(Permission::Admin)?;
-        let mut errors = settings.validate();
         if !outbound::is_private(&settings.jwks_url) {
             let detail = "must be an https URL; http only on a loopback address";
-            errors.push(FieldError::new("/jwks_url", detail));
-        }
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
+            let error = FieldError::new("/jwks_url", detail);
+            return Err(Error::Invalid(vec![error]));
         }
         let now = self.clock().now();
         let mut tx = self.store().tx("put_issuer").await?;

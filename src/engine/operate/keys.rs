@@ -7,7 +7,7 @@ use api::key::{Key, KeyRotation, KeySettings, NewKey};
 use api::limits::{KEYS_PER_TENANT_MAX, PAGE};
 use api::list::Page;
 use api::tenant::TenantSettings;
-use api::{KeyId, Permission, Scope, TenantName};
+use api::{KeyId, Permission, Scope, TenantName, Validate};
 use time::OffsetDateTime;
 
 use crate::store::api_key::{InsertKey, KeyRow};
@@ -23,17 +23,13 @@ impl Engine {
     /// Creates a key.
     ///
     /// # Errors
-    /// When a setting is out of range, the tenant does not exist or has too many keys, or the database does not answer.
+    /// When the tenant does not exist or has too many keys, or the database does not answer.
     pub async fn create_key(
         &self,
         by: &Access,
         tenant: &TenantName,
         settings: &KeySettings,
     ) -> Result<NewKey, Error> {
-        let errors = settings.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         may_grant(by, &settings.scopes())?;
         let now = self.clock().now();
         let mut tx = self.store().tx("create_key").await?;
@@ -55,10 +51,6 @@ impl Engine {
         id: KeyId,
         rotation: &KeyRotation,
     ) -> Result<NewKey, Error> {
-        let errors = rotation.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let now = self.clock().now();
         let mut tx = self.store().tx("rotate_key").await?;
         let tenant = lock_for_key(&mut tx, tenant).await?;

@@ -38,10 +38,6 @@ pub async fn put_quota(
     quota: &Quota,
     now: Option<OffsetDateTime>,
 ) -> Result<Quota, Error> {
-    let errors = quota.validate();
-    if !errors.is_empty() {
-        return Err(Error::Invalid(errors));
-    }
     let mut tx = store.tx("put_quota").await?;
     let id = store::quota::lock_tenant(&mut tx, tenant.as_str())
         .await?

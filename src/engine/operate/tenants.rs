@@ -41,17 +41,13 @@ impl Engine {
     /// Suspends a tenant (`Some`) or resumes it.
     ///
     /// # Errors
-    /// When it does not exist, the reason is too long, or the database does not answer.
+    /// When it does not exist, or the database does not answer.
     pub async fn suspend_tenant(
         &self,
         by: &Access,
         name: &TenantName,
         why: Option<&Suspension>,
     ) -> Result<tenant::Tenant, Error> {
-        let errors = why.map(Suspension::validate).unwrap_or_default();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let now = self.clock().now();
         let mut tx = self.store().tx("suspend_tenant").await?;
         let tenant = Tenant(found(&mut tx, name).await?.tenant_id);

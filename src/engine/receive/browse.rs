@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use api::limits::{BROWSE_BLOCKS_BYTES_MAX, PAGE};
 use api::{MessageId, Permission, Timestamp, TopicName};
@@ -18,6 +19,22 @@ use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
 use crate::engine::{Engine, Tenant};
+
+/// Unfiltered pages that one page of a browse is made of, at most.
+const PAGES_MAX: usize = 10;
+
+/// Which messages of a topic a browse returns.
+#[derive(Debug, Clone)]
+pub struct Browse {
+    /// Where it begins.
+    pub from: BrowseFrom,
+    /// Most messages of a page.
+    pub limit: u32,
+    /// Only messages with this key.
+    pub key: Option<String>,
+    /// Only messages with this tag.
+    pub tag: Option<String>,
+}
 
 /// Where a browse begins.
 #[derive(Debug, Clone, Copy)]
@@ -128,24 +145,57 @@ impl Engine {
         Ok(body.map_err(Error::from).boxed())
     }
 
-    /// Messages of a topic from a place on, lane by lane, and where the next page begins. Ends early when it holds much.
+    /// A page of the messages of a topic that pass the filter of `browse`, and where the next page begins. One page may need
+    /// several unfiltered ones, within a bound of pages and of bytes.
     ///
     /// # Errors
-    /// When the topic does not exist, or a place of payloads does not answer.
+    /// When the topic does not exist, or a place of payloads does not respond.
     pub async fn browse(
         &self,
         tenant: Tenant,
         topic: &TopicName,
+        browse: Browse,
+    ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
+        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
+        let mut from = browse.from;
+        let mut found: Vec<StoredMessage> = Vec::new();
+        let mut next = None;
+        for _ in 0..PAGES_MAX {
+            let (messages, after) = self.unfiltered(&entry, from, browse.limit).await?;
+            next = after;
+            let room = browse.limit as usize - found.len();
+            let mut matching = messages.into_iter().filter(|m| matches(m, &browse));
+            found.extend(matching.by_ref().take(room));
+            if matching.next().is_some()
+                && let Some(last) = found.last()
+            {
+                // More messages match than fit: the next page begins after the last one that did.
+                let (message, since) = (last.id(), since(from));
+                next = Some(After { message, since });
+                break;
+            }
+            let Some(after) = after else { break };
+            from = BrowseFrom::After(after);
+            if found.len() == browse.limit as usize || held(&found) >= BROWSE_BLOCKS_BYTES_MAX {
+                break;
+            }
+        }
+        Ok((found, next))
+    }
+
+    /// Messages of a topic from a place on, lane by lane, and where the next page begins. Ends early when it holds much.
+    async fn unfiltered(
+        &self,
+        entry: &TopicEntry,
         from: BrowseFrom,
         limit: u32,
     ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
-        let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         let limit = limit.clamp(*PAGE.start(), *PAGE.end()) as usize;
-        let (first_lane, since) = match from {
-            BrowseFrom::Start => (None, None),
-            BrowseFrom::Time(at) => (None, Some(at)),
-            BrowseFrom::Message(id) => (Some(id), None),
-            BrowseFrom::After(after) => (Some(after.message), after.since),
+        let since = since(from);
+        let first_lane = match from {
+            BrowseFrom::Start | BrowseFrom::Time(_) => None,
+            BrowseFrom::Message(id) => Some(id),
+            BrowseFrom::After(after) => Some(after.message),
         };
         let first_lane = first_lane.map_or(Ok(0), |id| {
             let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
@@ -163,7 +213,7 @@ impl Engine {
             while messages.len() <= limit && !cut {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
                 let offsets = at..at + want;
-                let read = self.reader().blocks(payer(&entry), *lane, offsets, room);
+                let read = self.reader().blocks(payer(entry), *lane, offsets, room);
                 let read = read.await?;
                 let Some(last) = read.blocks.last() else {
                     break;
@@ -207,6 +257,32 @@ impl Engine {
             }
         }
     }
+}
+
+/// The time from which a browse goes on in each lane.
+fn since(from: BrowseFrom) -> Option<Timestamp> {
+    match from {
+        BrowseFrom::Time(at) => Some(at),
+        BrowseFrom::After(after) => after.since,
+        BrowseFrom::Start | BrowseFrom::Message(_) => None,
+    }
+}
+
+/// Bytes of blocks that these messages keep in memory.
+fn held(messages: &[StoredMessage]) -> usize {
+    let blocks = messages.chunk_by(|a, b| Arc::ptr_eq(&a.block, &b.block));
+    blocks
+        .map(|of_one| of_one[0].block.payload.memory_bytes())
+        .sum()
+}
+
+fn matches(message: &StoredMessage, browse: &Browse) -> bool {
+    if browse.key.is_none() && browse.tag.is_none() {
+        return true;
+    }
+    let meta = message.view().map(|view| view.meta()).unwrap_or_default();
+    let is = |wanted: &Option<String>, is| wanted.is_none() || wanted.as_deref() == is;
+    is(&browse.key, meta.key) && is(&browse.tag, meta.tag)
 }
 
 fn payer(entry: &TopicEntry) -> Payer<'_> {

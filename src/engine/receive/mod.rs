@@ -8,7 +8,7 @@ mod dead_letter;
 mod read;
 mod settle;
 
-pub use browse::{After, BrowseFrom};
+pub use browse::{After, Browse, BrowseFrom};
 pub use settle::Action;
 
 use std::sync::Arc;
@@ -33,17 +33,13 @@ impl Engine {
     /// Hands out messages; waits up to `wait_seconds`. Empty when nothing came or the node drains.
     ///
     /// # Errors
-    /// When the request is out of range, the subscription does not exist, or a part of the service does not answer.
+    /// When the subscription does not exist, or a part of the service does not answer.
     pub async fn receive(
         &self,
         (tenant, capacity): (Tenant, Capacity),
         subscription: &SubscriptionName,
         request: ReceiveRequest,
     ) -> Result<Metered<Vec<Delivery>>, Error> {
-        let errors = request.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let subscriber = self
             .catalog()
             .subscriber(self.store(), tenant, subscription)

@@ -24,17 +24,13 @@ impl Engine {
     /// Creates a subscription or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, a topic does not exist, or the database does not answer.
+    /// When a topic does not exist, or the database does not answer.
     pub async fn put_subscription(
         &self,
         by: &Access,
         name: &SubscriptionName,
         settings: &SubscriptionSettings,
     ) -> Result<(Subscription, bool), Error> {
-        let errors = settings.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         may_link(by, settings)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_subscription").await?;

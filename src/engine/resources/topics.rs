@@ -19,7 +19,7 @@ impl Engine {
     /// Creates a topic or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, or the database does not answer.
+    /// When the database does not answer.
     pub async fn put_topic(
         &self,
         by: &Access,
@@ -27,10 +27,6 @@ impl Engine {
         settings: &TopicSettings,
     ) -> Result<(Topic, bool), Error> {
         let tenant = by.tenant();
-        let errors = settings.validate();
-        if !errors.is_empty() {
-            return Err(Error::Invalid(errors));
-        }
         let now = self.clock().now();
         let mut tx = self.store().tx("put_topic").await?;
         let mut old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;

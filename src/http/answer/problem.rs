@@ -1,5 +1,5 @@
-//! Refusals: every error, whatever it comes from, leaves as `application/problem+json` (RFC 9457) through this file. The
-//! only place where an engine error becomes a code; nothing is added to its text, so no cause can leak.
+//! Refusals: every error leaves as `application/problem+json` (RFC 9457) through this file, the only place where an engine error
+//! becomes a code. Nothing is added to its text, so no cause can leak.
 
 use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
@@ -12,11 +12,11 @@ use crate::engine::{self, Limit};
 
 /// A problem on its way to the client; boxed, because results carry it through every handler.
 #[derive(Debug)]
-pub(in crate::http) struct Refusal(Box<Told>);
+pub(in crate::http) struct Refusal(Box<Details>);
 
-/// What is said to the client.
+/// What the client is sent.
 #[derive(Debug)]
-struct Told {
+struct Details {
     problem: Problem,
     /// What stood against the request, when that was a limit.
     limit: Option<Limit>,
@@ -36,7 +36,7 @@ impl Refusal {
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self(Box::new(Told {
+        Self(Box::new(Details {
             problem,
             limit: None,
         }))
@@ -45,7 +45,7 @@ impl From<Problem> for Refusal {
 
 impl From<engine::Error> for Refusal {
     fn from(error: engine::Error) -> Self {
-        Self(Box::new(Told {
+        Self(Box::new(Details {
             problem: Problem::from(&error),
             limit: limit(&error).copied(),
         }))
@@ -54,9 +54,10 @@ impl From<engine::Error> for Refusal {
 
 /// The limit that an error is about.
 fn limit(error: &engine::Error) -> Option<&Limit> {
-    match error {
-        engine::Error::Limited(limit) => Some(limit),
-        _ => None,
+    if let engine::Error::Limited(limit) = error {
+        Some(limit)
+    } else {
+        None
     }
 }
 
@@ -96,7 +97,7 @@ impl From<&engine::Error> for Problem {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let Told { problem, limit } = *self.0;
+        let Details { problem, limit } = *self.0;
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
         let text = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, text).into_response();

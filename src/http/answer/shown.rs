@@ -1,6 +1,6 @@
-//! Messages as JSON, written straight from the cached block: nothing of a message is copied on the way but into the
-//! answer, and a time that many messages share is formatted once. This is the hottest serialisation of the service; its
-//! shape is documented by `api::message::{Message, ReceivedMessage}`, which a test holds equal.
+//! Messages as JSON, written from the cached block straight into the response; a time that many messages share is formatted
+//! once. This is the hottest serialisation of the service. Its shape is documented by `api::message::{Message,
+//! ReceivedMessage}`, which a test holds equal.
 
 use api::Timestamp;
 use api::limits::{ANSWER_BODIES_BYTES_MAX, INLINE_BODY_BYTES_MAX};
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::engine::log::payload::View;
 use crate::engine::{Delivery, Error, StoredMessage};
 
-/// What a message takes in an answer beside its body, about.
+/// About the bytes of a message in a response, without its body.
 const FRAME_BYTES: usize = 320;
 
 #[derive(Serialize)]

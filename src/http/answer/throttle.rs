@@ -70,7 +70,7 @@ fn left(left: &Left) -> String {
     text
 }
 
-/// The policies of a tenant that its answers name.
+/// The policies of a tenant that its responses name.
 fn policies(quota: &Quota) -> String {
     let mut text = String::new();
     for (policy, rate) in Policy::RATES.into_iter().zip(quota.rates()) {
@@ -95,7 +95,7 @@ fn value(text: String) -> Option<HeaderValue> {
 const KEPT: usize = 1_024;
 
 /// The header texts of limited tenants. A text is formatted only when it differs from the tenant's last one, because
-/// formatting both for every answer took a third of the answers a second. Each tenant has one place, which it shares with the
+/// formatting both for every response cost a third of the throughput. Each tenant has one place, which it shares with the
 /// tenants whose ids are a multiple of [`KEPT`] apart: sharing costs formatting, never a wrong text.
 pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<Written>>>]>);
 
@@ -243,16 +243,20 @@ mod tests {
     fn a_tenant_gets_the_texts_of_its_own_quota_as_it_is_now() {
         let texts = QuotaTexts::default();
         let standing = |tenant, version, ceiling| {
-            let mut quota = Quota::default();
-            quota.requests_per_second = Some(RateQuota {
+            let ceiling = Some(ceiling);
+            let rate = RateQuota {
                 guaranteed: None,
-                ceiling: Some(ceiling),
-            });
+                ceiling,
+            };
+            let quota = Quota {
+                requests_per_second: Some(rate),
+                ..Quota::default()
+            };
             Standing {
                 tenant,
                 version,
                 quota,
-                left: [Some(ceiling - 1), None, None],
+                left: [ceiling.map(|ceiling| ceiling - 1), None, None],
             }
         };
         // The same tenant, the same with another quota, and another tenant in the same place.

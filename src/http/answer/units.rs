@@ -1,4 +1,4 @@
-//! `Cursus-Units`: what a call cost, beside its answer. Calls that cost nothing by their nature do not say so.
+//! `Cursus-Units`: the metering units of a call, in a header of its response. Calls that never cost anything do not have it.
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};

@@ -1,13 +1,15 @@
-//! Manners around small routes of their own.
+//! The layer around small routes of the tests.
 
 use std::io::Write;
+use std::time::Duration;
 
+use api::limits::HEADER_BYTES_MAX;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
@@ -16,33 +18,32 @@ use crate::http::answer::problem;
 use crate::http::request::body;
 
 fn app(registry: &mut Registry) -> Router {
-    let rules = Rules {
-        request_timeout: Duration::from_millis(50),
+    let timeouts = Timeouts {
+        request: Duration::from_millis(50),
         held_max: 10,
-        open: false,
     };
-    let manners = Manners::new(rules, RequestMetrics::register(registry), InUse::default());
+    let rules = Rules {
+        timeouts,
+        is_open: false,
+    };
+    let metrics = RequestMetrics::default();
+    metrics.register(registry);
+    let layer = RequestLayer::new(rules, metrics, InUse::default());
     let panics = || async {
         assert!(std::hint::black_box(false), "a bug");
     };
     let echo = |request: Request| async { body::whole(request.into_body(), "it", 4096).await };
-    // Says whether it may take its time, and does so when the body is short.
-    let publish = |request: Request| async {
-        let held_for = request.extensions().get::<HeldFor>().copied();
-        drop(request);
-        if held_for.is_none() {
-            std::future::pending::<()>().await;
-        }
-    };
+    let slow = || get(std::future::pending::<()>).post(std::future::pending::<()>);
     Router::new()
         .route("/echo", post(echo))
         .route("/long", get(|| async { "x".repeat(5_000) }))
         .route("/panic", get(panics))
-        .route("/slow", get(std::future::pending::<()>))
-        .route("/{topic}/messages", post(publish))
+        .route("/slow", slow())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(manners)
+        .layer(layer.clone())
+        .route("/slow-poll", slow().layer(layer.within(Deadline::LongPoll)))
+        .route("/slow-body", slow().layer(layer.within(Deadline::Transfer)))
 }
 
 async fn send(request: axum::http::request::Builder, body: Vec<u8>) -> (Response<()>, Bytes) {
@@ -200,22 +201,23 @@ async fn durations_are_counted_by_the_pattern_of_the_route() {
 }
 
 #[tokio::test]
-async fn a_publish_may_take_its_time_only_when_its_body_streams() {
-    let publish = |coding: &str| {
-        let request = Request::builder().method("POST").uri("/t/messages");
-        request.header("content-encoding", coding)
-    };
-    let (response, body) = send(publish("identity").header("x", "y"), vec![0; 11]).await;
-    assert_eq!(response.status(), StatusCode::OK, "{body:?}");
-    let short = Request::builder().method("POST").uri("/t/messages");
-    let (response, body) = send(short, vec![0; 10]).await;
-    assert_eq!(
-        (response.status().as_u16(), code(&body).as_str()),
-        (408, "request_timeout")
-    );
-    let short = HeldFor(Duration::ZERO);
-    let refused = short.bound(std::future::pending::<Result<(), _>>()).await;
-    assert_eq!(refused.unwrap_err().into_response().status(), 408);
+async fn a_request_is_ended_at_the_deadline_of_its_route() {
+    for (path, bytes, is_ended) in [
+        ("/slow", 11, true),
+        ("/slow-poll", 11, false),
+        ("/slow-body", 10, true),
+        ("/slow-body", 11, false),
+    ] {
+        let request = Request::builder().method("POST").uri(path);
+        let sent = send(request, vec![0; bytes]);
+        // Four times the request timeout, and far below the other deadlines.
+        let ended = tokio::time::timeout(Duration::from_millis(200), sent).await;
+        assert_eq!(ended.is_ok(), is_ended, "{path} {bytes}");
+        if let Ok((response, body)) = ended {
+            let expected = (408, "request_timeout".to_owned());
+            assert_eq!((response.status().as_u16(), code(&body)), expected);
+        }
+    }
 }
 
 /// A body of five bytes that never come.

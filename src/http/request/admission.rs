@@ -1,6 +1,6 @@
-//! The admission of a request on its way through the layers: the extractor that knows the tenant puts it in, `manners` takes
-//! it out when the answer is there, tells the tenant what is left, and holds it until the last byte of a body that streams.
-//! There is none in an installation without quotas.
+//! The admission of a request: the extractor that knows the tenant puts it into a slot of the request; `layer` takes it out when
+//! the response is there, writes what is left of the quota, and holds it until the last byte of a body that streams. An
+//! installation without quotas has none.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,11 +14,11 @@ use crate::engine::{Capacity, Engine, Tenant};
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::throttle::QuotaTexts;
 
-/// Where the admission of one request goes. Dropped with the request, whatever becomes of it.
+/// The slot for the admission of one request. It is dropped with the request.
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Slot(Arc<OnceLock<Admission>>);
 
-/// Lets the request in, if the tenant's quota allows, and answers what it is served from.
+/// Admits the request, if the tenant's quota allows, and returns what it is served from.
 pub(in crate::http) async fn admit(
     parts: &Parts,
     engine: &Engine,
@@ -31,13 +31,13 @@ pub(in crate::http) async fn admit(
         return Ok(Capacity::Guaranteed);
     };
     let capacity = admission.capacity();
-    // A second extractor of the same request would be let in twice: there is none.
+    // A second extractor of the same request would be admitted twice: there is none.
     let _ = slot.0.set(admission);
     Ok(capacity)
 }
 
 impl Slot {
-    /// Tells the tenant what is left, and holds the admission for as long as the answer streams.
+    /// Writes what is left of the quota, and holds the admission while the response streams.
     pub(in crate::http) fn finish(self, texts: &QuotaTexts, response: &mut Response) {
         let Some(admission) = self.0.get() else {
             return;

@@ -126,7 +126,7 @@ pub(in crate::http) fn refuse_all<'e>(
     for error in errors {
         match error {
             None => return Ok(()),
-            // One more than is shown, so that the problem says that there are more.
+            // One more than is shown, so that the problem shows that there are more.
             Some(Error::Invalid(invalid)) => {
                 let room = (FIELD_ERRORS_MAX + 1).saturating_sub(fields.len());
                 fields.extend(invalid.iter().take(room).cloned());

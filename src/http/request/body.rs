@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use crate::engine::Error;
 use crate::http::answer::problem::Refusal;
 
-/// Far shorter in unit tests, where nobody waits for real.
+/// Far shorter in unit tests, which must not wait for real.
 const IDLE: Duration = if cfg!(test) {
     Duration::from_millis(50)
 } else {

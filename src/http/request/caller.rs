@@ -13,7 +13,10 @@ use api::{EventSinkName, Permission, SubscriptionName, TenantName, TopicName};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use utoipa::IntoParams;
+use utoipa::openapi::path::{Parameter, ParameterIn};
 
+use super::path::Named;
 use super::{admission, path, query};
 use crate::engine::{Access, Capacity, Engine};
 use crate::http::answer::problem::Refusal;
@@ -23,8 +26,7 @@ use crate::listen::Peer;
 pub(in crate::http) trait Asks: Send + Sync {
     /// One of these permissions.
     const PERMISSIONS: &'static [Permission];
-    /// Whether the route reads its query. On one that does not, any parameter is refused, because whoever sent it believes
-    /// that it does something.
+    /// Whether the route reads its query. A route that does not refuses any parameter, because its sender expects an effect.
     const READS_QUERY: bool = false;
 }
 
@@ -69,7 +71,7 @@ asks! {
     OperateList: Admin, true;
 }
 
-/// Somebody who was let in, and whose quota has room for this request.
+/// A caller that is authenticated, and whose quota has room for this request.
 pub(in crate::http) struct Admitted {
     access: Arc<Access>,
     /// What the request is served from.
@@ -77,7 +79,7 @@ pub(in crate::http) struct Admitted {
 }
 
 impl Admitted {
-    /// Who it is, for what outlives the request.
+    /// The caller, for work that outlives the request.
     pub(in crate::http) fn access(&self) -> Arc<Access> {
         self.access.clone()
     }
@@ -91,13 +93,13 @@ impl Deref for Admitted {
     }
 }
 
-/// A caller who has what `A` asks for, for one name at least.
+/// A caller with a permission that `A` asks for, for at least one name.
 pub(in crate::http) struct Caller<A>(
     pub(in crate::http) Admitted,
     pub(in crate::http) PhantomData<A>,
 );
 
-/// A caller who has what `A` asks for, for the name in the path.
+/// A caller with a permission that `A` asks for, for the name in the path.
 pub(in crate::http) struct To<A, N>(
     pub(in crate::http) Admitted,
     pub(in crate::http) N,
@@ -105,28 +107,31 @@ pub(in crate::http) struct To<A, N>(
 );
 
 /// A name in the path that scopes go by.
-pub(in crate::http) trait PathName: FromStr<Err: Display> + Display + Send {
-    /// Its parameter.
-    const PARAMETER: &'static str;
+pub(in crate::http) trait PathName:
+    Named + FromStr<Err: Display> + Display + Send
+{
     /// As text.
     fn text(&self) -> &str;
 }
 
 macro_rules! path_name {
-    ($name:ident, $parameter:literal) => {
-        impl PathName for $name {
-            const PARAMETER: &'static str = $parameter;
+    ($($name:ident)+) => {
+        $(impl PathName for $name {
             fn text(&self) -> &str {
                 self.as_str()
             }
-        }
+        })+
     };
 }
 
-path_name!(TopicName, "topic");
-path_name!(SubscriptionName, "subscription");
-path_name!(TenantName, "tenant");
-path_name!(EventSinkName, "sink");
+path_name!(TopicName SubscriptionName TenantName EventSinkName);
+
+/// A handler names `To<_, TopicName>` in its `params`: the parameter is documented by what reads it.
+impl<A, N: Named> IntoParams for To<A, N> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        vec![path::parameter::<N>()]
+    }
+}
 
 impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
     type Rejection = Refusal;
@@ -144,7 +149,7 @@ impl<A: Asks, N: PathName> FromRequestParts<Engine> for To<A, N> {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let access = authenticate(parts, engine).await?;
-        // Who may not do this at all learns nothing of how names are made.
+        // A caller without the permission for any name learns nothing about names.
         access.check(A::PERMISSIONS, None)?;
         let name: N = path::parse(parts, N::PARAMETER).await?;
         access.check(A::PERMISSIONS, Some(name.text()))?;

@@ -1,5 +1,5 @@
-//! CORS for everyone: any origin, no credentials (where no key is needed, `local` has kept the pages of other sites out).
-//! Nothing here depends on who asks, so no answer has to vary by it, and a request without `Origin` pays nothing.
+//! CORS: any origin, no credentials (where no key is needed, `local` has refused the pages of other sites). No response depends
+//! on the origin, so none has to vary by it, and a request without `Origin` costs nothing.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,7 +11,7 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-/// The answer to a preflight request, if this is one.
+/// The response to a preflight request; `None` for any other request.
 pub(in crate::http) fn preflight(request: &Request) -> Option<Response> {
     if request.method() != Method::OPTIONS {
         return None;

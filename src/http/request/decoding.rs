@@ -1,33 +1,28 @@
-//! gzip and zstd, both ways: requests by async-compression, answers by tower-http. Both only when a header asks for it, so
-//! that the many that need no coding do not carry the wrapped bodies. Limits count decoded bytes.
+//! A request body in gzip or zstd, decoded as it is read. Called by `layer` only when the request has a `Content-Encoding`,
+//! so that other requests do not carry the wrapped body. Limits count decoded bytes.
 
-use std::convert::Infallible;
 use std::io;
 
 use api::ErrorCode;
 use api::limits::ZSTD_WINDOW_LOG_MAX;
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderValue;
-use axum::http::header::{ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::response::{IntoResponse, Response};
 use futures_util::TryStreamExt;
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
-use tower::{ServiceExt, service_fn};
-use tower_http::compression::Compression;
 
 use super::digest::CONTENT_DIGEST;
 use crate::http::answer::problem::Refusal;
 
-/// Answers shorter than this are not worth coding.
-const CODED_BYTES_MIN: u64 = 1024;
-/// Bytes that are decoded at once.
+/// Bytes that are decoded in one step.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// The codings of a request that are understood.
+/// The supported codings of a request.
 enum Coding {
     Identity,
     Gzip,
@@ -47,7 +42,7 @@ impl Coding {
     }
 }
 
-/// The request with its body decoded; [`check`] has seen that its coding is understood.
+/// The request with its body decoded; [`check`] has refused codings that are not supported.
 pub(in crate::http) fn decoded(mut request: Request) -> Request {
     let coding = request.headers_mut().remove(CONTENT_ENCODING);
     let coding = coding.as_ref().and_then(Coding::of);
@@ -55,7 +50,7 @@ pub(in crate::http) fn decoded(mut request: Request) -> Request {
         return request;
     }
     request.headers_mut().remove(CONTENT_LENGTH);
-    // It is of the bytes that were sent, which nobody sees from here on.
+    // It is the digest of the bytes that were sent, which no later step sees.
     request.headers_mut().remove(CONTENT_DIGEST);
     request.map(|body| {
         let coded = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
@@ -77,7 +72,7 @@ fn pieces(decoder: impl AsyncRead + Send + 'static) -> Body {
     Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES))
 }
 
-/// Refuses a request whose coding is not understood.
+/// Refuses a request whose coding is not supported.
 pub(in crate::http) fn check(request: &Request) -> Option<Response> {
     let mut codings = request.headers().get_all(CONTENT_ENCODING).iter();
     let coding = codings.next()?;
@@ -90,33 +85,6 @@ pub(in crate::http) fn check(request: &Request) -> Option<Response> {
         .headers_mut()
         .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
     Some(response)
-}
-
-/// `response`, coded when it is long and the client accepts a coding.
-pub(in crate::http) async fn encoded(response: Response, accept: HeaderValue) -> Response {
-    if !(accepts(&accept, b"gzip") || accepts(&accept, b"zstd")) || !is_worth_it(&response) {
-        return response;
-    }
-    let mut request = Request::new(());
-    request.headers_mut().insert(ACCEPT_ENCODING, accept);
-    let mut response = Some(response);
-    let ready = service_fn(move |_: Request<()>| {
-        std::future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default()))
-    });
-    let coded = Compression::new(ready).oneshot(request).await;
-    coded.map_or_else(|never| match never {}, |response| response.map(Body::new))
-}
-
-fn accepts(accept: &HeaderValue, coding: &[u8]) -> bool {
-    let mut windows = accept.as_bytes().windows(coding.len());
-    windows.any(|window| window.eq_ignore_ascii_case(coding))
-}
-
-/// Long enough, and not the body of a message: its ETag and its ranges are of the bytes that were published.
-fn is_worth_it(response: &Response) -> bool {
-    let bytes = response.body().size_hint().exact();
-    bytes.is_none_or(|bytes| bytes >= CODED_BYTES_MIN)
-        && !response.headers().contains_key(ACCEPT_RANGES)
 }
 
 #[cfg(test)]

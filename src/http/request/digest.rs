@@ -19,7 +19,7 @@ pub(in crate::http) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) struct Expected([u8; 32]);
 
-/// What the head of a request says of its body.
+/// The digest that the head of a request gives for its body.
 pub(in crate::http) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Refusal> {
     let lines = headers.get_all(CONTENT_DIGEST).iter();
     let mut members = lines.flat_map(|line| line.to_str().unwrap_or("").split(','));

@@ -90,7 +90,7 @@ fn encode(
     Ok(())
 }
 
-/// The bytes of the body, and its type when the message says none (text says nothing: it is the default).
+/// The bytes of the body, and its type when the message has none (a text needs none: it is the default).
 fn body<'a>(
     message: &'a PublishMessage<'_>,
     index: usize,

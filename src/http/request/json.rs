@@ -1,24 +1,13 @@
-//! JSON in and out. Parsing is one pass of serde_json; only when it fails a second, slower pass finds the pointer to the
-//! field, so that good requests pay nothing for good errors.
+//! JSON requests, and JSON responses of the wire types. A request is parsed in one pass of serde_json; only when that fails a
+//! second, slower pass finds the pointer to the field. Here a request is validated, once: the engine relies on it.
 
-use api::budget::BudgetSettings;
 use api::error::echo;
-use api::event::EventSinkSettings;
-use api::issuer::IssuerSettings;
-use api::key::{KeyRotation, KeySettings};
 use api::limits::REQUEST_BYTES_MAX;
-use api::message::ReceiveRequest;
 use api::object::Object;
-use api::price::PlanVersionSettings;
-use api::quota::Quota;
-use api::subscription::SubscriptionSettings;
-use api::tenant::{Suspension, TenantSettings};
-use api::topic::TopicSettings;
-use api::{ErrorCode, FieldError, Problem};
-use axum::body::Body;
+use api::{ErrorCode, FieldError, Problem, Validate};
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::de::{DeserializeOwned, DeserializeSeed};
@@ -26,33 +15,13 @@ use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment, Track};
 
 use super::body;
+use crate::http::answer::json_text;
 use crate::http::answer::problem::Refusal;
 
 /// A checked JSON request, or a JSON answer.
 pub(in crate::http) struct Json<T>(pub(in crate::http) T);
 
-/// A wire type that knows its ranges.
-pub(in crate::http) trait Checked: DeserializeOwned {
-    /// The fields that are out of range.
-    fn check(&self) -> Vec<FieldError>;
-}
-
-macro_rules! checked {
-    ($($type:ty)+) => {
-        $(impl Checked for $type {
-            fn check(&self) -> Vec<FieldError> {
-                self.validate()
-            }
-        })+
-    };
-}
-
-checked! {
-    TopicSettings SubscriptionSettings ReceiveRequest TenantSettings Suspension KeySettings KeyRotation IssuerSettings
-    Quota PlanVersionSettings BudgetSettings EventSinkSettings
-}
-
-impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
@@ -60,7 +29,7 @@ impl<T: Checked, S: Sync> FromRequest<S> for Json<T> {
         // Every field of these has a default, so no body is as good as `{}`.
         let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
-        match value.check() {
+        match value.validate() {
             errors if errors.is_empty() => Ok(Self(value)),
             errors => Err(Problem::invalid(errors).into()),
         }
@@ -81,7 +50,7 @@ impl<S: Sync> FromRequest<S> for JsonText {
     }
 }
 
-/// Refuses a body that says it is something else than JSON. One that says nothing is taken for JSON.
+/// Refuses a body whose content type is not JSON. A body without a content type is read as JSON.
 pub(in crate::http) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
@@ -104,7 +73,7 @@ pub(in crate::http) fn check_content_type(headers: &HeaderMap) -> Result<(), Ref
     ))
 }
 
-/// Parses `text`, or says which field is wrong.
+/// Parses `text`; the error names the field that is wrong.
 pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, FieldError> {
     let value = serde_json::from_slice(text)
         .or_else(|_| parse_seed(text, std::marker::PhantomData::<Object<T>>));
@@ -154,18 +123,10 @@ fn pointer(path: &Path) -> String {
     pointer
 }
 
-/// A JSON answer from its text.
-pub(in crate::http) fn answer(text: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(text));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
-}
-
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
         match serde_json::to_vec(&self.0) {
-            Ok(text) => answer(text),
+            Ok(text) => json_text(text),
             Err(_) => Refusal::from(crate::engine::Error::Internal).into_response(),
         }
     }
@@ -173,6 +134,9 @@ impl<T: Serialize> IntoResponse for Json<T> {
 
 #[cfg(test)]
 mod tests {
+    use api::topic::TopicSettings;
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn refused(text: &str) -> (String, String) {

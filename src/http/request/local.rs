@@ -1,5 +1,5 @@
 //! The guard of a node that needs no key (embedded mode): it listens on loopback, but so does every browser on the machine.
-//! A page of another site is told by its `Origin`, and one that had its own name point to 127.0.0.1 (DNS rebinding) by its
+//! A page of another site is recognised by its `Origin`, and one that had its own name point to 127.0.0.1 (DNS rebinding) by its
 //! `Host`. Clients that are no browsers send no `Origin` and a `Host` of loopback, and pay for one comparison.
 
 use std::net::IpAddr;
@@ -43,7 +43,7 @@ fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
 }
 
-/// Whether an origin (`http://localhost:3000`) is of this machine; `null` may be of anybody.
+/// Whether an origin (`http://localhost:3000`) is of this machine; `null` may be of any site.
 fn is_local(origin: &str) -> bool {
     origin
         .split_once("://")
@@ -57,7 +57,7 @@ fn is_loopback(authority: &str) -> bool {
         None => authority.split(':').next(),
     };
     let host = host.unwrap_or("");
-    // The first is what nearly all say, and spares them the parser.
+    // Nearly every request has the first, which saves the parser.
     host == "127.0.0.1"
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
         || host.eq_ignore_ascii_case("localhost")

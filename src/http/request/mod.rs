@@ -1,4 +1,4 @@
-//! What is read from a request before a handler runs: who calls and whether they may, names in the path, queries, headers,
+//! What is read from a request before a handler runs: the caller and its permission, names in the path, queries, headers,
 //! bodies and their coding. Each refuses what it cannot read and names the field (I9).
 
 pub(in crate::http) mod admission;
@@ -6,9 +6,11 @@ pub(in crate::http) mod batch;
 pub(in crate::http) mod body;
 pub(in crate::http) mod caller;
 pub(in crate::http) mod cors;
+pub(in crate::http) mod deadline;
 pub(in crate::http) mod decoding;
 pub(in crate::http) mod digest;
 pub(in crate::http) mod draft;
+pub(in crate::http) mod head;
 pub(in crate::http) mod json;
 pub(in crate::http) mod local;
 pub(in crate::http) mod options;

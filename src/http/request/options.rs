@@ -31,7 +31,7 @@ pub(in crate::http) struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// What the message carries beside its body.
+    /// What the message carries apart from its body.
     pub(in crate::http) fn meta(&self) -> Meta<'_> {
         let attributes = self.attributes.iter();
         Meta {

@@ -1,33 +1,110 @@
-//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in. Names that scopes
-//! go by are `caller`'s.
+//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in, and documented once
+//! for all routes. Names that scopes go by are extracted by `caller`, together with the permission for them.
 
 use std::fmt::Display;
 use std::str::FromStr;
 
 use api::error::echo;
-use api::{BudgetName, Day, ErrorCode, IssuerName, KeyId, MessageId, PlanName};
+use api::{
+    BudgetName, Day, ErrorCode, EventSinkName, IssuerName, KeyId, MessageId, PlanName,
+    SubscriptionName, TenantName, TopicName,
+};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
+use utoipa::openapi::Ref;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::http::answer::problem::Refusal;
 
-/// `{id}` of the path.
-pub(in crate::http) struct MessagePath(pub(in crate::http) MessageId);
+/// What a parameter of the path is called and described as.
+pub(in crate::http) trait Named: ToSchema {
+    /// Its parameter.
+    const PARAMETER: &'static str;
+    /// Its description.
+    const DESCRIPTION: &'static str;
+}
 
-/// `{key}` of the path.
-pub(in crate::http) struct KeyPath(pub(in crate::http) KeyId);
+macro_rules! named {
+    ($($name:ident: $parameter:literal, $description:literal;)+) => {
+        $(impl Named for $name {
+            const PARAMETER: &'static str = $parameter;
+            const DESCRIPTION: &'static str = $description;
+        })+
+    };
+}
 
-/// `{issuer}` of the path.
-pub(in crate::http) struct IssuerPath(pub(in crate::http) IssuerName);
+named! {
+    TopicName: "topic", "Name of the topic";
+    SubscriptionName: "subscription", "Name of the subscription";
+    TenantName: "tenant", "Name of the tenant";
+    EventSinkName: "sink", "Name of the event sink";
+    MessageId: "id", "Id of the message";
+    KeyId: "key", "Id of the key";
+    IssuerName: "issuer", "Name of the issuer";
+    BudgetName: "budget", "Name of the budget";
+    PlanName: "plan", "Name of the plan";
+    Day: "valid_from", "The day (UTC) from which it applies";
+    ErrorCode: "code", "Code of an error";
+}
 
-/// `{budget}` of the path.
-pub(in crate::http) struct BudgetPath(pub(in crate::http) BudgetName);
+/// The description of a parameter of the path.
+pub(in crate::http) fn parameter<N: Named>() -> Parameter {
+    ParameterBuilder::new()
+        .name(N::PARAMETER)
+        .parameter_in(ParameterIn::Path)
+        .required(utoipa::openapi::Required::True)
+        .description(Some(N::DESCRIPTION))
+        .schema(Some(Ref::from_schema_name(N::name())))
+        .build()
+}
 
-/// `{plan}` and `{valid_from}` of the path.
-pub(in crate::http) struct VersionPath(pub(in crate::http) PlanName, pub(in crate::http) Day);
+macro_rules! path {
+    ($($(#[$doc:meta])* $name:ident($($of:ident),+);)+) => {
+        $(
+            $(#[$doc])*
+            pub(in crate::http) struct $name($(pub(in crate::http) $of),+);
+
+            impl<S: Sync> FromRequestParts<S> for $name {
+                type Rejection = Refusal;
+
+                async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+                    Ok(Self($(parse::<$of>(parts, $of::PARAMETER).await?),+))
+                }
+            }
+
+            documented!($name: $($of),+);
+        )+
+    };
+}
+
+macro_rules! documented {
+    ($name:ident: $($of:ident),+) => {
+        impl IntoParams for $name {
+            fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+                vec![$(parameter::<$of>()),+]
+            }
+        }
+    };
+}
+
+path! {
+    /// `{id}` of the path.
+    MessagePath(MessageId);
+    /// `{key}` of the path.
+    KeyPath(KeyId);
+    /// `{issuer}` of the path.
+    IssuerPath(IssuerName);
+    /// `{budget}` of the path.
+    BudgetPath(BudgetName);
+    /// `{plan}` and `{valid_from}` of the path.
+    VersionPath(PlanName, Day);
+}
 
 /// `{code}` of the path.
 pub(in crate::http) struct CodePath(pub(in crate::http) ErrorCode);
+
+documented!(CodePath: ErrorCode);
 
 /// The parameter `name` of the path.
 pub(in crate::http) async fn parse<T: FromStr<Err: Display>>(
@@ -43,52 +120,11 @@ pub(in crate::http) async fn parse<T: FromStr<Err: Display>>(
         .map_err(|error: T::Err| Refusal::field(format!("path:{name}"), error.to_string()))
 }
 
-impl<S: Sync> FromRequestParts<S> for MessagePath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "id").await.map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for KeyPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "key").await.map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for IssuerPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "issuer").await.map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for BudgetPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        parse(parts, "budget").await.map(Self)
-    }
-}
-
-impl<S: Sync> FromRequestParts<S> for VersionPath {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let plan = parse(parts, "plan").await?;
-        Ok(Self(plan, parse(parts, "valid_from").await?))
-    }
-}
-
 impl<S: Sync> FromRequestParts<S> for CodePath {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        let text: String = parse(parts, "code").await?;
+        let text: String = parse(parts, ErrorCode::PARAMETER).await?;
         let code = ErrorCode::ALL
             .into_iter()
             .find(|code| code.as_str() == text);

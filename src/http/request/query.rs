@@ -1,21 +1,16 @@
 //! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
 
-use api::limits::{KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
-use api::list::Page;
+use api::limits::{CURSOR_CHARS_MAX, KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
 use api::{FieldError, MessageId, Problem, TenantName, Timestamp};
 use axum::extract::{FromRequestParts, Query};
-use axum::http::header::LINK;
+use axum::http::Uri;
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Uri};
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
-use super::json::Json;
-use crate::engine::BrowseFrom as Place;
+use crate::engine::{Browse, BrowseFrom};
 use crate::http::answer::problem::Refusal;
 
-/// The pairs of a query string, and what is wrong with them.
+/// The pairs of a query string that are not read yet, and the errors found so far.
 pub(in crate::http) struct Pairs {
     pairs: Vec<(String, String)>,
     errors: Vec<FieldError>,
@@ -57,7 +52,7 @@ impl Pairs {
         })
     }
 
-    /// What `read` makes of a parameter, or an error that says what it must be.
+    /// The value that `read` makes of a parameter. When it makes none, the error has the text `must`.
     pub(in crate::http) fn parsed<T>(
         &mut self,
         name: &str,
@@ -78,41 +73,19 @@ impl Pairs {
         Some(text)
     }
 
-    /// Refuses what nobody took: a parameter that is misspelled or given twice is never ignored.
+    /// Refuses every parameter that was not read: one that is misspelled or occurs twice is never ignored.
     pub(in crate::http) fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
         for (name, _) in std::mem::take(&mut self.pairs) {
-            self.refuse(&name, "is no parameter of this route, or is given twice");
+            self.refuse(
+                &name,
+                "is not a parameter of this route, or occurs more than once",
+            );
         }
         if self.errors.is_empty() {
             return Ok(value);
         }
         Err(Problem::invalid(self.errors).into())
     }
-}
-
-/// A page with a `Link` to the next one (RFC 8288): the same query, with `after` in place of its own. Cursors have only
-/// characters that stand for themselves in a query.
-pub(in crate::http) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> Response {
-    let mut response = page.into_response();
-    if let Some(next) = next {
-        let mut link = format!("<{}?", uri.path());
-        let pairs = uri.query().unwrap_or("").split('&');
-        for pair in pairs.filter(|pair| !pair.is_empty() && !pair.starts_with("after=")) {
-            link.push_str(pair);
-            link.push('&');
-        }
-        link.push_str(&format!("after={next}>; rel=\"next\""));
-        if let Ok(link) = HeaderValue::from_str(&link) {
-            response.headers_mut().insert(LINK, link);
-        }
-    }
-    response
-}
-
-/// A page of a list as an answer, linked to the next one.
-pub(in crate::http) fn paged<T: Serialize>(uri: &Uri, page: Page<T>) -> Response {
-    let next = page.next.clone();
-    linked(uri, next.as_deref(), Json(page))
 }
 
 /// A time in a query (RFC 3339). A `+` of an offset that was not percent-encoded reads as a space.
@@ -141,7 +114,7 @@ impl<S: Sync> FromRequestParts<S> for PageOf {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let mut pairs = Pairs::of(&parts.uri);
-        let (limit, after) = (pairs.limit(), pairs.text("after", 256));
+        let (limit, after) = (pairs.limit(), pairs.text("after", CURSOR_CHARS_MAX));
         pairs.finish(Self { after, limit })
     }
 }
@@ -177,23 +150,13 @@ impl<S: Sync> FromRequestParts<S> for AuditOf {
 }
 
 /// Which messages of a topic.
-#[derive(Debug)]
-pub(in crate::http) struct Browse {
-    /// Where to begin.
-    pub(in crate::http) from: Place,
-    /// Most messages to return.
-    pub(in crate::http) limit: u32,
-    /// Only those with this key.
-    pub(in crate::http) key: Option<String>,
-    /// Only those with this tag.
-    pub(in crate::http) tag: Option<String>,
-}
+pub(in crate::http) struct BrowseQuery(pub(in crate::http) Browse);
 
-impl<S: Sync> FromRequestParts<S> for Browse {
+impl<S: Sync> FromRequestParts<S> for BrowseQuery {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        browse(&parts.uri)
+        browse(&parts.uri).map(Self)
     }
 }
 
@@ -207,17 +170,17 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     let from = from.map(|text| {
         place(&text).unwrap_or_else(|| {
             pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
-            Place::Start
+            BrowseFrom::Start
         })
     });
     let after = after.map(|text| {
-        text.parse().map(Place::After).unwrap_or_else(|()| {
+        text.parse().map(BrowseFrom::After).unwrap_or_else(|()| {
             pairs.refuse("after", "must be the next of the page before");
-            Place::Start
+            BrowseFrom::Start
         })
     });
-    // A client that turns the page repeats its query and adds `after`, which is further on than `from`.
-    let from = after.or(from).unwrap_or(Place::Start);
+    // For the next page a client repeats its query and adds `after`, which is further on than `from`.
+    let from = after.or(from).unwrap_or(BrowseFrom::Start);
     pairs.finish(Browse {
         from,
         limit,
@@ -226,12 +189,12 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     })
 }
 
-fn place(text: &str) -> Option<Place> {
+fn place(text: &str) -> Option<BrowseFrom> {
     if text == "start" {
-        return Some(Place::Start);
+        return Some(BrowseFrom::Start);
     }
-    let id = text.parse::<MessageId>().map(Place::Message).ok();
-    id.or_else(|| time(text).map(Place::Time))
+    let id = text.parse::<MessageId>().map(BrowseFrom::Message).ok();
+    id.or_else(|| time(text).map(BrowseFrom::Time))
 }
 
 #[cfg(test)]
@@ -244,39 +207,26 @@ mod tests {
 
     #[test]
     fn a_browse_begins_where_the_query_says() {
-        assert!(matches!(parse("").unwrap().from, Place::Start));
-        assert!(matches!(parse("from=start").unwrap().from, Place::Start));
+        assert!(matches!(parse("").unwrap().from, BrowseFrom::Start));
+        assert!(matches!(
+            parse("from=start").unwrap().from,
+            BrowseFrom::Start
+        ));
         let at = parse("from=2026-01-31T12:00:00%2B00:00").unwrap().from;
-        assert!(matches!(at, Place::Time(Timestamp(1_769_860_800_000_000))));
+        assert!(matches!(
+            at,
+            BrowseFrom::Time(Timestamp(1_769_860_800_000_000))
+        ));
         let id = "000000010000000002s3";
         assert!(matches!(
             parse(&format!("from={id}")).unwrap().from,
-            Place::Message(_)
+            BrowseFrom::Message(_)
         ));
         let after = parse(&format!("after={id}&limit=1000&key=k&tag=t")).unwrap();
-        assert!(matches!(after.from, Place::After(after) if after.since.is_none()));
+        assert!(matches!(after.from, BrowseFrom::After(after) if after.since.is_none()));
         let both = parse(&format!("from=start&after={id}")).unwrap();
-        assert!(matches!(both.from, Place::After(_)));
+        assert!(matches!(both.from, BrowseFrom::After(_)));
         assert_eq!((after.limit, after.key.as_deref()), (1000, Some("k")));
-    }
-
-    #[test]
-    fn a_page_links_to_the_next_one_with_the_same_query() {
-        let link = |uri: &str, next| {
-            let response = linked(&uri.parse().unwrap(), next, ());
-            let link = response.headers().get(LINK);
-            link.map(|link| link.to_str().unwrap().to_owned())
-        };
-        assert_eq!(link("/v1/topics?limit=1", None), None);
-        for (uri, expected) in [
-            ("/v1/topics", "</v1/topics?after=b>; rel=\"next\""),
-            (
-                "/v1/topics?after=a&limit=1",
-                "</v1/topics?limit=1&after=b>; rel=\"next\"",
-            ),
-        ] {
-            assert_eq!(link(uri, Some("b")).as_deref(), Some(expected));
-        }
     }
 
     #[test]

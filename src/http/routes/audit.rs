@@ -1,4 +1,4 @@
-//! `GET /v1/admin/audit`: who changed what in the control plane. For operators.
+//! `GET /v1/admin/audit`: the changes of the control plane and their authors. For operators.
 
 use api::audit::AuditEntry;
 use api::list::Page;
@@ -7,15 +7,16 @@ use axum::http::Uri;
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListOfErrors;
 use crate::http::request::caller::{Caller, OperateList};
-use crate::http::request::query::{self, AuditOf};
+use crate::http::request::query::AuditOf;
 
 /// Read the audit log
 ///
 /// Changes of tenants, keys, issuers, topics and subscriptions, the latest first, a page at a time; kept for 400 days. An
-/// operator of some tenants names one of them.
+/// operator of some tenants must name one of them.
 #[utoipa::path(
     get, path = "/v1/admin/audit", operation_id = "read_audit_log", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -24,7 +25,7 @@ use crate::http::request::query::{self, AuditOf};
         ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9]{1,18}$", nullable = false),
         ("limit" = Option<u32>, Query, description = "Most entries to return", minimum = 1, maximum = 1000, nullable = false)
     ),
-    responses((status = 200, description = "A page of the log", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<AuditEntry>), ListOfErrors)
+    responses((status = 200, description = "A page of the log", body = Page<AuditEntry>), ListOfErrors)
 )]
 pub(in crate::http) async fn read_audit_log(
     State(engine): State<Engine>,
@@ -36,5 +37,5 @@ pub(in crate::http) async fn read_audit_log(
     let page = engine
         .audit_log(&caller, tenant, of.after, of.limit)
         .await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

@@ -17,11 +17,11 @@ use crate::http::request::caller::{Caller, SeeUsage};
 use crate::http::request::json::Json;
 use crate::http::request::query::Pairs;
 
-/// Get what a month costs
+/// Get the cost of a month
 ///
-/// By meter and by item of the price plan: what was used and what it costs so far, what is billed for it, and an estimate of
-/// the whole month, which takes use to go on as it was on average since the month began. A month
-/// without a price plan shows what was used.
+/// By meter and by item of the price plan: what was used and what it costs so far, what is billed for it, and an estimate for
+/// the whole month. The estimate assumes that usage goes on at its average since the month began. A month without a price plan
+/// has usage only.
 #[utoipa::path(
     get, path = "/v1/usage/month", operation_id = "get_usage_month", tag = "Usage",
     security(("api_key" = ["usage"])),

@@ -6,9 +6,9 @@ use api::list::Page;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::topics::put_status;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Manage, SeeCosts};
 use crate::http::request::json::Json;
@@ -16,18 +16,19 @@ use crate::http::request::path::BudgetPath;
 
 /// Create a budget, or change it
 ///
-/// As a whole. What the tenant's usage costs in a calendar month (UTC) is compared with it about every ten seconds. When a
-/// percent of `alert_percents` is reached, an event `cursus.budget` goes to the tenant's event sinks, once a month; a budget
-/// that is raised above what is spent tells again. Its `data` is `budget`, `period`, `percent`, `amount`, `cost`, `currency`
+/// Replaces the whole budget. About every ten seconds the cost of the tenant's usage in the calendar month (UTC) is compared
+/// with it. When a percent of `alert_percents` is reached, an event `cursus.budget` goes to the tenant's event sinks, once a
+/// month; a budget that is raised above what is spent sends it again. Its `data` is `budget`, `period`, `percent`, `amount`, `cost`, `currency`
 /// and `stopped`. With `hard_stop`, a tenant that has spent the amount is refused publishes
 /// and receives on all nodes (`quota_exceeded`, policy `budget`), until the month ends or the budget is raised, deleted or
 /// stops no more; settling, reading and managing go on. Usage is known a few seconds late, storage and guaranteed capacity
 /// five minutes, and both go on costing: somewhat more than the amount is spent. A receive that waits when the tenant is
-/// stopped waits to its end, and an event for a topic waits until the tenant may publish: one that must come is for a URL. Without a price plan nothing has a cost, and nothing happens.
+/// stopped waits to its end. An event for a topic waits until the tenant may publish, so send an event that must arrive to a
+/// URL. Without a price plan nothing has a cost, and nothing happens.
 #[utoipa::path(
     put, path = "/v1/budgets/{budget}", operation_id = "put_budget", tag = "Budgets",
     security(("api_key" = ["manage"])),
-    params(("budget" = api::BudgetName, Path, description = "Name of the budget")),
+    params(BudgetPath),
     request_body = BudgetSettings,
     responses(
         (status = 200, description = "It existed and has these settings now", body = Budget),
@@ -51,7 +52,7 @@ pub(in crate::http) async fn put_budget(
 #[utoipa::path(
     get, path = "/v1/budgets/{budget}", operation_id = "get_budget", tag = "Budgets",
     security(("api_key" = ["usage"])),
-    params(("budget" = api::BudgetName, Path, description = "Name of the budget")),
+    params(BudgetPath),
     responses((status = 200, description = "The budget", body = Budget), ReadErrors)
 )]
 pub(in crate::http) async fn get_budget(
@@ -64,7 +65,7 @@ pub(in crate::http) async fn get_budget(
 
 /// List the budgets by name
 ///
-/// All of them at once: there are 20 at most.
+/// All of them at once: there are at most 20.
 #[utoipa::path(
     get, path = "/v1/budgets", operation_id = "list_budgets", tag = "Budgets",
     security(("api_key" = ["usage"])),
@@ -83,7 +84,7 @@ pub(in crate::http) async fn list_budgets(
 #[utoipa::path(
     delete, path = "/v1/budgets/{budget}", operation_id = "delete_budget", tag = "Budgets",
     security(("api_key" = ["manage"])),
-    params(("budget" = api::BudgetName, Path, description = "Name of the budget")),
+    params(BudgetPath),
     responses((status = 204, description = "It is deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_budget(

@@ -1,5 +1,5 @@
-//! `/v1/event-sinks` and `/v1/event-sinks/{sink}`: where events of the service go. The secret of a sink leaves with the
-//! answer that makes it, and no cache may keep that answer.
+//! `/v1/event-sinks` and `/v1/event-sinks/{sink}`: where the service sends its events. The secret of a sink is only in the response
+//! that creates it, and no cache may keep that response.
 
 use api::EventSinkName;
 use api::event::{EventSink, EventSinkSettings};
@@ -9,27 +9,28 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 type PutAnswer = (StatusCode, [(HeaderName, &'static str); 1], Json<EventSink>);
 
 /// Create an event sink, or change it
 ///
 /// Events of the service go there as CloudEvents (structured, JSON), at least once and in order, each with the same `id`
-/// whenever it comes again. `cursus.usage` tells what was used in a window that is over and metered, one event a tenant,
+/// whenever it comes again. `cursus.usage` reports the usage of a window that is over and metered, one event a tenant,
 /// meter, topic and subscription, with the fields of `GET /v1/usage` and the `end` of the window; it begins with the current
-/// window. `cursus.budget` tells that a threshold of a budget is reached.
+/// window. `cursus.budget` reports that a threshold of a budget is reached.
 ///
 /// A topic gets a message an event, which counts as published by its tenant. A URL is sent `POST`s with the headers of
-/// Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`: `v1`, with the `secret` that only the answer
-/// shows which makes it); any status 2xx takes them, within 15 seconds. What is not taken is tried again after 5 seconds, and
-/// ever more rarely up to once an hour, or after `Retry-After`; 410 disables the sink. Putting it again lets it go on at
+/// Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`: `v1`, with the `secret`, which only the response
+/// that creates it has); any status 2xx within 15 seconds accepts them. Events that are not accepted are sent again after 5
+/// seconds, and then at growing intervals of up to an hour, or after `Retry-After`; 410 disables the sink. Putting it again lets it go on at
 /// once. While 10,000 events wait its usage stands still and is not lost: a sink that is behind for longer than usage is
 /// kept by the minute (8 days) or hour (400 days) gets it by the hour or day. Budget events beyond 11,000 are left out. What
 /// belongs to a suspended tenant waits.
@@ -39,7 +40,7 @@ type PutAnswer = (StatusCode, [(HeaderName, &'static str); 1], Json<EventSink>);
 #[utoipa::path(
     put, path = "/v1/event-sinks/{sink}", operation_id = "put_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
-    params(("sink" = api::EventSinkName, Path, description = "Name of the event sink")),
+    params(To<Manage, EventSinkName>),
     request_body = EventSinkSettings,
     responses(
         (status = 200, description = "It existed and has these settings now", body = EventSink),
@@ -63,7 +64,7 @@ pub(in crate::http) async fn put_event_sink(
 #[utoipa::path(
     get, path = "/v1/event-sinks/{sink}", operation_id = "get_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
-    params(("sink" = api::EventSinkName, Path, description = "Name of the event sink")),
+    params(To<Manage, EventSinkName>),
     responses((status = 200, description = "The event sink", body = EventSink), ReadErrors)
 )]
 pub(in crate::http) async fn get_event_sink(
@@ -80,7 +81,7 @@ pub(in crate::http) async fn get_event_sink(
     get, path = "/v1/event-sinks", operation_id = "list_event_sinks", tag = "Events",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of event sinks", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<EventSink>), ListErrors)
+    responses((status = 200, description = "A page of event sinks", body = Page<EventSink>), ListErrors)
 )]
 pub(in crate::http) async fn list_event_sinks(
     State(engine): State<Engine>,
@@ -90,7 +91,7 @@ pub(in crate::http) async fn list_event_sinks(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.event_sinks(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete an event sink
@@ -99,7 +100,7 @@ pub(in crate::http) async fn list_event_sinks(
 #[utoipa::path(
     delete, path = "/v1/event-sinks/{sink}", operation_id = "delete_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
-    params(("sink" = api::EventSinkName, Path, description = "Name of the event sink")),
+    params(To<Manage, EventSinkName>),
     responses((status = 204, description = "It is deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_event_sink(

@@ -1,31 +1,31 @@
-//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: whose tokens (JWT) are let in. For operators of all tenants.
+//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: the trusted issuers of tokens (JWT). For operators of all tenants.
 
 use api::issuer::{Issuer, IssuerSettings};
 use api::list::Page;
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::topics::put_status;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;
 use crate::http::request::path::IssuerPath;
 
-/// Let an issuer of tokens in, or change it
+/// Trust an issuer of tokens, or change it
 ///
-/// A token of it is `Authorization: Bearer <JWT>` with `iss`, `aud` and `exp`, signed by one of the keys at `jwks_url`
-/// with RS256, ES256 or EdDSA. The keys are read again every five minutes, at once when a token names one that is not
-/// among them, and are believed for a day when the issuer does not answer.
+/// Its tokens are sent as `Authorization: Bearer <JWT>` with `iss`, `aud` and `exp`, signed by one of the keys at `jwks_url`
+/// with RS256, ES256 or EdDSA. The keys are read again every five minutes, and at once when a token names one that is
+/// unknown. They stay valid for a day when the issuer does not respond.
 #[utoipa::path(
     put, path = "/v1/admin/issuers/{issuer}", operation_id = "put_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("issuer" = api::IssuerName, Path, description = "What the issuer is called here")),
+    params(IssuerPath),
     request_body = IssuerSettings,
     responses(
         (status = 200, description = "It existed and has these settings now", body = Issuer),
-        (status = 201, description = "It is let in", body = Issuer),
+        (status = 201, description = "It is trusted", body = Issuer),
         PutErrors
     )
 )]
@@ -45,7 +45,7 @@ pub(in crate::http) async fn put_issuer(
 #[utoipa::path(
     get, path = "/v1/admin/issuers/{issuer}", operation_id = "get_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("issuer" = api::IssuerName, Path, description = "What the issuer is called here")),
+    params(IssuerPath),
     responses((status = 200, description = "The issuer", body = Issuer), ReadErrors)
 )]
 pub(in crate::http) async fn get_issuer(
@@ -58,7 +58,7 @@ pub(in crate::http) async fn get_issuer(
 
 /// List the issuers of tokens by name
 ///
-/// All of them at once: there are 100 at most.
+/// All of them at once: there are at most 100.
 #[utoipa::path(
     get, path = "/v1/admin/issuers", operation_id = "list_issuers", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -71,14 +71,14 @@ pub(in crate::http) async fn list_issuers(
     Ok(Json(engine.issuers(&caller).await?))
 }
 
-/// Shut an issuer of tokens out
+/// Remove an issuer of tokens
 ///
 /// All nodes refuse its tokens within 2 seconds.
 #[utoipa::path(
     delete, path = "/v1/admin/issuers/{issuer}", operation_id = "delete_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("issuer" = api::IssuerName, Path, description = "What the issuer is called here")),
-    responses((status = 204, description = "It is shut out"), ReadErrors)
+    params(IssuerPath),
+    responses((status = 204, description = "It is removed"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_issuer(
     State(engine): State<Engine>,

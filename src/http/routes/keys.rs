@@ -1,5 +1,5 @@
-//! `/v1/admin/tenants/{tenant}/keys`: the API keys of a tenant. For operators. A secret leaves with the answer that makes
-//! it, and no cache may keep that answer.
+//! `/v1/admin/tenants/{tenant}/keys`: the API keys of a tenant. For operators. A secret is only in the response that creates it,
+//! and no cache may keep that response.
 
 use api::TenantName;
 use api::key::{Key, KeyRotation, KeySettings, NewKey};
@@ -10,12 +10,13 @@ use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::{ListOfErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Operate, OperateList, To};
 use crate::http::request::json::Json;
 use crate::http::request::path::KeyPath;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 type Made = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
 
@@ -26,12 +27,12 @@ fn made(key: NewKey) -> Made {
 
 /// Create an API key
 ///
-/// The answer shows the key itself, once: only its hash is kept. It works on all nodes at once.
+/// The response has the key itself, once: only its hash is stored. It works on all nodes at once.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "create_key", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    request_body(content = Option<KeySettings>, description = "Settings; none is all defaults"),
+    params(To<Operate, TenantName>),
+    request_body(content = Option<KeySettings>, description = "The settings; without a body all have their defaults"),
     responses((status = 201, description = "The key", body = NewKey), PutErrors)
 )]
 pub(in crate::http) async fn create_key(
@@ -44,15 +45,12 @@ pub(in crate::http) async fn create_key(
 
 /// Rotate an API key
 ///
-/// Makes a key that may do the same; the old one goes on working for the overlap.
+/// Creates a key with the same permissions. The old key stays valid for the overlap.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys/{key}/rotate", operation_id = "rotate_key", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
-        ("key" = api::KeyId, Path, description = "Id of the key")
-    ),
-    request_body(content = Option<KeyRotation>, description = "None is all defaults"),
+    params(To<Operate, TenantName>, KeyPath),
+    request_body(content = Option<KeyRotation>, description = "Without a body all settings have their defaults"),
     responses((status = 201, description = "The new key", body = NewKey), PutErrors)
 )]
 pub(in crate::http) async fn rotate_key(
@@ -67,14 +65,11 @@ pub(in crate::http) async fn rotate_key(
 
 /// Revoke an API key
 ///
-/// All nodes refuse it within 2 seconds. It stays in the list, for the record.
+/// All nodes refuse it within 2 seconds. It stays in the list.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
-        ("key" = api::KeyId, Path, description = "Id of the key")
-    ),
+    params(To<Operate, TenantName>, KeyPath),
     responses((status = 204, description = "It is revoked"), ReadErrors)
 )]
 pub(in crate::http) async fn revoke_key(
@@ -88,14 +83,11 @@ pub(in crate::http) async fn revoke_key(
 
 /// Get an API key
 ///
-/// What may be shown of it: what it may do, and when it was last used.
+/// Its settings, and when it was last used, without the key itself.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "get_key", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("tenant" = api::TenantName, Path, description = "Name of the tenant"),
-        ("key" = api::KeyId, Path, description = "Id of the key")
-    ),
+    params(To<Operate, TenantName>, KeyPath),
     responses((status = 200, description = "The key", body = Key), ReadErrors)
 )]
 pub(in crate::http) async fn get_key(
@@ -108,12 +100,12 @@ pub(in crate::http) async fn get_key(
 
 /// List the API keys of a tenant by age
 ///
-/// The revoked and expired ones among them, a page at a time.
+/// A page at a time, with revoked and expired keys.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant"), PageQuery),
-    responses((status = 200, description = "A page of keys", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Key>), ListOfErrors)
+    params(To<OperateList, TenantName>, PageQuery),
+    responses((status = 200, description = "A page of keys", body = Page<Key>), ListOfErrors)
 )]
 pub(in crate::http) async fn list_keys(
     State(engine): State<Engine>,
@@ -123,5 +115,5 @@ pub(in crate::http) async fn list_keys(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.keys(&tenant, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

@@ -1,7 +1,7 @@
-//! Looking at messages without consuming them: one, its body, and a topic from a place on.
+//! Reads of messages that do not consume them: one message, its body, and a topic from a position on.
 
 use api::TopicName;
-use api::limits::{BROWSE_BLOCKS_BYTES_MAX, INLINE_BODY_BYTES_MAX};
+use api::limits::INLINE_BODY_BYTES_MAX;
 use api::list::Page;
 use api::message::Message;
 use axum::body::Body;
@@ -13,27 +13,23 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
-use crate::engine::{After, BrowseFrom as Place, Engine, Error, StoredMessage, Tenant};
+use crate::engine::{Engine, Error};
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::range::{self, Part};
-use crate::http::answer::shown;
+use crate::http::answer::{json_text, page, shown};
 use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
 use crate::http::request::digest::{self, CONTENT_DIGEST};
-use crate::http::request::json::answer;
 use crate::http::request::path::MessagePath;
-use crate::http::request::query::{self, Browse};
-
-/// Pages that one filtered browse looks through; `next` leads on from there.
-const PAGES_MAX: usize = 10;
+use crate::http::request::query::BrowseQuery;
 
 /// Get a message
 ///
-/// Does not consume it.
+/// Reading does not consume it.
 #[utoipa::path(
     get, path = "/v1/messages/{id}", operation_id = "get_message", tag = "Messages",
     security(("api_key" = ["receive"])),
-    params(("id" = api::MessageId, Path, description = "Id of the message")),
+    params(MessagePath),
     responses((status = 200, description = "The message", body = Message), ReadErrors)
 )]
 pub(in crate::http) async fn get_message(
@@ -41,7 +37,7 @@ pub(in crate::http) async fn get_message(
     Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
 ) -> Result<Response, Refusal> {
-    Ok(answer(shown::one(&engine.message(&caller, id).await?)?))
+    Ok(json_text(shown::one(&engine.message(&caller, id).await?)?))
 }
 
 /// Get the body of a message
@@ -51,7 +47,7 @@ pub(in crate::http) async fn get_message(
     get, path = "/v1/messages/{id}/body", operation_id = "get_message_body", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(
-        ("id" = api::MessageId, Path, description = "Id of the message"),
+        MessagePath,
         ("Range" = Option<String>, Header, description = "One range of bytes", nullable = false, example = "bytes=0-1023"),
         ("If-Range" = Option<String>, Header, description = "The ETag that the range is of", nullable = false)
     ),
@@ -126,7 +122,7 @@ fn body_head(part: Part, bytes: u64, etag: &str) -> Response {
     response
 }
 
-/// Refuses a range that the body does not have, and says how long it is (RFC 9110, section 15.5.17).
+/// Refuses a range that the body does not have, and reports the length of the body (RFC 9110, section 15.5.17).
 fn beyond(bytes: u64) -> Response {
     let detail = format!("the body has {bytes} bytes");
     let mut response = Refusal::new(api::ErrorCode::RangeNotSatisfiable, detail).into_response();
@@ -147,89 +143,29 @@ fn value(text: &str) -> HeaderValue {
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(
-        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        To<BrowseTopic, TopicName>,
         ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
         ("after" = Option<String>, Query, description = "`next` of the page before; it is further on than `from`", pattern = r"^[0-9a-hjkmnp-tv-z]{20}(\.-?[0-9]{1,18})?$", nullable = false, example = "000000010000000002s3"),
         ("limit" = Option<u32>, Query, description = "Most messages to return", minimum = 1, maximum = 1000, nullable = false),
         ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
         ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
     ),
-    responses((status = 200, description = "A page of messages", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Message>), ReadErrors)
+    responses((status = 200, description = "A page of messages", body = Page<Message>), ReadErrors)
 )]
 pub(in crate::http) async fn browse_messages(
     State(engine): State<Engine>,
     To(caller, topic, ..): To<BrowseTopic, TopicName>,
     uri: Uri,
-    browse: Browse,
+    BrowseQuery(browse): BrowseQuery,
 ) -> Result<Response, Refusal> {
-    let (messages, next) = page(&engine, caller.tenant(), &topic, browse).await?;
+    let (messages, next) = engine.browse(caller.tenant(), &topic, browse).await?;
+    let next = next.map(|next| next.to_string());
     let next = next.as_deref();
-    Ok(query::linked(
+    Ok(page::linked(
         &uri,
         next,
-        answer(shown::page(&messages, next)?),
+        json_text(shown::page(&messages, next)?),
     ))
-}
-
-/// A page after the filter. The engine's pages are not filtered, so several of them may make one, within a bound of pages
-/// and of bytes.
-async fn page(
-    engine: &Engine,
-    tenant: Tenant,
-    topic: &api::TopicName,
-    browse: Browse,
-) -> Result<(Vec<StoredMessage>, Option<String>), Error> {
-    let mut from = browse.from;
-    let mut found: Vec<StoredMessage> = Vec::new();
-    let mut next = None;
-    for _ in 0..PAGES_MAX {
-        let (messages, after) = engine.browse(tenant, topic, from, browse.limit).await?;
-        next = after;
-        let room = browse.limit as usize - found.len();
-        let mut matching = messages.into_iter().filter(|m| matches(m, &browse));
-        found.extend(matching.by_ref().take(room));
-        if matching.next().is_some()
-            && let Some(last) = found.last()
-        {
-            // There are more than fit: the next page begins after the last that did.
-            let since = since(from);
-            let message = last.id();
-            next = Some(After { message, since });
-            break;
-        }
-        let Some(after) = after else { break };
-        from = Place::After(after);
-        if found.len() == browse.limit as usize || held(&found) >= BROWSE_BLOCKS_BYTES_MAX {
-            break;
-        }
-    }
-    Ok((found, next.map(|next| next.to_string())))
-}
-
-/// The time from which a browse goes on in each lane.
-fn since(from: Place) -> Option<api::Timestamp> {
-    match from {
-        Place::Time(at) => Some(at),
-        Place::After(after) => after.since,
-        Place::Start | Place::Message(_) => None,
-    }
-}
-
-/// Bytes of blocks that these messages keep in memory.
-fn held(messages: &[StoredMessage]) -> usize {
-    let blocks = messages.chunk_by(|a, b| std::sync::Arc::ptr_eq(&a.block, &b.block));
-    blocks
-        .map(|of_one| of_one[0].block.payload.memory_bytes())
-        .sum()
-}
-
-fn matches(message: &StoredMessage, browse: &Browse) -> bool {
-    if browse.key.is_none() && browse.tag.is_none() {
-        return true;
-    }
-    let meta = message.view().map(|view| view.meta()).unwrap_or_default();
-    let is = |wanted: &Option<String>, is| wanted.is_none() || wanted.as_deref() == is;
-    is(&browse.key, meta.key) && is(&browse.tag, meta.tag)
 }
 
 #[cfg(test)]

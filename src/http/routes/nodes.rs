@@ -12,7 +12,7 @@ use crate::http::request::json::Json;
 
 /// List the nodes of the fleet
 ///
-/// All at once, in order of their start. One that died is in the list for ten minutes more; `seen_at` tells it.
+/// All at once, in order of their start. A node that died stays in the list for ten minutes; its `seen_at` shows that.
 #[utoipa::path(
     get, path = "/v1/admin/nodes", operation_id = "list_nodes", tag = "Operation",
     security(("api_key" = ["admin"])),

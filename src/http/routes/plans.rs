@@ -6,9 +6,9 @@ use api::price::{Plan, PlanVersion, PlanVersionSettings};
 use axum::extract::State;
 use axum::http::StatusCode;
 
-use super::topics::put_status;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;
@@ -22,10 +22,7 @@ use crate::http::request::path::VersionPath;
 #[utoipa::path(
     put, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "put_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("plan" = api::PlanName, Path, description = "Name of the plan"),
-        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
-    ),
+    params(VersionPath),
     request_body = PlanVersionSettings,
     responses(
         (status = 200, description = "It existed and has these prices now", body = PlanVersion),
@@ -50,10 +47,7 @@ pub(in crate::http) async fn put_plan_version(
 #[utoipa::path(
     get, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "get_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("plan" = api::PlanName, Path, description = "Name of the plan"),
-        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
-    ),
+    params(VersionPath),
     responses((status = 200, description = "The version", body = PlanVersion), ReadErrors)
 )]
 pub(in crate::http) async fn get_plan_version(
@@ -71,10 +65,7 @@ pub(in crate::http) async fn get_plan_version(
 #[utoipa::path(
     delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(
-        ("plan" = api::PlanName, Path, description = "Name of the plan"),
-        ("valid_from" = api::Day, Path, description = "The day (UTC) from which it applies")
-    ),
+    params(VersionPath),
     responses((status = 204, description = "It is deleted"), DeleteErrors)
 )]
 pub(in crate::http) async fn delete_plan_version(
@@ -88,7 +79,7 @@ pub(in crate::http) async fn delete_plan_version(
 
 /// List the price plans by name
 ///
-/// All of them at once: there are 100 at most.
+/// All of them at once: there are at most 100.
 #[utoipa::path(
     get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Operation",
     security(("api_key" = ["admin"])),

@@ -1,5 +1,5 @@
 //! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body is held in memory up to the hot limit and streams
-//! to object storage beyond it; both roads end in the same answer.
+//! to object storage beyond it; both ways return the same response.
 
 use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
@@ -10,10 +10,10 @@ use sha2::{Digest, Sha256};
 use crate::engine::{Drafts, Engine, Error, IdempotencyKey, Metered, PublishRoute, Streamed};
 use crate::http::answer::problem::Refusal;
 use crate::http::document::{Binary, PublishErrors};
-use crate::http::layer::HeldFor;
 use crate::http::request::batch::Results;
 use crate::http::request::body::{self, Raw};
 use crate::http::request::caller::{Admitted, Publish, To};
+use crate::http::request::deadline::ShortBody;
 use crate::http::request::json::{Json, check_content_type};
 use crate::http::request::{draft, options, trace};
 
@@ -26,10 +26,10 @@ use crate::http::request::{draft, options, trace};
     post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
-        ("topic" = api::TopicName, Path, description = "Name of the topic"),
+        To<Publish, TopicName>,
         ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false),
         ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the message is stored only when its body has this digest", nullable = false)
@@ -38,7 +38,7 @@ use crate::http::request::{draft, options, trace};
         description = "The message body; of any content type",
         content((inline(Binary) = "application/octet-stream"), (String = "text/plain"))
     ),
-    responses((status = 200, description = "It is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
+    responses((status = 200, description = "The message is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
 )]
 pub(in crate::http) async fn publish_message(
     State(engine): State<Engine>,
@@ -46,16 +46,15 @@ pub(in crate::http) async fn publish_message(
     request: Request,
 ) -> Result<Metered<Json<Published>>, Refusal> {
     let tenant = caller.tenant();
-    let (drafts, key, held_for) = match read(&engine, &caller, &topic, request).await? {
-        Given::Held(drafts, key, held_for) => (drafts, key, held_for),
+    let (drafts, key, short) = match read(&engine, &caller, &topic, request).await? {
+        Given::Held(drafts, key, short) => (drafts, key, short),
         Given::Streamed(published) => return Ok(published.map(Json)),
     };
-    let Metered { answer, units } = match held_for {
-        None => engine.publish(tenant, &topic, drafts, key).await?,
-        Some(held_for) => {
-            let publish = engine.publish(tenant, &topic, drafts, key);
-            Box::pin(held_for.bound(publish)).await?
-        }
+    let publish = engine.publish(tenant, &topic, drafts, key);
+    let Metered { answer, units } = match short {
+        None => publish.await?,
+        // On the heap: the future of this rare case must not be carried by every request.
+        Some(short) => Box::pin(short.bound(publish)).await?,
     };
     let published = answer.into_iter().next().unwrap_or(Err(Error::Internal))?;
     let answer = Json(published);
@@ -64,9 +63,9 @@ pub(in crate::http) async fn publish_message(
 
 /// A raw publish whose body is read.
 enum Given {
-    /// What waits for its turn holds nothing of the request: its memory serves the next one while it is warm. When the
-    /// head did not say that the body is short, the request as a whole may take long, but not the publish.
-    Held(Drafts, Option<IdempotencyKey>, Option<HeldFor>),
+    /// A publish that waits for its turn holds nothing of the request, whose memory serves the next one while it is warm. The
+    /// publish has its own deadline when only the transfer showed that the body is short.
+    Held(Drafts, Option<IdempotencyKey>, Option<ShortBody>),
     /// The body went to object storage as it came, and the message is published.
     Streamed(Metered<Published>),
 }
@@ -115,8 +114,8 @@ async fn read(
     post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
-        ("topic" = api::TopicName, Path, description = "Name of the topic"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body give the first answer again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        To<Publish, TopicName>,
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
     ),

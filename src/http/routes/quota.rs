@@ -1,5 +1,4 @@
-//! `GET /v1/quota`: what the tenant may do, and what it does at the moment; `/v1/admin/tenants/{tenant}/quota`, where an
-//! operator says it.
+//! `GET /v1/quota`: the limits of the tenant and their use; `/v1/admin/tenants/{tenant}/quota`, where an operator sets them.
 
 use api::TenantName;
 use api::quota::{Quota, QuotaStatus};
@@ -14,8 +13,8 @@ use crate::http::request::json::Json;
 
 /// Get the quota
 ///
-/// The limits of the tenant, which hold for all nodes of the service together, and how much of each is in use. Every answer
-/// to a tenant with a rate limit says what is left of it in `RateLimit`.
+/// The limits of the tenant, which hold for all nodes of the service together, and how much of each is in use. Every response
+/// to a tenant with a rate limit has what is left of it in `RateLimit`.
 #[utoipa::path(
     get, path = "/v1/quota", operation_id = "get_quota", tag = "Quota",
     security(("api_key" = ["usage"]), ("api_key" = ["manage"])),
@@ -30,13 +29,13 @@ pub(in crate::http) async fn get_quota(
 
 /// Set the quota of a tenant
 ///
-/// As a whole: an absent limit is no limit any more. All nodes go by it within 2 seconds. A limit of what is kept is
+/// Replaces the whole quota: an absent limit is removed. All nodes apply it within 2 seconds. A limit on what is stored is
 /// refused while more is in use.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "put_tenant_quota", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    request_body(content = Option<Quota>, description = "Limits; none is no limit at all"),
+    params(To<Operate, TenantName>),
+    request_body(content = Option<Quota>, description = "The limits; without a body there are none"),
     responses((status = 200, description = "The quota", body = Quota), PutErrors)
 )]
 pub(in crate::http) async fn put_tenant_quota(
@@ -55,7 +54,7 @@ pub(in crate::http) async fn put_tenant_quota(
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "get_tenant_quota", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    params(To<Operate, TenantName>),
     responses((status = 200, description = "The quota", body = Quota), ReadErrors)
 )]
 pub(in crate::http) async fn get_tenant_quota(

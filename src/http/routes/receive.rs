@@ -7,21 +7,21 @@ use axum::response::Response;
 
 use crate::engine::{Engine, Metered};
 use crate::http::answer::problem::Refusal;
-use crate::http::answer::shown;
+use crate::http::answer::{json_text, shown};
 use crate::http::document::WriteErrors;
 use crate::http::request::caller::{Receive, To};
-use crate::http::request::json::{Json, answer};
+use crate::http::request::json::Json;
 
 /// Receive messages
 ///
-/// Hides what it hands out for the visibility timeout; settle each message with its receipt before that ends. Waits up to
-/// `wait_seconds` for the first message; the list is empty when nothing came. Delivery is at-least-once.
+/// Each message that is handed out is hidden for the visibility timeout; settle it with its receipt before that ends. The
+/// request waits up to `wait_seconds` for the first message; the list is empty when none came. Delivery is at-least-once.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
     security(("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
-    request_body(content = Option<ReceiveRequest>, description = "None is all defaults"),
-    responses((status = 200, description = "Messages, oldest first, of each customer where these take turns; none when nothing came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when nothing came")), body = Received), WriteErrors)
+    params(To<Receive, SubscriptionName>),
+    request_body(content = Option<ReceiveRequest>, description = "Without a body all fields have their defaults"),
+    responses((status = 200, description = "Messages, oldest first; with fairness oldest first for each customer. None when none came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when no message came")), body = Received), WriteErrors)
 )]
 pub(in crate::http) async fn receive_messages(
     State(engine): State<Engine>,
@@ -34,6 +34,6 @@ pub(in crate::http) async fn receive_messages(
     } = engine
         .receive((caller.tenant(), caller.capacity), &subscription, request)
         .await?;
-    let answer = answer(shown::received(&messages)?);
+    let answer = json_text(shown::received(&messages)?);
     Ok(Metered { answer, units })
 }

@@ -1,4 +1,4 @@
-//! What the service says about itself, to probes, scrapers and people: no tenant, no key.
+//! Health, readiness, metrics and documentation of the service: no tenant, no key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,28 +18,28 @@ use crate::http::request::json::Json;
 use crate::http::request::path::CodePath;
 use crate::telemetry::Telemetry;
 
-/// Whether the process lives
+/// Check that the process is alive
 ///
-/// Asks nobody else; for liveness probes.
+/// Depends on no other service; for liveness probes.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "get_health", tag = "Service", security(()),
-    responses((status = 200, description = "It lives", body = Health), ServiceErrors)
+    responses((status = 200, description = "It is alive", body = Health), ServiceErrors)
 )]
 pub(in crate::http) async fn get_health() -> Json<Health> {
     let status = "ok".to_owned();
     Json(Health { status })
 }
 
-/// Whether requests can be served
+/// Check that requests can be served
 ///
-/// Asks the database and object storage, at most once a second, and says which is missing; for load balancers.
+/// Checks the database and object storage, at most once a second, and reports which is missing; for load balancers.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
     responses(
-        (status = 200, description = "All parts answer", body = Readiness),
+        (status = 200, description = "All parts respond", body = Readiness),
         (status = 503, description = "Some part is missing", body = Readiness,
             headers(("Retry-After" = String, description = "Seconds to wait before trying again"),
-                ("RateLimit-Policy" = String, description = "The bound that was met"), ("RateLimit" = String, description = "What is left of it"))),
+                ("RateLimit-Policy" = String, description = "The limit that was reached"), ("RateLimit" = String, description = "What is left of it"))),
         ServiceErrors
     )
 )]
@@ -61,7 +61,7 @@ pub(in crate::http) async fn get_readiness(
 /// How long an answer of the parts is good: `/readyz` is open to everyone, and asking them costs a query and a request.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The last answer of the parts. The lock is held while they are asked, so all who come meanwhile share that answer.
+/// The last response of the parts. The lock is held while they are asked, so all probes that come meanwhile share the response.
 #[derive(Clone, Default)]
 pub(in crate::http) struct Probe(Arc<Mutex<Option<Asked>>>);
 
@@ -90,9 +90,9 @@ fn part(part: crate::engine::Readiness) -> PartReadiness {
     }
 }
 
-/// Metrics of this node
+/// Get the metrics of this node
 ///
-/// For Prometheus and whatever else scrapes OpenMetrics.
+/// For Prometheus and other scrapers of OpenMetrics.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ServiceErrors)
@@ -104,7 +104,7 @@ pub(in crate::http) async fn get_metrics(
     ([(CONTENT_TYPE, OPEN_METRICS)], telemetry.text())
 }
 
-/// This document
+/// Get this document
 ///
 /// It is generated from the routes that run; /docs shows it.
 #[utoipa::path(
@@ -118,12 +118,12 @@ pub(in crate::http) async fn get_openapi() -> impl IntoResponse {
     )
 }
 
-/// What an error code means
+/// Get the meaning of an error code
 ///
-/// The `type` of a problem leads here.
+/// The `type` of a problem links here.
 #[utoipa::path(
     get, path = "/problems/{code}", operation_id = "get_problem", tag = "Service", security(()),
-    params(("code" = api::ErrorCode, Path, description = "Code of an error")),
+    params(CodePath),
     responses((status = 200, description = "What it means", body = ProblemKind), NotFoundError)
 )]
 pub(in crate::http) async fn get_problem(CodePath(code): CodePath) -> Json<ProblemKind> {

@@ -19,11 +19,11 @@ use crate::http::request::json::{Json, JsonText};
 
 /// Acknowledge messages
 ///
-/// They are done and never handed out again.
+/// Acknowledged messages are done and never handed out again.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<Receive, SubscriptionName>),
     request_body = AckRequest,
     responses((status = 200, description = "One result per receipt, in order", body = SettleResults), WriteErrors)
 )]
@@ -41,7 +41,7 @@ pub(in crate::http) async fn ack_messages(
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<Receive, SubscriptionName>),
     request_body = VisibilityRequest,
     responses((status = 200, description = "One result per change, in order", body = SettleResults), WriteErrors)
 )]
@@ -59,7 +59,7 @@ pub(in crate::http) async fn change_visibility(
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<Receive, SubscriptionName>),
     request_body = SettleRequest,
     responses((status = 200, description = "One result per item, in order", body = SettleResults), WriteErrors)
 )]
@@ -71,7 +71,7 @@ pub(in crate::http) async fn settle_messages(
     settle::<SettleRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
 }
 
-/// An item that says what to do with which message.
+/// An item that names a message and an action.
 trait Settling<'a> {
     /// The fields that are out of range, with pointers below the item.
     fn check(&self) -> Vec<FieldError>;

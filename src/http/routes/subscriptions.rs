@@ -1,5 +1,5 @@
-//! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. What it
-//! means to create or delete one is the engine's business.
+//! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. The rules of creating and
+//! deleting one are the engine's.
 
 use api::SubscriptionName;
 use api::list::{Page, PageQuery};
@@ -8,28 +8,29 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeSubscription, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create or update a subscription
 ///
 /// An absent setting takes its default when the subscription is created and keeps its value when it exists;
 /// `topic` is needed to create it and cannot change.
 ///
-/// With `fairness` customers take turns: a message says by its attribute `fairness_key` whose it is, and each customer gets
-/// its share by weight of what is handed out, however much the others have published before. Messages without the attribute
-/// are one customer. What is due again takes at most half of a receive while others wait. Nodes notice a change within a
-/// second; what they hand out until then is in their order.
+/// With `fairness` customers take turns. The attribute `fairness_key` of a message names its customer. Each customer gets a
+/// share by weight of the messages that are handed out, however many the others have published before. Messages without the
+/// attribute belong to one customer. Messages that are handed out again take at most half of a receive while other messages
+/// wait. Nodes notice a change within a second; until then they hand out messages in the order before.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
-    request_body(content = Option<SubscriptionSettings>, description = "Settings; none is all defaults"),
+    params(To<Manage, SubscriptionName>),
+    request_body(content = Option<SubscriptionSettings>, description = "The settings; without a body all have their defaults"),
     responses(
         (status = 200, description = "It existed and has these settings now", body = Subscription),
         (status = 201, description = "It was created", body = Subscription),
@@ -49,11 +50,11 @@ pub(in crate::http) async fn put_subscription(
 
 /// Get a subscription
 ///
-/// Its settings, and when they were made.
+/// Its settings, and when it was created.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "get_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"]), ("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<SeeSubscription, SubscriptionName>),
     responses((status = 200, description = "The subscription", body = Subscription), ReadErrors)
 )]
 pub(in crate::http) async fn get_subscription(
@@ -72,7 +73,7 @@ pub(in crate::http) async fn get_subscription(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of subscriptions", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Subscription>), ListErrors)
+    responses((status = 200, description = "A page of subscriptions", body = Page<Subscription>), ListErrors)
 )]
 pub(in crate::http) async fn list_subscriptions(
     State(engine): State<Engine>,
@@ -82,16 +83,16 @@ pub(in crate::http) async fn list_subscriptions(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.subscriptions(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete a subscription
 ///
-/// With its leases; messages that only it kept are deleted with it.
+/// Deletes its leases, too, and the messages that no other subscription needs.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "delete_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<Manage, SubscriptionName>),
     responses((status = 204, description = "It is deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_subscription(
@@ -102,13 +103,13 @@ pub(in crate::http) async fn delete_subscription(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get how a subscription stands
+/// Get the stats of a subscription
 ///
-/// Cheap: no messages are counted for it. Made for dashboards and autoscalers.
+/// Cheap, because no messages are counted for it. For dashboards and autoscalers.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}/stats", operation_id = "get_subscription_stats", tag = "Subscriptions",
     security(("api_key" = ["manage"]), ("api_key" = ["receive"])),
-    params(("subscription" = api::SubscriptionName, Path, description = "Name of the subscription")),
+    params(To<SeeSubscription, SubscriptionName>),
     responses((status = 200, description = "Its stats", body = SubscriptionStats), ReadErrors)
 )]
 pub(in crate::http) async fn get_subscription_stats(

@@ -1,4 +1,4 @@
-//! `/v1/admin/tenants` and `/v1/admin/tenants/{tenant}`: who owns topics, subscriptions and keys. For operators.
+//! `/v1/admin/tenants` and `/v1/admin/tenants/{tenant}`: the owners of topics, subscriptions and keys. For operators.
 
 use api::TenantName;
 use api::list::{Page, PageQuery};
@@ -7,23 +7,24 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use super::topics::put_status;
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{ListErrors, PutErrors, ReadErrors, WriteErrors};
 use crate::http::request::caller::{Caller, Operate, OperateList, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create a tenant, or change its settings
 ///
-/// What is absent stays as it is. A price plan applies from a day on, today or later, and to no day before it: months that
-/// are over keep the plan that they had.
+/// An absent setting keeps its value. A price plan applies from a day on, today or later, and never before it: months that are
+/// over keep their plan.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    request_body(content = Option<TenantSettings>, description = "Settings; none changes nothing"),
+    params(To<Operate, TenantName>),
+    request_body(content = Option<TenantSettings>, description = "The settings; without a body nothing changes"),
     responses(
         (status = 200, description = "It existed and has these settings now", body = Tenant),
         (status = 201, description = "It was created", body = Tenant),
@@ -41,13 +42,13 @@ pub(in crate::http) async fn put_tenant(
 
 /// Suspend a tenant
 ///
-/// Its keys and tokens are refused on all nodes within 2 seconds, but for reading its usage; nothing of it is deleted but
-/// what retention ends.
+/// All nodes refuse its keys and tokens within 2 seconds, except for reading its usage. Nothing of it is deleted, except what
+/// retention ends.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    request_body(content = Option<Suspension>, description = "Why"),
+    params(To<Operate, TenantName>),
+    request_body(content = Option<Suspension>, description = "The reason"),
     responses((status = 200, description = "It is suspended", body = Tenant), WriteErrors)
 )]
 pub(in crate::http) async fn suspend_tenant(
@@ -59,14 +60,14 @@ pub(in crate::http) async fn suspend_tenant(
     Ok(Json(suspended.await?))
 }
 
-/// Let a suspended tenant in again
+/// Resume a suspended tenant
 ///
-/// All nodes do within 2 seconds.
+/// All nodes accept its keys and tokens again within 2 seconds.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
-    responses((status = 200, description = "It is let in", body = Tenant), ReadErrors)
+    params(To<Operate, TenantName>),
+    responses((status = 200, description = "It is resumed", body = Tenant), ReadErrors)
 )]
 pub(in crate::http) async fn resume_tenant(
     State(engine): State<Engine>,
@@ -77,11 +78,11 @@ pub(in crate::http) async fn resume_tenant(
 
 /// Get a tenant
 ///
-/// Its settings, its price plans over time, and when they were made.
+/// Its settings, its price plans over time, and when it was created.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
-    params(("tenant" = api::TenantName, Path, description = "Name of the tenant")),
+    params(To<Operate, TenantName>),
     responses((status = 200, description = "The tenant", body = Tenant), ReadErrors)
 )]
 pub(in crate::http) async fn get_tenant(
@@ -98,7 +99,7 @@ pub(in crate::http) async fn get_tenant(
     get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of tenants", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Tenant>), ListErrors)
+    responses((status = 200, description = "A page of tenants", body = Page<Tenant>), ListErrors)
 )]
 pub(in crate::http) async fn list_tenants(
     State(engine): State<Engine>,
@@ -108,5 +109,5 @@ pub(in crate::http) async fn list_tenants(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.tenants(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }

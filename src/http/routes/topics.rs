@@ -1,5 +1,5 @@
-//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. What it means to create or delete one is the
-//! engine's business.
+//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. The rules of creating and deleting one are the
+//! engine's.
 
 use api::TopicName;
 use api::list::{Page, PageQuery};
@@ -9,11 +9,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use crate::engine::Engine;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
+use crate::http::answer::put_status;
 use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeTopic, To};
 use crate::http::request::json::Json;
-use crate::http::request::query::{self, PageOf};
+use crate::http::request::query::PageOf;
 
 /// Create or update a topic
 ///
@@ -21,8 +23,8 @@ use crate::http::request::query::{self, PageOf};
 #[utoipa::path(
     put, path = "/v1/topics/{topic}", operation_id = "put_topic", tag = "Topics",
     security(("api_key" = ["manage"])),
-    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
-    request_body(content = Option<TopicSettings>, description = "Settings; none is all defaults"),
+    params(To<Manage, TopicName>),
+    request_body(content = Option<TopicSettings>, description = "The settings; without a body all have their defaults"),
     responses(
         (status = 200, description = "It existed and has these settings now", body = Topic),
         (status = 201, description = "It was created", body = Topic),
@@ -38,22 +40,13 @@ pub(in crate::http) async fn put_topic(
     Ok((put_status(created), Json(topic)))
 }
 
-/// The status of a PUT.
-pub(in crate::http) fn put_status(created: bool) -> StatusCode {
-    if created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    }
-}
-
 /// Get a topic
 ///
-/// Its settings, and when they were made.
+/// Its settings, and when it was created.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
     security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
-    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    params(To<SeeTopic, TopicName>),
     responses((status = 200, description = "The topic", body = Topic), ReadErrors)
 )]
 pub(in crate::http) async fn get_topic(
@@ -70,7 +63,7 @@ pub(in crate::http) async fn get_topic(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of topics", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = Page<Topic>), ListErrors)
+    responses((status = 200, description = "A page of topics", body = Page<Topic>), ListErrors)
 )]
 pub(in crate::http) async fn list_topics(
     State(engine): State<Engine>,
@@ -80,17 +73,17 @@ pub(in crate::http) async fn list_topics(
 ) -> Result<Response, Refusal> {
     let after = page.after.as_deref();
     let page = engine.topics(&caller, after, page.limit).await?;
-    Ok(query::paged(&uri, page))
+    Ok(page::paged(&uri, page))
 }
 
 /// Delete a topic
 ///
-/// With its messages. Refused while a subscription reads it or names it as its dead-letter topic, or an event sink
+/// Deletes its messages, too. Refused while a subscription reads it or names it as its dead-letter topic, or an event sink
 /// publishes to it.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
     security(("api_key" = ["manage"])),
-    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    params(To<Manage, TopicName>),
     responses((status = 204, description = "It is deleted"), DeleteErrors)
 )]
 pub(in crate::http) async fn delete_topic(
@@ -101,13 +94,13 @@ pub(in crate::http) async fn delete_topic(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get how full a topic is
+/// Get the stats of a topic
 ///
-/// Cheap: no messages are counted for it.
+/// Cheap, because no messages are counted for it.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
     security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
-    params(("topic" = api::TopicName, Path, description = "Name of the topic")),
+    params(To<SeeTopic, TopicName>),
     responses((status = 200, description = "Its stats", body = TopicStats), ReadErrors)
 )]
 pub(in crate::http) async fn get_topic_stats(

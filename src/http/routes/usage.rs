@@ -8,23 +8,24 @@ use axum::response::Response;
 
 use crate::engine::Engine;
 use crate::engine::bill::usage::UsageAsk;
+use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListErrors;
 use crate::http::request::caller::{Caller, SeeUsage};
 use crate::http::request::json::Json;
 use crate::http::request::query::{self, Pairs};
 
-/// Get what was used
+/// Get usage
 ///
 /// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
 /// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
-/// range only touches is whole. Receiving nothing, settling, and reading topics, subscriptions and messages cost nothing
-/// and do not occur.
+/// range covers in part is returned as a whole. Receives without a message, settling, and reading topics, subscriptions and
+/// messages cost nothing and are not listed.
 #[utoipa::path(
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
     params(UsageQuery),
-    responses((status = 200, description = "A page of usage", headers(("Link" = String, description = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)")), body = UsagePage), ListErrors)
+    responses((status = 200, description = "A page of usage", body = UsagePage), ListErrors)
 )]
 pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
@@ -34,7 +35,7 @@ pub(in crate::http) async fn get_usage(
 ) -> Result<Response, Refusal> {
     let page = engine.usage(&caller, ask).await?;
     let next = page.next.clone();
-    Ok(query::linked(&uri, next.as_deref(), Json(page)))
+    Ok(page::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// The query, documented as [`UsageQuery`].

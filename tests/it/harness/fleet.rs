@@ -117,7 +117,7 @@ impl Fleet {
     pub(crate) async fn try_quota(&self, tenant: &str, quota: &Quota) -> Result<Quota, Error> {
         let store = self.database.store();
         let (by, tenant) = (Access::of_command_line(), tenant.parse().unwrap());
-        let set = put_quota(&store, &by, (&tenant, quota), self.clock.now()).await;
+        let set = put_quota(&store, &by, &tenant, quota, self.clock.now()).await;
         store.close().await;
         set
     }

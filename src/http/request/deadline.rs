@@ -1,0 +1,128 @@
+//! How long a request may take. Each route has a [`Deadline`], given in `http/mod.rs`; `layer` ends the request with
+//! `request_timeout` when the time is over.
+
+use std::time::Duration;
+
+use api::ErrorCode;
+use api::limits::WAIT_SECONDS;
+use axum::body::HttpBody;
+use axum::extract::Request;
+
+use crate::engine::Error;
+use crate::http::answer::problem::Refusal;
+
+/// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
+const TRANSFER: Duration = Duration::from_secs(900);
+
+/// How long a request to a route may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Deadline {
+    /// The request timeout.
+    Request,
+    /// The request timeout, and before it the longest wait for a message.
+    LongPoll,
+    /// As long as the transfer of the largest body takes, when the body may stream. A body that is short by its length has the
+    /// request timeout.
+    Transfer,
+}
+
+/// What the deadlines of all routes are computed from.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in crate::http) struct Timeouts {
+    /// Longest time for a request, without the wait of a long poll and the transfer of a large body.
+    pub(in crate::http) request: Duration,
+    /// Largest body that is held in memory, in bytes; a longer one streams.
+    pub(in crate::http) held_max: usize,
+}
+
+impl Deadline {
+    /// The time that `request`, with its body decoded, may take. A request that may stream its body carries [`ShortBody`].
+    pub(in crate::http) fn of(self, request: &mut Request, timeouts: Timeouts) -> Duration {
+        match self {
+            Self::Request => timeouts.request,
+            Self::LongPoll => {
+                timeouts.request + Duration::from_secs(u64::from(*WAIT_SECONDS.end()))
+            }
+            Self::Transfer => {
+                let bytes = request.body().size_hint().upper();
+                if bytes.is_some_and(|bytes| bytes <= timeouts.held_max as u64) {
+                    return timeouts.request;
+                }
+                request.extensions_mut().insert(ShortBody(timeouts.request));
+                TRANSFER
+            }
+        }
+    }
+}
+
+/// How long the publish of a body may take that turned out to be short after the transfer.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct ShortBody(Duration);
+
+impl ShortBody {
+    /// The result of `publish`, unless it takes too long.
+    pub(in crate::http) async fn bound<T>(
+        self,
+        publish: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Refusal> {
+        match tokio::time::timeout(self.0, publish).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(too_late(self.0)),
+        }
+    }
+}
+
+/// The refusal of a request whose time is over.
+pub(in crate::http) fn too_late(deadline: Duration) -> Refusal {
+    let detail = format!(
+        "the request took longer than {} seconds; it may have had an effect",
+        deadline.as_secs()
+    );
+    Refusal::new(ErrorCode::RequestTimeout, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts = Timeouts {
+        request: Duration::from_secs(10),
+        held_max: 10,
+    };
+
+    fn request(body: Body) -> Request {
+        Request::new(body)
+    }
+
+    #[test]
+    fn each_kind_of_route_has_its_deadline() {
+        let of =
+            |deadline: Deadline, body: Body| deadline.of(&mut request(body), TIMEOUTS).as_secs();
+        assert_eq!(of(Deadline::Request, Body::from(vec![0; 11])), 10);
+        assert_eq!(of(Deadline::LongPoll, Body::empty()), 40);
+        assert_eq!(of(Deadline::Transfer, Body::from(vec![0; 10])), 10);
+        assert_eq!(of(Deadline::Transfer, Body::from(vec![0; 11])), 900);
+    }
+
+    #[test]
+    fn only_a_request_that_may_stream_carries_the_time_of_a_short_body() {
+        let carries = |deadline: Deadline, bytes| {
+            let mut request = request(Body::from(vec![0; bytes]));
+            deadline.of(&mut request, TIMEOUTS);
+            request.extensions().get::<ShortBody>().is_some()
+        };
+        assert!(carries(Deadline::Transfer, 11));
+        assert!(!carries(Deadline::Transfer, 10));
+        assert!(!carries(Deadline::LongPoll, 11));
+    }
+
+    #[tokio::test]
+    async fn a_publish_of_a_short_body_is_ended_at_its_own_deadline() {
+        let short = ShortBody(Duration::ZERO);
+        let refused = short.bound(std::future::pending::<Result<(), _>>()).await;
+        assert_eq!(refused.unwrap_err().into_response().status(), 408);
+    }
+}
