@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::TenantName;
 use api::key::KeySettings;
+use prometheus_client::registry::Registry;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -187,9 +188,15 @@ async fn serve(
         stop.clone(),
     )
     .await?;
-    let duties = duties(config, &engine, blob.clone());
-    worker::start(&duties, &shutdown.tracker, &stop);
-    let router = http::router(engine.clone(), http_settings(config, &engine, &duties));
+    let mut registry = telemetry::registry();
+    telemetry::register(&mut registry, &engine);
+    worker::start(
+        &engine,
+        duties(config),
+        &mut registry,
+        (&shutdown.tracker, &stop),
+    );
+    let router = http::router(engine.clone(), http_settings(config, registry));
     announce(config, embedded, &listener)?;
     let asked = async {
         shutdown.token.cancelled().await;
@@ -209,28 +216,18 @@ async fn serve(
     Ok(())
 }
 
-/// The background duties and what they work with.
-fn duties(config: &Config, engine: &Engine, blob: Arc<Blob>) -> worker::Context {
+/// Settings of the background duties.
+fn duties(config: &Config) -> worker::Settings {
     let tuning = &config.tuning;
     let mut settings = worker::Settings::default();
     settings.rotate.slot_bytes = tuning.slot_bytes.bytes().cast_signed();
     settings.rotate.slot_window = tuning.slot_window.duration();
     settings.offload.object_bytes = tuning.object_bytes.bytes().cast_signed();
     settings.offload.hot_window = tuning.hot_window.duration();
-    worker::Context {
-        engine: engine.clone(),
-        store: engine.store().clone(),
-        blob,
-        clock: engine.clock().clone(),
-        node: engine.node(),
-        settings,
-        metrics: worker::Metrics::default(),
-    }
+    settings
 }
 
-fn http_settings(config: &Config, engine: &Engine, duties: &worker::Context) -> HttpSettings {
-    let mut registry = telemetry::registry();
-    telemetry::register(&mut registry, engine, &duties.metrics);
+fn http_settings(config: &Config, mut registry: Registry) -> HttpSettings {
     let metrics = RequestMetrics::register(&mut registry);
     let request_timeout = config.serving.request_timeout.duration();
     HttpSettings {

@@ -7,7 +7,7 @@ mod catalog;
 pub mod duty;
 mod error;
 pub mod events;
-mod fleet;
+pub mod fleet;
 pub mod lease;
 pub mod lifecycle;
 pub mod log;
@@ -387,7 +387,7 @@ impl Engine {
 
     /// Object storage.
     #[must_use]
-    pub fn blob(&self) -> &Blob {
+    pub fn blob(&self) -> &Arc<Blob> {
         &self.inner.parts.blob
     }
 
@@ -395,6 +395,15 @@ impl Engine {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.inner.parts.clock
+    }
+
+    /// What a duty works with on this node.
+    #[must_use]
+    pub fn duty_context(&self) -> duty::Context {
+        duty::Context {
+            store: self.store().clone(),
+            clock: self.clock().clone(),
+        }
     }
 
     fn catalog(&self) -> &catalog::Catalog {

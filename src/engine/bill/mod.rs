@@ -1,6 +1,7 @@
 //! Money: price plans and their versions, what a tenant's usage costs, budgets, and the events that report usage.
 
 mod budgets;
+pub mod events;
 pub mod focus;
 pub mod month;
 pub mod plans;

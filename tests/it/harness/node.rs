@@ -10,11 +10,12 @@ use api::quota::Quota;
 use bytes::Bytes;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
-use cursus::engine::bill::spend;
-use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
-use cursus::engine::lifecycle::offload::{Offload, Waits};
-use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
-use cursus::engine::meter::blocks;
+use cursus::engine::bill::spend::Spend;
+use cursus::engine::duty::{Context, Duty};
+use cursus::engine::lifecycle::expire::Expire;
+use cursus::engine::lifecycle::offload::Offload;
+use cursus::engine::lifecycle::rotate::Rotate;
+use cursus::engine::meter::blocks::Meter;
 use cursus::engine::operate::keys;
 use cursus::engine::operate::quotas::put_quota;
 use cursus::engine::{Access, Engine, Error, Parts};
@@ -33,7 +34,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::check_invariants;
-use super::log::{PROMPT, folder};
+use super::log::{AT_ONCE, EXPIRE_AT_ONCE, PROMPT, folder};
 use super::postgres::Database;
 use super::scratch::Scratch;
 
@@ -136,41 +137,26 @@ impl Fleet {
         set
     }
 
+    /// Runs a duty once, on no node; returns what it counts.
+    pub(crate) async fn run(&self, mut duty: impl Duty) -> u64 {
+        let context = Context {
+            store: self.database.store(),
+            clock: self.clock.clone(),
+        };
+        let done = duty.run(&context, &CancellationToken::new()).await;
+        context.store.close().await;
+        done.unwrap().count
+    }
+
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
     pub(crate) async fn offload(&self) -> u64 {
-        let store = self.database.store();
-        let now = RotateSettings {
-            slot_bytes: 1,
-            slot_window: Duration::ZERO,
-        };
-        rotate(&store, &self.clock, &now).await.unwrap();
-        let offload = Offload {
-            store: &store,
-            blob: &self.blob,
-            clock: &self.clock,
-            settings: &PROMPT,
-        };
-        let done = offload
-            .run(&mut Waits::default(), &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
+        self.run(Rotate::new(AT_ONCE)).await;
+        self.run(Offload::new(self.blob.clone(), PROMPT)).await
     }
 
     /// One round of retention, which keeps nothing that was consumed; returns how many blocks it deleted.
     pub(crate) async fn expire(&self) -> u64 {
-        let store = self.database.store();
-        let settings = ExpireSettings {
-            consumed_age: Duration::ZERO,
-            ..ExpireSettings::default()
-        };
-        let done = Expire::default()
-            .run(&store, &self.clock, &settings, &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
+        self.run(Expire::new(EXPIRE_AT_ONCE)).await
     }
 
     /// A topic `t` of two lanes, each with messages `old`: a node that may publish to either, and one for each lane that
@@ -201,18 +187,12 @@ impl Fleet {
 
     /// Counts all that was published; returns how many blocks were not counted before.
     pub(crate) async fn meter(&self) -> u64 {
-        let store = self.database.store();
-        let done = blocks::run(&store, &self.clock, 0, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
+        self.run(Meter::without_pauses()).await
     }
 
     /// Compares what tenants spend with their budgets; returns how many alerts were sent.
     pub(crate) async fn compare_budgets(&self) -> u64 {
-        let store = self.database.store();
-        let done = spend::run(&store, &self.clock, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
+        self.run(Spend).await
     }
 
     /// Stops the nodes in order and checks the invariants.
@@ -265,18 +245,15 @@ impl Node {
         )
         .await
         .unwrap();
-        let duties = worker::Context {
-            engine: engine.clone(),
-            store: store.clone(),
-            blob: fleet.blob.clone(),
-            clock: fleet.clock.clone(),
-            node: engine.node(),
-            settings: worker::Settings::default(),
-            metrics: worker::Metrics::default(),
-        };
-        worker::start(&duties, &shutdown.tracker, &stop);
         let mut registry = telemetry::registry();
-        telemetry::register(&mut registry, &engine, &duties.metrics);
+        telemetry::register(&mut registry, &engine);
+        let background = (&shutdown.tracker, &stop);
+        worker::start(
+            &engine,
+            worker::Settings::default(),
+            &mut registry,
+            background,
+        );
         let metrics = RequestMetrics::register(&mut registry);
         let settings = HttpSettings {
             request_timeout: Duration::from_secs(30),
