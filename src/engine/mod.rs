@@ -14,7 +14,7 @@ pub mod log;
 pub mod meter;
 pub mod operate;
 pub mod order;
-mod publish;
+pub mod publish;
 pub mod quota;
 mod receive;
 mod resources;
@@ -38,6 +38,7 @@ use crate::store::installation::Installation;
 
 pub use access::Access;
 pub use error::Error;
+pub use fleet::readiness::Readiness;
 pub use log::block::{Delivery, StoredMessage};
 use log::payload::{self, Records};
 
@@ -169,15 +170,6 @@ pub struct After {
     pub since: Option<api::Timestamp>,
 }
 
-/// A part of the service and why it is not ready, if it is not.
-#[derive(Debug, Clone)]
-pub struct Readiness {
-    /// `database`, `object_storage`, …
-    pub part: &'static str,
-    /// What is missing.
-    pub missing: Option<String>,
-}
-
 /// What an engine is made of.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -244,7 +236,7 @@ impl Engine {
         draining: CancellationToken,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let (installation, default_tenant) = fleet::upkeep::installation(&parts).await?;
+        let (installation, default_tenant) = fleet::installation::installation(&parts).await?;
         let receipt_key = installation.receipt_key[..]
             .try_into()
             .map_err(|_| Error::Internal)?;
@@ -289,8 +281,8 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(inner),
         };
-        // Before any request: who is let in.
-        engine.look().await?;
+        // Before any request: it must know who is let in.
+        engine.poll().await?;
         engine.spawn(tracker, &stop);
         Ok(engine)
     }
@@ -303,18 +295,9 @@ impl Engine {
                 stop.clone(),
             ));
         }
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.send_hints(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.hear_hints(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.watch(token).await });
+        fleet::spawn(self, tracker, stop);
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.keep_issuers(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.keep_up(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.return_unwanted(token).await });
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.flush_tally(token).await });
         let (engine, token) = (self.clone(), stop.clone());

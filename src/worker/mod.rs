@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
+use crate::engine::access::expire_audit::ExpireAudit;
 use crate::engine::bill::events::Events;
 use crate::engine::bill::spend::Spend;
 use crate::engine::duty::Duty;
@@ -22,6 +23,7 @@ use crate::engine::lifecycle::offload::{Offload, OffloadSettings};
 use crate::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use crate::engine::meter::blocks::Meter;
 use crate::engine::meter::roll_up::RollUp;
+use crate::engine::publish::expire_dedup::ExpireDedup;
 use metrics::Metrics;
 use rounds::Rounds;
 
@@ -61,6 +63,8 @@ pub fn start(
     worker.start(RollUp);
     worker.start(Spend);
     worker.start(Events::new(engine.clone(), tracker.clone()));
+    worker.start(ExpireDedup);
+    worker.start(ExpireAudit);
     worker.start(ExpireNodes);
 }
 

@@ -2,7 +2,7 @@
 //! without an entry and no entry without a change. Requests that were refused are not changes; they are in the node's log.
 
 use api::audit::AuditEntry;
-use api::limits::{AUDIT_DAYS, PAGE};
+use api::limits::PAGE;
 use api::list::Page;
 use api::{Permission, TenantName};
 use serde::Serialize;
@@ -14,9 +14,6 @@ use crate::store::{self, Session};
 use crate::engine::access::Access;
 use crate::engine::error::Error;
 use crate::engine::{Engine, Tenant};
-
-/// Entries forgotten by one statement.
-const EXPIRE_AT_ONCE: i64 = 1_000;
 
 /// The detail of a change of which the target says all.
 #[derive(Serialize)]
@@ -88,13 +85,6 @@ impl Engine {
             items: items.collect::<Result<_, _>>()?,
             next: page.next,
         })
-    }
-
-    /// Forgets what is too old.
-    pub(in crate::engine) async fn expire_audit(&self, session: &mut Session) -> Result<(), Error> {
-        let now = self.clock().now();
-        store::audit::expire(session, AUDIT_DAYS, EXPIRE_AT_ONCE, now).await?;
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Waking receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
+//! Wakes receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
 //! not go through a turn. Other nodes get a hint: topics that were published to gather for a few milliseconds and go out in
-//! one notification, in a transaction of its own that waits for no disk — never inside a publish, where it would serialise
-//! every commit of the database. Hints are only hints: a receiver looks by itself every second.
+//! one notification, in a transaction of its own that does not wait for the disk. It is never part of a publish, where it
+//! would serialise every commit of the database. No receiver depends on hints: each polls by itself every second.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,22 +11,22 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::store;
-
 use crate::engine::Engine;
 use crate::engine::subscriber::Subscriber;
+use crate::repeat::every;
+use crate::store;
 
 /// Pause between two hints of a node.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before listening again after the connection broke.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
-/// Topics named in one hint; with more of them everybody looks.
+/// Most topics named in one hint; a hint for more topics is for all.
 const TOPICS_MAX: usize = 500;
 
 /// Topics published to since the last hint.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// Whether there is another node to tell.
+    /// Whether there is another node.
     wanted: AtomicBool,
     topics: Mutex<HashSet<i64>>,
     arrived: Notify,
@@ -47,7 +47,7 @@ impl Hints {
 }
 
 impl Engine {
-    /// The receivers of a topic on this node look for fresh messages, and other nodes get a hint.
+    /// The receivers of a topic on this node claim fresh messages, and other nodes get a hint.
     pub(in crate::engine) fn wake_topic(&self, topic: i64) {
         self.wake_here(topic);
         self.hints().published(topic);
@@ -63,12 +63,9 @@ impl Engine {
     }
 
     /// Sends hints until `stop`.
-    pub(in crate::engine) async fn send_hints(&self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.hints().arrived.notified() => {}
-            }
+    pub(super) async fn send_hints(self, stop: CancellationToken) {
+        let arrived = &self.hints().arrived;
+        while stop.run_until_cancelled(arrived.notified()).await.is_some() {
             let topics = std::mem::take(&mut *self.hints().topics.lock());
             let text = if topics.len() > TOPICS_MAX {
                 "*".to_owned()
@@ -93,16 +90,10 @@ impl Engine {
     }
 
     /// Listens for hints until `stop`.
-    pub(in crate::engine) async fn hear_hints(&self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.hear() => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LISTEN_PAUSE) => {}
-            }
+    pub(super) async fn hear_hints(self, stop: CancellationToken) {
+        let mut rounds = every(LISTEN_PAUSE, &stop);
+        while rounds.next().await {
+            stop.run_until_cancelled(self.hear()).await;
         }
     }
 

@@ -50,7 +50,7 @@ impl Engine {
         self.issuer_changed(&mut tx, by, ("issuer.put", name), settings)
             .await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok((shown(row.ok_or(Error::Internal)?)?, created))
     }
 
@@ -149,7 +149,7 @@ impl Engine {
         self.issuer_changed(&mut tx, by, ("issuer.delete", name), &Nothing {})
             .await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(())
     }
 }

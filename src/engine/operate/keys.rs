@@ -86,7 +86,7 @@ impl Engine {
         let change = ("key.rotate", &*text);
         note(&mut tx, by, tenant, change, (rotation, now)).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(NewKey {
             secret,
             key: shown(row)?,
@@ -115,7 +115,7 @@ impl Engine {
             note(&mut tx, by, tenant, change, (&Nothing {}, now)).await?;
         }
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Publish: messages join the next turn of their topic's loop and are answered when it has committed (I1). A body or batch
 //! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
 
+pub mod expire_dedup;
 pub mod idempotent;
 
 use api::limits::BATCH_BYTES_MAX;
