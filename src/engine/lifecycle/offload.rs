@@ -3,7 +3,7 @@
 //! costs no PUT. While object storage is down the duty runs ever more rarely, up to once a minute, and reports what waits.
 //!
 //! A slot is walked through when the hot window of all that is in it is over: what is consumed within it costs no PUT, and
-//! the rest goes in one walk. When slots become scarce it is walked through at once. [`Waits`] remembers these times.
+//! the rest goes in one walk. When slots become scarce it is walked through at once. `Waits` remembers these times.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -64,7 +64,7 @@ pub struct Offload {
 /// Until when a walk through each slot would find nothing that is due, as far as is known, by the database's clock. Only
 /// saves walks.
 #[derive(Debug, Default)]
-pub struct Waits {
+struct Waits {
     current: Option<i16>,
     until: [Option<OffsetDateTime>; hot_payload::SLOTS as usize],
 }

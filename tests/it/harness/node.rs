@@ -122,7 +122,7 @@ impl Fleet {
         made.secret
     }
 
-    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
+    /// Sets the quota of a tenant; nodes notice within a second.
     pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
         let quota = serde_json::from_value(quota).unwrap();
         self.try_quota(tenant, &quota).await.unwrap();
