@@ -212,21 +212,11 @@ pub async fn assemble(
     shutdown: &Shutdown,
     stop: &CancellationToken,
 ) -> Result<(Engine, Router), Error> {
-    let blob = parts.blob.clone();
     let (tracker, draining) = (&shutdown.tracker, shutdown.token.clone());
     let engine = Engine::start(parts, tracker, draining, stop.clone()).await?;
-    let duties = worker::Context {
-        engine: engine.clone(),
-        store: engine.store().clone(),
-        blob,
-        clock: engine.clock().clone(),
-        node: engine.node(),
-        settings: settings.duties,
-        metrics: worker::Metrics::default(),
-    };
-    worker::start(&duties, tracker, stop);
     let mut registry = telemetry::registry();
-    telemetry::register(&mut registry, &engine, &duties.metrics);
+    telemetry::register(&mut registry, &engine);
+    worker::start(&engine, settings.duties, &mut registry, (tracker, stop));
     let metrics = RequestMetrics::default();
     metrics.register(&mut registry);
     let http = HttpSettings {

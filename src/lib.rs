@@ -106,6 +106,7 @@ pub mod hex;
 pub mod http;
 pub mod listen;
 pub mod outbound;
+pub mod repeat;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -13,7 +13,6 @@ use prometheus_client::registry::Registry;
 
 use crate::config::{LogFormat, Logging};
 use crate::engine::Engine;
-use crate::worker;
 
 /// Starts logging.
 pub fn init(logging: &Logging) {
@@ -60,9 +59,8 @@ pub fn registry() -> Registry {
     Registry::with_prefix("cursus")
 }
 
-/// Registers the metrics of the engine and of the parts below it.
-pub fn register(registry: &mut Registry, engine: &Engine, worker: &worker::Metrics) {
-    worker.register(registry);
+/// Registers what the engine and the parts below it count.
+pub fn register(registry: &mut Registry, engine: &Engine) {
     engine.blob().metrics().register(registry);
     let store = engine.store().metrics();
     registry.register(

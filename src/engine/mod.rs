@@ -32,7 +32,7 @@ mod catalog;
 pub mod duty;
 mod error;
 pub mod events;
-mod fleet;
+pub mod fleet;
 mod inbox;
 pub mod lease;
 pub mod lifecycle;
@@ -43,7 +43,7 @@ pub mod meter;
 pub mod operate;
 pub mod order;
 mod page;
-mod publish;
+pub mod publish;
 pub mod quota;
 mod receive;
 mod resources;
@@ -137,7 +137,7 @@ impl Engine {
         draining: CancellationToken,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let (installation, default_tenant) = fleet::upkeep::installation(&parts).await?;
+        let (installation, default_tenant) = fleet::installation::installation(&parts).await?;
         let receipt_key = installation.receipt_key[..]
             .try_into()
             .map_err(|_| Error::Internal)?;
@@ -201,8 +201,8 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(inner),
         };
-        // Before any request: who is let in.
-        engine.look().await?;
+        // Before any request: it must know who is let in.
+        engine.poll().await?;
         engine.spawn(tracker, &stop);
         Ok(engine)
     }
@@ -216,18 +216,9 @@ impl Engine {
         let flusher =
             meter::deliveries::Flusher::new(self.inner.tally.clone(), counts, self.inner.node);
         tracker.spawn(flusher.run(stop.clone()));
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.send_hints(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.hear_hints(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.watch(token).await });
+        fleet::spawn(self, tracker, stop);
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.gate().keep_issuers(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.keep_up(token).await });
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.return_unwanted(token).await });
     }
 
     /// Largest body or batch kept in the database, in bytes; larger ones go through an object.
@@ -280,7 +271,7 @@ impl Engine {
 
     /// Object storage.
     #[must_use]
-    pub fn blob(&self) -> &Blob {
+    pub fn blob(&self) -> &Arc<Blob> {
         &self.inner.parts.blob
     }
 
@@ -288,6 +279,15 @@ impl Engine {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.inner.parts.clock
+    }
+
+    /// What a duty works with on this node.
+    #[must_use]
+    pub fn duty_context(&self) -> duty::Context {
+        duty::Context {
+            store: self.store().clone(),
+            clock: self.clock().clone(),
+        }
     }
 
     fn catalog(&self) -> &catalog::Catalog {

@@ -1,7 +1,6 @@
 //! The audit log: each change of the control plane is written down by its own transaction, so that there is no change
 //! without an entry and no entry without a change. Requests that were refused are not changes; they are in the node's log.
 
-use api::limits::AUDIT_DAYS;
 use serde::Serialize;
 use time::OffsetDateTime;
 
@@ -11,9 +10,6 @@ use crate::store::{self, Session};
 use crate::engine::access::Access;
 use crate::engine::access::Tenant;
 use crate::engine::error::Error;
-
-/// Entries forgotten by one statement.
-const EXPIRE_AT_ONCE: i64 = 1_000;
 
 /// The detail of a change of which the target says all.
 #[derive(Debug, Serialize)]
@@ -53,13 +49,4 @@ pub async fn record<T: Serialize>(
         detail: &detail,
     };
     Ok(store::audit::insert(tx, &entry, now).await?)
-}
-
-/// Deletes entries that are too old.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn expire(session: &mut Session, now: Option<OffsetDateTime>) -> Result<(), Error> {
-    store::audit::expire(session, AUDIT_DAYS, EXPIRE_AT_ONCE, now).await?;
-    Ok(())
 }

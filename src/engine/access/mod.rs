@@ -6,6 +6,7 @@
 //! a secret either.
 
 pub mod audit;
+pub mod expire_audit;
 mod guard;
 mod key_sets;
 mod secret;

@@ -69,7 +69,7 @@ impl Engine {
         let shown = one(all(&mut tx, tenant.0, &spent).await?, name)?;
         let created = existing.is_none();
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok((shown, created))
     }
 
@@ -95,7 +95,7 @@ impl Engine {
         let spent = spend::spent(&mut tx, tenant.0, now).await?;
         spend::compare(&mut tx, tenant.0, &spent, now).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(())
     }
 

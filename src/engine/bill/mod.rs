@@ -6,6 +6,7 @@
 mod budgets;
 mod currency;
 mod estimate;
+pub mod events;
 pub mod focus;
 mod ladder;
 pub mod month;

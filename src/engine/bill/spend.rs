@@ -1,7 +1,7 @@
-//! What a tenant spends in a month, compared with its budgets: alerts that are due are sent, and a spent budget with
-//! `hard_stop` stops the tenant until the month ends. The duty `budget` does it for all, and whoever changes a budget for
-//! its tenant, in one transaction that has locked the tenant: each alert is noted, and its event sent, by the same commit,
-//! once. Nodes learn of a stop as they learn of a quota.
+//! Duty `spend`: compares what a tenant spends in a month with its budgets. Alerts that are due are sent, and a spent budget
+//! with `hard_stop` stops the tenant until the month ends. The duty does it for all tenants, and a change of a budget for its
+//! tenant, in one transaction that has locked the tenant: each alert is noted, and its event sent, by the same commit, once.
+//! Nodes learn of a stop as they learn of a quota.
 
 use api::budget::{BudgetEvent, Percent};
 use api::event::EventKind;
@@ -10,16 +10,15 @@ use api::{Decimal, Month};
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::engine::bill::month;
-use crate::engine::duty::{Done, DutyError};
+use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::error::Error;
 use crate::engine::events::{self, Event};
 use crate::store::budget::BudgetRow;
 use crate::store::budget_alert::AlertRow;
 use crate::store::{self, Session, Store};
 
-/// Tenants looked up by one statement.
+/// Tenants read by one statement.
 const TENANTS: i64 = 1_000;
 /// Old alerts deleted in one round.
 const ALERTS: i64 = 10_000;
@@ -63,37 +62,47 @@ struct DueAlert {
     percent: i16,
 }
 
-/// Compares all tenants that have budgets with them; counts alerts.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn run(
-    store: &Store,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<Done, DutyError> {
-    let mut done = Done::default();
-    let mut after = -1;
-    let mut session = store.session().await?;
-    loop {
-        let tenants = store::budget::tenants(&mut session, after, TENANTS).await?;
-        let Some(last) = tenants.last() else { break };
-        after = *last;
-        for tenant in tenants {
-            if stop.is_cancelled() {
-                return Ok(done);
+/// The duty.
+#[derive(Debug)]
+pub struct Spend;
+
+impl Duty for Spend {
+    const NAME: &'static str = "spend";
+    const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
+    const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+    // The cost of a month is added up for each tenant that has a budget.
+    const PAUSE_FACTOR: u32 = 9;
+
+    /// Compares all tenants that have budgets with them; counts alerts. Stops between two tenants.
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let Context { store, clock } = context;
+        let mut done = Done::default();
+        let mut after = -1;
+        let mut session = store.session().await?;
+        loop {
+            let tenants = store::budget::tenants(&mut session, after, TENANTS).await?;
+            let Some(last) = tenants.last() else { break };
+            after = *last;
+            for tenant in tenants {
+                if stop.is_cancelled() {
+                    return Ok(done);
+                }
+                done.count += compare_one(store, &mut session, tenant, clock.now()).await?;
             }
-            done.count += look_at(store, &mut session, tenant, clock.now()).await?;
         }
+        let at = store::usage::status(&mut session, clock.now()).await?.at;
+        let before = (at - Duration::days(i64::from(ALERTS_DAYS))).date();
+        store::budget_alert::delete(&mut session, before, ALERTS).await?;
+        Ok(done)
     }
-    let at = store::usage::status(&mut session, clock.now()).await?.at;
-    let before = (at - Duration::days(i64::from(ALERTS_DAYS))).date();
-    store::budget_alert::delete(&mut session, before, ALERTS).await?;
-    Ok(done)
 }
 
 /// Compares a tenant with its budgets, and locks it only when there is something to do.
-async fn look_at(
+async fn compare_one(
     store: &Store,
     session: &mut Session,
     tenant: i64,

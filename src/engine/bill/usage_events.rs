@@ -10,13 +10,13 @@ use api::event::{EventGranularity, EventKind, UsageEvent};
 use api::limits::EVENTS_WAITING_MAX;
 use api::usage::UsageItem;
 use time::{Duration, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
 use crate::engine::Error;
 use crate::engine::bill::plans;
 use crate::engine::bill::usage;
 use crate::engine::bill::usage_after::UsageAfter;
-use crate::engine::duty::{Done, DutyError};
+use crate::engine::duty::{Context, Done, DutyError};
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
 use crate::store::usage_read::Wanted;
@@ -25,7 +25,7 @@ use crate::store::{self, Session, Store, event_outbox, usage_read};
 use crate::engine::bill::window::{self, Window};
 use crate::engine::events::Event;
 
-/// Sinks looked at in one run.
+/// Sinks read in one run.
 const SINKS: i64 = 10_000;
 /// Events made in one transaction; the last tenant of it may exceed this.
 const EVENTS: usize = 1_000;
@@ -36,15 +36,13 @@ const STEPS: u32 = 20;
 /// Time for all sinks together in one run: deliveries wait for it.
 const TIME: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Makes usage into events for all sinks that are behind; counts events. Stops in time, or when told to, with more to do.
+/// Makes usage into events for all sinks that are behind; counts events. Called by the duty `events`. Stops after a while,
+/// or between two steps when `stop` is cancelled, with more to do.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn fill(
-    store: &Store,
-    clock: &Clock,
-    should_stop: impl Fn() -> bool,
-) -> Result<Done, DutyError> {
+pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
+    let Context { store, clock } = context;
     let began = Instant::now();
     let mut done = Done::default();
     let mut session = store.session().await?;
@@ -58,13 +56,13 @@ pub async fn fill(
     let mut behind = event_sink::behind(&mut session, latest, SINKS).await?;
     drop(session);
     behind.retain(|cursor| is_due(cursor, times));
-    // Whoever stands still must not use up the time of every run.
+    // Another sink comes first each time, so that one that takes long does not use up the time of every run.
     let first = rand::random_range(0..behind.len().max(1));
     behind.rotate_left(first);
-    let is_over = || began.elapsed() > TIME || should_stop();
+    let is_over = || began.elapsed() > TIME || stop.is_cancelled();
     let mut failed = None;
     for cursor in &behind {
-        // Nor does one that fails stand in the way of others.
+        // A sink that fails does not keep others from being filled.
         match some_steps(store, cursor.sink_id, times, is_over).await {
             Ok((made, more)) => {
                 done.count += made;

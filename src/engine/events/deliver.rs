@@ -1,7 +1,7 @@
-//! Delivery: what waits for a sink is sent in its order, and forgotten once it is taken. A delivery claims its sink, so no
-//! other sends the same meanwhile, and works on it alone: a sink that is slow or dead delays no other. What fails is tried
-//! again, ever more rarely, for as long as it takes. No transaction is open while anything is sent; a node that dies
-//! between sending and forgetting sends again, with the same ids.
+//! Delivery: the events that wait for a sink are sent in their order, and deleted once they are taken. Called by the duty
+//! `events`. A delivery claims its sink, so no other delivery sends the same events meanwhile, and a sink that is slow or
+//! dead delays no other. A delivery that fails is tried again, ever more rarely, without end. No transaction is open while
+//! events are sent; when a node dies between sending and deleting, they are sent again with the same ids.
 
 use std::time::{Duration, Instant};
 
@@ -23,21 +23,21 @@ use crate::store::{self, Store};
 
 use crate::engine::events::{Target, batch_id, sign};
 
-/// How long a delivery keeps a sink after its last sign of life: longer than a request may take.
+/// How long a delivery keeps a sink after it last renewed its claim: longer than a request may take.
 const HOLD: Duration = Duration::from_secs(60);
-/// For an answer that is under way when the node stops; what was sent is sent again then, by another node.
+/// Time for a response that is under way when the node stops. Without it another node sends the same again.
 const LAST_WITHIN: Duration = Duration::from_secs(3);
-/// A delivery lets others go first after so long.
+/// A delivery ends after this time, so that other sinks get its place.
 const TIME: Duration = Duration::from_secs(30);
 /// Before the second attempt; each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
-/// Longest pause, whatever the other side asks for.
+/// Longest pause, also when a sink asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
 /// Content type of an event.
 const EVENT: &str = "application/cloudevents+json";
 /// Content type of several events in a list.
 const BATCH: &str = "application/cloudevents-batch+json";
-/// What waits is counted so far.
+/// Events that wait are counted up to this number.
 const WAITING_COUNTED_MAX: i64 = 100_000;
 
 /// The delivery of what waits for one sink.
@@ -49,14 +49,14 @@ pub struct Delivery {
     topic: Option<TopicName>,
 }
 
-/// Why nothing was taken.
+/// Why events were not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Refusal {
     /// In words that a tenant may read.
     failure: String,
-    /// The other side wants no attempt before.
+    /// The sink asks for this pause before the next attempt.
     pause: Option<Duration>,
-    /// It wants none at all.
+    /// The sink wants no more events.
     is_gone: bool,
 }
 
@@ -94,7 +94,7 @@ pub async fn waiting(store: &Store) -> Result<i64, DutyError> {
 }
 
 impl Delivery {
-    /// Delivers until nothing waits, an attempt fails, it took long enough, or it is told to stop.
+    /// Delivers until nothing waits, an attempt fails, its time is over, or `stop` is cancelled.
     pub async fn run(self, stop: &CancellationToken) {
         if let Err(error) = self.deliver(stop).await {
             // The claim ends by time.
@@ -145,7 +145,7 @@ impl Delivery {
         Target { target }
     }
 
-    /// Forgets what was taken; false when the sink is no longer this delivery's.
+    /// Deletes what was taken; false when another delivery has claimed the sink.
     async fn delivered(&self, events: &[Waiting]) -> Result<bool, store::Error> {
         let metrics = &self.engine.metrics().events;
         let delivered = metrics.delivered.get_or_create(&self.target()).clone();
@@ -186,7 +186,7 @@ impl Delivery {
         }
     }
 
-    /// As any other publish of the tenant: with its quota, and its usage.
+    /// A publish like any other of the tenant: it counts against its quota and as its usage.
     async fn publish(&self, topic: &TopicName, events: &[Waiting]) -> Result<(), Refusal> {
         let tenant = Tenant(self.sink.tenant_id);
         let drafts = drafts(events);
@@ -232,7 +232,7 @@ impl Refusal {
     }
 }
 
-/// What comes of it, unless it takes too long after the node was told to stop.
+/// The result of `work`, unless it takes too long after the stop.
 async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     let too_late = async {
         stop.cancelled().await;
@@ -244,7 +244,7 @@ async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> O
     }
 }
 
-/// Whether an answer says that all was taken.
+/// Whether a response means that all events were taken.
 fn taken(answer: &outbound::Answer, at: OffsetDateTime) -> Result<(), Refusal> {
     if answer.is_success() {
         return Ok(());
@@ -287,7 +287,7 @@ fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
     Some(Duration::try_from(date - at).unwrap_or_default())
 }
 
-/// Before the next attempt, after so many that failed before this one.
+/// Pause before the next attempt, after a failure that `attempts` failures came before.
 fn pause(attempts: i32, asked: Option<Duration>, jitter: f64) -> Duration {
     let doublings = attempts.clamp(0, 16).unsigned_abs();
     let pause = PAUSE_MIN * (1 << doublings);
@@ -300,8 +300,7 @@ fn list(events: &[Waiting]) -> String {
     format!("[{}]", texts.join(","))
 }
 
-/// Events as messages: the whole event is the body, and what it is about is to be read from the attributes too, by the
-/// names of its HTTP binding.
+/// Events as messages: the body is the whole event, and the attributes are those of its HTTP binding.
 fn drafts(events: &[Waiting]) -> Drafts {
     let mut records = Records::default();
     let mut items = Vec::with_capacity(events.len());

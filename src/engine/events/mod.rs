@@ -1,8 +1,8 @@
-//! Events of the service: CloudEvents that go to the sinks of tenants, at least once. Whatever makes an event keeps it for
-//! every sink that wants it in its own transaction ([`emit`]); a duty delivers what is kept (`deliver`), and makes usage
-//! into events (`fill`). Ids are computed from what happened, so an event that is made or sent again is the same event.
+//! Events of the service: CloudEvents that go to the sinks of tenants, at least once. The transaction of what happened stores
+//! an event for every sink that wants it ([`emit`]), and the duty `events` of the room `bill` delivers what is stored
+//! (`deliver`). Ids are computed from what happened, so an event that is made or sent again is the same event.
 //!
-//! `sinks` is what tenants and operators set, `window` the arithmetic of windows of usage, `sign` the signatures.
+//! `sinks` is what tenants and operators set, `sign` the signatures of requests.
 
 mod deliver;
 mod sign;
@@ -48,7 +48,7 @@ pub struct Metrics {
 pub struct Event<'a> {
     /// What it is.
     pub kind: EventKind,
-    /// What tells it from other events of its kind and tenant: the id is computed from it.
+    /// Distinguishes it from other events of its kind and tenant: the id is computed from it.
     pub identity: &'a [&'a str],
     /// When it happened.
     pub at: OffsetDateTime,
@@ -56,8 +56,8 @@ pub struct Event<'a> {
     pub data: Value,
 }
 
-/// Keeps an event of a tenant for all sinks that want it, in the transaction of what happened. The same event twice is one
-/// while it waits; whoever may make it again later has to remember that he did.
+/// Stores an event of a tenant for all sinks that want it, in the transaction of what happened. While an event waits, the
+/// same event is not stored again; a caller that could make it again later must remember that it was made.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -91,8 +91,8 @@ pub(in crate::engine) fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
     }
 }
 
-/// The beginning of the SHA-256 of what the event is about, in hexadecimal: it has no `.`, as ids of Standard Webhooks. The
-/// length before each part keeps parts apart.
+/// The beginning of the SHA-256 of what the event is about, in hexadecimal: Standard Webhooks allows no `.` in an id. The
+/// length before each part separates the parts.
 fn id(tenant: &str, event: &Event<'_>) -> String {
     let mut hash = Sha256::new();
     let parts = [event.kind.as_str(), tenant].into_iter();

@@ -1,4 +1,4 @@
-//! Signatures of what is sent (Standard Webhooks 1.0, `v1`: HMAC-SHA256). Pure.
+//! Signatures of requests to sinks (Standard Webhooks 1.0, `v1`: HMAC-SHA256). Pure functions, for `deliver` and `sinks`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,6 +1,6 @@
-//! Event sinks: put, read, list and delete. Who may manage a topic and read all usage of the tenant may have its events
-//! there. Requests to a URL leave from inside the operator's network, and events of all tenants are nobody else's business,
-//! so both take the scope `admin` for all names.
+//! Event sinks: put, read, list and delete. A caller that may manage a topic and read all usage of the tenant may send the
+//! tenant's events to that topic. Requests to a URL leave from inside the operator's network, and events of all tenants
+//! concern only the operator, so both take the scope `admin` for all names.
 
 use api::event::{
     EventFailure, EventGranularity, EventKind, EventSink, EventSinkSettings, EventTenants,
@@ -17,11 +17,11 @@ use crate::store::{self, Session};
 
 use crate::engine::events::sign;
 
-/// What waits is counted so far: a little above what may.
+/// Events that wait are counted up to this number, a little above what may wait.
 const WAITING_SHOWN_MAX: i64 = EVENTS_HELD_MAX as i64 + 1_000;
 
 impl Engine {
-    /// Creates a sink, or gives it these settings and lets it go on; true when it is new.
+    /// Creates a sink, or gives it these settings and enables it again; true when it is new.
     ///
     /// # Errors
     /// When a URL is not private, a setting is not for the caller, its topic does not exist, the tenant has too many, or the
@@ -36,7 +36,7 @@ impl Engine {
         may_put(by, settings)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_event_sink").await?;
-        // Sinks of a tenant are counted one after the other.
+        // The lock serialises the count of sinks of a tenant.
         let owner = store::tenant::name(&mut tx, tenant.0).await?;
         store::tenant::lock(&mut tx, &owner).await?;
         let topic = match &settings.topic {
@@ -83,7 +83,7 @@ impl Engine {
         Ok((sink, put.created))
     }
 
-    /// One sink, and how it stands.
+    /// One sink and its state.
     ///
     /// # Errors
     /// When it does not exist, or the database does not answer.

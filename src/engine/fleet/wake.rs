@@ -1,32 +1,29 @@
-//! Waking receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
+//! Wakes receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
 //! not go through a turn. Other nodes get a hint: topics that were published to gather for a few milliseconds and go out in
-//! one notification, in a transaction of its own that waits for no disk — never inside a publish, where it would serialise
-//! every commit of the database. Hints are only hints: a receiver looks by itself every second.
+//! one notification, in a transaction of its own that does not wait for the disk. It is never part of a publish, where it
+//! would serialise every commit of the database. No receiver depends on hints: each polls by itself every second.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store;
-
 use crate::engine::Engine;
 use crate::engine::subscriber::Subscriber;
+use crate::repeat::every;
+use crate::store;
 
 /// Pause between two hints of a node.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before listening again after the connection broke.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
-/// Topics named in one hint; with more of them everybody looks.
+/// Most topics named in one hint; a hint for more topics is for all.
 const TOPICS_MAX: usize = 500;
 
 impl Engine {
     /// Sends hints until `stop`.
-    pub(in crate::engine) async fn send_hints(&self, stop: CancellationToken) {
-        loop {
-            let topics = tokio::select! {
-                () = stop.cancelled() => return,
-                topics = self.turns().hints.take() => topics,
-            };
+    pub(super) async fn send_hints(self, stop: CancellationToken) {
+        let hints = &self.turns().hints;
+        while let Some(topics) = stop.run_until_cancelled(hints.take()).await {
             let text = if topics.len() > TOPICS_MAX {
                 "*".to_owned()
             } else {
@@ -50,16 +47,10 @@ impl Engine {
     }
 
     /// Listens for hints until `stop`.
-    pub(in crate::engine) async fn hear_hints(&self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.hear() => {}
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LISTEN_PAUSE) => {}
-            }
+    pub(super) async fn hear_hints(self, stop: CancellationToken) {
+        let mut rounds = every(LISTEN_PAUSE, &stop);
+        while rounds.next().await {
+            stop.run_until_cancelled(self.hear()).await;
         }
     }
 

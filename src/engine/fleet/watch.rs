@@ -1,23 +1,23 @@
-//! Notices what other nodes changed: the hot slot, the catalog, quotas, who is let in. A small loop of one statement a second and
-//! nothing beside it, so that a revoked key is refused by every node within two.
+//! Learns what other nodes changed: the hot slot, the catalog, quotas, access. A small loop of one statement a second and
+//! nothing else, so that every node refuses a revoked key within two seconds.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
+use crate::engine::error::Error;
+use crate::repeat::every;
 use crate::store;
 use crate::store::installation::Installation;
 
-use crate::engine::Engine;
-use crate::engine::error::Error;
+/// Pause between two polls.
+const PERIOD: Duration = Duration::from_secs(1);
+/// A poll that takes longer is given up: the next one may get another connection.
+const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two looks.
-const ROUND: Duration = Duration::from_secs(1);
-/// A look that takes longer is given up: the next one may find another connection.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The version of access that this node has looked at.
+/// The version of access that this node has read.
 #[derive(Debug)]
 pub(in crate::engine) struct Watched {
     access_version: AtomicI64,
@@ -32,37 +32,34 @@ impl Default for Watched {
 }
 
 impl Engine {
-    /// Looks once a second until `stop`.
-    pub(in crate::engine) async fn watch(&self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            match tokio::time::timeout(LOOK_TIMEOUT, self.look()).await {
+    /// Polls once a second until `stop`.
+    pub(super) async fn watch(self, stop: CancellationToken) {
+        let mut rounds = every(PERIOD, &stop);
+        while rounds.next().await {
+            match tokio::time::timeout(POLL_TIMEOUT, self.poll()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "could not look for changes"),
-                Err(_) => tracing::debug!("the database did not say in time what changed"),
-            }
-            tokio::select! {
-                () = tokio::time::sleep(ROUND) => {}
-                () = stop.cancelled() => {}
+                Ok(Err(error)) => tracing::debug!(%error, "could not poll for changes"),
+                Err(_) => tracing::debug!("the database did not report changes in time"),
             }
         }
     }
 
-    /// Looks after a change that this node made: it knows of it at once, the others within a second.
-    pub(in crate::engine) async fn look_now(&self) {
-        if let Err(error) = self.look().await {
-            tracing::debug!(%error, "this node knows of its own change a second later");
+    /// Polls after a change that this node made: it learns of the change at once, the other nodes within a second.
+    pub(in crate::engine) async fn poll_now(&self) {
+        if let Err(error) = self.poll().await {
+            tracing::debug!(%error, "this node learns of its own change a second later");
         }
     }
 
     /// Takes note of all that has changed.
-    pub(in crate::engine) async fn look(&self) -> Result<(), Error> {
+    pub(in crate::engine) async fn poll(&self) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         let installation = store::installation::get(&mut session).await?;
         let Some(installation) = installation else {
             return Ok(());
         };
         self.clock().hear(installation.at);
-        // First of all: what goes into a slot that was left keeps it from being emptied.
+        // First of all: a payload that goes into a slot that was left keeps the slot from being truncated.
         self.turns().move_to(installation.hot_slot);
         self.catalog().observe(installation.catalog_version);
         self.quotas()

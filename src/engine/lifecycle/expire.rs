@@ -1,9 +1,9 @@
-//! Retention: deletes what every subscription of a topic has done with, and what is older than the topic keeps. Called by
-//! the worker. Keeps I5: a block that a cursor or lease still needs goes only by age, and then it leaves cursors and
-//! leases in the same transaction (I2). What goes is counted first, also in the same transaction (I8). Locks are taken in the
-//! order meters, lanes, leases, cursors; of these the turn knows all but the first, in the same order.
+//! Duty `expire`, retention: deletes what every subscription of a topic has done with, and what is older than the topic
+//! keeps. Keeps I5: a block that a cursor or lease still needs is deleted only by age, and then it leaves cursors and leases
+//! in the same transaction (I2). What is deleted is counted first, also in the same transaction (I8).
 //!
-//! A hot lane is never waited for while others are held: lanes that a publish has are skipped, then taken one by one.
+//! Locks are taken in the order meters, lanes, leases, cursors; the turn takes the last three in the same order. No
+//! transaction waits for a lane while it holds others: lanes that a publish holds are skipped, then taken one by one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,60 +12,73 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::engine::duty::{Done, DutyError};
+use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::blocks::{self, Held};
 use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
 use crate::store::topic::{self, Rules};
-use crate::store::{self, Store, node};
+use crate::store::{self, Store};
 
-/// Lanes looked at by one statement.
+/// Lanes read by one statement.
 const LANES: i64 = 1_000;
 /// Lanes cut in one transaction.
 const LANES_AT_ONCE: usize = 100;
-/// Blocks of a lane deleted in one transaction at most.
+/// Most blocks of a lane deleted in one transaction.
 const BLOCKS: i64 = 1_000;
-/// A transaction that sets deadlines reads the time when it has its locks, and commits within this: after that it runs
-/// three statements, each of which a timeout ends, and so does one the time between them.
+/// A transaction that sets deadlines reads the time while it holds its locks and then runs at most three statements.
+/// Statement and idle timeouts end it, so it commits within this time or not at all.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// When to delete what is consumed and who is gone.
+/// When to delete what is consumed.
 #[derive(Debug, Clone)]
 pub struct ExpireSettings {
-    /// Age of the first consumed block of a lane at which its consumed blocks go; several times shorter than the hot
-    /// window, else they are offloaded first. Every time costs a version of the lane's row, and a look at its leases, which
-    /// is dear while something holds back vacuum: no lane is looked at more often.
+    /// Age of the first consumed block of a lane at which its consumed blocks are deleted. Several times shorter than the
+    /// hot window, else they are offloaded first. Each time costs a version of the lane's row and a scan of its leases,
+    /// which is expensive while something holds back vacuum, so a lane is not scanned more often.
     pub consumed_age: Duration,
-    /// A node not heard for this long is forgotten.
-    pub node_age: Duration,
 }
 
 impl Default for ExpireSettings {
     fn default() -> Self {
         Self {
             consumed_age: Duration::from_secs(5),
-            node_age: Duration::from_secs(600),
         }
     }
 }
 
-/// Retention of all lanes. What it remembers of them only makes it look less and faster.
-#[derive(Debug, Default)]
+/// The duty.
+#[derive(Debug)]
 pub struct Expire {
+    settings: ExpireSettings,
+    /// What is known of lanes from the last round. Only makes a round faster.
     known: HashMap<i64, Known>,
 }
 
 impl Expire {
-    /// One round through all lanes; counts the blocks deleted. Stops between two transactions when told to.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn run(
+    /// With settings.
+    #[must_use]
+    pub fn new(settings: ExpireSettings) -> Self {
+        Self {
+            settings,
+            known: HashMap::new(),
+        }
+    }
+}
+
+impl Duty for Expire {
+    const NAME: &'static str = "expire";
+    const BUSY: Duration = Duration::from_secs(1);
+    const IDLE: Duration = Duration::from_secs(5);
+    // A round reads every lane of the installation.
+    const PAUSE_FACTOR: u32 = 9;
+
+    /// One round through all lanes; counts blocks deleted. Stops between two transactions.
+    async fn run(
         &mut self,
-        store: &Store,
-        clock: &Clock,
-        settings: &ExpireSettings,
+        context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
+        let Context { store, clock } = context;
+        let age = self.settings.consumed_age;
         let mut done = Done::default();
         let mut known = HashMap::new();
         let mut after = -1;
@@ -87,7 +100,6 @@ impl Expire {
                 })
             });
             let candidates: Vec<Candidate<'_>> = candidates.collect();
-            let age = settings.consumed_age;
             let prospects =
                 retention::prospects(&mut session, &candidates, age, clock.now()).await?;
             drop(session);
@@ -109,8 +121,6 @@ impl Expire {
         }
         if !stop.is_cancelled() {
             self.known = known;
-            let mut session = store.session().await?;
-            node::delete_stale(&mut session, settings.node_age, clock.now()).await?;
         }
         Ok(done)
     }
@@ -128,12 +138,12 @@ async fn rules(
     Ok(rules.map(|rules| (rules.topic_id, rules)).collect())
 }
 
-/// What is known of a lane after a look.
+/// What is known of a lane after it was read.
 fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     if !prospect.is_walked {
         return before;
     }
-    // Leases that come later are due after the time of this look, or their transaction is running now.
+    // Leases that are made later are due after this time, or their transaction is running now.
     let earliest = prospect
         .deadline
         .map_or(prospect.at, |deadline| deadline.min(prospect.at));
@@ -144,8 +154,8 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     }
 }
 
-/// Cuts lanes: together those that nobody has, then the others one by one. Answers how many blocks went, and the lanes
-/// that leases were taken out of, with the time.
+/// Cuts lanes: together those that no transaction holds, then the others one by one. Returns how many blocks were deleted,
+/// and the lanes whose leases lost messages, with the time.
 async fn cut(
     store: &Store,
     clock: &Clock,
@@ -226,8 +236,8 @@ async fn cut_once(
     Ok((deleted, cuts))
 }
 
-/// Deletes what is below the cuts, after all of it was counted (I8). The lanes still begin where they did: a lane that was
-/// never counted is counted from there.
+/// Deletes what is below the cuts, after all of it was counted (I8). The starts of the lanes are raised afterwards: a lane
+/// that was never counted is counted from its start.
 async fn delete(
     tx: &mut store::Session,
     meters: Option<&Held>,
@@ -241,10 +251,10 @@ async fn delete(
     retention::delete(tx, cuts, at).await
 }
 
-/// Takes what is below the cuts out of leases and cursors. Claims may make leases below the cut until the cursors are
-/// locked, hence the second look; it waits for nobody, because by now leases come after cursors. A lease that a settle or a
-/// redelivery has at that moment stays, lies below the start of its lane, and a later round finds it there: until no
-/// transaction of this moment can be running the lane is suspect.
+/// Takes what is below the cuts out of leases and cursors. Claims may make leases below a cut until the cursors are locked,
+/// so leases are trimmed a second time. The second time skips leases that are locked, because by then they come after
+/// cursors in the order of locks. A lease that is skipped stays below the start of its lane, and a later round finds it
+/// there: the lane is suspect until no transaction of this moment can still be running.
 async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
     retention::trim_leases(tx, cuts, true).await?;
     retention::lock_cursors(tx, cuts).await?;
@@ -252,7 +262,7 @@ async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error
     retention::trim_leases(tx, cuts, false).await
 }
 
-/// Clears a closed lane away, the lane itself last.
+/// Deletes a closed lane with its blocks, the lane itself last.
 async fn clear(
     store: &Store,
     clock: &Clock,

@@ -1,8 +1,9 @@
-//! Where payloads lie until they are gone: `rotate` moves to the next hot slot, `offload` packs payloads into objects,
-//! `expire` deletes what is consumed or too old, `collect` deletes objects that no block refers to. All are duties of the
-//! worker, and none of them deletes a payload that a subscription can still need (I5).
+//! Where payloads lie until they are gone, a duty a file: `rotate` moves to the next hot slot, `offload` packs payloads into
+//! objects (with `walk`), `expire` deletes what is consumed or too old, `collect` deletes objects that no block refers to.
+//! None of them deletes a payload that a subscription can still need (I5).
 
 pub mod collect;
 pub mod expire;
 pub mod offload;
 pub mod rotate;
+mod walk;

@@ -1,18 +1,21 @@
-//! Moves the current hot slot on, so that old payloads come together in slots that can be truncated as a whole. Called by
-//! the worker. Nothing waits for it: while no slot is free, publishes go on into the current one.
+//! Duty `rotate`: moves the current hot slot on, so that old payloads come together in slots that can be truncated as a
+//! whole. Nothing waits for it: while no slot is free, publishes go on into the current one.
 
 use std::time::Duration;
 
-use crate::clock::Clock;
-use crate::engine::duty::{Done, DutyError};
-use crate::store::{Store, hot_payload, installation};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::duty::{Context, Done, Duty, DutyError};
+use crate::store::{hot_payload, installation};
 
 /// When to move on.
 #[derive(Debug, Clone)]
 pub struct RotateSettings {
     /// The current slot has this many bytes.
     pub slot_bytes: i64,
-    /// It has been the current one for so long.
+    /// The current slot has been the current one for this long.
     pub slot_window: Duration,
 }
 
@@ -25,45 +28,86 @@ impl Default for RotateSettings {
     }
 }
 
-/// Moves on when it is time and a slot is free; returns that and how many slots are free.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn rotate(
-    store: &Store,
-    clock: &Clock,
-    settings: &RotateSettings,
-) -> Result<(Done, usize), DutyError> {
-    let mut session = store.session().await?;
-    let current = installation::get(&mut session)
-        .await?
-        .ok_or(DutyError::NotSetUp)?
-        .hot_slot;
-    let sizes = hot_payload::sizes(&mut session).await?;
-    let is_empty =
-        |slot: &i16| usize::try_from(*slot).is_ok_and(|slot| sizes.get(slot) == Some(&0));
-    let after_current = (1..hot_payload::SLOTS).map(|step| (current + step) % hot_payload::SLOTS);
-    let free: Vec<i16> = after_current.filter(is_empty).collect();
-    let bytes = usize::try_from(current)
-        .ok()
-        .and_then(|slot| sizes.get(slot))
-        .copied()
-        .unwrap_or(0);
-    let Some(next) = free.first().filter(|_| bytes > 0) else {
-        return Ok((Done::default(), free.len()));
-    };
-    let at_least = if bytes >= settings.slot_bytes {
-        Duration::ZERO
-    } else {
-        settings.slot_window
-    };
-    // Guarded by the old slot: of two nodes one moves it.
-    let moved = installation::set_slot(&mut session, current, *next, at_least, clock.now()).await?;
-    Ok((
-        Done {
+/// The duty.
+#[derive(Debug)]
+pub struct Rotate {
+    settings: RotateSettings,
+    slots_free: Gauge,
+}
+
+impl Rotate {
+    /// With settings.
+    #[must_use]
+    pub fn new(settings: RotateSettings) -> Self {
+        let slots_free = Gauge::default();
+        slots_free.set(i64::from(hot_payload::SLOTS));
+        Self {
+            settings,
+            slots_free,
+        }
+    }
+
+    /// How many slots a rotation could move to after the last run.
+    #[must_use]
+    pub fn slots_free(&self) -> i64 {
+        self.slots_free.get()
+    }
+}
+
+impl Duty for Rotate {
+    const NAME: &'static str = "rotate";
+    const BUSY: Duration = Duration::from_millis(500);
+    // A slot can fill within a second.
+    const IDLE: Duration = Duration::from_secs(1);
+
+    /// Moves on when it is time and a slot is free; counts moves.
+    async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
+        let mut session = context.store.session().await?;
+        let current = installation::get(&mut session)
+            .await?
+            .ok_or(DutyError::NotSetUp)?
+            .hot_slot;
+        let sizes = hot_payload::sizes(&mut session).await?;
+        let is_empty =
+            |slot: &i16| usize::try_from(*slot).is_ok_and(|slot| sizes.get(slot) == Some(&0));
+        let after_current =
+            (1..hot_payload::SLOTS).map(|step| (current + step) % hot_payload::SLOTS);
+        let free: Vec<i16> = after_current.filter(is_empty).collect();
+        let mut left = i64::try_from(free.len()).unwrap_or(i64::MAX);
+        self.slots_free.set(left);
+        let bytes = usize::try_from(current)
+            .ok()
+            .and_then(|slot| sizes.get(slot))
+            .copied()
+            .unwrap_or(0);
+        let Some(next) = free.first().filter(|_| bytes > 0) else {
+            return Ok(Done::default());
+        };
+        let at_least = if bytes >= self.settings.slot_bytes {
+            Duration::ZERO
+        } else {
+            self.settings.slot_window
+        };
+        let now = context.clock.now();
+        // Guarded by the old slot: of two nodes one moves it.
+        let moved = installation::set_slot(&mut session, current, *next, at_least, now).await?;
+        left -= i64::from(moved);
+        self.slots_free.set(left);
+        Ok(Done {
             count: u64::from(moved),
             more: false,
-        },
-        free.len() - usize::from(moved),
-    ))
+        })
+    }
+
+    fn stand_by(&mut self) {
+        self.slots_free.set(i64::from(hot_payload::SLOTS));
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "hot_slots_free",
+            "Hot slots that a rotation can move to",
+            self.slots_free.clone(),
+        );
+    }
 }

@@ -1,9 +1,10 @@
-//! Metering of what is published: the blocks of each lane are counted once, from where the last count ended (I8). The duty
-//! walks all lanes; retention, which deletes blocks, and the offloader, which moves them, hold the meters of their lanes and
-//! keep them right in their own transactions. Which of them counts a block, and which node, makes no difference.
+//! Duty `meter`: counts what is published. The blocks of each lane are counted once, from where the last count ended (I8),
+//! and guaranteed capacity is posted (`capacity`). Retention, which deletes blocks, and the offloader, which moves them, lock
+//! the meters of their lanes and keep them right in their own transactions ([`hold`], [`count_below`], [`end`]). It makes no
+//! difference which of them counts a block, and on which node.
 //!
 //! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
-//! `usage_minute`. Meters come first, and the duty locks no lane: nobody waits for a meter while he keeps publishes out.
+//! `usage_minute`. Meters come first and the duty locks no lane, so a transaction that waits for a meter blocks no publish.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,81 +13,118 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::engine::duty::{Done, DutyError};
+use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::capacity;
 use crate::store::lane_meter::{self, Locked};
 use crate::store::retention::Cut;
-use crate::store::{self, Session, Store, tenant_meter, usage};
+use crate::store::{self, Session, tenant_meter, usage};
 
-/// Lanes looked at by one statement.
+/// Lanes read by one statement.
 const LANES: i64 = 1_000;
 /// Lanes counted in one transaction.
 const LANES_AT_ONCE: usize = 200;
-/// Blocks counted in one transaction, shared evenly by its lanes: retention waits for it.
+/// Blocks counted in one transaction, shared evenly by its lanes: retention waits for that transaction.
 const BLOCKS: usize = 20_000;
-/// Longest rest after a transaction.
+/// Longest pause after a transaction.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Bytes over time are posted at least so often: how far the usage of storage lags behind.
+/// Bytes over time are posted at least this often: how far the usage of storage lags behind.
 const POST_AFTER: Duration = Duration::from_secs(300);
-/// A publish takes its time when it has the lane, and commits within this, or never: after that it runs two statements at
-/// most, each of which a timeout ends, and so does one the time between them. So what was published so long before a round
-/// began was seen by it.
+/// A publish stamps its block while it holds the lane lock and then runs at most two statements. Statement and idle
+/// timeouts end it, so it commits within this time or not at all: a round sees all that was published this long before it.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// One round through all lanes, and all guaranteed capacity; counts the blocks counted. Leaves the database to others after each transaction for `rest`
-/// times as long as that took, and stops between two of them when told to.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn run(
-    store: &Store,
-    clock: &Clock,
-    rest: u32,
-    stop: &CancellationToken,
-) -> Result<Done, DutyError> {
-    let mut done = Done::default();
-    let mut session = store.session().await?;
-    let began = usage::status(&mut session, clock.now()).await?.at;
-    let mut after = -1;
-    loop {
-        let looked = Instant::now();
-        let lanes = lane_meter::round(&mut session, after, LANES, began - POST_AFTER).await?;
-        pause(looked.elapsed() * rest, stop).await;
-        let Some(last) = lanes.last() else { break };
-        after = last.lane_id;
-        let due = lanes.iter().filter(|lane| lane.is_due);
-        let due: Vec<i64> = due.map(|lane| lane.lane_id).collect();
-        for lanes in due.chunks(LANES_AT_ONCE) {
-            let mut left = lanes.to_vec();
-            while !left.is_empty() {
-                if stop.is_cancelled() {
-                    return Ok(done);
-                }
-                let counts = Instant::now();
-                let mut tx = store.tx("meter").await?;
-                let counted = count_some(&mut tx, clock, &left).await?;
-                tx.commit().await?;
-                done.count += counted.blocks;
-                left = counted.unfinished;
-                pause(counts.elapsed() * rest, stop).await;
-            }
+/// Pause after each transaction, as a multiple of its duration. A round reads every lane of the installation, and bills can
+/// wait: it takes a twentieth of one core of Postgres, spread evenly.
+const PAUSE_FACTOR: u32 = 19;
+
+/// The duty.
+#[derive(Debug)]
+pub struct Meter {
+    pause_factor: u32,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            pause_factor: PAUSE_FACTOR,
         }
     }
-    capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
-    if stop.is_cancelled() {
-        return Ok(done);
+}
+
+impl Meter {
+    /// Without pauses within a round.
+    #[must_use]
+    pub fn without_pauses() -> Self {
+        Self { pause_factor: 0 }
     }
-    usage::metered(&mut session, began - COMMIT_WITHIN).await?;
-    Ok(done)
+}
+
+impl Duty for Meter {
+    const NAME: &'static str = "meter";
+    const BUSY: Duration = Duration::from_secs(5);
+    const IDLE: Duration = Duration::from_secs(5);
+
+    /// One round through all lanes, and all guaranteed capacity; counts blocks. Stops between two transactions.
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let Context { store, clock } = context;
+        let mut done = Done::default();
+        let mut session = store.session().await?;
+        let began = usage::status(&mut session, clock.now()).await?.at;
+        let mut after = -1;
+        loop {
+            let started = Instant::now();
+            let lanes = lane_meter::round(&mut session, after, LANES, began - POST_AFTER).await?;
+            self.pause(started, stop).await;
+            let Some(last) = lanes.last() else { break };
+            after = last.lane_id;
+            let due = lanes.iter().filter(|lane| lane.is_due);
+            let due: Vec<i64> = due.map(|lane| lane.lane_id).collect();
+            for lanes in due.chunks(LANES_AT_ONCE) {
+                let mut left = lanes.to_vec();
+                while !left.is_empty() {
+                    if stop.is_cancelled() {
+                        return Ok(done);
+                    }
+                    let started = Instant::now();
+                    let mut tx = store.tx("meter").await?;
+                    let counted = count_some(&mut tx, clock, &left).await?;
+                    tx.commit().await?;
+                    done.count += counted.blocks;
+                    left = counted.unfinished;
+                    self.pause(started, stop).await;
+                }
+            }
+        }
+        capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
+        if stop.is_cancelled() {
+            return Ok(done);
+        }
+        usage::metered(&mut session, began - COMMIT_WITHIN).await?;
+        Ok(done)
+    }
+}
+
+impl Meter {
+    /// Leaves the database to others after work that began at `started`.
+    async fn pause(&self, started: Instant, stop: &CancellationToken) {
+        let pause = (started.elapsed() * self.pause_factor).min(PAUSE_MAX);
+        if !pause.is_zero() {
+            stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+    }
 }
 
 /// Whether the usage of a window that ended at `end` can no longer change, given how far metering has come.
 ///
-/// What is published before `metered_until` is counted by the minute in which it was published. A flush (`tally`) counts by
-/// the minute in which its statement began, and a statement ends within a timeout shorter than [`COMMIT_WITHIN`]: one that
-/// began before `metered_until` had ended when the last round did. Storage is posted by whoever first locks a meter
-/// [`POST_AFTER`] after it was last posted, and by a round at the latest: of an hour all is posted once a round began so
-/// long after it.
+/// What is published before `metered_until` is counted by the minute in which it was published. A flush (`deliveries`)
+/// counts by the minute in which its statement began, and a timeout shorter than [`COMMIT_WITHIN`] ends a statement: one
+/// that began before `metered_until` had ended when the last round did. Storage is posted by the transaction that first
+/// locks a meter [`POST_AFTER`] after it was last posted, and by a round at the latest: all of an hour is posted once a
+/// round began that long after it.
 pub(in crate::engine) fn is_final(
     end: OffsetDateTime,
     has_storage: bool,
@@ -98,16 +136,6 @@ pub(in crate::engine) fn is_final(
         Duration::ZERO
     };
     end + storage <= metered_until
-}
-
-/// Rests, but not for long, nor when told to stop.
-async fn pause(time: Duration, stop: &CancellationToken) {
-    if !time.is_zero() {
-        tokio::select! {
-            () = tokio::time::sleep(time.min(PAUSE_MAX)) => {}
-            () = stop.cancelled() => {}
-        }
-    }
 }
 
 /// What was counted.
@@ -159,7 +187,7 @@ async fn count_some(
 #[derive(Debug)]
 pub(in crate::engine) struct Held {
     meters: Vec<Locked>,
-    /// The time of whatever is done under the lock.
+    /// The time of all that is done under the locks.
     pub(in crate::engine) at: OffsetDateTime,
 }
 
@@ -196,8 +224,8 @@ fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
     hour(meter.sampled_at) < hour(at) || meter.posted_at + POST_AFTER <= at
 }
 
-/// Before the blocks below some cuts are deleted, in the same transaction, which has locked the meters and then the lanes:
-/// counts those that were not counted.
+/// Counts the blocks below some cuts that were not counted, before the same transaction deletes them. It has locked the
+/// meters and then the lanes.
 pub(in crate::engine) async fn count_below(
     tx: &mut Session,
     held: &Held,

@@ -1,19 +1,18 @@
-//! Usage grows old: minutes become hours, hours become days, and days are deleted when nobody has to keep them any more.
-//! Called by the worker. Each row moves in one statement, so it is counted in one place at any moment, and a run that dies
-//! loses nothing (I8). What is read by window is not changed by it.
+//! Duty `roll_up`: usage grows old. Minutes become hours, hours become days, and days are deleted when they need not be kept
+//! any more. Each row moves in one statement, so it is counted in one place at any moment, and a run that is cut short
+//! loses nothing (I8). What is read by window does not change.
 
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
 use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
 
-use crate::clock::Clock;
-use crate::engine::duty::{Done, DutyError};
-use crate::store::{Store, usage};
+use crate::engine::duty::{Context, Done, Duty, DutyError};
+use crate::store::usage;
 
 /// Rows moved in one transaction.
 const ROWS: i64 = 5_000;
-/// A node that has not flushed for so long has ended, or holds on to nothing that it flushed then.
+/// A node that has not flushed for this long has ended, or has forgotten what it flushed then.
 const FLUSHES_DAYS: i64 = 31;
 
 /// Start of the first minute that is still kept as one.
@@ -39,29 +38,38 @@ fn start_of_day(at: OffsetDateTime) -> OffsetDateTime {
     at - Duration::nanoseconds_i128(at.unix_timestamp_nanos().rem_euclid(86_400_000_000_000))
 }
 
-/// Moves and deletes all that is due; counts rows. Stops between two transactions when told to.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn run(
-    store: &Store,
-    clock: &Clock,
-    stop: &CancellationToken,
-) -> Result<Done, DutyError> {
-    let mut done = Done::default();
-    let mut session = store.session().await?;
-    let at = usage::status(&mut session, clock.now()).await?.at;
-    let mut more = true;
-    while more && !stop.is_cancelled() {
-        let minutes = usage::roll_minutes(&mut session, first_minute(at), ROWS).await?;
-        let hours = usage::roll_hours(&mut session, first_hour(at), ROWS).await?;
-        let days = usage::delete_days(&mut session, first_day(at), ROWS).await?;
-        let rows = [minutes.unsigned_abs(), hours.unsigned_abs(), days];
-        done.count += rows.iter().sum::<u64>();
-        more = rows.contains(&ROWS.unsigned_abs());
+/// The duty.
+#[derive(Debug)]
+pub struct RollUp;
+
+impl Duty for RollUp {
+    const NAME: &'static str = "roll_up";
+    const BUSY: std::time::Duration = std::time::Duration::from_secs(60);
+    const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
+    // An hour of minutes is due at once, and it is not urgent.
+    const PAUSE_FACTOR: u32 = 9;
+
+    /// Moves and deletes all that is due; counts rows. Stops between two transactions.
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let mut done = Done::default();
+        let mut session = context.store.session().await?;
+        let at = usage::status(&mut session, context.clock.now()).await?.at;
+        let mut more = true;
+        while more && !stop.is_cancelled() {
+            let minutes = usage::roll_minutes(&mut session, first_minute(at), ROWS).await?;
+            let hours = usage::roll_hours(&mut session, first_hour(at), ROWS).await?;
+            let days = usage::delete_days(&mut session, first_day(at), ROWS).await?;
+            let rows = [minutes.unsigned_abs(), hours.unsigned_abs(), days];
+            done.count += rows.iter().sum::<u64>();
+            more = rows.contains(&ROWS.unsigned_abs());
+        }
+        usage::delete_flushes(&mut session, at - Duration::days(FLUSHES_DAYS)).await?;
+        Ok(done)
     }
-    usage::delete_flushes(&mut session, at - Duration::days(FLUSHES_DAYS)).await?;
-    Ok(done)
 }
 
 #[cfg(test)]

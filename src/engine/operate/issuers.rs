@@ -56,7 +56,7 @@ impl Engine {
         audit::record(&mut tx, by, change, now).await?;
         store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok((shown(row.ok_or(Error::Internal)?)?, created))
     }
 
@@ -104,7 +104,7 @@ impl Engine {
         audit::record(&mut tx, by, change, now).await?;
         store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(())
     }
 }

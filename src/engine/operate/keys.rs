@@ -86,7 +86,7 @@ impl Engine {
         audit::record(&mut tx, by, change, now).await?;
         store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(NewKey {
             secret,
             key: shown(row)?,
@@ -121,7 +121,7 @@ impl Engine {
             store::installation::bump_access(&mut tx).await?;
         }
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Engine {
         let row = found(&mut tx, name).await?;
         let tenant = shown(&mut tx, row, now).await?;
         tx.commit().await?;
-        self.look_now().await;
+        self.poll_now().await;
         Ok(tenant)
     }
 

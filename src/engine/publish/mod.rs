@@ -2,6 +2,7 @@
 //! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
 
 pub mod draft;
+pub mod expire_dedup;
 pub mod idempotent;
 
 use api::limits::BATCH_BYTES_MAX;

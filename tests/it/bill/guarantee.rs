@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use api::Decimal;
-use cursus::engine::meter::blocks;
+use cursus::engine::duty::{Context, Duty};
+use cursus::engine::meter::blocks::Meter;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -155,9 +156,12 @@ async fn guaranteed_capacity_costs_by_the_time_that_it_is_guaranteed() {
 async fn each_second_of_capacity_is_counted_once_whichever_node_posts_it() {
     let fleet = Fleet::closed().await;
     let (node, _) = shop(&fleet).await;
-    let store = fleet.database.store();
+    let context = Context {
+        store: fleet.database.store(),
+        clock: fleet.clock.clone(),
+    };
     let stop = CancellationToken::new();
-    let post = || blocks::run(&store, &fleet.clock, 0, &stop);
+    let post = async || Meter::without_pauses().run(&context, &stop).await;
     fleet.quota("shop", guaranteed(1_000)).await;
     for round in 0..12 {
         fleet.advance(400);
@@ -184,6 +188,6 @@ async fn each_second_of_capacity_is_counted_once_whichever_node_posts_it() {
     // 1,000 until the second round, then 1,001 and 1,000 in turn, and 1,001 in the last hour.
     let rounds: i64 = (1..12).map(|round| 400 * (1_000 + (round + 1) % 2)).sum();
     assert_eq!(found, 400 * 1_000 + rounds + 3_600 * 1_001);
-    store.close().await;
+    context.store.close().await;
     fleet.finish([node]).await;
 }

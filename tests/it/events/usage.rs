@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use cursus::engine::bill::usage_events;
-use cursus::engine::meter::roll_up;
-use cursus::store::Store;
+use cursus::engine::duty::Context;
+use cursus::engine::meter::roll_up::RollUp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -109,11 +109,14 @@ async fn an_hour_that_is_over_is_reported_in_events_which_add_up_to_usage() {
     fleet.advance(180);
     fleet.meter().await;
     // Two minutes for what commits late, five for storage: it is not final, and nothing may come.
-    let store = fleet.database.store();
-    let made = usage_events::fill(&store, &fleet.clock, || false)
+    let context = Context {
+        store: fleet.database.store(),
+        clock: fleet.clock.clone(),
+    };
+    let made = usage_events::fill(&context, &CancellationToken::new())
         .await
         .unwrap();
-    store.close().await;
+    context.store.close().await;
     assert_eq!((made.count, receiver.sent().len()), (0, 0));
     fleet.advance(200);
     until_delivered(&fleet, &node, "e", "2030-01-01T01:00:00.000Z").await;
@@ -241,12 +244,15 @@ async fn two_nodes_that_make_events_at_once_make_each_once() {
     }
     fleet.advance(2 * 3_600);
     fleet.meter().await;
-    let stores: Vec<Store> = (0..4).map(|_| fleet.database.store()).collect();
-    let filling = stores.iter().map(|store| async {
+    let context = |_| Context {
+        store: fleet.database.store(),
+        clock: fleet.clock.clone(),
+    };
+    let contexts: Vec<Context> = (0..4).map(context).collect();
+    let stop = CancellationToken::new();
+    let filling = contexts.iter().map(|context| async {
         for _ in 0..5 {
-            usage_events::fill(store, &fleet.clock, || false)
-                .await
-                .unwrap();
+            usage_events::fill(context, &stop).await.unwrap();
         }
     });
     futures_util::future::join_all(filling).await;
@@ -264,8 +270,8 @@ async fn two_nodes_that_make_events_at_once_make_each_once() {
         .map(|sent| sent.json().as_array().unwrap().len())
         .sum();
     assert_eq!(came, events.len(), "each came once");
-    for store in stores {
-        store.close().await;
+    for context in contexts {
+        context.store.close().await;
     }
     fleet.finish([node, other]).await;
 }
@@ -372,10 +378,7 @@ async fn a_sink_that_falls_far_behind_gets_all_of_it_in_coarser_windows() {
 
 /// Rolls up; whether there are still minutes of the first hour and of the second.
 async fn rolled(fleet: &Fleet) -> (bool, bool) {
-    let store = fleet.database.store();
-    let rolled = roll_up::run(&store, &fleet.clock, &CancellationToken::new()).await;
-    rolled.unwrap();
-    store.close().await;
+    fleet.run(RollUp).await;
     let left = "SELECT coalesce(bool_or(at < '2030-01-01 01:00Z'), false), coalesce(bool_or(at >= '2030-01-01 01:00Z'), false)
                 FROM usage_minute WHERE at < '2030-01-01 02:00Z'";
     sqlx::query_as(left)

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
-use cursus::engine::meter::blocks;
+use cursus::engine::duty::{Context, Duty};
+use cursus::engine::meter::blocks::Meter;
 use cursus::store::Store;
 use parking_lot::Mutex;
 use rustix::process::Signal;
@@ -229,10 +230,13 @@ async fn kill_a_node(place: &str, fairness: Value) {
 /// What is billed is what was stored, to the unit: each message costs one (I8).
 async fn audit(place: &Place, sql: &mut PgConnection, answered: &Mutex<Answered>) {
     // Beside the node, which counts too.
-    let store = Store::new(place.options(), 2);
-    let counted = blocks::run(&store, &Clock::default(), 0, &CancellationToken::new()).await;
-    counted.unwrap();
-    store.close().await;
+    let context = Context {
+        store: Store::new(place.options(), 2),
+        clock: Clock::default(),
+    };
+    let (mut meter, stop) = (Meter::without_pauses(), CancellationToken::new());
+    meter.run(&context, &stop).await.unwrap();
+    context.store.close().await;
     let bill = "SELECT sum(units)::bigint, sum(messages)::bigint, (SELECT max(first_offset + count) FROM block)
                 FROM usage_minute WHERE meter = 'publish'";
     let (units, messages, stored): (i64, i64, i64) =

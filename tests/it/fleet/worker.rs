@@ -1,26 +1,32 @@
-//! The loops around the duties: one node has a duty, the next takes it over, all end when they are stopped.
+//! The loops around the duties: one node has a duty, the next takes it over, all end when they are stopped. And the list of
+//! duties, which is complete.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
+use cursus::engine::lifecycle::expire::ExpireSettings;
 use cursus::engine::lifecycle::offload::OffloadSettings;
 use cursus::engine::lifecycle::rotate::RotateSettings;
 use cursus::engine::{Engine, Parts};
 use cursus::outbound::Outbound;
 use cursus::store::{duty, node};
-use cursus::worker::{self, Context, Metrics, Settings};
+use cursus::worker::{self, Settings};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use reqwest::Method;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::harness::log::{Log, folder};
 use crate::harness::scratch::Scratch;
-use crate::harness::until;
+use crate::harness::{Fleet, until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[expect(clippy::too_many_lines, reason = "one story, told in order")]
 #[tokio::test]
@@ -38,7 +44,7 @@ async fn the_duties_run_drain_and_are_counted() {
         log.publish(&[lane, unread], 5, 1_000).await;
     }
     log.consume(lane, subscription).await;
-    let mut settings = Settings {
+    let settings = Settings {
         rotate: RotateSettings {
             slot_bytes: 1,
             slot_window: Duration::ZERO,
@@ -47,9 +53,11 @@ async fn the_duties_run_drain_and_are_counted() {
             hot_window: Duration::ZERO,
             ..OffloadSettings::default()
         },
+        expire: ExpireSettings {
+            consumed_age: Duration::ZERO,
+        },
         ..Settings::default()
     };
-    settings.expire.consumed_age = Duration::ZERO;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let parts = Parts {
         store: log.store.clone(),
@@ -63,16 +71,8 @@ async fn the_duties_run_drain_and_are_counted() {
     };
     let engine = Engine::start(parts, &tracker, CancellationToken::new(), stop.clone());
     let engine = engine.await.unwrap();
-    let context = Context {
-        store: log.store.clone(),
-        blob: blob.clone(),
-        clock: log.clock.clone(),
-        node: engine.node(),
-        engine,
-        settings,
-        metrics: Metrics::default(),
-    };
-    let triggers = worker::start(&context, &tracker, &stop);
+    let mut registry = Registry::with_prefix("cursus");
+    worker::start(&engine, settings, &mut registry, (&tracker, &stop));
     let started = Instant::now();
     while log
         .one("SELECT count(*) FROM block WHERE lane_id = 1 OR slot IS NOT NULL")
@@ -81,13 +81,8 @@ async fn the_duties_run_drain_and_are_counted() {
         || log.sizes().await[0] > 0
     {
         assert!(started.elapsed() < PATIENCE, "{:?}", log.sizes().await);
-        triggers.expire.notify_one();
-        triggers.rotate.notify_one();
-        triggers.offload.notify_one();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let mut registry = Registry::with_prefix("cursus");
-    context.metrics.register(&mut registry);
     // A run counts what it did after it has done it.
     let text = until("the run that expired is counted", async || {
         let mut text = String::new();
@@ -117,6 +112,41 @@ async fn the_duties_run_drain_and_are_counted() {
         "and are free for the next node"
     );
     log.check(&blob).await;
+}
+
+/// The names of all duties that the engine has, from its sources.
+fn names(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names(&path, found);
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for duty in text.split("\nimpl Duty for ").skip(1) {
+            let name = duty.split("const NAME: &'static str = \"").nth(1).unwrap();
+            let name = name.split('"').next().unwrap().to_owned();
+            assert!(found.insert(name), "{} has a name twice", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_duty_of_the_engine_is_started_and_shown() {
+    let mut duties = BTreeSet::new();
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+    names(&engine, &mut duties);
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let shown = node.request(Method::GET, "/metrics").send().await.unwrap();
+    let shown = shown.text().await.unwrap();
+    for metric in ["runs", "failures", "done"] {
+        let start = format!("cursus_duty_{metric}_total{{duty=\"");
+        let labels = shown.lines().filter_map(|line| line.strip_prefix(&start));
+        let labels = labels.filter_map(|line| Some(line.split_once('"')?.0.to_owned()));
+        assert_eq!(labels.collect::<BTreeSet<_>>(), duties, "{metric}");
+    }
+    fleet.finish([node]).await;
 }
 
 #[tokio::test]

@@ -8,11 +8,12 @@ use api::key::KeySettings;
 use api::quota::Quota;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
-use cursus::engine::bill::spend;
-use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
-use cursus::engine::lifecycle::offload::{Offload, Waits};
-use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
-use cursus::engine::meter::blocks;
+use cursus::engine::bill::spend::Spend;
+use cursus::engine::duty::{Context, Duty};
+use cursus::engine::lifecycle::expire::Expire;
+use cursus::engine::lifecycle::offload::Offload;
+use cursus::engine::lifecycle::rotate::Rotate;
+use cursus::engine::meter::blocks::Meter;
 use cursus::engine::operate::keys;
 use cursus::engine::operate::quotas::put_quota;
 use cursus::engine::{Access, Error};
@@ -22,7 +23,7 @@ use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
 use super::invariants::check_invariants;
-use super::log::{PROMPT, SECOND_LANE, folder};
+use super::log::{AT_ONCE, EXPIRE_AT_ONCE, PROMPT, SECOND_LANE, folder};
 use super::node::Node;
 use super::postgres::Database;
 use super::scratch::Scratch;
@@ -107,7 +108,7 @@ impl Fleet {
         made.secret
     }
 
-    /// Sets the quota of a tenant; nodes notice within their next round of upkeep.
+    /// Sets the quota of a tenant; nodes notice within a second.
     pub(crate) async fn quota(&self, tenant: &str, quota: Value) {
         let quota = serde_json::from_value(quota).unwrap();
         self.try_quota(tenant, &quota).await.unwrap();
@@ -122,41 +123,26 @@ impl Fleet {
         set
     }
 
+    /// Runs a duty once, on no node; returns what it counts.
+    pub(crate) async fn run(&self, mut duty: impl Duty) -> u64 {
+        let context = Context {
+            store: self.database.store(),
+            clock: self.clock.clone(),
+        };
+        let done = duty.run(&context, &CancellationToken::new()).await;
+        context.store.close().await;
+        done.unwrap().count
+    }
+
     /// Moves all payloads of the current slot to object storage; returns how many blocks.
     pub(crate) async fn offload(&self) -> u64 {
-        let store = self.database.store();
-        let now = RotateSettings {
-            slot_bytes: 1,
-            slot_window: Duration::ZERO,
-        };
-        rotate(&store, &self.clock, &now).await.unwrap();
-        let offload = Offload {
-            store: &store,
-            blob: &self.blob,
-            clock: &self.clock,
-            settings: &PROMPT,
-        };
-        let done = offload
-            .run(&mut Waits::default(), &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
+        self.run(Rotate::new(AT_ONCE)).await;
+        self.run(Offload::new(self.blob.clone(), PROMPT)).await
     }
 
     /// One round of retention, which keeps nothing that was consumed; returns how many blocks it deleted.
     pub(crate) async fn expire(&self) -> u64 {
-        let store = self.database.store();
-        let settings = ExpireSettings {
-            consumed_age: Duration::ZERO,
-            ..ExpireSettings::default()
-        };
-        let done = Expire::default()
-            .run(&store, &self.clock, &settings, &CancellationToken::new())
-            .await
-            .unwrap();
-        store.close().await;
-        done.count
+        self.run(Expire::new(EXPIRE_AT_ONCE)).await
     }
 
     /// A topic `t` of two lanes, each with messages `old`: a node that may publish to either, and one for each lane that
@@ -185,18 +171,12 @@ impl Fleet {
 
     /// Counts all that was published; returns how many blocks were not counted before.
     pub(crate) async fn meter(&self) -> u64 {
-        let store = self.database.store();
-        let done = blocks::run(&store, &self.clock, 0, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
+        self.run(Meter::without_pauses()).await
     }
 
     /// Compares what tenants spend with their budgets; returns how many alerts were sent.
     pub(crate) async fn compare_budgets(&self) -> u64 {
-        let store = self.database.store();
-        let done = spend::run(&store, &self.clock, &CancellationToken::new()).await;
-        store.close().await;
-        done.unwrap().count
+        self.run(Spend).await
     }
 
     /// Stops the nodes in order and checks the invariants.

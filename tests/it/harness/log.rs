@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use cursus::blob::Blob;
 use cursus::clock::Clock;
+use cursus::engine::duty::{Context, Duty, DutyError};
 use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
-use cursus::engine::lifecycle::offload::{Offload, OffloadSettings, Waits};
-use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
+use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
+use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
     Store, block, cursor, hot_payload, installation, lane, lane_meter, object, topic, turn,
@@ -48,6 +49,15 @@ pub(crate) const PROMPT: OffloadSettings = OffloadSettings {
     object_bytes: 1024 * 1024,
     hot_window: Duration::ZERO,
 };
+/// A slot is left whatever it holds.
+pub(crate) const AT_ONCE: RotateSettings = RotateSettings {
+    slot_bytes: 1,
+    slot_window: Duration::ZERO,
+};
+/// What is consumed is kept for no time.
+pub(crate) const EXPIRE_AT_ONCE: ExpireSettings = ExpireSettings {
+    consumed_age: Duration::ZERO,
+};
 
 impl Log {
     pub(crate) async fn new() -> Self {
@@ -63,7 +73,7 @@ impl Log {
             database,
             store,
             clock,
-            expire: Expire::default(),
+            expire: Expire::new(EXPIRE_AT_ONCE),
             sql,
             payloads: BTreeMap::new(),
         }
@@ -75,7 +85,7 @@ impl Log {
         Self {
             store: database.store(),
             clock: fleet.clock.clone(),
-            expire: Expire::default(),
+            expire: Expire::new(EXPIRE_AT_ONCE),
             sql: database.connect().await,
             payloads: BTreeMap::new(),
             database,
@@ -238,53 +248,40 @@ impl Log {
         }
     }
 
+    /// What duties work with.
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+        }
+    }
+
+    /// Runs a duty once; returns what it counts.
+    pub(crate) async fn run_duty(&self, duty: &mut impl Duty) -> Result<u64, DutyError> {
+        let stop = CancellationToken::new();
+        Ok(duty.run(&self.context(), &stop).await?.count)
+    }
+
     /// Moves to the next slot whatever the current one holds.
     pub(crate) async fn rotate(&self) {
-        let settings = RotateSettings {
-            slot_bytes: 1,
-            slot_window: Duration::ZERO,
-        };
-        let (done, _) = rotate(&self.store, &self.clock, &settings).await.unwrap();
-        assert_eq!(done.count, 1, "a slot is free");
+        let moved = self.run_duty(&mut Rotate::new(AT_ONCE)).await.unwrap();
+        assert_eq!(moved, 1, "a slot is free");
     }
 
     /// Offloads what is due; returns how many blocks.
-    pub(crate) async fn offload(&self, blob: &Blob) -> u64 {
+    pub(crate) async fn offload(&self, blob: &Arc<Blob>) -> u64 {
         self.try_offload(blob).await.unwrap()
     }
 
-    pub(crate) async fn try_offload(
-        &self,
-        blob: &Blob,
-    ) -> Result<u64, cursus::engine::duty::DutyError> {
-        let offload = Offload {
-            store: &self.store,
-            blob,
-            clock: &self.clock,
-            settings: &PROMPT,
-        };
-        Ok(offload
-            .run(&mut Waits::default(), &CancellationToken::new())
-            .await?
-            .count)
+    pub(crate) async fn try_offload(&self, blob: &Arc<Blob>) -> Result<u64, DutyError> {
+        self.run_duty(&mut Offload::new(blob.clone(), PROMPT)).await
     }
 
     /// One round of retention; returns how many blocks went.
     pub(crate) async fn expire(&mut self) -> u64 {
-        let settings = ExpireSettings {
-            consumed_age: Duration::ZERO,
-            ..ExpireSettings::default()
-        };
-        self.expire
-            .run(
-                &self.store,
-                &self.clock,
-                &settings,
-                &CancellationToken::new(),
-            )
-            .await
-            .unwrap()
-            .count
+        let context = self.context();
+        let done = self.expire.run(&context, &CancellationToken::new()).await;
+        done.unwrap().count
     }
 
     /// Bytes of each slot.

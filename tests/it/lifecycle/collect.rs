@@ -1,5 +1,6 @@
 //! Garbage in object storage: what nothing refers to goes, in time and not before; what is referred to never.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,6 @@ use cursus::blob::Blob;
 use cursus::engine::lifecycle::collect::{Collect, CollectSettings};
 use cursus::store::{installation, object};
 use time::macros::datetime;
-use tokio_util::sync::CancellationToken;
 
 use crate::harness::log::{Log, folder};
 use crate::harness::scratch::Scratch;
@@ -15,20 +15,16 @@ use crate::harness::seaweed::Seaweed;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-async fn collect(log: &Log, blob: &Blob) -> u64 {
-    let (settings, stop) = (CollectSettings::default(), CancellationToken::new());
-    Collect::default()
-        .run((&log.store, blob, &log.clock), &settings, &stop)
-        .await
-        .unwrap()
-        .count
+async fn collect(log: &Log, blob: &Arc<Blob>) -> u64 {
+    let mut collect = Collect::new(blob.clone(), CollectSettings::default());
+    log.run_duty(&mut collect).await.unwrap()
 }
 
 async fn keys(blob: &Blob) -> usize {
     blob.list("", None).await.unwrap().len()
 }
 
-async fn collects(blob: &Blob) {
+async fn collects(blob: &Arc<Blob>) {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     let (_, keeps) = log.topic("keeps", true, 7_200 * 3).await;
@@ -91,9 +87,9 @@ async fn collects(blob: &Blob) {
 #[tokio::test]
 async fn unreferenced_crashed_and_unknown_objects_are_deleted_and_no_others() {
     let scratch = Scratch::new("collect");
-    collects(folder(&scratch).await.as_ref()).await;
+    collects(&folder(&scratch).await).await;
     let seaweed = Seaweed::shared().await;
-    collects(&Blob::s3(seaweed.settings()).await).await;
+    collects(&Arc::new(Blob::s3(seaweed.settings()).await)).await;
 }
 
 #[tokio::test]

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use cursus::blob::{Blob, Op};
 use cursus::engine::duty::DutyError;
-use cursus::engine::lifecycle::offload::{Offload, Waits};
+use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::store::block::{self, Moved};
 use cursus::store::turn::{self, TurnInput};
 use cursus::store::{hot_payload, object};
 use sqlx::Connection;
-use tokio_util::sync::CancellationToken;
 
 use crate::harness::log::{Log, PROMPT, folder, hot, noise};
 use crate::harness::proxy::{Mode, Proxy};
@@ -19,7 +18,7 @@ use crate::harness::scratch::Scratch;
 use crate::harness::seaweed::Seaweed;
 
 /// Publishes 60 blocks of three topics, one of them larger than an object, packs them, and reads them.
-async fn packs(blob: &Blob) {
+async fn packs(blob: &Arc<Blob>) {
     let mut log = Log::new().await;
     let mut lanes = Vec::new();
     for name in ["a", "b", "c"] {
@@ -60,9 +59,9 @@ async fn packs(blob: &Blob) {
 #[tokio::test]
 async fn blocks_of_many_topics_are_packed_into_few_objects() {
     let scratch = Scratch::new("pack");
-    packs(folder(&scratch).await.as_ref()).await;
+    packs(&folder(&scratch).await).await;
     let seaweed = Seaweed::shared().await;
-    packs(&Blob::s3(seaweed.settings()).await).await;
+    packs(&Arc::new(Blob::s3(seaweed.settings()).await)).await;
 }
 
 #[tokio::test]
@@ -93,31 +92,25 @@ async fn payloads_wait_in_postgres_for_the_hot_window_unless_slots_become_scarce
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = cursus::engine::lifecycle::offload::OffloadSettings {
+    let settings = OffloadSettings {
         hot_window: Duration::from_secs(30),
         ..PROMPT
     };
-    let (store, clock) = (log.store.clone(), log.clock.clone());
-    let offload = Offload {
-        store: &store,
-        blob: &blob,
-        clock: &clock,
-        settings: &settings,
-    };
-    let (mut waits, stop) = (Waits::default(), CancellationToken::new());
+    let mut offload = Offload::new(blob.clone(), settings);
+    let context = log.context();
     log.publish(&[lane], 1, 100).await;
     log.rotate().await;
-    assert_eq!(offload.run(&mut waits, &stop).await.unwrap().count, 0);
+    assert_eq!(log.run_duty(&mut offload).await.unwrap(), 0);
     log.clock.advance(Duration::from_secs(31));
-    assert!(offload.backlog().await.unwrap().oldest_age_seconds > 30.0);
-    assert_eq!(offload.run(&mut waits, &stop).await.unwrap().count, 1);
-    assert_eq!(offload.backlog().await.unwrap().bytes, 0);
+    assert!(offload.backlog(&context).await.unwrap().oldest_age_seconds > 30.0);
+    assert_eq!(log.run_duty(&mut offload).await.unwrap(), 1);
+    assert_eq!(offload.backlog(&context).await.unwrap().bytes, 0);
     for _ in 0..5 {
         log.publish(&[lane], 1, 100).await;
         log.rotate().await;
     }
     assert_eq!(
-        offload.run(&mut waits, &stop).await.unwrap().count,
+        log.run_duty(&mut offload).await.unwrap(),
         2,
         "until fewer than half of the slots wait"
     );
@@ -130,24 +123,17 @@ async fn steady_traffic_is_offloaded_once_the_window_of_its_slot_is_over() {
     let blob = folder(&scratch).await;
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
-    let settings = cursus::engine::lifecycle::offload::OffloadSettings {
+    let settings = OffloadSettings {
         hot_window: Duration::from_secs(60),
         ..PROMPT
     };
-    let (store, clock) = (log.store.clone(), log.clock.clone());
-    let offload = Offload {
-        store: &store,
-        blob: &blob,
-        clock: &clock,
-        settings: &settings,
-    };
-    let (mut waits, stop) = (Waits::default(), CancellationToken::new());
+    let mut offload = Offload::new(blob.clone(), settings);
     // A slot is left every minute, so there never is a time when the last was left longer ago than the window.
     let mut moved = Vec::new();
     for _ in 0..5 {
         for _ in 0..6 {
             log.publish(&[lane], 1, 100).await;
-            moved.push(offload.run(&mut waits, &stop).await.unwrap().count);
+            moved.push(log.run_duty(&mut offload).await.unwrap());
             log.clock.advance(Duration::from_secs(10));
         }
         log.rotate().await;
@@ -168,7 +154,7 @@ async fn a_slot_that_fails_does_not_keep_the_next_from_being_emptied() {
     let proxy = Proxy::before(seaweed.at).await;
     let mut settings = seaweed.settings_through(proxy.at);
     settings.timeouts.overall = Duration::from_secs(2);
-    let blob = Blob::s3(settings).await;
+    let blob = Arc::new(Blob::s3(settings).await);
     let mut log = Log::new().await;
     let (_, unread) = log.topic("unread", false, 3_600).await;
     let (topic, lane) = log.topic("t", false, 3_600).await;
@@ -221,7 +207,7 @@ async fn storage_that_is_down_stops_nothing_but_offloading() {
     let proxy = Proxy::before(seaweed.at).await;
     let mut settings = seaweed.settings_through(proxy.at);
     settings.timeouts.overall = Duration::from_secs(10);
-    let blob = Blob::s3(settings).await;
+    let blob = Arc::new(Blob::s3(settings).await);
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     for _ in 0..10 {
@@ -231,13 +217,8 @@ async fn storage_that_is_down_stops_nothing_but_offloading() {
     proxy.set(Mode::Refuse);
     let error = log.try_offload(&blob).await.unwrap_err();
     assert!(matches!(error, DutyError::Blob(_)), "{error:?}");
-    let offload = Offload {
-        store: &log.store,
-        blob: &blob,
-        clock: &log.clock,
-        settings: &PROMPT,
-    };
-    assert!(offload.backlog().await.unwrap().bytes > 3_000_000);
+    let (offload, context) = (Offload::new(blob.clone(), PROMPT), log.context());
+    assert!(offload.backlog(&context).await.unwrap().bytes > 3_000_000);
     log.publish(&[lane], 1, 300_000).await;
     assert_eq!(
         log.one("SELECT count(*) FROM block WHERE slot IS NOT NULL")

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use cursus::engine::lifecycle::expire::Expire;
 use cursus::store::lane;
 use cursus::store::retention::PROSPECTS;
 use sqlx::Connection;
 use time::OffsetDateTime;
 
-use crate::harness::log::{Log, folder};
+use crate::harness::log::{EXPIRE_AT_ONCE, Log, folder};
 use crate::harness::scratch::Scratch;
 use crate::harness::until;
 
@@ -254,7 +255,7 @@ async fn two_nodes_expire_while_messages_are_published_and_consumed() {
     let (topic, lane) = log.topic("t", false, 60).await;
     let subscription = log.subscription("s", topic).await;
     let mut node = Log {
-        expire: Default::default(),
+        expire: Expire::new(EXPIRE_AT_ONCE),
         sql: log.database.connect().await,
         ..Log::new().await
     };

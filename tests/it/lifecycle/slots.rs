@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cursus::engine::lifecycle::rotate::{RotateSettings, rotate};
+use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::block;
 use time::macros::datetime;
 
-use crate::harness::log::Log;
+use crate::harness::log::{AT_ONCE, Log};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -18,42 +18,24 @@ async fn a_slot_is_left_when_it_is_full_or_old_but_never_empty() {
         slot_bytes: 1_000_000,
         slot_window: MINUTE,
     };
+    let mut rotate = Rotate::new(settings);
     log.clock.advance(2 * MINUTE);
-    assert_eq!(
-        rotate(&log.store, &log.clock, &settings)
-            .await
-            .unwrap()
-            .0
-            .count,
-        0,
-        "empty"
-    );
+    assert_eq!(log.run_duty(&mut rotate).await.unwrap(), 0, "empty");
     assert_eq!(log.slot().await, 0);
 
     log.publish(&[lane], 1, 100).await;
-    let (done, free) = rotate(&log.store, &log.clock, &settings).await.unwrap();
-    assert_eq!((done.count, free, log.slot().await), (1, 6, 1), "old");
+    let moved = log.run_duty(&mut rotate).await.unwrap();
+    let free = rotate.slots_free();
+    assert_eq!((moved, free, log.slot().await), (1, 6, 1), "old");
 
     log.publish(&[lane], 1, 100).await;
     assert_eq!(
-        rotate(&log.store, &log.clock, &settings)
-            .await
-            .unwrap()
-            .0
-            .count,
+        log.run_duty(&mut rotate).await.unwrap(),
         0,
         "young and small"
     );
     log.publish(&[lane], 1, 1_000_000).await;
-    assert_eq!(
-        rotate(&log.store, &log.clock, &settings)
-            .await
-            .unwrap()
-            .0
-            .count,
-        1,
-        "full"
-    );
+    assert_eq!(log.run_duty(&mut rotate).await.unwrap(), 1, "full");
     assert_eq!(log.slot().await, 2);
 }
 
@@ -66,12 +48,10 @@ async fn publishes_go_on_in_the_current_slot_while_no_other_is_free() {
         log.rotate().await;
     }
     log.publish(&[lane], 1, 100).await;
-    let settings = RotateSettings {
-        slot_bytes: 1,
-        slot_window: Duration::ZERO,
-    };
-    let (done, free) = rotate(&log.store, &log.clock, &settings).await.unwrap();
-    assert_eq!((done.count, free, log.slot().await), (0, 0, 7));
+    let mut rotate = Rotate::new(AT_ONCE);
+    let moved = log.run_duty(&mut rotate).await.unwrap();
+    let free = rotate.slots_free();
+    assert_eq!((moved, free, log.slot().await), (0, 0, 7));
     log.publish(&[lane], 1, 100).await;
     assert_eq!(log.blocks(lane).await.len(), 9);
 }
@@ -81,16 +61,8 @@ async fn of_many_nodes_one_moves_the_slot() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     log.publish(&[lane], 1, 100).await;
-    let settings = RotateSettings {
-        slot_bytes: 1,
-        slot_window: Duration::ZERO,
-    };
-    let all = (0..6).map(|_| rotate(&log.store, &log.clock, &settings));
-    let moved: u64 = futures_util::future::join_all(all)
-        .await
-        .into_iter()
-        .map(|r| r.unwrap().0.count)
-        .sum();
+    let all = (0..6).map(|_| async { log.run_duty(&mut Rotate::new(AT_ONCE)).await.unwrap() });
+    let moved: u64 = futures_util::future::join_all(all).await.into_iter().sum();
     // The slot it moved to is empty, so a node that comes later does not move it again.
     assert_eq!((moved, log.slot().await), (1, 1));
 }

@@ -3,20 +3,18 @@
 
 use std::time::Duration;
 
-use cursus::engine::meter::blocks;
+use cursus::engine::meter::blocks::Meter;
 use cursus::store::turn::{self, TurnInput, Used};
 use cursus::store::usage::{Flushed, flush};
 use futures_util::future::join_all;
 use sqlx::{Connection, Executor};
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::harness::log::{Log, folder, hot};
 use crate::harness::scratch::Scratch;
 
 async fn count(log: &Log) -> u64 {
-    let done = blocks::run(&log.store, &log.clock, 0, &CancellationToken::new()).await;
-    done.unwrap().count
+    log.run_duty(&mut Meter::without_pauses()).await.unwrap()
 }
 
 /// All published units and messages, wherever they stand.

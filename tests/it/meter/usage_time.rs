@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use cursus::engine::meter::roll_up;
+use cursus::engine::meter::roll_up::RollUp;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::harness::log::{Log, noise};
 use crate::harness::{Fleet, Node, is, refusal, send, until};
@@ -14,8 +13,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
 async fn roll(log: &Log) -> u64 {
-    let done = roll_up::run(&log.store, &log.clock, &CancellationToken::new()).await;
-    done.unwrap().count
+    log.run_duty(&mut RollUp).await.unwrap()
 }
 
 /// The hour, the meter and billionths of GiB-hours of what was stored.

@@ -67,7 +67,7 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
     let fleet = Fleet::new().await;
     let (near, far) = (fleet.node().await, fleet.node().await);
     near.topic_and_subscription(json!({})).await;
-    // Nodes notice each other within a round of their upkeep; until then a receiver finds messages by its own polls.
+    // Nodes notice each other with their next heartbeat; until then a receiver finds messages by its own polls.
     let began = Instant::now();
     while latencies(&near, &far, 1).await[0] > ACROSS {
         assert!(began.elapsed() < Duration::from_secs(20), "never fast");

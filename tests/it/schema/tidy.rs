@@ -53,7 +53,7 @@ const ABSENCES: [Absence; 12] = [
     },
     Absence {
         what: "crate::worker",
-        only_in: &["worker/", "app.rs", "telemetry.rs"],
+        only_in: &["worker/", "app.rs"],
     },
     Absence {
         what: "crate::http",

@@ -1,0 +1,107 @@
+//! Duty `events`: makes usage that is over into events (`usage_events`) and begins to deliver the events that wait for sinks
+//! (`engine::events`). It belongs to this room because it uses both. Deliveries run on the tracker of the node, a limited
+//! number at a time, and go on while the duty pauses.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::Engine;
+use crate::engine::bill::usage_events;
+use crate::engine::duty::{Context, Done, Duty, DutyError};
+use crate::engine::events;
+
+/// Sinks that a node delivers to at a time: this many may be slow before others wait for them.
+const AT_ONCE: usize = 32;
+/// Time between two counts of what waits.
+const COUNT_AFTER: Duration = Duration::from_secs(10);
+
+/// The duty.
+#[derive(Debug)]
+pub struct Events {
+    engine: Engine,
+    tracker: TaskTracker,
+    permits: Arc<Semaphore>,
+    counted: Option<Instant>,
+    waiting: Gauge,
+}
+
+impl Events {
+    /// Publishes to topics as the engine does; deliveries are tasks on `tracker`.
+    #[must_use]
+    pub fn new(engine: Engine, tracker: TaskTracker) -> Self {
+        Self {
+            engine,
+            tracker,
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
+            counted: None,
+            waiting: Gauge::default(),
+        }
+    }
+
+    /// Begins as many deliveries as there are permits; returns how many.
+    async fn deliver(&self, stop: &CancellationToken) -> Result<u64, DutyError> {
+        let free = self.permits.available_permits();
+        if free == 0 {
+            return Ok(0);
+        }
+        let mut begun = 0;
+        for delivery in events::claim(&self.engine, free).await? {
+            // Never refused: no other task takes permits.
+            let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+                break;
+            };
+            let stop = stop.clone();
+            self.tracker.spawn(async move {
+                delivery.run(&stop).await;
+                drop(permit);
+            });
+            begun += 1;
+        }
+        Ok(begun)
+    }
+}
+
+impl Duty for Events {
+    const NAME: &'static str = "events";
+    const BUSY: Duration = Duration::from_secs(1);
+    const IDLE: Duration = Duration::from_secs(2);
+    // A page of usage costs the database as much as a month of it.
+    const PAUSE_FACTOR: u32 = 2;
+
+    /// Counts events made and deliveries begun.
+    async fn run(
+        &mut self,
+        context: &Context,
+        stop: &CancellationToken,
+    ) -> Result<Done, DutyError> {
+        let made = usage_events::fill(context, stop).await;
+        // What waits is delivered also when no event could be made.
+        let begun = self.deliver(stop).await?;
+        if self.counted.is_none_or(|at| at.elapsed() > COUNT_AFTER) {
+            self.counted = Some(Instant::now());
+            self.waiting.set(events::waiting(&context.store).await?);
+        }
+        let mut done = made?;
+        done.count += begun;
+        Ok(done)
+    }
+
+    fn stand_by(&mut self) {
+        self.counted = None;
+        self.waiting.set(0);
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "events_waiting",
+            "Events that wait for sinks, counted up to 100,000",
+            self.waiting.clone(),
+        );
+    }
+}

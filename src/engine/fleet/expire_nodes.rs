@@ -1,0 +1,28 @@
+//! Duty `expire_nodes`: forgets nodes that died. A node that stops deletes its own row (`heartbeat`).
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::duty::{Context, Done, Duty, DutyError};
+use crate::store::node;
+
+/// A node without a heartbeat for this long is forgotten.
+const SILENT_FOR: Duration = Duration::from_secs(600);
+
+/// The duty.
+#[derive(Debug)]
+pub struct ExpireNodes;
+
+impl Duty for ExpireNodes {
+    const NAME: &'static str = "expire_nodes";
+    const BUSY: Duration = Duration::from_secs(10);
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// Counts nodes forgotten.
+    async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
+        let mut session = context.store.session().await?;
+        let count = node::delete_stale(&mut session, SILENT_FOR, context.clock.now()).await?;
+        Ok(Done { count, more: false })
+    }
+}

@@ -1,0 +1,20 @@
+//! What all nodes of an installation share. The first node that starts makes it.
+
+use crate::engine::error::Error;
+use crate::engine::{Parts, Tenant};
+use crate::store;
+use crate::store::installation::Installation;
+
+/// The installation and its default tenant.
+pub(in crate::engine) async fn installation(
+    parts: &Parts,
+) -> Result<(Installation, Tenant), Error> {
+    let mut session = parts.store.session().await?;
+    let key: [u8; 32] = rand::random();
+    store::installation::ensure(&mut session, &key, parts.clock.now()).await?;
+    let installation = store::installation::get(&mut session)
+        .await?
+        .ok_or(Error::Internal)?;
+    let tenant = store::tenant::default(&mut session).await?;
+    Ok((installation, Tenant(tenant)))
+}
