@@ -29,17 +29,20 @@ CREATE TABLE lease (
     delayed         boolean NOT NULL,
     first_failed_at timestamptz,
     last_failed_at  timestamptz,
-    fairness_id     bigint,
+    order_key       bigint,
+    waiting         boolean NOT NULL DEFAULT false,
     PRIMARY KEY (lane_id, subscription_id, lease_id, part)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 -- serves: leases past their deadline, read from a moving lower bound
 -- The predicate is true of every row: it keeps look-ups by lease, whose plans are made while the table is empty, off this
 -- index, where they would walk every lease of the subscription.
 CREATE INDEX lease_deadline ON lease (lane_id, subscription_id, deadline) WHERE attempt >= 0;
+-- serves: the next waiting leases of an order key. No claim of a plain subscription writes to it.
+CREATE UNIQUE INDEX lease_waiting ON lease (lane_id, subscription_id, order_key, base) WHERE waiting;
 COMMENT ON TABLE lease IS 'Messages handed out together and not all settled (I2, I3)';
 COMMENT ON COLUMN lease.lane_id IS 'the lane';
 COMMENT ON COLUMN lease.subscription_id IS 'the subscription';
-COMMENT ON COLUMN lease.lease_id IS 'new with every handing out; receipts name it, so an old receipt finds nothing. Below 0: waits for its turn, and there is no receipt';
+COMMENT ON COLUMN lease.lease_id IS 'new with every handing out; receipts name it, so an old receipt finds nothing';
 COMMENT ON COLUMN lease.part IS '0: as handed out; bit + 1: one message whose visibility was changed, split off with its receipt intact';
 COMMENT ON COLUMN lease.base IS 'offset of bit 0';
 COMMENT ON COLUMN lease.pending IS 'bit i: the message at base + i is not settled';
@@ -48,11 +51,11 @@ COMMENT ON COLUMN lease.attempt IS 'how many times they have been handed out';
 COMMENT ON COLUMN lease.delayed IS 'given back with a delay: there is no receipt';
 COMMENT ON COLUMN lease.first_failed_at IS 'when an attempt first ended without an ack';
 COMMENT ON COLUMN lease.last_failed_at IS 'when an attempt last ended without an ack';
-COMMENT ON COLUMN lease.fairness_id IS 'whose messages: the first 63 bits of the SHA-256 of the fairness key, 0 without one, 1 of those beyond the limit; null: not handed out in turns';
+COMMENT ON COLUMN lease.order_key IS 'by what the messages are told apart in a subscription with an order of its own: the first 63 bits of the SHA-256 of the fairness key, 0 without one, 1 of those beyond the limit; null: the order is that of the log';
+COMMENT ON COLUMN lease.waiting IS 'read ahead of the cursor and not handed out yet: attempt 0, due at once, without a receipt, and its order_key is set';
 
 -- What a fair subscription has read ahead of its cursor is in `lease` as waiting leases: attempt 0, due at once, so that
--- retention and stats treat them as what they are. Their ids are below 0 and name their place, so that the primary key finds
--- the next one of a customer and no index is added to what every claim writes.
+-- retention and stats treat them as what they are.
 CREATE TABLE fairness (
     lane_id         bigint NOT NULL,
     subscription_id bigint NOT NULL,
@@ -80,7 +83,7 @@ COMMENT ON TABLE fairness IS 'The fair order of a lane and subscription: one row
 COMMENT ON COLUMN fairness.lane_id IS 'the lane';
 COMMENT ON COLUMN fairness.subscription_id IS 'the subscription';
 COMMENT ON COLUMN fairness.version IS 'raised by one with every change';
-COMMENT ON COLUMN fairness.slots IS 'number of the customer in the ids of its waiting leases: -2^63 + slot * 2^50 + base; 0: messages without a key, 1: customers beyond the limit together';
+COMMENT ON COLUMN fairness.slots IS 'number of the customer in this row; 0: messages without a key, 1: customers beyond the limit together';
 COMMENT ON COLUMN fairness.names IS 'fairness key; null in slots 0 and 1';
 COMMENT ON COLUMN fairness.leads IS 'how far the virtual start of its next message is ahead of the virtual time; a message of weight 1 is 1,000,000';
 COMMENT ON COLUMN fairness.heads IS 'no waiting lease has a base below, as a rule; 0 when that is not known';

@@ -1,8 +1,8 @@
 //! Table `lease`, off the turn: redelivery and changes of visibility lock the rows they look at, plan in Rust
 //! (`engine/plan.rs`) and write the difference. Fresh leases and plain acks are the turn's.
 //!
-//! An id below 0 is that of a lease that waits for its turn in a fair subscription (`engine/fairness`): attempt 0, due at
-//! once, and in nobody's hands.
+//! A waiting lease belongs to a subscription with an order of its own (`engine/order`): it was read ahead of the cursor and
+//! not handed out yet, so it has attempt 0, is due at once and has no receipt.
 
 use time::OffsetDateTime;
 
@@ -40,8 +40,10 @@ pub struct Lease {
     pub first_failed_at: Option<OffsetDateTime>,
     /// Last end of an attempt without an ack.
     pub last_failed_at: Option<OffsetDateTime>,
-    /// Whose messages, in a fair subscription.
-    pub fairness_id: Option<i64>,
+    /// By what its messages are told apart, in a subscription with an order of its own.
+    pub order_key: Option<i64>,
+    /// Read ahead of the cursor and not handed out yet.
+    pub waiting: bool,
 }
 
 /// A row as it is read.
@@ -58,7 +60,8 @@ pub(super) struct Row {
     delayed: bool,
     first_failed_at: Option<OffsetDateTime>,
     last_failed_at: Option<OffsetDateTime>,
-    fairness_id: Option<i64>,
+    order_key: Option<i64>,
+    waiting: bool,
 }
 
 impl From<Row> for Lease {
@@ -77,7 +80,8 @@ impl From<Row> for Lease {
             delayed: row.delayed,
             first_failed_at: row.first_failed_at,
             last_failed_at: row.last_failed_at,
-            fairness_id: row.fairness_id,
+            order_key: row.order_key,
+            waiting: row.waiting,
         }
     }
 }
@@ -223,14 +227,14 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
          WITH new AS MATERIALIZED (
              SELECT k.*, CASE WHEN k.lease_id = 0 THEN nextval('lease_id_seq') ELSE k.lease_id END AS id
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::timestamptz[],
-                         $8::integer[], $9::boolean[], $10::timestamptz[], $11::timestamptz[], $12::bigint[]) WITH ORDINALITY
+                         $8::integer[], $9::boolean[], $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::boolean[]) WITH ORDINALITY
                  AS k (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed,
-                       first_failed_at, last_failed_at, fairness_id, ordinal)
+                       first_failed_at, last_failed_at, order_key, waiting, ordinal)
          ), done AS (
              INSERT INTO lease (lane_id, subscription_id, lease_id, part, base, pending, deadline, attempt, delayed,
-                                first_failed_at, last_failed_at, fairness_id)
+                                first_failed_at, last_failed_at, order_key, waiting)
              SELECT lane_id, subscription_id, id, part, base, pending, deadline, attempt, delayed, first_failed_at, last_failed_at,
-                    fairness_id
+                    order_key, waiting
              FROM new
          )
          SELECT ordinal, id FROM new ORDER BY ordinal",
@@ -246,7 +250,8 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
     .bind(leases.iter().map(|l| l.delayed).collect::<Vec<_>>())
     .bind(leases.iter().map(|l| l.first_failed_at).collect::<Vec<_>>())
     .bind(leases.iter().map(|l| l.last_failed_at).collect::<Vec<_>>())
-    .bind(leases.iter().map(|l| l.fairness_id).collect::<Vec<_>>())
+    .bind(leases.iter().map(|l| l.order_key).collect::<Vec<_>>())
+    .bind(leases.iter().map(|l| l.waiting).collect::<Vec<_>>())
     .fetch_all(session.run("lease.insert"))
     .await?;
     Ok(ids.into_iter().map(|(_, id)| id).collect())
@@ -264,7 +269,7 @@ pub async fn in_flight(
     Ok(sqlx::query_scalar(
         "-- lease.in_flight
          SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease
-         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND lease_id > 0",
+         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND NOT waiting",
     )
     .bind(subscription)
     .bind(lanes)
@@ -288,7 +293,7 @@ pub async fn in_flight_of(
          FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
          CROSS JOIN LATERAL (
              SELECT sum(bit_count(e.pending::bit(64))) AS messages FROM lease e
-             WHERE e.lane_id = k.lane_id AND e.subscription_id = k.subscription_id AND e.lease_id > 0
+             WHERE e.lane_id = k.lane_id AND e.subscription_id = k.subscription_id AND NOT e.waiting
          ) o",
     )
     .bind(lanes)

@@ -1,5 +1,5 @@
-//! Table `lease` where a fair subscription tells its two kinds of leases apart: those that were handed out, and those that
-//! wait for their turn, with ids below 0 (`engine/fairness`). `store/lease.rs` writes both.
+//! Table `lease` where a subscription has an order of its own: leases that were handed out are told apart from waiting ones,
+//! which are found by order key. `store/lease.rs` writes both.
 
 use time::OffsetDateTime;
 
@@ -22,9 +22,7 @@ pub async fn lock_due_again(
         "-- lease_waiting.lock_due_again
          SELECT * FROM lease
          WHERE lane_id = $1 AND subscription_id = $2
-           -- `IS TRUE` keeps the planner off the primary key; the deadline index has fewer entries to scan.
-           AND (lease_id > 0) IS TRUE
-           AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
+           AND NOT waiting AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
          ORDER BY deadline LIMIT $5
          FOR UPDATE SKIP LOCKED",
     )
@@ -55,7 +53,7 @@ pub async fn earliest_due_again(
              SELECT min(d.deadline) FROM unnest($3::bigint[]) AS k (lane_id)
              CROSS JOIN LATERAL (
                  SELECT l.deadline FROM lease l
-                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2 AND (l.lease_id > 0) IS TRUE
+                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2 AND NOT l.waiting
                    AND l.attempt >= 0 AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
                  ORDER BY l.deadline LIMIT 1
              ) d)",
@@ -68,18 +66,18 @@ pub async fn earliest_due_again(
     .await?)
 }
 
-/// Ids of waiting leases from the first to the second, and how many of them are wanted.
+/// The waiting leases of an order key from an offset on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitingRange {
-    /// Lowest id.
-    pub low: i64,
-    /// Highest id.
-    pub high: i64,
-    /// The first so many.
+    /// The order key.
+    pub order_key: i64,
+    /// No lease with a lower base.
+    pub base: i64,
+    /// Most leases.
     pub limit: i64,
 }
 
-/// Locks the first waiting leases of some customers of a fair subscription, but for those that another transaction has.
+/// Locks the first waiting leases of some order keys, without those that another transaction has locked.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -90,80 +88,79 @@ pub async fn lock(
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "-- lease_waiting.lock
-         SELECT y.* FROM unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (low, high, wanted)
+         SELECT y.* FROM unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS k (order_key, base, wanted)
          CROSS JOIN LATERAL (
              SELECT * FROM lease x
-             WHERE x.lane_id = $1 AND x.subscription_id = $2 AND x.lease_id BETWEEN k.low AND k.high
-             ORDER BY x.lease_id LIMIT k.wanted FOR UPDATE SKIP LOCKED
+             WHERE x.lane_id = $1 AND x.subscription_id = $2 AND x.waiting AND x.order_key = k.order_key AND x.base >= k.base
+             ORDER BY x.base LIMIT k.wanted FOR UPDATE SKIP LOCKED
          ) y",
     )
     .bind(lane)
     .bind(subscription)
-    .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
-    .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|range| range.order_key).collect::<Vec<_>>())
+    .bind(ranges.iter().map(|range| range.base).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.limit).collect::<Vec<_>>())
     .fetch_all(session.run("lease_waiting.lock"))
     .await?;
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// How many messages and leases wait in each of these ranges, whoever has them locked.
+/// How many messages and leases wait of each order key, also those that another transaction has locked.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn count(
     session: &mut Session,
     (lane, subscription): (i64, i64),
-    ranges: &[WaitingRange],
+    order_keys: &[i64],
 ) -> Result<Vec<(i64, i64)>, Error> {
     Ok(sqlx::query_as(
         "-- lease_waiting.count
          SELECT coalesce(sum(bit_count(x.pending::bit(64))), 0)::bigint, count(x.lease_id)
-         FROM unnest($3::bigint[], $4::bigint[]) WITH ORDINALITY AS k (low, high, ordinal)
-         LEFT JOIN lease x ON x.lane_id = $1 AND x.subscription_id = $2 AND x.lease_id BETWEEN k.low AND k.high
+         FROM unnest($3::bigint[]) WITH ORDINALITY AS k (order_key, ordinal)
+         LEFT JOIN lease x ON x.lane_id = $1 AND x.subscription_id = $2 AND x.waiting AND x.order_key = k.order_key
          GROUP BY k.ordinal ORDER BY k.ordinal",
     )
     .bind(lane)
     .bind(subscription)
-    .bind(ranges.iter().map(|range| range.low).collect::<Vec<_>>())
-    .bind(ranges.iter().map(|range| range.high).collect::<Vec<_>>())
+    .bind(order_keys)
     .fetch_all(session.run("lease_waiting.count"))
     .await?)
 }
 
-/// What a customer of a fair subscription has in leases.
+/// What an order key has in leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
-pub struct OfCustomer {
-    /// Whose.
-    pub fairness_id: i64,
-    /// Messages that wait for their turn.
+pub struct OfKey {
+    /// The order key.
+    pub order_key: i64,
+    /// Messages in waiting leases.
     pub waiting: i64,
     /// Messages handed out and hidden.
     pub in_flight: i64,
 }
 
-/// What the customers of a fair subscription have in leases: one pass over these.
+/// What the order keys of a subscription have in leases: one pass over these.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn of_customers(
+pub async fn of_keys(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     subscription: i64,
     lanes: &[i64],
-) -> Result<Vec<OfCustomer>, Error> {
+) -> Result<Vec<OfKey>, Error> {
     Ok(sqlx::query_as(
-        "-- lease_waiting.of_customers
-         SELECT fairness_id, coalesce(sum(bit_count(pending::bit(64))) FILTER (WHERE lease_id < 0), 0)::bigint AS waiting,
+        "-- lease_waiting.of_keys
+         SELECT order_key, coalesce(sum(bit_count(pending::bit(64))) FILTER (WHERE waiting), 0)::bigint AS waiting,
                 coalesce(sum(bit_count(pending::bit(64)))
-                    FILTER (WHERE lease_id > 0 AND deadline > coalesce($3, now()) AND NOT delayed), 0)::bigint AS in_flight
+                    FILTER (WHERE NOT waiting AND deadline > coalesce($3, now()) AND NOT delayed), 0)::bigint AS in_flight
          FROM lease
-         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND fairness_id IS NOT NULL
-         GROUP BY fairness_id",
+         WHERE lane_id = ANY ($2) AND subscription_id = $1 AND order_key IS NOT NULL
+         GROUP BY order_key",
     )
     .bind(subscription)
     .bind(lanes)
     .bind(now)
-    .fetch_all(session.run("lease_waiting.of_customers"))
+    .fetch_all(session.run("lease_waiting.of_keys"))
     .await?)
 }

@@ -226,6 +226,7 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
             deadline: taker.deadline,
             attempt: row.attempt.saturating_add(1),
             delayed: false,
+            waiting: false,
             first_failed_at: row.first_failed_at.or(failed_at),
             last_failed_at: failed_at,
             ..*row
@@ -250,7 +251,7 @@ pub fn share(due: Vec<Lease>, wanted: u32) -> Vec<(Vec<Lease>, u32)> {
     for row in due {
         let same = shares
             .iter_mut()
-            .find(|(rows, _)| rows.first().map(|first| first.fairness_id) == Some(row.fairness_id));
+            .find(|(rows, _)| rows.first().map(|first| first.order_key) == Some(row.order_key));
         match same {
             Some((rows, _)) => rows.push(row),
             None => shares.push((vec![row], 0)),
@@ -312,7 +313,8 @@ mod tests {
             delayed: false,
             first_failed_at: None,
             last_failed_at: None,
-            fairness_id: None,
+            order_key: None,
+            waiting: false,
         }
     }
 
@@ -380,7 +382,7 @@ mod tests {
     #[test]
     fn customers_of_what_is_due_get_one_message_each_in_turn() {
         let of = |id: i64, customer: i64, pending: u64| Lease {
-            fairness_id: Some(customer),
+            order_key: Some(customer),
             ..lease(id, 100 * id, pending)
         };
         let due = vec![of(1, 7, u64::MAX), of(2, 8, 0b11), of(3, 7, 0b1)];

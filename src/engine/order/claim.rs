@@ -10,7 +10,7 @@ use crate::engine::lease::{expect, plan, write};
 use crate::engine::order::Dispenser;
 use crate::engine::order::ahead::{self, Seen};
 use crate::engine::order::dispense::{self, Fresh, Service};
-use crate::engine::order::fair::line::{Line, Weights, waiting_range};
+use crate::engine::order::fair::line::{Line, Weights};
 use crate::engine::order::want::Want;
 use crate::engine::subscriber::Subscriber;
 use crate::store::cursor::CursorRow;
@@ -126,9 +126,9 @@ async fn turns(
                 is_settled: true,
             });
         }
-        let all = missing.iter().map(|slot| waiting_range(*slot, 0, 0));
-        let all: Vec<_> = all.collect();
-        let counted = store::lease_waiting::count(tx, place, &all).await?;
+        let keys = missing.iter().filter_map(|slot| line.get(*slot));
+        let keys: Vec<i64> = keys.map(|customer| customer.order_key).collect();
+        let counted = store::lease_waiting::count(tx, place, &keys).await?;
         for (slot, counted) in missing.into_iter().zip(counted) {
             dispense::correct(line, fresh, slot, counted);
         }

@@ -10,8 +10,7 @@ use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
 use crate::store::lease_waiting::WaitingRange;
 
-use crate::engine::order::fair::fairness_id;
-use crate::engine::order::fair::line::{Line, slot_of, waiting_id, waiting_range};
+use crate::engine::order::fair::line::Line;
 
 /// Messages of one customer, at most 64 offsets apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +63,12 @@ pub fn needed(line: &Line, fresh: &Fresh, turns: &[i16]) -> Vec<(i16, WaitingRan
         let customer = line.get(slot)?;
         let stored = customer.waiting - fresh.messages(slot);
         let limit = i64::from(turns).min(stored);
-        (limit > 0).then(|| (slot, waiting_range(slot, customer.head, limit)))
+        let range = WaitingRange {
+            order_key: customer.order_key,
+            base: customer.head,
+            limit,
+        };
+        (limit > 0).then_some((slot, range))
     });
     needed.collect()
 }
@@ -72,14 +76,15 @@ pub fn needed(line: &Line, fresh: &Fresh, turns: &[i16]) -> Vec<(i16, WaitingRan
 /// Of what was needed, the customers whose leases do not have as many messages.
 #[must_use]
 pub fn missing(needed: &[(i16, WaitingRange)], stored: &[Lease]) -> Vec<i16> {
-    let mut found: BTreeMap<i16, i64> = BTreeMap::new();
+    let mut found: BTreeMap<i64, i64> = BTreeMap::new();
     for row in stored {
-        *found.entry(slot_of(row.key.lease)).or_default() += i64::from(row.pending.count_ones());
+        let messages = found.entry(row.order_key.unwrap_or_default()).or_default();
+        *messages += i64::from(row.pending.count_ones());
     }
-    let is_short = |slot: &i16, range: &WaitingRange| {
-        found.get(slot).copied().unwrap_or_default() < range.limit
+    let is_short = |range: &WaitingRange| {
+        found.get(&range.order_key).copied().unwrap_or_default() < range.limit
     };
-    let short = needed.iter().filter(|(slot, range)| is_short(slot, range));
+    let short = needed.iter().filter(|(_, range)| is_short(range));
     short.map(|(slot, _)| *slot).collect()
 }
 
@@ -120,12 +125,13 @@ pub struct Service {
 }
 
 impl Service {
-    fn lease(&self, lease: i64, run: Run, fairness_id: i64) -> Lease {
+    /// A waiting lease that has no id yet.
+    fn waiting(&self, run: Run, order_key: i64) -> Lease {
         Lease {
             key: LeaseKey {
                 lane: self.lane,
                 subscription: self.subscription,
-                lease,
+                lease: 0,
                 part: 0,
             },
             base: run.base,
@@ -135,7 +141,8 @@ impl Service {
             delayed: false,
             first_failed_at: None,
             last_failed_at: None,
-            fairness_id: Some(fairness_id),
+            order_key: Some(order_key),
+            waiting: true,
         }
     }
 }
@@ -149,13 +156,12 @@ pub fn hand_out(
     turns: &[&[i16]],
     service: &Service,
 ) -> (Changes, usize) {
-    let mut supplies = supplies(stored, fresh);
+    let mut supplies = supplies(line, stored, fresh);
     let mut changes = Changes::default();
     for (slot, mut wanted) in turns.iter().flat_map(|turns| count(turns)) {
         let (Some(supply), Some(customer)) = (supplies.get_mut(&slot), line.get_mut(slot)) else {
             continue;
         };
-        let id = fairness_id(slot, customer.name.as_deref());
         while wanted > 0
             && let Some(first) = supply.front_mut()
         {
@@ -166,7 +172,8 @@ pub fn hand_out(
             changes.insert.push(Lease {
                 deadline: service.deadline,
                 attempt: 1,
-                ..service.lease(0, run, id)
+                waiting: false,
+                ..service.waiting(run, customer.order_key)
             });
             if first.run.bits == 0 {
                 if let Some(row) = &first.stored {
@@ -185,14 +192,17 @@ pub fn hand_out(
     (changes, given)
 }
 
-fn supplies(stored: Vec<Lease>, fresh: Fresh) -> BTreeMap<i16, VecDeque<Supply>> {
+fn supplies(line: &Line, stored: Vec<Lease>, fresh: Fresh) -> BTreeMap<i16, VecDeque<Supply>> {
     let mut supplies: BTreeMap<i16, VecDeque<Supply>> = BTreeMap::new();
     for row in stored {
+        let Some(slot) = row.order_key.and_then(|key| line.slot_of(key)) else {
+            continue;
+        };
         let run = Run {
             base: row.base,
             bits: row.pending,
         };
-        let supply = supplies.entry(slot_of(row.key.lease)).or_default();
+        let supply = supplies.entry(slot).or_default();
         supply.push_back(Supply {
             stored: Some(row),
             run,
@@ -215,7 +225,6 @@ fn wait_on(
     let Some(customer) = line.get_mut(slot) else {
         return;
     };
-    let id = fairness_id(slot, customer.name.as_deref());
     // Stored leases come before fresh runs, and beyond those that were locked there may be others.
     match supply.front() {
         Some(first) if first.stored.is_some() || customer.runs <= 0 => {
@@ -232,7 +241,7 @@ fn wait_on(
             }),
             None => {
                 customer.runs += 1;
-                let waiting = service.lease(waiting_id(slot, run.base), run, id);
+                let waiting = service.waiting(run, customer.order_key);
                 changes.insert.push(waiting);
             }
         }

@@ -10,6 +10,16 @@
 //!
 //! `serve` runs the steps for the receivers that wait on this node, lane by lane, together with what is due again. What
 //! differs between orders is the line alone. `fair` is the first: customers share by weight.
+//!
+//! **Waiting leases.** A message behind the cursor that was not handed out yet is in a lease like any other (I2), told apart
+//! by two columns: `waiting` is set, and `order_key` says with what it stands in line. It has attempt 0, is due at once and
+//! has no receipt. An index of waiting leases alone, by order key and offset, finds the next ones of a key; leases of plain
+//! subscriptions never enter it. An order key is a hash of 63 bits, so the number of keys is not bounded: two keys with the
+//! same hash share one place in line, which is still an order. A line that cannot keep all of its keys in memory can find
+//! the heads of the others by that index.
+//!
+//! Redelivery (`lease`) passes waiting leases over in a subscription with an order of its own. In a plain one it hands them
+//! out like all that is due: so a node that has not noticed the setting yet, or an order that was switched off, loses nothing.
 
 mod ahead;
 mod claim;

@@ -69,22 +69,24 @@ fn rules() -> Vec<Rule> {
              WHERE NOT EXISTS (SELECT FROM cursor c WHERE c.lane_id = l.lane_id AND c.subscription_id = l.subscription_id)",
         ),
         rule(
-            "I2: a waiting lease is in somebody's hands, or not where its id says",
+            "I2: a waiting lease was handed out, or has no order key",
             "SELECT format('lane %s subscription %s lease %s', lane_id, subscription_id, lease_id) FROM lease
-             WHERE lease_id < 0 AND (attempt <> 0 OR part <> 0 OR delayed OR fairness_id IS NULL
-                                     OR base <> lease_id & ((1::bigint << 50) - 1))",
+             WHERE waiting AND (attempt <> 0 OR part <> 0 OR delayed OR order_key IS NULL)",
         ),
         rule(
             "a fair order knows of less than waits",
-            "SELECT format('lane %s subscription %s slot %s: %s messages in %s leases, not %s in %s', w.lane_id,
-                           w.subscription_id, w.slot, w.messages, w.leases, f.waiting, f.runs)
-             FROM (SELECT lane_id, subscription_id, (lease_id & 9223372036854775807) >> 50 AS slot,
-                          sum(bit_count(pending::bit(64))) AS messages, count(*) AS leases
-                   FROM lease WHERE lease_id < 0 GROUP BY 1, 2, 3) w
+            "SELECT format('lane %s subscription %s key %s: %s messages in %s leases, not %s in %s', w.lane_id,
+                           w.subscription_id, w.order_key, w.messages, w.leases, f.waiting, f.runs)
+             FROM (SELECT lane_id, subscription_id, order_key, sum(bit_count(pending::bit(64))) AS messages,
+                          count(*) AS leases
+                   FROM lease WHERE waiting GROUP BY 1, 2, 3) w
              JOIN subscription s USING (subscription_id)
-             LEFT JOIN (SELECT lane_id, subscription_id, u.* FROM fairness
-                        CROSS JOIN unnest(slots, waiting, runs) AS u (slot, waiting, runs)) f
-                 ON f.lane_id = w.lane_id AND f.subscription_id = w.subscription_id AND f.slot = w.slot
+             LEFT JOIN (SELECT lane_id, subscription_id, u.waiting, u.runs,
+                               CASE WHEN u.name IS NULL THEN u.slot
+                                    ELSE ('x' || encode(substring(sha256(convert_to(u.name, 'UTF8')) FOR 8), 'hex'))::bit(64)::bigint
+                                         & 9223372036854775807 END AS order_key
+                        FROM fairness CROSS JOIN unnest(slots, names, waiting, runs) AS u (slot, name, waiting, runs)) f
+                 ON f.lane_id = w.lane_id AND f.subscription_id = w.subscription_id AND f.order_key = w.order_key
              WHERE coalesce(f.waiting, 0) < w.messages OR coalesce(f.runs, 0) < w.leases",
         ),
         rule(

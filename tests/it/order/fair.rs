@@ -216,7 +216,7 @@ async fn a_plain_subscription_of_the_same_topic_reads_in_the_order_of_the_log() 
     let mut sql = fleet.database.connect().await;
     let fair: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM subscription s JOIN lease l USING (subscription_id)
-         WHERE s.name = 'plain' AND (l.lease_id < 0 OR l.fairness_id IS NOT NULL)",
+         WHERE s.name = 'plain' AND (l.waiting OR l.order_key IS NOT NULL)",
     )
     .fetch_one(&mut sql)
     .await

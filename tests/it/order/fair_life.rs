@@ -258,7 +258,8 @@ async fn waiting_messages_are_kept_until_retention_ends_and_end_with_it() {
     publish_of(&node, Some("bell"), 10).await;
     fleet.advance(55);
     fleet.expire().await;
-    let waiting = "SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease WHERE lease_id < 0";
+    let waiting =
+        "SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease WHERE waiting";
     assert_eq!(one(&fleet, waiting).await, 0);
     // The line still believes that acme waits, and finds out.
     let received = node.receive(5).await;

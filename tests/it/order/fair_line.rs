@@ -7,9 +7,7 @@ use api::limits::FAIRNESS_KEYS_MAX;
 use cursus::engine::lease::plan::Changes;
 use cursus::engine::mask::lowest;
 use cursus::engine::order::dispense::{self, Fresh, Service};
-use cursus::engine::order::fair::line::{
-    Line, NO_KEY, OTHERS, SCALE, Weights, slot_of, waiting_id, waiting_range,
-};
+use cursus::engine::order::fair::line::{Line, NO_KEY, OTHERS, SCALE, Weights};
 use cursus::store::lease::{Lease, LeaseKey};
 use cursus::store::lease_waiting::WaitingRange;
 use proptest::collection::vec;
@@ -101,27 +99,35 @@ fn customers_beyond_the_limit_share_one_place() {
 }
 
 #[test]
-fn ids_of_waiting_leases_say_whose_they_are_and_stand_in_order() {
-    let bases = [0, 1, 64, (1 << 50) - 1];
-    let ids = [0, 1, 2, 1_001, 8_191_i16].map(|slot| bases.map(|base| waiting_id(slot, base)));
-    assert!(ids.as_flattened().is_sorted() && ids.as_flattened().iter().all(|id| *id < 0));
-    for (slot, ids) in [0, 1, 2, 1_001, 8_191].into_iter().zip(ids) {
-        assert!(ids.iter().all(|id| slot_of(*id) == slot));
-        if slot < 8_191 {
-            let WaitingRange { low, high, .. } = waiting_range(slot, 1, 1);
-            assert_eq!(
-                ids.map(|id| (low..=high).contains(&id)),
-                [false, true, true, true]
-            );
-        }
-    }
+fn leases_have_the_key_of_their_customer_whatever_its_slot_is() {
+    let keys = |names: &[&str]| {
+        let mut line = Line::default();
+        let slots = names.iter().map(|name| line.join(Some(name), T0));
+        let slots: Vec<i16> = slots.collect();
+        slots
+            .into_iter()
+            .map(move |slot| {
+                let key = line.get(slot).unwrap().order_key;
+                assert_eq!(line.slot_of(key), Some(slot));
+                key
+            })
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (keys(&["a", "b"]), keys(&["b", "a"]));
+    assert_eq!([one[0], one[1]], [other[1], other[0]]);
+    assert!(one[0] != one[1] && one.iter().all(|key| *key > i64::from(OTHERS)));
+    let mut line = Line::default();
+    line.join(None, T0);
+    assert_eq!(line.get(NO_KEY).unwrap().order_key, i64::from(NO_KEY));
 }
 
 /// A store of leases, what should become of each message, and a line over them.
 struct World {
     line: Line,
     weights: Weights,
-    rows: BTreeMap<i64, Lease>,
+    /// Waiting leases by order key and base.
+    rows: BTreeMap<(i64, i64), Lease>,
+    next_id: i64,
     published: Vec<(i64, Option<String>)>,
     cursor: usize,
     given: Vec<i64>,
@@ -162,6 +168,7 @@ impl World {
             line: Line::default(),
             weights: Weights::default(),
             rows: BTreeMap::new(),
+            next_id: 1,
             published: Vec::new(),
             cursor: 0,
             given: Vec::new(),
@@ -179,7 +186,8 @@ impl World {
 
     fn stored(&self, ranges: &[(i16, WaitingRange)]) -> Vec<Lease> {
         let of_range = |range: &WaitingRange| -> Vec<Lease> {
-            let rows = self.rows.range(range.low..=range.high);
+            let (key, base) = (range.order_key, range.base);
+            let rows = self.rows.range((key, base)..=(key, i64::MAX));
             let limit = usize::try_from(range.limit).unwrap();
             rows.map(|(_, row)| *row).take(limit).collect()
         };
@@ -208,8 +216,9 @@ impl World {
                 break (turns, stored);
             }
             for slot in missing {
-                let WaitingRange { low, high, .. } = waiting_range(slot, 0, 0);
-                let all: Vec<&Lease> = self.rows.range(low..=high).map(|(_, row)| row).collect();
+                let key = self.line.get(slot).unwrap().order_key;
+                let all = self.rows.range((key, 0)..=(key, i64::MAX));
+                let all: Vec<&Lease> = all.map(|(_, row)| row).collect();
                 let messages: i64 = all
                     .iter()
                     .map(|row| i64::from(row.pending.count_ones()))
@@ -242,27 +251,32 @@ impl World {
     }
 
     fn write(&mut self, changes: Changes, given: usize) {
-        let key = |row: &Lease| row.key.lease;
+        let key = |row: &Lease| (row.order_key.unwrap(), row.base);
         for LeaseKey { lease, .. } in changes.delete {
-            assert!(self.rows.remove(&lease).is_some(), "{lease} was not there");
+            let before = self.rows.len();
+            self.rows.retain(|_, row| row.key.lease != lease);
+            assert_eq!(self.rows.len(), before - 1, "{lease} was not there");
         }
         for row in changes.update {
             assert!(self.rows.insert(key(&row), row).is_some(), "{row:?}");
         }
         let (handed_out, waiting) = changes.insert.split_at(given);
         for row in handed_out {
-            assert_eq!((row.key.lease, row.attempt), (0, 1));
+            assert_eq!((row.key.lease, row.attempt, row.waiting), (0, 1, false));
             assert_eq!(row.deadline, T0 + Duration::MINUTE);
             self.given.extend(offsets(row));
         }
         for row in waiting {
-            assert_eq!((row.attempt, row.deadline), (0, T0));
-            assert!(self.rows.insert(key(row), *row).is_none(), "{row:?}");
+            assert_eq!((row.attempt, row.deadline, row.waiting), (0, T0, true));
+            let mut stored = *row;
+            stored.key.lease = self.next_id;
+            self.next_id += 1;
+            assert!(self.rows.insert(key(row), stored).is_none(), "{row:?}");
         }
     }
 
     fn steal(&mut self, mut messages: u32) {
-        let ids: Vec<i64> = self.rows.keys().copied().collect();
+        let ids: Vec<(i64, i64)> = self.rows.keys().copied().collect();
         for id in ids {
             let row = self.rows.get_mut(&id).unwrap();
             let bits = lowest(row.pending, messages);
@@ -315,8 +329,8 @@ impl World {
         let expected: Vec<i64> = self.published.iter().map(|(at, _)| *at).collect();
         assert_eq!(all, expected);
         let mut waiting: BTreeMap<i16, (i64, i64)> = BTreeMap::new();
-        for (id, row) in &self.rows {
-            let slot = slot_of(*id);
+        for ((order_key, _), row) in &self.rows {
+            let slot = self.line.slot_of(*order_key).unwrap();
             let customer = self.line.get(slot).unwrap();
             assert!(customer.head <= row.base, "{customer:?} {row:?}");
             let of_slot = waiting.entry(slot).or_default();

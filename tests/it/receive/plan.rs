@@ -163,7 +163,8 @@ impl World {
             delayed: false,
             first_failed_at: None,
             last_failed_at: None,
-            fairness_id: None,
+            order_key: None,
+            waiting: false,
         };
         self.next_offset += i64::from(count);
         let row = self.write(Changes {

@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use api::limits::FAIRNESS_KEYS_MAX;
 use time::OffsetDateTime;
 
+use crate::engine::order::fair::order_key;
 use crate::engine::subscriber::Subscriber;
 use crate::store::fairness::FairnessRow;
-use crate::store::lease_waiting::WaitingRange;
 
 /// What one message of weight 1 costs its customer in virtual time.
 pub const SCALE: i64 = 1_000_000;
@@ -32,14 +32,14 @@ const FIRST: i16 = 2;
 const IDLE_MAX: usize = 64;
 /// They are forgotten after this.
 const IDLE: time::Duration = time::Duration::minutes(10);
-/// Bits of the id of a waiting lease that are its base: at a million messages a second they last for 35 years.
-const BASE_BITS: u32 = 50;
 
 /// One customer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Customer {
     /// Its fairness key; `None` in the slots 0 and 1.
     pub name: Option<String>,
+    /// The key of its leases.
+    pub order_key: i64,
     /// How far the start of its next message is ahead of the virtual time.
     pub lead: i64,
     /// No waiting lease has a base below, as a rule.
@@ -94,6 +94,8 @@ impl Weights {
 pub struct Line {
     customers: BTreeMap<i16, Customer>,
     names: HashMap<String, i16>,
+    /// Slots by the key of the leases.
+    slots: HashMap<i64, i16>,
     /// No slot below is free.
     free: i16,
 }
@@ -112,8 +114,11 @@ impl Line {
             if let Some(name) = &name {
                 line.names.insert(name.clone(), slot);
             }
+            let order_key = order_key(slot, name.as_deref());
+            line.slots.insert(order_key, slot);
             let customer = Customer {
                 name,
+                order_key,
                 lead,
                 head,
                 waiting,
@@ -148,6 +153,12 @@ impl Line {
         self.customers
             .iter()
             .map(|(slot, customer)| (*slot, customer))
+    }
+
+    /// The slot of the customer whose leases have this key.
+    #[must_use]
+    pub fn slot_of(&self, order_key: i64) -> Option<i16> {
+        self.slots.get(&order_key).copied()
     }
 
     /// The customer in a slot.
@@ -190,14 +201,21 @@ impl Line {
                 }
             },
         };
-        let new = || Customer {
-            name: name.filter(|_| slot >= FIRST).map(str::to_owned),
-            lead: 0,
-            head: 0,
-            waiting: 0,
-            runs: 0,
-            handed_out: 0,
-            served_at: at,
+        let name = name.filter(|_| slot >= FIRST);
+        let slots = &mut self.slots;
+        let new = || {
+            let order_key = order_key(slot, name);
+            slots.insert(order_key, slot);
+            Customer {
+                name: name.map(str::to_owned),
+                order_key,
+                lead: 0,
+                head: 0,
+                waiting: 0,
+                runs: 0,
+                handed_out: 0,
+                served_at: at,
+            }
         };
         self.customers.entry(slot).or_insert_with(new).waiting += 1;
         slot
@@ -269,9 +287,11 @@ impl Line {
         for (at_place, (Reverse(served_at), slot)) in idle.into_iter().enumerate() {
             if (at_place >= IDLE_MAX || served_at < at - IDLE)
                 && let Some(gone) = self.customers.remove(&slot)
-                && let Some(name) = gone.name
             {
-                self.names.remove(&name);
+                self.slots.remove(&gone.order_key);
+                if let Some(name) = gone.name {
+                    self.names.remove(&name);
+                }
             }
         }
         self.free = 0;
@@ -290,27 +310,4 @@ impl Line {
         });
         Some(before.sum())
     }
-}
-
-/// The id of the lease in which messages of a customer wait. Bases of one customer differ, for a message waits in one
-/// lease only.
-#[must_use]
-pub fn waiting_id(slot: i16, base: i64) -> i64 {
-    i64::MIN + (i64::from(slot) << BASE_BITS) + base
-}
-
-/// The ids of a customer's waiting leases from the one with the base `head` on.
-#[must_use]
-pub fn waiting_range(slot: i16, head: i64, limit: i64) -> WaitingRange {
-    WaitingRange {
-        low: waiting_id(slot, head),
-        high: waiting_id(slot + 1, 0) - 1,
-        limit,
-    }
-}
-
-/// The slot in the id of a waiting lease.
-#[must_use]
-pub fn slot_of(id: i64) -> i16 {
-    i16::try_from((id & i64::MAX) >> BASE_BITS).unwrap_or(OTHERS)
 }

@@ -1,25 +1,19 @@
-//! Fairness inside a subscription: customers take turns, so that what one of them publishes at once does not delay the
-//! others. A message says whose it is by its attribute `fairness_key`.
+//! Fairness inside a subscription: customers share what it hands out by weight, so that a burst of one customer does not delay
+//! the others. The customer of a message is its attribute `fairness_key`.
 //!
-//! A plain subscription hands out messages in the order of the log, and a burst of one customer is in front of everybody
-//! who comes later. A fair one looks ahead: each time that something is handed out, up to 4,096 messages from ahead of the
-//! cursor join the line (`look`), in runs of up to 64 messages of one customer, and the cursor moves past them. Runs that
-//! are not handed out at once become waiting leases: rows of `lease` with attempt 0, whose id below 0 says whose they are
-//! and where they stand (`line::waiting_id`). Whose turn it is says the virtual time of the line (`line`); which messages
-//! that makes says `dispense`; `claim` does it in one transaction under the lock of the cursor, off the turn. So a burst
-//! of N messages delays the first message of another customer by N / 4,096 receives at most, not by N messages, as long as
-//! the line has room: a customer that is alone takes 64 messages a run, and 20,000 runs are 1,280,000 of them.
+//! In a plain subscription a burst of one customer is in front of all messages that come later. A fair one reads ahead: with
+//! every service up to 4,096 messages from ahead of the cursor join the line, in runs of up to 64 messages of one customer.
+//! Runs that are not handed out at once become waiting leases. The virtual time of the line (`line`) says which customer is
+//! next. So a burst of N messages delays the first message of another customer by N / 4,096 receives at most, not by N
+//! messages, as long as the line has room: a customer that is alone takes 64 messages a run, and 20,000 runs are 1,280,000 of
+//! them.
 //!
-//! Receivers wait in the same queue as those of plain subscriptions, the turn passes fair subscriptions on after its
-//! commit (`queue`), and a few loops serve them (`serve`).
+//! Bounded (I9): 1,000 customers are told apart, 20,000 runs wait in each lane, a claim reads 4,096 messages or 8 MiB. The
+//! line is one per lane: in a topic with several lanes shares hold in each of them, and the lanes are claimed from in
+//! rotation.
 //!
-//! Bounded (I9): 1,000 customers are told apart, 20,000 runs wait in each lane, a claim looks at 4,096 messages or 8 MiB.
-//! The line is one per lane: in a topic with several lanes shares hold in each of them, and the lanes take turns.
-//!
-//! Nodes that have not noticed the setting yet, or whose version does not know it, claim from the cursor and redeliver
-//! waiting leases, which are due, in their own order: nothing is lost or doubled, only the order is not fair meanwhile.
-//! For the same reason waiting leases need no care when fairness is switched off. The line believes a little too much to
-//! wait then; it is corrected when it finds less.
+//! The line may count more messages as waiting than there are: retention deletes some, and nodes that have not noticed the
+//! setting yet redeliver others. It is corrected when a claim finds fewer.
 
 pub mod line;
 mod stats;
@@ -28,9 +22,9 @@ use sha2::{Digest, Sha256};
 
 pub use stats::stats;
 
-/// Names a customer in leases, whatever its slot is then.
+/// The key of the leases of a customer, whatever its slot is then. Two names with the same hash share a place in line.
 #[must_use]
-pub fn fairness_id(slot: i16, name: Option<&str>) -> i64 {
+pub fn order_key(slot: i16, name: Option<&str>) -> i64 {
     match name {
         None => i64::from(slot),
         Some(name) => {

@@ -11,7 +11,6 @@ use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 use crate::store::{self, Session};
 
-use crate::engine::order::fair::fairness_id;
 use crate::engine::order::fair::line::{Line, OTHERS, Weights};
 
 /// How its customers stand; `None` when they do not take turns. One pass over the leases and one row per lane.
@@ -25,14 +24,14 @@ pub async fn stats(
     }
     let lanes = subscriber.lanes.all();
     let rows = store::fairness::list(session, subscriber.id, &lanes).await?;
-    let counted = store::lease_waiting::of_customers(session, now, subscriber.id, &lanes).await?;
+    let counted = store::lease_waiting::of_keys(session, now, subscriber.id, &lanes).await?;
     let weights = Weights::of_subscriber(subscriber);
     let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
     for line in rows.into_iter().map(Line::of) {
         stand(&line, &weights, &mut items);
     }
     for counted in counted {
-        if let Some(item) = items.get_mut(&counted.fairness_id) {
+        if let Some(item) = items.get_mut(&counted.order_key) {
             item.waiting = counted.waiting.unsigned_abs();
             item.in_flight = counted.in_flight.unsigned_abs();
         }
@@ -54,7 +53,7 @@ fn stand(line: &Line, weights: &Weights, items: &mut BTreeMap<i64, FairnessItem>
             weight: u32::try_from(weights.get(name)).unwrap_or(1),
             ..FairnessItem::default()
         };
-        let item = items.entry(fairness_id(slot, name)).or_insert_with(new);
+        let item = items.entry(customer.order_key).or_insert_with(new);
         item.handed_out += customer.handed_out.unsigned_abs();
         let next_in = line.next_in(slot, weights);
         item.next_in = match (item.next_in, next_in) {
