@@ -278,7 +278,6 @@ async fn a_month_has_every_day_of_every_meter() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     let mut sql = fleet.database.connect().await;
-    // Only bytes, the last column but one: messages and units are compared with blocks when a test ends.
     let insert = sqlx::query(
         "INSERT INTO usage_day SELECT tenant_id, d, m, '', '', 0, 0, 0, 1, 0
          FROM tenant, unnest($1::text[]) m, generate_series(timestamptz '2029-12-01Z', '2029-12-31Z', '1 day') d",
@@ -292,5 +291,8 @@ async fn a_month_has_every_day_of_every_meter() {
         .map(|item| (text(&item["meter"]), item["bytes"].as_u64()))
         .collect();
     assert_eq!(shown, names.map(|name| (name.to_owned(), Some(31))));
+    // No block says that this was published.
+    let made_up = sqlx::query("DELETE FROM usage_day").execute(&mut sql).await;
+    assert_eq!(made_up.unwrap().rows_affected(), 31 * names.len() as u64);
     fleet.finish([node]).await;
 }

@@ -104,9 +104,11 @@ async fn a_quota_below_what_is_in_use_is_refused() {
         Err("tenant nobody does not exist".to_owned())
     );
     let invalid = json!({"requests_per_second": {"guaranteed": 2, "ceiling": 1}});
+    let (status, problem) = node.put("/v1/admin/tenants/default/quota", invalid).await;
+    let pointer = "/requests_per_second/guaranteed";
     assert_eq!(
-        try_set("default", invalid).await,
-        Err("invalid fields".to_owned())
+        (status, &problem["errors"][0]["pointer"]),
+        (400, &json!(pointer))
     );
     assert_eq!(
         try_set("default", json!({"topics": 2, "subscriptions": 1})).await,
