@@ -1,30 +1,8 @@
-//! The rules of Cursus in rooms, a folder each. `http` and `worker` call the verbs; only in the engine are transactions opened.
-//! What a node keeps in memory (queues of turns, waiting receivers, caches) can be lost at any moment without losing a
-//! message.
+//! The rules of Cursus in rooms, a folder each; the head of the crate lists them from top to bottom. `http` and `worker` call
+//! in here, and only here are transactions opened. What a node keeps in memory (queues of turns, waiting receivers, caches)
+//! can be lost at any moment without losing a message.
 //!
-//! A room uses rooms below it and never one above:
-//!
-//! ```text
-//! operate    what an operator does: tenants, keys, issuers, quotas
-//! bill       money: prices, plans, budgets, usage and its events
-//! events     CloudEvents to sinks
-//! fleet      the nodes of one installation: watch, heartbeat, hints
-//! resources  topics and subscriptions: create, change, delete
-//! publish, receive   the verbs
-//! order      who is next when it is not the order of the log
-//! lease      leases off the turn: redeliver, reshape, receipts
-//! turn       the commit loop
-//! catalog    topics and subscriptions as this node knows them
-//! subscriber a subscription on this node: waiters, lanes, what is in flight and due
-//! log        the bytes of messages: payloads, blocks, cache, reader, uploads
-//! lifecycle  where payloads lie until they are gone
-//! meter      counting, without prices
-//! quota      rates and caps on this node
-//! access     who calls, and what they may do
-//! ```
-//!
-//! Leaves for all: `limit`, `error`, `duty`, `inbox`, `mask`, `page`. `impl Engine` stands only in the verbs and above; a lower
-//! room owns structs with just the parts that it needs. `tests/it/tidy.rs` holds both.
+//! This file puts the parts of a node together: it makes the struct of each room, and starts their loops.
 
 pub mod access;
 pub mod bill;

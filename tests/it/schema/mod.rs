@@ -3,6 +3,7 @@
 mod groups;
 mod migrations;
 mod openapi;
+mod rooms;
 mod store;
 mod tidy;
 mod turn;

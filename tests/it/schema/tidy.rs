@@ -77,7 +77,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Every source file below these folders of the repository, with its path there and its text.
-fn files(folders: &[&str]) -> Vec<(String, String)> {
+pub(super) fn files(folders: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
     for folder in folders {
@@ -95,7 +95,7 @@ fn files(folders: &[&str]) -> Vec<(String, String)> {
 }
 
 /// The lines that ship: comments and what follows the unit tests are left out.
-fn shipped(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn shipped(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text
         .lines()
         .enumerate()
