@@ -42,7 +42,7 @@ pub enum DutyError {
     Blob(#[from] blob::Error),
     /// A rule of the engine, or what it reads; reported where it was found.
     #[error(transparent)]
-    Engine(#[from] error::Error),
+    Rule(#[from] error::Error),
     /// The installation has no row: no node has started yet.
     #[error("the installation is not set up")]
     NotSetUp,

@@ -2,7 +2,7 @@
 //! in here, and only here are transactions opened. What a node keeps in memory (queues of turns, waiting receivers, caches)
 //! can be lost at any moment without losing a message.
 //!
-//! This file puts the parts of a node together: it makes the struct of each room, and starts their loops.
+//! This file holds the struct of each room together; `start` makes them and starts their loops.
 
 pub mod access;
 pub mod bill;
@@ -25,6 +25,7 @@ pub mod publish;
 pub mod quota;
 mod receive;
 mod resources;
+mod start;
 mod subscriber;
 mod turn;
 
@@ -32,7 +33,6 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::blob::Blob;
 use crate::clock::Clock;
@@ -105,100 +105,6 @@ struct Inner {
 }
 
 impl Engine {
-    /// An engine over its parts; its loops run on `tracker` until `stop`, after `draining` its receivers stop waiting.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn start(
-        parts: Parts,
-        tracker: &TaskTracker,
-        draining: CancellationToken,
-        stop: CancellationToken,
-    ) -> Result<Self, Error> {
-        let (installation, default_tenant) = fleet::installation::installation(&parts).await?;
-        let receipt_key = installation.receipt_key[..]
-            .try_into()
-            .map_err(|_| Error::Internal)?;
-        let signer = lease::receipt::Signer::new(&receipt_key);
-        let node = uuid::Uuid::new_v4();
-        let (store, clock) = (parts.store.clone(), parts.clock.clone());
-        let cache = Arc::new(log::cache::Cache::new(parts.cache_bytes));
-        let shortage = Arc::new(quota::Shortage::new(parts.turn_loops.max(1)));
-        let turns = Arc::new(turn::Turns::new(
-            store.clone(),
-            clock.clone(),
-            cache.clone(),
-            installation.hot_slot,
-            shortage.clone(),
-        ));
-        let quotas = quota::Quotas::new(
-            (store.clone(), clock.clone()),
-            node,
-            installation.quota_version,
-            shortage,
-        );
-        let tally = Arc::new(meter::deliveries::Tally::default());
-        let objects = (parts.blob.clone(), tally.clone());
-        let reader = Arc::new(log::reader::Reader::new(store.clone(), objects, cache));
-        let leases = Arc::new(lease::Leases::new(store.clone(), clock.clone()));
-        let dispenser = Arc::new(order::Dispenser {
-            store: store.clone(),
-            clock: clock.clone(),
-            reader: reader.clone(),
-            leases: leases.clone(),
-            turns: turns.clone(),
-        });
-        let uploads = log::upload::Uploads {
-            store,
-            blob: parts.blob.clone(),
-            clock,
-            installation,
-            hot_limit_bytes: parts.hot_limit_bytes,
-        };
-        let inner = Inner {
-            node,
-            gate: access::Gate::new(
-                (parts.store.clone(), parts.clock.clone()),
-                parts.outbound.clone(),
-                parts.open.then_some(default_tenant),
-            ),
-            watched: fleet::watch::Watched::default(),
-            quotas: Arc::new(quotas),
-            signer,
-            tally,
-            uploads,
-            reader,
-            leases,
-            turns,
-            dispenser,
-            running: publish::idempotent::Running::default(),
-            metrics: Metrics::default(),
-            draining,
-            parts,
-        };
-        let engine = Self {
-            inner: Arc::new(inner),
-        };
-        // Before any request: it must know who is let in.
-        engine.poll().await?;
-        engine.spawn(tracker, &stop);
-        Ok(engine)
-    }
-
-    fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
-        self.inner.quotas.start(tracker, stop);
-        self.inner.turns.start(tracker, stop);
-        self.inner.dispenser.start(tracker, stop);
-        self.start_dead_letters(tracker, stop);
-        let counts = (self.store().clone(), self.clock().clone());
-        let flusher =
-            meter::deliveries::Flusher::new(self.inner.tally.clone(), counts, self.inner.node);
-        tracker.spawn(flusher.run(stop.clone()));
-        fleet::spawn(self, tracker, stop);
-        let (engine, token) = (self.clone(), stop.clone());
-        tracker.spawn(async move { engine.gate().keep_issuers(token).await });
-    }
-
     /// Largest body or batch kept in the database, in bytes; larger ones go through an object.
     #[must_use]
     pub fn hot_limit_bytes(&self) -> usize {
@@ -211,7 +117,7 @@ impl Engine {
         &self.inner.turns.metrics
     }
 
-    /// What the engine counts beside its turns.
+    /// What the engine counts apart from its turns.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics

@@ -1,17 +1,19 @@
 //! What all nodes of an installation share. The first node that starts makes it.
 
+use crate::clock::Clock;
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
-use crate::engine::{Parts, Tenant};
-use crate::store;
 use crate::store::installation::Installation;
+use crate::store::{self, Store};
 
-/// The installation and its default tenant.
-pub(in crate::engine) async fn installation(
-    parts: &Parts,
+/// The installation and its default tenant, made if they are missing.
+pub(in crate::engine) async fn ensure(
+    store: &Store,
+    clock: &Clock,
 ) -> Result<(Installation, Tenant), Error> {
-    let mut session = parts.store.session().await?;
+    let mut session = store.session().await?;
     let key: [u8; 32] = rand::random();
-    store::installation::ensure(&mut session, &key, parts.clock.now()).await?;
+    store::installation::ensure(&mut session, &key, clock.now()).await?;
     let installation = store::installation::get(&mut session)
         .await?
         .ok_or(Error::Internal)?;

@@ -94,8 +94,7 @@ impl Turns {
     /// The turns of a node, with one loop for each that `shortage` has; nothing runs yet.
     #[must_use]
     pub fn new(
-        store: Store,
-        clock: Clock,
+        (store, clock): (Store, Clock),
         cache: Arc<Cache>,
         slot: i16,
         shortage: Arc<Shortage>,

@@ -10,8 +10,18 @@ const LAYERS: [(&str, &[&str]); 18] = [
     (
         "app",
         &[
-            "blob", "clock", "config", "embedded", "engine", "http", "listen", "outbound",
-            "shutdown", "store", "telemetry", "worker",
+            "blob",
+            "clock",
+            "config",
+            "embedded",
+            "engine",
+            "http",
+            "listen",
+            "outbound",
+            "shutdown",
+            "store",
+            "telemetry",
+            "worker",
         ],
     ),
     ("blob", &["turnstile"]),
@@ -20,7 +30,15 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("embedded", &["hex"]),
     (
         "engine",
-        &["blob", "clock", "hex", "outbound", "repeat", "store", "turnstile"],
+        &[
+            "blob",
+            "clock",
+            "hex",
+            "outbound",
+            "repeat",
+            "store",
+            "turnstile",
+        ],
     ),
     ("hex", &[]),
     ("http", &["engine", "listen", "telemetry"]),
@@ -67,6 +85,9 @@ const UPPER: [&str; 7] = [
     "publish",
     "receive",
 ];
+
+/// Where the structs of all rooms are put together.
+const ROOT: [&str; 2] = ["mod", "start"];
 
 /// What every room may use. They use no room.
 const LEAVES: [&str; 6] = ["duty", "error", "inbox", "limit", "mask", "page"];
@@ -141,7 +162,7 @@ fn a_room_of_the_engine_uses_only_those_below_it() {
     let mut wrong = Vec::new();
     for (path, text) in files(&["src/engine"]) {
         let room = part(&path, "src/engine/").unwrap();
-        if room == "mod" {
+        if ROOT.contains(&room) {
             continue;
         }
         let is_leaf = LEAVES.contains(&room);
@@ -170,12 +191,13 @@ fn only_the_verbs_and_above_know_the_engine() {
     let mut wrong = Vec::new();
     for (path, text) in files(&["src/engine"]) {
         let room = part(&path, "src/engine/").unwrap();
-        if room == "mod" || UPPER.contains(&room) {
+        if ROOT.contains(&room) || UPPER.contains(&room) {
             continue;
         }
         let is_word = |word: &str| word == "Engine";
         let words = |line: &str| line.split(|c: char| !c.is_alphanumeric()).any(is_word);
-        let found = shipped(&text).filter(|(_, line)| words(line) && !line.contains("Self::Engine"));
+        let found =
+            shipped(&text).filter(|(_, line)| words(line) && !line.contains("base64::Engine"));
         wrong.extend(found.map(|(at, line)| format!("{path}:{at}: {line}")));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -1,0 +1,116 @@
+//! The start of an engine: makes the struct of each room from the parts of the node, bottom up, and starts the loops.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::store::installation::Installation;
+
+use super::access::{Gate, Tenant};
+use super::fleet::watch::Watched;
+use super::lease::Leases;
+use super::lease::receipt::Signer;
+use super::log::cache::Cache;
+use super::log::reader::Reader;
+use super::log::upload::Uploads;
+use super::meter::deliveries::{Flusher, Tally};
+use super::order::Dispenser;
+use super::publish::idempotent::Running;
+use super::quota::{Quotas, Shortage};
+use super::turn::Turns;
+use super::{Engine, Error, Inner, Metrics, Parts, fleet};
+
+impl Engine {
+    /// An engine over its parts. Its loops run on `tracker` until `stop`; its receivers stop waiting after `draining`.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn start(
+        parts: Parts,
+        tracker: &TaskTracker,
+        draining: CancellationToken,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        let of_all = fleet::installation::ensure(&parts.store, &parts.clock).await?;
+        let inner = Inner::new(parts, of_all, draining)?;
+        let engine = Self {
+            inner: Arc::new(inner),
+        };
+        // Before any request: it must know which callers to let in.
+        engine.poll().await?;
+        engine.spawn(tracker, &stop);
+        Ok(engine)
+    }
+
+    fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        self.inner.quotas.start(tracker, stop);
+        self.inner.turns.start(tracker, stop);
+        self.inner.dispenser.start(tracker, stop);
+        self.start_dead_letters(tracker, stop);
+        let counts = (self.store().clone(), self.clock().clone());
+        let flusher = Flusher::new(self.inner.tally.clone(), counts, self.inner.node);
+        tracker.spawn(flusher.run(stop.clone()));
+        fleet::spawn(self, tracker, stop);
+        let (engine, token) = (self.clone(), stop.clone());
+        tracker.spawn(async move { engine.gate().keep_issuers(token).await });
+    }
+}
+
+impl Inner {
+    fn new(
+        parts: Parts,
+        (installation, default_tenant): (Installation, Tenant),
+        draining: CancellationToken,
+    ) -> Result<Self, Error> {
+        let receipt_key = installation.receipt_key[..].try_into();
+        let signer = Signer::new(&receipt_key.map_err(|_| Error::Internal)?);
+        let node = Uuid::new_v4();
+        let (store, clock) = (parts.store.clone(), parts.clock.clone());
+        let database = || (store.clone(), clock.clone());
+        let open_to = parts.open.then_some(default_tenant);
+        let gate = Gate::new(database(), parts.outbound.clone(), open_to);
+        let shortage = Arc::new(Shortage::new(parts.turn_loops.max(1)));
+        let version = installation.quota_version;
+        let quotas = Quotas::new(database(), node, version, shortage.clone());
+        let tally = Arc::new(Tally::default());
+        let cache = Arc::new(Cache::new(parts.cache_bytes));
+        let objects = (parts.blob.clone(), tally.clone());
+        let reader = Arc::new(Reader::new(store.clone(), objects, cache.clone()));
+        let slot = installation.hot_slot;
+        let turns = Arc::new(Turns::new(database(), cache, slot, shortage));
+        let leases = Arc::new(Leases::new(store.clone(), clock.clone()));
+        let dispenser = Dispenser {
+            store: store.clone(),
+            clock: clock.clone(),
+            reader: reader.clone(),
+            leases: leases.clone(),
+            turns: turns.clone(),
+        };
+        let uploads = Uploads {
+            store,
+            blob: parts.blob.clone(),
+            clock,
+            installation,
+            hot_limit_bytes: parts.hot_limit_bytes,
+        };
+        Ok(Self {
+            parts,
+            node,
+            gate,
+            watched: Watched::default(),
+            quotas: Arc::new(quotas),
+            signer,
+            tally,
+            uploads,
+            reader,
+            leases,
+            turns,
+            dispenser: Arc::new(dispenser),
+            running: Running::default(),
+            metrics: Metrics::default(),
+            draining,
+        })
+    }
+}
