@@ -1,7 +1,7 @@
 //! Publishes with keys, which take effect once within the topic's window: `Idempotency-Key` of a request and `dedup_id`
 //! of a message. One transaction reserves the keys, inserts the block and stores the results. A second publish with the
-//! same key waits for that transaction and returns the stored results; a crash leaves neither key nor message. Lock
-//! order: keys (sorted), then the lane.
+//! same key waits for that transaction and returns the stored results; a crash leaves neither key nor message.
+//! Lock order: keys (sorted), then the lane.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

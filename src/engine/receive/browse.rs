@@ -184,7 +184,7 @@ impl Engine {
         Ok((found, next))
     }
 
-    /// Messages of a topic after `from`, lane by lane, and where the next page begins. The page ends early when its
+    /// Messages of a topic from `from` on, lane by lane, and where the next page begins. The page ends early when its
     /// blocks reach `BROWSE_BLOCKS_BYTES_MAX`.
     async fn unfiltered(
         &self,

@@ -1,8 +1,8 @@
 //! Dead letters: a message moves to the subscription's dead-letter topic when its attempts are used up, or when a
-//! consumer asks for it. Its lease was set aside before (`lease::set_aside`). The message is read first, with no
+//! consumer asks for it. Redelivery or settle has set its lease aside before. The message is read first, with no
 //! transaction open, because that may need object storage. One transaction then publishes it to the dead-letter topic
 //! and takes it out of its lease, so a crash neither loses nor duplicates it. Messages whose attempts are used up are
-//! moved by background tasks, so that no receiver waits for the move.
+//! moved by background tasks (`lease::set_aside`), so that no receiver waits for the move.
 //!
 //! A dead letter costs nothing, because no client published it: its block has 0 units, and it is metered as
 //! `dead_letter`. It is stored like any other message.

@@ -75,7 +75,7 @@ impl InFlight {
         Instant::now() >= *self.count_after.lock()
     }
 
-    /// Sets the count to what was counted within `took`.
+    /// Sets the count to a count that took this long, and begins the pause after it.
     pub(super) fn counted(&self, messages: i64, took: Duration) {
         self.messages.store(messages, Ordering::Relaxed);
         *self.count_after.lock() = Instant::now() + took * COUNT_REST;

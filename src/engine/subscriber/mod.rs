@@ -200,7 +200,7 @@ impl Subscriber {
         (self.in_flight.is_held() || is_waiting()) && self.in_flight.may_count()
     }
 
-    /// Sets the count of messages in flight to a count that took this long. True when receivers were held back and need
+    /// Sets the number of messages in flight to a count that took this long. True when receivers were held back and need
     /// not be any longer.
     pub fn counted(&self, messages: i64, took: Duration) -> bool {
         self.in_flight.counted(messages, took);
