@@ -1,5 +1,5 @@
-//! What can go wrong, one variant per decision that a client can take. Causes are logged where they happen and never
-//! travel further than [`Error::Unavailable`] and [`Error::Internal`], which say nothing of them.
+//! Errors of the engine, one variant per decision that a client can take. `http` maps them to responses. Causes are
+//! logged where they occur and not kept: [`Error::Unavailable`] and [`Error::Internal`] do not contain them.
 
 use api::FieldError;
 use api::limits::BODY_IDLE_SECONDS;
@@ -7,13 +7,13 @@ use api::limits::BODY_IDLE_SECONDS;
 use crate::engine::limit::Limit;
 use crate::{blob, store};
 
-/// Why the engine refused or failed.
+/// Why a call of the engine was refused or failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// It exists with settings that cannot change.
     #[error("{0}")]
     AlreadyExists(String),
-    /// A limit on bytes.
+    /// It exceeds a limit on bytes.
     #[error("{what} has more than {max} bytes")]
     TooLarge {
         /// What is too large.
@@ -21,24 +21,24 @@ pub enum Error {
         /// The limit in bytes.
         max: u64,
     },
-    /// Others need it, or its state forbids this.
+    /// Other things need it, or its state forbids this.
     #[error("{0}")]
     Conflict(String),
     /// A request with the same idempotency key is running.
     #[error("a request with this idempotency key is still running; try again when it has ended")]
     KeyInUse,
-    /// The idempotency key came with another body before.
+    /// The idempotency key was used with another body before.
     #[error(
         "this idempotency key was used with another body within the topic's deduplication window"
     )]
     KeyMismatch,
-    /// Fields that are invalid.
+    /// Some fields are invalid.
     #[error("invalid fields")]
     Invalid(Vec<FieldError>),
     /// The lease has ended.
     #[error("the lease has ended: the message is settled, or was handed out again")]
     LeaseLost,
-    /// No such thing for this tenant.
+    /// It does not exist for this tenant.
     #[error("{what} {name} does not exist")]
     NotFound {
         /// Kind of thing.
@@ -46,19 +46,19 @@ pub enum Error {
         /// Which one.
         name: String,
     },
-    /// Forged, damaged or foreign.
+    /// The receipt is forged, damaged, or of another subscription.
     #[error("the receipt is damaged, or is not of this subscription")]
     ReceiptInvalid,
-    /// A limit stands against it.
+    /// A limit is reached.
     #[error("{0}")]
     Limited(Limit),
-    /// No valid key.
+    /// No valid key or token was given.
     #[error("give a valid API key or token: Authorization: Bearer <key>")]
     Unauthenticated,
-    /// It was let in, but not for this.
+    /// The key or token is valid, but lacks this permission.
     #[error("{0}")]
     Forbidden(String),
-    /// Its tenant is suspended.
+    /// The caller's tenant is suspended.
     #[error("the tenant is suspended; the operator of the service knows why")]
     Suspended,
     /// The client stopped sending in the middle of a body, or what it sent cannot be decoded.
@@ -67,18 +67,18 @@ pub enum Error {
     /// The client paused for too long in the middle of a body.
     #[error("no byte of the request body came for {BODY_IDLE_SECONDS} seconds")]
     BodyStalled,
-    /// Database or object storage does not answer; the outcome may be unknown.
+    /// The database or object storage is unavailable. The outcome may be unknown.
     #[error(
         "{0} does not answer; nothing is lost, try again (with the same idempotency key to be safe)"
     )]
     Unavailable(&'static str),
-    /// A fault of ours.
+    /// A fault of the service.
     #[error("the request failed by a fault of the service")]
     Internal,
 }
 
 impl Error {
-    /// A missing thing.
+    /// [`Error::NotFound`] of a kind of thing and its name.
     pub fn not_found(what: &'static str, name: impl ToString) -> Self {
         Self::NotFound {
             what,
@@ -113,7 +113,7 @@ impl From<blob::Error> for Error {
             error = &error as &dyn std::error::Error,
             "object storage failed"
         );
-        // All slots taken is this node's load: storage itself may be well.
+        // All slots of this node are in use; object storage itself may be available.
         if matches!(error, blob::Error::Busy { .. }) {
             return Self::Limited(Limit::QueuedTransfers);
         }

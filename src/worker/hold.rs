@@ -1,5 +1,5 @@
-//! This node's hold on a duty: taken and kept in the table `duty` for a time that the database's clock measures (I10). A
-//! node that dies lets go of its duties when that time is over.
+//! A node's hold on a duty: a row of the table `duty` that expires by the database's clock (I10). The loop of a duty
+//! takes and renews it. The duties of a node that dies become free when its holds expire.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::engine::duty::Context;
 use crate::store::{self, duty};
 
-/// How long a duty is held after the hold was last renewed.
+/// A hold expires this long after it was last renewed.
 pub(super) const HELD_FOR: Duration = Duration::from_secs(60);
 /// A hold is renewed when it is this old.
 pub(super) const RENEW_AFTER: Duration = Duration::from_secs(20);
@@ -18,7 +18,7 @@ pub(super) struct Hold<'a> {
     context: &'a Context,
     node: Uuid,
     duty: &'static str,
-    /// When it was last renewed. The node's clock only saves statements here.
+    /// When it was last renewed, by the node's clock, which is used only to renew less often.
     since: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Hold<'a> {
         }
     }
 
-    /// Takes or keeps the duty; false while another node has it.
+    /// Takes or renews the hold. False while another node has it.
     pub(super) async fn take(&mut self) -> Result<bool, store::Error> {
         if self
             .since
@@ -50,16 +50,16 @@ impl<'a> Hold<'a> {
         Ok(is_held)
     }
 
-    /// Lets the next node have the duty at once.
+    /// Gives up the hold, so that another node can take the duty at once.
     pub(super) async fn release(&self) {
         if self.since.is_none() {
             return;
         }
-        let released = async {
+        let release = async {
             let mut session = self.context.store.session().await?;
             duty::release(&mut session, self.duty, self.node).await
         };
-        if let Err(error) = released.await {
+        if let Err(error) = release.await {
             tracing::debug!(duty = self.duty, %error, "the hold on a duty ends by time");
         }
     }

@@ -1,5 +1,5 @@
-//! Counts the runs of background duties, by duty. A gauge of a duty itself is registered by the duty, and a node shows it
-//! only while it has the duty: over the fleet a gauge is read as its worst value.
+//! Metrics of background duties, by duty: runs, failures, things done and durations. A duty registers its own gauges
+//! itself. A node shows such a gauge only while it holds the duty. Over the fleet, the worst value counts.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// Bounds of the histogram of durations: from a run that finds nothing to do to a long catching up.
+/// Bounds of the histogram of durations, from a run without work to a long run after an outage.
 const SECONDS: [f64; 9] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 10.0, 100.0];
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -15,7 +15,7 @@ struct Label {
     duty: &'static str,
 }
 
-/// What is counted of all duties.
+/// The metrics of all duties.
 #[derive(Debug)]
 pub(super) struct Metrics {
     runs: Family<Label, Counter>,
@@ -24,7 +24,7 @@ pub(super) struct Metrics {
     seconds: Family<Label, Histogram>,
 }
 
-/// What is counted of one duty.
+/// The metrics of one duty.
 #[derive(Debug)]
 pub(super) struct Counts {
     /// Runs.
@@ -33,12 +33,12 @@ pub(super) struct Counts {
     pub(super) failures: Counter,
     /// Things moved, made or deleted.
     pub(super) done: Counter,
-    /// Seconds of a run.
+    /// Durations of runs in seconds.
     pub(super) seconds: Histogram,
 }
 
 impl Metrics {
-    /// Registers them; the registry prefixes `cursus`.
+    /// Registers the metrics. The registry adds the prefix `cursus`.
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             runs: Family::default(),
@@ -70,7 +70,7 @@ impl Metrics {
         metrics
     }
 
-    /// The counts of a duty, shown from now on.
+    /// The metrics of a duty. They are shown from now on, also when they are zero.
     pub(super) fn of(&self, duty: &'static str) -> Counts {
         let label = Label { duty };
         Counts {

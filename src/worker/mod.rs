@@ -1,6 +1,6 @@
-//! Runs the background duties of a node: the list of all duties, and the loop around each. `app` starts them on a tracker
-//! with a token that stops them. Each duty is held by one node of the fleet at a time, by time, so that no work is done
-//! twice in vain; correctness never depends on it. Knows no SQL and no rules: those are in `engine`, and so are the duties
+//! Runs the background duties of a node: this file lists all duties, `rounds` is the loop around each. `app` starts
+//! them on a tracker, with a token that stops them. One node of the fleet holds each duty at a time, which saves work;
+//! correctness never depends on it. This module has no SQL and no rules. The duties are in the rooms of `engine`
 //! (`engine::duty`).
 
 mod hold;
@@ -27,7 +27,7 @@ use crate::engine::publish::expire_dedup::ExpireDedup;
 use metrics::Metrics;
 use rounds::Rounds;
 
-/// Settings of those duties that have some.
+/// Settings of the duties that have settings.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// Moving to the next hot slot.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub collect: CollectSettings,
 }
 
-/// Starts all duties on `tracker` and registers their metrics; they end soon after `stop`.
+/// Starts all duties on `tracker` and registers their metrics. They end soon after `stop`.
 pub fn start(
     engine: &Engine,
     settings: Settings,
@@ -68,7 +68,7 @@ pub fn start(
     worker.start(ExpireNodes);
 }
 
-/// What starting a duty needs.
+/// Starts duties.
 struct Worker<'a> {
     engine: &'a Engine,
     metrics: Metrics,
@@ -78,6 +78,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// Registers the metrics of a duty and starts its loop.
     fn start<D: Duty>(&mut self, duty: D) {
         duty.register(self.registry);
         let rounds = Rounds {

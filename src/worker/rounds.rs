@@ -1,5 +1,6 @@
-//! The loop around a duty, the same for all: a pause with jitter, the hold, a run that is counted, and a longer pause after
-//! a failure. Ends when the token is cancelled, after the run in progress.
+//! The loop around a duty, the same for all duties. A round is a pause with jitter, the hold, and a run, which the
+//! metrics count; the pause is longer after failures. The loop ends when its token is cancelled, after the run in
+//! progress.
 
 use std::time::{Duration, Instant};
 
@@ -12,23 +13,23 @@ use crate::engine::duty::{Context, Done, Duty, DutyError};
 
 /// Longest pause after failures, and longest pause that [`Duty::PAUSE_FACTOR`] asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Failures in a row that double the pause.
+/// Failures in a row that double the pause at most.
 const DOUBLINGS_MAX: u32 = 6;
 
 /// The rounds of a duty on this node.
 pub(super) struct Rounds<D> {
     /// The duty.
     pub(super) duty: D,
-    /// What it works with.
+    /// The parts that it works with.
     pub(super) context: Context,
     /// This node.
     pub(super) node: Uuid,
-    /// What is counted of it.
+    /// Its metrics.
     pub(super) counts: Counts,
 }
 
 impl<D: Duty> Rounds<D> {
-    /// Runs the duty again and again while this node holds it, until `stop`.
+    /// Runs rounds until `stop`. The duty runs only while this node holds it.
     pub(super) async fn run(self, stop: CancellationToken) {
         let Self {
             mut duty,
@@ -67,6 +68,7 @@ impl<D: Duty> Rounds<D> {
     }
 }
 
+/// The pause after a run that took this long.
 fn pause_after<D: Duty>(done: Done, took: Duration) -> Duration {
     let pause = match done {
         Done { more: true, .. } => Duration::ZERO,
@@ -76,7 +78,8 @@ fn pause_after<D: Duty>(done: Done, took: Duration) -> Duration {
     pause.max((took * D::PAUSE_FACTOR).min(PAUSE_MAX))
 }
 
-/// Runs the duty once if this node can hold it, and keeps hold of it meanwhile. Returns how long the run took, too.
+/// Runs the duty once if this node can hold it, and renews the hold during the run. Returns the result and the duration
+/// of the run; `None` when another node has the duty.
 async fn round<D: Duty>(
     duty: &mut D,
     context: &Context,
@@ -93,7 +96,7 @@ async fn round<D: Duty>(
         tokio::select! {
             outcome = &mut run => break outcome,
             () = tokio::time::sleep(RENEW_AFTER) => {
-                // The run goes on also when the hold is lost: at worst two nodes do the same.
+                // The run goes on even when the hold is lost. At worst two nodes do the same work.
                 if let Err(error) = hold.take().await {
                     tracing::debug!(duty = D::NAME, %error, "the hold on a duty could not be renewed");
                 }

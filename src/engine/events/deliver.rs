@@ -1,7 +1,8 @@
-//! Delivery: the events that wait for a sink are sent in their order, and deleted once they are taken. Called by the duty
-//! `events`. A delivery claims its sink, so no other delivery sends the same events meanwhile, and a sink that is slow or
-//! dead delays no other. A delivery that fails is tried again, ever more rarely, without end. No transaction is open while
-//! events are sent; when a node dies between sending and deleting, they are sent again with the same ids.
+//! Delivery: sends the events that wait for a sink, in their order, and deletes them once the sink has accepted them.
+//! Called by the duty `events`. A delivery claims its sink, so no other delivery sends the same events at the same
+//! time, and a slow or unreachable sink delays no other sink. A failed delivery is tried again without end, after
+//! pauses that grow to an hour. No transaction is open while events are sent. When a node dies after sending and before
+//! deleting, the events are sent again with the same ids.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use time::format_description::well_known::Rfc2822;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::DutyError;
+use crate::engine::events::{Target, batch_id, sign};
 use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
 use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
@@ -21,15 +23,14 @@ use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};
 use crate::store::{self, Store};
 
-use crate::engine::events::{Target, batch_id, sign};
-
-/// How long a delivery keeps a sink after it last renewed its claim: longer than a request may take.
+/// A claim on a sink expires this long after it was last renewed. Longer than a request may take.
 const HOLD: Duration = Duration::from_secs(60);
-/// Time for a response that is under way when the node stops. Without it another node sends the same again.
+/// When the node stops, a running request gets this time for its response. Without it another node would send the same
+/// events again.
 const LAST_WITHIN: Duration = Duration::from_secs(3);
-/// A delivery ends after this time, so that other sinks get its place.
+/// A delivery ends after this time, so that deliveries to other sinks can run.
 const TIME: Duration = Duration::from_secs(30);
-/// Before the second attempt; each further pause is twice as long.
+/// Pause before the second attempt. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause, also when a sink asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
@@ -40,30 +41,30 @@ const BATCH: &str = "application/cloudevents-batch+json";
 /// Events that wait are counted up to this number.
 const WAITING_COUNTED_MAX: i64 = 100_000;
 
-/// The delivery of what waits for one sink.
+/// The delivery of the events that wait for one sink.
 #[derive(Debug)]
 pub struct Delivery {
     engine: Engine,
     sink: Claimed,
-    /// A topic whose name is checked.
+    /// The topic of the sink, if it is not a URL.
     topic: Option<TopicName>,
 }
 
-/// Why events were not taken.
+/// Why a sink did not accept events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    /// In words that a tenant may read.
-    failure: String,
-    /// The sink asks for this pause before the next attempt.
+struct DeliveryFailure {
+    /// The text that is shown to the tenant.
+    text: String,
+    /// The sink has asked for this pause before the next attempt.
     pause: Option<Duration>,
     /// The sink wants no more events.
     is_gone: bool,
 }
 
-/// Claims sinks that are due, `limit` at most.
+/// Claims up to `limit` sinks that are due.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unavailable.
 pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<Delivery>, DutyError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut session = engine.store().session().await?;
@@ -84,25 +85,26 @@ pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<Delivery>, DutyE
     claimed.into_iter().map(delivery).collect()
 }
 
-/// How many events wait for all sinks together, counted up to 100,000.
+/// The number of events that wait for all sinks together, counted up to 100,000.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unavailable.
 pub async fn waiting(store: &Store) -> Result<i64, DutyError> {
     let mut session = store.session().await?;
     Ok(event_outbox::waiting_in_all(&mut session, WAITING_COUNTED_MAX).await?)
 }
 
 impl Delivery {
-    /// Delivers until nothing waits, an attempt fails, its time is over, or `stop` is cancelled.
+    /// Delivers until no event waits, an attempt fails, the time is over, or `stop` is cancelled.
     pub async fn run(self, stop: &CancellationToken) {
         if let Err(error) = self.deliver(stop).await {
-            // The claim ends by time.
+            // The claim expires.
             let sink = self.sink.sink_id;
             tracing::warn!(%error, sink, "the state of an event sink could not be kept");
         }
     }
 
+    /// Sends events in order and stores the outcome. An attempt that fails ends it.
     async fn deliver(&self, stop: &CancellationToken) -> Result<(), store::Error> {
         let (began, mut attempts) = (Instant::now(), self.sink.attempts);
         let at_once = match (&self.topic, self.sink.batch) {
@@ -125,7 +127,7 @@ impl Delivery {
                 match sent {
                     Ok(()) if self.delivered(events).await? => attempts = 0,
                     Ok(()) => return Ok(()),
-                    Err(refusal) => return self.failed(&refusal, attempts).await,
+                    Err(failure) => return self.failed(&failure, attempts).await,
                 }
             }
             if waiting.is_empty() || is_over() {
@@ -136,6 +138,7 @@ impl Delivery {
         event_sink::release(&mut session, self.claim(), self.engine.clock().now()).await
     }
 
+    /// The sink and the number of this claim on it.
     fn claim(&self) -> (i64, i64) {
         (self.sink.sink_id, self.sink.claim)
     }
@@ -145,7 +148,7 @@ impl Delivery {
         Target { target }
     }
 
-    /// Deletes what was taken; false when another delivery has claimed the sink.
+    /// Deletes events that were accepted and renews the claim. False when another delivery has claimed the sink.
     async fn delivered(&self, events: &[Waiting]) -> Result<bool, store::Error> {
         let metrics = &self.engine.metrics().events;
         let delivered = metrics.delivered.get_or_create(&self.target()).clone();
@@ -159,14 +162,15 @@ impl Delivery {
         Ok(is_ours)
     }
 
-    async fn failed(&self, refusal: &Refusal, attempts: i32) -> Result<(), store::Error> {
+    /// Stores a failure and when to try again, and ends the claim.
+    async fn failed(&self, failure: &DeliveryFailure, attempts: i32) -> Result<(), store::Error> {
         let metrics = &self.engine.metrics().events;
         metrics.failed.get_or_create(&self.target()).inc();
         let jitter = rand::random_range(0.8..1.2);
         let failed = Failed {
-            failure: &refusal.failure,
-            pause: pause(attempts, refusal.pause, jitter),
-            disable: refusal.is_gone,
+            failure: &failure.text,
+            pause: pause(attempts, failure.pause, jitter),
+            disable: failure.is_gone,
         };
         let mut session = self.engine.store().session().await?;
         event_sink::failed(
@@ -178,25 +182,27 @@ impl Delivery {
         .await
     }
 
-    async fn send(&self, events: &[Waiting]) -> Result<(), Refusal> {
+    async fn send(&self, events: &[Waiting]) -> Result<(), DeliveryFailure> {
         match (&self.topic, &self.sink.url) {
             (Some(topic), _) => self.publish(topic, events).await,
             (None, Some(url)) => self.post(url, events).await,
-            (None, None) => Err(Refusal::of("the sink has no target")),
+            (None, None) => Err(DeliveryFailure::of("the sink has no target")),
         }
     }
 
-    /// A publish like any other of the tenant: it counts against its quota and as its usage.
-    async fn publish(&self, topic: &TopicName, events: &[Waiting]) -> Result<(), Refusal> {
+    /// Publishes to the topic like any publish of the tenant: it counts against the tenant's quota and is part of its
+    /// usage.
+    async fn publish(&self, topic: &TopicName, events: &[Waiting]) -> Result<(), DeliveryFailure> {
         let tenant = Tenant(self.sink.tenant_id);
         let drafts = drafts(events);
         let published = Box::pin(self.engine.publish(tenant, topic, drafts, None)).await;
-        let results = published.map_err(|error| refused(&error))?.answer;
+        let results = published.map_err(|error| not_published(&error))?.answer;
         let failed = results.into_iter().find_map(Result::err);
-        failed.map_or(Ok(()), |error| Err(refused(&error)))
+        failed.map_or(Ok(()), |error| Err(not_published(&error)))
     }
 
-    async fn post(&self, url: &str, events: &[Waiting]) -> Result<(), Refusal> {
+    /// Sends one request to the URL: one event, or a list when the sink takes batches.
+    async fn post(&self, url: &str, events: &[Waiting]) -> Result<(), DeliveryFailure> {
         let (content_type, id, body) = match events {
             [event] if !self.sink.batch => (EVENT, event.event_id.clone(), event.event.clone()),
             events => (BATCH, batch_id(events), list(events)),
@@ -217,22 +223,22 @@ impl Delivery {
             ),
         ];
         let outbound = &self.engine.inner.parts.outbound;
-        let answer = outbound.post(url, &headers, body).await;
-        taken(&answer.map_err(|error| unanswered(&error))?, at)
+        let response = outbound.post(url, &headers, body).await;
+        accepted(&response.map_err(|error| no_response(&error))?, at)
     }
 }
 
-impl Refusal {
-    fn of(failure: impl Into<String>) -> Self {
+impl DeliveryFailure {
+    fn of(text: impl Into<String>) -> Self {
         Self {
-            failure: failure.into(),
+            text: text.into(),
             pause: None,
             is_gone: false,
         }
     }
 }
 
-/// The result of `work`, unless it takes too long after the stop.
+/// The result of `work`; `None` when it has not ended `LAST_WITHIN` after the stop.
 async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     let too_late = async {
         stop.cancelled().await;
@@ -244,41 +250,42 @@ async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> O
     }
 }
 
-/// Whether a response means that all events were taken.
-fn taken(answer: &outbound::Answer, at: OffsetDateTime) -> Result<(), Refusal> {
-    if answer.is_success() {
+/// Fails unless the response means that the sink has accepted all events.
+fn accepted(response: &outbound::Answer, at: OffsetDateTime) -> Result<(), DeliveryFailure> {
+    if response.is_success() {
         return Ok(());
     }
-    let retry_after = answer.retry_after.as_deref();
-    Err(Refusal {
+    let retry_after = response.retry_after.as_deref();
+    Err(DeliveryFailure {
         pause: retry_after.and_then(|text| until(text, at)),
-        is_gone: answer.is_gone(),
-        ..Refusal::of(format!("answered with status {}", answer.status))
+        is_gone: response.is_gone(),
+        ..DeliveryFailure::of(format!("answered with status {}", response.status))
     })
 }
 
-fn unanswered(error: &outbound::Error) -> Refusal {
+fn no_response(error: &outbound::Error) -> DeliveryFailure {
     tracing::debug!(
         error = error as &dyn std::error::Error,
         "events were not taken"
     );
-    Refusal::of("did not answer in time, or broke the connection")
+    DeliveryFailure::of("did not answer in time, or broke the connection")
 }
 
-fn refused(error: &Error) -> Refusal {
+/// The failure of a publish to the topic. A quota asks for a pause.
+fn not_published(error: &Error) -> DeliveryFailure {
     let mut pause = None;
     if let Error::Limited(Limit::Quota(violation) | Limit::Guarantee(violation)) = error {
         pause = Some(Duration::from_secs(violation.again_seconds.into()));
     }
-    let mut failure = format!("the topic did not take it: {error}");
-    failure.truncate(failure.floor_char_boundary(200));
-    Refusal {
+    let mut text = format!("the topic did not take it: {error}");
+    text.truncate(text.floor_char_boundary(200));
+    DeliveryFailure {
         pause,
-        ..Refusal::of(failure)
+        ..DeliveryFailure::of(text)
     }
 }
 
-/// The time of `Retry-After` (RFC 9110): seconds, or a date.
+/// The pause that `Retry-After` asks for (RFC 9110): seconds, or a date.
 fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -287,20 +294,23 @@ fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
     Some(Duration::try_from(date - at).unwrap_or_default())
 }
 
-/// Pause before the next attempt, after a failure that `attempts` failures came before.
+/// Pause before the next attempt, after a failure that followed `attempts` other failures.
 fn pause(attempts: i32, asked: Option<Duration>, jitter: f64) -> Duration {
     let doublings = attempts.clamp(0, 16).unsigned_abs();
-    let pause = PAUSE_MIN * (1 << doublings);
-    let pause = pause.min(PAUSE_MAX).mul_f64(jitter);
-    pause.max(asked.unwrap_or_default()).min(PAUSE_MAX)
+    (PAUSE_MIN * (1 << doublings))
+        .min(PAUSE_MAX)
+        .mul_f64(jitter)
+        .max(asked.unwrap_or_default())
+        .min(PAUSE_MAX)
 }
 
+/// Events as a JSON list.
 fn list(events: &[Waiting]) -> String {
     let texts: Vec<&str> = events.iter().map(|event| &*event.event).collect();
     format!("[{}]", texts.join(","))
 }
 
-/// Events as messages: the body is the whole event, and the attributes are those of its HTTP binding.
+/// Events as messages. The body is the complete event, and the attributes are those of the HTTP binding of CloudEvents.
 fn drafts(events: &[Waiting]) -> Drafts {
     let mut records = Records::default();
     let mut items = Vec::with_capacity(events.len());
@@ -308,11 +318,13 @@ fn drafts(events: &[Waiting]) -> Drafts {
         let value: Value = serde_json::from_str(&event.event).unwrap_or_default();
         let names = ["id", "source", "specversion", "subject", "time", "type"];
         let named = names.map(|name| (format!("ce-{name}"), value[name].as_str()));
-        let named = named.iter();
-        let attributes = named.filter_map(|(name, value)| Some((&**name, (*value)?)));
+        let attributes = named
+            .iter()
+            .filter_map(|(name, value)| Some((&**name, (*value)?)))
+            .collect();
         let meta = Meta {
             content_type: Some(EVENT),
-            attributes: attributes.collect(),
+            attributes,
             ..Meta::default()
         };
         records.push(&meta, event.event.as_bytes());
@@ -360,17 +372,17 @@ mod tests {
     #[test]
     fn only_success_is_taken_and_410_is_the_end() {
         let of = |status| {
-            let answer = outbound::Answer {
+            let response = outbound::Answer {
                 status,
                 retry_after: Some("7".to_owned()),
             };
-            taken(&answer, OffsetDateTime::UNIX_EPOCH)
+            accepted(&response, OffsetDateTime::UNIX_EPOCH)
         };
         assert!(of(200).is_ok() && of(204).is_ok());
         for status in [100, 301, 302, 304, 400, 404, 429, 500] {
-            let refusal = of(status).unwrap_err();
-            assert!(!refusal.is_gone && refusal.failure.contains(&status.to_string()));
-            assert_eq!(refusal.pause, Some(Duration::from_secs(7)));
+            let failure = of(status).unwrap_err();
+            assert!(!failure.is_gone && failure.text.contains(&status.to_string()));
+            assert_eq!(failure.pause, Some(Duration::from_secs(7)));
         }
         assert!(of(410).unwrap_err().is_gone);
     }

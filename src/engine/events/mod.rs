@@ -1,8 +1,9 @@
-//! Events of the service: CloudEvents that go to the sinks of tenants, at least once. The transaction of what happened stores
-//! an event for every sink that wants it ([`emit`]), and the duty `events` of the room `bill` delivers what is stored
-//! (`deliver`). Ids are computed from what happened, so an event that is made or sent again is the same event.
+//! Events of the service: CloudEvents that are sent to the sinks of tenants, at least once. The transaction that makes
+//! a change also stores an event of it for each sink that wants it ([`emit`]). The duty `events` of the room `bill`
+//! sends stored events (`deliver`). The id of an event is computed from its content, so an event that is made or sent
+//! again has the same id.
 //!
-//! `sinks` is what tenants and operators set, `sign` the signatures of requests.
+//! `sinks` has the settings of sinks, `sign` signs requests to them.
 
 mod deliver;
 mod sign;
@@ -24,43 +25,44 @@ use crate::store::{self, Session};
 
 pub use deliver::{Delivery, claim, waiting};
 
-/// Bytes of the hash of what happened that make an id.
+/// Bytes of the hash that are used as an id.
 const ID_BYTES: usize = 16;
 
-/// Label of what goes to a kind of sink.
+/// Label of metrics: the kind of sink.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Target {
     /// `topic` or `url`.
     pub target: &'static str,
 }
 
-/// What is counted of events.
+/// Metrics of events.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Events delivered.
+    /// Events that were delivered.
     pub delivered: Family<Target, Counter>,
     /// Attempts that failed.
     pub failed: Family<Target, Counter>,
 }
 
-/// Something that happened to a tenant.
+/// A change that concerns a tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<'a> {
-    /// What it is.
+    /// The kind of change.
     pub kind: EventKind,
-    /// Distinguishes it from other events of its kind and tenant: the id is computed from it.
+    /// Distinguishes it from other events of its kind and tenant. Part of the input of the id.
     pub identity: &'a [&'a str],
     /// When it happened.
     pub at: OffsetDateTime,
-    /// More of it: a JSON object.
+    /// Details: a JSON object.
     pub data: Value,
 }
 
-/// Stores an event of a tenant for all sinks that want it, in the transaction of what happened. While an event waits, the
-/// same event is not stored again; a caller that could make it again later must remember that it was made.
+/// Stores an event of a tenant for all sinks that want it, in the transaction that makes the change. While an event
+/// waits, the same event is not stored again. A caller that could make the event again later must store that it was
+/// made.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database is unavailable.
 pub async fn emit(
     session: &mut Session,
     tenant: i64,
@@ -72,7 +74,7 @@ pub async fn emit(
     event_outbox::emit(session, (tenant, kind), &event, EVENTS_HELD_MAX.into()).await
 }
 
-/// The whole event (CloudEvents 1.0, JSON format).
+/// The complete event (CloudEvents 1.0, JSON format).
 pub(in crate::engine) fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
     let id = id(&frame.tenant, event);
     let text = json!({
@@ -91,8 +93,8 @@ pub(in crate::engine) fn framed(frame: &Frame, event: &Event<'_>) -> NewEvent {
     }
 }
 
-/// The beginning of the SHA-256 of what the event is about, in hexadecimal: Standard Webhooks allows no `.` in an id. The
-/// length before each part separates the parts.
+/// The id of an event: the first bytes of the SHA-256 of kind, tenant and identity, each with its length before it. In
+/// hexadecimal, because Standard Webhooks allows no `.` in an id.
 fn id(tenant: &str, event: &Event<'_>) -> String {
     let mut hash = Sha256::new();
     let parts = [event.kind.as_str(), tenant].into_iter();
@@ -103,7 +105,7 @@ fn id(tenant: &str, event: &Event<'_>) -> String {
     hex::encode(&hash.finalize()[..ID_BYTES])
 }
 
-/// The id of a request with several events: the same again for the same events.
+/// The id of a request with several events. The same events have the same id.
 fn batch_id(events: &[Waiting]) -> String {
     let mut hash = Sha256::new();
     for event in events {

@@ -1,4 +1,4 @@
-//! Signatures of requests to sinks (Standard Webhooks 1.0, `v1`: HMAC-SHA256). Pure functions, for `deliver` and `sinks`.
+//! Signs requests to sinks (Standard Webhooks 1.0, `v1`: HMAC-SHA256). Pure functions, called by `deliver` and `sinks`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,17 +8,17 @@ use sha2::Sha256;
 /// Bytes of a new secret.
 const SECRET_BYTES: usize = 32;
 
-/// A new secret.
+/// A new random secret.
 pub(super) fn secret() -> [u8; SECRET_BYTES] {
     rand::random()
 }
 
-/// A secret as it is shown.
+/// A secret as the API shows it.
 pub(super) fn shown(secret: &[u8]) -> String {
     format!("whsec_{}", STANDARD.encode(secret))
 }
 
-/// The value of `webhook-signature`: of `{id}.{timestamp}.{body}`. `None`: the secret is empty.
+/// The value of the header `webhook-signature`, which signs `{id}.{timestamp}.{body}`.
 pub(super) fn signature(secret: &[u8], (id, timestamp): (&str, i64), body: &str) -> Option<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(format!("{id}.{timestamp}.").as_bytes());

@@ -1,6 +1,7 @@
-//! Event sinks: put, read, list and delete. A caller that may manage a topic and read all usage of the tenant may send the
-//! tenant's events to that topic. Requests to a URL leave from inside the operator's network, and events of all tenants
-//! concern only the operator, so both take the scope `admin` for all names.
+//! Event sinks: put, read, list and delete. A caller that may manage a topic and read all usage of the tenant may send
+//! the tenant's events to that topic. A sink with a URL, or with events of all tenants, needs the scope `admin` for all
+//! names: requests to a URL are sent from inside the operator's network, and events of all tenants are for the operator
+//! alone.
 
 use api::event::{
     EventFailure, EventGranularity, EventKind, EventSink, EventSinkSettings, EventTenants,
@@ -10,22 +11,21 @@ use api::list::Page;
 use api::{EventSinkName, FieldError, Permission};
 
 use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::events::sign;
 use crate::engine::{Access, Engine, Error, Tenant};
 use crate::outbound;
 use crate::store::event_sink::{NewSink, SigningKey, SinkRow};
 use crate::store::{self, Session};
 
-use crate::engine::events::sign;
-
-/// Events that wait are counted up to this number, a little above what may wait.
+/// Waiting events are counted up to this number, a little above the number that may wait.
 const WAITING_SHOWN_MAX: i64 = EVENTS_HELD_MAX as i64 + 1_000;
 
 impl Engine {
-    /// Creates a sink, or gives it these settings and enables it again; true when it is new.
+    /// Creates a sink, or gives it these settings and enables it again. Returns true when it is new.
     ///
     /// # Errors
-    /// When a URL is not private, a setting is not for the caller, its topic does not exist, the tenant has too many, or the
-    /// database does not answer.
+    /// When the URL is not private, the caller may not use a setting, the topic does not exist, the tenant has too many
+    /// sinks, or the database is unavailable.
     pub async fn put_event_sink(
         &self,
         by: &Access,
@@ -36,7 +36,7 @@ impl Engine {
         may_put(by, settings)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_event_sink").await?;
-        // The lock serialises the count of sinks of a tenant.
+        // The lock of the tenant lets one transaction at a time count its sinks.
         let owner = store::tenant::name(&mut tx, tenant.0).await?;
         store::tenant::lock(&mut tx, &owner).await?;
         let topic = match &settings.topic {
@@ -70,7 +70,7 @@ impl Engine {
             let detail = format!("there are {EVENT_SINKS_PER_TENANT_MAX} event sinks already");
             return Err(Error::Conflict(detail));
         }
-        let mut sink = found(&mut tx, tenant, name).await?;
+        let mut sink = sink_of(&mut tx, tenant, name).await?;
         sink.secret = put.has_secret.then(|| sign::shown(&secret.0));
         let change = Change {
             tenant: Some(tenant),
@@ -86,19 +86,19 @@ impl Engine {
     /// One sink and its state.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn event_sink(
         &self,
         tenant: Tenant,
         name: &EventSinkName,
     ) -> Result<EventSink, Error> {
-        found(&mut self.store().session().await?, tenant, name).await
+        sink_of(&mut self.store().session().await?, tenant, name).await
     }
 
-    /// A page of sinks by name, of those that the caller may manage.
+    /// A page of the sinks that the caller may manage, by name.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database is unavailable.
     pub async fn event_sinks(
         &self,
         by: &Access,
@@ -120,7 +120,7 @@ impl Engine {
     /// Deletes a sink with the events that wait for it.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn delete_event_sink(&self, by: &Access, name: &EventSinkName) -> Result<(), Error> {
         let tenant = by.tenant();
         let mut tx = self.store().tx("delete_event_sink").await?;
@@ -138,6 +138,7 @@ impl Engine {
     }
 }
 
+/// Checks the URL.
 fn check(settings: &EventSinkSettings) -> Result<(), Error> {
     let Some(url) = &settings.url else {
         return Ok(());
@@ -152,6 +153,7 @@ fn check(settings: &EventSinkSettings) -> Result<(), Error> {
     Err(Error::Invalid(vec![FieldError::new("/url", detail)]))
 }
 
+/// Fails unless the caller may create a sink with these settings.
 fn may_put(by: &Access, settings: &EventSinkSettings) -> Result<(), Error> {
     by.check_all(Permission::Usage)?;
     if let Some(topic) = &settings.topic {
@@ -163,7 +165,7 @@ fn may_put(by: &Access, settings: &EventSinkSettings) -> Result<(), Error> {
     Ok(())
 }
 
-async fn found(
+async fn sink_of(
     session: &mut Session,
     tenant: Tenant,
     name: &EventSinkName,
@@ -173,6 +175,7 @@ async fn found(
     shown(row.ok_or_else(|| Error::not_found("event sink", name))?)
 }
 
+/// A sink as the API shows it, without its secret.
 fn shown(row: SinkRow) -> Result<EventSink, Error> {
     let corrupt = |column| store::Error::Corrupt {
         table: "event_sink",
@@ -181,12 +184,13 @@ fn shown(row: SinkRow) -> Result<EventSink, Error> {
     };
     let topic = row.topic.as_ref().map(|name| name.parse()).transpose();
     let kinds: Option<Vec<_>> = row.kinds.iter().map(|kind| EventKind::of(kind)).collect();
-    let granularities = [EventGranularity::Hour, EventGranularity::Minute];
-    let mut granularities = granularities.into_iter();
-    let granularity = granularities.find(|all| all.as_str() == row.granularity);
-    let tenants = match row.all_tenants {
-        true => EventTenants::All,
-        false => EventTenants::Own,
+    let granularity = [EventGranularity::Hour, EventGranularity::Minute]
+        .into_iter()
+        .find(|granularity| granularity.as_str() == row.granularity);
+    let tenants = if row.all_tenants {
+        EventTenants::All
+    } else {
+        EventTenants::Own
     };
     let failure = row.failed_at.zip(row.failure.clone());
     let is_failing = row.attempts > 0 && row.disabled_at.is_none();

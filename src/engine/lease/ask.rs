@@ -1,4 +1,4 @@
-//! What one receiver asks for, with the defaults of its subscription filled in.
+//! The request of one receiver, with the defaults of its subscription filled in. Built by `receive` and `order`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub struct Ask {
     pub wanted: u32,
     /// Visibility timeout in seconds.
     pub visibility_seconds: u32,
-    /// How long to wait while there is nothing.
+    /// How long to wait for the first message.
     pub wait: Duration,
 }
 

@@ -1,6 +1,7 @@
-//! Leases off the turn: `plan` decides in pure functions what becomes of locked leases, `redeliver` hands out what is due
-//! again, `reshape` changes single messages, `set_aside` keeps what goes to a dead-letter topic, `receipt` signs the names of
-//! messages in leases. Only the current lease settles (I3).
+//! Changes of leases off the turn. `plan` computes in pure functions what to write for locked leases, `redeliver` hands
+//! out messages that are due again, `reshape` changes single messages of a lease, `set_aside` queues leases for the
+//! dead-letter topic, `receipt` signs receipts, `ask` is the request of a receiver. Only the current lease of a message
+//! can settle it (I3).
 
 pub mod ask;
 pub mod plan;

@@ -1,5 +1,5 @@
-//! What becomes of leases, as pure functions: rows that were locked go in, the difference to write comes out. Nothing here
-//! awaits, reads a clock or knows SQL, so that property tests can try every order of events against I2 and I3.
+//! Plans of lease changes, as pure functions: locked rows go in, and the rows to write come out. Nothing here awaits,
+//! reads a clock or knows SQL, so that property tests can try every order of events against I2 and I3.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use time::OffsetDateTime;
 use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
 
-/// What to write: rows to delete, to update in place, and to insert (lease id 0: a new one).
+/// Rows to write. An inserted row with lease id 0 gets a new id.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// Rows whose last bit went, or that were handed out again as a whole.
+    /// Rows without any bit left, and rows that were handed out again as a whole.
     pub delete: Vec<LeaseKey>,
     /// Rows with fewer bits or another deadline.
     pub update: Vec<Lease>,
@@ -20,7 +20,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Adds what another plan wants written.
+    /// Adds the rows of another plan.
     pub fn absorb(&mut self, more: Self) {
         self.delete.extend(more.delete);
         self.update.extend(more.update);
@@ -28,16 +28,16 @@ impl Changes {
     }
 }
 
-/// One message of one lease and what to do with it.
+/// A step for one message of one lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
+pub struct MessageStep {
     /// Lane.
     pub lane: i64,
     /// Lease.
     pub lease: i64,
     /// Its bit.
     pub bit: u8,
-    /// What to do.
+    /// What to do with it.
     pub step: Step,
 }
 
@@ -46,38 +46,40 @@ pub struct Item {
 pub enum Step {
     /// It is done.
     Done,
-    /// Nobody gets it for so many seconds, and its receipt stays good.
+    /// It is hidden for this many seconds, and its receipt stays valid.
     Hide(u32),
-    /// It failed; it is handed out again after so many seconds, under a new lease, so its receipt is void.
+    /// It failed: it is due again after this many seconds, in a new lease, so its receipt is void.
     Return(u32),
-    /// It could not be given after all: due again after so many seconds, and not an attempt.
+    /// It was not handed out after all: it is due again after this many seconds, and this does not count as an attempt.
     GiveBack(u32),
 }
 
-/// So many seconds after a time.
+/// The time that lies `seconds` after `at`.
 #[must_use]
 pub fn after(at: OffsetDateTime, seconds: u32) -> OffsetDateTime {
     at + time::Duration::seconds(i64::from(seconds))
 }
 
-/// Takes items in order against the locked rows. Answers, per item, whether it was current (I3), and what to write. `now`
-/// was read after the rows were locked: retention counts on deadlines that are not set by a time long gone.
+/// Applies items in order to the locked rows. Returns for each item whether its lease was current (I3), and what to
+/// write. `now` must be read after the rows were locked, because retention relies on deadlines that are computed from a
+/// recent time.
 #[must_use]
-pub fn settle(rows: &[Lease], items: &[Item], now: OffsetDateTime) -> (Vec<bool>, Changes) {
+pub fn settle(rows: &[Lease], items: &[MessageStep], now: OffsetDateTime) -> (Vec<bool>, Changes) {
     let mut table: BTreeMap<LeaseKey, Lease> = rows.iter().map(|row| (row.key, *row)).collect();
     let mut returned = Vec::new();
     let current = items
         .iter()
-        .map(|item| step(&mut table, &mut returned, item, now))
+        .map(|item| apply(&mut table, &mut returned, item, now))
         .collect();
     (current, difference(rows, table, returned))
 }
 
-/// One item. A message is in part 0 of its lease, or in the part of its own that an earlier `Hide` split off.
-fn step(
+/// Applies one item; false when its lease is not current. A message is in part 0 of its lease, or in a part of its own
+/// that an earlier `Hide` split off.
+fn apply(
     table: &mut BTreeMap<LeaseKey, Lease>,
     returned: &mut Vec<Lease>,
-    item: &Item,
+    item: &MessageStep,
     now: OffsetDateTime,
 ) -> bool {
     let mask = 1_u64 << item.bit;
@@ -144,7 +146,7 @@ fn step(
     true
 }
 
-/// The same message as a lease of its own that nobody has a receipt for.
+/// These messages as a new lease, for which no receipt exists.
 fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
     Lease {
         key: LeaseKey {
@@ -159,7 +161,7 @@ fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
     }
 }
 
-/// Messages that go back together from one lease stay together.
+/// Adds a returned lease. Messages returned from one lease with the same deadline stay in one row.
 fn merge(returned: &mut Vec<Lease>, new: &Lease) {
     let same = returned.iter_mut().find(|old| {
         Lease {
@@ -173,6 +175,7 @@ fn merge(returned: &mut Vec<Lease>, new: &Lease) {
     }
 }
 
+/// What to write so that the locked rows become those of `table`, and `returned` is inserted.
 fn difference(rows: &[Lease], table: BTreeMap<LeaseKey, Lease>, returned: Vec<Lease>) -> Changes {
     let mut changes = Changes {
         insert: returned,
@@ -189,18 +192,18 @@ fn difference(rows: &[Lease], table: BTreeMap<LeaseKey, Lease>, returned: Vec<Le
     changes
 }
 
-/// A receiver that takes what is due.
+/// The receivers of one redelivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taker {
-    /// Messages it still takes.
+    /// Messages they take at most.
     pub wanted: u32,
     /// Until when they are hidden from others.
     pub deadline: OffsetDateTime,
 }
 
-/// Hands out messages of leases past their deadline again, each under a new lease with one attempt more. A row that is
-/// handed out in part keeps its other bits and its id, so receipts for those stay good. Answers what to write; the rows
-/// to insert are what the taker gets.
+/// Hands out messages of leases past their deadline again, each in a new lease with one more attempt. A row that is
+/// handed out in part keeps its other bits and its id, so the receipts of those stay valid. The rows to insert are the
+/// leases that the taker gets.
 #[must_use]
 pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
     let mut changes = Changes::default();
@@ -243,8 +246,9 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
     changes
 }
 
-/// Shares so many messages among the customers of leases that are due: each gets one in turn, who has waited longest first.
-/// `due` is in order of deadlines.
+/// Shares `wanted` messages among the customers of leases that are due: one message each, round after round. The
+/// customer with the earliest deadline comes first; `due` is in order of deadlines. Returns the leases of each customer
+/// and its share.
 #[must_use]
 pub fn share(due: Vec<Lease>, wanted: u32) -> Vec<(Vec<Lease>, u32)> {
     let mut shares: Vec<(Vec<Lease>, u32)> = Vec::new();
@@ -257,22 +261,24 @@ pub fn share(due: Vec<Lease>, wanted: u32) -> Vec<(Vec<Lease>, u32)> {
             None => shares.push((vec![row], 0)),
         }
     }
-    let mut left: Vec<u32> = shares
+    let mut unshared: Vec<u32> = shares
         .iter()
         .map(|(rows, _)| rows.iter().map(|row| row.pending.count_ones()).sum())
         .collect();
-    let mut wanted = wanted.min(left.iter().sum());
+    let mut wanted = wanted.min(unshared.iter().sum());
     while wanted > 0 {
-        for ((_, share), left) in shares.iter_mut().zip(&mut left) {
-            if wanted > 0 && *left > 0 {
-                (*share, *left, wanted) = (*share + 1, *left - 1, wanted - 1);
+        for ((_, share), unshared) in shares.iter_mut().zip(&mut unshared) {
+            if wanted > 0 && *unshared > 0 {
+                *share += 1;
+                *unshared -= 1;
+                wanted -= 1;
             }
         }
     }
     shares
 }
 
-/// Takes leases whose attempts are used up away from everybody until then, each as a whole under a new id.
+/// Hides leases whose attempts are used up from all receivers until `until`, each as a whole with a new id.
 #[must_use]
 pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
     let mut changes = Changes::default();
@@ -318,8 +324,8 @@ mod tests {
         }
     }
 
-    fn item(lease: i64, bit: u8, step: Step) -> Item {
-        Item {
+    fn item(lease: i64, bit: u8, step: Step) -> MessageStep {
+        MessageStep {
             lane: 1,
             lease,
             bit,

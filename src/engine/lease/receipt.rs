@@ -1,5 +1,5 @@
-//! Receipts: opaque, signed tokens naming one message in one lease (I3). A receipt that verifies was made by this
-//! installation for this subscription; whether its lease is still current only the database knows.
+//! Receipts: opaque, signed tokens that name one message in one lease (I3). A receipt that verifies was signed by this
+//! installation for this subscription. Only the database knows whether its lease is still current.
 //!
 //! ```text
 //! receipt := base64url( lane:5 lease:6 offset:7 bit:1 mac:14 )                                       44 characters
@@ -29,7 +29,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// The mask of this message.
+    /// The mask of this message in its lease.
     #[must_use]
     pub fn mask(&self) -> u64 {
         1 << self.bit
@@ -102,7 +102,7 @@ impl Signer {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The receipt of a token; `None` when it is forged, damaged, or of another subscription.
+    /// The receipt in a token; `None` when the token is forged, damaged, or of another subscription.
     #[must_use]
     pub fn verify(&self, subscription: i64, token: &str) -> Option<Receipt> {
         if token.len() != CHARS {

@@ -1,5 +1,5 @@
-//! Redelivery: leases past their deadline are handed out again under a new id (I3), off the turn, because they wait for
-//! no publish and lock rows that other nodes may want.
+//! Redelivery: messages of leases past their deadline are handed out again in new leases (I3). It runs off the turn,
+//! because it needs no publish, and because it locks rows that other nodes may want. Called by `receive` and `order`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,34 +13,35 @@ use crate::engine::lease::plan::{self, Changes, Taker};
 use crate::engine::lease::reshape::write;
 use crate::engine::lease::set_aside::SET_ASIDE_SECONDS;
 use crate::engine::subscriber::{Grant, Subscriber};
-use crate::store::lease::LeaseKey;
+use crate::store::lease::{Lease, LeaseKey};
 use crate::store::{self, Session};
 
-/// Leases locked by one redelivery; no more than messages are wanted, so that rivals find others.
+/// Leases locked by one redelivery at most. It also locks no more leases than messages are wanted, so that concurrent
+/// redeliveries find others.
 const LEASES_MAX: u32 = 128;
-/// Leases locked in one lane by one redelivery of a fair subscription: so far reaches the look among which customers share.
+/// Leases locked in one lane by one redelivery of a fair subscription: the customers of these leases share it.
 const FAIR_LEASES_MAX: u32 = 256;
-/// A lease of a turn that was slow to commit may begin to exist below a bound that was seen before: the bound stays so
-/// far behind.
+/// A turn that is slow to commit may add a lease with a deadline below a bound that a scan found. Bounds are lowered by
+/// this margin.
 const LOW_MARGIN: time::Duration = time::Duration::seconds(1);
 
-/// What one redelivery has taken so far.
+/// The progress of one redelivery.
 #[derive(Default)]
-struct Taken<'a> {
-    /// What the receivers have got before.
+struct Progress<'a> {
+    /// Leases that the receivers have got before it.
     before: &'a [Grant],
     /// Leases locked.
     locked: u32,
     /// Messages in `given`.
     messages: u32,
-    /// For the receiver.
-    given: Vec<store::lease::Lease>,
-    /// For the dead-letter topic.
-    spent: Vec<store::lease::Lease>,
+    /// New leases for the receivers.
+    given: Vec<Lease>,
+    /// Leases set aside for the dead-letter topic.
+    spent: Vec<Lease>,
 }
 
-impl Taken<'_> {
-    /// Whether a lease was just given: with a visibility timeout of 0 it is due again.
+impl Progress<'_> {
+    /// Whether a lease was just given. With a visibility timeout of 0 it is due again at once.
     fn has(&self, key: LeaseKey) -> bool {
         let before = |grant: &Grant| (grant.lane, grant.lease) == (key.lane, key.lease);
         self.before.iter().any(before) || self.given.iter().any(|given| given.key == key)
@@ -48,8 +49,8 @@ impl Taken<'_> {
 }
 
 impl Leases {
-    /// Hands out what is due again, at most what is asked for, and nothing of what was given `before`. `low` is a bound below
-    /// which nothing is due.
+    /// Hands out messages that are due again: at most `ask.wanted`, and none of the leases in `before`. No lease has a
+    /// deadline below `low`.
     pub async fn redeliver(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -60,21 +61,21 @@ impl Leases {
         let Some(low) = self.scan(subscriber, &lanes, low).await? else {
             return Ok(Vec::new());
         };
-        // Whatever comes of it, there may be more.
+        // There may be more than this redelivery takes.
         subscriber.due.expect(Duration::ZERO);
         let mut tx = self.store.tx("redeliver").await?;
-        let mut taken = Taken {
+        let mut progress = Progress {
             before,
-            ..Taken::default()
+            ..Progress::default()
         };
         for lane in lanes.iter() {
             let due = (*lane, low);
-            taken = self
-                .take_due(&mut tx, subscriber, due, (ask, taken))
+            progress = self
+                .take_due(&mut tx, subscriber, due, (ask, progress))
                 .await?;
         }
-        if taken.locked == 0 {
-            // Others have what is due; they may let go of it.
+        if progress.locked == 0 {
+            // Other transactions have locked what is due. They may roll back, so a later scan tries again.
             subscriber.due.scan_later();
             return Ok(Vec::new());
         }
@@ -82,11 +83,11 @@ impl Leases {
         subscriber
             .due
             .expect(Duration::from_secs(u64::from(ask.visibility_seconds)));
-        self.set_aside.add(subscriber, taken.spent);
-        Ok(taken.given.iter().map(Grant::of).collect())
+        self.set_aside.add(subscriber, progress.spent);
+        Ok(progress.given.iter().map(Grant::of).collect())
     }
 
-    /// Whether something is due again; if so a bound below which nothing is.
+    /// Whether a lease is due again; if so a bound below which none is.
     async fn scan(
         &self,
         subscriber: &Subscriber,
@@ -96,7 +97,7 @@ impl Leases {
         let now = self.clock.now();
         let mut session = self.store.session().await?;
         if subscriber.is_fair() {
-            // Between the bound and what is due there may be thousands of leases that wait for their turn: it is raised.
+            // The scan passes over waiting leases, of which there may be thousands, and raises the bound beyond them.
             let id = subscriber.id;
             let (at, earliest) =
                 store::lease_waiting::earliest_due_again(&mut session, now, id, lanes, low).await?;
@@ -113,14 +114,14 @@ impl Leases {
         Ok(None)
     }
 
-    /// Locks leases of one lane that are due again, and says whether these are all.
+    /// Locks leases of one lane that are due again. Also returns whether these are all that it can lock.
     async fn lock_due(
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
         (lane, low): (i64, Option<OffsetDateTime>),
         limit: u32,
-    ) -> Result<(Vec<store::lease::Lease>, bool), Error> {
+    ) -> Result<(Vec<Lease>, bool), Error> {
         let now = self.clock.now();
         if subscriber.is_fair() {
             let bounds = (low, i64::from(FAIR_LEASES_MAX));
@@ -134,30 +135,30 @@ impl Leases {
         Ok((due, is_all))
     }
 
-    /// Takes what is due in one lane until there is enough. Leases whose attempts are used up are set aside, and others
-    /// taken in their place.
+    /// Takes leases that are due in one lane until there are enough messages. Leases whose attempts are used up are set
+    /// aside, and others are taken instead.
     async fn take_due<'a>(
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
         (lane, low): (i64, Option<OffsetDateTime>),
-        (ask, mut taken): (Ask, Taken<'a>),
-    ) -> Result<Taken<'a>, Error> {
+        (ask, mut progress): (Ask, Progress<'a>),
+    ) -> Result<Progress<'a>, Error> {
         let now = self.clock.now();
         let settings = subscriber.settings();
         loop {
-            let wanted = ask.wanted - taken.messages;
-            let limit = wanted.min(LEASES_MAX.saturating_sub(taken.locked));
+            let wanted = ask.wanted - progress.messages;
+            let limit = wanted.min(LEASES_MAX.saturating_sub(progress.locked));
             if limit == 0 {
-                return Ok(taken);
+                return Ok(progress);
             }
             let (mut due, is_all) = self.lock_due(tx, subscriber, (lane, low), limit).await?;
-            due.retain(|row| !taken.has(row.key));
+            due.retain(|row| !progress.has(row.key));
             if due.is_empty() {
-                return Ok(taken);
+                return Ok(progress);
             }
-            taken.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
-            // Read now, not before: retention counts on deadlines that are not set by a time long gone.
+            progress.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
+            // Read after the lock: retention relies on deadlines that are computed from a recent time.
             let at = store::session::now(tx, now).await?;
             let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
                 settings.dead_letter_topic_id.is_some()
@@ -165,9 +166,10 @@ impl Leases {
             });
             let deadline = plan::after(at, ask.visibility_seconds);
             let mut changes = Changes::default();
-            let shares = match subscriber.is_fair() {
-                true => plan::share(due, wanted),
-                false => vec![(due, wanted)],
+            let shares = if subscriber.is_fair() {
+                plan::share(due, wanted)
+            } else {
+                vec![(due, wanted)]
             };
             for (due, wanted) in shares {
                 changes.absorb(plan::redeliver(&due, Taker { wanted, deadline }));
@@ -176,14 +178,14 @@ impl Leases {
             changes.absorb(plan::set_aside(&spent, until));
             for row in write(tx, &changes).await? {
                 if row.delayed {
-                    taken.spent.push(row);
+                    progress.spent.push(row);
                 } else {
-                    taken.messages += row.pending.count_ones();
-                    taken.given.push(row);
+                    progress.messages += row.pending.count_ones();
+                    progress.given.push(row);
                 }
             }
             if is_all {
-                return Ok(taken);
+                return Ok(progress);
             }
         }
     }

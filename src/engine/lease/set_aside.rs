@@ -1,6 +1,7 @@
-//! Leases whose attempts are used up, set aside by this node: hidden from receivers until their messages are in the
-//! dead-letter topic. A receiver never waits for that; tasks of the receive room take them from here. Bounded: a lease
-//! beyond the limit falls due again when its time is over, and is found again.
+//! The queue of leases that this node has set aside because their attempts are used up. They are hidden from receivers
+//! until tasks of `receive` have moved their messages to the dead-letter topic, so no receiver waits for the move.
+//! Bounded (I9): a lease beyond the limit is not queued, falls due again when its time is over, and a later redelivery
+//! finds it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,15 +11,15 @@ use crate::engine::inbox::Inbox;
 use crate::engine::subscriber::Subscriber;
 use crate::store::lease::Lease;
 
-/// How long a lease is set aside; what has not moved by then is due again.
+/// How long a lease is set aside. Messages not moved by then are due again.
 pub const SET_ASIDE_SECONDS: u32 = 60;
-/// Leases that wait on this node.
+/// Leases queued on one node at most.
 const WAITING_MAX: usize = 1_024;
 
 /// A lease that was set aside.
 #[derive(Debug)]
 pub struct Spent {
-    /// Its subscription.
+    /// The subscription.
     pub subscriber: Arc<Subscriber>,
     /// The lease.
     pub lease: Lease,
@@ -26,14 +27,14 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Whether it may be due again already.
+    /// Whether its time is over, so that it may be due again.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.since.elapsed() >= Duration::from_secs(u64::from(SET_ASIDE_SECONDS))
     }
 }
 
-/// The leases that wait.
+/// The queue of leases that were set aside.
 #[derive(Debug, Default)]
 pub struct SetAside {
     inbox: Inbox<VecDeque<Spent>>,
@@ -55,7 +56,7 @@ impl SetAside {
         });
     }
 
-    /// The next one, as soon as there is one.
+    /// Takes the next lease; waits until there is one.
     pub async fn next(&self) -> Spent {
         self.inbox.take_one(VecDeque::pop_front).await
     }

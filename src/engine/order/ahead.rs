@@ -1,5 +1,6 @@
-//! Reading ahead of the cursor: whose are the messages that were published? Read before the transaction of the claim,
-//! because it may need object storage; the blocks are committed, so the claim passes over nothing that was not read (I4).
+//! Reads the blocks ahead of the cursor, to learn the key of each message. This happens before the transaction of the
+//! claim, because it may need object storage. Only committed blocks are read, and the claim moves the cursor past
+//! messages that were read and no others (I4).
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -20,21 +21,21 @@ use crate::store;
 
 /// Bytes of blocks that one read ahead holds in memory, unless the first block alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
-/// A read that takes longer is given up: what waits already is handed out meanwhile.
+/// A read that takes longer is given up, so that messages that wait already can be handed out.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Blocks read one by one, once one of them cannot be read.
+/// Blocks read one by one at most, when reading them together fails.
 const ONE_BY_ONE_MAX: usize = 64;
 
-/// What was read ahead, in order.
-pub(super) enum Seen {
-    /// A block.
+/// A block ahead of the cursor.
+pub(super) enum AheadBlock {
+    /// It was read.
     Block(Arc<Block>),
-    /// Offsets of a block that is corrupt: they count as messages without a key, so that they are handed out and fail there.
+    /// It is corrupt. Its offsets count as messages without a key, so that they are handed out, fail, and are
+    /// dead-lettered.
     Unreadable(Range<i64>),
 }
 
-impl Seen {
+impl AheadBlock {
     fn offsets(&self) -> Range<i64> {
         match self {
             Self::Block(block) => block.first_offset..block.end(),
@@ -44,13 +45,13 @@ impl Seen {
 }
 
 impl Dispenser {
-    /// Reads the first messages of `offsets`.
+    /// Reads the first blocks of `offsets`, in order. They may be fewer than asked for.
     pub(super) async fn ahead(
         &self,
         subscriber: &Subscriber,
         lane: i64,
         offsets: Range<i64>,
-    ) -> Result<Vec<Seen>, Error> {
+    ) -> Result<Vec<AheadBlock>, Error> {
         let until = offsets.start + i64::from(FAIRNESS_AHEAD_MESSAGES);
         let offsets = offsets.start..until.min(offsets.end);
         let read = tokio::time::timeout(READ_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
@@ -63,32 +64,32 @@ impl Dispenser {
         subscriber: &Subscriber,
         lane: i64,
         offsets: Range<i64>,
-    ) -> Result<Vec<Seen>, Error> {
+    ) -> Result<Vec<AheadBlock>, Error> {
         let payer = subscriber.payer();
-        let (reader, mut seen, mut next) = (&self.reader, Vec::new(), offsets.start);
-        while next < offsets.end && seen.len() < ONE_BY_ONE_MAX {
+        let (reader, mut blocks, mut next) = (&self.reader, Vec::new(), offsets.start);
+        while next < offsets.end && blocks.len() < ONE_BY_ONE_MAX {
             let rest = next..offsets.end;
             if let Ok(read) = reader.blocks(payer, lane, rest, READ_BYTES_MAX).await {
-                seen.extend(read.blocks.into_iter().map(Seen::Block));
+                blocks.extend(read.blocks.into_iter().map(AheadBlock::Block));
                 break;
             }
-            // One of them cannot be read: those before it can, and if it is corrupt, those behind it.
+            // A block cannot be read. The blocks before it can, and, if it is corrupt, those behind it.
             let one = match reader.block(payer, lane, next).await {
-                Ok(Some(block)) => Seen::Block(block),
+                Ok(Some(block)) => AheadBlock::Block(block),
                 Err(Error::Internal) => match self.unreadable(lane, next).await? {
-                    Some(offsets) => Seen::Unreadable(offsets),
+                    Some(offsets) => AheadBlock::Unreadable(offsets),
                     None => break,
                 },
-                Err(error) if seen.is_empty() => return Err(error),
+                Err(error) if blocks.is_empty() => return Err(error),
                 Ok(None) | Err(_) => break,
             };
             next = one.offsets().end;
-            seen.push(one);
+            blocks.push(one);
         }
-        Ok(seen)
+        Ok(blocks)
     }
 
-    /// The offsets of a block that cannot be read.
+    /// The offsets of the block that has `offset`, without reading it; `None` when it is gone.
     async fn unreadable(&self, lane: i64, offset: i64) -> Result<Option<Range<i64>>, Error> {
         let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, offset, offset + 1, 1).await?;
@@ -99,13 +100,18 @@ impl Dispenser {
     }
 }
 
-/// The messages from `next` on join the line, as far as they were seen without a gap and there is room. Answers them, and
-/// the offset behind them.
-pub(super) fn join(line: &mut Line, seen: &[Seen], next: i64, at: OffsetDateTime) -> (Fresh, i64) {
+/// Adds the messages from offset `next` on to the line, up to the first gap in `blocks` or until the line is full.
+/// Returns these messages and the offset after the last one.
+pub(super) fn join(
+    line: &mut Line,
+    blocks: &[AheadBlock],
+    next: i64,
+    at: OffsetDateTime,
+) -> (Fresh, i64) {
     let (mut fresh, mut next) = (Fresh::default(), next);
     let waiting = line.runs();
-    for seen in seen {
-        let Range { start: first, end } = seen.offsets();
+    for block in blocks {
+        let Range { start: first, end } = block.offsets();
         if end <= next {
             continue;
         }
@@ -116,11 +122,11 @@ pub(super) fn join(line: &mut Line, seen: &[Seen], next: i64, at: OffsetDateTime
             if waiting + fresh.runs() >= i64::from(FAIRNESS_RUNS_MAX) {
                 return (fresh, next);
             }
-            let name = match seen {
-                Seen::Block(block) => name(block, next),
-                Seen::Unreadable(_) => None,
+            let key = match block {
+                AheadBlock::Block(block) => fairness_key(block, next),
+                AheadBlock::Unreadable(_) => None,
             };
-            let slot = line.join(name.as_deref(), at);
+            let slot = line.join(key.as_deref(), at);
             fresh.push(slot, next);
             next += 1;
         }
@@ -128,21 +134,22 @@ pub(super) fn join(line: &mut Line, seen: &[Seen], next: i64, at: OffsetDateTime
     (fresh, next)
 }
 
-/// The fairness key of a message, of which the first 128 characters count.
-fn name(block: &Block, offset: i64) -> Option<Cow<'_, str>> {
+/// The fairness key of a message, cut to `KEY_CHARS_MAX` characters.
+fn fairness_key(block: &Block, offset: i64) -> Option<Cow<'_, str>> {
     let index = usize::try_from(offset - block.first_offset).ok()?;
-    let attributes = block.payload.get(index)?.meta().attributes.into_iter();
-    let mut named = attributes.filter(|(name, _)| *name == FAIRNESS_KEY);
-    let (_, name) = named.next()?;
-    let name = match name.char_indices().nth(KEY_CHARS_MAX) {
-        Some((end, _)) => &name[..end],
-        None => name,
+    let attributes = block.payload.get(index)?.meta().attributes;
+    let (_, value) = attributes
+        .into_iter()
+        .find(|(name, _)| *name == FAIRNESS_KEY)?;
+    let key = match value.char_indices().nth(KEY_CHARS_MAX) {
+        Some((end, _)) => &value[..end],
+        None => value,
     };
-    match name {
+    match key {
         "" => None,
-        // A text of Postgres knows no such character.
-        _ if name.contains('\0') => Some(name.replace('\0', "\u{fffd}").into()),
-        _ => Some(name.into()),
+        // Postgres cannot store this character in a text.
+        _ if key.contains('\0') => Some(key.replace('\0', "\u{fffd}").into()),
+        _ => Some(key.into()),
     }
 }
 
@@ -155,7 +162,7 @@ mod tests {
     const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
     /// A block of messages of these customers.
-    fn block(first_offset: i64, customers: &[&str]) -> Seen {
+    fn block(first_offset: i64, customers: &[&str]) -> AheadBlock {
         let mut records = Records::default();
         for customer in customers {
             let meta = Meta {
@@ -166,7 +173,7 @@ mod tests {
         }
         let bytes = bytes::Bytes::from(records.to_payload());
         let total = bytes.len() as u64;
-        Seen::Block(Arc::new(Block {
+        AheadBlock::Block(Arc::new(Block {
             lane: 1,
             first_offset,
             published_at: api::Timestamp(0),
@@ -175,28 +182,27 @@ mod tests {
     }
 
     fn waiting(line: &Line) -> Vec<(Option<&str>, i64)> {
-        let customers = line.customers();
-        customers
+        line.customers()
             .map(|(_, customer)| (customer.name.as_deref(), customer.waiting))
             .collect()
     }
 
     #[test]
     fn messages_join_from_the_cursor_on_as_far_as_there_is_no_gap() {
-        let seen = [
+        let blocks = [
             block(10, &["a", "b", "a"]),
-            Seen::Unreadable(13..20),
+            AheadBlock::Unreadable(13..20),
             block(20, &["", "b"]),
             block(30, &["c"]),
         ];
         let mut line = Line::default();
-        let (fresh, next) = join(&mut line, &seen, 11, T0);
+        let (fresh, next) = join(&mut line, &blocks, 11, T0);
         assert_eq!((next, fresh.runs()), (22, 3));
         assert_eq!(waiting(&line), [(None, 8), (Some("b"), 2), (Some("a"), 1)]);
-        // Another node has moved the cursor beyond, or retention has.
+        // A cursor outside of these blocks: another node or retention has moved it.
         for elsewhere in [9, 22, 40] {
             let mut line = Line::default();
-            let (fresh, next) = join(&mut line, &seen, elsewhere, T0);
+            let (fresh, next) = join(&mut line, &blocks, elsewhere, T0);
             assert_eq!((next, fresh.runs()), (elsewhere, 0));
         }
     }

@@ -1,14 +1,14 @@
-//! The claim of a subscription with an order of its own in one lane, a transaction of its own: messages from ahead of the
-//! cursor join the line, the cursor moves past them, and what is next gets new leases. The lock of the cursor comes first
-//! and lets one claim through at a time, on any node; waiting leases that another transaction has locked are passed over,
-//! so it waits for no other lock.
+//! The claim in one lane of a subscription with an order of its own. One transaction adds the messages that were read
+//! ahead of the cursor to the line, moves the cursor past them, and puts the next messages into new leases. It locks
+//! the cursor first, so one claim runs at a time, on all nodes. It passes over waiting leases that another transaction
+//! has locked, so it waits for no other lock.
 
 use std::ops::Range;
 
 use crate::engine::error::Error;
 use crate::engine::lease::{expect, plan, write};
 use crate::engine::order::Dispenser;
-use crate::engine::order::ahead::{self, Seen};
+use crate::engine::order::ahead::{self, AheadBlock};
 use crate::engine::order::dispense::{self, Fresh, Service};
 use crate::engine::order::fair::line::{Line, Weights};
 use crate::engine::order::want::Want;
@@ -17,102 +17,105 @@ use crate::store::cursor::CursorRow;
 use crate::store::lease::Lease;
 use crate::store::{self, Session};
 
-/// Times that turns are worked out again because something of what should wait was not there.
+/// Times that messages are picked again because fewer wait than the line counts.
 const CORRECTIONS_MAX: usize = 4;
 
-/// What a claim brought.
+/// The result of a claim in one lane.
 #[derive(Debug, Default)]
-pub(super) struct Claimed {
+pub(super) struct LaneClaim {
     /// Leases that were handed out.
     pub(super) given: Vec<Lease>,
-    /// Whether it helps to look again at once: somebody was in the way, or more is ahead than one look reaches.
+    /// Whether another claim should follow at once: waiting leases were locked by another transaction, or more messages
+    /// are ahead than one claim reads.
     pub(super) again: bool,
 }
 
 impl Dispenser {
-    /// Claims in one lane what was seen of it, and what waits there; the lane goes on until `end`.
+    /// Claims messages in one lane, from the blocks read ahead and from waiting leases. `end` is the end of the lane.
     pub(super) async fn claim(
         &self,
         subscriber: &Subscriber,
         (lane, end): (i64, i64),
-        seen: &[Seen],
+        blocks: &[AheadBlock],
         want: &Want,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<LaneClaim, Error> {
         let place = (lane, subscriber.id);
         let weights = Weights::of_subscriber(subscriber);
         let mut tx = self.store.tx("claim_fair").await?;
         let Some(cursor) = store::cursor::lock(&mut tx, place.0, place.1).await? else {
-            // The next look says that the subscription is gone.
-            return Ok(Claimed {
+            // The next service finds that the subscription is gone.
+            return Ok(LaneClaim {
                 again: true,
-                ..Claimed::default()
+                ..LaneClaim::default()
             });
         };
-        // Statements of their own: they see what was committed before the lock was free.
+        // These statements come after the lock, so they see all that the claims before this one have committed.
         let at = store::session::now(&mut tx, self.clock.now()).await?;
-        let found = store::fairness::get(&mut tx, place.0, place.1).await?;
-        let (version, before) = found.unzip();
+        let stored_line = store::fairness::get(&mut tx, place.0, place.1).await?;
+        let (version, before) = stored_line.unzip();
         let before = before.unwrap_or_default();
         let mut line = Line::of(before.clone());
-        let (fresh, next) = ahead::join(&mut line, seen, cursor.next_offset, at);
+        let (fresh, next) = ahead::join(&mut line, blocks, cursor.next_offset, at);
         let wanted = want.messages();
-        let turns = turns(&mut tx, place, (&mut line, &fresh), (wanted, &weights)).await?;
-        let Turns {
-            turns,
+        let Picks {
+            slots,
             stored,
-            is_settled,
-        } = turns;
+            is_complete,
+        } = pick(&mut tx, place, (&mut line, &fresh), (wanted, &weights)).await?;
         let service = Service {
             lane: place.0,
             subscription: place.1,
             at,
             deadline: plan::after(at, want.visibility_seconds),
         };
-        let of_each = split(&turns, &want.asks);
+        let of_each = split(&slots, &want.asks);
         let (changes, given) = dispense::hand_out(&mut line, (stored, fresh), &of_each, &service);
-        line.served(&turns, &weights, at);
+        line.served(&slots, &weights, at);
         let row = line.to_row();
         let passed = cursor.next_offset..next;
         if row == before && passed.is_empty() {
-            // Nothing waits, or somebody has it, and nothing is ahead.
-            return Ok(Claimed {
-                again: !is_settled,
-                ..Claimed::default()
+            // No message waits, or another transaction has locked those that wait, and none is ahead.
+            return Ok(LaneClaim {
+                again: !is_complete,
+                ..LaneClaim::default()
             });
         }
         let mut inserted = write(&mut tx, &changes).await?;
         inserted.truncate(given);
-        let again = !is_settled || (!passed.is_empty() && next < end);
+        let again = !is_complete || (!passed.is_empty() && next < end);
         advance(&mut tx, place, cursor, passed).await?;
         let written = store::fairness::put(&mut tx, place, version, &row).await?;
         expect(written, 1)?;
         tx.commit().await?;
-        Ok(Claimed {
+        Ok(LaneClaim {
             given: inserted,
             again,
         })
     }
 }
 
-/// Whose turn it is, and the waiting leases with their messages.
+/// The messages that are next.
 #[derive(Default)]
-struct Turns {
-    turns: Vec<i16>,
+struct Picks {
+    /// The slot of the customer of each message, in order.
+    slots: Vec<i16>,
+    /// The locked waiting leases that have messages of these.
     stored: Vec<Lease>,
-    is_settled: bool,
+    /// False when waiting leases could not be locked.
+    is_complete: bool,
 }
 
-/// Works out turns and locks what they need. What the line believes to wait may be gone (retention, nodes that know
-/// nothing of fairness): then the line is corrected and the turns are worked out again.
-async fn turns(
+/// Picks the next messages and locks their waiting leases. The line may count leases that are gone: retention deletes
+/// some, and nodes that do not know the setting yet redeliver others. Then the line is corrected and picks again.
+async fn pick(
     tx: &mut Session,
     place: (i64, i64),
     (line, fresh): (&mut Line, &Fresh),
     (wanted, weights): (u32, &Weights),
-) -> Result<Turns, Error> {
+) -> Result<Picks, Error> {
     for _ in 0..=CORRECTIONS_MAX {
-        let turns = line.turns(wanted, weights);
-        let needed = dispense::needed(line, fresh, &turns);
+        let slots = line.pick(wanted, weights);
+        let needed = dispense::needed(line, fresh, &slots);
         let ranges: Vec<_> = needed.iter().map(|(_, range)| *range).collect();
         let stored = match &ranges[..] {
             [] => Vec::new(),
@@ -120,34 +123,39 @@ async fn turns(
         };
         let missing = dispense::missing(&needed, &stored);
         if missing.is_empty() {
-            return Ok(Turns {
-                turns,
+            return Ok(Picks {
+                slots,
                 stored,
-                is_settled: true,
+                is_complete: true,
             });
         }
-        let keys = missing.iter().filter_map(|slot| line.get(*slot));
-        let keys: Vec<i64> = keys.map(|customer| customer.order_key).collect();
+        let keys: Vec<i64> = missing
+            .iter()
+            .filter_map(|slot| line.get(*slot))
+            .map(|customer| customer.order_key)
+            .collect();
         let counted = store::lease_waiting::count(tx, place, &keys).await?;
         for (slot, counted) in missing.into_iter().zip(counted) {
             dispense::correct(line, fresh, slot, counted);
         }
     }
-    // Somebody has locked what waits, for a moment.
-    Ok(Turns::default())
+    // Another transaction has locked the leases for a moment.
+    Ok(Picks::default())
 }
 
-/// The turns of each receiver.
-fn split<'a>(turns: &'a [i16], asks: &[u32]) -> Vec<&'a [i16]> {
-    let mut rest = turns;
-    let of_each = asks.iter().map(|ask| {
-        let (own, others) = rest.split_at((*ask as usize).min(rest.len()));
-        rest = others;
-        own
-    });
-    of_each.collect()
+/// The picks of each receiver.
+fn split<'a>(slots: &'a [i16], asks: &[u32]) -> Vec<&'a [i16]> {
+    let mut rest = slots;
+    asks.iter()
+        .map(|ask| {
+            let (own, others) = rest.split_at((*ask as usize).min(rest.len()));
+            rest = others;
+            own
+        })
+        .collect()
 }
 
+/// Moves the cursor past these offsets.
 async fn advance(
     tx: &mut Session,
     place: (i64, i64),

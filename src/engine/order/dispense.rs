@@ -1,5 +1,6 @@
-//! Pure functions: given whose messages are next, which messages of the waiting leases that were locked, and of those that
-//! were just read ahead, go into new leases, and which stay waiting (I2).
+//! Pure functions of a claim: given the slots that the line has picked, which messages go into new leases, and which
+//! stay in waiting leases (I2). The messages come from waiting leases that were locked and from blocks that were read
+//! ahead.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,21 +8,20 @@ use time::OffsetDateTime;
 
 use crate::engine::lease::plan::Changes;
 use crate::engine::mask::lowest;
+use crate::engine::order::fair::line::Line;
 use crate::store::lease::{Lease, LeaseKey};
 use crate::store::lease_waiting::WaitingRange;
-
-use crate::engine::order::fair::line::Line;
 
 /// Messages of one customer, at most 64 offsets apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Offset of bit 0.
     pub base: i64,
-    /// Which of the offsets.
+    /// The messages: bit n is the offset `base + n`.
     pub bits: u64,
 }
 
-/// Messages that were ahead of the cursor and have joined the line, not written yet.
+/// Messages that were read ahead of the cursor and have joined the line, but are in no lease yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fresh {
     by_slot: BTreeMap<i16, VecDeque<Run>>,
@@ -29,7 +29,7 @@ pub struct Fresh {
 }
 
 impl Fresh {
-    /// Adds a message; their offsets rise.
+    /// Adds a message. Offsets must rise from call to call.
     pub fn push(&mut self, slot: i16, offset: i64) {
         let runs = self.by_slot.entry(slot).or_default();
         match runs.back_mut() {
@@ -44,25 +44,30 @@ impl Fresh {
         }
     }
 
-    /// Runs in all.
+    /// Runs of all slots together.
     #[must_use]
     pub fn runs(&self) -> i64 {
         self.runs
     }
 
     fn messages(&self, slot: i16) -> i64 {
-        let runs = self.by_slot.get(&slot).into_iter().flatten();
-        runs.map(|run| i64::from(run.bits.count_ones())).sum()
+        self.by_slot
+            .get(&slot)
+            .into_iter()
+            .flatten()
+            .map(|run| i64::from(run.bits.count_ones()))
+            .sum()
     }
 }
 
-/// The waiting leases that turns need: of each customer so many messages, and no lease is empty.
+/// The waiting leases that hold the picked messages, as a range for each slot. A range may contain more leases than
+/// needed: its limit counts leases, and each has at least one message.
 #[must_use]
-pub fn needed(line: &Line, fresh: &Fresh, turns: &[i16]) -> Vec<(i16, WaitingRange)> {
-    let needed = count(turns).into_iter().filter_map(|(slot, turns)| {
+pub fn needed(line: &Line, fresh: &Fresh, slots: &[i16]) -> Vec<(i16, WaitingRange)> {
+    let needed = count(slots).into_iter().filter_map(|(slot, messages)| {
         let customer = line.get(slot)?;
         let stored = customer.waiting - fresh.messages(slot);
-        let limit = i64::from(turns).min(stored);
+        let limit = i64::from(messages).min(stored);
         let range = WaitingRange {
             order_key: customer.order_key,
             base: customer.head,
@@ -73,22 +78,25 @@ pub fn needed(line: &Line, fresh: &Fresh, turns: &[i16]) -> Vec<(i16, WaitingRan
     needed.collect()
 }
 
-/// Of what was needed, the customers whose leases do not have as many messages.
+/// The slots whose locked leases have fewer messages than were needed.
 #[must_use]
 pub fn missing(needed: &[(i16, WaitingRange)], stored: &[Lease]) -> Vec<i16> {
-    let mut found: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut locked: BTreeMap<i64, i64> = BTreeMap::new();
     for row in stored {
-        let messages = found.entry(row.order_key.unwrap_or_default()).or_default();
+        let messages = locked.entry(row.order_key.unwrap_or_default()).or_default();
         *messages += i64::from(row.pending.count_ones());
     }
     let is_short = |range: &WaitingRange| {
-        found.get(&range.order_key).copied().unwrap_or_default() < range.limit
+        locked.get(&range.order_key).copied().unwrap_or_default() < range.limit
     };
-    let short = needed.iter().filter(|(_, range)| is_short(range));
-    short.map(|(slot, _)| *slot).collect()
+    needed
+        .iter()
+        .filter(|(_, range)| is_short(range))
+        .map(|(slot, _)| *slot)
+        .collect()
 }
 
-/// Takes note of what really waits of a customer in waiting leases.
+/// Corrects the line: `messages` in `runs` waiting leases is what a customer really has in the database.
 pub fn correct(line: &mut Line, fresh: &Fresh, slot: i16, (messages, runs): (i64, i64)) {
     if let Some(customer) = line.get_mut(slot) {
         customer.waiting = messages + fresh.messages(slot);
@@ -97,30 +105,33 @@ pub fn correct(line: &mut Line, fresh: &Fresh, slot: i16, (messages, runs): (i64
     }
 }
 
-fn count(turns: &[i16]) -> BTreeMap<i16, u32> {
+/// How often each slot occurs.
+fn count(slots: &[i16]) -> BTreeMap<i16, u32> {
     let mut count = BTreeMap::new();
-    for slot in turns {
+    for slot in slots {
         *count.entry(*slot).or_default() += 1;
     }
     count
 }
 
-/// Messages of one waiting lease, or of a run that would become one.
+/// Messages to hand out: those left of one waiting lease, or of one fresh run.
 struct Supply {
+    /// The waiting lease as it is stored; `None` for a fresh run.
     stored: Option<Lease>,
+    /// The messages not handed out yet.
     run: Run,
 }
 
-/// Who is served, from when until when.
+/// The lane and subscription of a claim, and its times.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
     /// The lane.
     pub lane: i64,
     /// The subscription.
     pub subscription: i64,
-    /// When messages began to wait that wait on.
+    /// Deadline of new waiting leases: the time of the claim.
     pub at: OffsetDateTime,
-    /// Until when what is handed out is hidden from others.
+    /// Deadline of new leases that are handed out.
     pub deadline: OffsetDateTime,
 }
 
@@ -147,18 +158,18 @@ impl Service {
     }
 }
 
-/// Hands out messages as the turns of each receiver say, oldest first of each customer. Answers what to write, the leases
-/// that are handed out first among the inserted rows, and how many these are. The line learns what becomes of its leases.
+/// Hands out the picked messages of each receiver, the oldest of each customer first. Returns what to write, and how
+/// many of the inserted rows are handed out: these come first. Updates heads and runs of the line.
 #[must_use]
 pub fn hand_out(
     line: &mut Line,
     (stored, fresh): (Vec<Lease>, Fresh),
-    turns: &[&[i16]],
+    picks: &[&[i16]],
     service: &Service,
 ) -> (Changes, usize) {
     let mut supplies = supplies(line, stored, fresh);
     let mut changes = Changes::default();
-    for (slot, mut wanted) in turns.iter().flat_map(|turns| count(turns)) {
+    for (slot, mut wanted) in picks.iter().flat_map(|slots| count(slots)) {
         let (Some(supply), Some(customer)) = (supplies.get_mut(&slot), line.get_mut(slot)) else {
             continue;
         };
@@ -187,11 +198,12 @@ pub fn hand_out(
     }
     let given = changes.insert.len();
     for (slot, supply) in supplies {
-        wait_on(line, (slot, supply), service, &mut changes);
+        keep_waiting(line, (slot, supply), service, &mut changes);
     }
     (changes, given)
 }
 
+/// What there is to hand out by slot: first waiting leases, then fresh runs.
 fn supplies(line: &Line, stored: Vec<Lease>, fresh: Fresh) -> BTreeMap<i16, VecDeque<Supply>> {
     let mut supplies: BTreeMap<i16, VecDeque<Supply>> = BTreeMap::new();
     for row in stored {
@@ -215,8 +227,8 @@ fn supplies(line: &Line, stored: Vec<Lease>, fresh: Fresh) -> BTreeMap<i16, VecD
     supplies
 }
 
-/// What is left of a customer's messages waits on.
-fn wait_on(
+/// Writes the messages of a customer that were not handed out as waiting leases.
+fn keep_waiting(
     line: &mut Line,
     (slot, supply): (i16, VecDeque<Supply>),
     service: &Service,
@@ -225,7 +237,7 @@ fn wait_on(
     let Some(customer) = line.get_mut(slot) else {
         return;
     };
-    // Stored leases come before fresh runs, and beyond those that were locked there may be others.
+    // The first run left is the new head, unless it is fresh and waiting leases that were not locked come before it.
     match supply.front() {
         Some(first) if first.stored.is_some() || customer.runs <= 0 => {
             customer.head = first.run.base;

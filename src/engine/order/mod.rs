@@ -1,25 +1,27 @@
-//! Who is next when it is not the order of the log.
+//! Orders of delivery other than the order of the log.
 //!
-//! A plain subscription hands out messages in the order of the log, by the turn. A subscription with an order of its own is
-//! served off the turn, by one mechanism in three steps:
+//! A plain subscription hands out messages in the order of the log, by the turn. A subscription with an order of its
+//! own is served off the turn, in three steps:
 //!
-//! 1. **Read ahead** (`ahead`): the blocks in front of the cursor are read, before any transaction.
-//! 2. **Line** (`claim`): in one transaction under the lock of the cursor the messages that were read join a line, the cursor
-//!    moves past them, and the line says whose messages are next.
-//! 3. **Claim** (`dispense`): these go into new leases; what of the others stays behind the cursor becomes waiting leases.
+//! 1. **Read ahead** (`ahead`): reads the blocks ahead of the cursor, before any transaction.
+//! 2. **Line** (`claim`): one transaction locks the cursor. The messages that were read join a line, the cursor moves
+//!    past them, and the line picks the next messages.
+//! 3. **Hand out** (`dispense`): the picked messages go into new leases. The others that the cursor has passed go into
+//!    waiting leases.
 //!
-//! `serve` runs the steps for the receivers that wait on this node, lane by lane, together with what is due again. What
-//! differs between orders is the line alone. `fair` is the first: customers share by weight.
+//! `serve` runs the steps lane by lane for the receivers that wait on this node, and hands out messages that are due
+//! again. Orders differ in the line alone. `fair` is the first order: customers share by weight.
 //!
-//! **Waiting leases.** A message behind the cursor that was not handed out yet is in a lease like any other (I2), told apart
-//! by two columns: `waiting` is set, and `order_key` says with what it stands in line. It has attempt 0, is due at once and
-//! has no receipt. An index of waiting leases alone, by order key and offset, finds the next ones of a key; leases of plain
-//! subscriptions never enter it. An order key is a hash of 63 bits, so the number of keys is not bounded: two keys with the
-//! same hash share one place in line, which is still an order. A line that cannot keep all of its keys in memory can find
-//! the heads of the others by that index.
+//! **Waiting leases.** A message that the cursor has passed and that was not handed out yet is in a lease (I2). Two
+//! columns mark such a lease: `waiting` is set, and `order_key` is its key in the line. It has attempt 0, is due at
+//! once and has no receipt. An index of waiting leases, by order key and offset, finds the next ones of a key; leases
+//! of plain subscriptions never enter it. An order key is a hash of 63 bits, so the number of keys is not bounded. Two
+//! keys with the same hash share one place in the line, which is still an order. A line that cannot hold all of its
+//! keys in memory can find the oldest messages of the others by that index.
 //!
-//! Redelivery (`lease`) passes waiting leases over in a subscription with an order of its own. In a plain one it hands them
-//! out like all that is due: so a node that has not noticed the setting yet, or an order that was switched off, loses nothing.
+//! Redelivery (`lease`) passes over waiting leases in a subscription with an order of its own. In a plain one it hands
+//! them out like all leases that are due. So no message is lost when an order is switched off, or while a node does not
+//! know the setting yet.
 
 mod ahead;
 mod claim;
@@ -45,8 +47,8 @@ pub struct Dispenser {
     pub clock: Clock,
     /// Reads blocks.
     pub reader: Arc<Reader>,
-    /// Hands out what is due again.
+    /// Hands out messages that are due again.
     pub leases: Arc<Leases>,
-    /// The queue of what to serve, and what counts and wakes.
+    /// The turn loops: the queue of subscriptions to serve, metrics and wake-ups.
     pub turns: Arc<Turns>,
 }

@@ -1,9 +1,9 @@
-//! Serving the receivers of subscriptions with an order of their own, off the turn: a few loops take subscriptions whose
-//! receivers wait from the queue, and one service answers all receivers of a subscription that gathered on this node.
+//! Serves the receivers of subscriptions with an order of their own, off the turn. A few loops take subscriptions with
+//! waiting receivers from the queue. One service serves all receivers of a subscription that gathered on this node.
 //!
-//! What is due again may take half of what receivers want while other messages wait for their first time: the messages of
-//! one customer that fail again and again hold up neither the others nor its own new ones. Among those that are due again
-//! the customers take turns, too, as far as one scan reaches.
+//! Messages that are due again fill at most half of what receivers want while other messages wait for their first
+//! delivery. So messages of one customer that fail again and again hold up neither other customers nor its own new
+//! messages. The customers of messages that are due again share that half, as far as one scan reaches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::engine::order::want::Want;
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::store;
 
-/// Loops of a node. A look ahead that waits for object storage keeps one of them for seconds.
+/// Loops of a node. Reading ahead from slow object storage keeps one of them busy for seconds.
 const LOOPS: usize = 16;
 
-/// What there was for receivers.
+/// The messages handed out by one service.
 #[derive(Default)]
-struct Found {
+struct HandedOut {
     grants: Vec<Grant>,
-    /// It helps to look again at once.
+    /// Whether another service should follow at once.
     again: bool,
 }
 
@@ -51,7 +51,7 @@ impl Dispenser {
         }
     }
 
-    /// Serves the receivers of a subscription that gathered.
+    /// Serves the receivers of a subscription that gathered on this node.
     async fn serve(&self, subscriber: &Arc<Subscriber>) {
         if !subscriber.is_fair() {
             // Its order was switched off a moment ago.
@@ -63,93 +63,100 @@ impl Dispenser {
         };
         let visibility_seconds = want.visibility_seconds;
         let wanted = want.messages();
-        match self.find(subscriber, want).await {
+        match self.hand_out(subscriber, want).await {
             Err(error) => subscriber.fail(&error),
-            Ok(found) => {
-                let got: u32 = found.grants.iter().map(Grant::messages).sum();
-                let mut rest = found.grants;
+            Ok(handed_out) => {
+                let got: u32 = handed_out.grants.iter().map(Grant::messages).sum();
+                let mut rest = handed_out.grants;
                 rest.reverse();
                 let unwanted = subscriber.give(visibility_seconds, rest);
                 self.turns.returns.add(subscriber, unwanted);
-                if got < wanted && !found.again {
+                if got < wanted && !handed_out.again {
                     subscriber.dismiss_impatient();
                 }
-                if subscriber.has_waiters() && (got >= wanted || found.again) {
+                if subscriber.has_waiters() && (got >= wanted || handed_out.again) {
                     self.turns.off_turn.want(subscriber);
                 }
             }
         }
     }
 
-    /// What is due again, what waits, and what is fresh.
-    async fn find(&self, subscriber: &Arc<Subscriber>, mut want: Want) -> Result<Found, Error> {
-        let mut found = Found::default();
-        let look = subscriber.due.take_wanted();
-        let mut is_due = look.is_some();
-        if let Some(low) = look {
-            let part = subscriber.due.share_of(want.messages());
-            is_due = self
-                .find_due(subscriber, (part, low), &mut want, &mut found)
+    /// Hands out messages: first a share of those due again, then those never handed out before, then more of those due
+    /// again.
+    async fn hand_out(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        mut want: Want,
+    ) -> Result<HandedOut, Error> {
+        let mut handed_out = HandedOut::default();
+        let scan = subscriber.due.take_wanted();
+        let mut has_more_due = scan.is_some();
+        if let Some(low) = scan {
+            let share = subscriber.due.share_of(want.messages());
+            has_more_due = self
+                .hand_out_due(subscriber, (share, low), &mut want, &mut handed_out)
                 .await?;
         }
-        let mut first = want.clone();
+        let mut first_want = want.clone();
         let headroom = subscriber.headroom();
-        if headroom < first.messages() {
+        if headroom < first_want.messages() {
             subscriber.in_flight.hold_back();
-            first.limit(headroom);
+            first_want.limit(headroom);
         }
         let mut outcome = Ok(());
-        if first.messages() > 0 {
+        if first_want.messages() > 0 {
             outcome = self
-                .find_first(subscriber, first, &mut want, &mut found)
+                .hand_out_first(subscriber, first_want, &mut want, &mut handed_out)
                 .await;
         }
-        if let (Some(low), true, Ok(())) = (look, is_due, &outcome) {
-            let part = want.messages();
-            let due = self.find_due(subscriber, (part, low), &mut want, &mut found);
+        if let (Some(low), true, Ok(())) = (scan, has_more_due, &outcome) {
+            let rest = want.messages();
+            let due = self.hand_out_due(subscriber, (rest, low), &mut want, &mut handed_out);
             outcome = due.await.map(|_| ());
         }
         match outcome {
-            Err(error) if found.grants.is_empty() => Err(error),
+            Err(error) if handed_out.grants.is_empty() => Err(error),
             Err(error) => {
-                // What has been handed out already must not wait for the end of its lease.
+                // Messages handed out already go to the receivers, or they would stay hidden until their lease ends.
                 tracing::warn!(%error, "a fair subscription was served in part");
-                Ok(found)
+                Ok(handed_out)
             }
-            Ok(()) => Ok(found),
+            Ok(()) => Ok(handed_out),
         }
     }
 
-    /// Hands out part of what is due again; answers whether there may be more.
-    async fn find_due(
+    /// Hands out up to `share` messages that are due again. Returns whether there may be more.
+    async fn hand_out_due(
         &self,
         subscriber: &Arc<Subscriber>,
-        (part, low): (u32, Option<OffsetDateTime>),
+        (share, low): (u32, Option<OffsetDateTime>),
         want: &mut Want,
-        found: &mut Found,
+        handed_out: &mut HandedOut,
     ) -> Result<bool, Error> {
-        if part == 0 {
+        if share == 0 {
             return Ok(true);
         }
-        let ask = Ask::at_once(part, want.visibility_seconds);
-        let due = Box::pin(self.leases.redeliver(subscriber, (ask, &found.grants), low)).await?;
+        let ask = Ask::at_once(share, want.visibility_seconds);
+        let before = &handed_out.grants;
+        let due = Box::pin(self.leases.redeliver(subscriber, (ask, before), low)).await?;
         let messages = due.iter().map(Grant::messages).sum();
         want.got(messages);
-        found.grants.extend(due);
-        Ok(messages == part)
+        handed_out.grants.extend(due);
+        Ok(messages == share)
     }
 
-    /// What was never handed out, lane by lane.
-    async fn find_first(
+    /// Hands out messages for the first time, lane by lane: at most `first_want`, which is `want` under the limit in
+    /// flight.
+    async fn hand_out_first(
         &self,
         subscriber: &Arc<Subscriber>,
-        mut first: Want,
+        mut first_want: Want,
         want: &mut Want,
-        found: &mut Found,
+        handed_out: &mut HandedOut,
     ) -> Result<(), Error> {
         let mut session = self.store.session().await?;
-        let lanes = subscriber.lanes.rotated();
-        let lanes = store::fairness::ahead(&mut session, subscriber.id, &lanes).await?;
+        let rotated = subscriber.lanes.rotated();
+        let lanes = store::fairness::ahead(&mut session, subscriber.id, &rotated).await?;
         drop(session);
         let (mut failure, mut is_gone) = (None, true);
         for lane in &lanes {
@@ -157,36 +164,36 @@ impl Dispenser {
                 continue;
             };
             is_gone = false;
-            let mut seen = Vec::new();
+            let mut blocks = Vec::new();
             if next < lane.until {
-                let look = self.ahead(subscriber, lane.lane_id, next..lane.until);
-                match Box::pin(look).await {
-                    Ok(looked) => seen = looked,
+                let read = self.ahead(subscriber, lane.lane_id, next..lane.until);
+                match Box::pin(read).await {
+                    Ok(ahead) => blocks = ahead,
                     Err(error) => failure = Some(error),
                 }
             }
-            if first.messages() == 0 || (seen.is_empty() && !lane.is_waiting) {
+            if first_want.messages() == 0 || (blocks.is_empty() && !lane.is_waiting) {
                 continue;
             }
             let place = (lane.lane_id, lane.until);
-            let claim = self.claim(subscriber, place, &seen, &first);
+            let claim = self.claim(subscriber, place, &blocks, &first_want);
             let claimed = Box::pin(claim).await?;
             let given = claimed.given.iter();
             let messages: u32 = given.clone().map(|lease| lease.pending.count_ones()).sum();
-            first.got(messages);
+            first_want.got(messages);
             want.got(messages);
             subscriber.in_flight.moved(i64::from(messages));
             self.turns.metrics.claimed.inc_by(u64::from(messages));
-            found.grants.extend(given.map(Grant::of));
-            // Whoever moved the cursor meanwhile has seen what this look has not.
-            found.again |= claimed.again || (messages == 0 && !seen.is_empty());
+            handed_out.grants.extend(given.map(Grant::of));
+            // Blocks were read and no message came of them: another claim has moved the cursor meanwhile, so try again.
+            handed_out.again |= claimed.again || (messages == 0 && !blocks.is_empty());
         }
         if is_gone {
             self.turns.catalog.invalidate();
             let name = &subscriber.name;
             return Err(Error::not_found("subscription", name));
         }
-        if !found.grants.is_empty() {
+        if !handed_out.grants.is_empty() {
             let visible = Duration::from_secs(u64::from(want.visibility_seconds));
             subscriber.due.expect(visible);
             return Ok(());

@@ -1,21 +1,21 @@
-//! What the receivers that one service asks for want, and what of it they have got.
+//! The messages that the receivers of one service want. It shrinks as they are served.
 
 use crate::engine::subscriber::Subscriber;
 
-/// Messages handed out by one service, as many as a turn claims.
+/// Messages handed out by one service at most: as many as by a turn.
 const MESSAGES_MAX: u32 = 1_024;
 
-/// What receivers want.
+/// The messages that receivers want.
 #[derive(Debug, Clone)]
 pub(super) struct Want {
-    /// Messages of each.
+    /// Messages that each receiver still wants, in order.
     pub(super) asks: Vec<u32>,
-    /// Until when they are hidden from others.
+    /// The visibility timeout of all of them.
     pub(super) visibility_seconds: u32,
 }
 
 impl Want {
-    /// What the first receivers that agree on a visibility timeout want.
+    /// The wants of the first receivers that have the same visibility timeout; `None` when no receiver waits.
     pub(super) fn gather(subscriber: &Subscriber) -> Option<Self> {
         let mut asks = Vec::new();
         let visibility_seconds = subscriber.ask_alike(|wanted| asks.push(wanted))?;
@@ -27,12 +27,12 @@ impl Want {
         Some(want)
     }
 
-    /// Messages in all.
+    /// Messages of all receivers together.
     pub(super) fn messages(&self) -> u32 {
         self.asks.iter().copied().fold(0, u32::saturating_add)
     }
 
-    /// The first receivers have got `messages`.
+    /// Subtracts `messages`, which the first receivers have got.
     pub(super) fn got(&mut self, mut messages: u32) {
         for ask in &mut self.asks {
             let served = messages.min(*ask);
@@ -41,7 +41,7 @@ impl Want {
         }
     }
 
-    /// No more than `messages`, first come, first served.
+    /// Lowers it to `messages` in all, first come, first served.
     pub(super) fn limit(&mut self, mut messages: u32) {
         for ask in &mut self.asks {
             *ask = messages.min(*ask);

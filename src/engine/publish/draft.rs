@@ -1,42 +1,42 @@
-//! What a publish brings: messages that are checked and encoded, or one whose body streams, and the keys that guard against
-//! publishing twice. Made by `http`.
+//! The input of a publish: messages that are checked and encoded, or one message whose body streams, and the keys that
+//! prevent a second publish of the same. Built by `http`.
 
 use crate::engine::error::Error;
 use crate::engine::limit::Capacity;
 use crate::engine::log::payload::{Meta, Records};
 
-/// Messages of one publish, checked and encoded; an invalid one keeps its place among its neighbours.
+/// The items of one publish, checked and encoded. An invalid item keeps its index, so that results stand in order.
 #[derive(Debug, Default)]
 pub struct Drafts {
-    /// The valid ones.
+    /// The valid messages.
     pub records: Records,
-    /// One per item in order; the valid ones stand in `records` in the same order.
+    /// All items in order. The valid ones are in `records` in the same order.
     pub items: Vec<Draft>,
-    /// Under which capacity they are published.
+    /// The capacity that they are published under.
     pub capacity: Capacity,
 }
 
 /// A publish of one message whose body streams to object storage.
 #[derive(Debug)]
 pub struct Streamed<'a> {
-    /// What it carries apart from its body.
+    /// All of the message apart from its body.
     pub meta: Meta<'a>,
-    /// The bare idempotency key.
+    /// The `Idempotency-Key`, unquoted. Its fingerprint is taken while the body streams.
     pub key: Option<String>,
-    /// Under which capacity it is published.
+    /// The capacity that it is published under.
     pub capacity: Capacity,
 }
 
 /// One item of [`Drafts`].
 #[derive(Debug)]
 pub enum Draft {
-    /// Encoded into the records, with its `dedup_id` if it has one.
+    /// Encoded in the records, with its `dedup_id` if it has one.
     Valid(Option<String>),
-    /// Refused before it came this far.
+    /// Refused by the checks of `http`.
     Refused(Error),
 }
 
-/// The route of a publish: the same `Idempotency-Key` on another one is another key.
+/// The route of a publish. The same `Idempotency-Key` on another route is another key.
 #[derive(Debug, Clone, Copy)]
 pub enum PublishRoute {
     /// One message.
@@ -45,10 +45,10 @@ pub enum PublishRoute {
     Batch,
 }
 
-/// An `Idempotency-Key` and what it was sent with.
+/// An `Idempotency-Key` and the hash of the body that it was sent with.
 #[derive(Debug, Clone)]
 pub struct IdempotencyKey {
-    /// Where it was sent to.
+    /// The route that it was sent to.
     pub route: PublishRoute,
     /// The key, unquoted, 1 to 255 characters.
     pub key: String,

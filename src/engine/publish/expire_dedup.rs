@@ -1,5 +1,5 @@
-//! Duty `expire_dedup`: deletes keys that guard against publishing twice once their window is over. A publish does not
-//! depend on it: a key whose window is over counts as free.
+//! Duty `expire_dedup`: deletes the keys of idempotent publishes when their window is over. A publish does not depend
+//! on it, because a key whose window is over counts as free.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::dedup;
 
-/// Keys deleted by one statement.
+/// Keys that one statement deletes at most.
 const KEYS: i64 = 1_000;
-/// Time of a run, after which there is a pause.
+/// A run ends after this time.
 const TIME: Duration = Duration::from_millis(300);
 
 /// The duty.
@@ -21,10 +21,10 @@ impl Duty for ExpireDedup {
     const NAME: &'static str = "expire_dedup";
     const BUSY: Duration = Duration::from_secs(1);
     const IDLE: Duration = Duration::from_secs(5);
-    // Keys come as fast as publishes, so the duty may take half of the time, and no more.
+    // Keys expire as fast as publishes create them, so the duty may run half of the time, and no more.
     const PAUSE_FACTOR: u32 = 1;
 
-    /// Counts keys deleted. Stops between two statements.
+    /// Returns the number of keys deleted. Stops between two statements.
     async fn run(
         &mut self,
         context: &Context,

@@ -1,6 +1,6 @@
-//! Publishes that must not happen twice: `Idempotency-Key` of a request and `dedup_id` of a message, within the topic's
-//! window. The keys are reserved, the block inserted and the answers written in one transaction: a second publish with the
-//! same key waits for it and then finds the first answer, and a crash leaves neither key nor message.
+//! Publishes with keys, which take effect once within the topic's window: `Idempotency-Key` of a request and `dedup_id`
+//! of a message. One transaction reserves the keys, inserts the block and stores the results. A second publish with the
+//! same key waits for that transaction and returns the stored results; a crash leaves neither key nor message.
 //! Lock order: keys (sorted), then the lane.
 
 use std::collections::{HashMap, HashSet};
@@ -14,10 +14,6 @@ use futures_util::stream::BoxStream;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use crate::store::dedup::{NewKey, Scope, UsedKey};
-use crate::store::turn::{NewBlock, TurnInput};
-use crate::store::{self, Session};
-
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::limit::Capacity;
@@ -26,6 +22,9 @@ use crate::engine::log::payload::Records;
 use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::{Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute};
+use crate::store::dedup::{NewKey, Scope, UsedKey};
+use crate::store::turn::{NewBlock, TurnInput};
+use crate::store::{self, Session};
 
 type Results = Vec<Result<Published, Error>>;
 
@@ -52,43 +51,44 @@ impl Engine {
         keys.dedup();
         let mut known = HashMap::new();
         loop {
-            let mut plan = Plan::of(&drafts, &known);
-            // No transaction is open while object storage is asked.
+            let mut plan = KeyedPlan::of(&drafts, &known);
+            // A large block is uploaded before the transaction begins.
             let large = plan.records.bytes() > self.hot_limit_bytes();
-            let ready = match large {
-                true => Some(
-                    self.uploads()
-                        .block_of(self.lane_of(entry), &plan.records, plan.measure)
-                        .await?,
-                ),
-                false => None,
+            let uploaded = if large {
+                let lane = self.lane_of(entry);
+                let block = self.uploads().block_of(lane, &plan.records, plan.measure);
+                Some(block.await?)
+            } else {
+                None
             };
             let mut tx = self.store().tx("publish_keyed").await?;
             let used = self.reserve(&mut tx, entry, &keys).await?;
             if let Some(key) = &request
                 && let Some(first) = used.get(&(key.scope as i16, key.key.clone()))
             {
-                let answer = answered(&drafts.items, first, &key.fingerprint)?;
+                let answer = stored_results(&drafts.items, first, &key.fingerprint)?;
                 return Ok(Metered { answer, units: 0 });
             }
             if used.len() != known.len() {
                 if large {
-                    // Some were published before: the object holds too much, and nothing refers to it.
+                    // The object also holds messages that were published before. Nothing refers to it: upload again
+                    // without them.
                     known = used;
                     continue;
                 }
-                plan = Plan::of(&drafts, &used);
+                plan = KeyedPlan::of(&drafts, &used);
             }
-            let block = ready
+            let block = uploaded
                 .unwrap_or_else(|| hot_block(self.lane_of(entry), &plan.records, plan.measure).0);
-            let ids = match plan.records.is_empty() {
-                true => Vec::new(),
-                false => self.insert(&mut tx, entry, block).await?,
+            let ids = if plan.records.is_empty() {
+                Vec::new()
+            } else {
+                self.insert(&mut tx, entry, block).await?
             };
             let results = plan.results(&ids);
-            let answers = answers(&results, &plan.owners, request.as_ref());
-            if !answers.is_empty() {
-                store::dedup::answer(&mut tx, topic, &answers).await?;
+            let to_store = results_to_store(&results, &plan.new_ids, request.as_ref());
+            if !to_store.is_empty() {
+                store::dedup::answer(&mut tx, topic, &to_store).await?;
             }
             tx.commit().await?;
             self.published(topic, ids.len());
@@ -99,7 +99,7 @@ impl Engine {
         }
     }
 
-    /// Counts what was published beside the turns, and wakes its receivers.
+    /// Counts messages that were published outside of the turn loops, and wakes their receivers.
     fn published(&self, topic: i64, messages: usize) {
         self.turns().metrics.published.inc_by(messages as u64);
         self.turns().wake_topic(topic);
@@ -120,7 +120,7 @@ impl Engine {
             .reserve(&mut tx, entry, std::slice::from_ref(&key))
             .await?;
         if let Some(first) = used.into_values().next() {
-            let answer = answered(&[Draft::Valid(None)], &first, &key.fingerprint)?
+            let answer = stored_results(&[Draft::Valid(None)], &first, &key.fingerprint)?
                 .pop()
                 .ok_or(Error::Internal)??;
             return Ok(Metered { answer, units: 0 });
@@ -143,7 +143,7 @@ impl Engine {
         })
     }
 
-    /// Reserves keys; answers those that were used before.
+    /// Reserves keys. Returns those that were used before, by scope and key.
     async fn reserve(
         &self,
         tx: &mut Session,
@@ -171,6 +171,7 @@ impl Engine {
             .collect())
     }
 
+    /// Runs a turn with one block in this transaction. Returns the ids of its messages.
     async fn insert(
         &self,
         tx: &mut Session,
@@ -207,6 +208,7 @@ impl From<IdempotencyKey> for NewKey {
     }
 }
 
+/// The `dedup_id`s of the valid drafts.
 fn dedup_ids(items: &[Draft]) -> impl Iterator<Item = NewKey> {
     items.iter().filter_map(|item| match item {
         Draft::Valid(Some(id)) => Some(NewKey {
@@ -218,91 +220,99 @@ fn dedup_ids(items: &[Draft]) -> impl Iterator<Item = NewKey> {
     })
 }
 
-/// The first answer again, for a request whose key was used before.
-fn answered(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Results, Error> {
+/// The results that the first request with this key got.
+fn stored_results(items: &[Draft], first: &UsedKey, fingerprint: &[u8]) -> Result<Results, Error> {
     if first.fingerprint != fingerprint {
         return Err(Error::KeyMismatch);
     }
-    let mut answers = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
+    let mut stored = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
     let results = items.iter().map(|item| match item {
         Draft::Refused(error) => Err(error.clone()),
-        Draft::Valid(_) => answers.next().ok_or(Error::KeyMismatch),
+        Draft::Valid(_) => stored.next().ok_or(Error::KeyMismatch),
     });
     Ok(results.collect())
 }
 
-/// What becomes of each draft.
-struct Plan {
+/// Which drafts are published, and which were published before.
+struct KeyedPlan {
+    /// The messages to publish.
     records: Records,
-    /// What they are measured by: what was published before costs nothing again.
+    /// Their measure: a message that was published before costs nothing.
     measure: Measure,
-    fates: Vec<Fate>,
-    /// Ids that this publish answers, with the index of their message among the new ones.
-    owners: Vec<(String, usize)>,
+    /// One per draft, in order.
+    decisions: Vec<Decision>,
+    /// The `dedup_id`s of messages in `records`, with their index there.
+    new_ids: Vec<(String, usize)>,
 }
 
-enum Fate {
+/// What a publish does with a draft.
+enum Decision {
+    /// It was refused by the checks.
     Refused(Error),
-    Known(MessageId),
+    /// Its `dedup_id` was published before, as this message.
+    Duplicate(MessageId),
+    /// It is published; the index in the records.
     New(usize),
-    /// The same `dedup_id` as a new message before it in the batch.
-    Twin(usize),
+    /// It has the `dedup_id` of a new message before it in the batch; the index of that message in the records.
+    DuplicateOfNew(usize),
 }
 
-impl Plan {
+impl KeyedPlan {
     fn of(drafts: &Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
         let mut plan = Self {
             records: Records::default(),
             measure: Measure::default(),
-            fates: Vec::new(),
-            owners: Vec::new(),
+            decisions: Vec::new(),
+            new_ids: Vec::new(),
         };
         let mut record = 0;
         for item in &drafts.items {
             let id = match item {
                 Draft::Refused(error) => {
-                    plan.fates.push(Fate::Refused(error.clone()));
+                    plan.decisions.push(Decision::Refused(error.clone()));
                     continue;
                 }
                 Draft::Valid(id) => id.as_ref(),
             };
             let index = plan.records.len();
-            let fate = id.and_then(|id| {
-                let known = used.get(&(Scope::DedupId as i16, id.clone()));
-                let known = known
+            let duplicate = id.and_then(|id| {
+                let published = used
+                    .get(&(Scope::DedupId as i16, id.clone()))
                     .and_then(|used| decode(used.answer.as_deref()?).pop())
-                    .map(|first| Fate::Known(first.id));
-                let twin = plan
-                    .owners
+                    .map(|first| Decision::Duplicate(first.id));
+                let in_batch = plan
+                    .new_ids
                     .iter()
-                    .find(|(owner, _)| owner == id)
-                    .map(|(_, index)| Fate::Twin(*index));
-                known.or(twin)
+                    .find(|(new, _)| new == id)
+                    .map(|(_, index)| Decision::DuplicateOfNew(*index));
+                published.or(in_batch)
             });
-            if fate.is_none() {
+            if duplicate.is_none() {
                 plan.records.append_one(&drafts.records, record);
-                plan.owners.extend(id.map(|id| (id.clone(), index)));
+                plan.new_ids.extend(id.map(|id| (id.clone(), index)));
             }
-            plan.fates.push(fate.unwrap_or(Fate::New(index)));
+            plan.decisions
+                .push(duplicate.unwrap_or(Decision::New(index)));
             record += 1;
         }
         plan.measure = plan.records.measure().under(drafts.capacity);
         plan
     }
 
+    /// One result per draft, given the ids of the new messages.
     fn results(&self, ids: &[MessageId]) -> Results {
         let id = |index: &usize| ids.get(*index).copied().ok_or(Error::Internal);
-        let results = self.fates.iter().map(|fate| match fate {
-            Fate::Refused(error) => Err(error.clone()),
-            Fate::Known(id) => Ok(Published {
+        let results = self.decisions.iter().map(|decision| match decision {
+            Decision::Refused(error) => Err(error.clone()),
+            Decision::Duplicate(id) => Ok(Published {
                 id: *id,
                 duplicate: true,
             }),
-            Fate::New(index) => Ok(Published {
+            Decision::New(index) => Ok(Published {
                 id: id(index)?,
                 duplicate: false,
             }),
-            Fate::Twin(index) => Ok(Published {
+            Decision::DuplicateOfNew(index) => Ok(Published {
                 id: id(index)?,
                 duplicate: true,
             }),
@@ -311,9 +321,10 @@ impl Plan {
     }
 }
 
-fn answers(
+/// The results to store by key: of each new `dedup_id` its message, and of the request all of them.
+fn results_to_store(
     results: &Results,
-    owners: &[(String, usize)],
+    new_ids: &[(String, usize)],
     request: Option<&NewKey>,
 ) -> Vec<(Scope, String, Vec<u8>)> {
     let fresh: Vec<&Published> = results
@@ -321,30 +332,33 @@ fn answers(
         .flatten()
         .filter(|published| !published.duplicate)
         .collect();
-    let ids = owners.iter().filter_map(|(owner, index)| {
-        let answer = encode(std::iter::once(*fresh.get(*index)?));
-        Some((Scope::DedupId, owner.clone(), answer))
+    let ids = new_ids.iter().filter_map(|(id, index)| {
+        let result = encode(std::iter::once(*fresh.get(*index)?));
+        Some((Scope::DedupId, id.clone(), result))
     });
     let whole = |key: &NewKey| {
-        let answer = encode(results.iter().flatten());
-        (key.scope, key.key.clone(), answer)
+        let result = encode(results.iter().flatten());
+        (key.scope, key.key.clone(), result)
     };
     ids.chain(request.map(whole)).collect()
 }
 
-/// Set in the lane of an answer whose message was a duplicate: the first answer again is the same to the word.
+/// Bit in the stored lane of a message that was a duplicate. With it a repeated request returns exactly the first
+/// response.
 const DUPLICATE: i64 = 1 << 62;
 
-fn encode<'a>(answers: impl Iterator<Item = &'a Published>) -> Vec<u8> {
-    let numbers = answers.map(|published| {
+/// Results as they are stored: lane and offset of each message, 8 bytes each.
+fn encode<'a>(results: impl Iterator<Item = &'a Published>) -> Vec<u8> {
+    let numbers = results.map(|published| {
         let flag = if published.duplicate { DUPLICATE } else { 0 };
         [published.id.lane | flag, published.id.offset]
     });
     numbers.flatten().flat_map(i64::to_be_bytes).collect()
 }
 
-fn decode(answer: &[u8]) -> Vec<Published> {
-    let (numbers, _) = answer.as_chunks::<8>();
+/// The inverse of `encode`.
+fn decode(stored: &[u8]) -> Vec<Published> {
+    let (numbers, _) = stored.as_chunks::<8>();
     let (pairs, _) = numbers.as_chunks::<2>();
     pairs
         .iter()
@@ -359,13 +373,13 @@ fn decode(answer: &[u8]) -> Vec<Published> {
         .collect()
 }
 
-/// Requests with a key that are running on this node.
+/// Requests with an `Idempotency-Key` that are running on this node.
 #[derive(Debug, Default, Clone)]
 pub struct Running {
     keys: Arc<Mutex<HashSet<(i64, Scope, String)>>>,
 }
 
-/// Ends with its request.
+/// Marks a key as running until the request drops it.
 #[derive(Debug)]
 pub struct RunningKey {
     running: Running,
@@ -391,7 +405,7 @@ impl Drop for RunningKey {
     }
 }
 
-/// Takes the SHA-256 of a body while it streams by.
+/// The SHA-256 of a body, taken while the body streams.
 pub(in crate::engine) struct Fingerprint(Arc<Mutex<Sha256>>);
 
 impl Fingerprint {
@@ -401,16 +415,16 @@ impl Fingerprint {
     }
 }
 
-/// The same stream, and its hash.
+/// The same stream, and the fingerprint that it fills.
 pub(in crate::engine) fn fingerprinted(
     body: BoxStream<'static, Result<Bytes, Error>>,
 ) -> (BoxStream<'static, Result<Bytes, Error>>, Fingerprint) {
     let hash = Arc::new(Mutex::new(Sha256::new()));
     let fingerprint = Fingerprint(hash.clone());
-    let seen = body.inspect(move |piece| {
+    let inspected = body.inspect(move |piece| {
         if let Ok(piece) = piece {
             hash.lock().update(piece);
         }
     });
-    (seen.boxed(), fingerprint)
+    (inspected.boxed(), fingerprint)
 }

@@ -1,5 +1,6 @@
-//! Publish: messages join the next turn of their topic's loop and are answered when it has committed (I1). A body or batch
-//! above the hot limit goes to object storage first. Keys that guard against publishing twice are `keyed`'s.
+//! Publish: messages join the next turn of their topic's loop, and the publish returns when the turn has committed
+//! (I1). A body or batch above the hot limit is written to object storage first. `draft` is the input, `idempotent`
+//! handles publishes with keys, `expire_dedup` deletes old keys.
 
 pub mod draft;
 pub mod expire_dedup;
@@ -23,10 +24,11 @@ use crate::engine::{
 };
 
 impl Engine {
-    /// Publishes; one result per draft, in order. The outer error is for the whole request.
+    /// Publishes messages; one result per draft, in order. The outer error is for the whole request.
     ///
     /// # Errors
-    /// When the topic does not exist, its key was used before, or a part of the service does not answer.
+    /// When the topic does not exist, a limit stands against it, its key is in use or was used with another body, or
+    /// the database or object storage is unavailable.
     pub async fn publish(
         &self,
         tenant: Tenant,
@@ -54,17 +56,18 @@ impl Engine {
         published
     }
 
+    /// Publishes messages that the quota has admitted.
     async fn publish_admitted(
         &self,
         entry: &TopicEntry,
         drafts: Drafts,
         key: Option<IdempotencyKey>,
     ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
-        let keyed = drafts
+        let has_dedup_id = drafts
             .items
             .iter()
             .any(|item| matches!(item, Draft::Valid(Some(_))));
-        if keyed || key.is_some() {
+        if has_dedup_id || key.is_some() {
             return Box::pin(self.publish_keyed(entry, drafts, key)).await;
         }
         let Drafts {
@@ -82,7 +85,7 @@ impl Engine {
                 Content::Records(records)
             };
             next.offset = self
-                .place(entry, lane, (content, measure, capacity))
+                .commit_content(entry, lane, (content, measure, capacity))
                 .await?;
         }
         let results = items.into_iter().map(|item| match item {
@@ -102,11 +105,11 @@ impl Engine {
         })
     }
 
-    /// Publishes one message whose body is over the hot limit, streaming it to object storage. The fingerprint is taken on
-    /// the way. A stream error means that the client went away or sent too much.
+    /// Publishes one message whose body is over the hot limit: the body streams to object storage, and its fingerprint
+    /// is taken on the way. An error of the stream means that the client went away or sent too much.
     ///
     /// # Errors
-    /// As [`Engine::publish`], and whatever the stream gave.
+    /// As [`Engine::publish`], and the errors of the stream.
     pub async fn publish_stream(
         &self,
         tenant: Tenant,
@@ -127,7 +130,7 @@ impl Engine {
                 .await?;
             let measure = object.streamed_measure();
             let content = (Content::Object(object), measure, capacity);
-            let offset = self.place(&entry, lane, content).await?;
+            let offset = self.commit_content(&entry, lane, content).await?;
             let answer = Published {
                 id: MessageId { lane, offset },
                 duplicate: false,
@@ -151,8 +154,8 @@ impl Engine {
             .await
     }
 
-    /// Takes the content through the next turn; answers the offset of its first message.
-    async fn place(
+    /// Queues the content for the next turn. Returns the offset of its first message when the turn has committed.
+    async fn commit_content(
         &self,
         entry: &TopicEntry,
         lane: i64,
@@ -171,7 +174,7 @@ impl Engine {
         })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
         placed.first_offset.ok_or_else(|| {
-            // Deleted on another node; this one had not noticed.
+            // Another node has deleted the topic, and the catalog of this node is old.
             self.catalog().invalidate();
             Error::not_found("topic", &entry.name)
         })

@@ -1,4 +1,5 @@
-//! Browse: looking at messages without consuming them. An id grants nothing: its lane is looked up through the tenant (I7).
+//! Browse: returns messages without leasing them, one by id or a page of a topic. Called by the routes of messages. An
+//! id grants nothing: its lane is resolved through the caller's tenant (I7).
 
 use std::fmt;
 use std::ops::Range;
@@ -11,16 +12,15 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::store;
-
 use crate::engine::access::Access;
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
 use crate::engine::{Engine, Tenant};
+use crate::store;
 
-/// Unfiltered pages that one page of a browse is made of, at most.
+/// Unfiltered pages read for one page of a browse at most.
 const PAGES_MAX: usize = 10;
 
 /// Which messages of a topic a browse returns.
@@ -28,7 +28,7 @@ const PAGES_MAX: usize = 10;
 pub struct Browse {
     /// Where it begins.
     pub from: BrowseFrom,
-    /// Most messages of a page.
+    /// Messages of a page at most.
     pub limit: u32,
     /// Only messages with this key.
     pub key: Option<String>,
@@ -54,15 +54,15 @@ pub enum BrowseFrom {
 pub struct After {
     /// The last message of the page.
     pub message: MessageId,
-    /// The time from which the browse began: the lanes behind that of the message begin there, too.
+    /// The time from which the browse began. The lanes that follow the lane of the message begin there, too.
     pub since: Option<api::Timestamp>,
 }
 
 impl Engine {
-    /// One message, not consumed.
+    /// One message by id. It is not leased.
     ///
     /// # Errors
-    /// When it does not exist (any more) for this caller, or a place of payloads does not answer.
+    /// When it does not exist (any more) for this caller, or the database or object storage is unavailable.
     pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
         let entry = self
@@ -102,10 +102,10 @@ impl Engine {
         Ok(store::subscription::is_read_by(&mut session, topic, &names).await?)
     }
 
-    /// A part of the body of a message as a stream, from memory or from its object, which is opened where the part begins.
+    /// A byte range of the body of a message as a stream: from memory, or by a ranged read of its object.
     ///
     /// # Errors
-    /// When it does not exist any more, or a place of payloads does not answer.
+    /// When it does not exist any more, or the database or object storage is unavailable.
     pub async fn body_part(
         &self,
         tenant: Tenant,
@@ -145,11 +145,11 @@ impl Engine {
         Ok(body.map_err(Error::from).boxed())
     }
 
-    /// A page of the messages of a topic that pass the filter of `browse`, and where the next page begins. One page may need
-    /// several unfiltered ones, within a bound of pages and of bytes.
+    /// A page of the messages of a topic that pass the filter of `browse`, and where the next page begins. One page may
+    /// need several unfiltered pages. The number of pages and the bytes held are bounded.
     ///
     /// # Errors
-    /// When the topic does not exist, or a place of payloads does not respond.
+    /// When the topic does not exist, or the database or object storage is unavailable.
     pub async fn browse(
         &self,
         tenant: Tenant,
@@ -176,14 +176,16 @@ impl Engine {
             }
             let Some(after) = after else { break };
             from = BrowseFrom::After(after);
-            if found.len() == browse.limit as usize || held(&found) >= BROWSE_BLOCKS_BYTES_MAX {
+            if found.len() == browse.limit as usize || held_bytes(&found) >= BROWSE_BLOCKS_BYTES_MAX
+            {
                 break;
             }
         }
         Ok((found, next))
     }
 
-    /// Messages of a topic from a place on, lane by lane, and where the next page begins. Ends early when it holds much.
+    /// Messages of a topic from `from` on, lane by lane, and where the next page begins. The page ends early when its
+    /// blocks reach `BROWSE_BLOCKS_BYTES_MAX`.
     async fn unfiltered(
         &self,
         entry: &TopicEntry,
@@ -192,12 +194,12 @@ impl Engine {
     ) -> Result<(Vec<StoredMessage>, Option<After>), Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end()) as usize;
         let since = since(from);
-        let first_lane = match from {
+        let first_message = match from {
             BrowseFrom::Start | BrowseFrom::Time(_) => None,
             BrowseFrom::Message(id) => Some(id),
             BrowseFrom::After(after) => Some(after.message),
         };
-        let first_lane = first_lane.map_or(Ok(0), |id| {
+        let first_lane = first_message.map_or(Ok(0), |id| {
             let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
             lane.ok_or_else(|| Error::not_found("message", id))
         })?;
@@ -213,8 +215,10 @@ impl Engine {
             while messages.len() <= limit && !cut {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
                 let offsets = at..at + want;
-                let read = self.reader().blocks(payer(entry), *lane, offsets, room);
-                let read = read.await?;
+                let read = self
+                    .reader()
+                    .blocks(payer(entry), *lane, offsets, room)
+                    .await?;
                 let Some(last) = read.blocks.last() else {
                     break;
                 };
@@ -243,6 +247,7 @@ impl Engine {
         Ok((messages, next))
     }
 
+    /// The offset at which a browse begins in a lane.
     async fn first_offset(&self, lane: i64, from: BrowseFrom) -> Result<i64, Error> {
         let mut session = self.store().session().await?;
         match from {
@@ -259,7 +264,7 @@ impl Engine {
     }
 }
 
-/// The time from which a browse goes on in each lane.
+/// The time from which a browse reads each lane.
 fn since(from: BrowseFrom) -> Option<Timestamp> {
     match from {
         BrowseFrom::Time(at) => Some(at),
@@ -268,11 +273,11 @@ fn since(from: BrowseFrom) -> Option<Timestamp> {
     }
 }
 
-/// Bytes of blocks that these messages keep in memory.
-fn held(messages: &[StoredMessage]) -> usize {
-    let blocks = messages.chunk_by(|a, b| Arc::ptr_eq(&a.block, &b.block));
-    blocks
-        .map(|of_one| of_one[0].block.payload.memory_bytes())
+/// Bytes of the blocks that these messages keep in memory. Messages of one block stand together.
+fn held_bytes(messages: &[StoredMessage]) -> usize {
+    messages
+        .chunk_by(|a, b| Arc::ptr_eq(&a.block, &b.block))
+        .map(|of_one_block| of_one_block[0].block.payload.memory_bytes())
         .sum()
 }
 
@@ -281,8 +286,8 @@ fn matches(message: &StoredMessage, browse: &Browse) -> bool {
         return true;
     }
     let meta = message.view().map(|view| view.meta()).unwrap_or_default();
-    let is = |wanted: &Option<String>, is| wanted.is_none() || wanted.as_deref() == is;
-    is(&browse.key, meta.key) && is(&browse.tag, meta.tag)
+    let passes = |wanted: &Option<String>, actual| wanted.is_none() || wanted.as_deref() == actual;
+    passes(&browse.key, meta.key) && passes(&browse.tag, meta.tag)
 }
 
 fn payer(entry: &TopicEntry) -> Payer<'_> {

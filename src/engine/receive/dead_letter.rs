@@ -1,10 +1,11 @@
-//! Dead letters: messages whose attempts are used up, or that a consumer gave up, move to the subscription's dead-letter
-//! topic. Their leases were set aside before (`lease::set_aside`); here they are read (which may need object storage, so no transaction is
-//! open), and then published there and settled here in one transaction, so that no crash loses or doubles one. A receiver
-//! never waits for the move of what it did not get: that goes on in the background.
+//! Dead letters: a message moves to the subscription's dead-letter topic when its attempts are used up, or when a
+//! consumer asks for it. Redelivery or settle has set its lease aside before. The message is read first, with no
+//! transaction open, because that may need object storage. One transaction then publishes it to the dead-letter topic
+//! and takes it out of its lease, so a crash neither loses nor duplicates it. Messages whose attempts are used up are
+//! moved by background tasks (`lease::set_aside`), so that no receiver waits for the move.
 //!
-//! A dead letter costs nothing, because nobody published it: its block has 0 units, and it is metered as `dead_letter`. It
-//! is stored like any other message.
+//! A dead letter costs nothing, because no client published it: its block has 0 units, and it is metered as
+//! `dead_letter`. It is stored like any other message.
 
 use std::sync::Arc;
 
@@ -14,33 +15,33 @@ use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store;
-use crate::store::lease::Lease;
-use crate::store::turn::{Clear, NewBlock, TurnInput};
-
 use crate::engine::error::Error;
 use crate::engine::lease::Spent;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::log::payload::{Meta, Records, stream_head};
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::engine::{Engine, Tenant};
+use crate::store;
+use crate::store::lease::Lease;
+use crate::store::turn::{Clear, NewBlock, TurnInput};
 
-/// Moves at once, so that one that waits for object storage does not hold up all others.
+/// Tasks that move dead letters: while one waits for object storage, the others go on.
 const MOVES_AT_ONCE: usize = 4;
-/// The reason of a message whose attempts are used up.
+/// `cursus-dead-letter-reason` of a message whose attempts are used up.
 const ATTEMPTS_USED_UP: &str = "max_attempts";
 
-/// What became of the messages of a lease that was set aside.
+/// The result of moving the messages of a lease that was set aside.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Moved {
-    /// Messages that are in the dead-letter topic now.
+    /// Messages that were moved to the dead-letter topic.
     pub(super) messages: u32,
-    /// Some were not moved: settled meanwhile, or there is no such topic any more. They are due again.
+    /// Some messages stay in the lease: it changed meanwhile, or the dead-letter topic is gone. Those not settled fall
+    /// due again.
     pub(super) kept: bool,
 }
 
 impl Engine {
-    /// Starts the tasks that move what was set aside; they end at `stop`, and what is left then is due again.
+    /// Starts the tasks that move the leases set aside. They end at `stop`; leases not moved by then fall due again.
     pub(in crate::engine) fn start_dead_letters(
         &self,
         tracker: &TaskTracker,
@@ -59,6 +60,7 @@ impl Engine {
         }
     }
 
+    /// Moves the next lease that was set aside.
     async fn move_next(&self) {
         let spent = self.leases().set_aside.next().await;
         if spent.is_over() {
@@ -73,8 +75,8 @@ impl Engine {
         }
     }
 
-    /// Moves the messages of a lease that was set aside to the dead-letter topic: small ones in groups, each large one by
-    /// itself, so that what has moved stays moved. Ends early when the lease is no longer there.
+    /// Moves the messages of a lease that was set aside to the dead-letter topic: small messages in groups, each large
+    /// one by itself. Each group is a transaction of its own. Stops early when the lease or the topic is gone.
     pub(super) async fn move_to_dead_letters(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -99,12 +101,12 @@ impl Engine {
         let tenant = Tenant(subscriber.tenant);
         let (mut group, mut moved) = (Group::default(), 0);
         let grants = [Grant::of(lease)];
-        let read = self.deliveries(subscriber, &grants, usize::MAX).await;
+        let read = self.read_leases(subscriber, &grants, usize::MAX).await;
         for delivery in read.deliveries {
             let message = &delivery.message;
             let view = message.view().ok_or(Error::Internal)?;
-            let why = Reason::of(message, lease, reason);
-            let meta = why.added_to(view.meta());
+            let history = History::of(message, lease, reason);
+            let meta = history.added_to(view.meta());
             let bit = 1 << (message.id().offset - lease.base);
             let Some(body) = view.body() else {
                 let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
@@ -148,6 +150,7 @@ impl Engine {
         unread.map_or(Ok(moved), |(_, error)| Err(error))
     }
 
+    /// Moves a group of small messages as one block. False when nothing was moved.
     async fn move_group(
         &self,
         subscriber: &Subscriber,
@@ -163,8 +166,8 @@ impl Engine {
             .await
     }
 
-    /// Publishes a block and takes its messages out of the lease, or neither: when somebody has the lease meanwhile, or the
-    /// topic was deleted.
+    /// Publishes a block and takes its messages out of the lease in one transaction. Does neither and returns false
+    /// when another transaction has changed the lease meanwhile, or the topic was deleted.
     async fn move_messages(
         &self,
         subscriber: &Subscriber,
@@ -185,8 +188,8 @@ impl Engine {
         };
         let mut tx = self.store().tx("dead_letter").await?;
         let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
-        let taken = output.settled.iter().fold(0, |all, (_, bits)| all | bits);
-        if output.first_offsets == [None] || taken != bits {
+        let cleared = output.settled.iter().fold(0, |all, (_, bits)| all | bits);
+        if output.first_offsets == [None] || cleared != bits {
             return Ok(false);
         }
         tx.commit().await?;
@@ -205,12 +208,12 @@ struct Group {
     bits: u64,
 }
 
-/// Why a message is in the dead-letter topic, as attributes.
-struct Reason {
+/// Why a message is in the dead-letter topic, and where it came from, as attributes.
+struct History {
     attributes: [(&'static str, String); 6],
 }
 
-impl Reason {
+impl History {
     fn of(message: &StoredMessage, lease: &Lease, reason: &str) -> Self {
         let text = |at: time::OffsetDateTime| Timestamp::from(at).to_string();
         let last = text(lease.last_failed_at.unwrap_or(lease.deadline));
@@ -227,7 +230,7 @@ impl Reason {
         }
     }
 
-    /// The message's own attributes with these in place of those of an earlier move.
+    /// The message's own attributes and these. They replace the attributes of an earlier move.
     fn added_to<'a>(&'a self, mut meta: Meta<'a>) -> Meta<'a> {
         meta.attributes
             .retain(|(name, _)| !name.starts_with("cursus-dead-letter-"));

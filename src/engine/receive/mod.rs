@@ -1,7 +1,7 @@
-//! Receive: first what is due again, then fresh messages from the next turn; when there is nothing, wait until something
-//! is published, falls due, or the time is over. A message handed out is in exactly one lease (I2). `read` turns leases into
-//! messages, `settle` ends or changes leases, `dead_letter` moves what failed too often, `browse` shows messages without
-//! leasing them.
+//! Receive: hands out first messages that are due again, then fresh messages from the next turn. When there are none,
+//! the receiver waits until a message is published or falls due, or until its wait is over. A message that is handed
+//! out is in exactly one lease (I2). `read` turns leases into messages, `settle` ends or changes leases, `dead_letter`
+//! moves messages to the dead-letter topic, `browse` returns messages without leasing them.
 
 mod browse;
 mod dead_letter;
@@ -30,10 +30,12 @@ use crate::engine::subscriber::{Grant, Subscriber, Waiter};
 use crate::engine::{Engine, Metered, Tenant};
 
 impl Engine {
-    /// Hands out messages; waits up to `wait_seconds`. Empty when nothing came or the node drains.
+    /// Hands out messages; waits up to `wait_seconds` for the first. Empty when there are none, or when the node
+    /// drains.
     ///
     /// # Errors
-    /// When the subscription does not exist, or a part of the service does not answer.
+    /// When the subscription does not exist, the tenant has too much in flight, too many receivers wait, or the
+    /// database or object storage is unavailable.
     pub async fn receive(
         &self,
         (tenant, capacity): (Tenant, Capacity),
@@ -81,7 +83,8 @@ impl Engine {
         })
     }
 
-    /// Leases for a receiver of a tenant that has too much in flight: what is due again is in flight already.
+    /// Leases for a receiver whose tenant has too much in flight: only messages that are due again, because these are
+    /// in flight already.
     async fn due_only(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -102,13 +105,13 @@ impl Engine {
     async fn grants(&self, subscriber: &Arc<Subscriber>, ask: Ask) -> Result<Vec<Grant>, Error> {
         let until = Instant::now() + ask.wait;
         if self.clock().now().is_some() {
-            // Moved time falls due at once.
+            // A manual clock jumps, so leases may be due earlier than instants show.
             subscriber.due.expect(Duration::ZERO);
         }
         loop {
             let scan = subscriber.due.begin_scan();
             if subscriber.is_fair() {
-                // The task that serves it scans: what is due again is not all that its receivers get.
+                // `order` scans instead, because messages due again may fill only half of what its receivers want.
                 scan.into_iter()
                     .for_each(|low| subscriber.due.want_scan(low));
             } else if let Some(low) = scan {
@@ -144,7 +147,7 @@ impl Engine {
             } else {
                 Some((&mut served).await)
             };
-            // The turn may be about to answer: after `close` it cannot, and what it sent before is still here.
+            // Another task may be about to send: after `close` it cannot, and what it sent before can still be read.
             served.close();
             let answer = match answer {
                 Some(answer) => answer.map_err(|_| Error::Unavailable("the node"))?,

@@ -1,5 +1,6 @@
-//! From leases to messages with their receipts. What cannot be read is given back, so that it comes again and does not keep
-//! the messages behind it from being received; what retention has deleted meanwhile is left out.
+//! Reads the messages of leases and signs their receipts. Messages that cannot be read are given back: they are handed
+//! out again later and do not hold up the messages behind them. Messages that retention has deleted meanwhile are left
+//! out.
 
 use std::sync::Arc;
 
@@ -13,22 +14,22 @@ use crate::engine::log::block::{Block, Delivery, StoredMessage};
 use crate::engine::mask::{below, ones};
 use crate::engine::subscriber::{Grant, Subscriber};
 
-/// Seconds until messages that could not be read come again.
+/// Seconds until messages that could not be read are due again.
 const UNREADABLE_SECONDS: u32 = 5;
 
-/// What was read of what was granted.
+/// The messages of some leases, as far as they could be read.
 #[derive(Debug)]
-pub(super) struct Read {
+pub(super) struct LeasesRead {
     /// Messages with their receipts.
     pub(super) deliveries: Vec<Delivery>,
-    /// What would have been too much to hold.
+    /// Messages that were not read, because their blocks would exceed the limit of bytes.
     beyond: Vec<Grant>,
-    /// What could not be read, and why.
+    /// Messages that could not be read, and why.
     pub(super) unreadable: Vec<(Grant, Error)>,
 }
 
 impl Engine {
-    /// The messages of what was granted, which may be none; gives back what is not handed out.
+    /// The messages of these grants, maybe none. Gives back those that are not handed out.
     pub(super) async fn read_grants(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -38,7 +39,7 @@ impl Engine {
             return Ok(Vec::new());
         }
         let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
-        let read = self.deliveries(subscriber, grants, bytes_max).await;
+        let read = self.read_leases(subscriber, grants, bytes_max).await;
         if !read.beyond.is_empty() {
             let give_back = self
                 .leases()
@@ -51,16 +52,16 @@ impl Engine {
         Box::pin(self.without_unreadable(subscriber, read)).await
     }
 
-    /// The messages that could be read. Nobody has seen the others: they come again in a while, so that they do not keep
-    /// those behind them from being received.
+    /// The messages that could be read. The others were not handed out to any receiver, so they are given back and fall
+    /// due again after a pause. Fails when none could be read.
     async fn without_unreadable(
         &self,
         subscriber: &Arc<Subscriber>,
-        mut read: Read,
+        mut read: LeasesRead,
     ) -> Result<Vec<Delivery>, Error> {
         for (grant, error) in &read.unreadable {
             tracing::warn!(%error, lane = grant.lane, base = grant.base, "messages could not be read");
-            // What is corrupt stays so: it counts as an attempt, so that it is dead-lettered in the end.
+            // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
             let step = if matches!(error, Error::Internal) {
                 Step::Return(UNREADABLE_SECONDS)
             } else {
@@ -76,14 +77,14 @@ impl Engine {
         Ok(read.deliveries)
     }
 
-    /// The messages of some leases, with their receipts; those that retention has deleted meanwhile are left out. Holds no
-    /// more than about `bytes_max` of blocks.
-    pub(super) async fn deliveries(
+    /// The messages of some leases, with their receipts. Messages that retention has deleted meanwhile are left out.
+    /// Stops reading when the blocks hold about `bytes_max`.
+    pub(super) async fn read_leases(
         &self,
         subscriber: &Subscriber,
         grants: &[Grant],
         bytes_max: usize,
-    ) -> Read {
+    ) -> LeasesRead {
         let messages = grants
             .iter()
             .map(|grant| grant.bits.count_ones() as usize)
@@ -100,21 +101,24 @@ impl Engine {
             let first = grant.base + i64::from(grant.bits.trailing_zeros());
             let last = grant.base + i64::from(63 - grant.bits.leading_zeros());
             let offsets = first..last + 1;
-            let read = self.reader().blocks(payer, grant.lane, offsets, room);
-            let read = match read.await {
+            let blocks = self.reader().blocks(payer, grant.lane, offsets, room);
+            let read = match blocks.await {
                 Ok(read) => read,
                 Err(error) => {
-                    let given = self.deliver_at_hand(subscriber, grant, &mut deliveries);
+                    let given = self.append_at_hand(subscriber, grant, &mut deliveries);
                     let bits = grant.bits & !Box::pin(given).await;
                     unreadable.extend((bits != 0).then_some((Grant { bits, ..*grant }, error)));
                     continue;
                 }
             };
             let held = deliveries.last().map(|delivery| &delivery.message.block);
-            let fresh = read.blocks.iter();
-            let fresh = fresh.filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)));
-            let bytes: usize = fresh.map(|block| block.payload.memory_bytes()).sum();
-            room = room.saturating_sub(bytes);
+            let new_bytes: usize = read
+                .blocks
+                .iter()
+                .filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)))
+                .map(|block| block.payload.memory_bytes())
+                .sum();
+            room = room.saturating_sub(new_bytes);
             let mut given = *grant;
             if read.cut {
                 room = 0;
@@ -123,17 +127,17 @@ impl Engine {
                 let bits = grant.bits & !given.bits;
                 beyond.extend((bits != 0).then_some(Grant { bits, ..*grant }));
             }
-            self.deliver(subscriber, &given, &read.blocks, &mut deliveries);
+            self.append(subscriber, &given, &read.blocks, &mut deliveries);
         }
-        Read {
+        LeasesRead {
             deliveries,
             beyond,
             unreadable,
         }
     }
 
-    /// Adds the messages of a lease that can be read without object storage, and answers which they are.
-    async fn deliver_at_hand(
+    /// Appends the messages of a lease that can be read without object storage. Returns the mask of these messages.
+    async fn append_at_hand(
         &self,
         subscriber: &Subscriber,
         grant: &Grant,
@@ -144,15 +148,14 @@ impl Engine {
             return 0;
         };
         let before = deliveries.len();
-        self.deliver(subscriber, grant, &blocks, deliveries);
-        let given = deliveries[before..].iter();
-        given.fold(0, |bits, delivery| {
+        self.append(subscriber, grant, &blocks, deliveries);
+        deliveries[before..].iter().fold(0, |bits, delivery| {
             bits | 1 << (delivery.message.id().offset - grant.base)
         })
     }
 
-    /// Adds the messages of a lease, which are in `blocks`.
-    fn deliver(
+    /// Appends the messages of a lease that are in `blocks`.
+    fn append(
         &self,
         subscriber: &Subscriber,
         grant: &Grant,

@@ -1,6 +1,6 @@
-//! Settle: acks of whole leases fold into the turn; everything that splits a lease (changes of visibility, nacks, dead
-//! letters, and acks of messages that were split off) locks its rows, plans and writes in a transaction of its own. Each
-//! item succeeds or fails by itself: only the current lease can settle (I3).
+//! Settle: acks join the next turn. Everything that splits a lease locks its rows, plans and writes in a transaction of
+//! its own: changes of visibility, nacks, dead letters, and acks of messages that were split off before. Each item
+//! succeeds or fails by itself, and only the current lease of a message can settle it (I3).
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
 use crate::engine::lease::SET_ASIDE_SECONDS;
-use crate::engine::lease::plan::{self, Item, Step};
+use crate::engine::lease::plan::{self, MessageStep, Step};
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
@@ -20,14 +20,14 @@ use crate::engine::{Engine, Tenant};
 /// What to do with a message.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Done.
+    /// It is done.
     Ack,
     /// Hand it out again after some seconds.
     Nack {
         /// Seconds.
         delay_seconds: u32,
     },
-    /// Hide it for some seconds from now; the subscription's timeout when `None`.
+    /// Hide it for some seconds from now; `None` means the subscription's timeout.
     Extend {
         /// Seconds.
         visibility_seconds: Option<u32>,
@@ -42,10 +42,10 @@ pub enum Action {
 type Results = Vec<Result<Outcome, Error>>;
 
 impl Engine {
-    /// Settles; one result per item, in order.
+    /// Settles messages by their receipts; one result per item, in order.
     ///
     /// # Errors
-    /// When the subscription does not exist, or the database does not answer.
+    /// When the subscription does not exist, or the database is unavailable.
     pub async fn settle(
         &self,
         tenant: Tenant,
@@ -67,9 +67,11 @@ impl Engine {
             }
         }
         if !others.is_empty() && names_one_twice(&acks, &others) {
-            // Each item must find what the ones before it left.
-            let acks = acks.drain(..);
-            others.extend(acks.map(|(index, receipt)| (index, receipt, Action::Ack)));
+            // The order of items matters: each one applies to the lease as the items before it left it.
+            others.extend(
+                acks.drain(..)
+                    .map(|(index, receipt)| (index, receipt, Action::Ack)),
+            );
             others.sort_unstable_by_key(|(index, ..)| *index);
             for round in others.chunk_by(|(.., a), (.., b)| is_dead_letter(a) == is_dead_letter(b))
             {
@@ -86,6 +88,7 @@ impl Engine {
         Ok(results)
     }
 
+    /// Acks messages by the next turn; those that the turn did not find in their lease by `reshape`.
     async fn ack(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -130,8 +133,8 @@ impl Engine {
         if missed.is_empty() {
             return Ok(());
         }
-        // Not in the lease as it was handed out: split off by a change of visibility, or lost.
-        let items: Vec<Item> = missed
+        // These are not in the lease as it was handed out: a change of visibility split them off, or the lease is lost.
+        let items: Vec<MessageStep> = missed
             .iter()
             .map(|(_, receipt)| item(receipt, Step::Done))
             .collect();
@@ -148,6 +151,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Settles items by transactions of their own. Dead letters come last.
     async fn change(
         &self,
         subscriber: &Arc<Subscriber>,
@@ -171,7 +175,7 @@ impl Engine {
                 }
             }
         }
-        let items: Vec<Item> = steps
+        let items: Vec<MessageStep> = steps
             .iter()
             .map(|(_, receipt, step)| item(receipt, *step))
             .collect();
@@ -241,18 +245,21 @@ impl Engine {
                  settled at the same moment; it is handed out again after {SET_ASIDE_SECONDS} seconds unless it was",
                 settings.name,
             ))),
-            // Deleted by retention before it could be read.
+            // Retention deleted it before it could be read.
             Moved { messages: 0, .. } => Err(Error::not_found("message", id)),
             Moved { .. } => Ok(Outcome::Settled(Settled {})),
         }
     }
 }
 
-/// Whether a message occurs more than once.
+/// Whether the same message occurs more than once.
 fn names_one_twice(acks: &[(usize, Receipt)], others: &[(usize, Receipt, Action)]) -> bool {
-    let acks = acks.iter().map(|(_, receipt)| receipt);
-    let all = acks.chain(others.iter().map(|(_, receipt, _)| receipt));
-    let mut messages: Vec<_> = all.map(|receipt| (receipt.lane, receipt.offset)).collect();
+    let mut messages: Vec<_> = acks
+        .iter()
+        .map(|(_, receipt)| receipt)
+        .chain(others.iter().map(|(_, receipt, _)| receipt))
+        .map(|receipt| (receipt.lane, receipt.offset))
+        .collect();
     messages.sort_unstable();
     messages.windows(2).any(|pair| pair[0] == pair[1])
 }
@@ -261,8 +268,8 @@ fn is_dead_letter(action: &Action) -> bool {
     matches!(action, Action::DeadLetter { .. })
 }
 
-fn item(receipt: &Receipt, step: Step) -> Item {
-    Item {
+fn item(receipt: &Receipt, step: Step) -> MessageStep {
+    MessageStep {
         lane: receipt.lane,
         lease: receipt.lease,
         bit: receipt.bit,

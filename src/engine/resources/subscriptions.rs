@@ -1,5 +1,5 @@
-//! Subscriptions: put, read, list, delete, and their backlog. A deletion ends the leases in the order of locks: leases
-//! before cursors. A claim that runs at the same time may leave leases behind, so they are deleted once more afterwards.
+//! Subscriptions: put, read, list, delete, and their backlog. A deletion keeps the order of locks: leases before
+//! cursors. A claim that runs at the same time may insert more leases, so they are deleted once more afterwards.
 
 use api::fairness::Fairness;
 use api::limits::PAGE;
@@ -7,24 +7,24 @@ use api::list::Page;
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
 use api::{FieldError, Permission, SubscriptionName};
 
-use crate::store::subscription::SubscriptionRow;
-use crate::store::{self, Session};
-
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
 use crate::engine::{Engine, Tenant};
+use crate::store::subscription::SubscriptionRow;
+use crate::store::{self, Session};
 
-/// The dead-letter topic that is asked for: `None` keeps what is there, `Some(None)` takes it away.
+/// The dead-letter topic in the settings: `None` keeps the present one, `Some(None)` removes it.
 type DeadLetters = Option<Option<i64>>;
 
 impl Engine {
     /// Creates a subscription or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
-    /// When a topic does not exist, or the database does not answer.
+    /// When the caller may not manage the topics, a topic does not exist, a setting is invalid or cannot change, the
+    /// tenant has too many subscriptions, or the database is unavailable.
     pub async fn put_subscription(
         &self,
         by: &Access,
@@ -52,9 +52,10 @@ impl Engine {
         let gone = || Error::Conflict(format!("subscription {name} changed at the same moment"));
         let mut changed = false;
         if !created {
-            // It existed, or was created by another transaction a moment ago, which the insert waited for.
-            let old = store::subscription::lock(&mut tx, tenant.0, name.as_str()).await?;
-            let old = old.ok_or_else(gone)?;
+            // The subscription existed, or another transaction has just created it and the insert has waited for that.
+            let old = store::subscription::lock(&mut tx, tenant.0, name.as_str())
+                .await?
+                .ok_or_else(gone)?;
             changed = self
                 .update_subscription(&mut tx, old, settings, dead_letters)
                 .await?;
@@ -80,7 +81,7 @@ impl Engine {
         Ok((subscription(row)?, created))
     }
 
-    /// Id of the dead-letter topic in the settings: `None` when they leave it as it is, `Some(None)` when they remove it.
+    /// The id of the dead-letter topic in the settings. Locks the topic.
     async fn dead_letter_topic(
         &self,
         tx: &mut Session,
@@ -123,11 +124,12 @@ impl Engine {
             let detail = "is needed to create a subscription";
             return Err(Error::Invalid(vec![FieldError::new("/topic", detail)]));
         };
-        let row = store::topic::lock(tx, tenant.0, topic.as_str()).await?;
-        let row = row.ok_or_else(|| Error::not_found("topic", topic))?;
+        let row = store::topic::lock(tx, tenant.0, topic.as_str())
+            .await?
+            .ok_or_else(|| Error::not_found("topic", topic))?;
         store::lane::lock(tx, row.topic_id).await?;
-        let new = SubscriptionRow::new(tenant.0, (row.topic_id, &row.name), name.as_str());
-        let new = merged(new, settings, dead_letters);
+        let defaults = SubscriptionRow::new(tenant.0, (row.topic_id, &row.name), name.as_str());
+        let new = merged(defaults, settings, dead_letters);
         let inserted = store::subscription::insert(tx, self.clock().now(), &new).await?;
         let Some(id) = inserted else {
             return Ok(false);
@@ -176,7 +178,7 @@ impl Engine {
     /// One subscription.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn subscription(
         &self,
         tenant: Tenant,
@@ -190,7 +192,7 @@ impl Engine {
     /// A page of the subscriptions that the caller may manage, by name.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database is unavailable.
     pub async fn subscriptions(
         &self,
         by: &Access,
@@ -214,7 +216,7 @@ impl Engine {
     /// Deletes a subscription with its leases.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn delete_subscription(
         &self,
         by: &Access,
@@ -222,8 +224,9 @@ impl Engine {
     ) -> Result<(), Error> {
         let tenant = by.tenant();
         let mut tx = self.store().tx("delete_subscription").await?;
-        let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
-        let row = row.ok_or_else(|| Error::not_found("subscription", name))?;
+        let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str())
+            .await?
+            .ok_or_else(|| Error::not_found("subscription", name))?;
         store::subscription::delete(&mut tx, row.subscription_id).await?;
         // Order of locks: leases, then cursors.
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
@@ -245,8 +248,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes the leases that running claims and redeliveries have left behind. New claims cannot begin, because the
-    /// cursors are gone. This is a transaction of its own, because leases are locked before cursors.
+    /// Deletes the leases that running claims and redeliveries have inserted. New claims cannot begin, because the
+    /// cursors are gone. These are transactions of their own, because leases are locked before cursors.
     async fn end_late_leases(&self, row: &SubscriptionRow) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         while store::lease::end(&mut session, row.subscription_id, row.topic_id).await? > 0 {}
@@ -256,7 +259,7 @@ impl Engine {
     /// Backlog of a subscription: messages that are ready, in flight and delayed.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn subscription_stats(
         &self,
         tenant: Tenant,
@@ -286,8 +289,8 @@ impl Engine {
     }
 }
 
-/// Fails unless the caller may manage the topics that a subscription reads and dead-letters to. Otherwise a caller with a
-/// scope for the name of the subscription alone could read any topic through it.
+/// Fails unless the caller may manage the topics that a subscription reads and dead-letters to. Otherwise a caller with
+/// a scope for the name of the subscription alone could read any topic by it.
 fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
     let dead_letters = settings.dead_letter_topic.iter().map(String::as_str);
     let topics = settings.topic.iter().map(|topic| topic.as_str());
@@ -297,7 +300,7 @@ fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
     Ok(())
 }
 
-/// A row with the settings that are given; the others stay.
+/// The row with the settings that are given; the other columns stay.
 fn merged(
     mut row: SubscriptionRow,
     settings: &SubscriptionSettings,
@@ -321,19 +324,24 @@ fn merged(
     row
 }
 
-/// Fairness as it is stored: also weights of 1, for it is shown as it was set.
+/// The columns of fairness. Weights of 1 are stored too, because settings are shown as they were given.
 fn columns(fairness: &Option<Fairness>) -> Option<(Vec<String>, Vec<i16>)> {
-    let weights = fairness.as_ref()?.weights.iter();
-    let columns =
-        weights.map(|(name, weight)| (name.clone(), i16::try_from(*weight).unwrap_or(i16::MAX)));
-    Some(columns.unzip())
+    let weights = &fairness.as_ref()?.weights;
+    let columns = weights
+        .iter()
+        .map(|(name, weight)| (name.clone(), i16::try_from(*weight).unwrap_or(i16::MAX)))
+        .unzip();
+    Some(columns)
 }
 
 /// Fairness from its columns.
 fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
     let names = row.fairness_names.as_ref()?.iter().cloned();
-    let weights = row.fairness_weights.iter().flatten();
-    let weights = weights.map(|weight| u32::from(weight.unsigned_abs()));
+    let weights = row
+        .fairness_weights
+        .iter()
+        .flatten()
+        .map(|weight| u32::from(weight.unsigned_abs()));
     Some(Fairness {
         weights: names.zip(weights).collect(),
     })

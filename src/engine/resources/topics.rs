@@ -6,20 +6,19 @@ use api::list::Page;
 use api::topic::{Topic, TopicSettings, TopicStats};
 use api::{Permission, TopicName};
 
-use crate::store;
-use crate::store::topic::TopicRow;
-
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::{Engine, Tenant};
+use crate::store;
+use crate::store::topic::TopicRow;
 
 impl Engine {
     /// Creates a topic or changes the settings that are given. Returns true when it is new.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the tenant has too many topics, the topic is deleted at the same moment, or the database is unavailable.
     pub async fn put_topic(
         &self,
         by: &Access,
@@ -35,7 +34,7 @@ impl Engine {
             let new = merged(TopicRow::new(tenant.0, name.as_str()), settings);
             created = store::topic::insert(&mut tx, now, &new).await?;
             if created.is_none() {
-                // Created by another transaction a moment ago, which the insert waited for.
+                // Another transaction has just created the topic, and the insert has waited for that.
                 old = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
             }
         }
@@ -50,9 +49,10 @@ impl Engine {
         } else if let Some(old) = old {
             let new = merged(old.clone(), settings);
             changed = new != old;
-            row = Some(match changed {
-                true => store::topic::update(&mut tx, now, &new).await?,
-                false => old,
+            row = Some(if changed {
+                store::topic::update(&mut tx, now, &new).await?
+            } else {
+                old
             });
         }
         if changed || created.is_some() {
@@ -68,7 +68,7 @@ impl Engine {
             store::installation::bump_catalog(&mut tx).await?;
         }
         tx.commit().await?;
-        // The topic was deleted between the two statements. The client may retry.
+        // Another transaction has deleted the topic between two statements. The client may retry.
         let row = row.ok_or_else(|| {
             Error::Conflict(format!("topic {name} was deleted at the same moment"))
         })?;
@@ -81,7 +81,7 @@ impl Engine {
     /// One topic.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn topic(&self, tenant: Tenant, name: &TopicName) -> Result<Topic, Error> {
         let mut session = self.store().session().await?;
         let row = store::topic::by_name(&mut session, tenant.0, name.as_str()).await?;
@@ -91,7 +91,7 @@ impl Engine {
     /// A page of the topics that the caller may manage, by name.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database is unavailable.
     pub async fn topics(
         &self,
         by: &Access,
@@ -116,12 +116,13 @@ impl Engine {
     /// Deletes a topic that no subscription and no event sink needs.
     ///
     /// # Errors
-    /// When it does not exist, a subscription or an event sink needs it, or the database does not answer.
+    /// When it does not exist, a subscription or an event sink needs it, or the database is unavailable.
     pub async fn delete_topic(&self, by: &Access, name: &TopicName) -> Result<(), Error> {
         let tenant = by.tenant();
         let mut tx = self.store().tx("delete_topic").await?;
-        let row = store::topic::lock(&mut tx, tenant.0, name.as_str()).await?;
-        let row = row.ok_or_else(|| Error::not_found("topic", name))?;
+        let row = store::topic::lock(&mut tx, tenant.0, name.as_str())
+            .await?
+            .ok_or_else(|| Error::not_found("topic", name))?;
         let needed_by = store::subscription::that_need(&mut tx, row.topic_id).await?;
         if !needed_by.is_empty() {
             let by = needed_by.join(", ");
@@ -151,10 +152,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Fill level of a topic.
+    /// The number of messages published to a topic and kept in it, and when the oldest was published.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database is unavailable.
     pub async fn topic_stats(&self, tenant: Tenant, name: &TopicName) -> Result<TopicStats, Error> {
         let entry = self.catalog().topic(self.store(), tenant, name).await?;
         let mut session = self.store().session().await?;
@@ -167,7 +168,7 @@ impl Engine {
     }
 }
 
-/// A row with the settings that are given; the others stay.
+/// The row with the settings that are given; the other columns stay.
 fn merged(mut row: TopicRow, settings: &TopicSettings) -> TopicRow {
     if let Some(seconds) = settings.retention_seconds {
         row.retention_seconds = seconds.cast_signed();
@@ -181,6 +182,7 @@ fn merged(mut row: TopicRow, settings: &TopicSettings) -> TopicRow {
     row
 }
 
+/// A topic as the API shows it.
 fn topic(row: TopicRow) -> Result<Topic, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "topic",

@@ -1,5 +1,5 @@
-//! When redelivery scans for leases past their deadline. Instants pace the scans; what is due only the database's clock says
-//! (I10).
+//! Paces the scans of redelivery for leases past their deadline. Instants of the node pace the scans; only the
+//! database's clock decides whether a lease is due (I10).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,35 +11,38 @@ use tokio::sync::futures::Notified;
 
 /// Least pause between two scans of one subscription.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause while receivers ask.
+/// Longest pause between two scans while receivers wait.
 const SCAN_LATEST: Duration = Duration::from_secs(1);
-/// How long a lower bound of deadlines is believed: a lease that a slow commit put below it is found after that.
+/// How long a lower bound of deadlines is used. After that a scan without bound finds leases that a slow commit added
+/// below it.
 const LOW_AGE: Duration = Duration::from_secs(30);
 
-/// In the database's time: below it there is no lease in any lane. `None`: nothing is known.
+/// A lower bound of deadlines in the database's time: no lease in any lane has an earlier deadline. `None`: not known.
 pub type Low = Option<OffsetDateTime>;
 
 /// The pace of scans.
 #[derive(Debug)]
 pub struct Due {
     state: Mutex<State>,
+    /// Wakes receivers when a lease is due earlier than expected.
     now: Notify,
-    /// A scan that a subscription with an order of its own is to be served with.
+    /// The bound of a scan that the next service of `order` begins with.
     wanted: Mutex<Option<Low>>,
-    /// Whether half of an odd number was rounded up the last time.
+    /// Whether `share_of` rounded up the last time.
     was_up: AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct State {
-    /// No scan before: one that just ended is enough for all.
+    /// No scan before this instant.
     not_before: Instant,
-    /// A scan then at the latest, for leases that other nodes handed out.
+    /// A scan at this instant at the latest, for leases that other nodes handed out.
     at_latest: Instant,
-    /// A scan from then on: the earliest deadline that is known here.
+    /// The earliest deadline known on this node, as an instant.
     expected: Option<Instant>,
+    /// No lease is due below it.
     low: Low,
-    /// When `low` is forgotten.
+    /// `low` is used until then.
     low_until: Instant,
 }
 
@@ -60,7 +63,7 @@ impl Due {
         }
     }
 
-    /// Whether it is time to scan; if so from this bound on, and the next scan waits for [`Due::none_below`] or a while.
+    /// Begins a scan when it is time: returns the bound to scan from and schedules the next scan. `None`: not yet.
     #[must_use]
     pub fn begin_scan(&self) -> Option<Low> {
         let now = Instant::now();
@@ -79,12 +82,12 @@ impl Due {
         Some(due.low)
     }
 
-    /// A scan left nothing due below `low`.
+    /// Sets the bound: a scan found no lease due below `low`.
     pub fn none_below(&self, low: OffsetDateTime) {
         self.state.lock().low = Some(low);
     }
 
-    /// Other transactions had what is due: not again at once.
+    /// Schedules the next scan after a pause, because other transactions have locked the leases that are due.
     pub fn scan_later(&self) {
         let at = Instant::now() + SCAN_PAUSE;
         let mut due = self.state.lock();
@@ -92,7 +95,7 @@ impl Due {
         due.not_before = at;
     }
 
-    /// A lease will be due after `wait`; zero when one is due now.
+    /// Schedules a scan for a lease that is due after `wait`; zero when it is due now.
     pub fn expect(&self, wait: Duration) {
         let at = Instant::now() + wait;
         let mut due = self.state.lock();
@@ -102,23 +105,23 @@ impl Due {
         }
     }
 
-    /// All leases may be due, whatever was known.
+    /// Drops the bound and schedules a scan: any lease may be due.
     pub(super) fn forget(&self) {
         let mut due = self.state.lock();
         (due.low, due.expected) = (None, Some(Instant::now()));
     }
 
-    /// Receivers that wait notice that something is due.
+    /// Wakes waiting receivers, because a lease is due.
     pub fn wake(&self) {
         self.now.notify_waiters();
     }
 
-    /// Resolves when something falls due before its time.
+    /// Resolves at the next [`Due::wake`].
     pub fn now(&self) -> Notified<'_> {
         self.now.notified()
     }
 
-    /// When the next scan is wanted.
+    /// When the next scan is scheduled.
     #[must_use]
     pub fn next_scan(&self) -> Instant {
         let due = self.state.lock();
@@ -127,20 +130,20 @@ impl Due {
             .max(due.not_before)
     }
 
-    /// The next service of the receivers begins with a scan from `low` on.
+    /// Asks the next service of `order` to begin with a scan from `low` on.
     pub fn want_scan(&self, low: Low) {
         *self.wanted.lock() = Some(low);
     }
 
-    /// How many of `messages` what is due may take while other messages wait for their first time: half of them; of an odd
-    /// number every other time one more.
+    /// How many of `messages` may be messages that are due again, while other messages wait for their first delivery:
+    /// half. Half of an odd number is rounded up every other time.
     #[must_use]
     pub fn share_of(&self, messages: u32) -> u32 {
         let up = messages % 2 == 1 && !self.was_up.fetch_xor(true, Ordering::Relaxed);
         messages / 2 + u32::from(up)
     }
 
-    /// The scan that is wanted.
+    /// Takes the bound that [`Due::want_scan`] has set.
     #[must_use]
     pub fn take_wanted(&self) -> Option<Low> {
         self.wanted.lock().take()

@@ -1,4 +1,4 @@
-//! Messages of one lease given to one receiver: what a turn or a redelivery hands out.
+//! Grants: messages of one lease for one receiver, made by a turn, a redelivery or a claim of `order`.
 
 use time::OffsetDateTime;
 
@@ -14,16 +14,16 @@ pub struct Grant {
     pub lease: i64,
     /// Offset of bit 0.
     pub base: i64,
-    /// The bits that are given.
+    /// The messages that are given, as bits of the lease.
     pub bits: u64,
-    /// How many times they have been handed out, this time included.
+    /// How many times they have been handed out, including this time.
     pub attempt: u32,
-    /// Until when they are hidden from others.
+    /// Until when they are hidden from other receivers.
     pub deadline: OffsetDateTime,
 }
 
 impl Grant {
-    /// All that is pending in a lease.
+    /// All pending messages of a lease.
     #[must_use]
     pub fn of(lease: &Lease) -> Self {
         Self {
@@ -44,18 +44,17 @@ impl Grant {
 }
 
 /// Up to `wanted` messages from the end of `rest`, whose last lease comes first.
-pub(super) fn take(rest: &mut Vec<Grant>, wanted: u32) -> Vec<Grant> {
-    let mut mine = Vec::with_capacity(2);
-    let mut wanted = wanted;
+pub(super) fn take(rest: &mut Vec<Grant>, mut wanted: u32) -> Vec<Grant> {
+    let mut taken = Vec::with_capacity(2);
     while wanted > 0 {
         let Some(last) = rest.last_mut() else { break };
         let bits = lowest(last.bits, wanted);
         wanted -= bits.count_ones();
-        mine.push(Grant { bits, ..*last });
+        taken.push(Grant { bits, ..*last });
         last.bits &= !bits;
         if last.bits == 0 {
             rest.pop();
         }
     }
-    mine
+    taken
 }

@@ -1,5 +1,5 @@
-//! How many messages of a subscription are in flight, against its `max_in_flight`: exact when counted in the database, then
-//! moved by what this node hands out and settles.
+//! Counts the messages of a subscription that are in flight, to enforce `max_in_flight`. The count is exact when it was
+//! just read from the database. Then it moves with the messages that this node hands out and settles.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,18 +9,18 @@ use parking_lot::Mutex;
 
 use crate::engine::quota::Limited;
 
-/// A count rests for this many times as long as it took: counts must not keep the database busy.
+/// Pause after a count, as a multiple of the time that it took: counts must not keep the database busy.
 const COUNT_REST: u32 = 20;
 
 /// The count.
 #[derive(Debug)]
 pub struct InFlight {
     messages: AtomicI64,
-    /// Whether `max_in_flight` held a receiver back since the last settle.
+    /// Whether `max_in_flight` has held a receiver back since the last settle.
     held_back: AtomicBool,
-    /// No count before.
+    /// No count before this instant.
     count_after: Mutex<Instant>,
-    /// The tenant's limits, when they bound what is in flight.
+    /// The tenant's limits, once they bound messages in flight.
     limited: OnceLock<Arc<Limited>>,
 }
 
@@ -40,12 +40,12 @@ impl InFlight {
         u32::try_from(room.max(0)).unwrap_or(u32::MAX)
     }
 
-    /// Remembers that `max_in_flight` holds receivers back.
+    /// Records that `max_in_flight` holds receivers back.
     pub fn hold_back(&self) {
         self.held_back.store(true, Ordering::Relaxed);
     }
 
-    /// Whether receivers were held back; asked when something was settled.
+    /// Clears the record of [`InFlight::hold_back`]. Returns whether receivers were held back. Called after a settle.
     pub fn release(&self) -> bool {
         self.is_held() && self.held_back.swap(false, Ordering::Relaxed)
     }
@@ -65,17 +65,17 @@ impl InFlight {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    /// From now on what it moves is counted for its tenant, too.
+    /// From now on, moves of the count also move the tenant's count.
     pub fn count_for(&self, limited: &Arc<Limited>) {
         self.limited.get_or_init(|| limited.clone());
     }
 
-    /// Whether the last count has rested long enough.
+    /// Whether the pause after the last count is over.
     pub(super) fn may_count(&self) -> bool {
         Instant::now() >= *self.count_after.lock()
     }
 
-    /// Sets the count to what was counted within `took`.
+    /// Sets the count to a count that took this long, and begins the pause after it.
     pub(super) fn counted(&self, messages: i64, took: Duration) {
         self.messages.store(messages, Ordering::Relaxed);
         *self.count_after.lock() = Instant::now() + took * COUNT_REST;

@@ -1,5 +1,5 @@
-//! The lanes of a subscription's topic as its claims go through them: one at a time, the one that was just published to
-//! first, until each was tried since the last receiver came.
+//! The lanes of a subscription's topic, in the order in which claims try them: one at a time, beginning with the lane
+//! that was just published to. Claims stop when they have tried each lane since the last receiver arrived.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 #[derive(Debug)]
 pub struct Lanes {
     all: RwLock<Arc<Vec<i64>>>,
-    /// Lanes still to be tried before receivers learn that there is nothing.
+    /// Lanes to try before receivers that do not wait get an empty result.
     untried: AtomicUsize,
     /// The lane that is tried next.
     next: AtomicUsize,
@@ -29,19 +29,19 @@ impl Lanes {
         *self.all.write() = Arc::new(lanes);
     }
 
-    /// All of them.
+    /// All lanes.
     #[must_use]
     pub fn all(&self) -> Arc<Vec<i64>> {
         self.all.read().clone()
     }
 
-    /// Each may have something again.
+    /// Marks all lanes as untried: each may have messages.
     pub fn expect_fresh(&self) {
         let lanes = self.all.read().len();
         self.untried.store(lanes, Ordering::Release);
     }
 
-    /// All of them, each time another one first.
+    /// All lanes, beginning with another one at each call.
     #[must_use]
     pub fn rotated(&self) -> Vec<i64> {
         let mut lanes = self.all().to_vec();
@@ -58,7 +58,7 @@ impl Lanes {
         lanes.get(next).copied()
     }
 
-    /// Claims from `lane` next: it has just been published to.
+    /// Makes `lane` the next to try, because it was just published to.
     pub fn prefer(&self, lane: i64) {
         if let Some(at) = self.all().iter().position(|known| *known == lane) {
             self.next.store(at, Ordering::Relaxed);
@@ -66,16 +66,16 @@ impl Lanes {
         }
     }
 
-    /// The lane that was tried gave less than was wanted: the next one follows.
+    /// Moves on to the next lane: the one that was tried had fewer messages than wanted.
     pub fn was_empty(&self) {
         self.next.fetch_add(1, Ordering::Relaxed);
-        let less = |untried: usize| untried.checked_sub(1);
+        let one_less = |untried: usize| untried.checked_sub(1);
         let _ = self
             .untried
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
     }
 
-    /// Whether some lane was not tried since the last receiver came or the last hint.
+    /// Whether a lane was not tried since the last receiver arrived or the last hint of a publish.
     #[must_use]
     pub fn has_untried(&self) -> bool {
         self.untried.load(Ordering::Acquire) > 0

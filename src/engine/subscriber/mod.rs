@@ -1,6 +1,6 @@
-//! A subscription as one node knows it: its settings, and what its receivers here need. Shared by receive (which queues a
-//! waiter), the turn (which serves waiters with fresh messages), redelivery and `order`. Nothing in here is needed after a
-//! restart: a waiter that is lost with its node has been given nothing.
+//! The state of one subscription on one node: its settings, and its receivers that wait here. `receive` adds waiters,
+//! the turn serves them with fresh messages, `lease` redelivers, and `order` serves subscriptions with an order of
+//! their own. None of this state is needed after a restart: a waiter that is lost with its node was given no messages.
 
 mod due;
 mod grant;
@@ -31,7 +31,7 @@ use waiters::Waiters;
 /// A subscription on this node.
 #[derive(Debug)]
 pub struct Subscriber {
-    /// Internal number.
+    /// Id of the row.
     pub id: i64,
     /// Its name.
     pub name: Arc<str>,
@@ -42,10 +42,10 @@ pub struct Subscriber {
     /// That topic's name.
     pub topic: Arc<TopicName>,
     settings: RwLock<Arc<SubscriptionRow>>,
-    /// Whether customers share what it hands out (`order::fair`): then it is served off the turn.
+    /// Whether customers share its messages (`order::fair`). If so it is served off the turn.
     is_fair: AtomicBool,
     waiters: Waiters,
-    /// Whether it stands in the queue of its turn loop.
+    /// Whether it is in the queue of its turn loop.
     queued: AtomicBool,
     /// The lanes of its topic.
     pub lanes: Lanes,
@@ -56,7 +56,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// A subscription as it was just loaded.
+    /// A subscription of a row that was just loaded.
     #[must_use]
     pub fn new(row: SubscriptionRow, topic: Arc<TopicName>, lanes: Vec<i64>) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Subscriber {
         self.settings.read().clone()
     }
 
-    /// What reads for it are paid by.
+    /// The payer of its reads.
     #[must_use]
     pub fn payer(&self) -> Payer<'_> {
         Payer {
@@ -91,18 +91,18 @@ impl Subscriber {
         }
     }
 
-    /// Takes over what was loaded again.
+    /// Takes over settings and lanes that were loaded again.
     pub fn refresh(&self, row: SubscriptionRow, lanes: Vec<i64>) {
         let is_fair = row.fairness_names.is_some();
         if self.is_fair.swap(is_fair, Ordering::AcqRel) && !is_fair {
-            // What waited for its turn is due now.
+            // Redelivery now also hands out waiting leases, which are due.
             self.due.forget();
         }
         *self.settings.write() = Arc::new(row);
         self.lanes.set(lanes);
     }
 
-    /// Whether customers share what it hands out: then it is served off the turn.
+    /// Whether customers share its messages. If so it is served off the turn.
     #[must_use]
     pub fn is_fair(&self) -> bool {
         self.is_fair.load(Ordering::Acquire)
@@ -124,8 +124,9 @@ impl Subscriber {
         !self.waiters.is_empty()
     }
 
-    /// The first receivers that agree on a visibility timeout: `each` gets how many messages every one of them wants, and
-    /// the timeout in seconds is returned. A claim asks for all receivers that wait now.
+    /// Begins a claim for the first receivers that have the same visibility timeout. Calls `each` with the number of
+    /// messages that each of them wants, and returns the timeout in seconds; `None` when no receiver waits. Marks all
+    /// receivers as asked for.
     pub fn ask_alike(&self, each: impl FnMut(u32)) -> Option<u32> {
         self.waiters.ask_alike(each)
     }
@@ -136,50 +137,50 @@ impl Subscriber {
         self.waiters.take_all()
     }
 
-    /// Gives leases to the receivers with this visibility timeout, first come, first served; the first lease is the last
-    /// of `rest`. Returns what no receiver takes any more.
+    /// Gives leases to the receivers with this visibility timeout, first come, first served. `rest` is in reverse
+    /// order: its last lease is given first. Returns the leases that no receiver takes.
     #[must_use]
     pub fn give(&self, visibility_seconds: u32, mut rest: Vec<Grant>) -> Vec<Grant> {
         while !rest.is_empty() {
             let Some(waiter) = self.waiters.pop(visibility_seconds) else {
                 break;
             };
-            let mine = grant::take(&mut rest, waiter.wanted);
-            if let Err(Ok(unwanted)) = waiter.reply.send(Ok(mine)) {
-                // The receiver has gone away: the next one gets them.
+            let taken = grant::take(&mut rest, waiter.wanted);
+            if let Err(Ok(unwanted)) = waiter.reply.send(Ok(taken)) {
+                // The receiver has gone away: the next one gets these leases.
                 rest.extend(unwanted.into_iter().rev());
             }
         }
         rest
     }
 
-    /// All receivers get an error.
+    /// Ends all waiting receivers with an error.
     pub fn fail(&self, error: &Error) {
         for waiter in self.take_waiters() {
             let _ = waiter.reply.send(Err(error.clone()));
         }
     }
 
-    /// The receivers that do not wait learn that there is nothing, if a claim has asked for them.
+    /// Sends an empty result to the receivers that do not wait, if a claim has asked for them.
     pub fn dismiss_impatient(&self) {
         for waiter in self.waiters.take_impatient() {
             let _ = waiter.reply.send(Ok(Vec::new()));
         }
     }
 
-    /// The same when every lane was tried, or nothing may be handed out.
+    /// Does the same, but only when all lanes were tried, or `max_in_flight` allows no more messages.
     pub fn dismiss(&self) {
         if !self.lanes.has_untried() || self.headroom() == 0 {
             self.dismiss_impatient();
         }
     }
 
-    /// Marks it as queued for the next turn; false when it was already.
+    /// Marks it as queued for the next turn. False when it was marked already.
     pub fn mark_queued(&self) -> bool {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes it out of the queue of the next turn.
+    /// Marks it as not queued any more.
     pub fn unmark_queued(&self) {
         self.queued.store(false, Ordering::Release);
     }
@@ -190,16 +191,17 @@ impl Subscriber {
         self.in_flight.headroom(self.settings.read().max_in_flight)
     }
 
-    /// Whether what is in flight should be counted: while `max_in_flight` holds receivers back, which may not be waiting any
-    /// more but ask again, and every few rounds (`is_turn`) for those that wait. Other nodes settle what this one handed out.
+    /// Whether messages in flight should be counted in the database, because other nodes settle messages that this node
+    /// handed out. True while `max_in_flight` holds receivers back, and, in a full round (`is_full`), while receivers
+    /// wait.
     #[must_use]
-    pub fn wants_count(&self, is_turn: bool) -> bool {
-        let is_waiting = || self.has_waiters() && (is_turn || self.headroom() == 0);
+    pub fn wants_count(&self, is_full: bool) -> bool {
+        let is_waiting = || self.has_waiters() && (is_full || self.headroom() == 0);
         (self.in_flight.is_held() || is_waiting()) && self.in_flight.may_count()
     }
 
-    /// Sets the count of messages in flight to what was counted within `took`; true when receivers that were held back
-    /// need not be any longer.
+    /// Sets the number of messages in flight to a count that took this long. True when receivers were held back and need
+    /// not be any longer.
     pub fn counted(&self, messages: i64, took: Duration) -> bool {
         self.in_flight.counted(messages, took);
         self.headroom() > 0 && self.in_flight.release()

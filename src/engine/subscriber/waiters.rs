@@ -1,4 +1,4 @@
-//! The wait queue of a subscription's receivers on this node: first come, first served, at most so many (I9).
+//! The wait queue of a subscription's receivers on this node: first come, first served, of bounded length (I9).
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ use crate::engine::error::Error;
 use crate::engine::limit::Limit;
 use crate::engine::subscriber::Grant;
 
-/// What a receiver gets: grants, maybe none.
+/// The result of a waiter: grants, maybe none.
 pub type Served = Result<Vec<Grant>, Error>;
 
 /// A receiver that waits for messages.
@@ -20,15 +20,16 @@ pub struct Waiter {
     pub wanted: u32,
     /// Visibility timeout in seconds.
     pub visibility_seconds: u32,
-    /// Whether it goes on waiting when there is nothing.
+    /// Whether it goes on waiting when there are no messages.
     pub patient: bool,
-    /// Whether a claim has asked for it: only then an empty claim means that there is nothing for it.
+    /// Whether a claim has asked for it. Only then an empty claim means that there are no messages for it.
     pub asked: bool,
-    /// Where its messages go.
+    /// Where its result goes.
     pub reply: oneshot::Sender<Served>,
 }
 
 impl Waiter {
+    /// Whether its receiver has gone away.
     fn is_gone(&self) -> bool {
         self.reply.is_closed()
     }
@@ -41,7 +42,7 @@ pub struct Waiters {
 }
 
 impl Waiters {
-    /// Adds a receiver at the end.
+    /// Adds a receiver at the end. Receivers that have gone away make room when the queue is full.
     ///
     /// # Errors
     /// When too many wait.
@@ -62,8 +63,8 @@ impl Waiters {
         self.waiting.lock().is_empty()
     }
 
-    /// The first receivers that agree on a visibility timeout; `each` gets what every one of them wants. Those that have
-    /// gone away are taken out; of all others it is noted that a claim asked for them.
+    /// Calls `each` with the number of messages that each of the first receivers with the same visibility timeout
+    /// wants, and returns the timeout. Removes receivers that have gone away, and marks all others as asked for.
     pub(super) fn ask_alike(&self, mut each: impl FnMut(u32)) -> Option<u32> {
         let mut waiting = self.waiting.lock();
         waiting.retain_mut(|waiter| {
@@ -71,9 +72,10 @@ impl Waiters {
             !waiter.is_gone()
         });
         let visibility_seconds = waiting.front()?.visibility_seconds;
-        let alike = waiting.iter();
-        let alike = alike.take_while(|waiter| waiter.visibility_seconds == visibility_seconds);
-        alike.for_each(|waiter| each(waiter.wanted));
+        waiting
+            .iter()
+            .take_while(|waiter| waiter.visibility_seconds == visibility_seconds)
+            .for_each(|waiter| each(waiter.wanted));
         Some(visibility_seconds)
     }
 
@@ -89,7 +91,7 @@ impl Waiters {
         std::mem::take(&mut *self.waiting.lock())
     }
 
-    /// Takes the receivers that do not wait when there is nothing, if a claim has asked for them.
+    /// Takes the receivers that do not wait for messages, if a claim has asked for them.
     pub(super) fn take_impatient(&self) -> Vec<Waiter> {
         let mut waiting = self.waiting.lock();
         let (rest, impatient) = std::mem::take(&mut *waiting)

@@ -1,5 +1,5 @@
-//! Fairness inside a subscription over HTTP: whose turn it is, what stats show of it, and how it is set. What becomes of its
-//! leases otherwise is `fair_life`'s.
+//! Fairness inside a subscription over HTTP: the order of customers, its statistics, and its settings. `fair_life`
+//! tests all else that happens to its leases.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::harness::{Fleet, Node, text};
 
 const BATCH: &str = "/v1/topics/t/messages/batch";
 
-/// Publishes `count` messages of a customer, or of none; each body names the customer and a number.
+/// Publishes `count` messages, with or without a customer. Each body has the customer and a number.
 pub(crate) async fn publish_of(node: &Node, customer: Option<&str>, count: usize) {
     let all: Vec<usize> = (0..count).collect();
     for some in all.chunks(100) {
@@ -26,7 +26,7 @@ pub(crate) async fn publish_of(node: &Node, customer: Option<&str>, count: usize
     }
 }
 
-/// How many of these messages are whose.
+/// The number of these messages by customer.
 pub(crate) fn whose(received: &[Value]) -> BTreeMap<String, usize> {
     let mut whose = BTreeMap::new();
     for message in received {
@@ -56,7 +56,8 @@ async fn a_burst_of_one_customer_does_not_delay_another() {
     assert_eq!(count(&node.receive(10).await, "acme"), 10);
     publish_of(&node, Some("bell"), 10).await;
 
-    // Of 20,010 messages each receive reads 4,096, so the fourth one from now sees the last; then they take turns.
+    // Each receive reads 4,096 of the 20,010 messages, so the fourth one from here reads the last. Then the customers
+    // share.
     let (mut receives, mut of_bell, mut of_acme) = (0, 0, 0);
     while of_bell < 10 {
         let received = node.receive(10).await;
@@ -114,7 +115,7 @@ async fn weights_hold_in_any_hundred_messages_while_both_wait() {
             }
         }
     }
-    // A changed weight holds from the next receive on, also for what waits already.
+    // A changed weight holds from the next receive on, also for messages that wait already.
     let path = "/v1/subscriptions/s";
     node.put(path, json!({"fairness": {"weights": {"bell": 3}}}))
         .await;
@@ -161,7 +162,7 @@ async fn stats_show_the_customers_that_wait_and_the_next_one() {
     let nobody = item(Value::Null, 1, [0, 1, 1]);
     let expected = json!({"keys": 3, "items": [acme, bell, nobody]});
     assert_eq!(stats["fairness"], expected, "{stats:#}");
-    // What waits is ready, not in flight.
+    // Waiting messages are ready, not in flight.
     let numbers = ["ready", "in_flight", "delayed", "backlog"].map(|name| &stats[name]);
     assert_eq!(numbers, [44, 7, 0, 51]);
     assert_eq!(stats["oldest_ready_age_seconds"], 2.0);
@@ -257,7 +258,7 @@ async fn a_setting_that_is_wrong_is_refused_by_its_pointer_and_changes_nothing()
     assert_eq!(shown["fairness"], json!({"weights": {"acme": 3}}));
     assert_eq!(shown["max_attempts"], 16);
 
-    // Absent keeps it, null takes it away, and no weights are none.
+    // An absent setting keeps it, null removes it, and an empty object of weights is fairness without weights.
     let put = async |settings: Value| {
         let (status, shown) = node.put("/v1/subscriptions/s", settings).await;
         assert_eq!(status, 200, "{shown}");

@@ -1,5 +1,5 @@
-//! What becomes of the leases of a fair subscription: redelivery, dead letters, limits in flight, retention, switching it
-//! off and on, deletion. Each test ends with the invariants, as all do.
+//! The leases of a fair subscription: redelivery, dead letters, limits in flight, retention, switching fairness off and
+//! on, deletion. Like all tests they end with the check of the invariants.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -57,7 +57,7 @@ async fn messages_that_fail_take_half_of_a_receive_while_others_wait() {
             .filter(|m| text(&m["body"]).starts_with("acme"));
         settle(&node, &failed.cloned().collect::<Vec<_>>(), "nack").await;
     }
-    // One by one they take turns.
+    // Received one by one, the customers alternate.
     let mut ones = Vec::new();
     for _ in 0..10 {
         let received = node.receive(1).await;
@@ -67,7 +67,7 @@ async fn messages_that_fail_take_half_of_a_receive_while_others_wait() {
         ones.extend(received);
     }
     assert_eq!((count(&ones, "acme"), count(&ones, "bell")), (5, 5));
-    // When no other customer waits they get all of it.
+    // When no other customer waits, messages due again fill the whole receive.
     node.receive(100).await;
     fleet.advance(31);
     assert_eq!(node.receive(100).await.len(), 100);
@@ -147,7 +147,7 @@ async fn what_waits_is_not_in_flight() {
         (&shown["ready"], &shown["in_flight"]),
         (&json!(95), &json!(5))
     );
-    // A receiver that waits is served when there is room again.
+    // A receiver that waits is served when messages may be handed out again.
     let waiting = node.receive_with(json!({"max_messages": 10, "wait_seconds": 20}));
     let acks = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -210,14 +210,14 @@ async fn switched_off_it_goes_on_with_what_waits_and_on_again_too() {
     assert_eq!(take(&nodes[0], 10).await, 10);
     nodes[0].put(path, json!({"fairness": null})).await;
     publish_of(&nodes[0], Some("acme"), 10).await;
-    // Waiting leases are due; one is taken in part.
+    // Redelivery hands out waiting leases, because they are due; one of them in part.
     assert_eq!(take(&nodes[0], 100).await, 100);
     assert_eq!(take(&nodes[0], 7).await, 7);
 
     nodes[0].put(path, json!({"fairness": {}})).await;
     publish_of(&nodes[0], Some("cash"), 20).await;
     let mut left = 340 + 20 - 117;
-    // The other node may not know the setting yet: what it claims from the cursor is handed out in its own order.
+    // The other node may not know the setting yet. If so it claims from the cursor, in the order of the log.
     while left > 0 {
         let taken = take(&nodes[left % 2], 50).await;
         assert!(taken > 0, "{left} are left");
@@ -229,7 +229,7 @@ async fn switched_off_it_goes_on_with_what_waits_and_on_again_too() {
         (&shown["ready"], &shown["in_flight"]),
         (&json!(0), &json!(360))
     );
-    // All of it comes again, also what was handed out while it was off.
+    // All messages are handed out again, also those handed out while fairness was off.
     fleet.advance(31);
     let mut again = 0;
     while again < 360 {
@@ -261,7 +261,7 @@ async fn waiting_messages_are_kept_until_retention_ends_and_end_with_it() {
     let waiting =
         "SELECT coalesce(sum(bit_count(pending::bit(64))), 0)::bigint FROM lease WHERE waiting";
     assert_eq!(one(&fleet, waiting).await, 0);
-    // The line still believes that acme waits, and finds out.
+    // The line still counts acme's messages; the claim corrects it.
     let received = node.receive(5).await;
     assert_eq!((count(&received, "bell"), received.len()), (5, 5));
     publish_of(&node, Some("acme"), 10).await;
@@ -317,7 +317,7 @@ async fn any_text_can_name_a_customer() {
     let expected: BTreeSet<String> = expected.into_iter().chain(["null".to_owned()]).collect();
     assert_eq!(shown, expected);
     assert_eq!(node.receive(10).await.len(), 6);
-    // A header names one, too.
+    // A header can set the key, too.
     let request = node.request(reqwest::Method::POST, "/v1/topics/t/messages");
     let sent = request.header("Cursus-Attr-fairness_key", "acme").body("b");
     assert_eq!(sent.send().await.unwrap().status(), 200);
@@ -350,7 +350,7 @@ async fn a_block_that_is_corrupt_does_not_hold_up_those_behind_it() {
         (1, 3)
     );
     assert_eq!(received.len(), 4);
-    // It comes again in a while, to fail again.
+    // It is due again after a pause, and fails again.
     fleet.advance(6);
     publish_of(&nodes[0], Some("cash"), 2).await;
     assert_eq!(count(&nodes[1].receive(10).await, "cash"), 2);

@@ -1,5 +1,5 @@
-//! The fair order as a pure structure, tried with every order of events: shares follow the weights, no customer waits longer
-//! than its share says, and each message is handed out once (I2), whatever is taken from under the line.
+//! The fair order as a pure structure under random orders of events: shares follow the weights, no customer waits
+//! longer than by its share, and each message is handed out once (I2), also when messages are taken without the line.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,7 @@ fn cost(weight: i16) -> i64 {
 #[test]
 fn customers_with_the_same_weight_take_turns_within_one_receive() {
     let (line, slots) = line(&[1_000, 1, 1, 5]);
-    let turns = line.turns(8, &Weights::default());
+    let turns = line.pick(8, &Weights::default());
     let [a, b, c, d] = slots[..] else {
         unreachable!("four customers")
     };
@@ -55,7 +55,7 @@ fn a_weight_of_three_gets_three_of_four() {
     let (mut line, slots) = line(&[400, 400]);
     let weights = weights(&[3, 1]);
     for _ in 0..100 {
-        let turns = line.turns(4, &weights);
+        let turns = line.pick(4, &weights);
         assert_eq!(turns.iter().filter(|slot| **slot == slots[0]).count(), 3);
         line.served(&turns, &weights, T0);
     }
@@ -66,14 +66,14 @@ fn a_customer_that_was_served_alone_owes_nothing_to_one_that_comes_later() {
     let (mut line, slots) = line(&[10_000]);
     let weights = Weights::default();
     for _ in 0..90 {
-        let turns = line.turns(100, &weights);
+        let turns = line.pick(100, &weights);
         line.served(&turns, &weights, T0);
     }
     let late = line.join(Some("late"), T0);
     for _ in 0..20 {
         line.join(Some("late"), T0);
     }
-    let turns = line.turns(10, &weights);
+    let turns = line.pick(10, &weights);
     assert_eq!(turns.iter().filter(|slot| **slot == late).count(), 5);
     assert_eq!(turns.iter().filter(|slot| **slot == slots[0]).count(), 5);
 }
@@ -90,8 +90,8 @@ fn customers_beyond_the_limit_share_one_place() {
     assert_eq!(line.join(None, T0), NO_KEY);
     assert_eq!(line.join(Some(&name(7)), T0), *slots.iter().nth(7).unwrap());
     assert_eq!(line.get(OTHERS).map(|one| one.waiting), Some(2));
-    // When they have gone there is room again.
-    let turns = line.turns(u32::MAX, &Weights::default());
+    // When they have left the line there is room again.
+    let turns = line.pick(u32::MAX, &Weights::default());
     line.served(&turns, &Weights::default(), T0);
     line.served(&[], &Weights::default(), T0 + Duration::HOUR);
     assert_eq!(line, Line::of(line.to_row()));
@@ -121,7 +121,7 @@ fn leases_have_the_key_of_their_customer_whatever_its_slot_is() {
     assert_eq!(line.get(NO_KEY).unwrap().order_key, i64::from(NO_KEY));
 }
 
-/// A store of leases, what should become of each message, and a line over them.
+/// Waiting leases, a line over them, and a record of the messages that were handed out or taken.
 struct World {
     line: Line,
     weights: Weights,
@@ -131,7 +131,7 @@ struct World {
     published: Vec<(i64, Option<String>)>,
     cursor: usize,
     given: Vec<i64>,
-    /// Taken without regard to fairness: by retention, or by old nodes.
+    /// Messages taken without the line: by retention, or by nodes that do not know the setting.
     taken: BTreeSet<i64>,
 }
 
@@ -140,9 +140,9 @@ struct World {
 enum Event {
     Publish(Vec<u8>),
     Claim(Vec<u32>, usize),
-    /// Someone else takes messages from the lowest waiting leases.
+    /// A node that does not know the setting takes messages from the lowest waiting leases.
     Steal(u32),
-    /// Retention takes what is below.
+    /// Retention deletes messages: this many offsets from the lowest waiting lease on.
     Trim(usize),
     Weigh(Vec<i16>),
 }
@@ -197,7 +197,7 @@ impl World {
             .collect()
     }
 
-    /// As the claim does it, with the store in memory.
+    /// Does what a claim does, with the leases in memory.
     fn claim(&mut self, asks: &[u32], ahead: usize) -> usize {
         let mut fresh = Fresh::default();
         let end = (self.cursor + ahead).min(self.published.len());
@@ -208,7 +208,7 @@ impl World {
         self.cursor = end;
         let wanted = asks.iter().sum();
         let (turns, stored) = loop {
-            let turns = self.line.turns(wanted, &self.weights);
+            let turns = self.line.pick(wanted, &self.weights);
             let needed = dispense::needed(&self.line, &fresh, &turns);
             let stored = self.stored(&needed);
             let missing = dispense::missing(&needed, &stored);
@@ -315,8 +315,8 @@ impl World {
         self.cursor = passed;
     }
 
-    /// What is ahead of the cursor, waits, was given, and was taken is all there is, each once; the line knows of all that
-    /// waits, and finds it from its head on.
+    /// Each message is in one place: ahead of the cursor, waiting, handed out, or taken. The line counts all waiting
+    /// messages, and none has an offset below the head of its customer.
     fn check(&self) {
         let mut all: Vec<i64> = self.published[self.cursor..]
             .iter()
@@ -354,14 +354,15 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Goyal, Vin and Cheng, theorem 1: two that wait have been served alike, by their weights, but for one message each.
+    /// Goyal, Vin and Cheng, theorem 1: while two customers wait, the difference of what they got by weight is at most
+    /// one message of each.
     #[test]
     fn shares_follow_the_weights(of in vec(1..=100_i16, 2..6), asks in vec(1..60_u32, 1..60)) {
         let (mut line, slots) = line(&vec![10_000; of.len()]);
         let weights = weights(&of);
         let mut served = vec![0; of.len()];
         for ask in asks {
-            let turns = line.turns(ask, &weights);
+            let turns = line.pick(ask, &weights);
             prop_assert_eq!(turns.len(), ask as usize);
             for slot in &turns {
                 let customer = slots.iter().position(|own| own == slot).unwrap();
@@ -375,7 +376,8 @@ proptest! {
         }
     }
 
-    /// A customer that comes has its k-th message after those that the others get meanwhile by their weights, and one more of each.
+    /// The k-th message of a new customer comes after the messages that the others get by their weights meanwhile, and
+    /// at most one more of each.
     #[test]
     fn no_customer_waits_longer_than_by_its_share(
         of in vec(1..=100_i16, 2..6), before in 0..500_u32, messages in 1..20_usize, own in 1..=100_i16,
@@ -383,12 +385,12 @@ proptest! {
         let (mut line, _) = line(&vec![50_000; of.len()]);
         let all: Vec<i16> = of.iter().copied().chain([own]).collect();
         let weights = weights(&all);
-        let turns = line.turns(before, &weights);
+        let turns = line.pick(before, &weights);
         line.served(&turns, &weights, T0);
         let late = name(of.len());
         let slots: Vec<i16> = (0..messages).map(|_| line.join(Some(&late), T0)).collect();
         let next_in = line.next_in(slots[0], &weights).unwrap();
-        let turns = line.turns(100_000, &weights);
+        let turns = line.pick(100_000, &weights);
         let at = turns.iter().enumerate().filter(|(_, slot)| **slot == slots[0]);
         let at: Vec<usize> = at.map(|(at, _)| at).collect();
         prop_assert_eq!(at.len(), messages);

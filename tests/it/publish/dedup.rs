@@ -1,4 +1,4 @@
-//! Publishing the same thing again: `dedup_id` of a message and `Idempotency-Key` of a request, within the topic's window.
+//! Repeated publishes: `dedup_id` of a message and `Idempotency-Key` of a request, within the topic's window.
 
 use futures_util::future::join_all;
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! Large bodies and batches, which go through object storage, and what happens to them and to everything else while object
+//! Large bodies and batches, which are written to object storage, and publishes and receives of all sizes while object
 //! storage is down.
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::harness::{Fleet, Node, all, send, text};
 const MIB: usize = 1 << 20;
 const RAW: &str = "/v1/topics/t/messages";
 
-/// A fleet over S3 behind a proxy.
+/// A fleet with object storage behind a proxy.
 async fn over_s3() -> (Fleet, Proxy, Arc<Seaweed>) {
     let seaweed = Seaweed::shared().await;
     let proxy = Proxy::before(seaweed.at).await;
@@ -202,7 +202,7 @@ async fn clients_that_upload_slowly_take_no_room_from_batches() {
         slow.spawn(node.request(Method::POST, RAW).body(body).send());
     }
 
-    // Once all slots of uploads are taken, one more is refused and may be tried again.
+    // When all slots of uploads are in use, one more upload is refused and may be tried again.
     let began = Instant::now();
     loop {
         let (status, answer) = publish_bytes(&node, noise(MIB)).await;
@@ -239,7 +239,7 @@ async fn offloaded_messages_are_received_from_object_storage() {
     }
 
     assert!(fleet.offload().await > 0);
-    // Another node, which has nothing in memory.
+    // Another node, which has no blocks in memory.
     let reader = fleet.node().await;
     let received = reader.receive(100).await;
     let (_, browsed) = reader.get(RAW).await;

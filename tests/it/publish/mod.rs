@@ -1,4 +1,4 @@
-//! Publishing: the same message twice, large bodies and batches, and what a producer sends along with a message.
+//! Publishing: repeated publishes, large bodies and batches, and headers of a message.
 
 mod dedup;
 mod large;

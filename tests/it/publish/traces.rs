@@ -1,4 +1,4 @@
-//! What a producer sends with a message in headers of other standards comes back with it: W3C Trace Context, CloudEvents.
+//! Headers of other standards that are sent with a message are returned with it: W3C Trace Context, CloudEvents.
 
 use reqwest::Method;
 use serde_json::{Value, json};

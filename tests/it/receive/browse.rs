@@ -1,4 +1,4 @@
-//! Browsing a topic of several lanes, which a topic of one cannot show.
+//! Browsing a topic with several lanes.
 
 use serde_json::Value;
 

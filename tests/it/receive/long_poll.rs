@@ -1,4 +1,5 @@
-//! Receivers that wait: woken by a publish on any node, by a message that falls due, and let go when a node drains.
+//! Receivers that wait. A publish on any node wakes them, and so does a message that falls due. A node that drains ends
+//! them.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,10 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{Fleet, Node, all, send};
 
-/// From a publish on one node to a waiting receiver on another.
+/// Bound of the time from a publish on one node to a waiting receiver on another.
 const ACROSS: Duration = Duration::from_millis(25);
 
-/// A receiver that waits in a task of its own; resolves to the messages and the time they came.
+/// A receiver that waits in a task of its own. Resolves to the messages and the time at which it got them.
 fn waiting(node: &Node) -> JoinHandle<(Vec<Value>, Instant)> {
     let ask = json!({"max_messages": 10, "wait_seconds": 20});
     let request = node
@@ -26,12 +27,12 @@ fn waiting(node: &Node) -> JoinHandle<(Vec<Value>, Instant)> {
     })
 }
 
-/// Until the receiver has reached its node: nothing on the wire shows it.
+/// Gives the receiver time to reach its node. Nothing on the wire shows when it has.
 async fn settled() {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-/// The times from the publish on one node to the answer of a receiver on another.
+/// Measures the times from a publish on one node to the response of a receiver on another.
 async fn latencies(publisher: &Node, receiver: &Node, times: usize) -> Vec<Duration> {
     let mut latencies = Vec::new();
     for n in 0..times {
@@ -67,7 +68,7 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
     let fleet = Fleet::new().await;
     let (near, far) = (fleet.node().await, fleet.node().await);
     near.topic_and_subscription(json!({})).await;
-    // Nodes notice each other with their next heartbeat; until then a receiver finds messages by its own polls.
+    // Nodes learn of each other at their next heartbeat. Until then a receiver finds messages by its own polls.
     let began = Instant::now();
     while latencies(&near, &far, 1).await[0] > ACROSS {
         assert!(began.elapsed() < Duration::from_secs(20), "never fast");
@@ -77,7 +78,7 @@ async fn a_waiting_receiver_is_woken_by_a_publish_on_another_node() {
         "across nodes: p50 {:?}, p90 {:?}, p99 {:?}",
         latencies[50], latencies[90], latencies[98]
     );
-    // The bench holds the 99th percentile to it; here other tests run on the same cores.
+    // The bench asserts the bound for the 99th percentile. Here other tests run on the same cores.
     assert!(latencies[50] <= ACROSS, "{latencies:?}");
     fleet.finish([near, far]).await;
 }
@@ -168,7 +169,8 @@ async fn messages_for_a_receiver_that_went_away_are_not_lost() {
         settled().await;
         waiter.abort();
         node.publish("a").await;
-        // Given to no receiver, or given back at once; hidden only if the answer was on its way already.
+        // The message was not handed out, or was given back at once. It is hidden only if the response was being sent
+        // already.
         let mut got = node.receive_with(json!({"wait_seconds": 1})).await;
         if got.is_empty() {
             fleet.advance(31);

@@ -1,5 +1,5 @@
-//! The life of a message over HTTP: published, received, settled, redelivered, and never lost on the way. Time moves by
-//! the clock of the fleet.
+//! The life of a message over HTTP: it is published, received, settled and redelivered, and never lost. Time moves by
+//! the manual clock of the fleet.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Receiving and settling: the life of a message as its receivers see it, the plans of leases, and browsing.
+//! Receiving and settling: the life of a message over HTTP, the plans of leases, and browsing.
 
 mod browse;
 mod long_poll;

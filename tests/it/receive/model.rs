@@ -1,5 +1,5 @@
-//! Random use of two nodes against a model of what each message should be (I2, I3). The seed is printed; `CURSUS_TEST_SEED`
-//! runs one again.
+//! Random requests to two nodes, compared with a model of the state of each message (I2, I3). The seed is printed;
+//! `CURSUS_TEST_SEED` runs a seed again.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use crate::harness::{Fleet, Node, text};
 
 const STEPS: usize = 250;
 
-/// What a message should be, by its id.
+/// The expected state of a message.
 #[derive(Debug, Clone)]
 struct Message {
     done: bool,
-    /// It is not handed out before.
+    /// It is not handed out before this second.
     hidden_until: u64,
     attempt: u64,
-    /// The number of the delivery whose receipt settles it; none after a nack.
+    /// The number of the delivery whose receipt settles it; `None` after a nack.
     current: Option<u64>,
 }
 
-/// A receipt, of which delivery it is, and of which message.
+/// A receipt, with the number of its delivery and the id of its message.
 struct Receipt {
     token: Value,
     delivery: u64,
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Settles some receipts, mostly recent ones, each with one action.
+    /// Settles some receipts, mostly recent ones, with one action each.
     async fn settle(&mut self) {
         if self.receipts.is_empty() {
             return;
@@ -151,7 +151,8 @@ impl World {
             .collect();
         let node = self.node();
         let results = self.nodes[node].settle(json!(items)).await;
-        // Twice in one call: the first does it. Acks of one call are one set, but each is answered once.
+        // The same receipt twice in one call: the first item succeeds. Acks of one call are one set, but each has a
+        // result.
         for (at, result) in picked.into_iter().zip(results) {
             let Receipt { delivery, id, .. } = &self.receipts[at];
             let message = self.messages.get_mut(id).unwrap();
@@ -179,7 +180,7 @@ impl World {
         self.fleet.advance(seconds);
     }
 
-    /// After a long time all that is not done comes back, each once.
+    /// After a long time all messages that are not done are handed out again, each once.
     async fn finish(mut self) {
         self.now += 1_000;
         self.fleet.advance(1_000);

@@ -1,9 +1,10 @@
-//! The plans of leases against every order of events: a model keeps what each message should be, the plans keep the rows,
-//! and after every event the two are compared (I2: one place; I3: only the current lease settles).
+//! The plans of leases under random orders of events. A model holds the expected state of each message, the plans
+//! change the rows, and the two are compared after every event (I2: each message in one place; I3: only the current
+//! lease settles).
 
 use std::collections::BTreeMap;
 
-use cursus::engine::lease::plan::{self, Changes, Item, Step, Taker};
+use cursus::engine::lease::plan::{self, Changes, MessageStep, Step, Taker};
 use cursus::store::lease::{Lease, LeaseKey};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,16 +15,16 @@ const SUBSCRIPTION: i64 = 1;
 const VISIBILITY: i64 = 30;
 const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-/// What happens next. Numbers pick one of what there is.
+/// What happens next. Numbers are indexes, taken modulo the number of things that exist.
 #[derive(Debug, Clone)]
 enum Event {
     /// Fresh messages are handed out.
     Claim(u8),
-    /// Receipts ever given, old ones included, are settled together.
+    /// Receipts are settled together, also old ones.
     Settle(Vec<(usize, Kind, u32)>),
-    /// What is due is handed out again.
+    /// Messages that are due are handed out again.
     Redeliver(u32),
-    /// Leases past their deadline are taken away from everybody.
+    /// Leases past their deadline are set aside: hidden from all receivers.
     SetAside(i64),
     /// Time passes.
     Pass(i64),
@@ -54,7 +55,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What a receiver was given.
+/// A receipt that a receiver was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Receipt {
     lease: i64,
@@ -62,10 +63,10 @@ struct Receipt {
     offset: i64,
 }
 
-/// What a message should be.
+/// The expected state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// In a lease; the receipt that settles it, if anybody has one.
+    /// In a lease. `current` is the receipt that settles it, if one was given.
     Leased {
         current: Option<Receipt>,
         attempt: i32,
@@ -96,7 +97,8 @@ impl World {
         }
     }
 
-    /// As the store does: what is named exists, new leases get new ids. Answers the inserted rows.
+    /// Does what the store does: checks that the rows to change exist, and gives new leases new ids. Returns the
+    /// inserted rows.
     fn write(&mut self, changes: Changes) -> Vec<Lease> {
         for key in changes.delete {
             assert!(
@@ -124,7 +126,7 @@ impl World {
         inserted
     }
 
-    /// Messages of a row, with the receipt that a receiver of the row gets.
+    /// The receipts that a receiver of the row gets.
     fn messages(row: &Lease) -> Vec<Receipt> {
         let bits = (0..64_u8).filter(|bit| row.pending >> bit & 1 == 1);
         bits.map(|bit| Receipt {
@@ -135,7 +137,7 @@ impl World {
         .collect()
     }
 
-    /// Somebody gets a row.
+    /// A receiver gets a row.
     fn give(&mut self, row: &Lease) {
         for receipt in Self::messages(row) {
             let place = Place::Leased {
@@ -190,16 +192,16 @@ impl World {
                 (self.receipts[at % self.receipts.len()], step)
             })
             .collect();
-        let items: Vec<Item> = picked
+        let items: Vec<MessageStep> = picked
             .iter()
-            .map(|(r, step)| Item {
+            .map(|(r, step)| MessageStep {
                 lane: LANE,
                 lease: r.lease,
                 bit: r.bit,
                 step: *step,
             })
             .collect();
-        // Only rows of the leases named are locked, as the store does.
+        // The store locks only the rows of these leases.
         let rows: Vec<Lease> = self
             .rows
             .values()
@@ -286,7 +288,7 @@ impl World {
         }
     }
 
-    /// I2: the rows hold exactly the messages that are not done, each once, as the model has them.
+    /// I2: the rows hold exactly the messages that are not done, each once, in the state of the model.
     fn check(&self) {
         let mut held = BTreeMap::new();
         for row in self.rows.values() {

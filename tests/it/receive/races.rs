@@ -1,5 +1,5 @@
-//! Many at once on two nodes: publishers, receivers that ack, give back and extend. The clock stands still, so no lease
-//! ends: a receiver that has a message has it alone (I2).
+//! Many clients at once on two nodes: publishers, and receivers that ack, nack and extend. The clock stands still, so
+//! no lease ends, and a message that one receiver holds is held by no other (I2).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::harness::{Fleet, Node, send, text};
 const PUBLISHERS: usize = 4;
 const REQUESTS: usize = 30;
 const RECEIVERS: usize = 8;
-/// It takes a second or two.
+/// Usually takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Which receiver has which message.
+/// The messages that receivers hold.
 #[derive(Default)]
 struct Ledger {
     published: HashSet<String>,
@@ -25,7 +25,7 @@ struct Ledger {
     acked: HashSet<String>,
 }
 
-/// A client of one node that can move into a task.
+/// A client of one node that can be moved into a task.
 #[derive(Clone)]
 struct Client {
     post: Arc<dyn Fn(&str) -> RequestBuilder + Send + Sync>,
@@ -65,7 +65,7 @@ async fn publish(client: Client, ledger: Arc<Mutex<Ledger>>) {
     }
 }
 
-/// Receives until all are acked; every seventh message is given back, every fifth extended before it is acked.
+/// Receives until all messages are acked. Nacks every seventh message, and extends every fifth before it acks it.
 async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
     let (mut count, began) = (0, Instant::now());
     while ledger.lock().acked.len() < total {
@@ -100,7 +100,7 @@ async fn consume(client: Client, ledger: Arc<Mutex<Ledger>>, total: usize) {
                 items.push((id, json!({"receipt": message["receipt"], "action": "ack"})));
             }
         }
-        // One action of a message a call, for acks go before the others.
+        // Each call has one action, so no message is in a call twice.
         for action in ["nack", "extend", "ack"] {
             let (ids, items): (Vec<String>, Vec<Value>) = items
                 .iter()
@@ -163,7 +163,7 @@ async fn receive_at_once(settings: Value) {
     fleet.finish(nodes).await;
 }
 
-/// Both nodes ask for what is due at the same moment.
+/// Both nodes receive the same due messages at the same moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_falls_due_is_redelivered_to_one_of_two_nodes() {
     let fleet = Fleet::new().await;

@@ -1,4 +1,4 @@
-//! Settling over HTTP where the order of items matters, and where what was asked for could not be done.
+//! Settling over HTTP: cases where the order of items matters, and items that fail.
 
 use serde_json::{Value, json};
 
@@ -69,7 +69,7 @@ async fn a_dead_letter_that_could_not_be_moved_is_not_called_done() {
         .await;
     node.publish("a").await;
     let receipt = node.receive(1).await[0]["receipt"].clone();
-    // As another node leaves it when it deletes the topic at the same moment.
+    // The state that another node leaves when it deletes the topic at the same moment.
     let mut sql = fleet.database.connect().await;
     let close = "UPDATE lane SET closed = true
                  WHERE topic_id = (SELECT topic_id FROM topic WHERE name = 'dead')";

@@ -1,14 +1,16 @@
-//! The fair order of one lane and subscription, as a pure data structure: who waits, and who is next. Weighted fair
-//! queueing by virtual time, as in P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing: A Scheduling Algorithm for
-//! Integrated Services Packet Switching Networks", SIGCOMM 1996, where the packet is a message and the flow a customer:
+//! The fair order of one lane and subscription, as a pure data structure: the customers that wait, and which is next.
+//! It is weighted fair queueing by virtual time, as in P. Goyal, H. M. Vin and H. Cheng, "Start-time Fair Queueing: A
+//! Scheduling Algorithm for Integrated Services Packet Switching Networks", SIGCOMM 1996, where the packet is a message
+//! and the flow a customer:
 //!
-//! - A message starts at the virtual time at which its customer came to wait, or when the customer's message before it
-//!   finished, whichever is later, and finishes `SCALE / weight` after that.
-//! - The message with the earliest start is handed out next, and the virtual time is the earliest start that waits.
+//! - A message starts when its customer began to wait, or when the message before it of the same customer finished,
+//!   whichever is later. It finishes `SCALE / weight` after its start.
+//! - The message with the earliest start is handed out next. The virtual time is the earliest start of all messages
+//!   that wait.
 //!
-//! Only the start of each customer's next message is kept, and only how far it is ahead of the virtual time (`lead`). So
-//! what a customer has waiting does not stamp its later messages: whatever becomes of them, and whatever its weight is
-//! changed to, is fair from the next message on; and no number grows with the life of a subscription.
+//! The line keeps only the start of each customer's next message, as its distance from the virtual time (`lead`). So a
+//! new weight holds from the next message on, messages that vanish need no correction of others, and no number grows
+//! with the age of a subscription.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -20,17 +22,17 @@ use crate::engine::order::fair::order_key;
 use crate::engine::subscriber::Subscriber;
 use crate::store::fairness::FairnessRow;
 
-/// What one message of weight 1 costs its customer in virtual time.
+/// Cost of a message in virtual time for a customer of weight 1.
 pub const SCALE: i64 = 1_000_000;
-/// Slot of the messages without a key.
+/// Slot of messages without a key.
 pub const NO_KEY: i16 = 0;
-/// Slot of the customers beyond the limit, together.
+/// Slot of all customers beyond the limit, which share it.
 pub const OTHERS: i16 = 1;
-/// First slot of a customer.
+/// First slot of a customer with a name.
 const FIRST: i16 = 2;
-/// Customers that are remembered though nothing of them waits.
+/// Customers without waiting messages that stay in the line at most.
 const IDLE_MAX: usize = 64;
-/// They are forgotten after this.
+/// A customer without waiting messages leaves the line after this time.
 const IDLE: time::Duration = time::Duration::minutes(10);
 
 /// One customer.
@@ -38,19 +40,20 @@ const IDLE: time::Duration = time::Duration::minutes(10);
 pub struct Customer {
     /// Its fairness key; `None` in the slots 0 and 1.
     pub name: Option<String>,
-    /// The key of its leases.
+    /// The order key of its leases.
     pub order_key: i64,
     /// How far the start of its next message is ahead of the virtual time.
     pub lead: i64,
-    /// No waiting lease has a base below, as a rule.
+    /// Offset from which its waiting leases are searched. A lease that another transaction had locked may lie below it;
+    /// a claim that finds too few messages resets it to 0.
     pub head: i64,
-    /// Messages that wait, at most.
+    /// Messages that wait. There may be fewer in the database.
     pub waiting: i64,
-    /// Waiting leases, at most.
+    /// Waiting leases. There may be fewer in the database.
     pub runs: i64,
-    /// Messages handed out since it came to wait.
+    /// Messages handed out since it joined the line.
     pub handed_out: i64,
-    /// When it was last handed something, or came to wait.
+    /// When a message of it was last handed out, or else when it joined.
     pub served_at: OffsetDateTime,
 }
 
@@ -61,9 +64,9 @@ pub struct Weights(HashMap<String, i64>);
 impl Weights {
     /// Weights by fairness key.
     pub fn of<'a>(weights: impl IntoIterator<Item = (&'a String, &'a i16)>) -> Self {
-        let weights = weights.into_iter();
         Self(
             weights
+                .into_iter()
                 .map(|(name, weight)| (name.clone(), i64::from(*weight).max(1)))
                 .collect(),
         )
@@ -77,13 +80,13 @@ impl Weights {
         Self::of(names.zip(settings.fairness_weights.iter().flatten()))
     }
 
-    /// The weight of a customer.
+    /// The weight of a customer; 1 unless it is set.
     #[must_use]
     pub fn get(&self, name: Option<&str>) -> i64 {
         name.and_then(|name| self.0.get(name)).copied().unwrap_or(1)
     }
 
-    /// What a message costs a customer in virtual time.
+    /// Cost of a message of a customer in virtual time.
     fn cost(&self, customer: &Customer) -> i64 {
         SCALE / self.get(customer.name.as_deref())
     }
@@ -94,21 +97,24 @@ impl Weights {
 pub struct Line {
     customers: BTreeMap<i16, Customer>,
     names: HashMap<String, i16>,
-    /// Slots by the key of the leases.
+    /// Slots by order key.
     slots: HashMap<i64, i16>,
-    /// No slot below is free.
+    /// No slot below this one is free.
     free: i16,
 }
 
 impl Line {
-    /// The line as it is stored.
+    /// The line of a stored row.
     #[must_use]
     pub fn of(row: FairnessRow) -> Self {
         let mut line = Self::default();
-        let numbers = row.leads.into_iter().zip(row.heads);
-        let numbers = numbers.zip(row.waiting.into_iter().zip(row.runs));
-        let rest = numbers.zip(row.handed_out.into_iter().zip(row.served_at));
-        let customers = row.slots.into_iter().zip(row.names).zip(rest);
+        let columns = row
+            .leads
+            .into_iter()
+            .zip(row.heads)
+            .zip(row.waiting.into_iter().zip(row.runs))
+            .zip(row.handed_out.into_iter().zip(row.served_at));
+        let customers = row.slots.into_iter().zip(row.names).zip(columns);
         for ((slot, name), (((lead, head), (waiting, runs)), (handed_out, served_at))) in customers
         {
             if let Some(name) = &name {
@@ -131,7 +137,7 @@ impl Line {
         line
     }
 
-    /// The line as it is stored.
+    /// The row to store.
     #[must_use]
     pub fn to_row(&self) -> FairnessRow {
         let mut row = FairnessRow::default();
@@ -155,7 +161,7 @@ impl Line {
             .map(|(slot, customer)| (*slot, customer))
     }
 
-    /// The slot of the customer whose leases have this key.
+    /// The slot of the customer with this order key.
     #[must_use]
     pub fn slot_of(&self, order_key: i64) -> Option<i16> {
         self.slots.get(&order_key).copied()
@@ -167,18 +173,18 @@ impl Line {
         self.customers.get(&slot)
     }
 
-    /// The same, to write what became of its leases.
+    /// The customer in a slot, to change it.
     pub fn get_mut(&mut self, slot: i16) -> Option<&mut Customer> {
         self.customers.get_mut(&slot)
     }
 
-    /// Waiting leases, at most.
+    /// Waiting leases of all customers. There may be fewer in the database.
     #[must_use]
     pub fn runs(&self) -> i64 {
         self.customers.values().map(|customer| customer.runs).sum()
     }
 
-    /// Messages that wait, at most.
+    /// Waiting messages of all customers. There may be fewer in the database.
     #[must_use]
     pub fn waiting(&self) -> i64 {
         self.customers
@@ -187,7 +193,7 @@ impl Line {
             .sum()
     }
 
-    /// One more message of a customer waits; answers the slot.
+    /// Adds one waiting message of a customer. Returns the slot.
     pub fn join(&mut self, name: Option<&str>, at: OffsetDateTime) -> i16 {
         let slot = match name {
             None => NO_KEY,
@@ -229,13 +235,13 @@ impl Line {
         self.free
     }
 
-    /// Whose turn it is, so many times: the customer with the earliest start, of these the one with the lowest slot.
+    /// Picks the next `wanted` messages and returns the slot of each: always the customer with the earliest start, and
+    /// of several the one with the lowest slot. Changes nothing.
     #[must_use]
-    pub fn turns(&self, wanted: u32, weights: &Weights) -> Vec<i16> {
-        let waiting = self
+    pub fn pick(&self, wanted: u32, weights: &Weights) -> Vec<i16> {
+        let mut heap: BinaryHeap<_> = self
             .customers()
-            .filter(|(_, customer)| customer.waiting > 0);
-        let mut heap: BinaryHeap<_> = waiting
+            .filter(|(_, customer)| customer.waiting > 0)
             .map(|(slot, customer)| {
                 Reverse((
                     customer.lead,
@@ -245,21 +251,21 @@ impl Line {
                 ))
             })
             .collect();
-        let mut turns = Vec::new();
-        while turns.len() < wanted as usize
+        let mut slots = Vec::new();
+        while slots.len() < wanted as usize
             && let Some(Reverse((lead, slot, waiting, cost))) = heap.pop()
         {
-            turns.push(slot);
+            slots.push(slot);
             if waiting > 1 {
                 heap.push(Reverse((lead + cost, slot, waiting - 1, cost)));
             }
         }
-        turns
+        slots
     }
 
-    /// Takes note of turns, of which all were served.
-    pub fn served(&mut self, turns: &[i16], weights: &Weights, at: OffsetDateTime) {
-        for slot in turns {
+    /// Records that picked messages were handed out.
+    pub fn served(&mut self, slots: &[i16], weights: &Weights, at: OffsetDateTime) {
+        for slot in slots {
             if let Some(customer) = self.customers.get_mut(slot) {
                 customer.lead += weights.cost(customer);
                 customer.waiting -= 1;
@@ -270,22 +276,27 @@ impl Line {
         self.tidy(at);
     }
 
-    /// Leads are counted from the virtual time, and who has not been seen for long is forgotten.
+    /// Moves leads to the new virtual time, and removes customers that have had no waiting messages for long.
     fn tidy(&mut self, at: OffsetDateTime) {
-        let waiting = self.customers.values().filter(|one| one.waiting > 0);
-        let virtual_time = waiting.map(|one| one.lead).min().unwrap_or(i64::MAX);
+        let virtual_time = self
+            .customers
+            .values()
+            .filter(|customer| customer.waiting > 0)
+            .map(|customer| customer.lead)
+            .min()
+            .unwrap_or(i64::MAX);
         let mut idle = Vec::new();
         for (slot, customer) in &mut self.customers {
             customer.lead = customer.lead.saturating_sub(virtual_time).max(0);
             if customer.waiting == 0 {
-                // Nothing of it is in any waiting lease, so its slot can be another's.
+                // It has no waiting lease, so its slot may be given to another customer.
                 (customer.head, customer.runs) = (0, 0);
                 idle.push((Reverse(customer.served_at), *slot));
             }
         }
         idle.sort_unstable();
-        for (at_place, (Reverse(served_at), slot)) in idle.into_iter().enumerate() {
-            if (at_place >= IDLE_MAX || served_at < at - IDLE)
+        for (rank, (Reverse(served_at), slot)) in idle.into_iter().enumerate() {
+            if (rank >= IDLE_MAX || served_at < at - IDLE)
                 && let Some(gone) = self.customers.remove(&slot)
             {
                 self.slots.remove(&gone.order_key);
@@ -297,13 +308,15 @@ impl Line {
         self.free = 0;
     }
 
-    /// Messages of others that are handed out before the next one of a customer; `None` when nothing of it waits.
+    /// Messages of other customers that come before the next message of this one; `None` when it has no waiting
+    /// messages.
     #[must_use]
     pub fn next_in(&self, slot: i16, weights: &Weights) -> Option<u64> {
         let own = self.get(slot).filter(|customer| customer.waiting > 0)?;
         let others = self.customers().filter(|(other, _)| *other != slot);
         let before = others.map(|(other, customer)| {
-            // Of the starts lead, lead + cost, …: those before its own, or at the same time in a lower slot.
+            // The other customer's messages start at lead, lead + cost, …. Those before its own start count, and those
+            // at the same start if the slot is lower.
             let ahead = own.lead - customer.lead + i64::from(other < slot);
             let starts = (ahead.max(0) + weights.cost(customer) - 1) / weights.cost(customer);
             starts.min(customer.waiting).max(0).unsigned_abs()

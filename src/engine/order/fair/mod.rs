@@ -1,19 +1,19 @@
-//! Fairness inside a subscription: customers share what it hands out by weight, so that a burst of one customer does not delay
-//! the others. The customer of a message is its attribute `fairness_key`.
+//! Fairness inside a subscription: customers share the messages that it hands out by weight, so that a burst of one
+//! customer does not delay the others. The customer of a message is its attribute `fairness_key`.
 //!
-//! In a plain subscription a burst of one customer is in front of all messages that come later. A fair one reads ahead: with
-//! every service up to 4,096 messages from ahead of the cursor join the line, in runs of up to 64 messages of one customer.
-//! Runs that are not handed out at once become waiting leases. The virtual time of the line (`line`) says which customer is
-//! next. So a burst of N messages delays the first message of another customer by N / 4,096 receives at most, not by N
-//! messages, as long as the line has room: a customer that is alone takes 64 messages a run, and 20,000 runs are 1,280,000 of
-//! them.
+//! In a plain subscription a burst of one customer comes before all later messages. A fair subscription reads ahead: in
+//! each service up to 4,096 messages ahead of the cursor join the line, in runs. A run has up to 64 messages of one
+//! customer. Runs that are not handed out at once become waiting leases. The line (`line`) picks the next customer by
+//! virtual time. So a burst of N messages delays the first message of another customer by at most N / 4,096 receives,
+//! not by N messages, while the line has room. If the burst is of one customer, it fills its runs with 64 messages
+//! each, so 20,000 runs hold 1,280,000.
 //!
-//! Bounded (I9): 1,000 customers are told apart, 20,000 runs wait in each lane, a claim reads 4,096 messages or 8 MiB. The
-//! line is one per lane: in a topic with several lanes shares hold in each of them, and the lanes are claimed from in
-//! rotation.
+//! Bounded (I9): the line keeps up to 1,000 customers apart, 20,000 runs wait in each lane, a claim reads 4,096
+//! messages or 8 MiB. Each lane has its own line. In a topic with several lanes the shares hold in each lane, and
+//! claims begin with another lane each time.
 //!
-//! The line may count more messages as waiting than there are: retention deletes some, and nodes that have not noticed the
-//! setting yet redeliver others. It is corrected when a claim finds fewer.
+//! The line may count more waiting messages than exist: retention deletes some, and nodes that do not know the setting
+//! yet redeliver others. The line is corrected when a claim finds fewer.
 
 pub mod line;
 mod stats;
@@ -22,7 +22,8 @@ use sha2::{Digest, Sha256};
 
 pub use stats::stats;
 
-/// The key of the leases of a customer, whatever its slot is then. Two names with the same hash share a place in line.
+/// The order key of a customer's leases. With a name it does not depend on the slot, so it stays the same when the
+/// customer leaves the line and joins again. Two names with the same hash share a place in the line.
 #[must_use]
 pub fn order_key(slot: i16, name: Option<&str>) -> i64 {
     match name {

@@ -1,4 +1,5 @@
-//! How the customers of a fair subscription stand: what they have in leases, and where they stand in line.
+//! Statistics of the customers of a fair subscription: their messages in leases, and their position in the line. Called
+//! by `resources`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,12 +9,12 @@ use api::limits::FAIRNESS_SHOWN_MAX;
 use time::OffsetDateTime;
 
 use crate::engine::error::Error;
+use crate::engine::order::fair::line::{Line, OTHERS, Weights};
 use crate::engine::subscriber::Subscriber;
 use crate::store::{self, Session};
 
-use crate::engine::order::fair::line::{Line, OTHERS, Weights};
-
-/// How its customers stand; `None` when they do not take turns. One pass over the leases and one row per lane.
+/// Statistics by customer; `None` when the subscription is not fair. Reads all of its leases once, and one row per
+/// lane.
 pub async fn stats(
     session: &mut Session,
     subscriber: &Subscriber,
@@ -28,7 +29,7 @@ pub async fn stats(
     let weights = Weights::of_subscriber(subscriber);
     let mut items: BTreeMap<i64, FairnessItem> = BTreeMap::new();
     for line in rows.into_iter().map(Line::of) {
-        stand(&line, &weights, &mut items);
+        add_line(&line, &weights, &mut items);
     }
     for counted in counted {
         if let Some(item) = items.get_mut(&counted.order_key) {
@@ -43,8 +44,8 @@ pub async fn stats(
     Ok(Some(FairnessStats { keys, items }))
 }
 
-/// Adds where the customers of one lane stand.
-fn stand(line: &Line, weights: &Weights, items: &mut BTreeMap<i64, FairnessItem>) {
+/// Adds the customers of one lane.
+fn add_line(line: &Line, weights: &Weights, items: &mut BTreeMap<i64, FairnessItem>) {
     for (slot, customer) in line.customers() {
         let name = customer.name.as_deref();
         let new = || FairnessItem {
