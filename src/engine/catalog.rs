@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::store::topic::TopicRow;
 use crate::store::{self, Store};
 
-use crate::engine::Tenant;
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 

@@ -7,8 +7,7 @@ use time::OffsetDateTime;
 use crate::store::audit::NewEntry;
 use crate::store::{self, Session};
 
-use crate::engine::access::Access;
-use crate::engine::access::Tenant;
+use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 
 /// The detail of a change of which the target says all.

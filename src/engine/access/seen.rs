@@ -120,7 +120,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Tenant;
+    use crate::engine::access::Tenant;
 
     fn key(secret: &Secret) -> ValidKey {
         ValidKey {

@@ -11,12 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use crate::engine::access::{Gate, Tenant};
+use crate::engine::access::{Access, Gate, Tenant};
 use crate::engine::error::Error;
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
-use crate::engine::access::Access;
 use crate::engine::access::key_sets::PublicKey;
 
 /// Characters of `sub` in the audit log.

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::store::tenant_plan::TenantPlanRow;
 use crate::store::{self, Session};
 
-use crate::engine::Tenant;
+use crate::engine::access::Tenant;
 use crate::engine::bill::plans;
 use crate::engine::error::Error;
 

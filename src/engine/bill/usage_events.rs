@@ -12,11 +12,11 @@ use api::usage::UsageItem;
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Error;
 use crate::engine::bill::plans;
 use crate::engine::bill::usage;
 use crate::engine::bill::usage_after::UsageAfter;
 use crate::engine::duty::{Context, Done, DutyError};
+use crate::engine::error::Error;
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
 use crate::store::usage_read::Wanted;

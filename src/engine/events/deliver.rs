@@ -13,11 +13,14 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
 use crate::engine::duty::DutyError;
+use crate::engine::error::Error;
 use crate::engine::events::{Target, batch_id, sign};
 use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
-use crate::engine::{Draft, Drafts, Engine, Error, Tenant};
+use crate::engine::publish::draft::{Draft, Drafts};
 use crate::outbound;
 use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};

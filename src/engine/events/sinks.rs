@@ -10,9 +10,11 @@ use api::limits::{EVENT_SINKS_PER_TENANT_MAX, EVENTS_HELD_MAX, PAGE};
 use api::list::Page;
 use api::{EventSinkName, FieldError, Permission};
 
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::access::{Access, Tenant};
+use crate::engine::error::Error;
 use crate::engine::events::sign;
-use crate::engine::{Access, Engine, Error, Tenant};
 use crate::outbound;
 use crate::store::event_sink::{NewSink, SigningKey, SinkRow};
 use crate::store::{self, Session};

@@ -13,11 +13,11 @@ use time::OffsetDateTime;
 use crate::store::api_key::{InsertKey, KeyRow};
 use crate::store::{self, Session, Store};
 
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
-use crate::engine::access::{Access, Secret};
+use crate::engine::access::{Access, Secret, Tenant};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
-use crate::engine::{Engine, Tenant};
 
 impl Engine {
     /// Creates a key.

@@ -5,14 +5,14 @@ use api::TenantName;
 use api::quota::{Quota, QuotaStatus, QuotaUse};
 use time::OffsetDateTime;
 
-use crate::engine::access::Access;
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change};
+use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::meter::capacity;
 use crate::engine::operate::tenants;
 use crate::engine::quota::{count_stored_bytes, quota_of};
-use crate::engine::{Engine, Tenant};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
 

@@ -13,11 +13,11 @@ use crate::store::tenant::TenantRow;
 use crate::store::tenant_plan::TenantPlanRow;
 use crate::store::{self, Session};
 
-use crate::engine::access::Access;
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change};
+use crate::engine::access::{Access, Tenant};
 use crate::engine::bill::{plans, tenant_plans};
 use crate::engine::error::Error;
-use crate::engine::{Engine, Tenant};
 
 impl Engine {
     /// Creates a tenant or changes its plan. Returns true when it is new.

@@ -14,14 +14,16 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
+use crate::engine::limit::Capacity;
 use crate::engine::log::payload::stream_head;
+use crate::engine::meter::Metered;
 use crate::engine::meter::measure::Measure;
+use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 use crate::engine::turn::{Content, Placed, Publish};
-use crate::engine::{
-    Capacity, Draft, Drafts, Engine, IdempotencyKey, Metered, PublishRoute, Streamed, Tenant,
-};
 
 impl Engine {
     /// Publishes messages; one result per draft, in order. The outer error is for the whole request.

@@ -11,8 +11,7 @@ use futures_util::stream::BoxStream;
 
 use crate::engine::access::Tenant;
 use crate::engine::error::Error;
-use crate::engine::limit::Capacity;
-use crate::engine::limit::{Limit, Policy, Violation};
+use crate::engine::limit::{Capacity, Limit, Policy, Violation};
 use crate::engine::quota::limited::{Limited, Rate, Standing};
 use crate::engine::quota::{Quotas, nanos_since};
 use crate::store::quota::QuotaRow;

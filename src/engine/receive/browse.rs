@@ -12,12 +12,12 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::engine::access::Access;
+use crate::engine::Engine;
+use crate::engine::access::{Access, Tenant};
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
-use crate::engine::{Engine, Tenant};
 use crate::store;
 
 /// Unfiltered pages read for one page of a browse at most.

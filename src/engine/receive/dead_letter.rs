@@ -15,12 +15,13 @@ use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::lease::Spent;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::log::payload::{Meta, Records, stream_head};
 use crate::engine::subscriber::{Grant, Subscriber};
-use crate::engine::{Engine, Tenant};
 use crate::store;
 use crate::store::lease::Lease;
 use crate::store::turn::{Clear, NewBlock, TurnInput};

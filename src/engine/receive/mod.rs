@@ -20,14 +20,16 @@ use api::message::ReceiveRequest;
 use api::usage::Meter;
 use tokio::sync::oneshot;
 
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::lease::ask::Ask;
 use crate::engine::limit::Capacity;
 use crate::engine::log::block::Delivery;
+use crate::engine::meter::Metered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Limited;
 use crate::engine::subscriber::{Grant, Subscriber, Waiter};
-use crate::engine::{Engine, Metered, Tenant};
 
 impl Engine {
     /// Hands out messages; waits up to `wait_seconds` for the first. Empty when there are none, or when the node

@@ -8,6 +8,8 @@ use api::settle::{Extended, Outcome, Settled};
 use api::{MessageId, SubscriptionName};
 use tokio::sync::oneshot;
 
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::lease::SET_ASIDE_SECONDS;
 use crate::engine::lease::plan::{self, MessageStep, Step};
@@ -15,7 +17,6 @@ use crate::engine::lease::receipt::Receipt;
 use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Settle, SettleEntry};
-use crate::engine::{Engine, Tenant};
 
 /// What to do with a message.
 #[derive(Debug, Clone)]

@@ -7,12 +7,12 @@ use api::list::Page;
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
 use api::{FieldError, Permission, SubscriptionName};
 
-use crate::engine::access::Access;
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
-use crate::engine::{Engine, Tenant};
 use crate::store::subscription::SubscriptionRow;
 use crate::store::{self, Session};
 

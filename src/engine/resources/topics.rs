@@ -6,11 +6,11 @@ use api::list::Page;
 use api::topic::{Topic, TopicSettings, TopicStats};
 use api::{Permission, TopicName};
 
-use crate::engine::access::Access;
+use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
+use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
-use crate::engine::{Engine, Tenant};
 use crate::store;
 use crate::store::topic::TopicRow;
 
