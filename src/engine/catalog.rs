@@ -13,7 +13,6 @@ use parking_lot::RwLock;
 
 use crate::store::topic::TopicRow;
 use crate::store::{self, Store};
-
 use crate::engine::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;

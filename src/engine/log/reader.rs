@@ -17,7 +17,6 @@ use crate::blob::Blob;
 use crate::store::block::BlockRow;
 use crate::store::{self, Session, Store};
 use crate::turnstile::Turnstile;
-
 use crate::engine::error::Error;
 use crate::engine::log::block::Block;
 use crate::engine::log::cache::{Cache, Origin};

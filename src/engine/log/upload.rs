@@ -1,17 +1,16 @@
 //! Objects of publishes: a body or batch above the hot limit goes to object storage first, and only its metadata to the
 //! database. The object is written down before its upload begins, so that garbage collection finds what a crash left.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
-
-use std::sync::Arc;
 
 use crate::blob::{self, Blob};
 use crate::clock::Clock;
 use crate::store::installation::Installation;
 use crate::store::turn::{NewBlock, NewPlace};
 use crate::store::{self, Store};
-
 use crate::engine::error::Error;
 use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::{Records, streamed_measure};

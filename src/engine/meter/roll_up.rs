@@ -2,10 +2,9 @@
 //! any more. Each row moves in one statement, so it is counted in one place at any moment, and a run that is cut short
 //! loses nothing (I8). What is read by window does not change.
 
+use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
 use time::{Duration, OffsetDateTime};
 use tokio_util::sync::CancellationToken;
-
-use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
 
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::usage;

@@ -13,7 +13,6 @@ use crate::engine::error::Error;
 use crate::engine::inbox::Inbox;
 use crate::store;
 use crate::store::quota_demand::{Demand, DemandOfRate};
-
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 use crate::engine::quota::share::{Heard, Pace, Shares, Told, cautious, items, share};

@@ -30,10 +30,9 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::store::Store;
+use crate::engine::limit::Violation;
 
 use known::Known;
-
-use crate::engine::limit::Violation;
 
 pub use admit::Admission;
 pub(in crate::engine) use known::quota_of;

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::error::Error;
 use crate::store::{self, Session};
-
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 

@@ -15,7 +15,6 @@ use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
 use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
-
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
 

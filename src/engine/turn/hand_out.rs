@@ -14,7 +14,6 @@ use crate::engine::log::payload::Payload;
 use crate::engine::mask::lowest;
 use crate::engine::subscriber::Grant;
 use crate::store::turn::{Leased, TurnOutput};
-
 use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};

@@ -25,7 +25,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::store::{self, Session, Store};
-
 use crate::engine::catalog::Catalog;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;

@@ -5,7 +5,6 @@
 use std::collections::HashMap;
 
 use crate::engine::limit::Capacity;
-
 use crate::engine::turn::gather::Publish;
 
 /// The publishes in the order in which they go.
