@@ -18,7 +18,7 @@ pub struct Nothing {}
 pub struct Change<'a, T> {
     /// The tenant that owns the target; `None` when the target belongs to the whole installation.
     pub tenant: Option<Tenant>,
-    /// The kind of target and the verb, as `topic.create`.
+    /// The kind of target and the verb, as `plan.put`.
     pub action: &'static str,
     /// Name or id of the target.
     pub target: &'a str,

@@ -192,7 +192,7 @@ impl Turns {
             // By now they find what was published.
             off_turn.iter().for_each(|one| self.off_turn.want(one));
             if let Some(waited) = queue.turn_ended() {
-                self.shortage.saw(waited);
+                self.shortage.observe(waited);
             }
         }
     }
