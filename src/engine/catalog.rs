@@ -11,11 +11,11 @@ use std::time::Instant;
 use api::{SubscriptionName, TopicName};
 use parking_lot::RwLock;
 
-use crate::store::topic::TopicRow;
-use crate::store::{self, Store};
 use crate::engine::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
+use crate::store::topic::TopicRow;
+use crate::store::{self, Store};
 
 /// Most entries kept of each kind. When there are more, all are dropped, and read again when needed.
 const ENTRIES_MAX: usize = 100_000;

@@ -4,10 +4,10 @@
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use crate::store::audit::NewEntry;
-use crate::store::{self, Session};
 use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
+use crate::store::audit::NewEntry;
+use crate::store::{self, Session};
 
 /// The detail of a change that its action and target describe completely.
 #[derive(Debug, Serialize)]

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
-use crate::store::api_key::ValidKey;
 use crate::engine::access::{Access, Secret};
+use crate::store::api_key::ValidKey;
 
 /// Most keys and tokens remembered. When there are more, all are forgotten.
 const SEEN_MAX: usize = 10_000;

@@ -3,21 +3,21 @@
 //! The token's header does not choose how it is verified: each key verifies one algorithm only, and neither HMAC nor `none`
 //! is ever accepted.
 
-use api::{Scope, TenantName};
 use api::issuer::TokenAlgorithm;
 use api::limits::{SCOPES_MAX, TOKEN_CHARS_MAX};
-use jsonwebtoken::{Algorithm, Validation};
+use api::{Scope, TenantName};
 use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use crate::engine::access::Access;
+use crate::engine::access::key_sets::PublicKey;
 use crate::engine::access::{Gate, Tenant};
 use crate::engine::error::Error;
 use crate::store;
 use crate::store::issuer::IssuerRow;
-use crate::engine::access::Access;
-use crate::engine::access::key_sets::PublicKey;
 
 /// Characters of the `sub` claim that the audit log keeps.
 const SUBJECT_CHARS: usize = 256;

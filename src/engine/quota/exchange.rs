@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::error::Error;
 use crate::engine::inbox::Inbox;
-use crate::store;
-use crate::store::quota_demand::{Demand, DemandOfRate};
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
-use crate::engine::quota::share::{OtherReports, Pace, Shares, RateReport, cautious, items, share};
+use crate::engine::quota::share::{OtherReports, Pace, RateReport, Shares, cautious, items, share};
+use crate::store;
+use crate::store::quota_demand::{Demand, DemandOfRate};
 
 /// Pause between two exchanges of a tenant.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -262,7 +262,10 @@ impl Quotas {
     /// Exchanges the demand of some tenants. A node that is alone needs no statement.
     async fn exchange(&self, exchanges: &mut [Exchange]) -> Result<(), Error> {
         let now = Instant::now();
-        let own: Vec<Demand> = exchanges.iter_mut().map(|exchange| exchange.measure(now, self)).collect();
+        let own: Vec<Demand> = exchanges
+            .iter_mut()
+            .map(|exchange| exchange.measure(now, self))
+            .collect();
         let mut others: HashMap<i64, Demand> = HashMap::new();
         if self.nodes() > 1 {
             let mut session = self.store.session().await?;
@@ -279,7 +282,10 @@ impl Quotas {
 
     /// Replaces shares that were computed from reports that are too old by even shares.
     fn fall_back(&self, exchanges: &mut [Exchange]) {
-        for exchange in exchanges.iter().filter(|exchange| exchange.divided.elapsed() >= FRESH) {
+        for exchange in exchanges
+            .iter()
+            .filter(|exchange| exchange.divided.elapsed() >= FRESH)
+        {
             exchange.limited.be_cautious(self.nodes(), self.now());
         }
     }

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::engine::limit::Capacity;
 use crate::engine::quota::bucket::Bucket;
-use crate::engine::quota::share::{RateCount, Pace, Shares, cautious, items, whole};
+use crate::engine::quota::share::{Pace, RateCount, Shares, cautious, items, whole};
 use crate::engine::quota::stored::CappedCount;
 use crate::store::quota::QuotaRow;
 

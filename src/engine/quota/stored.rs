@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::error::Error;
-use crate::store::{self, Session};
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
+use crate::store::{self, Session};
 
 /// Pause between two scans for counts that are due.
 const ROUND: Duration = Duration::from_millis(250);

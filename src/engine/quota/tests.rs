@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::engine::quota::bucket::Bucket;
 use crate::engine::quota::exchange::Pauses;
-use crate::engine::quota::share::{RateCount, OtherReports, Pace, Shares, RateReport, cautious, items};
+use crate::engine::quota::share::{
+    OtherReports, Pace, RateCount, RateReport, Shares, cautious, items,
+};
 
 const NODES: u32 = 3;
 const QUOTA: f64 = 300.0;

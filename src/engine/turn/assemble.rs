@@ -14,9 +14,9 @@ use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
-use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
+use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;

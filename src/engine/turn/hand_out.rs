@@ -13,10 +13,10 @@ use crate::engine::log::cache::Origin;
 use crate::engine::log::payload::Payload;
 use crate::engine::mask::lowest;
 use crate::engine::subscriber::Grant;
-use crate::store::turn::{Leased, TurnOutput};
 use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};
+use crate::store::turn::{Leased, TurnOutput};
 
 /// Sends the results of a committed turn.
 pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &TurnOutput) {
@@ -80,7 +80,12 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
     }
 }
 
-fn reply_publishes(turns: &Turns, block: PendingBlock, first_offset: Option<i64>, at: OffsetDateTime) {
+fn reply_publishes(
+    turns: &Turns,
+    block: PendingBlock,
+    first_offset: Option<i64>,
+    at: OffsetDateTime,
+) {
     if let Some(first_offset) = first_offset {
         cache(turns, &block, first_offset, at);
         turns.metrics.published.inc_by(u64::from(block.count));

@@ -23,11 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::store::{self, Session, Store};
 use crate::engine::catalog::Catalog;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
+use crate::store::{self, Session, Store};
 
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 pub use hints::Hints;
