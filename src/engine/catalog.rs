@@ -1,7 +1,7 @@
 //! The topics and subscriptions that this node has used. Each is read once by tenant and name (I7), and kept until the
-//! installation's catalog version changes. A name that is not here is always read from the database, so what another node
-//! creates is found at once. What another node changes or deletes is noticed at the next poll of the version. Until then
-//! nothing goes wrong: a publish to a closed lane stores nothing, and a claim without a cursor hands out nothing.
+//! installation's catalog version changes. A name that is not here is always read from the database, so what another
+//! node creates is found at once. What another node changes or deletes is noticed at the next poll of the version.
+//! Until then this is safe: a publish to a closed lane stores nothing, and a claim without a cursor hands out nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -114,7 +114,8 @@ impl Catalog {
         {
             return Ok(cached.value.clone());
         }
-        // Boxed, like the other load below: misses are rare, and without the box every request's future would contain this one.
+        // Boxed, like the other load below: misses are rare, and without the box every request's future would contain
+        // this one.
         Box::pin(self.load_topic(store, tenant, name, epoch)).await
     }
 

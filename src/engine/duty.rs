@@ -1,7 +1,7 @@
-//! The contract of a background duty: work that one node of the fleet does at a time. A duty is an `impl Duty` in the file of
-//! its rule, and one line in `worker::start`. The loop in `worker` adds jitter, the hold that keeps a duty on one node,
-//! metrics, pauses after failures, and the drain. A duty must be safe to run twice and on two nodes at once: the hold saves
-//! work, and correctness never depends on it.
+//! The contract of a background duty: work that one node of the fleet does at a time. A duty is an `impl Duty` in the
+//! file of its rule, and one line in `worker::start`. The loop in `worker` adds jitter, the hold that keeps a duty on
+//! one node, metrics, pauses after failures, and the drain. A duty must be safe to run twice and on two nodes at once:
+//! the hold saves work, and correctness never depends on it.
 
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ pub trait Duty: Send + 'static {
         stop: &CancellationToken,
     ) -> impl Future<Output = Result<Done, DutyError>> + Send;
 
-    /// Called when another node has the duty. The duty resets its metrics and what it remembers, because both are out of date.
+    /// Called when another node has the duty. The duty resets its metrics and what it remembers, because both are out
+    /// of date.
     fn stand_by(&mut self) {}
 
     /// Registers the duty's own metrics; called once, before the first run.

@@ -1,5 +1,5 @@
-//! An inbox between requests and background tasks. Requests put items in without waiting; a task takes them when it is ready,
-//! and waits while there are none. Each user chooses the container (a list, a set, a queue) and bounds it (I9).
+//! An inbox between requests and background tasks. Requests put items in without waiting; a task takes them when it is
+//! ready, and waits while there are none. Each user chooses the container (a list, a set, a queue) and bounds it (I9).
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -19,8 +19,8 @@ impl<T> Inbox<T> {
         result
     }
 
-    /// Changes the container, and wakes one waiting task only when `change` returns true, which means that there is something
-    /// new to take.
+    /// Changes the container, and wakes one waiting task only when `change` returns true, which means that there is
+    /// something new to take.
     pub fn put_if(&self, change: impl FnOnce(&mut T) -> bool) {
         if change(&mut self.held.lock()) {
             self.arrived.notify_one();
@@ -45,8 +45,8 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// The same for several tasks that take one item each. Wake-ups may have been merged into one, so a task that got an item
-    /// wakes the next task.
+    /// The same for several tasks that take one item each. Wake-ups may have been merged into one, so a task that got
+    /// an item wakes the next task.
     pub async fn take_one<R>(&self, take: impl FnMut(&mut T) -> Option<R>) -> R {
         let one = self.take(take).await;
         self.arrived.notify_one();

@@ -1,6 +1,6 @@
-//! The limits that can refuse a request: a bound of the node, a quota of the tenant, or a shortage of capacity. The error of
-//! the engine carries one [`Limit`]. `quota` and the queues of the node make them, and `http` writes them into headers. Every
-//! limit has a name and a number (I9). This file is a leaf: it uses no other module of the engine.
+//! The limits that can refuse a request: a bound of the node, a quota of the tenant, or a shortage of capacity. The
+//! error of the engine carries one [`Limit`]. `quota` and the queues of the node make them, and `http` writes them into
+//! headers. Every limit has a name and a number (I9). This file is a leaf: it uses no other module of the engine.
 
 use std::fmt;
 

@@ -1,5 +1,6 @@
 //! The audit log. The transaction of each change of the control plane also inserts its audit entry, so a change and its
-//! entry commit together or not at all. Refused requests change nothing and get no entry; they are in the node's own log.
+//! entry commit together or not at all. Refused requests change nothing and get no entry; they are in the node's own
+//! log.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -29,7 +30,7 @@ pub struct Change<'a, T> {
 /// Inserts the audit entry of a change into the transaction that makes the change.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not respond.
 pub async fn record<T: Serialize>(
     tx: &mut Session,
     by: &Access,

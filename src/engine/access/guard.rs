@@ -1,6 +1,6 @@
 //! Slows the guessing of keys. An address that sent too many invalid keys has to wait before this node checks another
-//! unknown key from it. Keys and tokens that the node remembers are not affected, so valid callers behind the same address
-//! (a NAT, a proxy) keep working.
+//! unknown key from it. Keys and tokens that the node remembers are not affected, so valid callers behind the same
+//! address (a NAT, a proxy) keep working.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,6 +1,6 @@
-//! The token issuers and their public keys (JWKS), as this node knows them. A background loop fetches the keys of each issuer
-//! again every few minutes. A token that names an unknown key triggers a fetch at once, because the issuer may have rotated
-//! its keys. When an issuer does not respond, its last keys stay valid for a day.
+//! The token issuers and their public keys (JWKS), as this node knows them. A background loop fetches the keys of each
+//! issuer again every few minutes. A token that names an unknown key triggers a fetch at once, because the issuer may
+//! have rotated its keys. When an issuer does not respond, its last keys stay valid for a day.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -66,7 +66,8 @@ impl Issuers {
         self.by_iss.read().get(iss).cloned()
     }
 
-    /// Replaces the list of issuers by `rows`. An issuer whose `jwks_url` is unchanged keeps the keys that this node fetched.
+    /// Replaces the list of issuers by `rows`. An issuer whose `jwks_url` is unchanged keeps the keys that this node
+    /// fetched.
     pub(super) fn replace(&self, rows: Vec<IssuerRow>) {
         let mut by_iss = self.by_iss.write();
         let before = std::mem::take(&mut *by_iss);
@@ -158,8 +159,8 @@ impl Gate {
         }
     }
 
-    /// Fetches the keys of an issuer, unless that was tried less than [`FETCH_PAUSE`] ago. Concurrent calls wait for the running
-    /// request and use its result.
+    /// Fetches the keys of an issuer, unless that was tried less than [`FETCH_PAUSE`] ago. Concurrent calls wait for
+    /// the running request and use its result.
     async fn fetch_keys(&self, issuer: &Issuer) {
         let mut requested_at = issuer.requested_at.lock().await;
         let now = self.clock.estimate();
@@ -194,8 +195,8 @@ impl Gate {
     }
 }
 
-/// The keys of a key set (RFC 7517) that Cursus can use; `None` when the text is not a key set. A key of an unknown kind is
-/// skipped, so that it does not make the other keys useless.
+/// The keys of a key set (RFC 7517) that Cursus can use; `None` when the text is not a key set. A key of an unknown
+/// kind is skipped, so that it does not make the other keys useless.
 fn parse(text: &str) -> Option<Vec<PublicKey>> {
     #[derive(Deserialize)]
     struct Set {

@@ -1,10 +1,10 @@
-//! Authentication and permissions. An API key or a token of an issuer gives access to one tenant with some scopes. A node
-//! remembers the callers it has let in (`remembered`), so most requests cost one lookup in memory. The memory is refreshed
-//! when the installation's access version changes, which `fleet::watch` polls once a second. Addresses that send invalid
-//! keys are slowed (`guard`).
+//! Authentication and permissions. An API key or a token of an issuer gives access to one tenant with some scopes. A
+//! node remembers the callers it has let in (`remembered`), so most requests cost one lookup in memory. The memory is
+//! refreshed when the installation's access version changes, which `fleet::watch` polls once a second. Addresses that
+//! send invalid keys are slowed (`guard`).
 //!
-//! Secrets are compared in constant time and never logged. The memory is keyed by SHA-256, so its timing reveals nothing
-//! about a secret either.
+//! Secrets are compared in constant time and never logged. The memory is keyed by SHA-256, so its timing reveals
+//! nothing about a secret either.
 
 pub mod audit;
 pub mod expire_audit;
@@ -202,8 +202,8 @@ impl Gate {
         self.open.is_some()
     }
 
-    /// The caller of a request by its key or token; `bearer` is `None` when it has neither. `peer` is the address that the
-    /// request came from.
+    /// The caller of a request by its key or token; `bearer` is `None` when it has neither. `peer` is the address that
+    /// the request came from.
     ///
     /// # Errors
     /// When the key or token is missing or not valid, or the database or issuer that has to be read does not respond.
@@ -275,7 +275,7 @@ impl Gate {
     /// Reads the remembered callers and the issuers again, after something about access has changed.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn read_again(&self) -> Result<(), Error> {
         // First: a lookup that is running now may have read the old state, and must not be remembered.
         self.remembered.begin_epoch();
@@ -297,7 +297,7 @@ impl Gate {
     /// Writes to the database which keys were used since the last call.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn note_used(&self, session: &mut store::Session) -> Result<(), Error> {
         let used = self.remembered.take_used();
         if !used.is_empty() {

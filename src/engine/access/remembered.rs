@@ -1,6 +1,6 @@
-//! The callers that this node has let in, by the hash of their key or token. When anything about access changes, a new epoch
-//! begins and all entries of older epochs are read again together. A lookup that began in an older epoch is not remembered,
-//! because its result may be out of date.
+//! The callers that this node has let in, by the hash of their key or token. When anything about access changes, a new
+//! epoch begins and all entries of older epochs are read again together. A lookup that began in an older epoch is not
+//! remembered, because its result may be out of date.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,8 +78,8 @@ impl Remembered {
         old.filter_map(|entry| entry.access.key.clone()).collect()
     }
 
-    /// Replaces the entries of earlier epochs by `valid`, the keys of [`Remembered::old_keys`] that are still valid. Other
-    /// keys are dropped, and so are all tokens, because a token is cheap to verify again.
+    /// Replaces the entries of earlier epochs by `valid`, the keys of [`Remembered::old_keys`] that are still valid.
+    /// Other keys are dropped, and so are all tokens, because a token is cheap to verify again.
     pub(super) fn refresh(&self, valid: Vec<ValidKey>) {
         let mut valid: HashMap<String, ValidKey> = valid
             .into_iter()

@@ -1,5 +1,5 @@
-//! What a node computes from an API key: the SHA-256 of its secret, and its id, which is the beginning of that hash. A plain
-//! hash is enough at rest, because a secret has 256 random bits. Pure functions.
+//! What a node computes from an API key: the SHA-256 of its secret, and its id, which is the beginning of that hash. A
+//! plain hash is enough at rest, because a secret has 256 random bits. Pure functions.
 
 use api::KeyId;
 use api::key::PREFIX;
@@ -12,8 +12,8 @@ use crate::hex;
 pub(in crate::engine) struct Secret([u8; 32]);
 
 impl Secret {
-    /// The hash for a value of `Authorization`. Only the secret part of a key is hashed. Keys of the first version and tokens
-    /// have no parts and are hashed whole.
+    /// The hash for a value of `Authorization`. Only the secret part of a key is hashed. Keys of the first version and
+    /// tokens have no parts and are hashed whole.
     pub(super) fn of(bearer: &str) -> Self {
         let secret = parts(bearer).map_or(bearer, |(_, secret)| secret);
         Self(Sha256::digest(secret).into())

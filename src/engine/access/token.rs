@@ -1,7 +1,7 @@
-//! Access by token (JWT, RFC 7519). A token is valid when a registered issuer signed it with an algorithm that the issuer's
-//! settings allow, when its audience is this service, and when it is not expired. Its claims name the tenant and the scopes.
-//! The token's header does not choose how it is verified: each key verifies one algorithm only, and neither HMAC nor `none`
-//! is ever accepted.
+//! Access by token (JWT, RFC 7519). A token is valid when a registered issuer signed it with an algorithm that the
+//! issuer's settings allow, when its audience is this service, and when it is not expired. Its claims name the tenant
+//! and the scopes. The token's header does not choose how it is verified: each key verifies one algorithm only, and
+//! neither HMAC nor `none` is ever accepted.
 
 use api::issuer::TokenAlgorithm;
 use api::limits::{SCOPES_MAX, TOKEN_CHARS_MAX};

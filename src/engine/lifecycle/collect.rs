@@ -1,7 +1,7 @@
-//! Duty `collect`: deletes garbage in object storage, which is objects that no block refers to, uploads that a crash cut
-//! short, and objects without a row. It never deletes an object that a block refers to (I5). A block begins to refer to an
-//! object in the transaction that finishes the upload, or in the publish right after it. An upload that was given up cannot
-//! finish, and a finished one is kept for a grace period that is longer than any publish takes.
+//! Duty `collect`: deletes garbage in object storage, which is objects that no block refers to, uploads that a crash
+//! cut short, and objects without a row. It never deletes an object that a block refers to (I5). A block begins to
+//! refer to an object in the transaction that finishes the upload, or in the publish right after it. An upload that was
+//! given up cannot finish, and a finished one is kept for a grace period that is longer than any publish takes.
 //!
 //! An object is kept whole while any part of it is needed, at most for the longest retention of its topics.
 
@@ -22,9 +22,9 @@ const PAGES: usize = 20;
 /// How long garbage is kept.
 #[derive(Debug, Clone)]
 pub struct CollectSettings {
-    /// Age from which an object can be garbage. It counts from the start of the upload, and again from its end, so it must be
-    /// longer than an upload takes and longer than a publish takes. It is also the time from the mark to the deletion, so it
-    /// must be longer than a reader uses the key of an object that it has looked up.
+    /// Age from which an object can be garbage. It counts from the start of the upload, and again from its end, so it
+    /// must be longer than an upload takes and longer than a publish takes. It is also the time from the mark to the
+    /// deletion, so it must be longer than a reader uses the key of an object that it has looked up.
     pub grace: Duration,
     /// Age from which an object or an upload without a row is deleted.
     pub unknown_age: Duration,
@@ -72,7 +72,8 @@ impl Collect {
             after = *last;
             let old = page.iter().filter(|(_, is_old)| *is_old);
             let mut garbage: Vec<i64> = old.map(|(id, _)| *id).collect();
-            // No block begins to refer to an object after its grace period, so an object without a block here stays garbage.
+            // No block begins to refer to an object after its grace period, so an object without a block here stays
+            // garbage.
             let referred = block::referred(&mut session, &garbage).await?;
             garbage.retain(|id| !referred.contains(id));
             if !garbage.is_empty() {
@@ -82,8 +83,8 @@ impl Collect {
         Ok(())
     }
 
-    /// Deletes objects that were marked long enough ago. Their rows are deleted last, so that a run after a failure finds the
-    /// objects again.
+    /// Deletes objects that were marked long enough ago. Their rows are deleted last, so that a run after a failure
+    /// finds the objects again.
     async fn delete(&self, context: &Context, stop: &CancellationToken) -> Result<u64, DutyError> {
         let mut deleted = 0;
         while !stop.is_cancelled() {
@@ -102,8 +103,8 @@ impl Collect {
         Ok(deleted)
     }
 
-    /// Deletes objects without a row, which exist because a PUT may arrive after its object was given up. Each run lists at most
-    /// [`PAGES`] pages.
+    /// Deletes objects without a row, which exist because a PUT may arrive after its object was given up. Each run
+    /// lists at most [`PAGES`] pages.
     async fn delete_unknown(
         &mut self,
         context: &Context,

@@ -1,11 +1,11 @@
-//! Duty `expire`, which is retention: deletes blocks that every subscription of the topic has consumed, and blocks that are
-//! older than the topic's retention. A block that a cursor or lease still needs is deleted only by age (I5), and the same
-//! transaction removes its messages from cursors and leases (I2). Blocks are counted before the same transaction deletes
-//! them (I8).
+//! Duty `expire`, which is retention: deletes blocks that every subscription of the topic has consumed, and blocks that
+//! are older than the topic's retention. A block that a cursor or lease still needs is deleted only by age (I5), and
+//! the same transaction removes its messages from cursors and leases (I2). Blocks are counted before the same
+//! transaction deletes them (I8).
 //!
 //! Locks are taken in the order meters, lanes, leases, cursors; the turn takes the last three in the same order. No
-//! transaction waits for a lane while it holds others: lanes that a publish has locked are skipped, and later locked one by
-//! one.
+//! transaction waits for a lane while it holds others: lanes that a publish has locked are skipped, and later locked
+//! one by one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,10 +33,10 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 /// When to delete consumed blocks.
 #[derive(Debug, Clone)]
 pub struct ExpireSettings {
-    /// Age of a lane's first consumed block at which its consumed blocks are deleted. It must be several times shorter than
-    /// the hot window, because otherwise they are offloaded first. Each deletion costs a version of the lane's row and a
-    /// scan of its leases, which is expensive while a long transaction holds back vacuum, so a lane is not scanned more
-    /// often than this.
+    /// Age of a lane's first consumed block at which its consumed blocks are deleted. It must be several times shorter
+    /// than the hot window, because otherwise they are offloaded first. Each deletion costs a version of the lane's row
+    /// and a scan of its leases, which is expensive while a long transaction holds back vacuum, so a lane is not
+    /// scanned more often than this.
     pub consumed_age: Duration,
 }
 
@@ -148,7 +148,8 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     if !prospect.is_walked {
         return before;
     }
-    // A lease that is made later has a later deadline, unless its transaction is running now; COMMIT_WITHIN covers those.
+    // A lease that is made later has a later deadline, unless its transaction is running now; COMMIT_WITHIN covers
+    // those.
     let earliest = prospect
         .deadline
         .map_or(prospect.at, |deadline| deadline.min(prospect.at));
@@ -159,8 +160,8 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     }
 }
 
-/// Deletes blocks at the start of lanes: first together in the lanes that no transaction has locked, then in the others one by
-/// one. Returns how many blocks were deleted, and the lanes whose leases lost messages, with the time.
+/// Deletes blocks at the start of lanes: first together in the lanes that no transaction has locked, then in the others
+/// one by one. Returns how many blocks were deleted, and the lanes whose leases lost messages, with the time.
 async fn cut(
     store: &Store,
     clock: &Clock,
@@ -200,8 +201,8 @@ fn needed(cuts: &[Cut]) -> Vec<i64> {
     needed.map(|cut| cut.lane_id).collect()
 }
 
-/// Deletes blocks of some lanes in one transaction. Skips locked lanes, or waits for them when `wait` is true. Returns how
-/// many blocks were deleted, and the cuts that were made.
+/// Deletes blocks of some lanes in one transaction. Skips locked lanes, or waits for them when `wait` is true. Returns
+/// how many blocks were deleted, and the cuts that were made.
 async fn cut_once(
     store: &Store,
     clock: &Clock,
@@ -215,8 +216,8 @@ async fn cut_once(
     if locked.is_empty() {
         return Ok((0, Vec::new()));
     }
-    // Separate statements after the one that locks, so that their snapshots include what was published and subscribed before
-    // the locks were granted.
+    // Separate statements after the one that locks, so that their snapshots include what was published and subscribed
+    // before the locks were granted.
     let lanes: Vec<Prospect> = lanes
         .iter()
         .filter(|lane| locked.contains(&lane.lane_id))
@@ -246,8 +247,8 @@ async fn cut_once(
     Ok((deleted, cuts))
 }
 
-/// Deletes the blocks below the cuts, after counting them (I8). The caller raises the starts of the lanes afterwards, because a
-/// lane that was never counted is counted from its start.
+/// Deletes the blocks below the cuts, after counting them (I8). The caller raises the starts of the lanes afterwards,
+/// because a lane that was never counted is counted from its start.
 async fn delete(
     tx: &mut store::Session,
     meters: Option<&LockedMeters>,
@@ -263,10 +264,10 @@ async fn delete(
 
 /// Removes what is below the cuts from leases and cursors.
 ///
-/// Until the cursors are locked, claims may still make leases below a cut, so leases are trimmed a second time. The second
-/// time skips locked leases, because waiting for them while cursors are locked would break the order of locks. A skipped
-/// lease stays below the start of its lane, and a later round finds it: the lane is suspect until no transaction of this
-/// moment can still be running.
+/// Until the cursors are locked, claims may still make leases below a cut, so leases are trimmed a second time. The
+/// second time skips locked leases, because waiting for them while cursors are locked would break the order of locks. A
+/// skipped lease stays below the start of its lane, and a later round finds it: the lane is suspect until no
+/// transaction of this moment can still be running.
 async fn remove_from_cursors_and_leases(
     tx: &mut store::Session,
     cuts: &[Cut],

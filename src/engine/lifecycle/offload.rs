@@ -1,10 +1,10 @@
-//! Duty `offload`: moves payloads that are still needed from the hot slots into object storage, so that the slots can be
-//! truncated. It decides when to walk through a slot, and `walk` does it. Payloads that are consumed within the hot window are
-//! deleted by the duty `expire` and cost no PUT. While object storage is down, the duty runs less and less often, down to
-//! once a minute, and its metrics show the backlog.
+//! Duty `offload`: moves payloads that are still needed from the hot slots into object storage, so that the slots can
+//! be truncated. It decides when to walk through a slot, and `walk` does it. Payloads that are consumed within the hot
+//! window are deleted by the duty `expire` and cost no PUT. While object storage is down, the duty runs less and less
+//! often, down to once a minute, and its metrics show the backlog.
 //!
-//! A walk starts when the hot window of all payloads in the slot is over, so one walk moves everything that is left. When
-//! free slots become scarce, it starts at once. `Waits` remembers these times.
+//! A walk starts when the hot window of all payloads in the slot is over, so one walk moves everything that is left.
+//! When free slots become scarce, it starts at once. `Waits` remembers these times.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,8 +21,8 @@ use crate::engine::lifecycle::walk::Walker;
 use crate::store::installation::{self, Installation};
 use crate::store::{hot_payload, session};
 
-/// Most walks through a slot in one run. A walk that moves something is followed by another, because only a walk that finds
-/// nothing proves that nothing is left. A slot that other nodes still publish into is continued in the next run.
+/// Most walks through a slot in one run. A walk that moves something is followed by another, because only a walk that
+/// finds nothing proves that nothing is left. A slot that other nodes still publish into is continued in the next run.
 const WALKS_MAX: usize = 2;
 
 /// Size of objects, and time until payloads are moved.
@@ -30,7 +30,8 @@ const WALKS_MAX: usize = 2;
 pub struct OffloadSettings {
     /// Bytes of an object. The last object of a slot is smaller, and a larger payload gets an object of its own.
     pub object_bytes: i64,
-    /// How long a payload stays in Postgres, where it may be consumed without a PUT. Shorter when free slots become scarce.
+    /// How long a payload stays in Postgres, where it may be consumed without a PUT. Shorter when free slots become
+    /// scarce.
     pub hot_window: Duration,
 }
 
@@ -62,8 +63,8 @@ pub struct Offload {
     oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
-/// For each slot, the time before which a walk would find nothing that is due, by the database's clock. `None` means unknown.
-/// It only saves walks, and correctness does not depend on it.
+/// For each slot, the time before which a walk would find nothing that is due, by the database's clock. `None` means
+/// unknown. It only saves walks, and correctness does not depend on it.
 #[derive(Debug, Default)]
 struct Waits {
     current: Option<i16>,
@@ -148,8 +149,8 @@ impl Offload {
         }
     }
 
-    /// Empties the slots that are not current, oldest first, and returns how many blocks it moved. A slot that fails does not
-    /// stop the next one; the first error is returned at the end.
+    /// Empties the slots that are not current, oldest first, and returns how many blocks it moved. A slot that fails
+    /// does not stop the next one; the first error is returned at the end.
     async fn empty_all(
         &mut self,
         context: &Context,

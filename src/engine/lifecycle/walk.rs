@@ -1,19 +1,19 @@
-//! A walk through a hot slot. It packs payloads that are due into objects, many blocks to an object, and truncates the slot
-//! when no block refers to it. The duty `offload` calls it. A payload is reachable at every moment (I5), because its block
-//! points to the slot until the transaction after the PUT points it to the object. A walk holds about one object in memory,
-//! and no transaction is open during a PUT.
+//! A walk through a hot slot. It packs payloads that are due into objects, many blocks to an object, and truncates the
+//! slot when no block refers to it. The duty `offload` calls it. A payload is reachable at every moment (I5), because
+//! its block points to the slot until the transaction after the PUT points it to the object. A walk holds about one
+//! object in memory, and no transaction is open during a PUT.
 //!
 //! # Why a truncated slot is not needed
 //!
-//! A node may insert payloads into any slot at any time, because its knowledge of the current slot may be old, and a row may
-//! be placed on any page with room. A slot is truncated under its exclusive lock. An insert locks the table until the end of
-//! its transaction, so no transaction that inserted into the slot is still running. A payload committed by then was inserted
-//! by a transaction of one of two kinds:
-//! - It ended before the last walk began. Then the walk's snapshot or a later one saw the row, on a page that the walk read,
-//!   and found that no block referred to it. A block never begins to refer to a slot again, because it is inserted once,
-//!   together with its payload, and offsets are never used twice.
-//! - It was running when the walk began, or began later. Then its transaction id is not below the oldest id that was running
-//!   when the walk began, and `is_needed` reads exactly the rows of such transactions, under the lock.
+//! A node may insert payloads into any slot at any time, because its knowledge of the current slot may be old, and a
+//! row may be placed on any page with room. A slot is truncated under its exclusive lock. An insert locks the table
+//! until the end of its transaction, so no transaction that inserted into the slot is still running. A payload
+//! committed by then was inserted by a transaction of one of two kinds:
+//! - It ended before the last walk began. Then the walk's snapshot or a later one saw the row, on a page that the walk
+//!   read, and found that no block referred to it. A block never begins to refer to a slot again, because it is
+//!   inserted once, together with its payload, and offsets are never used twice.
+//! - It was running when the walk began, or began later. Then its transaction id is not below the oldest id that was
+//!   running when the walk began, and `is_needed` reads exactly the rows of such transactions, under the lock.
 //!
 //! So no block refers to the slot, and it can be truncated.
 
@@ -94,8 +94,8 @@ impl Walker<'_> {
         Ok((moved, youngest))
     }
 
-    /// Writes the payloads of blocks into one object and points the blocks to it; returns how many. A crash before the commit
-    /// leaves an object with a row that no block refers to; the duty `collect` deletes both.
+    /// Writes the payloads of blocks into one object and points the blocks to it; returns how many. A crash before the
+    /// commit leaves an object with a row that no block refers to; the duty `collect` deletes both.
     async fn pack(&self, slot: i16, blocks: &[Live]) -> Result<u64, DutyError> {
         let Context { store, clock } = self.context;
         let (body, moved) = self.read(slot, blocks).await?;
@@ -150,8 +150,8 @@ impl Walker<'_> {
         Ok((body.into(), moved))
     }
 
-    /// Truncates a slot in which a walk found nothing, unless a needed payload was added since or other transactions use the
-    /// slot. A later run tries again.
+    /// Truncates a slot in which a walk found nothing, unless a needed payload was added since or other transactions
+    /// use the slot. A later run tries again.
     async fn truncate(&self, slot: i16, walk: &Walk) -> Result<(), store::Error> {
         let mut tx = self.context.store.tx("truncate").await?;
         if !hot_payload::lock(&mut tx, slot, walk.pages).await?
@@ -206,8 +206,8 @@ impl Queue {
     }
 }
 
-/// Puts the parts of payloads, which arrive in any order, into their places. A block with missing parts is left out: another
-/// node has moved it and truncated its slot meanwhile.
+/// Puts the parts of payloads, which arrive in any order, into their places. A block with missing parts is left out:
+/// another node has moved it and truncated its slot meanwhile.
 fn join(
     body: &mut Vec<u8>,
     moved: &mut Vec<Moved>,

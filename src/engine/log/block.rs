@@ -1,5 +1,5 @@
-//! A block in memory, a message in it, and a message that was handed out with a receipt. A message refers to its block, so
-//! cloning it copies no body.
+//! A block in memory, a message in it, and a message that was handed out with a receipt. A message refers to its block,
+//! so cloning it copies no body.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
-//! The cache of blocks in memory, bounded by bytes (I9). Blocks never change, so no entry can be out of date. A block that
-//! retention has deleted meanwhile may still be served to a lease that was made before. Blocks that this node wrote and
-//! blocks that it read have one half of the cache each, so that a consumer of old messages does not evict the newest ones.
+//! The cache of blocks in memory, bounded by bytes (I9). Blocks never change, so no entry can be out of date. A block
+//! that retention has deleted meanwhile may still be served to a lease that was made before. Blocks that this node
+//! wrote and blocks that it read have one half of the cache each, so that a consumer of old messages does not evict the
+//! newest ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::engine::log::block::Block;
 
-/// Where a block came from.
+/// How a block got into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// Published by this node just now.
@@ -27,8 +28,8 @@ pub struct Cache {
     half_bytes: usize,
 }
 
-/// One half of the cache. It evicts the oldest entry first: a log is read in the order of writing, so least recently used
-/// would not do better.
+/// One half of the cache. It evicts the oldest entry first: a log is read in the order of writing, so least recently
+/// used would not do better.
 #[derive(Debug, Default)]
 struct Half {
     lanes: HashMap<i64, BTreeMap<i64, Arc<Block>>>,

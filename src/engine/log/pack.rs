@@ -1,5 +1,6 @@
-//! Makes a block for the statements of the store from encoded messages. The payload is compressed when that makes it smaller.
-//! Called by the turn, and by transactions outside the turn that publish (deduplicated publishes, dead letters).
+//! Makes a block for the statements of the store from encoded messages. The payload is compressed when that makes it
+//! smaller. Called by the turn, and by transactions outside the turn that publish (deduplicated publishes, dead
+//! letters).
 
 use std::cell::RefCell;
 

@@ -33,7 +33,8 @@ pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
 /// Content type of any other body that was published without one.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
-/// The parts of a message other than its body, borrowed from the request or the payload. Lengths are within `api::limits`.
+/// The parts of a message other than its body, borrowed from the request or the payload. Lengths are within
+/// `api::limits`.
 #[derive(Debug, Clone, Default)]
 pub struct Meta<'a> {
     /// Media type, when the publisher gave one.
@@ -65,8 +66,10 @@ impl Meta<'_> {
     /// Upper bound of its encoded bytes.
     fn bytes_max(&self) -> usize {
         let texts = self.texts().into_iter().filter_map(|(_, text)| text);
-        let attributes = self.attributes.iter();
-        let attributes = attributes.flat_map(|(name, value)| [*name, *value]);
+        let attributes = self
+            .attributes
+            .iter()
+            .flat_map(|(name, value)| [*name, *value]);
         2 + texts
             .chain(attributes)
             .map(|text| 2 + text.len())
@@ -161,8 +164,8 @@ impl Records {
     }
 }
 
-/// The start of the payload of a block with one message, whose body follows as a stream. The body cannot be checked for UTF-8
-/// beforehand, so it counts as text only when its content type begins with `text/`.
+/// The start of the payload of a block with one message, whose body follows as a stream. The body cannot be checked for
+/// UTF-8 beforehand, so it counts as text only when its content type begins with `text/`.
 #[must_use]
 pub fn stream_head(meta: &Meta<'_>) -> Vec<u8> {
     let mut records = Records::default();
@@ -238,8 +241,8 @@ pub struct View<'a> {
 }
 
 impl Payload {
-    /// Parses `data`: a whole payload, or a head of it that contains at least the index and the metas. `total` is the length of
-    /// the whole payload.
+    /// Parses `data`: a whole payload, or a head of it that contains at least the index and the metas. `total` is the
+    /// length of the whole payload.
     ///
     /// # Errors
     /// [`Corrupt`] when it is not a payload.

@@ -1,7 +1,7 @@
-//! Reads blocks from memory, from the hot slots in the database, or from object storage. A read is bounded in blocks and bytes,
-//! and reads ahead. Concurrent readers of one lane share one read. Reads never use the database connections of turns. Hot and
-//! cold reads have separate bounds, so object storage that hangs delays only the reads that need it. Within each bound,
-//! tenants share the reads fairly (`turnstile`).
+//! Reads blocks from memory, from the hot slots in the database, or from object storage. A read is bounded in blocks
+//! and bytes, and reads ahead. Concurrent readers of one lane share one read. Reads never use the database connections
+//! of turns. Hot and cold reads have separate bounds, so object storage that hangs delays only the reads that need it.
+//! Within each bound, tenants share the reads fairly (`turnstile`).
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -39,8 +39,8 @@ const READ_BYTES_MAX: i64 = 8 << 20;
 const READ_AHEAD_BYTES: i64 = 512 << 10;
 /// Messages after the wanted ones that a read may include.
 const READ_AHEAD_MESSAGES: i64 = 4_096;
-/// A larger block of one message in object storage is read only up to this many bytes. Its body is not sent with the message,
-/// and the receiver gets a link to it.
+/// A larger block of one message in object storage is read only up to this many bytes. Its body is not sent with the
+/// message, and the receiver gets a link to it.
 const HEAD_BYTES: i64 = 320 << 10;
 /// Most bytes of an uncompressed payload. Blocks of turns are far smaller; batches in objects can come near it.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
@@ -159,8 +159,8 @@ impl Reader {
         Ok(found.blocks.pop())
     }
 
-    /// The blocks that hold `offsets` of `lane`, in order, as far as they still exist. The result occupies about `bytes_max` in
-    /// memory at most, but always includes the first block.
+    /// The blocks that hold `offsets` of `lane`, in order, as far as they still exist. The result occupies about
+    /// `bytes_max` in memory at most, but always includes the first block.
     ///
     /// # Errors
     /// When the database or object storage does not respond.
@@ -189,7 +189,11 @@ impl Reader {
                 }
                 ReadOutcome::Moved if moves < MOVES_MAX => moves += 1,
                 ReadOutcome::Moved => {
-                    tracing::error!(lane, offset = at, "payload not found where its block says");
+                    tracing::error!(
+                        lane,
+                        offset = at,
+                        "payload not found where its block points to"
+                    );
                     return Err(Error::Internal);
                 }
                 ReadOutcome::Nothing => at = offsets.end,
@@ -264,8 +268,10 @@ impl Reader {
         }
         let mut objects: Vec<i64> = rows.iter().filter_map(|row| row.object_id).collect();
         objects.dedup();
-        let keys = store::object::keys(&mut session, &objects).await?;
-        let keys: HashMap<i64, String> = keys.into_iter().collect();
+        let keys: HashMap<i64, String> = store::object::keys(&mut session, &objects)
+            .await?
+            .into_iter()
+            .collect();
         drop((session, permit, lane_lock));
         let _lane_lock = self.cold.lane(lane).lock().await;
         if let Some(block) = self.cache.get(lane, offsets.start) {
@@ -286,9 +292,9 @@ impl Reader {
         ReadOutcome::Blocks(blocks)
     }
 
-    /// Reads the blocks of rows that are in object storage, given the keys of the objects. Adjacent blocks share one request. A
-    /// failure ends the list without an error when other blocks were read before it, or when it concerns only blocks from
-    /// `until` on, which are read ahead.
+    /// Reads the blocks of rows that are in object storage, given the keys of the objects. Adjacent blocks share one
+    /// request. A failure ends the list without an error when other blocks were read before it, or when it concerns
+    /// only blocks from `until` on, which are read ahead.
     async fn in_objects(
         &self,
         payer: Payer<'_>,
@@ -385,8 +391,8 @@ fn is_adjacent(one: &BlockRow, next: &BlockRow) -> bool {
     one.object_id == next.object_id && end == next.object_offset
 }
 
-/// Decodes the blocks of rows, up to the first row without a payload. A block from `until` on that does not parse ends the list
-/// without an error.
+/// Decodes the blocks of rows, up to the first row without a payload. A block from `until` on that does not parse ends
+/// the list without an error.
 fn decode(
     rows: &[BlockRow],
     until: i64,

@@ -1,6 +1,6 @@
-//! Uploads of publishes. A body or batch above the hot limit is written to object storage first, and then only its metadata to
-//! the database. The row of the object is inserted before the upload begins, so that the duty `collect` finds what a crash
-//! leaves behind.
+//! Uploads of publishes. A body or batch above the hot limit is written to object storage first, and then only its
+//! metadata to the database. The row of the object is inserted before the upload begins, so that the duty `collect`
+//! finds what a crash leaves behind.
 
 use std::sync::Arc;
 
@@ -84,7 +84,8 @@ impl Uploads {
         self.finish_object(object_id, bytes).await
     }
 
-    /// Writes a payload that is in memory already into an object, without waiting for the slow clients of [`Uploads::upload`].
+    /// Writes a payload that is in memory already into an object, without waiting for the slow clients of
+    /// [`Uploads::upload`].
     pub async fn put(&self, payload: Vec<u8>) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = payload.len() as u64;

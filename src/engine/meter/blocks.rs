@@ -1,11 +1,11 @@
-//! Duty `meter`: counts what is published. It counts each block of a lane once, from where the last count ended (I8), and posts
-//! guaranteed capacity (`capacity`). The duty `expire` deletes blocks and the duty `offload` moves them, so both lock the
-//! meters of their lanes and update them in their own transactions ([`lock`], [`count_below`], [`end`]). The result does not
-//! depend on which duty, or which node, counts a block.
+//! Duty `meter`: counts what is published. It counts each block of a lane once, from where the last count ended (I8),
+//! and posts guaranteed capacity (`capacity`). The duty `expire` deletes blocks and the duty `offload` moves them, so
+//! both lock the meters of their lanes and update them in their own transactions ([`lock`], [`count_below`], [`end`]).
+//! The result does not depend on which duty, or which node, counts a block.
 //!
-//! Order of locks: meters by lane, then rows of `usage_hour` for storage; then lanes, leases and cursors (`expire` only); then
-//! blocks and rows of `usage_minute`. Meters come first and this duty locks no lane, so a transaction that waits for a meter
-//! blocks no publish.
+//! Order of locks: meters by lane, then rows of `usage_hour` for storage; then lanes, leases and cursors (`expire`
+//! only); then blocks and rows of `usage_minute`. Meters come first and this duty locks no lane, so a transaction that
+//! waits for a meter blocks no publish.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,19 +24,20 @@ use crate::store::{self, Session, tenant_meter, usage};
 const LANES: i64 = 1_000;
 /// Lanes counted in one transaction.
 const LANES_AT_ONCE: usize = 200;
-/// Blocks counted in one transaction, divided evenly between its lanes. Bounded because `expire` waits for this transaction.
+/// Blocks counted in one transaction, divided evenly between its lanes. Bounded because `expire` waits for this
+/// transaction.
 const BLOCKS: usize = 20_000;
 /// Longest pause after a transaction.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Stored bytes over time are posted at least this often, so the usage of storage is this much behind.
 const POST_AFTER: Duration = Duration::from_secs(300);
 /// A publish stamps its block while it holds the lane lock and then runs at most two statements. Statement and idle
-/// timeouts end it, so it commits within this time or not at all. A round therefore sees everything that was published this
-/// long before it began.
+/// timeouts end it, so it commits within this time or not at all. A round therefore sees everything that was published
+/// this long before it began.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// Pause after each transaction, as a multiple of its duration. A round reads every lane of the installation, and bills are
-/// not urgent. With this factor it takes a twentieth of one core of Postgres, spread evenly.
+/// Pause after each transaction, as a multiple of its duration. A round reads every lane of the installation, and bills
+/// are not urgent. With this factor it takes a twentieth of one core of Postgres, spread evenly.
 const PAUSE_FACTOR: u32 = 19;
 
 /// The duty.
@@ -66,8 +67,8 @@ impl Duty for Meter {
     const BUSY: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(5);
 
-    /// Makes one round through all lanes and all guaranteed capacity, and returns how many blocks it counted. Stops between
-    /// two transactions.
+    /// Makes one round through all lanes and all guaranteed capacity, and returns how many blocks it counted. Stops
+    /// between two transactions.
     async fn run(
         &mut self,
         context: &Context,
@@ -121,14 +122,14 @@ impl Meter {
     }
 }
 
-/// Whether the usage of a window that ended at `end` can no longer change. `metered_until` is the time up to which the last
-/// round has counted everything.
+/// Whether the usage of a window that ended at `end` can no longer change. `metered_until` is the time up to which the
+/// last round has counted everything.
 ///
 /// - A publish before `metered_until` is counted, in the minute in which it was published.
-/// - A flush (`deliveries`) counts in the minute in which its statement began. A timeout shorter than [`COMMIT_WITHIN`] ends
-///   each statement, so one that began before `metered_until` had ended by the end of the last round.
-/// - Storage is posted by the first transaction that locks a meter [`POST_AFTER`] or more after it was last posted, and by a
-///   round at the latest. So an hour is posted completely once a round began [`POST_AFTER`] after its end.
+/// - A flush (`deliveries`) counts in the minute in which its statement began. A timeout shorter than [`COMMIT_WITHIN`]
+///   ends each statement, so one that began before `metered_until` had ended by the end of the last round.
+/// - Storage is posted by the first transaction that locks a meter [`POST_AFTER`] or more after it was last posted, and
+///   by a round at the latest. So an hour is posted completely once a round began [`POST_AFTER`] after its end.
 pub(in crate::engine) fn is_final(
     end: OffsetDateTime,
     has_storage: bool,
@@ -150,8 +151,8 @@ struct BlockCount {
     unfinished: Vec<i64>,
 }
 
-/// Adds the blocks of lanes, whose meters are locked, to the usage of tenants: at most `limit` blocks of each lane, and only
-/// those below its offset in `until`.
+/// Adds the blocks of lanes, whose meters are locked, to the usage of tenants: at most `limit` blocks of each lane, and
+/// only those below its offset in `until`.
 async fn count(
     tx: &mut Session,
     (lanes, until): (&[i64], &[i64]),
@@ -195,8 +196,8 @@ pub(in crate::engine) struct LockedMeters {
     pub(in crate::engine) at: OffsetDateTime,
 }
 
-/// Locks the meters of lanes, and posts their stored bytes over time when that is due. The time of one hour is always posted
-/// before time of the next hour is added. `None` when none of the lanes has a meter any more.
+/// Locks the meters of lanes, and posts their stored bytes over time when that is due. The time of one hour is always
+/// posted before time of the next hour is added. `None` when none of the lanes has a meter any more.
 pub(in crate::engine) async fn lock(
     tx: &mut Session,
     clock: &Clock,
@@ -228,8 +229,8 @@ fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
     hour(meter.sampled_at) < hour(at) || meter.posted_at + POST_AFTER <= at
 }
 
-/// Counts the blocks below some cuts that are not counted yet, before the same transaction deletes them. The transaction has
-/// locked the meters and then the lanes.
+/// Counts the blocks below some cuts that are not counted yet, before the same transaction deletes them. The
+/// transaction has locked the meters and then the lanes.
 pub(in crate::engine) async fn count_below(
     tx: &mut Session,
     locked: &LockedMeters,

@@ -1,7 +1,7 @@
-//! Counts what no block records: deliveries and cold reads. A request adds to a count in memory, and a task flushes the counts
-//! to the database every second. Flushes are numbered, and the database counts each number once, however often it is sent
-//! (I8). A crash loses the counts since the last flush. The number of names in memory is bounded (I9): above it a node counts
-//! without names, so that the bill stays right.
+//! Counts what no block records: deliveries and cold reads. A request adds to a count in memory, and a task flushes the
+//! counts to the database every second. Flushes are numbered, and the database counts each number once, however often
+//! it is sent (I8). A crash loses the counts since the last flush. The number of names in memory is bounded (I9): above
+//! it a node counts without names, so that the bill stays right.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -188,8 +188,8 @@ impl Flusher {
         }
     }
 
-    /// Sends the flushes that wait, or takes the counts and sends them when none waits. A flush that fails is sent again with
-    /// the same rows and the same number.
+    /// Sends the flushes that wait, or takes the counts and sends them when none waits. A flush that fails is sent
+    /// again with the same rows and the same number.
     async fn flush(&mut self) -> Result<(), store::Error> {
         if self.waiting.is_empty() {
             let rows = self.tally.take();

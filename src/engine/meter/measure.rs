@@ -1,5 +1,6 @@
-//! The measure of messages. A message counts one metering unit for each started 64 KiB of its encoded body and attributes, and
-//! at least one. A publish stores its measure in its block, and a receive adds it to the tally (`deliveries`). Pure functions.
+//! The measure of messages. A message counts one metering unit for each started 64 KiB of its encoded body and
+//! attributes, and at least one. A publish stores its measure in its block, and a receive adds it to the tally
+//! (`deliveries`). Pure functions.
 
 use api::limits::UNIT_BYTES;
 

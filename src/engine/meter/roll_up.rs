@@ -1,6 +1,6 @@
-//! Duty `roll_up`: makes old usage coarser. Rows of minutes become rows of hours, hours become days, and old days are deleted.
-//! One statement moves a row, so each row is counted in exactly one place at any moment, and a run that is cut short loses
-//! nothing (I8). A query by windows that are still kept returns the same before and after.
+//! Duty `roll_up`: makes old usage coarser. Rows of minutes become rows of hours, hours become days, and old days are
+//! deleted. One statement moves a row, so each row is counted in exactly one place at any moment, and a run that is cut
+//! short loses nothing (I8). A query by windows that are still kept returns the same before and after.
 
 use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
 use time::{Duration, OffsetDateTime};
@@ -11,7 +11,8 @@ use crate::store::usage;
 
 /// Rows moved in one transaction.
 const ROWS: i64 = 5_000;
-/// Numbers of flushes are kept this long. A node that has not flushed for so long has ended, so it repeats none of them.
+/// Numbers of flushes are kept for this many days. A node that has not flushed for that time has ended, so it repeats
+/// none.
 const FLUSHES_DAYS: i64 = 31;
 
 /// Start of the first minute that is still kept as a minute.

@@ -1,5 +1,6 @@
-//! The checks that the verbs of the engine call before they act: concurrent requests and the request rate for every request,
-//! messages and bytes for a publish, and the caps on what is kept, handed out or created. A refused call takes nothing.
+//! The checks that the verbs of the engine call before they act: concurrent requests and the request rate for every
+//! request, messages and bytes for a publish, and the caps on what is kept, handed out or created. A refused call takes
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,8 +66,8 @@ pub struct PublishAdmission {
 type TakenItems = (u64, Capacity);
 
 impl PublishAdmission {
-    /// Whether the publish is inside the guarantee. Its messages and bytes decide when they have a rate, and otherwise the
-    /// capacity of its request does.
+    /// Whether the publish is inside the guarantee. Its messages and bytes decide when they have a rate, and otherwise
+    /// the capacity of its request does.
     pub fn capacity(&self, of_request: Capacity) -> Capacity {
         self.capacity.unwrap_or(of_request)
     }
@@ -92,8 +93,8 @@ impl Quotas {
     /// Admits a request of a tenant, if its limits allow; `None` when it has no limits.
     ///
     /// # Errors
-    /// When a limit refuses it, when it is above the guarantee while the service is short of capacity, or when the database
-    /// does not respond.
+    /// When a limit refuses it, when it is above the guarantee while the service is short of capacity, or when the
+    /// database does not respond.
     pub async fn admit(&self, tenant: Tenant) -> Result<Option<Admission>, Error> {
         let Some(limited) = self.limited(tenant).await? else {
             return Ok(None);
@@ -207,8 +208,8 @@ impl Quotas {
         body.inspect(charge).boxed()
     }
 
-    /// Admits a receive. Returns how many messages may be handed out to it for the first time, with the limits that count
-    /// them; `None` when there is no cap.
+    /// Admits a receive. Returns how many messages may be handed out to it for the first time, with the limits that
+    /// count them; `None` when there is no cap.
     pub fn admit_receive(&self, tenant: Tenant) -> Result<Option<(Arc<Limited>, u32)>, Error> {
         let Some(limited) = self.limited_before(tenant) else {
             return Ok(None);
@@ -227,8 +228,8 @@ impl Quotas {
         self.full(Policy::InFlight, (cap, used), SOON_SECONDS)
     }
 
-    /// Counts topics or subscriptions inside the transaction that has just created one, and refuses it when there are too
-    /// many now.
+    /// Counts topics or subscriptions inside the transaction that has just created one, and refuses it when there are
+    /// too many now.
     pub async fn check_count(
         &self,
         tx: &mut Session,

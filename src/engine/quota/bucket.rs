@@ -1,7 +1,8 @@
-//! A bucket limits one rate, with some tolerance. It is the generic cell rate algorithm (ITU-T I.371): its state is one number,
-//! the time at which all taken items are paid for, so taking is one atomic update. It does three things that crates do not
-//! offer and quotas need. When nothing is owed, more than the tolerance may be taken at once, and later requests wait for
-//! it. Taken items can be given back. The rate can change, and the number of items owed stays the same.
+//! A bucket limits one rate, with some tolerance. It is the generic cell rate algorithm (ITU-T I.371): its state is one
+//! number, the time at which all taken items are paid for, so taking is one atomic update. It does three things that
+//! crates do not offer and quotas need. When nothing is owed, more than the tolerance may be taken at once, and later
+//! requests wait for it. Taken items can be given back. The rate can change, and the number of items owed stays the
+//! same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use crate::engine::quota::share::whole;
 
 /// Items that may be taken ahead of the rate, as nanoseconds of this node's rate.
 const AHEAD_NANOS: u64 = 200_000_000;
-/// The same as nanoseconds of the whole fleet's quota, in addition, so that a node with a small share can take a few items
-/// at once.
+/// The same as nanoseconds of the whole fleet's quota, in addition, so that a node with a small share can take a few
+/// items at once.
 const AHEAD_OF_QUOTA_NANOS: u64 = 10_000_000;
 /// Value of `rate` that means no limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -38,20 +39,20 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Changes this node's share of the rate. `share` is the pair of the node's share and the fleet's quota, in items per
-    /// second; `None` is no limit. The number of items owed stays the same.
+    /// Changes this node's share of the rate. `share` is the pair of the node's share and the fleet's quota, in items
+    /// per second; `None` is no limit. The number of items owed stays the same.
     pub fn set(&self, share: Option<(f64, f64)>, now: u64) {
         self.change(share, now, |_, owed| owed);
     }
 
-    /// The same after the quota itself has changed. The debt is paid in no more time than before, because the items taken
-    /// ahead of a large quota would take a small one very long.
+    /// The same after the quota itself has changed. The debt is paid in no more time than before, because the items
+    /// taken ahead of a large quota would take a small one very long.
     pub fn renew(&self, share: Option<(f64, f64)>, now: u64) {
         self.change(share, now, u64::min);
     }
 
-    /// Sets rate and tolerance. `owed` gets the nanoseconds that are owed and the same debt at the new rate, and returns the
-    /// new debt.
+    /// Sets rate and tolerance. `owed` gets the nanoseconds that are owed and the same debt at the new rate, and
+    /// returns the new debt.
     fn change(&self, share: Option<(f64, f64)>, now: u64, owed: impl Fn(u64, u64) -> u64) {
         let (rate, ahead) = match share {
             None => (UNLIMITED, AHEAD_NANOS),

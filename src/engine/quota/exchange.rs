@@ -1,7 +1,7 @@
-//! The loop that exchanges demand between nodes. It writes the demand of this node's limited tenants to the database, reads
-//! the demand of the other nodes, and sets this node's shares. It runs about four times a second for tenants with demand, at
-//! once when demand begins, and not at all without demand. Reports expire after a while, so the share of a node that has
-//! ended goes to the others.
+//! The loop that exchanges demand between nodes. It writes the demand of this node's limited tenants to the database,
+//! reads the demand of the other nodes, and sets this node's shares. It runs about four times a second for tenants with
+//! demand, at once when demand begins, and not at all without demand. Reports expire after a while, so the share of a
+//! node that has ended goes to the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// The pause after the next exchange. It is short when demand seems to end, so that the other nodes learn of it soon.
+    /// The pause after the next exchange. It is short when demand seems to end, so that the other nodes learn of it
+    /// soon.
     pub(super) fn next(&mut self, is_ending: bool) -> Duration {
         self.exchanges = self.exchanges.saturating_add(1);
         match self.exchanges {
@@ -54,8 +55,8 @@ impl Pauses {
     }
 }
 
-/// Tenants that are due for an exchange at once, because their demand has begun or their quota has changed. Bounded by the
-/// tenants that this node knows.
+/// Tenants that are due for an exchange at once, because their demand has begun or their quota has changed. Bounded by
+/// the tenants that this node knows.
 pub(super) type Awakened = Inbox<Vec<Arc<Limited>>>;
 
 fn take_all(awakened: &mut Vec<Arc<Limited>>) -> Option<Vec<Arc<Limited>>> {

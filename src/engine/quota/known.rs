@@ -1,6 +1,6 @@
-//! Which tenants are limited, as far as this node knows. A tenant's quota is read with its first request, and updated when
-//! `fleet::watch` sees that the installation's quota version has changed. In an installation where no quota was ever set,
-//! nothing is read.
+//! Which tenants are limited, as far as this node knows. A tenant's quota is read with its first request, and updated
+//! when `fleet::watch` sees that the installation's quota version has changed. In an installation where no quota was
+//! ever set, nothing is read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -73,7 +73,7 @@ impl Quotas {
     /// The limits of a tenant; `None` when it has none.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub(super) async fn limited(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
         if !self.in_use.get() {
             return Ok(None);

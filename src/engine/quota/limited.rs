@@ -1,6 +1,6 @@
-//! The limits of one tenant on one node: buckets that fill at the node's share of each rate, a limit of concurrent requests,
-//! and caps on what is counted in the database. Requests read and change atomic numbers here without a lock. `exchange`
-//! sets the shares, and a change of the quota sets the limits.
+//! The limits of one tenant on one node: buckets that fill at the node's share of each rate, a limit of concurrent
+//! requests, and caps on what is counted in the database. Requests read and change atomic numbers here without a lock.
+//! `exchange` sets the shares, and a change of the quota sets the limits.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -178,8 +178,8 @@ struct Settings {
     version: i64,
 }
 
-/// A tenant's quota, and what is left of it on this node. Equal tenant, version and `left` mean an equal standing, so that
-/// the texts of headers can be cached by these three.
+/// A tenant's quota, and what is left of it on this node. Equal tenant, version and `left` mean an equal standing, so
+/// that the texts of headers can be cached by these three.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     /// The tenant.
@@ -231,7 +231,8 @@ impl Limited {
         is_other
     }
 
-    /// Until when a spent budget refuses publishes and receives, in seconds since the Unix epoch; `None` when no budget does.
+    /// Until when a spent budget refuses publishes and receives, in seconds since the Unix epoch; `None` when no budget
+    /// does.
     pub(super) fn stopped_until(&self) -> Option<i64> {
         let until = self.stopped_until.load(Ordering::Relaxed);
         (until != 0).then_some(until)
@@ -243,7 +244,8 @@ impl Limited {
         self.settings.read().quota
     }
 
-    /// Sets what is used: the fleet's rates, the concurrent requests of this node, and the last counts where there is a cap.
+    /// Sets what is used: the fleet's rates, the concurrent requests of this node, and the last counts where there is a
+    /// cap.
     pub(in crate::engine) fn add_use(&self, used: &mut QuotaUse) {
         let rates = self.paces.lock().map(|pace| pace.rate());
         [
@@ -321,8 +323,9 @@ impl Limited {
         }
     }
 
-    /// What is left of each limited rate on this node, rounded down to a step, so that it seldom changes between requests. A
-    /// full bucket reports one step less, because otherwise each request that finds it full would change the number.
+    /// What is left of each limited rate on this node, rounded down to a step, so that it seldom changes between
+    /// requests. A full bucket reports one step less, because otherwise each request that finds it full would change
+    /// the number.
     fn left(&self, quota: &Quota, now: u64) -> Left {
         let of = |(rate, quota): (&Rate, Option<RateQuota>)| {
             let ceiling = quota?.ceiling?;

@@ -1,10 +1,12 @@
-//! Quotas of tenants, enforced over all nodes of the fleet together. A request checks a few atomic numbers in memory and never
-//! the database. A loop (`exchange`) publishes this node's demand to the other nodes and computes this node's share of each
-//! rate. A tenant without a quota costs one lookup in a map, and an installation without any quota not even that.
+//! Quotas of tenants, enforced over all nodes of the fleet together. A request checks a few atomic numbers in memory
+//! and never the database. A loop (`exchange`) publishes this node's demand to the other nodes and computes this node's
+//! share of each rate. A tenant without a quota costs one lookup in a map, and an installation without any quota not
+//! even that.
 //!
-//! `bucket` limits one rate, `share` is the arithmetic of dividing a rate between nodes, `limited` holds a tenant's limits on
-//! this node, `stored` counts bytes and messages in the database, `known` remembers which tenants are limited, `admit` holds
-//! the checks that the verbs of the engine call, and `shortage` decides when only guarantees are served.
+//! `bucket` limits one rate, `share` is the arithmetic of dividing a rate between nodes, `limited` holds a tenant's
+//! limits on this node, `stored` counts bytes and messages in the database, `known` remembers which tenants are
+//! limited, `admit` holds the checks that the verbs of the engine call, and `shortage` decides when only guarantees are
+//! served.
 
 mod admit;
 mod bucket;
@@ -137,8 +139,8 @@ impl Quotas {
         self.nodes.load(Ordering::Relaxed)
     }
 
-    /// Records how many nodes are alive. A node that disappears still counts for one more round, because a count that is too
-    /// low admits more than the quota.
+    /// Records how many nodes are alive. A node that disappears still counts for one more round, because a count that
+    /// is too low admits more than the quota.
     pub fn observe_nodes(&self, alive: i64) {
         let alive = u32::try_from(alive.max(1)).unwrap_or(u32::MAX);
         let before = self.alive.swap(alive, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! How the nodes of a fleet divide a rate: pure arithmetic over each node's demand and admitted items, in items per second.
-//! `exchange` calls it about four times a second, and the buckets of a node then fill at the computed share.
+//! How the nodes of a fleet divide a rate: pure arithmetic over each node's demand and admitted items, in items per
+//! second. `exchange` calls it about four times a second, and the buckets of a node then fill at the computed share.
 //!
-//! While the fleet's demand is below the quota, each node may take all that the others leave. Above the quota, it is divided
-//! in proportion to demand. The nodes' reports to each other are a moment old, so together they may admit too much. Each
-//! node computes that overshoot from the same reports, and the fleet repays it over the following seconds.
+//! While the fleet's demand is below the quota, each node may take all that the others leave. Above the quota, it is
+//! divided in proportion to demand. The nodes' reports to each other are a moment old, so together they may admit too
+//! much. Each node computes that overshoot from the same reports, and the fleet repays it over the following seconds.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub struct RateCount {
     pub owed: [u64; 2],
 }
 
-/// Part of the quota that is kept for nodes without demand, over all nodes, so that each can always admit a first request.
+/// Part of the quota that is kept for nodes without demand, over all nodes, so that each can always admit a first
+/// request.
 const FLOOR: f64 = 0.02;
 /// Overshoot is repaid at a pace that would clear it in this many seconds.
 const REPAY_SECONDS: f64 = 1.5;
@@ -172,8 +173,8 @@ impl Pace {
         self.report.wanted == 0.0
     }
 
-    /// Takes the reports of the other nodes, `span` after the last call. Returns the shares of `quota` for this node, which
-    /// is one of `nodes`.
+    /// Takes the reports of the other nodes, `span` after the last call. Returns the shares of `quota` for this node,
+    /// which is one of `nodes`.
     pub fn divide(
         &mut self,
         quota: Shares,
@@ -193,8 +194,8 @@ impl Pace {
             since(before.sum.guaranteed, others.sum.guaranteed),
             since(before.sum.taken, others.sum.taken),
         ];
-        // A node that reports for the first time may have admitted its total just now or long ago. When a node no longer
-        // reports, the sums cannot be compared.
+        // A node that reports for the first time may have admitted its total just now or long ago. When a node no
+        // longer reports, the sums cannot be compared.
         let admitted = |news: f64, quota: f64| match others.nodes.cmp(&before.nodes) {
             Ordering::Less => 0.0,
             Ordering::Equal => news,

@@ -1,7 +1,7 @@
-//! Decides whether the node or its database is short of capacity, so that only requests inside a guarantee are served. A
-//! shortage begins when a publish has waited long for its turn, or when many bytes wait. It ends a while after waits are
-//! short again. It is evaluated when a turn ends and when a request above a guarantee arrives, so no timer is needed and
-//! unlimited tenants pay nothing for it.
+//! Decides whether the node or its database is short of capacity, so that only requests inside a guarantee are served.
+//! A shortage begins when a publish has waited long for its turn, or when many bytes wait. It ends a while after waits
+//! are short again. It is evaluated when a turn ends and when a request above a guarantee arrives, so no timer is
+//! needed and unlimited tenants pay nothing for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -76,8 +76,8 @@ impl Shortage {
         &self.loops
     }
 
-    /// Whether the node is short of capacity now, by the reports of its loops. A queue that is half full is shortage, even
-    /// when the waits are short.
+    /// Whether the node is short of capacity now, by the reports of its loops. A queue that is half full is shortage,
+    /// even when the waits are short.
     #[must_use]
     pub fn is_short(&self) -> bool {
         let is_full =

@@ -1,6 +1,7 @@
-//! Caps on what is counted in the database: bytes kept and messages in flight of a tenant. The database is counted now and
-//! then, and only when there is a cap and a request has checked it. Between counts this node adds what it does itself, so
-//! changes by other nodes show about a second late. The pause after a count is many times as long as the count took.
+//! Caps on what is counted in the database: bytes kept and messages in flight of a tenant. The database is counted now
+//! and then, and only when there is a cap and a request has checked it. Between counts this node adds what it does
+//! itself, so changes by other nodes show about a second late. The pause after a count is many times as long as the
+//! count took.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -18,8 +19,8 @@ use crate::store::{self, Session};
 const ROUND: Duration = Duration::from_millis(250);
 /// Pause after a count, as a multiple of the time it took.
 const REST: u32 = 20;
-/// Upper bound on the delay between a commit and the call of [`CappedCount::moved`] for it. A count waits this long before it
-/// reads `moves`.
+/// Upper bound on the delay between a commit and the call of [`CappedCount::moved`] for it. A count waits this long
+/// before it reads `moves`.
 const SETTLE: Duration = Duration::from_millis(20);
 /// Counts that may be discarded in a row because something moved meanwhile. The next one is used in any case.
 const DISCARDED_MAX: u32 = 8;
@@ -162,8 +163,8 @@ impl Quotas {
     }
 }
 
-/// Bytes of the payloads of a tenant's topics, as stored. Each page reads the lanes of some topics from the home tables, and
-/// then the blocks of these lanes, because no statement reads both groups of tables.
+/// Bytes of the payloads of a tenant's topics, as stored. Each page reads the lanes of some topics from the home
+/// tables, and then the blocks of these lanes, because no statement reads both groups of tables.
 pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
     let (mut bytes, mut after) = (0, String::new());
     loop {

@@ -1,5 +1,6 @@
-//! Simulates a fleet of three nodes: the real buckets and shares, simulated time, and exchanges that take a while and read
-//! what was written before they began. What the fleet admits in any ten seconds must be within a tenth of the quota.
+//! Simulates a fleet of three nodes: the real buckets and shares, simulated time, and exchanges that take a while and
+//! read what was written before they began. What the fleet admits in any ten seconds must be within a tenth of the
+//! quota.
 
 use std::time::Duration;
 

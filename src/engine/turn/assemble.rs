@@ -1,6 +1,6 @@
-//! Builds the arrays of the turn's statement from the gathered requests. Publishes are joined into one compressed block a
-//! lane, settles are merged into one mask a lease, and receivers become one claim a subscription. The arrays are sorted in
-//! the order in which the statement takes locks (see `store/turn.sql`). The loop calls it.
+//! Builds the arrays of the turn's statement from the gathered requests. Publishes are joined into one compressed block
+//! a lane, settles are merged into one mask a lease, and receivers become one claim a subscription. The arrays are
+//! sorted in the order in which the statement takes locks (see `store/turn.sql`). The loop calls it.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -226,8 +226,8 @@ fn merge(settles: &[Settle]) -> Vec<Clear> {
     clears
 }
 
-/// The claim for a subscription's receivers: for the first ones that have the same visibility timeout. `None` when they want
-/// nothing, when the subscription may hand out nothing more, or when there is no lane to try.
+/// The claim for a subscription's receivers: for the first ones that have the same visibility timeout. `None` when they
+/// want nothing, when the subscription may hand out nothing more, or when there is no lane to try.
 fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
     let mut wanted = 0_u32;

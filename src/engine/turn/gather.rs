@@ -1,5 +1,5 @@
-//! The queue in front of a turn loop, which holds the requests that arrive while a turn commits. Publishes are bounded by
-//! their bytes (I9); settles and receivers are bounded by the connections that send them.
+//! The queue in front of a turn loop, which holds the requests that arrive while a turn commits. Publishes are bounded
+//! by their bytes (I9); settles and receivers are bounded by the connections that send them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

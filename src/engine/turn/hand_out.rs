@@ -1,5 +1,6 @@
-//! Sends the results of a turn to the requests that wait for it. The loop calls it after the commit, so everything it hands
-//! out is committed (I1, I2). Messages of a receiver that has gone away meanwhile are given back through `Returns`.
+//! Sends the results of a turn to the requests that wait for it. The loop calls it after the commit, so everything it
+//! hands out is committed (I1, I2). Messages of a receiver that has gone away meanwhile are given back through
+//! `Returns`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -112,8 +113,8 @@ fn cache(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateT
     }
 }
 
-/// Sends the result of the acks of one request. Each bit counts once: when two requests of a turn ack the same message, the
-/// first one gets it.
+/// Sends the result of the acks of one request. Each bit counts once: when two requests of a turn ack the same message,
+/// the first one gets it.
 fn reply_settle(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
     let mut messages = 0;
     let settled = settle

@@ -1,5 +1,5 @@
-//! The topics that this node has published to, for the hints that wake receivers on other nodes. A turn only adds a topic id
-//! here, and `fleet::wake` sends the hints. Bounded by the number of topics published to between two hints.
+//! The topics that this node has published to, for the hints that wake receivers on other nodes. A turn only adds a
+//! topic id here, and `fleet::wake` sends the hints. Bounded by the number of topics published to between two hints.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,6 +1,7 @@
 //! The turn: a loop that commits publishes, settles and claims in one transaction each time (I1). While a turn commits,
-//! requests gather for the next one; an idle loop takes a request at once. A topic belongs to one loop of the node, so its
-//! publishes, settles and claims meet in the same turn, and a waiting receiver is served in the transaction that publishes.
+//! requests gather for the next one; an idle loop takes a request at once. A topic belongs to one loop of the node, so
+//! its publishes, settles and claims meet in the same turn, and a waiting receiver is served in the transaction that
+//! publishes.
 //!
 //! `gather` is the queue in front of a loop. `assemble` turns the gathered requests into the arrays of the statement.
 //! `hand_out` sends the results of the commit to the waiting requests.
@@ -36,7 +37,8 @@ pub use returns::Returns;
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for one turn, longer than the timeout of its statements. It ends a turn whose connection is lost without an error.
+/// Time for one turn, longer than the timeout of its statements. It ends a turn whose connection is lost without an
+/// error.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(35);
 
 /// Metrics of turns.
@@ -159,8 +161,8 @@ impl Turns {
     async fn run(&self, queue: &Queue, stop: CancellationToken) {
         let mut session = None;
         loop {
-            // Lets requests that have arrived already join this turn, because throughput depends on the size of a commit. On
-            // an idle node this costs one poll of the sockets.
+            // Lets requests that have arrived already join this turn, because throughput depends on the size of a
+            // commit. On an idle node this costs one poll of the sockets.
             tokio::task::yield_now().await;
             let gathered = tokio::select! {
                 biased;

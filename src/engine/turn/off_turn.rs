@@ -1,6 +1,6 @@
-//! The queue of subscriptions with an order of their own (`order`) whose receivers wait. Loops outside the turn take from it.
-//! A subscription is never served by two loops at once; when it is queued again while it is served, it is served once more.
-//! Bounded by the subscriptions that this node knows, because each is in the queue at most once.
+//! The queue of subscriptions with an order of their own (`order`) whose receivers wait. Loops outside the turn take
+//! from it. A subscription is never served by two loops at once; when it is queued again while it is served, it is
+//! served once more. Bounded by the subscriptions that this node knows, because each is in the queue at most once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;

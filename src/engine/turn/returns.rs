@@ -1,5 +1,5 @@
-//! Messages whose receivers went away between the claim and the response. A task of `fleet` gives them back, outside the
-//! turn. Bounded by the waiting receivers, because each gets one response.
+//! Messages whose receivers went away between the claim and the response. A task of `fleet` gives them back, outside
+//! the turn. Bounded by the waiting receivers, because each gets one response.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The order of publishes when a turn cannot take all of them. Guaranteed publishes go before elastic ones. Within each
-//! kind, tenants alternate by bytes, so a tenant that sends much waits behind its own publishes, and a tenant that sends
-//! little does not wait. Publishes of one tenant and one kind keep their order.
+//! kind, tenants alternate by bytes, so a tenant that sends much waits behind its own publishes, and a tenant that
+//! sends little does not wait. Publishes of one tenant and one kind keep their order.
 
 use std::collections::HashMap;
 
