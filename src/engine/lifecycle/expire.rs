@@ -148,8 +148,8 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     if !prospect.is_walked {
         return before;
     }
-    // A lease that is made later has a later deadline, unless its transaction is running now; COMMIT_WITHIN covers
-    // those.
+    // A lease that is made later is due after `prospect.at`, unless its transaction is running now: `COMMIT_WITHIN`
+    // covers that case.
     let earliest = prospect
         .deadline
         .map_or(prospect.at, |deadline| deadline.min(prospect.at));

@@ -102,7 +102,7 @@ struct Ring {
     old: Vec<i16>,
     /// Bytes in `old`.
     bytes: i64,
-    /// Whether half of all slots or more are in use, so that slots have to be emptied at once.
+    /// Whether at least half of all slots are in `old`, so that slots have to be emptied at once.
     is_scarce: bool,
 }
 

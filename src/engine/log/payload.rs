@@ -1,13 +1,13 @@
-//! The encoding of a block's payload: packs messages into bytes and reads them again. Pure functions. Publish calls them to
-//! encode, the turn to join publishes, and the reader and receives to decode.
+//! The encoding of a block's payload: packs messages into bytes and reads them again. Pure functions. Publish calls them
+//! to encode, the turn to join publishes, and the reader and receives to decode.
 //!
 //! ```text
 //! payload := version:u8 count:u32 (meta_bytes:u32 body_bytes:u32)×count (meta body)×count     integers little-endian
 //! meta    := flags:u8 [content_type] [tag] [key] [traceparent] [tracestate] [attributes:u8 (name value)×n]
 //! texts as len:u16 bytes
 //! ```
-//! The last body extends to the end of the payload, so that a body of unknown length can be streamed into an object. A payload
-//! that does not parse is reported as corrupt and never skipped.
+//! The last body extends to the end of the payload, so that a body of unknown length can be streamed into an object. A
+//! payload that does not parse is reported as corrupt and never skipped.
 
 use bytes::Bytes;
 
