@@ -290,7 +290,7 @@ impl Gate {
     }
 
     /// Records that this node knows of every change up to now.
-    pub fn is_current(&self) {
+    pub fn confirm_current(&self) {
         self.remembered.confirm_current();
     }
 

@@ -1,5 +1,5 @@
-//! The encoding of a block's payload: packs messages into bytes and reads them again. Pure functions. Publish calls them
-//! to encode, the turn to join publishes, and the reader and receives to decode.
+//! The encoding of a block's payload: packs messages into bytes and reads them again. Pure functions. Publish calls
+//! them to encode, the turn to join publishes, and the reader and receives to decode.
 //!
 //! ```text
 //! payload := version:u8 count:u32 (meta_bytes:u32 body_bytes:u32)×count (meta body)×count     integers little-endian

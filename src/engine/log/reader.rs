@@ -39,8 +39,8 @@ const READ_BYTES_MAX: i64 = 8 << 20;
 const READ_AHEAD_BYTES: i64 = 512 << 10;
 /// Messages after the wanted ones that a read may include.
 const READ_AHEAD_MESSAGES: i64 = 4_096;
-/// A larger uncompressed block of one message in object storage is read only up to this many bytes. The receiver then gets
-/// a link to the body instead of the body.
+/// A larger uncompressed block of one message in object storage is read only up to this many bytes. The receiver then
+/// gets a link to the body instead of the body.
 const HEAD_BYTES: i64 = 320 << 10;
 /// Most bytes of an uncompressed payload. Blocks of turns are far smaller; batches in objects can come near it.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
