@@ -1,7 +1,7 @@
-//! Topics and subscriptions as this node knows them: looked up once by tenant and name (I7), then kept until the
-//! installation's catalog version changes. A name that is not here is always looked up, so what another node created is
-//! found at once; what it changed or deleted is noticed when the version is polled next, and a publish to a closed lane or
-//! a claim on a missing cursor finds nothing in any case.
+//! The topics and subscriptions that this node has used. Each is read once by tenant and name (I7), and kept until the
+//! installation's catalog version changes. A name that is not here is always read from the database, so what another
+//! node creates is found at once. What another node changes or deletes is noticed at the next poll of the version.
+//! Until then this is safe: a publish to a closed lane stores nothing, and a claim without a cursor hands out nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,14 +11,13 @@ use std::time::Instant;
 use api::{SubscriptionName, TopicName};
 use parking_lot::RwLock;
 
-use crate::store::topic::TopicRow;
-use crate::store::{self, Store};
-
 use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
+use crate::store::topic::TopicRow;
+use crate::store::{self, Store};
 
-/// Entries kept of each kind; beyond it all are dropped and looked up again.
+/// Most entries kept of each kind. When there are more, all are dropped, and read again when needed.
 const ENTRIES_MAX: usize = 100_000;
 
 /// A topic as this node knows it.
@@ -26,44 +25,47 @@ const ENTRIES_MAX: usize = 100_000;
 pub struct TopicEntry {
     /// Its row.
     pub row: TopicRow,
-    /// Its name, shared by all that show it.
+    /// Its name, shared by all messages that show it.
     pub name: Arc<TopicName>,
-    /// Its lanes in order of number.
+    /// Its lanes in order of number; of an entry that was found by its lane, that lane only.
     pub lanes: Vec<i64>,
 }
 
 #[derive(Debug)]
-struct Known<T> {
+struct Cached<T> {
     value: Arc<T>,
+    /// The epoch in which it was read. It is current while that is the present epoch.
     epoch: u64,
 }
 
-type ByName<N, T> = RwLock<foldhash::HashMap<i64, HashMap<N, Known<T>>>>;
+type ByName<N, T> = RwLock<foldhash::HashMap<i64, HashMap<N, Cached<T>>>>;
 
 /// The catalog of a node.
 #[derive(Debug, Default)]
 pub struct Catalog {
+    /// Raised when everything has to be read again.
     epoch: AtomicU64,
+    /// The installation's catalog version, as last observed.
     version: AtomicI64,
     topics: ByName<TopicName, TopicEntry>,
     subscribers: ByName<SubscriptionName, Subscriber>,
-    /// Topics by lane, for message ids.
-    by_lane: RwLock<foldhash::HashMap<(i64, i64), Known<TopicEntry>>>,
-    /// Subscriptions of a topic that were used on this node: a publish wakes their receivers.
+    /// Topics by tenant and lane, for message ids.
+    by_lane: RwLock<foldhash::HashMap<(i64, i64), Cached<TopicEntry>>>,
+    /// The subscriptions of each topic that were used on this node: a publish wakes their receivers.
     by_topic: RwLock<ByTopic>,
 }
 
 #[derive(Debug, Default)]
 struct ByTopic {
     topics: foldhash::HashMap<i64, Vec<Arc<Subscriber>>>,
-    /// How many in all.
+    /// Number of subscriptions in `topics`.
     subscribers: usize,
 }
 
 impl ByTopic {
     fn keep(&mut self, is_kept: impl Fn(&Subscriber) -> bool) {
         self.topics.retain(|_, of_topic| {
-            of_topic.retain(|known| is_kept(known));
+            of_topic.retain(|subscriber| is_kept(subscriber));
             !of_topic.is_empty()
         });
         self.subscribers = self.topics.values().map(Vec::len).sum();
@@ -71,7 +73,7 @@ impl ByTopic {
 }
 
 impl Catalog {
-    /// Takes note of the installation's version; everything is looked up again when it changed.
+    /// Records the installation's version. When it has changed, everything is read again before it is used.
     pub fn observe(&self, version: i64) {
         if self.version.swap(version, Ordering::AcqRel) != version {
             self.invalidate();
@@ -83,7 +85,7 @@ impl Catalog {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Everything is looked up again before it is used.
+    /// Makes everything be read again before it is used.
     pub fn invalidate(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
@@ -95,7 +97,7 @@ impl Catalog {
     /// A topic by name.
     ///
     /// # Errors
-    /// When there is none, or the database does not answer.
+    /// When there is none, or the database does not respond.
     pub async fn topic(
         &self,
         store: &Store,
@@ -103,16 +105,17 @@ impl Catalog {
         name: &TopicName,
     ) -> Result<Arc<TopicEntry>, Error> {
         let epoch = self.epoch();
-        if let Some(known) = self
+        if let Some(cached) = self
             .topics
             .read()
             .get(&tenant.0)
             .and_then(|topics| topics.get(name))
-            && known.epoch == epoch
+            && cached.epoch == epoch
         {
-            return Ok(known.value.clone());
+            return Ok(cached.value.clone());
         }
-        // On the heap, like every look-up here: the future of the rare miss must not be carried by every request.
+        // Boxed, like the other load below: misses are rare, and without the box every request's future would contain
+        // this one.
         Box::pin(self.load_topic(store, tenant, name, epoch)).await
     }
 
@@ -140,7 +143,7 @@ impl Catalog {
             &self.topics,
             tenant,
             name.clone(),
-            Known {
+            Cached {
                 value: value.clone(),
                 epoch,
             },
@@ -148,10 +151,10 @@ impl Catalog {
         Ok(value)
     }
 
-    /// The topic of a lane, when it is the tenant's.
+    /// The topic of a lane; `None` when the tenant has no such lane.
     ///
     /// # Errors
-    /// When there is none, or the database does not answer.
+    /// When there is none, or the database does not respond.
     pub async fn topic_of_lane(
         &self,
         store: &Store,
@@ -159,10 +162,10 @@ impl Catalog {
         lane: i64,
     ) -> Result<Option<Arc<TopicEntry>>, Error> {
         let epoch = self.epoch();
-        if let Some(known) = self.by_lane.read().get(&(tenant.0, lane))
-            && known.epoch == epoch
+        if let Some(cached) = self.by_lane.read().get(&(tenant.0, lane))
+            && cached.epoch == epoch
         {
-            return Ok(Some(known.value.clone()));
+            return Ok(Some(cached.value.clone()));
         }
         let mut session = store.session().await?;
         let Some(topic) = store::lane::topic(&mut session, tenant.0, lane).await? else {
@@ -190,7 +193,7 @@ impl Catalog {
         }
         by_lane.insert(
             (tenant.0, lane),
-            Known {
+            Cached {
                 value: value.clone(),
                 epoch,
             },
@@ -201,7 +204,7 @@ impl Catalog {
     /// A subscription by name.
     ///
     /// # Errors
-    /// When there is none, or the database does not answer.
+    /// When there is none, or the database does not respond.
     pub async fn subscriber(
         &self,
         store: &Store,
@@ -209,19 +212,18 @@ impl Catalog {
         name: &SubscriptionName,
     ) -> Result<Arc<Subscriber>, Error> {
         let epoch = self.epoch();
-        let known = self
+        let cached = self
             .subscribers
             .read()
             .get(&tenant.0)
             .and_then(|all| all.get(name))
-            .map(|k| (k.value.clone(), k.epoch));
-        if let Some((value, seen)) = &known
-            && *seen == epoch
-        {
-            return Ok(value.clone());
-        }
-        let known = known.map(|(value, _)| value);
-        Box::pin(self.load_subscriber(store, tenant, name, (epoch, known))).await
+            .map(|cached| (cached.value.clone(), cached.epoch));
+        let old = match cached {
+            Some((value, read_in)) if read_in == epoch => return Ok(value),
+            Some((value, _)) => Some(value),
+            None => None,
+        };
+        Box::pin(self.load_subscriber(store, tenant, name, (epoch, old))).await
     }
 
     async fn load_subscriber(
@@ -229,7 +231,7 @@ impl Catalog {
         store: &Store,
         tenant: Tenant,
         name: &SubscriptionName,
-        (epoch, known): (u64, Option<Arc<Subscriber>>),
+        (epoch, old): (u64, Option<Arc<Subscriber>>),
     ) -> Result<Arc<Subscriber>, Error> {
         let mut session = store.session().await?;
         let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
@@ -238,14 +240,14 @@ impl Catalog {
             return Err(Error::not_found("subscription", name));
         };
         let lanes = store::lane::of_topic(&mut session, row.topic_id).await?;
-        let value = match known {
+        let value = match old {
             Some(same) if same.id == row.subscription_id => {
                 same.refresh(row, lanes);
                 same
             }
             other => {
                 if let Some(deleted) = other {
-                    // Another one under the same name.
+                    // The name belongs to a new subscription now.
                     self.retire(&deleted);
                 }
                 let adopted = self.adopt(row, lanes)?;
@@ -260,7 +262,7 @@ impl Catalog {
             &self.subscribers,
             tenant,
             name.clone(),
-            Known {
+            Cached {
                 value: value.clone(),
                 epoch,
             },
@@ -283,7 +285,7 @@ impl Catalog {
         };
         if self.by_topic.read().subscribers >= ENTRIES_MAX {
             for of_tenant in self.subscribers.write().values_mut() {
-                of_tenant.retain(|_, known| known.value.has_waiters());
+                of_tenant.retain(|_, cached| cached.value.has_waiters());
             }
             self.by_topic.write().keep(Subscriber::has_waiters);
         }
@@ -291,7 +293,7 @@ impl Catalog {
         let of_topic = by_topic.topics.entry(row.topic_id).or_default();
         if let Some(same) = of_topic
             .iter()
-            .find(|known| known.id == row.subscription_id)
+            .find(|subscriber| subscriber.id == row.subscription_id)
         {
             same.refresh(row, lanes);
             return Ok(same.clone());
@@ -302,7 +304,7 @@ impl Catalog {
         Ok(subscriber)
     }
 
-    /// A subscription is gone: its waiting receivers learn it.
+    /// Removes a deleted subscription by name. Its waiting receivers get an error.
     pub fn forget(&self, tenant: Tenant, name: &SubscriptionName) {
         let gone = self
             .subscribers
@@ -314,12 +316,12 @@ impl Catalog {
         }
     }
 
-    /// The same for one that was deleted, whatever has its name now.
+    /// Removes a deleted subscription from its topic. A new subscription with the same name is not affected.
     pub fn retire(&self, gone: &Subscriber) {
         let mut by_topic = self.by_topic.write();
         if let Some(of_topic) = by_topic.topics.get_mut(&gone.topic_id) {
             let before = of_topic.len();
-            of_topic.retain(|known| known.id != gone.id);
+            of_topic.retain(|subscriber| subscriber.id != gone.id);
             let (removed, is_empty) = (before - of_topic.len(), of_topic.is_empty());
             by_topic.subscribers -= removed;
             if is_empty {
@@ -330,14 +332,14 @@ impl Catalog {
         gone.fail(&Error::not_found("subscription", &gone.name));
     }
 
-    /// Subscriptions of a topic that were used on this node.
+    /// Calls `each` for the subscriptions of a topic that were used on this node.
     pub fn of_topic(&self, topic: i64, mut each: impl FnMut(&Arc<Subscriber>)) {
         if let Some(of_topic) = self.by_topic.read().topics.get(&topic) {
             of_topic.iter().for_each(&mut each);
         }
     }
 
-    /// Those subscriptions that were used on this node of which something is true.
+    /// The subscriptions that were used on this node and for which `is_wanted` returns true.
     pub fn subscribers_where(
         &self,
         is_wanted: impl Fn(&Subscriber) -> bool,
@@ -347,7 +349,7 @@ impl Catalog {
             .topics
             .values()
             .flatten()
-            .filter(|known| is_wanted(known))
+            .filter(|subscriber| is_wanted(subscriber))
             .cloned()
             .collect()
     }
@@ -357,12 +359,12 @@ fn remember<N: std::hash::Hash + Eq, T>(
     map: &ByName<N, T>,
     tenant: Tenant,
     name: N,
-    known: Known<T>,
+    cached: Cached<T>,
 ) {
     let mut map = map.write();
     let of_tenant = map.entry(tenant.0).or_default();
     if of_tenant.len() >= ENTRIES_MAX {
         of_tenant.clear();
     }
-    of_tenant.insert(name, known);
+    of_tenant.insert(name, cached);
 }

@@ -1,7 +1,7 @@
-//! The contract of a background duty: work that one node of the fleet does at a time. A duty is a file beside its rule, with
-//! an `impl Duty`, and a line in `worker::start`, which runs it: the loop there has the jitter, the hold on the duty, the
-//! metrics, the pauses after failures and the drain. A duty is safe to run twice and on two nodes at once: the hold saves
-//! work, and correctness never depends on it.
+//! The contract of a background duty: work that one node of the fleet does at a time. A duty is an `impl Duty` in the
+//! file of its rule, and one line in `worker::start`. The loop in `worker` adds jitter, the hold that keeps a duty on
+//! one node, metrics, pauses after failures, and the drain. A duty must be safe to run twice and on two nodes at once:
+//! the hold saves work, and correctness never depends on it.
 
 use std::time::Duration;
 
@@ -13,53 +13,53 @@ use crate::engine::error;
 use crate::store::Store;
 use crate::{blob, store};
 
-/// What every duty works with. A duty that needs more takes it when it is made.
+/// What every duty gets. A duty that needs more takes it in its constructor.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The database.
     pub store: Store,
-    /// Source of `$now`.
+    /// Source of the parameter `$now` of statements.
     pub clock: Clock,
 }
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Things moved, made or deleted.
+    /// Number of things moved, created or deleted.
     pub count: u64,
-    /// There is more to do at once.
+    /// Whether there is more to do at once, without a pause.
     pub more: bool,
 }
 
-/// Why a run ended early. What it did until then holds, and the next run goes on.
+/// Why a run ended early. What it committed until then stays, and the next run continues from there.
 #[derive(Debug, thiserror::Error)]
 pub enum DutyError {
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// Object storage.
+    /// Object storage failed.
     #[error(transparent)]
     Blob(#[from] blob::Error),
-    /// A rule of the engine, or what it reads; reported where it was found.
+    /// A rule of the engine failed. Internal errors are logged where they occur.
     #[error(transparent)]
     Rule(#[from] error::Error),
-    /// The installation has no row: no node has started yet.
+    /// The installation has no row, because no node has started yet.
     #[error("the installation is not set up")]
     NotSetUp,
 }
 
 /// A background duty.
 pub trait Duty: Send + 'static {
-    /// In the metrics and in the table `duty`; unique.
+    /// Name in metrics and in the table `duty`; unique.
     const NAME: &'static str;
     /// Pause after a run that found something to do, and before the first run.
     const BUSY: Duration;
     /// Pause after a run that found nothing to do.
     const IDLE: Duration;
-    /// A pause is at least this many times as long as the run before it, so that the database is left to others.
+    /// A pause is at least this many times as long as the run before it, so that other work gets the database.
     const PAUSE_FACTOR: u32 = 0;
 
-    /// Does what there is to do. Ends between two steps when `stop` is cancelled.
+    /// Does the work that is due. When `stop` is cancelled, it ends between two steps.
     ///
     /// # Errors
     /// When the database or another part of the service fails.
@@ -69,7 +69,8 @@ pub trait Duty: Send + 'static {
         stop: &CancellationToken,
     ) -> impl Future<Output = Result<Done, DutyError>> + Send;
 
-    /// Another node has the duty: figures and memories of this node are out of date.
+    /// Called when another node has the duty. The duty resets its metrics and what it remembers, because both are out
+    /// of date.
     fn stand_by(&mut self) {}
 
     /// Registers the duty's own metrics; called once, before the first run.

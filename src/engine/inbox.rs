@@ -1,11 +1,10 @@
-//! An inbox: what gathers for a task that takes it when it is ready. Requests put things in without waiting; the tasks that
-//! take wait until there is something. What is held, and how much of it at most (I9), says each user of it: a list, a set, a
-//! queue with a limit.
+//! An inbox between requests and background tasks. Requests put items in without waiting; a task takes them when it is
+//! ready, and waits while there are none. Each user chooses the container (a list, a set, a queue) and bounds it (I9).
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Something of type `T` that gathers.
+/// A container of type `T` that tasks wait for.
 #[derive(Debug, Default)]
 pub struct Inbox<T> {
     held: Mutex<T>,
@@ -13,27 +12,29 @@ pub struct Inbox<T> {
 }
 
 impl<T> Inbox<T> {
-    /// Changes what is held, and wakes a task that takes.
+    /// Changes the container, and wakes one waiting task.
     pub fn put<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let result = change(&mut self.held.lock());
         self.arrived.notify_one();
         result
     }
 
-    /// Changes what is held, and wakes a task only when `change` returns true: there is something new to take.
+    /// Changes the container, and wakes one waiting task only when `change` returns true, which means that there is
+    /// something new to take.
     pub fn put_if(&self, change: impl FnOnce(&mut T) -> bool) {
         if change(&mut self.held.lock()) {
             self.arrived.notify_one();
         }
     }
 
-    /// Reads or changes what is held without waking a task.
+    /// Reads or changes the container without waking a task.
     pub fn with<R>(&self, access: impl FnOnce(&mut T) -> R) -> R {
         access(&mut self.held.lock())
     }
 
-    /// Takes something as soon as `take` finds it. Several tasks may wait: a wake-up is kept when none does, but two are
-    /// kept as one, so a task that finds something wakes the next.
+    /// Waits until `take` returns something, and returns it. For one task that takes everything.
+    ///
+    /// A wake-up without a waiting task is kept, but several are kept as one.
     pub async fn take<R>(&self, mut take: impl FnMut(&mut T) -> Option<R>) -> R {
         loop {
             let taken = take(&mut self.held.lock());
@@ -44,7 +45,8 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// The same for an inbox from which several tasks take one thing each.
+    /// The same for several tasks that take one item each. Wake-ups may have been merged into one, so a task that got
+    /// an item wakes the next task.
     pub async fn take_one<R>(&self, take: impl FnMut(&mut T) -> Option<R>) -> R {
         let one = self.take(take).await;
         self.arrived.notify_one();
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn each_of_several_takers_gets_one_of_what_came_at_once() {
+    async fn each_of_several_tasks_gets_one_of_the_items_put_in_at_once() {
         let inbox: Arc<Inbox<VecDeque<u32>>> = Arc::default();
         let taker = || {
             let inbox = inbox.clone();
@@ -75,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_came_before_the_taker_is_not_missed() {
+    async fn an_item_put_in_before_a_task_waits_is_not_missed() {
         let inbox: Inbox<Vec<u32>> = Inbox::default();
         inbox.put_if(|held| {
             held.push(1);

@@ -1,6 +1,6 @@
-//! What can stand against a request: a bound of the node, a quota of the tenant, or a shortage of capacity. The error of the
-//! engine carries one [`Limit`]; `quota` and the queues of the node make them, `http` writes them into headers. A leaf: it
-//! uses no other module of the engine. Every limit names itself and its number (I9).
+//! The limits that can refuse a request: a bound of the node, a quota of the tenant, or a shortage of capacity. The
+//! error of the engine carries one [`Limit`]. `quota` and the queues of the node make them, and `http` writes them into
+//! headers. Every limit has a name and a number (I9). This file is a leaf: it uses no other module of the engine.
 
 use std::fmt;
 
@@ -9,17 +9,17 @@ use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
 /// Seconds until a bound of the node may have room again: a queue drains in a few turns.
 const NODE_AGAIN_SECONDS: u32 = 1;
 
-/// What a request is served from: what its tenant is guaranteed, or what happens to be free. The first is served first.
+/// Whether a request is inside its tenant's guarantee. When capacity is short, guaranteed requests are served first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capacity {
     /// Inside the guarantee, or without any limit.
     #[default]
     Guaranteed,
-    /// Above the guarantee: served while there is room.
+    /// Above the guarantee: served only while capacity is free.
     Elastic,
 }
 
-/// What stood against a request.
+/// A limit that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     /// Bytes of publishes that wait on the node for the next turn.
@@ -37,7 +37,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// What it allows.
+    /// The name of the limit and what it allows.
     #[must_use]
     pub const fn terms(&self) -> Terms {
         let (name, unit, quota) = match self {
@@ -61,7 +61,7 @@ impl Limit {
         }
     }
 
-    /// Seconds until trying again makes sense.
+    /// Seconds after which a retry can succeed.
     #[must_use]
     pub const fn again_seconds(&self) -> u32 {
         match self {
@@ -100,16 +100,16 @@ impl fmt::Display for Limit {
     }
 }
 
-/// What a limit allows, in the words of `RateLimit-Policy`.
+/// What a limit allows, with the parameters of the header `RateLimit-Policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
-    /// The name of the limit, as `violated-policies` and `RateLimit` have it, too.
+    /// The name of the limit, which `violated-policies` and the header `RateLimit` use as well.
     pub name: &'static str,
-    /// What is counted; requests when there is no unit.
+    /// What is counted; `None` means requests.
     pub unit: Option<&'static str>,
-    /// How many units.
+    /// The number of units allowed.
     pub quota: u64,
-    /// Whether the quota is for each second.
+    /// Whether the number is per second.
     pub is_rate: bool,
 }
 
@@ -140,7 +140,7 @@ impl Policy {
     /// The rates of a quota, in the order of [`api::quota::Quota::rates`].
     pub const RATES: [Self; 3] = [Self::Requests, Self::Messages, Self::Bytes];
 
-    /// As `violated-policies`, `RateLimit` and the metrics have it.
+    /// Its name in `violated-policies`, in the header `RateLimit` and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -170,7 +170,7 @@ impl Policy {
     const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Requests => None,
-            // While it is spent there is room for none.
+            // A spent budget allows no requests: its quota is zero.
             Self::Budget => Some("requests"),
             Self::Messages | Self::InFlight => Some("messages"),
             Self::Bytes | Self::StoredBytes => Some("content-bytes"),
@@ -180,7 +180,7 @@ impl Policy {
         }
     }
 
-    /// Whether the quota is a number a second, rather than a number at one time.
+    /// Whether the quota is a number per second, and not a number at one time.
     const fn is_rate(self) -> bool {
         match self {
             Self::Requests | Self::Messages | Self::Bytes => true,
@@ -193,7 +193,7 @@ impl Policy {
         }
     }
 
-    /// What the quota counts, in words.
+    /// What the quota counts, for error texts.
     const fn what(self) -> &'static str {
         match self {
             Self::Requests => "requests a second",
@@ -216,14 +216,14 @@ pub struct Violation {
     pub policy: Policy,
     /// The quota.
     pub quota: u64,
-    /// How many are in use, where that is counted.
+    /// Number in use; `None` for rates and for other quotas that report no count.
     pub used: Option<u64>,
-    /// Seconds until trying again makes sense.
+    /// Seconds after which a retry can succeed.
     pub again_seconds: u32,
 }
 
 impl Violation {
-    /// The quota in words.
+    /// The quota as a number and what it counts.
     fn amount(&self) -> String {
         format!("{} {}", self.quota, self.policy.what())
     }

@@ -1,4 +1,5 @@
-//! Masks of leases: one bit a message, bit 0 at the base of the lease. Pure functions that every room may use.
+//! Masks of leases: each bit stands for one message, and bit 0 for the message at the base offset of the lease. Pure
+//! functions that every room may use.
 
 /// The lowest `n` bits that are set in `bits`.
 #[must_use]

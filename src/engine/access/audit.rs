@@ -1,36 +1,36 @@
-//! The audit log: each change of the control plane is written down by its own transaction, so that there is no change
-//! without an entry and no entry without a change. Requests that were refused are not changes; they are in the node's log.
+//! The audit log. The transaction of each change of the control plane also inserts its audit entry, so a change and its
+//! entry commit together or not at all. Refused requests change nothing and get no entry; they are in the node's own
+//! log.
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
+use crate::engine::access::{Access, Tenant};
+use crate::engine::error::Error;
 use crate::store::audit::NewEntry;
 use crate::store::{self, Session};
 
-use crate::engine::access::{Access, Tenant};
-use crate::engine::error::Error;
-
-/// The detail of a change of which the target says all.
+/// The detail of a change that its action and target describe completely.
 #[derive(Debug, Serialize)]
 pub struct Nothing {}
 
-/// A change: what was done to what, and what was asked for.
+/// A change: the action, its target, and the settings in the request.
 #[derive(Debug)]
 pub struct Change<'a, T> {
-    /// The tenant it belongs to; `None` for what belongs to the installation.
+    /// The tenant that owns the target; `None` when the target belongs to the whole installation.
     pub tenant: Option<Tenant>,
-    /// `thing.verb`.
+    /// The kind of target and the verb, as `plan.put`.
     pub action: &'static str,
-    /// A name or an id.
+    /// Name or id of the target.
     pub target: &'a str,
-    /// As it stands in the request; never with a secret.
+    /// The settings as in the request; never a secret.
     pub detail: &'a T,
 }
 
-/// Writes a change down, in its transaction.
+/// Inserts the audit entry of a change into the transaction that makes the change.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not respond.
 pub async fn record<T: Serialize>(
     tx: &mut Session,
     by: &Access,
@@ -38,7 +38,7 @@ pub async fn record<T: Serialize>(
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     let detail = serde_json::to_string(change.detail).map_err(|_| Error::Internal)?;
-    // A text of Postgres knows no such character.
+    // A Postgres `text` cannot hold a NUL character.
     let actor = by.actor().replace('\0', "\u{fffd}");
     let entry = NewEntry {
         tenant: change.tenant.map(|tenant| tenant.0),

@@ -1,4 +1,5 @@
-//! Duty `expire_audit`: deletes entries of the audit log that are older than it keeps them.
+//! Duty `expire_audit`: deletes entries of the audit log that are older than `AUDIT_DAYS`. A run deletes at most one
+//! statement's worth of entries and leaves the rest to the next run.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ impl Duty for ExpireAudit {
     const BUSY: Duration = Duration::from_secs(60);
     const IDLE: Duration = Duration::from_secs(600);
 
-    /// Counts entries deleted.
+    /// Deletes old entries, and returns how many.
     async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
         let mut session = context.store.session().await?;
         let count = audit::expire(&mut session, AUDIT_DAYS, ENTRIES, context.clock.now()).await?;

@@ -1,5 +1,6 @@
-//! Slows whoever guesses: an address that brought too many invalid keys waits before it may bring another that this node
-//! does not know. Keys and tokens that the node knows pass as ever, so a neighbour behind the same address goes on working.
+//! Slows the guessing of keys. An address that sent too many invalid keys has to wait before this node checks another
+//! unknown key from it. Keys and tokens that the node remembers are not affected, so valid callers behind the same
+//! address (a NAT, a proxy) keep working.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,19 +12,19 @@ use parking_lot::Mutex;
 use crate::engine::error::Error;
 use crate::engine::limit::Limit;
 
-/// After this one of them is forgiven: who goes on guessing has one try in so long.
+/// One failure is forgiven after this time, so an address that keeps guessing gets one try in each such period.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
-/// Addresses remembered; beyond it all are forgiven.
+/// Addresses remembered. When there are more, all failures are forgiven.
 const ADDRESSES_MAX: usize = 100_000;
 
-/// The failures of addresses, each as the time at which the last of them will be forgiven.
+/// The failures of each address, kept as the time at which the last of them is forgiven.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     forgiven: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl Guard {
-    /// Whether an address may try.
+    /// Refuses an address that has too many failures.
     pub(super) fn check(&self, peer: Option<IpAddr>) -> Result<(), Error> {
         self.check_at(peer, Instant::now())
     }
@@ -41,7 +42,7 @@ impl Guard {
         }
     }
 
-    /// An address brought what is not valid.
+    /// Records that an address sent an invalid key or token.
     pub(super) fn failed(&self, peer: Option<IpAddr>) {
         self.failed_at(peer, Instant::now());
     }
@@ -62,7 +63,7 @@ impl Guard {
     }
 }
 
-/// One guesser has a whole /64 of IPv6.
+/// The unit in which failures are counted: one IPv4 address, or a /64 of IPv6, because one client can use all of it.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_fails_too_often_waits_and_others_do_not() {
+    fn an_address_that_fails_too_often_waits_and_others_do_not() {
         let guard = Guard::default();
         let now = Instant::now();
         let guesser = Some("2001:db8::1".parse().unwrap());
@@ -87,7 +88,7 @@ mod tests {
         assert!(guard.check_at(same_network, now).is_err());
         let other = Some("2001:db8:1::1".parse().unwrap());
         assert!(guard.check_at(other, now).is_ok());
-        // One try for each that is forgiven.
+        // Each forgiven failure allows one try.
         let later = now + FORGIVEN_AFTER;
         assert!(guard.check_at(guesser, later).is_ok());
         guard.failed_at(guesser, later);

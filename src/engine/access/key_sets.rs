@@ -1,5 +1,6 @@
-//! Issuers as this node knows them, with their public keys: read again now and then, at once when a token names a key that
-//! is not among them (an issuer that rotates), and kept for a day when the issuer does not answer.
+//! The token issuers and their public keys (JWKS), as this node knows them. A background loop fetches the keys of each
+//! issuer again every few minutes. A token that names an unknown key triggers a fetch at once, because the issuer may
+//! have rotated its keys. When an issuer does not respond, its last keys stay valid for a day.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,42 +18,42 @@ use crate::engine::error::Error;
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
-/// Age at which public keys are read again.
-const READ_AGAIN: Duration = Duration::from_secs(300);
-/// Not more often than this, whatever tokens say and however often it fails.
-const READ_PAUSE: Duration = Duration::from_secs(5);
-/// So long public keys are believed when their issuer does not answer.
-const BELIEVED: time::Duration = time::Duration::hours(24);
-/// Between two looks at what is due.
-const ROUND: Duration = Duration::from_secs(1);
-/// A set of public keys.
+/// Age at which public keys are fetched again.
+const FETCH_AGE: Duration = Duration::from_secs(300);
+/// Shortest time between two fetches from one issuer, also when tokens name unknown keys or fetches fail.
+const FETCH_PAUSE: Duration = Duration::from_secs(5);
+/// Age up to which public keys are trusted while their issuer does not respond.
+const TRUSTED: time::Duration = time::Duration::hours(24);
+/// Pause between two scans for issuers that are due.
+const SCAN_PAUSE: Duration = Duration::from_secs(1);
+/// Largest key set that is accepted, in bytes.
 const JWKS_BYTES_MAX: usize = 256 << 10;
-/// Public keys of one issuer.
+/// Most public keys kept of one issuer.
 const KEYS_MAX: usize = 100;
 
-/// The issuers by the `iss` of their tokens.
+/// All issuers, by the `iss` claim of their tokens.
 #[derive(Debug, Default)]
 pub(super) struct Issuers {
     by_iss: RwLock<HashMap<String, Arc<Issuer>>>,
 }
 
-/// One of them.
+/// An issuer and its public keys.
 #[derive(Debug)]
 pub(super) struct Issuer {
     pub(super) row: IssuerRow,
     keys: RwLock<Keys>,
-    /// When it was last asked; held while it is.
-    asked: tokio::sync::Mutex<Option<OffsetDateTime>>,
+    /// When its keys were last requested. Locked during a request, so that only one runs.
+    requested_at: tokio::sync::Mutex<Option<OffsetDateTime>>,
 }
 
 #[derive(Debug, Default)]
 struct Keys {
     keys: Vec<PublicKey>,
-    /// When they were read, by the database's clock.
+    /// When they were fetched, by the database's clock.
     read_at: Option<OffsetDateTime>,
 }
 
-/// A public key, and what it may check.
+/// A public key, and the one algorithm that it may verify.
 #[derive(Debug, Clone)]
 pub(super) struct PublicKey {
     id: Option<String>,
@@ -65,14 +66,16 @@ impl Issuers {
         self.by_iss.read().get(iss).cloned()
     }
 
-    /// These are all issuers. What this node has read of their keys stays.
+    /// Replaces the list of issuers by `rows`. An issuer whose `jwks_url` is unchanged keeps the keys that this node
+    /// fetched.
     pub(super) fn replace(&self, rows: Vec<IssuerRow>) {
         let mut by_iss = self.by_iss.write();
         let before = std::mem::take(&mut *by_iss);
         for row in rows {
-            let same = before.get(&row.issuer);
-            let same = same.filter(|known| known.row.jwks_url == row.jwks_url);
-            let issuer = Issuer::new(row, same.map(|known| &**known));
+            let same = before
+                .get(&row.issuer)
+                .filter(|old| old.row.jwks_url == row.jwks_url);
+            let issuer = Issuer::new(row, same.map(|old| &**old));
             by_iss.insert(issuer.row.issuer.clone(), Arc::new(issuer));
         }
     }
@@ -84,14 +87,11 @@ impl Issuers {
 
 impl Issuer {
     fn new(row: IssuerRow, before: Option<&Self>) -> Self {
-        let keys = match before.map(|known| &known.keys) {
-            Some(known) if known.read().read_at >= row.jwks_read_at => {
-                let known = known.read();
-                Keys {
-                    keys: known.keys.clone(),
-                    read_at: known.read_at,
-                }
-            }
+        let keys = match before.map(|old| old.keys.read()) {
+            Some(old) if old.read_at >= row.jwks_read_at => Keys {
+                keys: old.keys.clone(),
+                read_at: old.read_at,
+            },
             Some(_) | None => Keys {
                 keys: row.jwks.as_deref().and_then(parse).unwrap_or_default(),
                 read_at: row.jwks_read_at,
@@ -100,21 +100,22 @@ impl Issuer {
         Self {
             row,
             keys: RwLock::new(keys),
-            asked: tokio::sync::Mutex::default(),
+            requested_at: tokio::sync::Mutex::default(),
         }
     }
 
     fn is_due(&self, now: OffsetDateTime) -> bool {
         let read_at = self.keys.read().read_at;
-        read_at.is_none_or(|at| now - at >= READ_AGAIN)
+        read_at.is_none_or(|at| now - at >= FETCH_AGE)
     }
 
-    fn is_believed(&self, now: OffsetDateTime) -> bool {
+    fn is_trusted(&self, now: OffsetDateTime) -> bool {
         let read_at = self.keys.read().read_at;
-        read_at.is_some_and(|at| now - at <= BELIEVED)
+        read_at.is_some_and(|at| now - at <= TRUSTED)
     }
 
-    /// The keys that may have signed a token with this head: the one that it names, or all of its algorithm.
+    /// The keys that may have signed a token with this header: the key with this id, or, without an id, all keys of the
+    /// algorithm.
     fn candidates(&self, algorithm: Algorithm, id: Option<&str>) -> Vec<PublicKey> {
         let keys = self.keys.read();
         let fits = |key: &&PublicKey| {
@@ -125,7 +126,7 @@ impl Issuer {
 }
 
 impl Gate {
-    /// The keys that may have signed a token of this issuer, read again when the one that it names is not known.
+    /// The keys that may have signed a token of this issuer. Fetches the keys again when none matches.
     pub(super) async fn public_keys(
         &self,
         issuer: &Issuer,
@@ -133,42 +134,43 @@ impl Gate {
         id: Option<&str>,
     ) -> Result<Vec<PublicKey>, Error> {
         let now = self.clock.estimate();
-        if !issuer.is_believed(now) || issuer.candidates(algorithm, id).is_empty() {
-            self.read_keys(issuer).await;
+        if !issuer.is_trusted(now) || issuer.candidates(algorithm, id).is_empty() {
+            self.fetch_keys(issuer).await;
         }
-        if !issuer.is_believed(now) {
+        if !issuer.is_trusted(now) {
             return Err(Error::Unavailable("the issuer of the token"));
         }
         Ok(issuer.candidates(algorithm, id))
     }
 
-    /// Keeps the public keys of all issuers fresh until `stop`.
+    /// Fetches the public keys of all issuers again when they are due, until `stop`.
     pub async fn keep_issuers(&self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             let now = self.clock.estimate();
             for issuer in self.issuers.all() {
                 if issuer.is_due(now) && !stop.is_cancelled() {
-                    self.read_keys(&issuer).await;
+                    self.fetch_keys(&issuer).await;
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(SCAN_PAUSE) => {}
                 () = stop.cancelled() => {}
             }
         }
     }
 
-    /// Asks an issuer for its keys, unless that was done a moment ago. Whoever comes meanwhile waits for the same answer.
-    async fn read_keys(&self, issuer: &Issuer) {
-        let mut asked = issuer.asked.lock().await;
+    /// Fetches the keys of an issuer, unless that was tried less than [`FETCH_PAUSE`] ago. Concurrent calls wait for
+    /// the running request and use its result.
+    async fn fetch_keys(&self, issuer: &Issuer) {
+        let mut requested_at = issuer.requested_at.lock().await;
         let now = self.clock.estimate();
-        if asked.is_some_and(|at| now - at < READ_PAUSE) {
+        if requested_at.is_some_and(|at| now - at < FETCH_PAUSE) {
             return;
         }
         let url = &issuer.row.jwks_url;
-        let answer = self.outbound.get(url, JWKS_BYTES_MAX).await;
-        *asked = Some(now);
-        let text = answer.map(|body| String::from_utf8_lossy(&body).into_owned());
+        let response = self.outbound.get(url, JWKS_BYTES_MAX).await;
+        *requested_at = Some(now);
+        let text = response.map(|body| String::from_utf8_lossy(&body).into_owned());
         let keys = text.as_deref().ok().and_then(parse);
         let (Ok(text), Some(keys)) = (&text, keys) else {
             let issuer = &issuer.row.name;
@@ -182,19 +184,19 @@ impl Gate {
         };
         let read_at = Some(self.clock.estimate());
         *issuer.keys.write() = Keys { keys, read_at };
-        let noted = async {
+        let saved = async {
             let mut session = self.store.session().await?;
             let row = (issuer.row.issuer_id, &*issuer.row.jwks_url);
             store::issuer::keys_read(&mut session, row, text, read_at).await
         };
-        if let Err(error) = noted.await {
-            tracing::debug!(%error, "public keys of an issuer are not noted for other nodes");
+        if let Err(error) = saved.await {
+            tracing::debug!(%error, "public keys of an issuer could not be stored for other nodes");
         }
     }
 }
 
-/// The keys of a set (RFC 7517) that Cursus can use; `None` when it is no set. A key that is not understood is passed over,
-/// so that a new kind does not shut out the others.
+/// The keys of a key set (RFC 7517) that Cursus can use; `None` when the text is not a key set. A key of an unknown
+/// kind is skipped, so that it does not make the other keys useless.
 fn parse(text: &str) -> Option<Vec<PublicKey>> {
     #[derive(Deserialize)]
     struct Set {
@@ -210,7 +212,7 @@ fn parse(text: &str) -> Option<Vec<PublicKey>> {
 
 fn usable(key: &Jwk) -> Option<PublicKey> {
     use AlgorithmParameters::{EllipticCurve as Curve, OctetKeyPair as Edwards, RSA};
-    // Nothing else; also not a secret among public keys: whoever can read it could sign with it.
+    // No other kinds. A symmetric key in particular is refused: any reader of the key set could sign tokens with it.
     let algorithm = if matches!(&key.algorithm, RSA(_)) {
         Algorithm::RS256
     } else if matches!(&key.algorithm, Curve(curve) if curve.curve == EllipticCurve::P256) {
@@ -221,11 +223,11 @@ fn usable(key: &Jwk) -> Option<PublicKey> {
         return None;
     };
     let common = &key.common;
-    let is_for_it = common
+    let is_for_algorithm = common
         .key_algorithm
         .is_none_or(|named| Algorithm::try_from(named).is_ok_and(|named| named == algorithm));
     let is_signing = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature));
-    (is_for_it && is_signing).then_some(())?;
+    (is_for_algorithm && is_signing).then_some(())?;
     Some(PublicKey {
         id: common.key_id.clone(),
         algorithm,

@@ -1,16 +1,17 @@
-//! Who calls, and what they may do: an API key or a token of an issuer opens a tenant with scopes. What a node has let in
-//! it remembers, until the installation's version of access changes (`watch` looks once a second), so a request costs one
-//! look-up in memory. Whoever brings nothing valid is slowed (`guard`).
+//! Authentication and permissions. An API key or a token of an issuer gives access to one tenant with some scopes. A
+//! node remembers the callers it has let in (`remembered`), so most requests cost one lookup in memory. The memory is
+//! refreshed when the installation's access version changes, which `fleet::watch` polls once a second. Addresses that
+//! send invalid keys are slowed (`guard`).
 //!
-//! Secrets are compared in constant time and never logged; the memory is keyed by SHA-256, so its timing tells nothing of
-//! a secret either.
+//! Secrets are compared in constant time and never logged. The memory is keyed by SHA-256, so its timing reveals
+//! nothing about a secret either.
 
 pub mod audit;
 pub mod expire_audit;
 mod guard;
 mod key_sets;
+mod remembered;
 mod secret;
-mod seen;
 mod token;
 
 use std::net::IpAddr;
@@ -29,25 +30,25 @@ use crate::store::{self, Store};
 
 pub(in crate::engine) use secret::Secret;
 
-/// A tenant that was looked up by a key or token, or the only one of the embedded mode (I7).
+/// Id of a tenant that a key or token gave access to, or the default tenant of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tenant(pub(crate) i64);
 
-/// Lets callers in, and remembers those it has let in.
+/// Authenticates callers, and remembers those that it has let in.
 #[derive(Debug)]
 pub struct Gate {
     store: Store,
     clock: Clock,
     outbound: Outbound,
-    seen: seen::Seen,
+    remembered: remembered::Remembered,
     issuers: key_sets::Issuers,
     guard: guard::Guard,
-    /// The access of requests without a key, on a node that asks for none.
+    /// The access of requests without a key, on a node that needs none.
     open: Option<Arc<Access>>,
 }
 
 impl Gate {
-    /// `open`: the tenant of requests without a key.
+    /// A gate that remembers no caller yet. `open` is the tenant of requests without a key; `None` refuses them.
     #[must_use]
     pub fn new((store, clock): (Store, Clock), outbound: Outbound, open: Option<Tenant>) -> Self {
         let open = open.map(|tenant| {
@@ -58,7 +59,7 @@ impl Gate {
             store,
             clock,
             outbound,
-            seen: seen::Seen::default(),
+            remembered: remembered::Remembered::default(),
             issuers: key_sets::Issuers::default(),
             guard: guard::Guard::default(),
             open,
@@ -66,20 +67,20 @@ impl Gate {
     }
 }
 
-/// A caller that was let in.
+/// An authenticated caller: its tenant, its scopes and its name for the audit log.
 #[derive(Debug)]
 pub struct Access {
     tenant: Tenant,
     /// Its name in the audit log.
     actor: String,
     scopes: Vec<Scope>,
-    /// Its tenant is suspended.
+    /// Whether its tenant is suspended.
     suspended: bool,
-    /// From then on it is refused.
+    /// From this time on the caller is refused.
     expires_at: Option<OffsetDateTime>,
-    /// The id of its key, if it is one.
+    /// The id of its key; `None` for a token and for an open node.
     key: Option<String>,
-    /// It was used since that was last written down.
+    /// Whether the key was used since that was last written to the database.
     used: AtomicBool,
 }
 
@@ -108,14 +109,14 @@ impl Access {
         }
     }
 
-    /// A caller at the command line, which has the database itself.
+    /// The access of the command line, which connects to the database itself.
     #[must_use]
     pub fn of_command_line() -> Self {
         let scopes = vec![Scope::all(Permission::Admin)];
         Self::new(Tenant(0), "cli".to_owned(), scopes)
     }
 
-    /// The tenant that it opens (I7).
+    /// The tenant that it has access to (I7).
     #[must_use]
     pub fn tenant(&self) -> Tenant {
         self.tenant
@@ -141,10 +142,10 @@ impl Access {
         scopes.any(|scope| scope.permission() == permission && scope.is_for_all())
     }
 
-    /// Lets it do one of these with `name`, or with anything at all (`None`).
+    /// Checks that it has one of these permissions for `name`, or, with `None`, for any name.
     ///
     /// # Errors
-    /// When none of its scopes says so, or its tenant is suspended.
+    /// When none of its scopes permits it, or its tenant is suspended.
     pub fn check(&self, permissions: &[Permission], name: Option<&str>) -> Result<(), Error> {
         let has_any = |scope: &Scope| permissions.contains(&scope.permission());
         let may = match name {
@@ -165,10 +166,10 @@ impl Access {
         )))
     }
 
-    /// Lets it do what concerns all names.
+    /// Checks that it has a permission for all names.
     ///
     /// # Errors
-    /// When its scope is limited to some, or its tenant is suspended.
+    /// When its scopes are limited to some names, or its tenant is suspended.
     pub fn check_all(&self, permission: Permission) -> Result<(), Error> {
         self.check(&[permission], None)?;
         if self.has_all(permission) {
@@ -180,7 +181,7 @@ impl Access {
         )))
     }
 
-    /// The names that it has a permission for, as patterns of LIKE.
+    /// The names that it has one of these permissions for, as patterns of LIKE.
     #[must_use]
     pub fn like(&self, permissions: &[Permission]) -> Vec<String> {
         let scopes = self.scopes.iter();
@@ -195,16 +196,17 @@ impl Access {
 }
 
 impl Gate {
-    /// Whether requests without a key are let in: whoever reaches the node may use it.
+    /// Whether requests without a key are let in: every client that reaches the node may use it.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Whom the key or token of a request lets in (`None`: it has none). `peer` is where the request came from.
+    /// The caller of a request by its key or token; `bearer` is `None` when it has neither. `peer` is the address that
+    /// the request came from.
     ///
     /// # Errors
-    /// When there is none, it is not valid, or that cannot be found out.
+    /// When the key or token is missing or not valid, or the database or issuer that has to be read does not respond.
     pub async fn authenticate(
         &self,
         bearer: Option<&str>,
@@ -214,11 +216,11 @@ impl Gate {
             return self.open.clone().ok_or(Error::Unauthenticated);
         };
         let secret = Secret::of(bearer);
-        if let Some(access) = self.seen.get(&secret) {
+        if let Some(access) = self.remembered.get(&secret) {
             return self.unexpired(access);
         }
-        // On the heap: the future of the rare miss must not be carried by every request.
-        Box::pin(self.let_in(bearer, secret, peer)).await
+        // Boxed: misses are rare, and without the box every request's future would contain this one.
+        Box::pin(self.look_up(bearer, secret, peer)).await
     }
 
     fn unexpired(&self, access: Arc<Access>) -> Result<Arc<Access>, Error> {
@@ -233,14 +235,14 @@ impl Gate {
         Ok(access)
     }
 
-    async fn let_in(
+    async fn look_up(
         &self,
         bearer: &str,
         secret: Secret,
         peer: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
         self.guard.check(peer)?;
-        let epoch = self.seen.epoch();
+        let epoch = self.remembered.epoch();
         let admitted = if token::is_token(bearer) {
             self.by_token(bearer).await
         } else {
@@ -251,12 +253,12 @@ impl Gate {
             self.guard.failed(peer);
         }
         let access = access?;
-        self.seen.insert(secret, &access, epoch);
+        self.remembered.insert(secret, &access, epoch);
         Ok(access)
     }
 
     async fn by_key(&self, bearer: &str, secret: &Secret) -> Result<Access, Error> {
-        // A key that contradicts itself is no key of anybody: mistyped, or made up.
+        // The id does not match the secret, so the key is mistyped or made up. No query is needed.
         if !secret.is_of(bearer) {
             return Err(Error::Unauthenticated);
         }
@@ -270,34 +272,34 @@ impl Gate {
         Ok(Access::of_key(key))
     }
 
-    /// Reads again which callers this node lets in, after something of that has changed.
+    /// Reads the remembered callers and the issuers again, after something about access has changed.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn read_again(&self) -> Result<(), Error> {
-        // A caller that is let in from here on by what was read before is not remembered.
-        self.seen.begin_again();
-        let ids = self.seen.keys();
+        // First: a lookup that is running now may have read the old state, and must not be remembered.
+        self.remembered.begin_epoch();
+        let ids = self.remembered.old_keys();
         let mut session = self.store.session().await?;
-        let found = store::api_key::valid(&mut session, &ids).await?;
+        let valid = store::api_key::valid(&mut session, &ids).await?;
         let issuers = store::issuer::all(&mut session).await?;
         drop(session);
         self.issuers.replace(issuers);
-        self.seen.replace(found);
+        self.remembered.refresh(valid);
         Ok(())
     }
 
-    /// This node knows of every change until now.
-    pub fn is_current(&self) {
-        self.seen.is_current();
+    /// Records that this node knows of every change up to now.
+    pub fn confirm_current(&self) {
+        self.remembered.confirm_current();
     }
 
-    /// Writes down which keys were used.
+    /// Writes to the database which keys were used since the last call.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn note_used(&self, session: &mut store::Session) -> Result<(), Error> {
-        let used = self.seen.take_used();
+        let used = self.remembered.take_used();
         if !used.is_empty() {
             store::api_key::used(session, &used, self.clock.now()).await?;
         }
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn names_turn_into_patterns_of_like() {
+    fn scopes_become_patterns_of_like() {
         let access = access(&["manage:a_b.*", "manage:one", "receive"]);
         assert_eq!(access.like(&[Permission::Manage]), [r"a\_b.%", "one"]);
         assert_eq!(access.like(&[Permission::Receive]), ["%"]);

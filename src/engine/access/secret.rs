@@ -1,4 +1,5 @@
-//! What a node computes of a key: SHA-256, which is enough at rest for 256 random bits, and the id, its beginning. Pure.
+//! What a node computes from an API key: the SHA-256 of its secret, and its id, which is the beginning of that hash. A
+//! plain hash is enough at rest, because a secret has 256 random bits. Pure functions.
 
 use api::KeyId;
 use api::key::PREFIX;
@@ -11,13 +12,14 @@ use crate::hex;
 pub(in crate::engine) struct Secret([u8; 32]);
 
 impl Secret {
-    /// Of what stands in `Authorization`: of a key only the secret counts. Keys of the first version are all secret.
+    /// The hash for a value of `Authorization`. Only the secret part of a key is hashed. Keys of the first version and
+    /// tokens have no parts and are hashed whole.
     pub(super) fn of(bearer: &str) -> Self {
         let secret = parts(bearer).map_or(bearer, |(_, secret)| secret);
         Self(Sha256::digest(secret).into())
     }
 
-    /// A new key, and its hash.
+    /// Makes a new key; returns it and its hash.
     pub(in crate::engine) fn new() -> (String, Self) {
         let bytes: [u8; 32] = rand::random();
         let secret = hex::encode(&bytes);
@@ -25,7 +27,7 @@ impl Secret {
         (format!("{PREFIX}{}_{secret}", hash.id()), hash)
     }
 
-    /// What may be shown of it.
+    /// The id of the key, which is not secret.
     pub(super) fn id(&self) -> KeyId {
         let mut first = [0; 8];
         first.copy_from_slice(&self.0[..8]);
@@ -36,13 +38,13 @@ impl Secret {
         &self.0
     }
 
-    /// Whether the id in a key is that of its secret; true of what has none.
+    /// Whether the id in a key matches its secret. Also true for a value without an id.
     pub(super) fn is_of(&self, bearer: &str) -> bool {
         parts(bearer).is_none_or(|(id, _)| id.parse() == Ok(self.id()))
     }
 }
 
-/// Id and secret of a key.
+/// Splits a key into its id and its secret; `None` when it is not of that form.
 fn parts(bearer: &str) -> Option<(&str, &str)> {
     bearer.strip_prefix(PREFIX)?.split_once('_')
 }

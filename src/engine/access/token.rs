@@ -1,6 +1,7 @@
-//! Tokens (JWT, RFC 7519): signed by an issuer that is let in, with an algorithm that its settings name, for this service,
-//! and now. Claims say which tenant and what for. The algorithm of the token never chooses how it is checked: a key checks
-//! one algorithm only, and secrets (HMAC) and `none` are not among them.
+//! Access by token (JWT, RFC 7519). A token is valid when a registered issuer signed it with an algorithm that the
+//! issuer's settings allow, when its audience is this service, and when it is not expired. Its claims name the tenant
+//! and the scopes. The token's header does not choose how it is verified: each key verifies one algorithm only, and
+//! neither HMAC nor `none` is ever accepted.
 
 use api::issuer::TokenAlgorithm;
 use api::limits::{SCOPES_MAX, TOKEN_CHARS_MAX};
@@ -11,22 +12,21 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
+use crate::engine::access::key_sets::PublicKey;
 use crate::engine::access::{Access, Gate, Tenant};
 use crate::engine::error::Error;
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
-use crate::engine::access::key_sets::PublicKey;
-
-/// Characters of `sub` in the audit log.
+/// Characters of the `sub` claim that the audit log keeps.
 const SUBJECT_CHARS: usize = 256;
 
-/// Whether it has the form of a token: three parts, which no key has.
+/// Whether a bearer value has the form of a token: three parts separated by dots. An API key contains no dot.
 pub(super) fn is_token(bearer: &str) -> bool {
     bearer.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
-/// The claims that every token has, and the others.
+/// The claims of a token: those that are always checked, and all others.
 #[derive(Debug, Deserialize)]
 struct Claims {
     exp: f64,
@@ -46,19 +46,18 @@ impl Gate {
             return Err(Error::Unauthenticated);
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Error::Unauthenticated)?;
-        // Not believed yet: it only says whose keys to check it with.
+        // The signature is not verified yet: this claim only selects the issuer whose keys verify it.
         let unchecked = jsonwebtoken::dangerous::insecure_decode_claims::<Iss>(token);
         let Iss { iss } = unchecked.map_err(|_| Error::Unauthenticated)?;
-        let issuer = self.issuers.get(&iss);
-        let issuer = issuer.ok_or(Error::Unauthenticated)?;
+        let issuer = self.issuers.get(&iss).ok_or(Error::Unauthenticated)?;
         if !allows(&issuer.row, header.alg) {
             return Err(Error::Unauthenticated);
         }
         let keys = self
             .public_keys(&issuer, header.alg, header.kid.as_deref())
             .await?;
-        let claims = checked(token, &issuer.row, header.alg, &keys)?;
-        let expires_at = within_its_time(&claims, &issuer.row, self.clock.estimate())?;
+        let claims = verify(token, &issuer.row, header.alg, &keys)?;
+        let expires_at = check_time(&claims, &issuer.row, self.clock.estimate())?;
         let scopes = scopes(&claims, &issuer.row.scope_claim);
         let (tenant, suspended) = self.tenant_of(&claims, &issuer.row).await?;
         let subject: String = claims
@@ -80,22 +79,24 @@ impl Gate {
         claims: &Claims,
         issuer: &IssuerRow,
     ) -> Result<(Tenant, bool), Error> {
+        let no_tenant = || Error::Forbidden("the token names no tenant of this service".to_owned());
         let name = match (&issuer.tenant, &issuer.tenant_claim) {
             (Some(tenant), _) => Some(&**tenant),
             (None, Some(claim)) => claims.others.get(claim).and_then(Value::as_str),
             (None, None) => None,
         };
-        let name = name.and_then(|name| name.parse::<TenantName>().ok());
-        let nobody = || Error::Forbidden("the token names no tenant of this service".to_owned());
-        let name = name.ok_or_else(nobody)?;
+        let name: TenantName = name
+            .and_then(|name| name.parse().ok())
+            .ok_or_else(no_tenant)?;
         let mut session = self.store.session().await?;
-        let row = store::tenant::by_name(&mut session, name.as_str()).await?;
-        let row = row.ok_or_else(nobody)?;
+        let row = store::tenant::by_name(&mut session, name.as_str())
+            .await?
+            .ok_or_else(no_tenant)?;
         Ok((Tenant(row.tenant_id), row.suspended_at.is_some()))
     }
 }
 
-/// Whether an issuer's settings name this algorithm.
+/// Whether an issuer's settings allow this algorithm.
 fn allows(issuer: &IssuerRow, algorithm: Algorithm) -> bool {
     let known = [
         (Algorithm::RS256, TokenAlgorithm::RS256),
@@ -108,8 +109,8 @@ fn allows(issuer: &IssuerRow, algorithm: Algorithm) -> bool {
         .any(|(of_token, ours)| of_token == algorithm && named(ours.as_str()))
 }
 
-/// The claims of a token that one of the keys has signed, for us.
-fn checked(
+/// Verifies that one of the keys signed the token for this service, and returns its claims.
+fn verify(
     token: &str,
     issuer: &IssuerRow,
     algorithm: Algorithm,
@@ -119,7 +120,7 @@ fn checked(
     validation.set_issuer(&[&issuer.issuer]);
     validation.set_audience(&issuer.audiences);
     validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-    // By the database's clock, not by the node's: see `within_its_time`.
+    // Times are compared with the database's clock, not the node's: see `check_time`.
     validation.validate_exp = false;
     for PublicKey { key, .. } in keys {
         match jsonwebtoken::decode::<Claims>(token, key, &validation) {
@@ -131,8 +132,8 @@ fn checked(
     Err(Error::Unauthenticated)
 }
 
-/// When it is refused, if it is not refused already.
-fn within_its_time(
+/// Refuses a token that is expired or not valid yet; returns when it expires, clock skew included.
+fn check_time(
     claims: &Claims,
     issuer: &IssuerRow,
     now: OffsetDateTime,
@@ -146,13 +147,13 @@ fn within_its_time(
     Ok(expires_at)
 }
 
-/// A time in seconds since 1970, of years that the database knows.
+/// A time in seconds since 1970, limited to years that Postgres can store.
 fn at(seconds: f64) -> OffsetDateTime {
     let most = f64::from(u32::MAX) * 50.0;
     OffsetDateTime::UNIX_EPOCH + Duration::seconds_f64(seconds.clamp(0.0, most))
 }
 
-/// The scopes in a claim; other words in it belong to other services.
+/// The scopes in a claim. Other words in it belong to other services and are ignored.
 fn scopes(claims: &Claims, claim: &str) -> Vec<Scope> {
     let words: Vec<&str> = match claims.others.get(claim) {
         Some(Value::String(text)) => text.split(' ').collect(),

@@ -75,7 +75,7 @@ impl Engine {
             self.gate().read_again().await?;
             watched.store(installation.access_version, Ordering::Release);
         }
-        self.gate().is_current();
+        self.gate().confirm_current();
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! Duty `collect`: deletes garbage in object storage, which is objects that no block refers to, uploads that a crash cut
-//! short, and objects that no row knows. Never deletes an object that a block refers to (I5): a block comes to refer to an
-//! object in the transaction that ends its upload, or in the publish right after it; an upload that was given up cannot
-//! end, and one that has ended is left alone for a grace that no publish outlives.
+//! Duty `collect`: deletes garbage in object storage, which is objects that no block refers to, uploads that a crash
+//! cut short, and objects without a row. It never deletes an object that a block refers to (I5). A block begins to
+//! refer to an object in the transaction that finishes the upload, or in the publish right after it. An upload that was
+//! given up cannot finish, and a finished one is kept for a grace period that is longer than any publish takes.
 //!
-//! An object stays whole while a part of it is still needed; the longest retention bounds how long.
+//! An object is kept whole while any part of it is needed, at most for the longest retention of its topics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,10 +22,11 @@ const PAGES: usize = 20;
 /// How long garbage is kept.
 #[derive(Debug, Clone)]
 pub struct CollectSettings {
-    /// Age from which an object can be garbage, counted anew from the end of its upload: longer than an upload takes, and
-    /// than a publish takes. Also the time from the mark to the deletion: longer than a reader remembers a place.
+    /// Age from which an object can be garbage. It counts from the start of the upload, and again from its end, so it
+    /// must be longer than an upload takes and longer than a publish takes. It is also the time from the mark to the
+    /// deletion, so it must be longer than a reader uses the key of an object that it has looked up.
     pub grace: Duration,
-    /// Age from which an object or an upload that no row knows is deleted.
+    /// Age from which an object or an upload without a row is deleted.
     pub unknown_age: Duration,
 }
 
@@ -43,12 +44,12 @@ impl Default for CollectSettings {
 pub struct Collect {
     blob: Arc<Blob>,
     settings: CollectSettings,
-    /// The last key listed; the next run goes on after it.
+    /// The last key listed; the next run continues after it. `None` starts from the first key.
     listed: Option<String>,
 }
 
 impl Collect {
-    /// Over object storage.
+    /// The duty over this object storage.
     #[must_use]
     pub fn new(blob: Arc<Blob>, settings: CollectSettings) -> Self {
         Self {
@@ -58,7 +59,7 @@ impl Collect {
         }
     }
 
-    /// Marks what nothing refers to.
+    /// Gives up uploads that took too long, and marks finished objects that no block refers to.
     async fn mark(&self, context: &Context, stop: &CancellationToken) -> Result<(), DutyError> {
         let (grace, now) = (self.settings.grace, context.clock.now());
         let mut session = context.store.session().await?;
@@ -71,7 +72,8 @@ impl Collect {
             after = *last;
             let old = page.iter().filter(|(_, is_old)| *is_old);
             let mut garbage: Vec<i64> = old.map(|(id, _)| *id).collect();
-            // No block begins to refer to an object past its grace, so what is not found here stays garbage.
+            // No block begins to refer to an object after its grace period, so an object without a block here stays
+            // garbage.
             let referred = block::referred(&mut session, &garbage).await?;
             garbage.retain(|id| !referred.contains(id));
             if !garbage.is_empty() {
@@ -81,7 +83,8 @@ impl Collect {
         Ok(())
     }
 
-    /// Deletes what was marked long enough ago, the row last, so that a failure in between is found again.
+    /// Deletes objects that were marked long enough ago. Their rows are deleted last, so that a run after a failure
+    /// finds the objects again.
     async fn delete(&self, context: &Context, stop: &CancellationToken) -> Result<u64, DutyError> {
         let mut deleted = 0;
         while !stop.is_cancelled() {
@@ -100,7 +103,8 @@ impl Collect {
         Ok(deleted)
     }
 
-    /// Deletes objects that no row knows: a PUT may arrive after its object was given up. Each run lists some pages.
+    /// Deletes objects without a row, which exist because a PUT may arrive after its object was given up. Each run
+    /// lists at most [`PAGES`] pages.
     async fn delete_unknown(
         &mut self,
         context: &Context,
@@ -135,7 +139,7 @@ impl Duty for Collect {
     const BUSY: Duration = Duration::from_secs(60);
     const IDLE: Duration = Duration::from_secs(600);
 
-    /// Marks garbage, and deletes what was marked long enough ago; counts objects deleted.
+    /// Marks garbage, and deletes what was marked long enough ago; returns the number of objects deleted.
     async fn run(
         &mut self,
         context: &Context,
@@ -145,7 +149,7 @@ impl Duty for Collect {
         let mut count = self.delete(context, stop).await?;
         let (age, now) = (self.settings.unknown_age, context.clock.now());
         let mut session = context.store.session().await?;
-        // The bucket may hold objects and uploads of others.
+        // The bucket may hold objects and uploads of other installations and programs.
         let prefix = installation::get(&mut session)
             .await?
             .ok_or(DutyError::NotSetUp)?

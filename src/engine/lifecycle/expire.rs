@@ -1,9 +1,11 @@
-//! Duty `expire`, retention: deletes what every subscription of a topic has done with, and what is older than the topic
-//! keeps. Keeps I5: a block that a cursor or lease still needs is deleted only by age, and then it leaves cursors and leases
-//! in the same transaction (I2). What is deleted is counted first, also in the same transaction (I8).
+//! Duty `expire`, which is retention: deletes blocks that every subscription of the topic has consumed, and blocks that
+//! are older than the topic's retention. A block that a cursor or lease still needs is deleted only by age (I5), and
+//! the same transaction removes its messages from cursors and leases (I2). Blocks are counted before the same
+//! transaction deletes them (I8).
 //!
 //! Locks are taken in the order meters, lanes, leases, cursors; the turn takes the last three in the same order. No
-//! transaction waits for a lane while it holds others: lanes that a publish holds are skipped, then taken one by one.
+//! transaction waits for a lane while it holds others: lanes that a publish has locked are skipped, and later locked
+//! one by one.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
-use crate::engine::meter::blocks::{self, Held};
+use crate::engine::meter::blocks::{self, LockedMeters};
 use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
 use crate::store::topic::{self, Rules};
 use crate::store::{self, Store};
 
 /// Lanes read by one statement.
 const LANES: i64 = 1_000;
-/// Lanes cut in one transaction.
+/// Lanes whose blocks are deleted in one transaction.
 const LANES_AT_ONCE: usize = 100;
 /// Most blocks of a lane deleted in one transaction.
 const BLOCKS: i64 = 1_000;
@@ -28,12 +30,13 @@ const BLOCKS: i64 = 1_000;
 /// Statement and idle timeouts end it, so it commits within this time or not at all.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// When to delete what is consumed.
+/// When to delete consumed blocks.
 #[derive(Debug, Clone)]
 pub struct ExpireSettings {
-    /// Age of the first consumed block of a lane at which its consumed blocks are deleted. Several times shorter than the
-    /// hot window, else they are offloaded first. Each time costs a version of the lane's row and a scan of its leases,
-    /// which is expensive while something holds back vacuum, so a lane is not scanned more often.
+    /// Age of a lane's first consumed block at which its consumed blocks are deleted. It must be several times shorter
+    /// than the hot window, because otherwise they are offloaded first. Each deletion costs a version of the lane's row
+    /// and a scan of its leases, which is expensive while a long transaction holds back vacuum, so a lane is not
+    /// scanned more often than this.
     pub consumed_age: Duration,
 }
 
@@ -49,12 +52,12 @@ impl Default for ExpireSettings {
 #[derive(Debug)]
 pub struct Expire {
     settings: ExpireSettings,
-    /// What is known of lanes from the last round. Only makes a round faster.
+    /// What the last round learned of lanes. It only makes a round faster.
     known: HashMap<i64, Known>,
 }
 
 impl Expire {
-    /// With settings.
+    /// The duty with its settings.
     #[must_use]
     pub fn new(settings: ExpireSettings) -> Self {
         Self {
@@ -71,7 +74,7 @@ impl Duty for Expire {
     // A round reads every lane of the installation.
     const PAUSE_FACTOR: u32 = 9;
 
-    /// One round through all lanes; counts blocks deleted. Stops between two transactions.
+    /// Makes one round through all lanes, and returns how many blocks it deleted. Stops between two transactions.
     async fn run(
         &mut self,
         context: &Context,
@@ -91,15 +94,17 @@ impl Duty for Expire {
                 lanes.iter().partition(|lane| lane.closed);
             let of_lane = |lane: &i64| self.known.get(lane).copied().unwrap_or_default();
             let rules = rules(&mut session, open.iter().map(|lane| lane.topic_id)).await?;
-            // A lane whose topic was deleted since is cleared in the next round.
-            let candidates = open.iter().filter_map(|lane| {
-                Some(Candidate {
-                    lane_id: lane.lane_id,
-                    known: of_lane(&lane.lane_id),
-                    rules: rules.get(&lane.topic_id)?,
+            // A lane without rules belongs to a topic that was deleted since. The next round deletes it.
+            let candidates: Vec<Candidate<'_>> = open
+                .iter()
+                .filter_map(|lane| {
+                    Some(Candidate {
+                        lane_id: lane.lane_id,
+                        known: of_lane(&lane.lane_id),
+                        rules: rules.get(&lane.topic_id)?,
+                    })
                 })
-            });
-            let candidates: Vec<Candidate<'_>> = candidates.collect();
+                .collect();
             let prospects =
                 retention::prospects(&mut session, &candidates, age, clock.now()).await?;
             drop(session);
@@ -109,14 +114,14 @@ impl Duty for Expire {
             }
             let work: Vec<Prospect> = prospects.iter().filter(|p| p.has_work).copied().collect();
             for lanes in work.chunks(LANES_AT_ONCE) {
-                let (deleted, left) = cut(store, clock, lanes, stop).await?;
+                let (deleted, trimmed) = cut(store, clock, lanes, stop).await?;
                 done.count += deleted;
-                for (lane, at) in left {
+                for (lane, at) in trimmed {
                     known.entry(lane).or_default().suspect = Some(at + COMMIT_WITHIN);
                 }
             }
             for lane in closed {
-                done.count += clear(store, clock, lane.lane_id, stop).await?;
+                done.count += delete_closed(store, clock, lane.lane_id, stop).await?;
             }
         }
         if !stop.is_cancelled() {
@@ -126,7 +131,7 @@ impl Duty for Expire {
     }
 }
 
-/// What these topics say now, by topic.
+/// The retention rules of these topics now, by topic.
 async fn rules(
     session: &mut store::Session,
     topics: impl Iterator<Item = i64>,
@@ -138,12 +143,13 @@ async fn rules(
     Ok(rules.map(|rules| (rules.topic_id, rules)).collect())
 }
 
-/// What is known of a lane after it was read.
+/// What is known of a lane after this round has read it.
 fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     if !prospect.is_walked {
         return before;
     }
-    // Leases that are made later are due after this time, or their transaction is running now.
+    // A lease that is made later is due after `prospect.at`, unless its transaction is running now: `COMMIT_WITHIN`
+    // covers that case.
     let earliest = prospect
         .deadline
         .map_or(prospect.at, |deadline| deadline.min(prospect.at));
@@ -154,8 +160,8 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     }
 }
 
-/// Cuts lanes: together those that no transaction holds, then the others one by one. Returns how many blocks were deleted,
-/// and the lanes whose leases lost messages, with the time.
+/// Deletes blocks at the start of lanes: first together in the lanes that no transaction has locked, then in the others
+/// one by one. Returns how many blocks were deleted, and the lanes whose leases lost messages, with the time.
 async fn cut(
     store: &Store,
     clock: &Clock,
@@ -163,37 +169,40 @@ async fn cut(
     stop: &CancellationToken,
 ) -> Result<(u64, Vec<(i64, OffsetDateTime)>), store::Error> {
     let (mut deleted, cuts) = cut_once(store, clock, lanes, false).await?;
-    let mut left: Vec<i64> = needed(&cuts);
-    let (free, held): (Vec<&Prospect>, Vec<&Prospect>) = lanes
+    let mut trimmed: Vec<i64> = needed(&cuts);
+    let (free, locked): (Vec<&Prospect>, Vec<&Prospect>) = lanes
         .iter()
         .partition(|lane| cuts.iter().any(|cut| cut.lane_id == lane.lane_id));
-    let is_over = |lane: &Prospect| {
+    let is_done = |lane: &Prospect| {
         cuts.iter()
             .any(|cut| cut.lane_id == lane.lane_id && !cut.is_partial)
     };
-    for lane in free.into_iter().chain(held) {
-        if is_over(lane) {
+    for lane in free.into_iter().chain(locked) {
+        if is_done(lane) {
             continue;
         }
         while !stop.is_cancelled() {
             let (more, cuts) = cut_once(store, clock, &[*lane], true).await?;
             deleted += more;
-            left.extend(needed(&cuts));
+            trimmed.extend(needed(&cuts));
             if !cuts.iter().any(|cut| cut.is_partial) {
                 break;
             }
         }
     }
-    let at = |lane: &i64| lanes.iter().find(|known| known.lane_id == *lane);
-    let left = left.iter().filter_map(|lane| Some((*lane, at(lane)?.at)));
-    Ok((deleted, left.collect()))
+    let at = |lane: i64| Some(lanes.iter().find(|known| known.lane_id == lane)?.at);
+    let trimmed = trimmed.iter().filter_map(|lane| Some((*lane, at(*lane)?)));
+    Ok((deleted, trimmed.collect()))
 }
 
+/// The lanes of cuts that remove messages which cursors or leases still need.
 fn needed(cuts: &[Cut]) -> Vec<i64> {
     let needed = cuts.iter().filter(|cut| cut.is_needed);
     needed.map(|cut| cut.lane_id).collect()
 }
 
+/// Deletes blocks of some lanes in one transaction. Skips locked lanes, or waits for them when `wait` is true. Returns
+/// how many blocks were deleted, and the cuts that were made.
 async fn cut_once(
     store: &Store,
     clock: &Clock,
@@ -202,25 +211,27 @@ async fn cut_once(
 ) -> Result<(u64, Vec<Cut>), store::Error> {
     let ids: Vec<i64> = lanes.iter().map(|lane| lane.lane_id).collect();
     let mut tx = store.tx("expire").await?;
-    let meters = blocks::hold(&mut tx, clock, &ids).await?;
+    let meters = blocks::lock(&mut tx, clock, &ids).await?;
     let locked = retention::lock_lanes(&mut tx, &ids, wait).await?;
     if locked.is_empty() {
         return Ok((0, Vec::new()));
     }
-    // Statements of their own, so that they see what was published and subscribed before the locks were free.
+    // Separate statements after the one that locks, so that their snapshots include what was published and subscribed
+    // before the locks were granted.
     let lanes: Vec<Prospect> = lanes
         .iter()
         .filter(|lane| locked.contains(&lane.lane_id))
         .copied()
         .collect();
     let rules = rules(&mut tx, lanes.iter().map(|lane| lane.topic_id)).await?;
-    let lanes = lanes.into_iter();
-    let lanes = lanes.filter_map(|lane| Some((lane, rules.get(&lane.topic_id)?)));
-    let lanes: Vec<(Prospect, &Rules)> = lanes.collect();
+    let lanes: Vec<(Prospect, &Rules)> = lanes
+        .into_iter()
+        .filter_map(|lane| Some((lane, rules.get(&lane.topic_id)?)))
+        .collect();
     let cuts = retention::cuts(&mut tx, &lanes, BLOCKS, clock.now()).await?;
     let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
     if !needed.is_empty() {
-        leave(&mut tx, &needed).await?;
+        remove_from_cursors_and_leases(&mut tx, &needed).await?;
     }
     let moving: Vec<Cut> = cuts
         .iter()
@@ -236,34 +247,39 @@ async fn cut_once(
     Ok((deleted, cuts))
 }
 
-/// Deletes what is below the cuts, after all of it was counted (I8). The starts of the lanes are raised afterwards: a lane
-/// that was never counted is counted from its start.
+/// Deletes the blocks below the cuts, after counting them (I8). The caller raises the starts of the lanes afterwards,
+/// because a lane that was never counted is counted from its start.
 async fn delete(
     tx: &mut store::Session,
-    meters: Option<&Held>,
+    meters: Option<&LockedMeters>,
     cuts: &[Cut],
 ) -> Result<u64, store::Error> {
     let mut at = OffsetDateTime::UNIX_EPOCH;
-    if let Some(held) = meters {
-        blocks::count_below(tx, held, cuts).await?;
-        at = held.at;
+    if let Some(meters) = meters {
+        blocks::count_below(tx, meters, cuts).await?;
+        at = meters.at;
     }
     retention::delete(tx, cuts, at).await
 }
 
-/// Takes what is below the cuts out of leases and cursors. Claims may make leases below a cut until the cursors are locked,
-/// so leases are trimmed a second time. The second time skips leases that are locked, because by then they come after
-/// cursors in the order of locks. A lease that is skipped stays below the start of its lane, and a later round finds it
-/// there: the lane is suspect until no transaction of this moment can still be running.
-async fn leave(tx: &mut store::Session, cuts: &[Cut]) -> Result<(), store::Error> {
+/// Removes what is below the cuts from leases and cursors.
+///
+/// Until the cursors are locked, claims may still make leases below a cut, so leases are trimmed a second time. The
+/// second time skips locked leases, because waiting for them while cursors are locked would break the order of locks. A
+/// skipped lease stays below the start of its lane, and a later round finds it: the lane is suspect until no
+/// transaction of this moment can still be running.
+async fn remove_from_cursors_and_leases(
+    tx: &mut store::Session,
+    cuts: &[Cut],
+) -> Result<(), store::Error> {
     retention::trim_leases(tx, cuts, true).await?;
     retention::lock_cursors(tx, cuts).await?;
     retention::raise_cursors(tx, cuts).await?;
     retention::trim_leases(tx, cuts, false).await
 }
 
-/// Deletes a closed lane with its blocks, the lane itself last.
-async fn clear(
+/// Deletes the blocks of a closed lane, and then the lane. Returns how many blocks were deleted.
+async fn delete_closed(
     store: &Store,
     clock: &Clock,
     lane: i64,
@@ -272,7 +288,7 @@ async fn clear(
     let mut deleted = 0;
     while !stop.is_cancelled() {
         let mut tx = store.tx("clear").await?;
-        let meters = blocks::hold(&mut tx, clock, &[lane]).await?;
+        let meters = blocks::lock(&mut tx, clock, &[lane]).await?;
         retention::lock_lanes(&mut tx, &[lane], true).await?;
         match retention::closed_cut(&mut tx, lane, BLOCKS).await? {
             Some(cut) => {
@@ -281,8 +297,8 @@ async fn clear(
                 tx.commit().await?;
             }
             None => {
-                if let Some(held) = &meters {
-                    blocks::end(&mut tx, held, lane).await?;
+                if let Some(meters) = &meters {
+                    blocks::end(&mut tx, meters, lane).await?;
                 }
                 retention::delete_lane(&mut tx, lane).await?;
                 tx.commit().await?;

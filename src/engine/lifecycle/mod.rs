@@ -1,6 +1,6 @@
-//! Where payloads lie until they are gone, a duty a file: `rotate` moves to the next hot slot, `offload` packs payloads into
-//! objects (with `walk`), `expire` deletes what is consumed or too old, `collect` deletes objects that no block refers to.
-//! None of them deletes a payload that a subscription can still need (I5).
+//! The storage of payloads from publish to deletion, one duty a file. `rotate` switches to the next hot slot. `offload`
+//! packs payloads into objects, with the help of `walk`. `expire` deletes what is consumed or too old. `collect`
+//! deletes objects that no block refers to. None of them deletes a payload that a subscription can still need (I5).
 
 pub mod collect;
 pub mod expire;

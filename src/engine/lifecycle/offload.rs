@@ -1,9 +1,10 @@
-//! Duty `offload`: moves payloads that are still needed from the hot slots into object storage, and lets slots be truncated.
-//! It decides when a slot is walked through; `walk` does that. Retention deletes what was consumed meanwhile, so that it
-//! costs no PUT. While object storage is down the duty runs ever more rarely, up to once a minute, and reports what waits.
+//! Duty `offload`: moves payloads that are still needed from the hot slots into object storage, so that the slots can
+//! be truncated. It decides when to walk through a slot, and `walk` does it. Payloads that are consumed within the hot
+//! window are deleted by the duty `expire` and cost no PUT. While object storage is down, the duty runs less and less
+//! often, down to once a minute, and its metrics show the backlog.
 //!
-//! A slot is walked through when the hot window of all that is in it is over: what is consumed within it costs no PUT, and
-//! the rest goes in one walk. When slots become scarce it is walked through at once. `Waits` remembers these times.
+//! A walk starts when the hot window of all payloads in the slot is over, so one walk moves everything that is left.
+//! When free slots become scarce, it starts at once. `Waits` remembers these times.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,16 +21,17 @@ use crate::engine::lifecycle::walk::Walker;
 use crate::store::installation::{self, Installation};
 use crate::store::{hot_payload, session};
 
-/// Walks through a slot in one run. A walk that moves something is followed by another, because only a walk that finds
-/// nothing proves that nothing is left. A slot that nodes go on publishing into is left to the next run.
+/// Most walks through a slot in one run. A walk that moves something is followed by another, because only a walk that
+/// finds nothing proves that nothing is left. A slot that other nodes still publish into is continued in the next run.
 const WALKS_MAX: usize = 2;
 
-/// How to pack.
+/// Size of objects, and time until payloads are moved.
 #[derive(Debug, Clone)]
 pub struct OffloadSettings {
-    /// Bytes of an object; the last one of a slot is smaller, and a larger payload gets one of its own.
+    /// Bytes of an object. The last object of a slot is smaller, and a larger payload gets an object of its own.
     pub object_bytes: i64,
-    /// How long a payload stays in Postgres, because it may be consumed meanwhile; shorter when slots become scarce.
+    /// How long a payload stays in Postgres, where it may be consumed without a PUT. Shorter when free slots become
+    /// scarce.
     pub hot_window: Duration,
 }
 
@@ -42,12 +44,12 @@ impl Default for OffloadSettings {
     }
 }
 
-/// How much waits for object storage.
+/// What waits to be moved into object storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Backlog {
-    /// Bytes in slots other than the current one, consumed ones that are not truncated yet included.
+    /// Bytes in slots other than the current one. Includes consumed payloads whose slot is not truncated yet.
     pub bytes: i64,
-    /// Age of about the oldest payload of them that is still needed.
+    /// Age of the oldest payload in these slots that is still needed, approximately.
     pub oldest_age_seconds: f64,
 }
 
@@ -61,8 +63,8 @@ pub struct Offload {
     oldest_age_seconds: Gauge<f64, AtomicU64>,
 }
 
-/// Until when a walk through each slot would find nothing that is due, as far as is known, by the database's clock. Only
-/// saves walks.
+/// For each slot, the time before which a walk would find nothing that is due, by the database's clock. `None` means
+/// unknown. It only saves walks, and correctness does not depend on it.
 #[derive(Debug, Default)]
 struct Waits {
     current: Option<i16>,
@@ -70,7 +72,7 @@ struct Waits {
 }
 
 impl Waits {
-    /// The window of a slot that was just left begins now.
+    /// Starts the hot window of a slot that has just stopped being the current one.
     fn observe(&mut self, ring: &Ring, window: Duration) {
         let left = self.current.replace(ring.installation.hot_slot);
         if let Some(left) = left.filter(|left| *left != ring.installation.hot_slot) {
@@ -92,13 +94,16 @@ impl Waits {
     }
 }
 
-/// The slots that are not current and not empty, oldest first, and whether the ring is running full.
+/// The state of the ring of hot slots.
 struct Ring {
     at: OffsetDateTime,
     installation: Installation,
+    /// The slots that are not current and not empty, oldest first.
     old: Vec<i16>,
+    /// Bytes in `old`.
     bytes: i64,
-    is_pressed: bool,
+    /// Whether at least half of all slots are in `old`, so that slots have to be emptied at once.
+    is_scarce: bool,
 }
 
 impl Ring {
@@ -120,19 +125,19 @@ impl Ring {
             (1..hot_payload::SLOTS).map(|step| (installation.hot_slot + step) % hot_payload::SLOTS);
         let old: Vec<i16> = others.filter(|slot| size(*slot) > 0).collect();
         let bytes = old.iter().map(|slot| size(*slot)).sum();
-        let is_pressed = old.len() * 2 >= sizes.len();
+        let is_scarce = old.len() * 2 >= sizes.len();
         Ok(Self {
             at,
             installation,
             old,
             bytes,
-            is_pressed,
+            is_scarce,
         })
     }
 }
 
 impl Offload {
-    /// Into object storage.
+    /// The duty over this object storage.
     #[must_use]
     pub fn new(blob: Arc<Blob>, settings: OffloadSettings) -> Self {
         Self {
@@ -144,8 +149,8 @@ impl Offload {
         }
     }
 
-    /// Empties the slots that are not current, oldest first; counts blocks moved. A slot that fails does not keep the next
-    /// one from being emptied; the first error is returned.
+    /// Empties the slots that are not current, oldest first, and returns how many blocks it moved. A slot that fails
+    /// does not stop the next one; the first error is returned at the end.
     async fn empty_all(
         &mut self,
         context: &Context,
@@ -174,15 +179,15 @@ impl Offload {
         done: &mut Done,
     ) -> Result<(), DutyError> {
         let hot_window = self.settings.hot_window;
-        // Read again for each slot: the last one may have taken the pressure away.
+        // Read again for each slot, because emptying the last one may have freed enough slots.
         let ring = Ring::read(context).await?;
         self.waits.observe(&ring, hot_window);
-        let window = if ring.is_pressed {
+        let window = if ring.is_scarce {
             Duration::ZERO
         } else {
             hot_window
         };
-        if !ring.is_pressed && !self.waits.is_over(slot, ring.at) {
+        if !ring.is_scarce && !self.waits.is_over(slot, ring.at) {
             return Ok(());
         }
         let walker = Walker {
@@ -203,10 +208,10 @@ impl Offload {
         Ok(())
     }
 
-    /// How much waits for object storage.
+    /// What waits to be moved into object storage.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn backlog(&self, context: &Context) -> Result<Backlog, DutyError> {
         let ring = Ring::read(context).await?;
         let mut backlog = Backlog {
@@ -235,18 +240,18 @@ impl Duty for Offload {
     const BUSY: Duration = Duration::from_millis(500);
     const IDLE: Duration = Duration::from_secs(5);
 
-    /// Moves what is due; counts blocks. Stops between two objects.
+    /// Moves what is due, and returns how many blocks it moved. Stops between two objects.
     async fn run(
         &mut self,
         context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
         let outcome = self.empty_all(context, stop).await;
-        // Also, and above all, after a failure.
+        // Also after a failure, because then the backlog matters most.
         match self.backlog(context).await {
             Ok(backlog) => self.show(backlog),
-            // Only figures.
-            Err(error) => tracing::warn!(%error, "how much waits for object storage is unknown"),
+            // Only metrics are missing.
+            Err(error) => tracing::warn!(%error, "the backlog of offloading is unknown"),
         }
         outcome
     }

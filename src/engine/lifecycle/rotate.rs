@@ -1,5 +1,5 @@
-//! Duty `rotate`: moves the current hot slot on, so that old payloads come together in slots that can be truncated as a
-//! whole. Nothing waits for it: while no slot is free, publishes go on into the current one.
+//! Duty `rotate`: makes the next free hot slot the current one, so that payloads of one age share a slot, which can be
+//! truncated as a whole. Publishes do not wait for it: while no slot is free, they continue to use the current slot.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::{hot_payload, installation};
 
-/// When to move on.
+/// When to rotate.
 #[derive(Debug, Clone)]
 pub struct RotateSettings {
-    /// The current slot has this many bytes.
+    /// Rotate when the current slot has at least this many bytes.
     pub slot_bytes: i64,
-    /// The current slot has been the current one for this long.
+    /// Rotate when the current slot is not empty and has been current for this long.
     pub slot_window: Duration,
 }
 
@@ -36,7 +36,7 @@ pub struct Rotate {
 }
 
 impl Rotate {
-    /// With settings.
+    /// The duty with its settings.
     #[must_use]
     pub fn new(settings: RotateSettings) -> Self {
         let slots_free = Gauge::default();
@@ -47,7 +47,7 @@ impl Rotate {
         }
     }
 
-    /// How many slots a rotation could move to after the last run.
+    /// Number of free slots after the last run.
     #[must_use]
     pub fn slots_free(&self) -> i64 {
         self.slots_free.get()
@@ -60,7 +60,7 @@ impl Duty for Rotate {
     // A slot can fill within a second.
     const IDLE: Duration = Duration::from_secs(1);
 
-    /// Moves on when it is time and a slot is free; counts moves.
+    /// Rotates when it is time and a slot is free, and returns the number of rotations (0 or 1).
     async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
         let mut session = context.store.session().await?;
         let current = installation::get(&mut session)
@@ -89,7 +89,7 @@ impl Duty for Rotate {
             self.settings.slot_window
         };
         let now = context.clock.now();
-        // Guarded by the old slot: of two nodes one moves it.
+        // The statement changes the slot only from `current`, so of two nodes only one rotates.
         let moved = installation::set_slot(&mut session, current, *next, at_least, now).await?;
         left -= i64::from(moved);
         self.slots_free.set(left);

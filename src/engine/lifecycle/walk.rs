@@ -1,20 +1,21 @@
-//! A walk through a hot slot: packs payloads that are due into objects, many blocks to an object, and truncates the slot
-//! when nothing refers to it. Called by the duty `offload`. Keeps a payload reachable at every moment (I5): its block points
-//! to the object from the commit on that follows the PUT. Holds about one object in memory, and no transaction over a PUT.
+//! A walk through a hot slot. It packs payloads that are due into objects, many blocks to an object, and truncates the
+//! slot when no block refers to it. The duty `offload` calls it. A payload is reachable at every moment (I5), because
+//! its block points to the slot until the transaction after the PUT points it to the object. A walk holds about one
+//! object in memory, and no transaction is open during a PUT.
 //!
-//! # Why a slot that is truncated is not needed
+//! # Why a truncated slot is not needed
 //!
-//! A node may put payloads into any slot at any time, because its knowledge of the current slot may be old, and a row may
-//! land on any page with room. A slot is truncated under its exclusive lock. Then no transaction that inserted into it is
-//! still running, for an insert locks the table until the end of its transaction. A payload committed by then was put
-//! there by a transaction that
-//! - ended before the last walk began. The walk's snapshot or a later one saw its row, on a page that the walk read, and
-//!   found that no block referred to it. A block never begins to refer to a slot again: it is inserted with its payload,
-//!   once, and offsets are never used twice.
-//! - was running then or began later. Its id is not below the oldest that ran when the walk began: `is_needed` reads just
-//!   these rows, under the lock.
+//! A node may insert payloads into any slot at any time, because its knowledge of the current slot may be old, and a
+//! row may be placed on any page with room. A slot is truncated under its exclusive lock. An insert locks the table
+//! until the end of its transaction, so no transaction that inserted into the slot is still running. A payload
+//! committed by then was inserted by a transaction of one of two kinds:
+//! - It ended before the last walk began. Then the walk's snapshot or a later one saw the row, on a page that the walk
+//!   read, and found that no block referred to it. A block never begins to refer to a slot again, because it is
+//!   inserted once, together with its payload, and offsets are never used twice.
+//! - It was running when the walk began, or began later. Then its transaction id is not below the oldest id that was
+//!   running when the walk began, and `is_needed` reads exactly the rows of such transactions, under the lock.
 //!
-//! So no block refers to the slot, and it can go.
+//! So no block refers to the slot, and it can be truncated.
 
 use std::collections::VecDeque;
 
@@ -31,14 +32,14 @@ use crate::store::installation::Installation;
 use crate::store::turn::PART_BYTES;
 use crate::store::{self, block, object};
 
-/// Pages of a slot read by one statement: 16 MiB.
+/// Pages of a slot scanned by one statement: 16 MiB.
 const WINDOW_PAGES: i64 = 2_048;
-/// Most blocks in one object: they are pointed to it by one statement.
+/// Most blocks in one object, because one statement points all of them to it.
 const BLOCKS_MAX: usize = 20_000;
-/// Bytes of payload read by one statement, about.
+/// Approximate bytes of payload read by one statement.
 const READ_BYTES: i64 = 4 * 1024 * 1024;
 
-/// What a walk works with.
+/// Walks through the slots of an installation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Walker<'a> {
     /// The database and the time.
@@ -47,13 +48,13 @@ pub(super) struct Walker<'a> {
     pub(super) blob: &'a Blob,
     /// Bytes of an object.
     pub(super) object_bytes: i64,
-    /// Whose objects they are.
+    /// The installation, which names the objects.
     pub(super) installation: &'a Installation,
 }
 
 impl Walker<'_> {
     /// Walks through a slot once: packs what was published up to `due`, and truncates the slot when nothing in it is
-    /// needed. Returns how many blocks it moved, and when the youngest of those it left was published.
+    /// needed. Returns how many blocks it moved, and the publish time of the youngest block that it left.
     pub(super) async fn walk(
         &self,
         slot: i16,
@@ -93,8 +94,8 @@ impl Walker<'_> {
         Ok((moved, youngest))
     }
 
-    /// Puts blocks into one object and points them to it; returns how many. A crash before the commit leaves an object
-    /// with a row that no block refers to; the duty `collect` deletes both.
+    /// Writes the payloads of blocks into one object and points the blocks to it; returns how many. A crash before the
+    /// commit leaves an object with a row that no block refers to; the duty `collect` deletes both.
     async fn pack(&self, slot: i16, blocks: &[Live]) -> Result<u64, DutyError> {
         let Context { store, clock } = self.context;
         let (body, moved) = self.read(slot, blocks).await?;
@@ -115,16 +116,16 @@ impl Walker<'_> {
         let mut lanes: Vec<i64> = moved.iter().map(|moved| moved.lane_id).collect();
         lanes.sort_unstable();
         lanes.dedup();
-        let held = blocks::hold(&mut tx, clock, &lanes).await?;
-        // Without meters the time is not used.
-        let at = held.map_or(OffsetDateTime::UNIX_EPOCH, |held| held.at);
+        let meters = blocks::lock(&mut tx, clock, &lanes).await?;
+        // Without meters the lanes are gone, and the time is not used.
+        let at = meters.map_or(OffsetDateTime::UNIX_EPOCH, |meters| meters.at);
         let pointed = block::point(&mut tx, slot, object, &moved, at).await?;
         tx.commit().await?;
         tracing::debug!(slot, object, bytes, blocks = pointed, "offloaded");
         Ok(pointed)
     }
 
-    /// The payloads of blocks one after the other, and where each begins.
+    /// Reads the payloads of blocks, one after the other, and where each of them begins.
     async fn read(&self, slot: i16, blocks: &[Live]) -> Result<(Bytes, Vec<Moved>), DutyError> {
         let bytes: i64 = blocks.iter().map(|block| block.bytes).sum();
         let mut body = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
@@ -133,21 +134,24 @@ impl Walker<'_> {
         let mut rest = blocks;
         while !rest.is_empty() {
             let mut bytes = 0;
-            let few = rest.iter().take_while(|block| {
-                let fits = bytes < READ_BYTES;
-                bytes += block.bytes;
-                fits
-            });
-            let (now, later) = rest.split_at(few.count().max(1));
+            let fitting = rest
+                .iter()
+                .take_while(|block| {
+                    let fits = bytes < READ_BYTES;
+                    bytes += block.bytes;
+                    fits
+                })
+                .count();
+            let (batch, later) = rest.split_at(fitting.max(1));
             rest = later;
-            let parts = hot_payload::parts(&mut session, slot, now).await?;
-            join(&mut body, &mut moved, now, parts);
+            let parts = hot_payload::parts(&mut session, slot, batch).await?;
+            join(&mut body, &mut moved, batch, parts);
         }
         Ok((body.into(), moved))
     }
 
-    /// Truncates a slot in which a walk found nothing, unless a payload was added since. A later run tries again when other
-    /// transactions use the slot.
+    /// Truncates a slot in which a walk found nothing, unless a needed payload was added since or other transactions
+    /// use the slot. A later run tries again.
     async fn truncate(&self, slot: i16, walk: &Walk) -> Result<(), store::Error> {
         let mut tx = self.context.store.tx("truncate").await?;
         if !hot_payload::lock(&mut tx, slot, walk.pages).await?
@@ -162,7 +166,7 @@ impl Walker<'_> {
     }
 }
 
-/// Blocks found and not packed yet.
+/// Blocks that were found and are not packed yet.
 #[derive(Default)]
 struct Queue {
     blocks: VecDeque<Live>,
@@ -170,7 +174,7 @@ struct Queue {
 }
 
 impl Queue {
-    /// Adds what was published up to `due`; returns when the youngest of the others was published.
+    /// Adds the blocks that were published up to `due`; returns the publish time of the youngest of the others.
     fn push(&mut self, live: Vec<Live>, due: OffsetDateTime) -> Option<OffsetDateTime> {
         let mut youngest = None;
         for block in live {
@@ -184,7 +188,7 @@ impl Queue {
         youngest
     }
 
-    /// Blocks for one object, in order of their keys, which is the order in which they are locked and read again later.
+    /// Takes blocks for one object, sorted by key, which is the order in which they are locked and later read.
     fn take(&mut self, object_bytes: i64) -> Vec<Live> {
         let mut taken = Vec::new();
         let mut bytes = 0;
@@ -202,8 +206,8 @@ impl Queue {
     }
 }
 
-/// Puts parts, which come in any order, where they belong. A block that lacks parts is left out: another node that did the
-/// same has moved it and truncated its slot meanwhile.
+/// Puts the parts of payloads, which arrive in any order, into their places. A block with missing parts is left out:
+/// another node has moved it and truncated its slot meanwhile.
 fn join(
     body: &mut Vec<u8>,
     moved: &mut Vec<Moved>,

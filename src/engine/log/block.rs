@@ -1,5 +1,5 @@
-//! Messages on their way out: a message in a cached block, and the same with the lease it was handed out under. Cloning
-//! copies nothing of the body.
+//! A block in memory, a message in it, and a message that was handed out with a receipt. A message refers to its block,
+//! so cloning it copies no body.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
 
-/// A block in memory, whole or (when large) its head.
+/// A block in memory: the whole block, or only the head of a block with one large message.
 #[derive(Debug)]
 pub struct Block {
     /// Its lane.
@@ -33,11 +33,11 @@ impl Block {
 pub struct StoredMessage {
     /// The block it is in.
     pub block: Arc<Block>,
-    /// Which one of the block.
+    /// Its index in the block.
     pub index: usize,
     /// The topic it was published to.
     pub topic: Arc<TopicName>,
-    /// Number of that topic.
+    /// Id of that topic.
     pub topic_id: i64,
 }
 
@@ -52,7 +52,7 @@ impl StoredMessage {
         }
     }
 
-    /// Its bytes, body and attributes as they are encoded.
+    /// Bytes of its encoded body and attributes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.block.payload.message_bytes(self.index)
@@ -65,15 +65,15 @@ impl StoredMessage {
     }
 }
 
-/// A message handed out.
+/// A message that was handed out to a receiver.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Settles it, once.
+    /// The receipt that settles it.
     pub receipt: String,
     /// The message.
     pub message: StoredMessage,
     /// How many times it has been handed out, this time included.
     pub attempt: u32,
-    /// Until when nobody else gets it.
+    /// Until when no other receiver gets it.
     pub visible_until: Timestamp,
 }

@@ -1,6 +1,7 @@
-//! Blocks in memory, bounded by bytes (I9). Blocks never change, so nothing here can be stale; a block that retention has
-//! deleted meanwhile may still be served to a lease that was made before. Blocks this node wrote and blocks it read have
-//! a half each, so that a consumer that catches up on last week does not push out what was published a moment ago.
+//! The cache of blocks in memory, bounded by bytes (I9). Blocks never change, so no entry can be out of date. A block
+//! that retention has deleted meanwhile may still be served to a lease that was made before. Blocks that this node
+//! wrote and blocks that it read have one half of the cache each, so that a consumer of old messages does not evict the
+//! newest ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use parking_lot::Mutex;
 
 use crate::engine::log::block::Block;
 
-/// Where a block came from.
+/// How a block got into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Just published by this node.
+    /// Published by this node just now.
     Written,
     /// Read from the database or object storage.
     Read,
@@ -27,7 +28,8 @@ pub struct Cache {
     half_bytes: usize,
 }
 
-/// First in, first out: a log is read in the order it was written, so age is as good a guess as use.
+/// One half of the cache. It evicts the oldest entry first: a log is read in the order of writing, so least recently
+/// used would not do better.
 #[derive(Debug, Default)]
 struct Half {
     lanes: HashMap<i64, BTreeMap<i64, Arc<Block>>>,
@@ -77,14 +79,14 @@ impl Cache {
         }
     }
 
-    /// The block that holds `offset` of `lane`, if it is here.
+    /// The block that holds `offset` of `lane`, if it is in the cache.
     #[must_use]
     pub fn get(&self, lane: i64, offset: i64) -> Option<Arc<Block>> {
         let written = self.written.lock().get(lane, offset);
         written.or_else(|| self.read.lock().get(lane, offset))
     }
 
-    /// Keeps a block, unless it is so large that it would push out most of the others.
+    /// Adds a block, unless it is so large that it would evict many others.
     pub fn insert(&self, block: Arc<Block>, origin: Origin) {
         if block.payload.memory_bytes() > self.half_bytes / 4 {
             return;
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_blocks_go_when_the_limit_is_reached() {
+    fn the_oldest_blocks_are_evicted_when_the_limit_is_reached() {
         let cache = Cache::new(200_000);
         for first in 0..1_000 {
             cache.insert(block(1, first, 1), Origin::Read);

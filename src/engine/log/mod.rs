@@ -1,6 +1,6 @@
-//! The bytes of messages: `payload` encodes and decodes records, `pack` makes blocks of
-//! them, `block` is a block in memory, `cache` keeps blocks, `reader`
-//! finds them wherever they lie, `upload` streams large bodies to object storage. Blocks are immutable.
+//! The bytes of messages. `payload` encodes and decodes messages, `pack` makes blocks of them, `block` is a block in
+//! memory, `cache` keeps blocks, `reader` reads them from memory, the database or object storage, and `upload` writes
+//! large bodies to object storage. Blocks are immutable.
 
 pub mod block;
 pub mod cache;

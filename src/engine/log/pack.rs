@@ -1,5 +1,6 @@
-//! From records to a block that can be written: the payload, compressed when that pays, in the form that the statements of
-//! the store take. Used by the turn and by every transaction of its own that publishes.
+//! Makes a block for the statements of the store from encoded messages. The payload is compressed when that makes it
+//! smaller. Called by the turn, and by transactions outside the turn that publish (deduplicated publishes, dead
+//! letters).
 
 use std::cell::RefCell;
 
@@ -15,12 +16,12 @@ const COMPRESS_BYTES_MIN: usize = 512;
 const COMPRESS_LEVEL: i32 = 1;
 
 thread_local! {
-    /// Making one costs more than using it: it is kept per thread.
+    /// Kept for each thread, because making a compressor costs more than using it.
     static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
         RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
 }
 
-/// Messages as a block whose payload goes through the database, and that payload uncompressed.
+/// A block whose payload is stored in the database, and that payload uncompressed.
 #[must_use]
 pub fn hot_block(lane: i64, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
     let raw = Bytes::from(records.to_payload());
@@ -35,7 +36,7 @@ pub fn hot_block(lane: i64, records: &Records, measure: Measure) -> (NewBlock, B
     (block, raw)
 }
 
-/// A zstd frame of `raw`, when that is worth it.
+/// A zstd frame of `raw`; `None` when `raw` is short or the frame is not smaller.
 fn compress(raw: &[u8]) -> Option<Vec<u8>> {
     if raw.len() < COMPRESS_BYTES_MIN {
         return None;

@@ -1,13 +1,13 @@
-//! The payload of a block, as bytes: how messages are packed into one and read out of it again. Pure; called by publish
-//! (to encode, on the thread of the request), the turn (to join what gathered) and whoever reads messages.
+//! The encoding of a block's payload: packs messages into bytes and reads them again. Pure functions. Publish calls
+//! them to encode, the turn to join publishes, and the reader and receives to decode.
 //!
 //! ```text
 //! payload := version:u8 count:u32 (meta_bytes:u32 body_bytes:u32)×count (meta body)×count     integers little-endian
 //! meta    := flags:u8 [content_type] [tag] [key] [traceparent] [tracestate] [attributes:u8 (name value)×n]
 //! texts as len:u16 bytes
 //! ```
-//! The last body goes on to the end of the payload, so that a body of unknown length can stream into an object. A payload
-//! that does not parse is reported as corrupt, never skipped.
+//! The last body extends to the end of the payload, so that a body of unknown length can be streamed into an object. A
+//! payload that does not parse is reported as corrupt and never skipped.
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::engine::meter::measure::{Measure, units};
 const VERSION: u8 = 1;
 /// Bytes before the index.
 const HEAD: usize = 5;
-/// Bytes of the index per message.
+/// Bytes of the index for each message.
 const ENTRY: usize = 8;
 
 /// The body is valid UTF-8, checked when it was published.
@@ -28,12 +28,13 @@ const TRACEPARENT: u8 = 1 << 4;
 const ATTRIBUTES: u8 = 1 << 5;
 const TRACESTATE: u8 = 1 << 6;
 
-/// Content type of a text body that says none.
+/// Content type of a text body that was published without one.
 pub const TEXT_PLAIN: &str = "text/plain; charset=utf-8";
-/// Content type of a body of bytes that says none.
+/// Content type of any other body that was published without one.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
-/// What a message carries beside its body, borrowed from the request. Lengths are within `api::limits`.
+/// The parts of a message other than its body, borrowed from the request or the payload. Lengths are within
+/// `api::limits`.
 #[derive(Debug, Clone, Default)]
 pub struct Meta<'a> {
     /// Media type, when the publisher gave one.
@@ -42,16 +43,16 @@ pub struct Meta<'a> {
     pub tag: Option<&'a str>,
     /// Key.
     pub key: Option<&'a str>,
-    /// Producer's trace context.
+    /// Producer's trace context (W3C).
     pub traceparent: Option<&'a str>,
-    /// What its tracers added to that.
+    /// Producer's trace state (W3C), which belongs to `traceparent`.
     pub tracestate: Option<&'a str>,
     /// Names and values, in order of name.
     pub attributes: Vec<(&'a str, &'a str)>,
 }
 
 impl Meta<'_> {
-    /// Its single texts with their flags, in the order in which they are written.
+    /// Its optional texts with their flags, in the order of the encoding.
     fn texts(&self) -> [(u8, Option<&str>); 5] {
         [
             (CONTENT_TYPE, self.content_type),
@@ -62,11 +63,13 @@ impl Meta<'_> {
         ]
     }
 
-    /// Bytes that are enough for it.
+    /// Upper bound of its encoded bytes.
     fn bytes_max(&self) -> usize {
         let texts = self.texts().into_iter().filter_map(|(_, text)| text);
-        let attributes = self.attributes.iter();
-        let attributes = attributes.flat_map(|(name, value)| [*name, *value]);
+        let attributes = self
+            .attributes
+            .iter()
+            .flat_map(|(name, value)| [*name, *value]);
         2 + texts
             .chain(attributes)
             .map(|text| 2 + text.len())
@@ -85,13 +88,13 @@ pub struct Records {
 }
 
 impl Records {
-    /// Messages in here.
+    /// Number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sizes.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sizes.is_empty()
@@ -115,7 +118,7 @@ impl Records {
         self.units += units((meta_bytes + body.len()) as u64);
     }
 
-    /// What they are measured by, inside the guarantee.
+    /// The measure of the messages, as if inside the guarantee.
     #[must_use]
     pub fn measure(&self) -> Measure {
         Measure {
@@ -126,14 +129,14 @@ impl Records {
         }
     }
 
-    /// Takes over all messages of `other`, after the own ones.
+    /// Appends all messages of `other`.
     pub fn append(&mut self, other: &Self) {
         self.sizes.extend_from_slice(&other.sizes);
         self.data.extend_from_slice(&other.data);
         self.units += other.units;
     }
 
-    /// Takes over the message at `index` of `other`.
+    /// Appends the message at `index` of `other`.
     pub fn append_one(&mut self, other: &Self, index: usize) {
         let start: usize = other.sizes[..index]
             .iter()
@@ -161,8 +164,8 @@ impl Records {
     }
 }
 
-/// The start of the payload of a block with one message whose body follows as a stream; `text` is not known, so the body
-/// is taken for bytes unless its content type says that it is text.
+/// The start of the payload of a block with one message, whose body follows as a stream. The body cannot be checked for
+/// UTF-8 beforehand, so it counts as text only when its content type begins with `text/`.
 #[must_use]
 pub fn stream_head(meta: &Meta<'_>) -> Vec<u8> {
     let mut records = Records::default();
@@ -174,7 +177,7 @@ pub fn stream_head(meta: &Meta<'_>) -> Vec<u8> {
     records.to_payload()
 }
 
-/// What the one message of a streamed payload is measured by.
+/// The measure of the one message in a streamed payload.
 #[must_use]
 pub fn streamed_measure(payload_bytes: u64) -> Measure {
     Measure::message(payload_bytes.saturating_sub((HEAD + ENTRY) as u64))
@@ -216,30 +219,30 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 #[error("corrupt payload")]
 pub struct Corrupt;
 
-/// A payload taken apart; its messages are slices of it.
+/// A parsed payload; its messages are slices of it.
 #[derive(Debug, Clone)]
 pub struct Payload {
     data: Bytes,
-    /// Start of the meta, start of the body.
+    /// For each message, the start of its meta and the start of its body.
     starts: Vec<(u32, u32)>,
-    /// End of the last body, which is beyond `data` when only the head of a large payload was read.
+    /// End of the last body. It is beyond `data` when only the head of a large payload was read.
     end: u64,
 }
 
 /// A message inside a payload.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
-    /// What it carries beside its body.
+    /// Its encoded meta.
     meta: &'a [u8],
-    /// Its body, or `None` when it was not read along.
+    /// Its body; `None` when only the head of the payload was read.
     body: Option<&'a [u8]>,
-    /// Where the body stands in the payload.
+    /// Start and end of the body in the payload.
     body_range: (u64, u64),
 }
 
 impl Payload {
-    /// Takes `data` apart: the whole payload, or a head of it that holds at least the index and the metas. `total` is the
-    /// length of the whole.
+    /// Parses `data`: a whole payload, or a head of it that contains at least the index and the metas. `total` is the
+    /// length of the whole payload.
     ///
     /// # Errors
     /// [`Corrupt`] when it is not a payload.
@@ -279,19 +282,19 @@ impl Payload {
         })
     }
 
-    /// Messages in here.
+    /// Number of messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.starts.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no messages.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.starts.is_empty()
     }
 
-    /// Bytes it occupies in memory, about.
+    /// Approximate bytes that it occupies in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.data.len() + self.starts.len() * ENTRY + 128
@@ -325,7 +328,7 @@ impl Payload {
 }
 
 impl<'a> View<'a> {
-    /// The body as text, if it was text when it was published and was read along.
+    /// The body as text; `None` when it was not published as text, or when it was not read.
     #[must_use]
     pub fn text(&self) -> Option<&'a str> {
         if self.flags() & TEXT == 0 {
@@ -334,13 +337,13 @@ impl<'a> View<'a> {
         std::str::from_utf8(self.body?).ok()
     }
 
-    /// The body, if it was read along.
+    /// The body; `None` when it was not read.
     #[must_use]
     pub fn body(&self) -> Option<&'a [u8]> {
         self.body
     }
 
-    /// Where the body begins and ends in the payload.
+    /// Start and end of the body in the payload, in bytes.
     #[must_use]
     pub fn body_range(&self) -> (u64, u64) {
         self.body_range
@@ -350,7 +353,7 @@ impl<'a> View<'a> {
         self.meta.first().copied().unwrap_or(0)
     }
 
-    /// What it carries beside its body; the content type is always there.
+    /// Decodes its meta. The content type is always present.
     #[must_use]
     pub fn meta(&self) -> Meta<'a> {
         let mut rest = self.meta.get(1..).unwrap_or(&[]);
@@ -414,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_come_out_as_they_went_in() {
+    fn messages_are_decoded_as_they_were_encoded() {
         let mut records = Records::default();
         records.push(&meta(), br#"{"n":1}"#);
         records.push(&Meta::default(), b"\xff\x00");
@@ -450,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_a_streamed_body_tells_where_the_body_is() {
+    fn the_head_of_a_streamed_body_contains_where_the_body_is() {
         let head = stream_head(&meta());
         let total = head.len() as u64 + 1_000;
         let payload = Payload::parse(Bytes::from(head.clone()), total).unwrap();

@@ -1,7 +1,7 @@
-//! Reading messages: from memory, from the ring of hot payloads, from object storage. A read is bounded in number and
-//! bytes, reads ahead, and is done once for all that wait for the same lane; it never touches the connections of turns.
-//! Hot and cold reads have bounds of their own: object storage that hangs holds up those who need it, and nobody else.
-//! Within each, tenants take turns.
+//! Reads blocks from memory, from the hot slots in the database, or from object storage. A read is bounded in blocks
+//! and bytes, and reads ahead. Concurrent readers of one lane share one read. Reads never use the database connections
+//! of turns. Hot and cold reads have separate bounds, so object storage that hangs delays only the reads that need it.
+//! Within each bound, tenants share the reads fairly (`turnstile`).
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -14,47 +14,47 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 
 use crate::blob::Blob;
-use crate::store::block::BlockRow;
-use crate::store::{self, Session, Store};
-use crate::turnstile::Turnstile;
-
 use crate::engine::error::Error;
 use crate::engine::log::block::Block;
 use crate::engine::log::cache::{Cache, Origin};
 use crate::engine::log::payload::Payload;
 use crate::engine::meter::deliveries::{Payer, Tally};
+use crate::store::block::BlockRow;
+use crate::store::{self, Session, Store};
+use crate::turnstile::Turnstile;
 
-/// Reads of the database at once in one node: each holds a connection of the pool.
+/// Concurrent reads of the database on one node. Each holds a connection of the pool.
 const HOT_READS_MAX: usize = 4;
-/// Requests to object storage at once in one node.
+/// Concurrent requests to object storage on one node.
 const COLD_READS_MAX: usize = 8;
-/// Of those, for one read.
+/// Concurrent requests to object storage for one read.
 const COLD_READS_OF_ONE: usize = 4;
-/// Lanes are spread over so many locks, each of which lets one read through.
+/// Number of locks that lanes are spread over. Each lock admits one read at a time.
 const LANE_LOCKS: usize = 64;
-/// Blocks of one read, those read ahead included.
+/// Most blocks of one read, those read ahead included.
 const BLOCKS_MAX: i64 = 64;
-/// Bytes (as stored) of one read, and so of one request to object storage, unless its first block alone has more.
+/// Most bytes (as stored) of one read, and so of one request to object storage. The first block may be larger.
 const READ_BYTES_MAX: i64 = 8 << 20;
-/// A read goes beyond what was asked for up to so many bytes (as stored) in all.
+/// A read takes blocks after the wanted ones while it has at most this many bytes (as stored) in all.
 const READ_AHEAD_BYTES: i64 = 512 << 10;
-/// Messages looked ahead.
+/// Messages after the wanted ones that a read may include.
 const READ_AHEAD_MESSAGES: i64 = 4_096;
-/// A block of one message with more bytes is read only so far: its body is given as an address.
+/// A larger uncompressed block of one message in object storage is read only up to this many bytes. The receiver then
+/// gets a link to the body instead of the body.
 const HEAD_BYTES: i64 = 320 << 10;
-/// Bytes of a payload uncompressed; a turn's block is far below, a batch in an object near.
+/// Most bytes of an uncompressed payload. Blocks of turns are far smaller; batches in objects can come near it.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
-/// A block whose payload has moved between two statements is looked up again.
+/// How many times in a row a block is looked up again because its payload was moved between two statements.
 const MOVES_MAX: u32 = 5;
 
-/// What was read of what was asked for.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Blocks {
     /// The blocks, in order.
     pub blocks: Vec<Arc<Block>>,
-    /// Bytes that might still be held.
+    /// Bytes that may still be added.
     room: usize,
-    /// Whether there may be more of what was asked for, which would have been too much.
+    /// Whether the read stopped at its limit of bytes, so that more of the wanted offsets may exist.
     pub cut: bool,
 }
 
@@ -64,7 +64,7 @@ impl Blocks {
         self.blocks.push(block);
     }
 
-    /// Takes the blocks of a read, from `offsets.start` on; answers where the rest begins.
+    /// Adds the blocks of a read, from `offsets.start` on; returns the offset at which the rest begins.
     fn extend(&mut self, read: Vec<Arc<Block>>, offsets: Range<i64>) -> i64 {
         let mut at = offsets.start;
         for block in read {
@@ -88,18 +88,18 @@ pub struct Reader {
     blob: Arc<Blob>,
     cache: Arc<Cache>,
     tally: Arc<Tally>,
-    hot: Tier,
-    cold: Tier,
+    hot: ReadBounds,
+    cold: ReadBounds,
 }
 
-/// How many read from one kind of place at once.
+/// Bounds the reads from one kind of storage (the database or object storage).
 #[derive(Debug)]
-struct Tier {
+struct ReadBounds {
     reads: Turnstile,
     lanes: Vec<Mutex<()>>,
 }
 
-impl Tier {
+impl ReadBounds {
     fn new(reads_max: usize) -> Self {
         let lanes = std::iter::repeat_with(|| Mutex::new(()));
         Self {
@@ -108,19 +108,19 @@ impl Tier {
         }
     }
 
-    /// Lets one reader of a lane through; the others then find in memory what it brought.
+    /// The lock that admits one reader of a lane. The others then find its result in the cache.
     fn lane(&self, lane: i64) -> &Mutex<()> {
         &self.lanes[usize::try_from(lane).unwrap_or(0) % LANE_LOCKS]
     }
 }
 
-/// What a read found.
-enum Found {
-    /// Blocks from the wanted offset on, at least one; there may be more behind them.
+/// Outcome of one read.
+enum ReadOutcome {
+    /// Blocks from the wanted offset on, at least one. More may follow after them.
     Blocks(Vec<Arc<Block>>),
-    /// The payload is no longer where its block said.
+    /// The payload was moved after its block row was read.
     Moved,
-    /// No such block (any more).
+    /// There is no such block, or not any more.
     Nothing,
 }
 
@@ -131,7 +131,7 @@ impl Reader {
         self.cache.bytes()
     }
 
-    /// A reader over all places of payloads.
+    /// A reader of the database, object storage and the cache.
     #[must_use]
     pub fn new(store: Store, (blob, tally): (Arc<Blob>, Arc<Tally>), cache: Arc<Cache>) -> Self {
         Self {
@@ -139,15 +139,15 @@ impl Reader {
             blob,
             cache,
             tally,
-            hot: Tier::new(HOT_READS_MAX),
-            cold: Tier::new(COLD_READS_MAX),
+            hot: ReadBounds::new(HOT_READS_MAX),
+            cold: ReadBounds::new(COLD_READS_MAX),
         }
     }
 
-    /// The block that holds `offset` of `lane`; `None` when there is none (any more).
+    /// The block that holds `offset` of `lane`; `None` when there is none, or not any more.
     ///
     /// # Errors
-    /// When a place of payloads does not answer.
+    /// When the database or object storage does not respond.
     pub async fn block(
         &self,
         payer: Payer<'_>,
@@ -159,11 +159,11 @@ impl Reader {
         Ok(found.blocks.pop())
     }
 
-    /// The blocks that hold `offsets` of `lane`, in order, as many of them as still exist; no more of them than hold about
-    /// `bytes_max` in memory, but always the first.
+    /// The blocks that hold `offsets` of `lane`, in order, as far as they still exist. The result occupies about
+    /// `bytes_max` in memory at most, but always includes the first block.
     ///
     /// # Errors
-    /// When a place of payloads does not answer.
+    /// When the database or object storage does not respond.
     pub async fn blocks(
         &self,
         payer: Payer<'_>,
@@ -183,41 +183,45 @@ impl Reader {
                 break;
             }
             match Box::pin(self.read(payer, lane, at..offsets.end)).await? {
-                Found::Blocks(read) => {
+                ReadOutcome::Blocks(read) => {
                     at = taken.extend(read, at..offsets.end);
                     moves = 0;
                 }
-                Found::Moved if moves < MOVES_MAX => moves += 1,
-                Found::Moved => {
-                    tracing::error!(lane, offset = at, "payload not found where its block says");
+                ReadOutcome::Moved if moves < MOVES_MAX => moves += 1,
+                ReadOutcome::Moved => {
+                    tracing::error!(
+                        lane,
+                        offset = at,
+                        "payload not found where its block points to"
+                    );
                     return Err(Error::Internal);
                 }
-                Found::Nothing => at = offsets.end,
+                ReadOutcome::Nothing => at = offsets.end,
             }
         }
         taken.cut = at < offsets.end;
         Ok(taken)
     }
 
-    /// Those of the blocks that hold `offsets` which need no object storage, for when it does not answer.
+    /// The blocks that hold `offsets` and can be read without object storage, for when it does not respond.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub async fn at_hand(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
         let (from, until) = (offsets.start, offsets.end);
         let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, from, until, BLOCKS_MAX).await?;
         let rows = bounded(rows, until);
-        let payloads = hot(&mut session, lane, &rows).await?;
+        let payloads = hot_payloads(&mut session, lane, &rows).await?;
         let at_hand = rows.iter().filter_map(|row| {
             let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
-            let known = self.cache.get(lane, row.first_offset);
-            known.or_else(|| Some(Arc::new(block(row, payload?.1.clone()).ok()?)))
+            let cached = self.cache.get(lane, row.first_offset);
+            cached.or_else(|| Some(Arc::new(decode_block(row, payload?.1.clone()).ok()?)))
         });
         Ok(at_hand.collect())
     }
 
-    /// Takes blocks from memory as far as they go without a gap; answers where the rest begins.
+    /// Adds blocks from the cache up to the first gap; returns the offset at which the rest begins.
     fn cached(&self, lane: i64, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
         let mut at = offsets.start;
         while at < offsets.end && taken.room > 0 {
@@ -230,70 +234,78 @@ impl Reader {
         at
     }
 
-    /// Reads the first blocks of `offsets` that are in the same kind of place, and a little ahead.
-    async fn read(&self, payer: Payer<'_>, lane: i64, offsets: Range<i64>) -> Result<Found, Error> {
-        let turn = self.hot.lane(lane).lock().await;
-        // Another reader of this lane may just have brought it.
+    /// Reads the first blocks of `offsets` that are in the same kind of storage, and some blocks after them.
+    async fn read(
+        &self,
+        payer: Payer<'_>,
+        lane: i64,
+        offsets: Range<i64>,
+    ) -> Result<ReadOutcome, Error> {
+        let lane_lock = self.hot.lane(lane).lock().await;
+        // Another reader of this lane may have read it meanwhile.
         if let Some(block) = self.cache.get(lane, offsets.start) {
-            return Ok(Found::Blocks(vec![block]));
+            return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        let entered = self.hot.reads.enter(payer.tenant).await;
+        let permit = self.hot.reads.enter(payer.tenant).await;
         let mut session = self.store.session().await?;
         let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
         let rows =
             store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
         let rows = bounded(rows, offsets.end);
         let Some(first) = rows.first() else {
-            return Ok(Found::Nothing);
+            return Ok(ReadOutcome::Nothing);
         };
         let is_hot = first.slot.is_some();
         let alike = rows.partition_point(|row| row.slot.is_some() == is_hot);
         let rows = &rows[..alike];
         if is_hot {
-            let payloads = hot(&mut session, lane, rows).await?;
-            let blocks = found(rows, offsets.end, |row| {
+            let payloads = hot_payloads(&mut session, lane, rows).await?;
+            let blocks = decode(rows, offsets.end, |row| {
                 let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
                 payload.map(|(_, data)| data.clone())
             })?;
-            return Ok(self.keep(blocks));
+            return Ok(self.insert(blocks));
         }
         let mut objects: Vec<i64> = rows.iter().filter_map(|row| row.object_id).collect();
         objects.dedup();
-        let keys = store::object::keys(&mut session, &objects).await?;
-        let keys: HashMap<i64, String> = keys.into_iter().collect();
-        drop((session, entered, turn));
-        let _turn = self.cold.lane(lane).lock().await;
+        let keys: HashMap<i64, String> = store::object::keys(&mut session, &objects)
+            .await?
+            .into_iter()
+            .collect();
+        drop((session, permit, lane_lock));
+        let _lane_lock = self.cold.lane(lane).lock().await;
         if let Some(block) = self.cache.get(lane, offsets.start) {
-            return Ok(Found::Blocks(vec![block]));
+            return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        Ok(self.keep(self.in_objects(payer, (rows, &keys), offsets.end).await?))
+        Ok(self.insert(self.in_objects(payer, (rows, &keys), offsets.end).await?))
     }
 
-    fn keep(&self, blocks: Vec<Block>) -> Found {
+    /// Adds blocks to the cache. No block at all means that the first payload was moved.
+    fn insert(&self, blocks: Vec<Block>) -> ReadOutcome {
         if blocks.is_empty() {
-            return Found::Moved;
+            return ReadOutcome::Moved;
         }
-        let blocks = blocks.into_iter().map(Arc::new);
-        let blocks: Vec<Arc<Block>> = blocks.collect();
+        let blocks: Vec<Arc<Block>> = blocks.into_iter().map(Arc::new).collect();
         for block in &blocks {
             self.cache.insert(block.clone(), Origin::Read);
         }
-        Found::Blocks(blocks)
+        ReadOutcome::Blocks(blocks)
     }
 
-    /// The blocks of rows that are in object storage, given the keys of the objects, with one request for those that lie side
-    /// by side. What fails after others, or beyond `until`, where it was only read ahead, ends the list.
+    /// Reads the blocks of rows that are in object storage, given the keys of the objects. Adjacent blocks share one
+    /// request. A failure ends the list without an error when other blocks were read before it, or when it concerns
+    /// only blocks from `until` on, which are read ahead.
     async fn in_objects(
         &self,
         payer: Payer<'_>,
         (rows, keys): (&[BlockRow], &HashMap<i64, String>),
         until: i64,
     ) -> Result<Vec<Block>, Error> {
-        let runs: Vec<&[BlockRow]> = rows.chunk_by(is_next_to).collect();
-        let reads = runs
+        let runs: Vec<&[BlockRow]> = rows.chunk_by(is_adjacent).collect();
+        let reads: Vec<_> = runs
             .iter()
-            .map(|run| self.in_object(payer, (run, keys), until));
-        let reads: Vec<_> = reads.collect();
+            .map(|run| self.in_object(payer, (run, keys), until))
+            .collect();
         let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
         let mut blocks = Vec::with_capacity(rows.len());
         for run in &runs {
@@ -313,30 +325,30 @@ impl Reader {
         Ok(blocks)
     }
 
-    /// The blocks of rows that lie side by side in one object.
+    /// Reads the blocks of rows that are adjacent in one object, with one request.
     async fn in_object(
         &self,
         payer: Payer<'_>,
         (run, keys): (&[BlockRow], &HashMap<i64, String>),
         until: i64,
     ) -> Result<Vec<Block>, Error> {
-        let place = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
+        let start_of = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Ok(Vec::new());
         };
         let key = first.object_id.and_then(|object| keys.get(&object));
-        let (Some(key), Some(start), Some(end)) = (key, place(first), place(last)) else {
+        let (Some(key), Some(start), Some(end)) = (key, start_of(first), start_of(last)) else {
             return Ok(Vec::new());
         };
         let end = end + read_bytes(last).unsigned_abs();
-        let entered = self.cold.reads.enter(payer.tenant).await;
+        let permit = self.cold.reads.enter(payer.tenant).await;
         let data = self.blob.range(payer.tenant, key, start..end).await?;
         self.tally.read_cold(payer, data.len() as u64);
-        drop(entered);
-        found(run, until, |row| {
-            let at = usize::try_from(place(row)? - start).ok()?;
+        drop(permit);
+        decode(run, until, |row| {
+            let at = usize::try_from(start_of(row)? - start).ok()?;
             let bytes = usize::try_from(read_bytes(row)).ok()?;
-            // A slice would keep all of the answer in memory for as long as one block of it.
+            // Copied, because a slice would keep the whole response in memory while one of its blocks is in the cache.
             match run {
                 [_] => Some(data.clone()),
                 _ => data.get(at..at + bytes).map(Bytes::copy_from_slice),
@@ -345,29 +357,27 @@ impl Reader {
     }
 }
 
-/// The first rows that one read may take: those that hold offsets below `until`, and a little more.
+/// Limits rows to what one read may take: rows that hold offsets below `until`, and some rows after them.
 fn bounded(mut rows: Vec<BlockRow>, until: i64) -> Vec<BlockRow> {
     let mut bytes = 0;
-    let fit = rows.iter().take_while(|row| {
+    let fits = |row: &&BlockRow| {
         let is_first = bytes == 0;
-        let is_wanted = row.first_offset < until;
+        let bytes_max = if row.first_offset < until {
+            READ_BYTES_MAX
+        } else {
+            READ_AHEAD_BYTES
+        };
         bytes += read_bytes(row);
-        is_first
-            || bytes
-                <= if is_wanted {
-                    READ_BYTES_MAX
-                } else {
-                    READ_AHEAD_BYTES
-                }
-    });
-    let fit = fit.count();
-    rows.truncate(fit);
+        is_first || bytes <= bytes_max
+    };
+    let count = rows.iter().take_while(fits).count();
+    rows.truncate(count);
     rows
 }
 
-/// Bytes (as stored) that are read of a block: of a large message in object storage the head.
+/// Bytes (as stored) to read of a block: all of it, or the head when it is one large message in object storage.
 fn read_bytes(row: &BlockRow) -> i64 {
-    // A compressed payload has no head of its own: it is unpacked as a whole.
+    // A compressed payload can only be unpacked as a whole.
     if row.count == 1 && !row.compressed && row.object_id.is_some() {
         row.bytes.min(HEAD_BYTES)
     } else {
@@ -375,14 +385,15 @@ fn read_bytes(row: &BlockRow) -> i64 {
     }
 }
 
-/// Whether what is read of two blocks lies side by side in one object.
-fn is_next_to(one: &BlockRow, next: &BlockRow) -> bool {
+/// Whether the bytes to read of two blocks are adjacent in one object.
+fn is_adjacent(one: &BlockRow, next: &BlockRow) -> bool {
     let end = one.object_offset.map(|start| start + read_bytes(one));
     one.object_id == next.object_id && end == next.object_offset
 }
 
-/// The blocks of rows, up to the first whose payload is not at hand. One beyond `until` that does not parse ends the list.
-fn found(
+/// Decodes the blocks of rows, up to the first row without a payload. A block from `until` on that does not parse ends
+/// the list without an error.
+fn decode(
     rows: &[BlockRow],
     until: i64,
     payload: impl Fn(&BlockRow) -> Option<Bytes>,
@@ -390,7 +401,7 @@ fn found(
     let mut blocks = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(data) = payload(row) else { break };
-        match block(row, data) {
+        match decode_block(row, data) {
             Ok(block) => blocks.push(block),
             Err(_) if row.first_offset >= until => break,
             Err(error) => return Err(error),
@@ -399,8 +410,8 @@ fn found(
     Ok(blocks)
 }
 
-/// Payloads of those rows that are in hot slots.
-async fn hot(
+/// Reads the payloads of rows that are in hot slots, with their first offsets.
+async fn hot_payloads(
     session: &mut Session,
     lane: i64,
     rows: &[BlockRow],
@@ -421,7 +432,8 @@ async fn hot(
     Ok(payloads)
 }
 
-fn block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
+/// Decodes the block of a row from its stored payload.
+fn decode_block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
     let corrupt = || {
         let row = format!("({}, {})", row.lane_id, row.first_offset);
         Error::from(store::Error::Corrupt {

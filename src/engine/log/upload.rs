@@ -1,26 +1,26 @@
-//! Objects of publishes: a body or batch above the hot limit goes to object storage first, and only its metadata to the
-//! database. The object is written down before its upload begins, so that garbage collection finds what a crash left.
+//! Uploads of publishes. A body or batch above the hot limit is written to object storage first, and then only its
+//! metadata to the database. The row of the object is inserted before the upload begins, so that the duty `collect`
+//! finds what a crash leaves behind.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use std::sync::Arc;
-
 use crate::blob::{self, Blob};
 use crate::clock::Clock;
-use crate::store::installation::Installation;
-use crate::store::turn::{NewBlock, NewPlace};
-use crate::store::{self, Store};
-
 use crate::engine::error::Error;
 use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::{Records, streamed_measure};
 use crate::engine::meter::measure::Measure;
+use crate::store::installation::Installation;
+use crate::store::turn::{NewBlock, NewPlace};
+use crate::store::{self, Store};
 
-/// The head of a streamed payload and a body of the largest size.
+/// Largest upload: the head of a streamed payload and a body of the largest size.
 const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
 
-/// An object that is whole in storage and that no block refers to yet.
+/// An object whose upload is finished, and that no block refers to yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Uploaded {
     object_id: i64,
@@ -28,7 +28,7 @@ pub struct Uploaded {
 }
 
 impl Uploaded {
-    /// As the place of a new block.
+    /// The object as the place of a new block's payload.
     fn place(self) -> NewPlace {
         NewPlace::Object {
             object_id: self.object_id,
@@ -36,7 +36,7 @@ impl Uploaded {
         }
     }
 
-    /// As a block of these messages.
+    /// A new block of these messages whose payload is the object.
     pub fn block(self, lane: i64, measure: Measure) -> NewBlock {
         NewBlock {
             lane,
@@ -47,29 +47,29 @@ impl Uploaded {
         }
     }
 
-    /// What its message is measured by, when it was streamed.
+    /// The measure of its one message, when the object was streamed.
     pub fn streamed_measure(self) -> Measure {
         streamed_measure(self.bytes)
     }
 }
 
-/// Puts payloads into objects of their own.
+/// Writes payloads into objects, one object each.
 #[derive(Debug)]
 pub struct Uploads {
     /// The database.
     pub store: Store,
     /// Object storage.
     pub blob: Arc<Blob>,
-    /// Source of `$now`.
+    /// Source of the parameter `$now` of statements.
     pub clock: Clock,
-    /// Names the objects.
+    /// The installation, which names the objects.
     pub installation: Installation,
     /// Largest payload that goes through the database, in bytes.
     pub hot_limit_bytes: usize,
 }
 
 impl Uploads {
-    /// Streams a payload to an object of its own.
+    /// Streams a payload into an object. It may wait behind the uploads of slow clients.
     pub async fn upload(
         &self,
         tenant: i64,
@@ -84,7 +84,8 @@ impl Uploads {
         self.finish_object(object_id, bytes).await
     }
 
-    /// Puts a payload that is in memory already into an object of its own, past the slow clients of [`Uploads::upload`].
+    /// Writes a payload that is in memory already into an object, without waiting for the slow clients of
+    /// [`Uploads::upload`].
     pub async fn put(&self, payload: Vec<u8>) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = payload.len() as u64;
@@ -103,14 +104,14 @@ impl Uploads {
         let mut session = self.store.session().await?;
         let now = self.clock.now();
         if !store::object::finish(&mut session, object_id, bytes.cast_signed(), now).await? {
-            // It took longer than the grace of the collection, which deletes the object any time from now.
+            // It took longer than the grace of the duty `collect`, which may delete the object at any time from now on.
             tracing::warn!(object_id, bytes, "an upload took too long and was given up");
             return Err(Error::Unavailable("object storage"));
         }
         Ok(Uploaded { object_id, bytes })
     }
 
-    /// Messages as a block: hot when they are small, an object when they are not.
+    /// Makes a block of messages. Its payload is stored in the database up to the hot limit, and in an object above it.
     pub async fn block_of(
         &self,
         lane: i64,
@@ -125,7 +126,7 @@ impl Uploads {
     }
 }
 
-/// The stream's own errors come back as they were.
+/// Converts an error of object storage. Errors of the body's stream are returned unchanged.
 fn upload_error(error: blob::Error) -> Error {
     match error {
         blob::Error::Source(source) => match source.downcast::<Error>() {

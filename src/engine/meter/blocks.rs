@@ -1,10 +1,11 @@
-//! Duty `meter`: counts what is published. The blocks of each lane are counted once, from where the last count ended (I8),
-//! and guaranteed capacity is posted (`capacity`). Retention, which deletes blocks, and the offloader, which moves them, lock
-//! the meters of their lanes and keep them right in their own transactions ([`hold`], [`count_below`], [`end`]). It makes no
-//! difference which of them counts a block, and on which node.
+//! Duty `meter`: counts what is published. It counts each block of a lane once, from where the last count ended (I8),
+//! and posts guaranteed capacity (`capacity`). The duty `expire` deletes blocks and the duty `offload` moves them, so
+//! both lock the meters of their lanes and update them in their own transactions ([`lock`], [`count_below`], [`end`]).
+//! The result does not depend on which duty, or which node, counts a block.
 //!
-//! Locks: meters in order of lane, `usage_hour` for storage; then lanes, leases, cursors (retention only); then blocks and
-//! `usage_minute`. Meters come first and the duty locks no lane, so a transaction that waits for a meter blocks no publish.
+//! Order of locks: meters by lane, then rows of `usage_hour` for storage; then lanes, leases and cursors (`expire`
+//! only); then blocks and rows of `usage_minute`. Meters come first and this duty locks no lane, so a transaction that
+//! waits for a meter blocks no publish.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,18 +24,20 @@ use crate::store::{self, Session, tenant_meter, usage};
 const LANES: i64 = 1_000;
 /// Lanes counted in one transaction.
 const LANES_AT_ONCE: usize = 200;
-/// Blocks counted in one transaction, shared evenly by its lanes: retention waits for that transaction.
+/// Blocks counted in one transaction, divided evenly between its lanes. Bounded because `expire` waits for this
+/// transaction.
 const BLOCKS: usize = 20_000;
 /// Longest pause after a transaction.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Bytes over time are posted at least this often: how far the usage of storage lags behind.
+/// Stored bytes over time are posted at least this often, so the usage of storage is this much behind.
 const POST_AFTER: Duration = Duration::from_secs(300);
 /// A publish stamps its block while it holds the lane lock and then runs at most two statements. Statement and idle
-/// timeouts end it, so it commits within this time or not at all: a round sees all that was published this long before it.
+/// timeouts end it, so it commits within this time or not at all. A round therefore sees everything that was published
+/// this long before it began.
 const COMMIT_WITHIN: Duration = Duration::from_secs(120);
 
-/// Pause after each transaction, as a multiple of its duration. A round reads every lane of the installation, and bills can
-/// wait: it takes a twentieth of one core of Postgres, spread evenly.
+/// Pause after each transaction, as a multiple of its duration. A round reads every lane of the installation, and bills
+/// are not urgent. With this factor it takes a twentieth of one core of Postgres, spread evenly.
 const PAUSE_FACTOR: u32 = 19;
 
 /// The duty.
@@ -52,7 +55,7 @@ impl Default for Meter {
 }
 
 impl Meter {
-    /// Without pauses within a round.
+    /// The duty without pauses inside a round, for tests.
     #[must_use]
     pub fn without_pauses() -> Self {
         Self { pause_factor: 0 }
@@ -64,7 +67,8 @@ impl Duty for Meter {
     const BUSY: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(5);
 
-    /// One round through all lanes, and all guaranteed capacity; counts blocks. Stops between two transactions.
+    /// Makes one round through all lanes and all guaranteed capacity, and returns how many blocks it counted. Stops
+    /// between two transactions.
     async fn run(
         &mut self,
         context: &Context,
@@ -109,7 +113,7 @@ impl Duty for Meter {
 }
 
 impl Meter {
-    /// Leaves the database to others after work that began at `started`.
+    /// Pauses after work that began at `started`, so that other work gets the database.
     async fn pause(&self, started: Instant, stop: &CancellationToken) {
         let pause = (started.elapsed() * self.pause_factor).min(PAUSE_MAX);
         if !pause.is_zero() {
@@ -118,13 +122,14 @@ impl Meter {
     }
 }
 
-/// Whether the usage of a window that ended at `end` can no longer change, given how far metering has come.
+/// Whether the usage of a window that ended at `end` can no longer change. `metered_until` is the time up to which the
+/// last round has counted everything.
 ///
-/// What is published before `metered_until` is counted by the minute in which it was published. A flush (`deliveries`)
-/// counts by the minute in which its statement began, and a timeout shorter than [`COMMIT_WITHIN`] ends a statement: one
-/// that began before `metered_until` had ended when the last round did. Storage is posted by the transaction that first
-/// locks a meter [`POST_AFTER`] after it was last posted, and by a round at the latest: all of an hour is posted once a
-/// round began that long after it.
+/// - A publish before `metered_until` is counted, in the minute in which it was published.
+/// - A flush (`deliveries`) counts in the minute in which its statement began. A timeout shorter than [`COMMIT_WITHIN`]
+///   ends each statement, so one that began before `metered_until` had ended by the end of the last round.
+/// - Storage is posted by the first transaction that locks a meter [`POST_AFTER`] or more after it was last posted, and
+///   by a round at the latest. So an hour is posted completely once a round began [`POST_AFTER`] after its end.
 pub(in crate::engine) fn is_final(
     end: OffsetDateTime,
     has_storage: bool,
@@ -138,21 +143,22 @@ pub(in crate::engine) fn is_final(
     end + storage <= metered_until
 }
 
-/// What was counted.
+/// Result of counting the blocks of some lanes.
 #[derive(Debug, Default)]
-struct Counted {
+struct BlockCount {
     blocks: u64,
-    /// Lanes of which as many blocks were counted as may be at once: they may have more.
+    /// Lanes where the limit of blocks at once was reached, which may have more.
     unfinished: Vec<i64>,
 }
 
-/// Counts blocks of locked lanes into usage.
+/// Adds the blocks of lanes, whose meters are locked, to the usage of tenants: at most `limit` blocks of each lane, and
+/// only those below its offset in `until`.
 async fn count(
     tx: &mut Session,
     (lanes, until): (&[i64], &[i64]),
     limit: i64,
     at: OffsetDateTime,
-) -> Result<Counted, store::Error> {
+) -> Result<BlockCount, store::Error> {
     let rows = lane_meter::count(tx, lanes, until, limit, at).await?;
     let mut of_lane: BTreeMap<i64, i64> = BTreeMap::new();
     for row in &rows {
@@ -162,7 +168,7 @@ async fn count(
         usage::add_minutes(tx, &rows).await?;
     }
     let unfinished = of_lane.iter().filter(|(_, blocks)| **blocks == limit);
-    Ok(Counted {
+    Ok(BlockCount {
         blocks: of_lane.values().sum::<i64>().unsigned_abs(),
         unfinished: unfinished.map(|(lane, _)| *lane).collect(),
     })
@@ -172,32 +178,31 @@ async fn count_some(
     tx: &mut Session,
     clock: &Clock,
     lanes: &[i64],
-) -> Result<Counted, store::Error> {
-    let Some(held) = hold(tx, clock, lanes).await? else {
-        return Ok(Counted::default());
+) -> Result<BlockCount, store::Error> {
+    let Some(locked) = lock(tx, clock, lanes).await? else {
+        return Ok(BlockCount::default());
     };
-    let lanes: Vec<i64> = held.meters.iter().map(|meter| meter.lane_id).collect();
+    let lanes: Vec<i64> = locked.meters.iter().map(|meter| meter.lane_id).collect();
     let until = vec![i64::MAX; lanes.len()];
     let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
-    count(tx, (&lanes, &until), limit, held.at).await
+    count(tx, (&lanes, &until), limit, locked.at).await
 }
 
-/// Meters that this transaction has locked. Without any, because another node has cleared the lanes away, there is nothing to
-/// keep right.
+/// The meters that a transaction has locked: at least one.
 #[derive(Debug)]
-pub(in crate::engine) struct Held {
+pub(in crate::engine) struct LockedMeters {
     meters: Vec<Locked>,
-    /// The time of all that is done under the locks.
+    /// The time of everything that is posted or counted under these locks.
     pub(in crate::engine) at: OffsetDateTime,
 }
 
-/// Locks the meters of lanes, and posts their bytes over time when that is due: always before another hour begins in them.
-/// `None`: none of the lanes is there any more.
-pub(in crate::engine) async fn hold(
+/// Locks the meters of lanes, and posts their stored bytes over time when that is due. The time of one hour is always
+/// posted before time of the next hour is added. `None` when none of the lanes has a meter any more.
+pub(in crate::engine) async fn lock(
     tx: &mut Session,
     clock: &Clock,
     lanes: &[i64],
-) -> Result<Option<Held>, store::Error> {
+) -> Result<Option<LockedMeters>, store::Error> {
     let meters = lane_meter::lock(tx, lanes, clock.now()).await?;
     let Some(at) = meters.iter().map(|meter| meter.at).max() else {
         return Ok(None);
@@ -207,10 +212,10 @@ pub(in crate::engine) async fn hold(
     if !due.is_empty() {
         post(tx, &due, at).await?;
     }
-    Ok(Some(Held { meters, at }))
+    Ok(Some(LockedMeters { meters, at }))
 }
 
-/// Moves bytes over time from the meters of locked lanes into usage.
+/// Moves stored bytes over time from locked meters into usage.
 async fn post(tx: &mut Session, lanes: &[i64], at: OffsetDateTime) -> Result<(), store::Error> {
     let rows = lane_meter::post(tx, lanes, at).await?;
     if !rows.is_empty() {
@@ -224,33 +229,33 @@ fn is_post_due(meter: &Locked, at: OffsetDateTime) -> bool {
     hour(meter.sampled_at) < hour(at) || meter.posted_at + POST_AFTER <= at
 }
 
-/// Counts the blocks below some cuts that were not counted, before the same transaction deletes them. It has locked the
-/// meters and then the lanes.
+/// Counts the blocks below some cuts that are not counted yet, before the same transaction deletes them. The
+/// transaction has locked the meters and then the lanes.
 pub(in crate::engine) async fn count_below(
     tx: &mut Session,
-    held: &Held,
+    locked: &LockedMeters,
     cuts: &[Cut],
 ) -> Result<(), store::Error> {
     let is_uncounted = |cut: &&Cut| {
-        let mut meters = held.meters.iter();
+        let mut meters = locked.meters.iter();
         meters.any(|meter| meter.lane_id == cut.lane_id && meter.metered_offset < cut.cut)
     };
     let uncounted: Vec<&Cut> = cuts.iter().filter(is_uncounted).collect();
     if !uncounted.is_empty() {
         let lanes: Vec<i64> = uncounted.iter().map(|cut| cut.lane_id).collect();
         let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
-        count(tx, (&lanes, &until), i64::MAX, held.at).await?;
+        count(tx, (&lanes, &until), i64::MAX, locked.at).await?;
     }
     Ok(())
 }
 
-/// Ends the metering of a lane without blocks, before it is deleted in the same transaction.
+/// Ends the metering of a lane that has no blocks left, before the same transaction deletes it.
 pub(in crate::engine) async fn end(
     tx: &mut Session,
-    held: &Held,
+    locked: &LockedMeters,
     lane: i64,
 ) -> Result<(), store::Error> {
-    post(tx, &[lane], held.at).await?;
+    post(tx, &[lane], locked.at).await?;
     if let Some(totals) = lane_meter::end(tx, lane).await? {
         tenant_meter::add(tx, &totals).await?;
     }

@@ -1,6 +1,6 @@
-//! Metering of guaranteed capacity: messages per second that are guaranteed to a tenant, by the time for which they are. A
-//! change of the quota posts what was guaranteed until then, in its own transaction, and the metering duty posts the rest.
-//! Both lock the tenant's meter first, so each second counts once (I8). A guarantee counts whether it is used or not, also
+//! Meters guaranteed capacity: guaranteed messages per second, multiplied by the time that the guarantee lasts. The
+//! transaction that changes a quota posts the capacity guaranteed until then, and the duty `meter` posts the rest. Both
+//! lock the tenant's meter first, so each second counts once (I8). A guarantee counts whether it is used or not, also
 //! while the tenant is suspended, because its capacity stays reserved.
 
 use time::OffsetDateTime;
@@ -13,7 +13,8 @@ use crate::store::{self, Session, Store, capacity_meter};
 /// Tenants posted in one transaction.
 const TENANTS: i64 = 1_000;
 
-/// Posts the capacity of the tenants that are due: last posted before `posted_before`, or in an hour that is over.
+/// Posts the capacity of the tenants that are due: those last posted before `posted_before`, or in an hour that has
+/// ended at `at`.
 pub(in crate::engine) async fn post_due(
     store: &Store,
     clock: &Clock,
@@ -44,7 +45,8 @@ async fn post(
     }
 }
 
-/// Sets the messages per second that are guaranteed to a tenant from now on. The transaction has locked the tenant.
+/// Sets the messages per second that are guaranteed to a tenant from now on. The caller's transaction has locked the
+/// tenant.
 pub(in crate::engine) async fn change(
     tx: &mut Session,
     tenant: i64,

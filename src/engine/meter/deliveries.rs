@@ -1,6 +1,7 @@
-//! Counts what no block records: deliveries and cold reads. A node counts in memory, once a request, and flushes every
-//! second; the database counts each flush once, however often it is tried (I8). A crash loses what was counted since the
-//! last flush. Bounded: beyond so many names a node counts on without names, so that a bill stays right.
+//! Counts what no block records: deliveries and cold reads. A request adds to a count in memory, and a task flushes the
+//! counts to the database every second. Flushes are numbered, and the database counts each number once, however often
+//! it is sent (I8). A crash loses the counts since the last flush. The number of names in memory is bounded (I9): above
+//! it a node counts without names, so that the bill stays right.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,38 +18,40 @@ use crate::engine::meter::measure::Measure;
 use crate::store::usage::Flushed;
 use crate::store::{self, Store};
 
-/// Locks that requests are spread over.
+/// Shards of the counts, each with its own lock.
 const SHARDS: usize = 16;
-/// Names that one shard tells apart between two flushes.
+/// Names that one shard counts separately between two flushes.
 const NAMES_MAX: usize = 4_096;
 /// Rows of one flush.
 const FLUSH_ROWS: usize = 5_000;
-/// Pause between two flushes: what a crash loses.
+/// Pause between two flushes. A crash loses the counts of this time.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A flush that takes longer is given up, and tried again.
+/// A flush that takes longer is cancelled and sent again.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the last flushes of a node that stops.
+/// Time for the last flushes of a node that stops.
 const LAST_WITHIN: Duration = Duration::from_secs(4);
 
-/// Who pays for what is read.
+/// The tenant and topic that a read is counted for.
 #[derive(Debug, Clone, Copy)]
 pub struct Payer<'a> {
     /// The tenant.
     pub tenant: i64,
-    /// The topic.
+    /// Id of the topic.
     pub topic_id: i64,
     /// Name of the topic.
     pub topic: &'a Arc<TopicName>,
 }
 
-/// What is counted apart: tenant, meter, and the subscription or topic. Nothing in it has to be made for a count.
-type Key = (i64, Meter, Named);
+/// What is counted separately: tenant, meter, and the subscription or topic. It holds ids only, so adding to a count
+/// allocates nothing.
+type Key = (i64, Meter, CountedFor);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Named {
+enum CountedFor {
     Subscription(i64),
     Topic(i64),
-    TooMany,
+    /// All names above [`NAMES_MAX`].
+    Others,
 }
 
 #[derive(Debug, Default)]
@@ -65,7 +68,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds messages that were handed out for a subscription, given by its number and name.
+    /// Adds messages that were handed out for a subscription, given by its id and name.
     pub fn delivered(
         &self,
         payer: Payer<'_>,
@@ -73,7 +76,7 @@ impl Tally {
         meter: Meter,
         measure: Measure,
     ) {
-        let key = (payer.tenant, meter, Named::Subscription(subscription));
+        let key = (payer.tenant, meter, CountedFor::Subscription(subscription));
         self.add(subscription, key, measure, || Count {
             topic: Some(payer.topic.clone()),
             subscription: Some(name.clone()),
@@ -88,7 +91,7 @@ impl Tally {
             ..Measure::default()
         };
         let topic = payer.topic_id;
-        let key = (payer.tenant, Meter::ColdRead, Named::Topic(topic));
+        let key = (payer.tenant, Meter::ColdRead, CountedFor::Topic(topic));
         self.add(topic, key, measure, || Count {
             topic: Some(payer.topic.clone()),
             ..Count::default()
@@ -105,23 +108,23 @@ impl Tally {
         let (key, new) = if counts.len() < NAMES_MAX {
             (key, named())
         } else {
-            ((key.0, key.1, Named::TooMany), Count::default())
+            ((key.0, key.1, CountedFor::Others), Count::default())
         };
         counts.entry(key).or_insert(new).measure.add(measure);
     }
 
-    /// All that was counted since the last time.
+    /// Removes and returns all counts.
     fn take(&self) -> Vec<Flushed> {
         let mut rows = Vec::new();
         for shard in &self.shards {
             let counts = std::mem::take(&mut *shard.lock());
-            rows.extend(counts.into_iter().map(|(key, count)| flushed(key, &count)));
+            rows.extend(counts.into_iter().map(|(key, count)| row(key, &count)));
         }
         rows
     }
 }
 
-fn flushed((tenant, meter, _): Key, count: &Count) -> Flushed {
+fn row((tenant, meter, _): Key, count: &Count) -> Flushed {
     let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let topic = count.topic.as_ref();
     let subscription = count.subscription.as_deref();
@@ -144,14 +147,14 @@ pub struct Flusher {
     store: Store,
     clock: Clock,
     node: Uuid,
-    /// Flushes on their way to the database.
+    /// Flushes that the database has not confirmed, oldest first.
     waiting: VecDeque<Vec<Flushed>>,
-    /// Number of the last flush that the database has.
+    /// Number of the last flush that the database has confirmed.
     done: i64,
 }
 
 impl Flusher {
-    /// Flushes `tally` for this run of a node.
+    /// The task for `tally` on this run of a node.
     #[must_use]
     pub fn new(tally: Arc<Tally>, (store, clock): (Store, Clock), node: Uuid) -> Self {
         Self {
@@ -164,7 +167,7 @@ impl Flusher {
         }
     }
 
-    /// Flushes what is counted every second until `stop`, and then what is left.
+    /// Flushes the counts every second until `stop`, and then what is left.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -181,11 +184,12 @@ impl Flusher {
             }
         };
         if tokio::time::timeout(LAST_WITHIN, last).await.is_err() {
-            tracing::warn!("what was delivered last could not be metered");
+            tracing::warn!("the last deliveries before the stop could not be metered");
         }
     }
 
-    /// Sends what waits, or else what was counted since. A flush that fails stays as it is, with its number.
+    /// Sends the flushes that wait, or takes the counts and sends them when none waits. A flush that fails is sent
+    /// again with the same rows and the same number.
     async fn flush(&mut self) -> Result<(), store::Error> {
         if self.waiting.is_empty() {
             let rows = self.tally.take();
@@ -212,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_for_one_topic_is_counted_together() {
+    fn reads_for_one_topic_are_counted_together() {
         let tally = Tally::default();
         let topic = Arc::new("t".parse::<TopicName>().unwrap());
         for tenant in [1, 2, 1] {
@@ -235,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_so_many_names_a_node_counts_on_without_them() {
+    fn above_the_limit_of_names_a_node_counts_without_them() {
         let tally = Tally::default();
         let many = SHARDS * (NAMES_MAX + 1);
         let topic = Arc::new("t".parse::<TopicName>().unwrap());

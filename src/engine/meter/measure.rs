@@ -1,19 +1,20 @@
-//! The measure of messages: a message counts one metering unit for each started 64 KiB of its encoded body and attributes,
-//! and at least one. Pure. A publish stores its measure in its block, a receive adds it to the tally.
+//! The measure of messages. A message counts one metering unit for each started 64 KiB of its encoded body and
+//! attributes, and at least one. A publish stores its measure in its block, and a receive adds it to the tally
+//! (`deliveries`). Pure functions.
 
 use api::limits::UNIT_BYTES;
 
 use crate::engine::limit::Capacity;
 use crate::store::turn::Used;
 
-/// What messages count for.
+/// The measure of some messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measure {
     /// Messages.
     pub messages: u64,
     /// Metering units.
     pub units: u64,
-    /// Metering units above the tenant's guarantee, a part of `units`.
+    /// The part of `units` that is above the tenant's guarantee.
     pub elastic_units: u64,
     /// Bytes, attributes included.
     pub bytes: u64,
@@ -37,7 +38,7 @@ impl Measure {
         }
     }
 
-    /// The same messages, admitted under a capacity.
+    /// The same messages with the capacity that they were admitted with.
     #[must_use]
     pub fn under(self, capacity: Capacity) -> Self {
         let elastic_units = match capacity {
@@ -50,7 +51,7 @@ impl Measure {
         }
     }
 
-    /// The same messages without units, because the service itself moved them.
+    /// The same messages without units, for messages that the service itself moves.
     #[must_use]
     pub fn free(self) -> Self {
         Self {
@@ -115,6 +116,6 @@ mod tests {
         assert_eq!(all, expected);
         let free = all.free();
         assert_eq!((free.messages, free.units, free.elastic_units), (3, 0, 0));
-        assert_eq!(free.bytes, all.bytes, "what is stored is stored");
+        assert_eq!(free.bytes, all.bytes, "the bytes are stored in any case");
     }
 }

@@ -1,6 +1,6 @@
-//! A result together with what the call cost.
+//! The result of a verb together with the metering units that the call cost; `http` shows them in a header.
 
-/// A result, and what it cost.
+/// A result and its cost.
 #[derive(Debug)]
 pub struct Metered<T> {
     /// The result.
@@ -10,7 +10,7 @@ pub struct Metered<T> {
 }
 
 impl<T> Metered<T> {
-    /// The same with another answer.
+    /// The same cost with another result.
     pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Metered<U> {
         Metered {
             answer: change(self.answer),

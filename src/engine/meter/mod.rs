@@ -1,6 +1,6 @@
-//! Metering: what tenants used, counted so that no unit is lost or billed twice (I8). Knows units and times, no price.
-//! `measure` says what a message counts for, `blocks` adds up what blocks carry, `deliveries` counts what no block records,
-//! `capacity` meters guarantees by time, `roll_up` turns minutes into hours and days.
+//! Metering: counts what tenants use, so that no unit is lost or billed twice (I8). It knows units and times, and no
+//! price. `measure` computes the units of a message, `blocks` adds up the units recorded in blocks, `deliveries` counts
+//! what no block records, `capacity` meters guarantees by time, and `roll_up` turns minutes into hours and days.
 
 pub mod blocks;
 pub mod capacity;

@@ -1,26 +1,26 @@
-//! Duty `roll_up`: usage grows old. Minutes become hours, hours become days, and days are deleted when they need not be kept
-//! any more. Each row moves in one statement, so it is counted in one place at any moment, and a run that is cut short
-//! loses nothing (I8). What is read by window does not change.
-
-use time::{Duration, OffsetDateTime};
-use tokio_util::sync::CancellationToken;
+//! Duty `roll_up`: makes old usage coarser. Rows of minutes become rows of hours, hours become days, and old days are
+//! deleted. One statement moves a row, so each row is counted in exactly one place at any moment, and a run that is cut
+//! short loses nothing (I8). A query by windows that are still kept returns the same before and after.
 
 use api::limits::{USAGE_DAYS_DAYS, USAGE_HOURS_DAYS, USAGE_MINUTES_DAYS};
+use time::{Duration, OffsetDateTime};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::usage;
 
 /// Rows moved in one transaction.
 const ROWS: i64 = 5_000;
-/// A node that has not flushed for this long has ended, or has forgotten what it flushed then.
+/// Numbers of flushes are kept for this many days. A node that has not flushed for that time has ended, so it repeats
+/// none.
 const FLUSHES_DAYS: i64 = 31;
 
-/// Start of the first minute that is still kept as one.
+/// Start of the first minute that is still kept as a minute.
 pub(in crate::engine) fn first_minute(at: OffsetDateTime) -> OffsetDateTime {
     start_of_hour(at) - Duration::days(i64::from(USAGE_MINUTES_DAYS))
 }
 
-/// Start of the first hour that is still kept as one.
+/// Start of the first hour that is still kept as an hour.
 pub(in crate::engine) fn first_hour(at: OffsetDateTime) -> OffsetDateTime {
     start_of_day(at) - Duration::days(i64::from(USAGE_HOURS_DAYS))
 }
@@ -46,10 +46,10 @@ impl Duty for RollUp {
     const NAME: &'static str = "roll_up";
     const BUSY: std::time::Duration = std::time::Duration::from_secs(60);
     const IDLE: std::time::Duration = std::time::Duration::from_secs(60);
-    // An hour of minutes is due at once, and it is not urgent.
+    // All minutes of an hour become due at the same time, and moving them is not urgent.
     const PAUSE_FACTOR: u32 = 9;
 
-    /// Moves and deletes all that is due; counts rows. Stops between two transactions.
+    /// Moves and deletes all rows that are due, and returns how many. Stops between two transactions.
     async fn run(
         &mut self,
         context: &Context,
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_begins_with_a_whole_window_of_the_coarser() {
+    fn kept_usage_begins_with_a_whole_window_of_the_coarser_kind() {
         let at = datetime!(2030-01-10 12:34:56.789 UTC);
         assert_eq!(first_minute(at), datetime!(2030-01-02 12:00 UTC));
         assert_eq!(first_hour(at), datetime!(2028-12-06 00:00 UTC));

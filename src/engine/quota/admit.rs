@@ -1,5 +1,6 @@
-//! What the verbs of the engine ask before they do something: a place and a request for every request, messages and bytes
-//! for a publish, room for what is kept, handed out or made. What is refused has taken nothing.
+//! The checks that the verbs of the engine call before they act: concurrent requests and the request rate for every
+//! request, messages and bytes for a publish, and the caps on what is kept, handed out or created. A refused call takes
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +18,17 @@ use crate::engine::quota::{Quotas, nanos_since};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
 
-/// Seconds after which trying again makes sense, where nobody knows.
+/// Suggested seconds until the next try, where the real time is not known.
 const SOON_SECONDS: u32 = 1;
-/// The same of what only deleting something, or retention, makes room for.
+/// The same for caps where only a deletion or retention makes room.
 const LATER_SECONDS: u32 = 60;
 
-/// A request of a limited tenant that was let in; it has its place until this is dropped.
+/// An admitted request of a limited tenant. It counts as a concurrent request until this is dropped.
 #[derive(Debug)]
 pub struct Admission {
     limited: Arc<Limited>,
     capacity: Capacity,
+    /// When it was admitted, in the time of the buckets.
     at: u64,
 }
 
@@ -37,7 +39,7 @@ impl Admission {
         self.capacity
     }
 
-    /// What the tenant may do, and what was left of it on this node when the request came.
+    /// The tenant's quota, and what is left of it on this node, at the time of the request.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.limited.standing(self.at)
@@ -46,30 +48,31 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.limited.places.give_back();
+        self.limited.concurrency.end();
     }
 }
 
-/// What a publish was let in with; what it turns out to be more is owed.
+/// What an admitted publish has taken of its tenant's rates.
 #[derive(Debug, Clone, Default)]
-pub struct Admitted {
+pub struct PublishAdmission {
     limited: Option<Arc<Limited>>,
-    /// `None`: neither its messages nor its bytes have a rate.
+    /// `None` when neither messages nor bytes have a rate.
     capacity: Option<Capacity>,
-    messages: Taken,
-    bytes: Taken,
+    messages: TakenItems,
+    bytes: TakenItems,
 }
 
-/// How much was taken of a rate, and from what.
-type Taken = (u64, Capacity);
+/// The items taken of a rate, and whether they are inside the guarantee.
+type TakenItems = (u64, Capacity);
 
-impl Admitted {
-    /// What the publish is served from: its messages and bytes decide, if a rate is set for them, and else its request.
+impl PublishAdmission {
+    /// Whether the publish is inside the guarantee. Its messages and bytes decide when they have a rate, and otherwise
+    /// the capacity of its request does.
     pub fn capacity(&self, of_request: Capacity) -> Capacity {
         self.capacity.unwrap_or(of_request)
     }
 
-    /// What a publish took that stored nothing is given back. Of an error that leaves open what was stored nobody knows.
+    /// Gives back what a failed publish took, unless the error leaves open whether it was stored.
     pub fn failed(&self, error: &Error) {
         let is_open = matches!(error, Error::Unavailable(_) | Error::Internal);
         if let Some(limited) = self.limited.as_ref().filter(|_| !is_open) {
@@ -78,7 +81,7 @@ impl Admitted {
         }
     }
 
-    /// Bytes that were published are kept.
+    /// Adds the bytes of a publish to what the tenant keeps.
     pub fn stored(&self, bytes: usize) {
         if let Some(limited) = &self.limited {
             limited.stored.moved(i64::try_from(bytes).unwrap_or(0));
@@ -87,23 +90,23 @@ impl Admitted {
 }
 
 impl Quotas {
-    /// Lets in a request of a tenant, if its limits allow; `None` when it has none.
+    /// Admits a request of a tenant, if its limits allow; `None` when it has no limits.
     ///
     /// # Errors
-    /// When a limit stands against it, the service is short of capacity and it is above its guarantee, or the database does
-    /// not answer.
+    /// When a limit refuses it, when it is above the guarantee while the service is short of capacity, or when the
+    /// database does not respond.
     pub async fn admit(&self, tenant: Tenant) -> Result<Option<Admission>, Error> {
         let Some(limited) = self.limited(tenant).await? else {
             return Ok(None);
         };
         let quota = limited.quota();
         self.wake(&limited);
-        if !limited.places.take() {
+        if !limited.concurrency.begin() {
             let policy = Policy::ConcurrentRequests;
             return Err(self.exceeded(policy, quota.concurrent_requests, SOON_SECONDS));
         }
         let at = self.now();
-        // From here on the place is given back by dropping.
+        // From here on, dropping it ends the concurrent request.
         let mut admission = Admission {
             limited,
             capacity: Capacity::Guaranteed,
@@ -114,7 +117,7 @@ impl Quotas {
         Ok(Some(admission))
     }
 
-    /// Takes `items` of a rate.
+    /// Takes `items` of a rate, or refuses them.
     fn take(
         &self,
         rate: &Rate,
@@ -124,7 +127,7 @@ impl Quotas {
     ) -> Result<Capacity, Error> {
         let quota = quota.unwrap_or_default();
         let capacity = rate.take(items, now).map_err(|wait| {
-            // Not earlier than there is room.
+            // Rounded up, so that there is room by then.
             let seconds = wait
                 .saturating_add(Duration::from_nanos(999_999_999))
                 .as_secs();
@@ -140,20 +143,20 @@ impl Quotas {
         Ok(capacity)
     }
 
-    /// Lets in a publish of so many messages and bytes, all or nothing.
+    /// Admits a publish with this number of messages and bytes, all or nothing.
     pub fn admit_publish(
         &self,
         tenant: Tenant,
         messages: usize,
         bytes: usize,
-    ) -> Result<Admitted, Error> {
+    ) -> Result<PublishAdmission, Error> {
         let Some(limited) = self.limited_before(tenant) else {
-            return Ok(Admitted::default());
+            return Ok(PublishAdmission::default());
         };
         self.check_stopped(&limited)?;
         let (quota, now) = (limited.quota(), self.now());
         let (messages, bytes) = (messages as u64, bytes as u64);
-        if let Some((cap, used)) = limited.stored.ask()
+        if let Some((cap, used)) = limited.stored.check()
             && used.saturating_add(bytes) > cap
         {
             return Err(self.full(Policy::StoredBytes, (cap, used), LATER_SECONDS));
@@ -161,11 +164,11 @@ impl Quotas {
         let rate = (Policy::Messages, quota.messages_per_second);
         let of_messages = self.take(&limited.messages, rate, messages, now)?;
         let rate = (Policy::Bytes, quota.bytes_per_second);
-        let of_bytes = self.take(&limited.bytes, rate, bytes, now);
-        let of_bytes =
-            of_bytes.inspect_err(|_| limited.messages.give_back(messages, of_messages))?;
+        let of_bytes = self
+            .take(&limited.bytes, rate, bytes, now)
+            .inspect_err(|_| limited.messages.give_back(messages, of_messages))?;
         let has_rate = quota.messages_per_second.is_some() || quota.bytes_per_second.is_some();
-        Ok(Admitted {
+        Ok(PublishAdmission {
             limited: Some(limited),
             capacity: has_rate.then(|| of_messages.max(of_bytes)),
             messages: (messages, of_messages),
@@ -173,8 +176,8 @@ impl Quotas {
         })
     }
 
-    /// Refuses what costs money while a budget has stopped the tenant: publishes and receives. What ends a lease, looks or
-    /// manages goes on.
+    /// Refuses publishes and receives, which cost money, while a spent budget stops the tenant. Settling, reading and
+    /// managing are not refused.
     fn check_stopped(&self, limited: &Limited) -> Result<(), Error> {
         let Some(until) = limited.stopped_until() else {
             return Ok(());
@@ -182,21 +185,21 @@ impl Quotas {
         let left = until - self.clock.estimate().unix_timestamp();
         match u32::try_from(left) {
             Ok(left) if left > 0 => Err(self.exceeded(Policy::Budget, None, left)),
-            // The month is over, and the next begins anew.
+            // The month of the budget is over.
             _ => Ok(()),
         }
     }
 
-    /// The stream of a body whose length nobody knows, for a publish that was let in: its bytes are owed as they come.
+    /// Wraps the body of an admitted publish whose length is not known in advance: its bytes are owed as they arrive.
     pub fn charged(
         &self,
-        admitted: &Admitted,
+        admission: &PublishAdmission,
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> BoxStream<'static, Result<Bytes, Error>> {
-        let Some(limited) = admitted.limited.clone() else {
+        let Some(limited) = admission.limited.clone() else {
             return body;
         };
-        let (began, capacity) = (self.began, admitted.capacity.unwrap_or_default());
+        let (began, capacity) = (self.began, admission.capacity.unwrap_or_default());
         let charge = move |piece: &Result<Bytes, Error>| {
             let bytes = piece.as_ref().map_or(0, |piece| piece.len() as u64);
             limited.bytes.owe(bytes, capacity, nanos_since(began));
@@ -205,8 +208,8 @@ impl Quotas {
         body.inspect(charge).boxed()
     }
 
-    /// Lets in a receiver: how many messages it may be handed out for the first time, with the limits that count them;
-    /// `None` when nothing counts them.
+    /// Admits a receive. Returns how many messages may be handed out to it for the first time, with the limits that
+    /// count them; `None` when there is no cap.
     pub fn admit_receive(&self, tenant: Tenant) -> Result<Option<(Arc<Limited>, u32)>, Error> {
         let Some(limited) = self.limited_before(tenant) else {
             return Ok(None);
@@ -214,18 +217,19 @@ impl Quotas {
         self.check_stopped(&limited)?;
         let room =
             |(cap, used): (u64, u64)| u32::try_from(cap.saturating_sub(used)).unwrap_or(u32::MAX);
-        let room = limited.in_flight.ask().map(room);
+        let room = limited.in_flight.check().map(room);
         Ok(room.map(|room| (limited, room)))
     }
 
-    /// Too many messages are in flight.
+    /// The error for a receive when too many messages are in flight.
     pub fn too_much_in_flight(&self, limited: &Limited) -> Error {
         let cap = limited.quota().in_flight_messages.unwrap_or(0);
         let used = limited.in_flight.used();
         self.full(Policy::InFlight, (cap, used), SOON_SECONDS)
     }
 
-    /// Inside the transaction that made one more: refuses it when there are too many now.
+    /// Counts topics or subscriptions inside the transaction that has just created one, and refuses it when there are
+    /// too many now.
     pub async fn check_count(
         &self,
         tx: &mut Session,
@@ -246,7 +250,7 @@ impl Quotas {
             (cap(|row| row.subscriptions), count)
         };
         match cap {
-            // The one that was just made is among them.
+            // `count` includes the one that was just created.
             Some(cap) if count.unsigned_abs() > cap => {
                 Err(self.full(policy, (cap, count.unsigned_abs() - 1), LATER_SECONDS))
             }
@@ -273,7 +277,7 @@ impl Quotas {
         (quota, used): (u64, Option<u64>),
         again_seconds: u32,
     ) -> Violation {
-        self.refused(Violation {
+        self.count_refused(Violation {
             policy,
             quota,
             used,

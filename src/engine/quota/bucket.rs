@@ -1,28 +1,30 @@
-//! One bucket: a rate with some tolerance, after the generic cell rate algorithm (ITU-T I.371) in its form with one number,
-//! the time at which all that was taken is paid for. Taking is one atomic exchange. It differs from what crates offer in
-//! three things that quotas need: more than the tolerance may be taken when nothing is owed, and later ones wait for it;
-//! what was taken can be given back; and the rate can change, with what is owed kept in items.
+//! A bucket limits one rate, with some tolerance. It is the generic cell rate algorithm (ITU-T I.371): its state is one
+//! number, the time at which all taken items are paid for, so taking is one atomic update. It does three things that
+//! crates do not offer and quotas need. When nothing is owed, more than the tolerance may be taken at once, and later
+//! requests wait for it. Taken items can be given back. The rate can change, and the number of items owed stays the
+//! same.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::engine::quota::share::whole;
 
-/// Nanoseconds of the rate that may be taken ahead.
+/// Items that may be taken ahead of the rate, as nanoseconds of this node's rate.
 const AHEAD_NANOS: u64 = 200_000_000;
-/// The same of the quota of the whole fleet, so that a node with a small share can take a few items at once.
+/// The same as nanoseconds of the whole fleet's quota, in addition, so that a node with a small share can take a few
+/// items at once.
 const AHEAD_OF_QUOTA_NANOS: u64 = 10_000_000;
-/// Stands for no limit.
+/// Value of `rate` that means no limit.
 const UNLIMITED: u64 = u64::MAX;
 
-/// A bucket. Times are nanoseconds since a moment that its owner chose.
+/// A bucket. Times are nanoseconds since a moment chosen by its owner.
 #[derive(Debug)]
 pub struct Bucket {
     /// Thousandths of an item per second.
     rate: AtomicU64,
-    /// Nanoseconds that may be owed after taking.
+    /// Nanoseconds that may be owed after an item was taken.
     ahead: AtomicU64,
-    /// When all that was taken is paid for.
+    /// When all taken items are paid for.
     paid_at: AtomicU64,
 }
 
@@ -37,19 +39,20 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Changes the rate to `share` items per second of a fleet's `quota`; `None` is no limit. What is owed stays the same
-    /// number of items.
+    /// Changes this node's share of the rate. `share` is the pair of the node's share and the fleet's quota, in items
+    /// per second; `None` is no limit. The number of items owed stays the same.
     pub fn set(&self, share: Option<(f64, f64)>, now: u64) {
         self.change(share, now, |_, owed| owed);
     }
 
-    /// The same when it is the quota that changes: what is owed is paid in no more time than before, for what was ahead of
-    /// a large quota would be a long time of a small one.
+    /// The same after the quota itself has changed. The debt is paid in no more time than before, because the items
+    /// taken ahead of a large quota would take a small one very long.
     pub fn renew(&self, share: Option<(f64, f64)>, now: u64) {
         self.change(share, now, u64::min);
     }
 
-    /// `owed` chooses between the nanoseconds that were owed and what they are at the new rate.
+    /// Sets rate and tolerance. `owed` gets the nanoseconds that are owed and the same debt at the new rate, and
+    /// returns the new debt.
     fn change(&self, share: Option<(f64, f64)>, now: u64, owed: impl Fn(u64, u64) -> u64) {
         let (rate, ahead) = match share {
             None => (UNLIMITED, AHEAD_NANOS),
@@ -69,7 +72,7 @@ impl Bucket {
             let is_kept = before > 0 && old != UNLIMITED && rate != UNLIMITED;
             is_kept.then(|| now.saturating_add(owed(before, nanos(old, rate, before))))
         };
-        // Nothing to do when nothing is owed.
+        // Changes nothing when nothing is owed.
         let _ = self
             .paid_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, owed_again);
@@ -78,7 +81,7 @@ impl Bucket {
     /// Takes `items`.
     ///
     /// # Errors
-    /// When too much is owed already: the time until there is room.
+    /// When too much is owed already. The error is the time until there is room.
     pub fn take(&self, items: u64, now: u64) -> Result<(), Duration> {
         let Some(cost) = self.cost(items) else {
             return Ok(());
@@ -99,7 +102,7 @@ impl Bucket {
         })
     }
 
-    /// Takes `items` whatever is owed: they have been had already.
+    /// Takes `items` regardless of the debt, because they were used already.
     pub fn owe(&self, items: u64, now: u64) {
         let Some(cost) = self.cost(items).filter(|cost| *cost < u64::MAX) else {
             return;
@@ -119,7 +122,7 @@ impl Bucket {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Items that are owed.
+    /// Items that are owed now.
     #[must_use]
     pub fn owed(&self, now: u64) -> u64 {
         let rate = self.rate.load(Ordering::Relaxed);
@@ -131,7 +134,7 @@ impl Bucket {
         u64::try_from(items).unwrap_or(u64::MAX)
     }
 
-    /// Items that could be taken now, one by one.
+    /// Items that can be taken now, if they are taken one by one.
     #[must_use]
     pub fn room(&self, now: u64) -> u64 {
         let rate = self.rate.load(Ordering::Relaxed);
@@ -145,14 +148,14 @@ impl Bucket {
         u64::try_from(items).unwrap_or(u64::MAX).max(at_least)
     }
 
-    /// Nanoseconds that `items` cost; `None` without a limit, and the most there is when the rate is nothing.
+    /// Nanoseconds that `items` cost: `None` without a limit, `u64::MAX` at a rate of zero.
     fn cost(&self, items: u64) -> Option<u64> {
         let rate = self.rate.load(Ordering::Relaxed);
         (rate != UNLIMITED).then(|| nanos(items.saturating_mul(1_000), rate, 1_000_000_000))
     }
 }
 
-/// `nanos` at a rate of `old`, at a rate of `new`, rounded up.
+/// Converts a time at rate `old` into the time in which rate `new` pays for the same items, rounded up.
 fn nanos(old: u64, new: u64, nanos: u64) -> u64 {
     if new == 0 {
         return u64::MAX;

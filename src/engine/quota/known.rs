@@ -1,5 +1,6 @@
-//! Which tenants are limited, as far as this node knows: looked up when a tenant is first seen, then kept up with the
-//! changes that each round of upkeep reads. Of an installation where no quota was ever set nothing is looked up.
+//! Which tenants are limited, as far as this node knows. A tenant's quota is read with its first request, and updated
+//! when `fleet::watch` sees that the installation's quota version has changed. In an installation where no quota was
+//! ever set, nothing is read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,26 +16,26 @@ use crate::engine::quota::limited::Limited;
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session};
 
-/// Tenants remembered; beyond it those without demand are forgotten and looked up again.
+/// Most tenants remembered. When there are more, those without demand are forgotten, and read again when needed.
 const TENANTS_MAX: usize = 100_000;
 /// Changes read by one statement.
 const CHANGES: i64 = 1_000;
 
-/// Tenants this node has seen.
+/// The tenants that have sent requests to this node, with their limits.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    /// Of the installation's quotas, as far as they were read.
+pub(super) struct KnownTenants {
+    /// The version of the installation's quotas up to which changes were read.
     version: AtomicI64,
-    /// `None`: no limits.
+    /// By tenant; `None`: the tenant has no limits.
     tenants: RwLock<HashMap<i64, Option<Arc<Limited>>>>,
 }
 
-impl Known {
-    /// The limited ones of which something is true.
+impl KnownTenants {
+    /// The limited tenants for which `is_wanted` returns true.
     pub(super) fn limited_where(&self, is_wanted: impl Fn(&Limited) -> bool) -> Vec<Arc<Limited>> {
         let tenants = self.tenants.read();
         let limited = tenants.values().flatten();
-        limited.filter(|known| is_wanted(known)).cloned().collect()
+        limited.filter(|one| is_wanted(one)).cloned().collect()
     }
 
     fn is_empty(&self) -> bool {
@@ -72,31 +73,31 @@ impl Quotas {
     /// The limits of a tenant; `None` when it has none.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not respond.
     pub(super) async fn limited(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
         if !self.in_use.get() {
             return Ok(None);
         }
         match self.known.get(tenant.0) {
             Some(limited) => Ok(limited.filter(|limited| limited.has_limits())),
-            None => Box::pin(self.look_up_quota(tenant)).await,
+            None => Box::pin(self.read_quota(tenant)).await,
         }
     }
 
-    /// The limits of a tenant that was asked for before; `None` also when it was not.
+    /// The limits of a tenant, if it is remembered; `None` also when it is not. Never reads the database.
     pub fn limited_before(&self, tenant: Tenant) -> Option<Arc<Limited>> {
         let known = self.in_use.get().then(|| self.known.get(tenant.0));
         known??.filter(|limited| limited.has_limits())
     }
 
-    async fn look_up_quota(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
+    async fn read_quota(&self, tenant: Tenant) -> Result<Option<Arc<Limited>>, Error> {
         let mut session = self.store.session().await?;
         loop {
             let version = self.known.version.load(Ordering::Acquire);
             let row = store::quota::get(&mut session, tenant.0).await?;
             let mut tenants = self.known.tenants.write();
             if self.known.version.load(Ordering::Acquire) != version {
-                // Changes were read meanwhile, maybe this one's: what was found may be older.
+                // Other changes were applied meanwhile, so this row may be out of date.
                 continue;
             }
             if tenants.len() >= TENANTS_MAX {
@@ -111,7 +112,7 @@ impl Quotas {
         }
     }
 
-    /// Reads what changed when the installation's version is another one than was read.
+    /// Reads the quotas that have changed, when `version` of the installation is newer than what was read.
     pub async fn observe(&self, session: &mut Session, version: i64) -> Result<(), Error> {
         if self.known.version.load(Ordering::Acquire) < version && self.known.is_empty() {
             self.apply(&[], version);
@@ -129,11 +130,10 @@ impl Quotas {
 
 impl Quotas {
     fn new_limited(&self, row: &QuotaRow) -> Arc<Limited> {
-        let place = (self.nodes(), self.now());
-        Arc::new(Limited::new(row, place))
+        Arc::new(Limited::new(row, (self.nodes(), self.now())))
     }
 
-    /// Changes take effect on tenants that are known; others are looked up when they come.
+    /// Applies changes to the tenants that are remembered. Others are read with their next request.
     pub(super) fn apply(&self, rows: &[QuotaRow], version: i64) {
         let mut tenants = self.known.tenants.write();
         for row in rows {
@@ -145,8 +145,8 @@ impl Quotas {
                 Some(limited) => {
                     if limited.change(row) {
                         limited.begin_anew(self.nodes(), self.now());
-                        // The others' demand is asked for again at once.
-                        self.ask_at_once(limited);
+                        // The shares of the new quota need the other nodes' demand.
+                        self.exchange_at_once(limited);
                     }
                 }
             }

@@ -1,6 +1,6 @@
-//! The limits of one tenant on one node: buckets that fill at the node's share, places for concurrent requests, tallies of
-//! what is counted in the database. Every number is an atomic one, asked and changed by requests without a lock; shares are
-//! set by `exchange`, limits when the quota changes.
+//! The limits of one tenant on one node: buckets that fill at the node's share of each rate, a limit of concurrent
+//! requests, and caps on what is counted in the database. Requests read and change atomic numbers here without a lock.
+//! `exchange` sets the shares, and a change of the quota sets the limits.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,23 +11,28 @@ use time::OffsetDateTime;
 
 use crate::engine::limit::Capacity;
 use crate::engine::quota::bucket::Bucket;
-use crate::engine::quota::share::{Counted, Pace, Shares, cautious, items, whole};
-use crate::engine::quota::stored::Tally;
+use crate::engine::quota::share::{Pace, RateCount, Shares, cautious, items, whole};
+use crate::engine::quota::stored::CappedCount;
 use crate::store::quota::QuotaRow;
 
-/// One rate of a tenant.
+/// One rate of a tenant: a bucket for its guarantee and one for its ceiling.
 #[derive(Debug, Default)]
 pub(super) struct Rate {
     guaranteed: Bucket,
     ceiling: Bucket,
-    /// Since it was last measured.
+    /// Items requested since the last measurement.
     wanted: AtomicU64,
+    /// Items admitted since then.
     taken: AtomicU64,
+    /// Items admitted inside the guarantee since then.
     inside: AtomicU64,
 }
 
 impl Rate {
-    /// Takes `items`, inside the guarantee when there is room.
+    /// Takes `items`, inside the guarantee when that has room.
+    ///
+    /// # Errors
+    /// When the ceiling is reached. The error is the time until there is room.
     pub(super) fn take(&self, items: u64, now: u64) -> Result<Capacity, Duration> {
         self.wanted.fetch_add(items, Ordering::Relaxed);
         self.ceiling.take(items, now)?;
@@ -39,7 +44,7 @@ impl Rate {
         Ok(Capacity::Guaranteed)
     }
 
-    /// Takes `items` that have been had already, and were let in with `capacity`.
+    /// Takes `items` that were used already by a request that was admitted with `capacity`.
     pub(super) fn owe(&self, items: u64, capacity: Capacity, now: u64) {
         self.wanted.fetch_add(items, Ordering::Relaxed);
         self.taken.fetch_add(items, Ordering::Relaxed);
@@ -50,21 +55,21 @@ impl Rate {
         }
     }
 
-    /// Gives back what was taken, because something else stood against the request.
+    /// Gives back `items` that were taken, because another limit refused the request.
     pub(super) fn give_back(&self, items: u64, capacity: Capacity) {
-        less(&self.taken, items);
+        reduce(&self.taken, items);
         self.ceiling.give_back(items);
         if capacity == Capacity::Guaranteed {
-            less(&self.inside, items);
+            reduce(&self.inside, items);
             self.guaranteed.give_back(items);
         }
     }
 
-    /// What was counted since it was last asked.
-    pub(super) fn count(&self, now: u64) -> Counted {
+    /// Returns what was counted since the last call, and begins to count anew.
+    pub(super) fn count(&self, now: u64) -> RateCount {
         let [wanted, taken, guaranteed] =
             [&self.wanted, &self.taken, &self.inside].map(|count| count.swap(0, Ordering::Relaxed));
-        Counted {
+        RateCount {
             wanted,
             taken,
             guaranteed,
@@ -72,7 +77,7 @@ impl Rate {
         }
     }
 
-    /// What is owed of what was counted before, in all and inside the guarantee.
+    /// Items owed from before the present measurement, in all and inside the guarantee.
     pub(super) fn owed_before(&self, now: u64) -> [u64; 2] {
         let [taken, inside] =
             [&self.taken, &self.inside].map(|count| count.load(Ordering::Relaxed));
@@ -80,7 +85,7 @@ impl Rate {
         [all.saturating_sub(taken), guaranteed.saturating_sub(inside)]
     }
 
-    /// What is owed, in all and inside the guarantee.
+    /// Items owed, in all and inside the guarantee.
     pub(super) fn owed(&self, now: u64) -> [u64; 2] {
         [self.ceiling.owed(now), self.guaranteed.owed(now)]
     }
@@ -90,49 +95,53 @@ impl Rate {
     }
 }
 
-/// It may have been measured between taking and giving back.
-fn less(count: &AtomicU64, by: u64) {
+/// Reduces a count, but not below zero: it may have been reset by a measurement since the items were taken.
+fn reduce(count: &AtomicU64, by: u64) {
     let less = |count: u64| Some(count.saturating_sub(by));
     let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
 }
 
-/// Places for requests at the same time.
+/// The concurrent requests of a tenant on this node.
 #[derive(Debug, Default)]
-pub(super) struct Places {
-    /// How many this node may give.
+pub(super) struct Concurrency {
+    /// How many this node may admit.
     share: AtomicU64,
-    taken: AtomicU64,
-    /// Requests that found none since the last time that was asked.
-    missed: AtomicU64,
+    /// How many run now.
+    running: AtomicU64,
+    /// Requests refused since the last call of [`Concurrency::wanted`].
+    refused: AtomicU64,
 }
 
-impl Places {
-    pub(super) fn take(&self) -> bool {
+impl Concurrency {
+    /// Admits a request; false when too many run already.
+    pub(super) fn begin(&self) -> bool {
         let share = self.share.load(Ordering::Relaxed);
-        let one_more = |taken: u64| (taken < share).then_some(taken + 1);
-        let took = self
-            .taken
+        let one_more = |running: u64| (running < share).then_some(running + 1);
+        let begun = self
+            .running
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        if took.is_err() {
-            self.missed.fetch_add(1, Ordering::Relaxed);
+        if begun.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
-        took.is_ok()
+        begun.is_ok()
     }
 
-    pub(super) fn give_back(&self) {
-        less(&self.taken, 1);
+    /// Records that an admitted request has ended.
+    pub(super) fn end(&self) {
+        reduce(&self.running, 1);
     }
 
-    pub(super) fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
+    pub(super) fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
     }
 
-    /// How many places were wanted since the last time that was asked.
+    /// How many concurrent requests were wanted since the last call: those that run now and those that were refused.
     pub(super) fn wanted(&self) -> f64 {
-        items(self.taken() + self.missed.swap(0, Ordering::Relaxed))
+        items(self.running() + self.refused.swap(0, Ordering::Relaxed))
     }
 
-    pub(super) fn set(&self, share: Option<f64>) {
+    /// Sets how many this node may admit, at least one; `None` is no limit.
+    pub(super) fn set_share(&self, share: Option<f64>) {
         let share = share.map_or(u64::MAX, |share| whole(share).max(1));
         self.share.store(share, Ordering::Relaxed);
     }
@@ -146,28 +155,31 @@ pub struct Limited {
     pub(super) requests: Rate,
     pub(super) messages: Rate,
     pub(super) bytes: Rate,
-    pub(super) places: Places,
-    pub(super) stored: Tally,
-    pub(super) in_flight: Tally,
-    /// Seconds since the Unix epoch until which a budget has stopped the tenant; zero when none has.
+    pub(super) concurrency: Concurrency,
+    /// Bytes kept.
+    pub(super) stored: CappedCount,
+    /// Messages handed out and not settled.
+    pub(super) in_flight: CappedCount,
+    /// Until when a spent budget stops the tenant, in seconds since the Unix epoch; zero when no budget does.
     stopped_until: AtomicI64,
-    /// Whether there is any limit, a stop included.
+    /// Whether there is any limit, a stop by a budget included.
     has_limits: AtomicBool,
-    /// Whether it is told to the others.
+    /// Whether there is demand, which the exchange loop then reports to the other nodes.
     pub(super) awake: AtomicBool,
-    /// Of requests, messages and bytes; used by the loop that tells the others, and by who looks.
+    /// One each for requests, messages and bytes. Used by the exchange loop, and to report usage.
     pub(super) paces: Mutex<[Pace; 3]>,
-    set: RwLock<Set>,
+    settings: RwLock<Settings>,
 }
 
-/// What an operator set.
+/// The quota that an operator set, and its version.
 #[derive(Debug, Clone, Copy, Default)]
-struct Set {
+struct Settings {
     quota: Quota,
     version: i64,
 }
 
-/// What a tenant may do, and what is left of it on this node. The tenant, the version and what is left determine all of it.
+/// A tenant's quota, and what is left of it on this node. Equal tenant, version and `left` mean an equal standing, so
+/// that the texts of headers can be cached by these three.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     /// The tenant.
@@ -176,18 +188,18 @@ pub struct Standing {
     pub version: i64,
     /// The limits.
     pub quota: Quota,
-    /// What is left of the rates.
+    /// What is left of the rates on this node.
     pub left: Left,
 }
 
-/// What is left of each of [`Policy::RATES`]; `None` where there is no limit.
+/// Items left of each of [`Policy::RATES`](crate::engine::limit::Policy::RATES); `None` where there is no limit.
 pub type Left = [Option<u64>; 3];
 
-/// Steps into which what a second allows is divided to report what is left.
+/// What is left is reported in steps; a second's quota has this many.
 const LEFT_STEPS: u64 = 64;
 
 impl Limited {
-    /// A tenant whose other nodes have not been heard yet.
+    /// The limits of a tenant before any report of other nodes was read: an even share for each of `nodes`.
     pub(super) fn new(row: &QuotaRow, (nodes, now): (u32, u64)) -> Self {
         let limited = Self {
             tenant: row.tenant_id,
@@ -198,27 +210,29 @@ impl Limited {
         limited
     }
 
-    /// Sets the limits, unless they are older than those it has; true when they are other ones.
+    /// Sets the limits, unless the row is older than the present ones. Returns whether the quota has changed.
     pub(super) fn change(&self, row: &QuotaRow) -> bool {
         let (quota, version) = (super::quota_of(row), row.version);
-        let mut set = self.set.write();
-        if version < set.version {
+        let mut settings = self.settings.write();
+        if version < settings.version {
             return false;
         }
         let until = row.stopped_until.map_or(0, OffsetDateTime::unix_timestamp);
         self.stopped_until.store(until, Ordering::Relaxed);
-        let is_other = set.quota != quota;
+        let is_other = settings.quota != quota;
         let has_limits = quota != Quota::default() || until != 0;
         self.has_limits.store(has_limits, Ordering::Relaxed);
-        self.stored.set(quota.stored_bytes);
-        self.in_flight.set(quota.in_flight_messages);
-        // All of them: requests that come together after a pause find places, and who comes too many goes soon.
-        self.places.set(quota.concurrent_requests.map(items));
-        *set = Set { quota, version };
+        self.stored.set_cap(quota.stored_bytes);
+        self.in_flight.set_cap(quota.in_flight_messages);
+        // The full cap, so that a burst after a pause is admitted. The next exchange lowers it to this node's share.
+        self.concurrency
+            .set_share(quota.concurrent_requests.map(items));
+        *settings = Settings { quota, version };
         is_other
     }
 
-    /// Seconds since the Unix epoch until which publishes and receives are refused, if a budget has stopped the tenant.
+    /// Until when a spent budget refuses publishes and receives, in seconds since the Unix epoch; `None` when no budget
+    /// does.
     pub(super) fn stopped_until(&self) -> Option<i64> {
         let until = self.stopped_until.load(Ordering::Relaxed);
         (until != 0).then_some(until)
@@ -227,10 +241,11 @@ impl Limited {
     /// The limits.
     #[must_use]
     pub fn quota(&self) -> Quota {
-        self.set.read().quota
+        self.settings.read().quota
     }
 
-    /// Adds what is used on this node, and what was counted last where there is a cap.
+    /// Sets what is used: the fleet's rates, the concurrent requests of this node, and the last counts where there is a
+    /// cap.
     pub(in crate::engine) fn add_use(&self, used: &mut QuotaUse) {
         let rates = self.paces.lock().map(|pace| pace.rate());
         [
@@ -238,22 +253,23 @@ impl Limited {
             used.messages_per_second,
             used.bytes_per_second,
         ] = rates.map(whole);
-        used.concurrent_requests = self.places.taken();
+        used.concurrent_requests = self.concurrency.running();
         let (stored, in_flight) = (&self.stored, &self.in_flight);
         used.stored_bytes = stored.is_counted().then(|| stored.used());
         used.in_flight_messages = in_flight.is_counted().then(|| in_flight.used());
     }
 
-    /// Whether there is any limit.
+    /// Whether there is any limit, a stop by a budget included.
     pub(super) fn has_limits(&self) -> bool {
         self.has_limits.load(Ordering::Relaxed)
     }
 
+    /// The rates in the order of [`Policy::RATES`](crate::engine::limit::Policy::RATES).
     pub(super) fn rates(&self) -> [&Rate; 3] {
         [&self.requests, &self.messages, &self.bytes]
     }
 
-    /// The fleet's limits of each rate.
+    /// The limits of each rate for the whole fleet.
     pub(super) fn shares_of_all(&self) -> [Shares; 3] {
         self.quota().rates().map(|rate| {
             let rate = rate.unwrap_or_default();
@@ -264,7 +280,7 @@ impl Limited {
         })
     }
 
-    /// Sets what this node may take.
+    /// Sets this node's share of each rate.
     pub(super) fn set_shares(&self, shares: [Shares; 3], now: u64) {
         self.each_bucket(shares, |bucket, share| bucket.set(share, now));
     }
@@ -277,12 +293,12 @@ impl Limited {
         }
     }
 
-    /// An even part for each node: nobody was heard.
+    /// Falls back to an even share for each node, because there are no current reports of the others.
     pub(super) fn be_cautious(&self, nodes: u32, now: u64) {
         self.set_shares(self.even_shares(nodes), now);
     }
 
-    /// The same after the quota changed.
+    /// The same after the quota has changed.
     pub(super) fn begin_anew(&self, nodes: u32, now: u64) {
         let shares = self.even_shares(nodes);
         self.each_bucket(shares, |bucket, share| bucket.renew(share, now));
@@ -296,9 +312,9 @@ impl Limited {
         })
     }
 
-    /// What it may do, and what is left of it on this node.
+    /// The quota, and what is left of it on this node.
     pub(super) fn standing(&self, now: u64) -> Standing {
-        let Set { quota, version } = *self.set.read();
+        let Settings { quota, version } = *self.settings.read();
         Standing {
             tenant: self.tenant,
             version,
@@ -307,8 +323,9 @@ impl Limited {
         }
     }
 
-    /// What is left of each limited rate on this node, rounded down to a step, so that it seldom differs from the time before.
-    /// A full bucket reports one step less: otherwise each request that finds it full would report another number.
+    /// What is left of each limited rate on this node, rounded down to a step, so that it seldom changes between
+    /// requests. A full bucket reports one step less, because otherwise each request that finds it full would change
+    /// the number.
     fn left(&self, quota: &Quota, now: u64) -> Left {
         let of = |(rate, quota): (&Rate, Option<RateQuota>)| {
             let ceiling = quota?.ceiling?;

@@ -1,10 +1,12 @@
-//! Quotas: what a tenant may do, over all nodes of the fleet together. A request asks a few atomic numbers of its node and
-//! never the database; a small loop (`exchange`) tells the other nodes what is asked for here and works out this node's
-//! share. A tenant without a quota costs one look into a map, and an installation without any not even that.
+//! Quotas of tenants, enforced over all nodes of the fleet together. A request checks a few atomic numbers in memory
+//! and never the database. A loop (`exchange`) publishes this node's demand to the other nodes and computes this node's
+//! share of each rate. A tenant without a quota costs one lookup in a map, and an installation without any quota not
+//! even that.
 //!
-//! `bucket` is one rate with its debt, `share` the arithmetic of dividing, `limited` a
-//! tenant's limits on this node, `tally` what is counted in the database, `known` which tenants are limited, `admit` what
-//! the engine's verbs ask, `settings` what an operator sets, `shortage` when only guarantees are served.
+//! `bucket` limits one rate, `share` is the arithmetic of dividing a rate between nodes, `limited` holds a tenant's
+//! limits on this node, `stored` counts bytes and messages in the database, `known` remembers which tenants are
+//! limited, `admit` holds the checks that the verbs of the engine call, and `shortage` decides when only guarantees are
+//! served.
 
 mod admit;
 mod bucket;
@@ -29,11 +31,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::store::Store;
-
-use known::Known;
-
 use crate::engine::limit::Violation;
+use crate::engine::quota::known::KnownTenants;
+use crate::store::Store;
 
 pub use admit::Admission;
 pub(in crate::engine) use known::quota_of;
@@ -41,24 +41,24 @@ pub use limited::{Left, Limited, Standing};
 pub use shortage::{Pressure, Shortage};
 pub(in crate::engine) use stored::count_stored_bytes;
 
-/// A node that began so lately may be unknown to the others, who then leave it nothing of what they take.
+/// For this long after its start a node may be unknown to the others, which then take the whole quota for themselves.
 const NEWCOMER: Duration = Duration::from_millis(2_500);
-/// How many nodes there are until they were counted: one that begins does not take itself to be alone.
+/// Number of nodes assumed until the first count: a node that starts must not assume that it is alone.
 const NODES_UNKNOWN: u32 = 2;
 
-/// Label of what was refused.
+/// Metric label of a refused request.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct Throttled {
-    /// The policy that stood against it.
+    /// The policy that refused it.
     pub policy: &'static str,
 }
 
-/// Whether there is any quota in the installation; clones look at the same.
+/// Whether there is any quota in the installation. Clones share one flag.
 #[derive(Debug, Clone, Default)]
 pub struct InUse(Arc<AtomicBool>);
 
 impl InUse {
-    /// Whether there is.
+    /// Whether there is any quota.
     #[must_use]
     pub fn get(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -72,13 +72,14 @@ pub struct Quotas {
     clock: Clock,
     /// This run of this node.
     node: Uuid,
-    /// Where the nanoseconds of all buckets begin.
+    /// When this object was made: the zero of the nanoseconds in all buckets.
     began: Instant,
     in_use: InUse,
+    /// Number of nodes to divide quotas by: the larger of the last two counts.
     nodes: AtomicU32,
-    /// As counted last.
+    /// Number of nodes in the last count.
     alive: AtomicU32,
-    known: Known,
+    known: KnownTenants,
     awakened: exchange::Awakened,
     shortage: Arc<Shortage>,
     /// Requests refused, by policy.
@@ -86,7 +87,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// The quotas of a node, when `version` changes of quotas were made in the installation.
+    /// The quotas of a node. `version` is the installation's number of quota changes so far.
     #[must_use]
     pub fn new(
         (store, clock): (Store, Clock),
@@ -102,19 +103,19 @@ impl Quotas {
             in_use: InUse::default(),
             nodes: AtomicU32::new(NODES_UNKNOWN),
             alive: AtomicU32::new(1),
-            known: Known::default(),
+            known: KnownTenants::default(),
             awakened: exchange::Awakened::default(),
             shortage,
             throttled: Family::default(),
         };
         if version > 0 {
-            // None was looked at yet: each is looked up when its tenant comes.
+            // No quota is read here: each is looked up with the first request of its tenant.
             quotas.apply(&[], version);
         }
         quotas
     }
 
-    /// Nanoseconds since it began: the time of all buckets.
+    /// Nanoseconds since [`Quotas::began`]: the time that all buckets use.
     fn now(&self) -> u64 {
         nanos_since(self.began)
     }
@@ -133,32 +134,32 @@ impl Quotas {
         self.in_use.clone()
     }
 
-    /// How many nodes the fleet has.
+    /// Number of nodes that quotas are divided by.
     fn nodes(&self) -> u32 {
         self.nodes.load(Ordering::Relaxed)
     }
 
-    /// Takes note of how many nodes there are. One that is missed goes on counting for a round: taking oneself to be alone
-    /// when one is not gives away more than the quota.
+    /// Records how many nodes are alive. A node that disappears still counts for one more round, because a count that
+    /// is too low admits more than the quota.
     pub fn observe_nodes(&self, alive: i64) {
         let alive = u32::try_from(alive.max(1)).unwrap_or(u32::MAX);
         let before = self.alive.swap(alive, Ordering::Relaxed);
         self.nodes.store(alive.max(before), Ordering::Relaxed);
     }
 
-    /// Whether the others may not know of this node yet.
+    /// Whether other nodes may not know of this node yet.
     fn is_newcomer(&self) -> bool {
         self.nodes() > 1 && self.began.elapsed() < NEWCOMER
     }
 
-    /// Whether the node is short of capacity, so that only what is inside a guarantee is served.
+    /// Whether the node is short of capacity, so that only requests inside a guarantee are served.
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.shortage.is_short()
     }
 
-    /// Counts what is refused.
-    fn refused(&self, violation: Violation) -> Violation {
+    /// Counts a refused request, and returns its violation.
+    fn count_refused(&self, violation: Violation) -> Violation {
         let policy = violation.policy.name();
         self.throttled.get_or_create(&Throttled { policy }).inc();
         violation

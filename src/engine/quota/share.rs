@@ -1,55 +1,56 @@
-//! How the nodes of a fleet divide a rate between them: pure arithmetic over what each node wants and takes, in items per
-//! second. `exchange` feeds it about four times a second; the buckets of a node then fill at the share that comes out.
+//! How the nodes of a fleet divide a rate: pure arithmetic over each node's demand and admitted items, in items per
+//! second. `exchange` calls it about four times a second, and the buckets of a node then fill at the computed share.
 //!
-//! While the fleet wants less than the quota, each node may take all that the others leave. When it wants more, the quota
-//! is divided in proportion. What the nodes know of each other is a moment old, so together they may overshoot; each keeps
-//! the same account of that, and the fleet repays it over the following seconds.
+//! While the fleet's demand is below the quota, each node may take all that the others leave. Above the quota, it is
+//! divided in proportion to demand. The nodes' reports to each other are a moment old, so together they may admit too
+//! much. Each node computes that overshoot from the same reports, and the fleet repays it over the following seconds.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
-/// What one node, or some nodes together, say about one rate of a tenant.
+/// A report about one rate of a tenant, from one node or summed over some nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Told {
-    /// Items per second that came, admitted or not.
+pub struct RateReport {
+    /// Demand in items per second, admitted or not.
     pub wanted: f64,
-    /// Items that were admitted and paid for since demand began: who reads it now and then misses none.
+    /// Items admitted and paid for since demand began. A running total, so a reader misses none between two reads.
     pub taken: u64,
-    /// Those of them inside the guarantee.
+    /// The part of `taken` that is inside the guarantee.
     pub guaranteed: u64,
 }
 
-/// What happened on this node since it was last asked, in items.
+/// Items of one rate on this node since the last measurement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// What came, admitted or not.
+pub struct RateCount {
+    /// Items requested, admitted or not.
     pub wanted: u64,
-    /// What was admitted.
+    /// Items admitted.
     pub taken: u64,
-    /// What was admitted inside the guarantee.
+    /// Items admitted inside the guarantee.
     pub guaranteed: u64,
-    /// What is owed of that, in all and inside the guarantee: it is accounted for when it is paid.
+    /// Items owed, in all and inside the guarantee. They are not reported before they are paid for.
     pub owed: [u64; 2],
 }
 
-/// Part of the quota, over all nodes, that goes to nodes without demand, so that each can always begin.
+/// Part of the quota that is kept for nodes without demand, over all nodes, so that each can always admit a first
+/// request.
 const FLOOR: f64 = 0.02;
-/// Overshoot is repaid at such a pace that this many seconds would do.
+/// Overshoot is repaid at a pace that would clear it in this many seconds.
 const REPAY_SECONDS: f64 = 1.5;
-/// What was left over is made up for, too, at the same pace; no more than this many seconds of quota.
+/// Unused quota may be taken later, at the same pace, but no more than this many seconds of quota.
 const LEFT_OVER_SECONDS: f64 = 0.3;
 /// No more than this many seconds of quota are ever repaid.
 const OVERSHOOT_SECONDS: f64 = 2.0;
-/// A node forgets its account in about this time: if it misheard, it does not stand back for long.
+/// A node's account decays in about this time, so that a wrong report does not reduce its share for long.
 const FORGET_SECONDS: f64 = 10.0;
-/// When a node is heard that was not before, no more than this many seconds of quota are taken to be new.
+/// When a node reports for the first time, its total counts as newly admitted up to this many seconds of quota.
 const NEWS_SECONDS: f64 = 0.5;
-/// Of the quota stays at least this while overshoot is repaid.
+/// Part of the quota that stays available while overshoot is repaid.
 const REPAYING: f64 = 0.2;
-/// A rate is measured over no shorter time: one request after a pause is not a thousand a second.
+/// Shortest time that a rate is computed over: a single request after a pause is not a thousand a second.
 const MEASURE_SECONDS: f64 = 0.05;
 
-/// The part of `quota` that a node may take.
+/// The part of `quota` that a node may take, from its own demand and that of the other nodes.
 #[must_use]
 pub fn share(quota: f64, own: f64, others: f64, nodes: f64) -> f64 {
     let all = own + others;
@@ -62,85 +63,87 @@ fn floor(quota: f64, nodes: f64) -> f64 {
     quota * FLOOR / nodes.max(1.0)
 }
 
-/// The part of `quota` of a node that has not heard from the others, of which there are `nodes` with itself.
+/// The part of `quota` for a node that has no reports from the others. `nodes` counts all nodes, this one included.
 #[must_use]
 pub fn cautious(quota: f64, nodes: f64) -> f64 {
     quota / nodes.max(1.0)
 }
 
-/// The account of one limit over the fleet: how much more was admitted than the quota.
+/// The account of one limit over the whole fleet: how much more than the quota was admitted.
 #[derive(Debug, Clone, Copy, Default)]
 struct Account {
-    /// In items; below zero while less was admitted.
+    /// In items. Below zero after less than the quota was admitted.
     overshoot: f64,
 }
 
 impl Account {
-    /// `taken` were admitted within `seconds`.
-    fn pass(&mut self, quota: f64, taken: f64, seconds: f64) {
+    /// Records that `taken` items were admitted within `seconds`.
+    fn record(&mut self, quota: f64, taken: f64, seconds: f64) {
         let kept = (1.0 - seconds / FORGET_SECONDS).max(0.0);
         let overshoot = self.overshoot * kept + taken - quota * seconds;
         self.overshoot = overshoot.clamp(-quota * LEFT_OVER_SECONDS, quota * OVERSHOOT_SECONDS);
     }
 
-    /// What of the quota may be taken while overshoot is repaid.
+    /// Items per second of the quota that may be taken while overshoot is repaid.
     fn spendable(&self, quota: f64) -> f64 {
         (quota - self.overshoot / REPAY_SECONDS).max(quota * REPAYING)
     }
 }
 
-/// What a node may take of one rate, in items per second; `None` is no limit.
+/// Limits of one rate, of a node or of the fleet, in items per second; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Shares {
-    /// Inside the guarantee.
+    /// Limit of what counts as inside the guarantee.
     pub guaranteed: Option<f64>,
-    /// In all.
+    /// Limit in all.
     pub ceiling: Option<f64>,
 }
 
-/// What a node heard from the others.
+/// The reports of the other nodes about one rate.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Heard {
-    /// What they say together.
-    pub told: Told,
-    /// How many they are.
-    pub speakers: u32,
+pub struct OtherReports {
+    /// The sum of their reports.
+    pub sum: RateReport,
+    /// Number of nodes that reported.
+    pub nodes: u32,
 }
 
-/// Measures one rate of a tenant on this node, and works out the node's share of it.
+/// Measures one rate of a tenant on this node, and computes the node's share of it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Pace {
-    /// The last two measurements: what came, and in how many seconds.
+    /// The last two measurements: items requested, and the seconds of the measurement.
     before: (f64, f64),
     last: (f64, f64),
-    told: Told,
-    /// Items admitted since demand began, and those owed before.
+    /// The last report of this node.
+    report: RateReport,
+    /// Items admitted since demand began, in all and inside the guarantee; includes what was owed before.
     admitted: [u64; 2],
-    /// What it had told when it heard from the others last.
-    passed: Told,
-    /// What the others said then; `None` when demand has just begun.
-    heard: Option<Heard>,
-    /// Items per second that the fleet admitted between the last two times.
+    /// This node's report at the last call of [`Pace::divide`].
+    recorded: RateReport,
+    /// The others' reports at that call; `None` when demand has just begun.
+    others: Option<OtherReports>,
+    /// Items per second that the fleet admitted between the last two calls.
     rate: f64,
     guaranteed: Account,
     ceiling: Account,
 }
 
 impl Pace {
-    /// Demand begins, after there was none, with so much owed.
+    /// Starts over when demand begins after a pause. `owed` is what was owed at that time.
     pub fn begin(&mut self, owed: [u64; 2]) {
-        (self.told, self.passed, self.heard) = (Told::default(), Told::default(), None);
+        (self.report, self.recorded) = (RateReport::default(), RateReport::default());
+        self.others = None;
         self.admitted = owed;
     }
 
-    /// Whether nothing came in the last measurement, though it did before: what is said now is out of date soon.
+    /// Whether the last measurement was empty and the one before was not: the present report is soon out of date.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.last.0 == 0.0 && self.told.wanted > 0.0
+        self.last.0 == 0.0 && self.report.wanted > 0.0
     }
 
-    /// Takes in what was counted over the last `span`; what comes out is told to the others.
-    pub fn measure(&mut self, counted: Counted, span: Duration) -> Told {
+    /// Adds what was counted over the last `span`; returns the report for the other nodes.
+    pub fn measure(&mut self, counted: RateCount, span: Duration) -> RateReport {
         self.before = self.last;
         self.last = (items(counted.wanted), span.as_secs_f64());
         let sum = (self.before.0 + self.last.0, self.before.1 + self.last.1);
@@ -148,74 +151,80 @@ impl Pace {
         self.admitted[0] += counted.taken;
         self.admitted[1] += counted.guaranteed;
         let paid = |at: usize| self.admitted[at].saturating_sub(counted.owed[at]);
-        self.told = Told {
-            // What rises is followed at once, what falls as soon as it fell twice.
+        self.report = RateReport {
+            // A rise counts at once, a fall only when two measurements show it.
             wanted: rate(sum).max(rate(self.last)),
-            // Never less than before: what is given back was not paid for.
-            taken: self.told.taken.max(paid(0)),
-            guaranteed: self.told.guaranteed.max(paid(1)),
+            // Totals never fall: items that are given back were not paid for.
+            taken: self.report.taken.max(paid(0)),
+            guaranteed: self.report.guaranteed.max(paid(1)),
         };
-        self.told
+        self.report
     }
 
-    /// Items per second that the fleet admits.
+    /// Items per second that the fleet admitted between the last two exchanges.
     #[must_use]
     pub fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// Nothing came for as long as it measures.
+    /// Whether the last two measurements were empty.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.told.wanted == 0.0
+        self.report.wanted == 0.0
     }
 
-    /// Takes in what the others said, `span` after the last time; answers the shares of `quota` for this node, which is one
-    /// of `nodes`.
-    pub fn hear(&mut self, quota: Shares, heard: Heard, nodes: u32, span: Duration) -> Shares {
+    /// Takes the reports of the other nodes, `span` after the last call. Returns the shares of `quota` for this node,
+    /// which is one of `nodes`.
+    pub fn divide(
+        &mut self,
+        quota: Shares,
+        others: OtherReports,
+        nodes: u32,
+        span: Duration,
+    ) -> Shares {
         let (seconds, nodes) = (span.as_secs_f64(), f64::from(nodes));
-        let (before, others) = (self.heard.replace(heard), heard.told);
-        let before = before.unwrap_or(heard);
-        let passed = std::mem::replace(&mut self.passed, self.told);
+        let before = self.others.replace(others).unwrap_or(others);
+        let recorded = std::mem::replace(&mut self.recorded, self.report);
         let since = |before: u64, now: u64| items(now.saturating_sub(before));
         let own = [
-            since(passed.guaranteed, self.told.guaranteed),
-            since(passed.taken, self.told.taken),
+            since(recorded.guaranteed, self.report.guaranteed),
+            since(recorded.taken, self.report.taken),
         ];
         let news = [
-            since(before.told.guaranteed, others.guaranteed),
-            since(before.told.taken, others.taken),
+            since(before.sum.guaranteed, others.sum.guaranteed),
+            since(before.sum.taken, others.sum.taken),
         ];
-        // One that has come may have begun just now or long ago; when one has gone, nothing can be compared.
-        let believed = |news: f64, quota: f64| match heard.speakers.cmp(&before.speakers) {
+        // A node that reports for the first time may have admitted its total just now or long ago. When a node no
+        // longer reports, the sums cannot be compared.
+        let admitted = |news: f64, quota: f64| match others.nodes.cmp(&before.nodes) {
             Ordering::Less => 0.0,
             Ordering::Equal => news,
             Ordering::Greater => news.min(quota * (seconds + NEWS_SECONDS)),
         };
-        let wanted = self.told.wanted;
+        let wanted = self.report.wanted;
         let part = |account: &mut Account, quota: f64, own: f64, news: f64| {
-            account.pass(quota, own + believed(news, quota), seconds);
-            share(account.spendable(quota), wanted, others.wanted, nodes)
+            account.record(quota, own + admitted(news, quota), seconds);
+            share(account.spendable(quota), wanted, others.sum.wanted, nodes)
         };
         self.rate = (own[1] + news[1]) / seconds.max(MEASURE_SECONDS);
-        let guaranteed = quota.guaranteed;
-        let guaranteed = guaranteed.map(|quota| part(&mut self.guaranteed, quota, own[0], news[0]));
-        let ceiling = quota.ceiling;
-        let ceiling = ceiling.map(|quota| part(&mut self.ceiling, quota, own[1], news[1]));
         Shares {
-            guaranteed,
-            ceiling,
+            guaranteed: quota
+                .guaranteed
+                .map(|quota| part(&mut self.guaranteed, quota, own[0], news[0])),
+            ceiling: quota
+                .ceiling
+                .map(|quota| part(&mut self.ceiling, quota, own[1], news[1])),
         }
     }
 }
 
-/// A count as a number of this arithmetic, which needs no more than 53 bits of it.
+/// A count as a floating-point number. Counts here need no more than 53 bits.
 #[must_use]
 pub fn items(count: u64) -> f64 {
     count as f64
 }
 
-/// The nearest whole number.
+/// The nearest whole number that is not negative.
 #[must_use]
 pub fn whole(number: f64) -> u64 {
     #[expect(
@@ -249,7 +258,7 @@ mod tests {
             }
             for (own, share) in wants.iter().zip(&shares) {
                 prop_assert!(*share > 0.0 && *share <= quota * 1.001);
-                // Whoever wants no more than an even part of what is asked gets no less than its proportion.
+                // A node gets at least its proportional part, up to what it wants.
                 prop_assert!(*share >= own.min(quota * own / all.max(1.0)) * 0.999);
                 if all <= quota {
                     prop_assert!(*share >= *own * 0.999, "all is admitted below the quota");
@@ -262,12 +271,12 @@ mod tests {
             quota in 1.0..1e6_f64, over in 0.0..3.0_f64,
         ) {
             let mut account = Account::default();
-            account.pass(quota, quota * (1.0 + over), 1.0);
+            account.record(quota, quota * (1.0 + over), 1.0);
             let mut admitted = quota * (1.0 + over).min(1.0 + OVERSHOOT_SECONDS);
             for _ in 0..40 {
                 let spent = account.spendable(quota) * 0.25;
                 admitted += spent;
-                account.pass(quota, spent, 0.25);
+                account.record(quota, spent, 0.25);
             }
             prop_assert!(admitted <= quota * 11.5, "{} seconds", admitted / quota);
             prop_assert!(admitted >= quota * 10.8, "{} seconds", admitted / quota);
@@ -277,9 +286,9 @@ mod tests {
     #[test]
     fn what_rises_is_followed_at_once_and_what_falls_within_two_measurements() {
         let mut pace = Pace::default();
-        let count = |wanted| Counted {
+        let count = |wanted| RateCount {
             wanted,
-            ..Counted::default()
+            ..RateCount::default()
         };
         let quarter = Duration::from_millis(250);
         let mut wanted = |n| pace.measure(count(n), quarter).wanted;

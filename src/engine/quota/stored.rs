@@ -1,6 +1,7 @@
-//! What is counted in the database: bytes kept and messages in flight of a tenant. Counted now and then, only where there
-//! is a cap and somebody asks, and moved in between by what this node does; so it is about a second behind what other nodes
-//! do. A count rests for many times as long as it took.
+//! Caps on what is counted in the database: bytes kept and messages in flight of a tenant. The database is counted now
+//! and then, and only when there is a cap and a request has checked it. Between counts this node adds what it does
+//! itself, so changes by other nodes show about a second late. The pause after a count is many times as long as the
+//! count took.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
@@ -10,63 +11,63 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::error::Error;
-use crate::store::{self, Session};
-
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
+use crate::store::{self, Session};
 
-/// Pause between two looks at what should be counted.
+/// Pause between two scans for counts that are due.
 const ROUND: Duration = Duration::from_millis(250);
-/// A count rests for so many times as long as it took.
+/// Pause after a count, as a multiple of the time it took.
 const REST: u32 = 20;
-/// A move is made in the database first and noted here within this.
+/// Upper bound on the delay between a commit and the call of [`CappedCount::moved`] for it. A count waits this long
+/// before it reads `moves`.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Counts that are given up one after the other because something moved meanwhile; the next one holds.
-const GIVEN_UP_MAX: u32 = 8;
+/// Counts that may be discarded in a row because something moved meanwhile. The next one is used in any case.
+const DISCARDED_MAX: u32 = 8;
 /// Topics or subscriptions whose lanes are read by one statement.
 const NAMES: i64 = 10_000;
-/// Stands for no cap.
+/// Value of `cap` that means no cap.
 const NO_CAP: u64 = u64::MAX;
 
-/// A cap, and what was counted last.
+/// A cap on what is counted in the database, and the last count.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct CappedCount {
     cap: AtomicU64,
     used: AtomicI64,
-    /// How often it moved: while it does, nobody knows whether a count has seen that.
+    /// Number of moves so far. A count that runs while this changes may or may not include the move.
     moves: AtomicU64,
-    /// Counts given up since the last that held.
-    given_up: AtomicU32,
-    /// Whether anybody asked since it was counted.
-    asked: AtomicBool,
+    /// Counts discarded since the last one that was used.
+    discarded: AtomicU32,
+    /// Whether a request has checked the cap since the last count.
+    is_checked: AtomicBool,
     count_after: Mutex<Option<Instant>>,
 }
 
-impl Default for Tally {
+impl Default for CappedCount {
     fn default() -> Self {
         Self {
             cap: AtomicU64::new(NO_CAP),
             used: AtomicI64::new(0),
             moves: AtomicU64::new(0),
-            given_up: AtomicU32::new(0),
-            asked: AtomicBool::new(false),
+            discarded: AtomicU32::new(0),
+            is_checked: AtomicBool::new(false),
             count_after: Mutex::default(),
         }
     }
 }
 
-impl Tally {
-    pub(super) fn set(&self, cap: Option<u64>) {
+impl CappedCount {
+    pub(super) fn set_cap(&self, cap: Option<u64>) {
         self.cap.store(cap.unwrap_or(NO_CAP), Ordering::Relaxed);
     }
 
-    /// The cap and what is used of it; `None` without a cap.
-    pub(super) fn ask(&self) -> Option<(u64, u64)> {
+    /// The cap, and what is used of it; `None` without a cap. Makes the count due.
+    pub(super) fn check(&self) -> Option<(u64, u64)> {
         let cap = self.cap.load(Ordering::Relaxed);
         if cap == NO_CAP {
             return None;
         }
-        self.asked.store(true, Ordering::Relaxed);
+        self.is_checked.store(true, Ordering::Relaxed);
         Some((cap, self.used()))
     }
 
@@ -78,14 +79,14 @@ impl Tally {
         self.cap.load(Ordering::Relaxed) != NO_CAP
     }
 
-    /// What this node did since it was counted.
+    /// Adds a change that this node has committed.
     pub(super) fn moved(&self, by: i64) {
         self.used.fetch_add(by, Ordering::Relaxed);
         self.moves.fetch_add(1, Ordering::Release);
     }
 
     fn is_due(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.is_checked.load(Ordering::Relaxed)
             && self.is_counted()
             && self
                 .count_after
@@ -93,7 +94,7 @@ impl Tally {
                 .is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Takes over what `count` finds, unless something moved meanwhile: that may be in it or not.
+    /// Uses the result of `count`, unless something moved meanwhile: the result may or may not include that.
     async fn count(
         &self,
         count: impl Future<Output = Result<i64, store::Error>>,
@@ -104,26 +105,26 @@ impl Tally {
         *self.count_after.lock() = Some(Instant::now() + took * REST);
         tokio::time::sleep(SETTLE).await;
         let has_moved = self.moves.load(Ordering::Acquire) != before;
-        if has_moved && self.given_up.fetch_add(1, Ordering::Relaxed) < GIVEN_UP_MAX {
+        if has_moved && self.discarded.fetch_add(1, Ordering::Relaxed) < DISCARDED_MAX {
             return Ok(());
         }
-        self.given_up.store(0, Ordering::Relaxed);
+        self.discarded.store(0, Ordering::Relaxed);
         let by = used - self.used.load(Ordering::Relaxed);
         self.used.fetch_add(by, Ordering::Relaxed);
-        self.asked.store(false, Ordering::Relaxed);
+        self.is_checked.store(false, Ordering::Relaxed);
         Ok(())
     }
 }
 
 impl Limited {
-    /// Moves the count of messages in flight.
+    /// Adds to the count of messages in flight.
     pub fn moved(&self, by: i64) {
         self.in_flight.moved(by);
     }
 }
 
 impl Quotas {
-    /// Counts what is used, until `stop`.
+    /// Counts what is due, until `stop`.
     pub async fn count_used(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -162,7 +163,8 @@ impl Quotas {
     }
 }
 
-/// Bytes of the payloads of a tenant's topics, as stored. Home names the lanes of some topics, then the lanes are read.
+/// Bytes of the payloads of a tenant's topics, as stored. Each page reads the lanes of some topics from the home
+/// tables, and then the blocks of these lanes, because no statement reads both groups of tables.
 pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
     let (mut bytes, mut after) = (0, String::new());
     loop {
@@ -176,7 +178,7 @@ pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i6
     }
 }
 
-/// Messages of a tenant that are handed out and not settled, in the same way.
+/// Messages of a tenant that are handed out and not settled, read in the same way.
 async fn count_in_flight(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
     let (mut messages, mut after) = (0, String::new());
     loop {
@@ -185,11 +187,12 @@ async fn count_in_flight(session: &mut Session, tenant: i64) -> Result<i64, stor
             return Ok(messages);
         };
         after.clone_from(last);
-        let of_each = page.into_iter();
-        let pairs = of_each.flat_map(|(_, subscription, lanes)| {
-            lanes.into_iter().map(move |lane| (lane, subscription))
-        });
-        let (lanes, subscriptions): (Vec<i64>, Vec<i64>) = pairs.unzip();
+        let (lanes, subscriptions): (Vec<i64>, Vec<i64>) = page
+            .into_iter()
+            .flat_map(|(_, subscription, lanes)| {
+                lanes.into_iter().map(move |lane| (lane, subscription))
+            })
+            .unzip();
         messages += store::lease::in_flight_of(session, &lanes, &subscriptions).await?;
     }
 }

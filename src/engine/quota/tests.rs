@@ -1,20 +1,23 @@
-//! A fleet of three nodes in simulated time: the very buckets and shares of the service, with exchanges that take a while
-//! and see what was written before them. What is admitted in any ten seconds must be within a tenth of the quota.
+//! Simulates a fleet of three nodes: the real buckets and shares, simulated time, and exchanges that take a while and
+//! read what was written before they began. What the fleet admits in any ten seconds must be within a tenth of the
+//! quota.
 
 use std::time::Duration;
 
 use crate::engine::quota::bucket::Bucket;
-use crate::engine::quota::exchange::Rhythm;
-use crate::engine::quota::share::{Counted, Heard, Pace, Shares, Told, cautious, items};
+use crate::engine::quota::exchange::Pauses;
+use crate::engine::quota::share::{
+    OtherReports, Pace, RateCount, RateReport, Shares, cautious, items,
+};
 
 const NODES: u32 = 3;
 const QUOTA: f64 = 300.0;
 const SECOND: u64 = 1_000_000_000;
 const STEP: u64 = 1_000_000;
-/// After which a row of another node counts no more.
+/// Age in nanoseconds from which another node's report is ignored.
 const FRESH: u64 = 2_500_000_000;
 
-/// A small generator with a seed, so that a run can be repeated.
+/// A small random number generator with a seed, so that a run can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -26,20 +29,20 @@ impl Random {
     }
 }
 
-/// An exchange under way: what it read, and when it is back.
-type Flight = (u64, Heard);
+/// A running exchange: when it ends, and what it read.
+type RunningExchange = (u64, OtherReports);
 
 #[derive(Default)]
 struct SimNode {
     bucket: Bucket,
     pace: Pace,
-    rhythm: Option<Rhythm>,
+    pauses: Option<Pauses>,
     due: u64,
     measured: u64,
-    heard: u64,
-    counted: Counted,
-    flight: Option<Flight>,
-    row: Option<(u64, Told)>,
+    divided: u64,
+    counted: RateCount,
+    exchange: Option<RunningExchange>,
+    row: Option<(u64, RateReport)>,
     is_dead: bool,
 }
 
@@ -74,7 +77,7 @@ impl Simulation {
         for _ in 0..steps {
             let mut admitted = 0;
             for (at, rate) in rates.into_iter().enumerate() {
-                // At random, so many in a second on average.
+                // At random; `rate` items a second on average.
                 let arrives = self.random.below(1_000 * size) < rate;
                 if arrives && !self.nodes[at].is_dead {
                     admitted += self.arrive(at, size);
@@ -91,10 +94,10 @@ impl Simulation {
     fn arrive(&mut self, at: usize, size: u64) -> u64 {
         let now = self.now;
         let node = &mut self.nodes[at];
-        if node.rhythm.is_none() {
-            node.rhythm = Some(Rhythm::default());
+        if node.pauses.is_none() {
+            node.pauses = Some(Pauses::default());
             node.pace.begin([node.bucket.owed(now), 0]);
-            (node.due, node.measured, node.heard) = (now + 5 * STEP, now, now);
+            (node.due, node.measured, node.divided) = (now + 5 * STEP, now, now);
         }
         node.counted.wanted += size;
         if node.bucket.take(size, now).is_err() {
@@ -106,52 +109,53 @@ impl Simulation {
 
     fn exchange(&mut self, at: usize) {
         let (now, latency) = (self.now, self.random.below(40) * STEP);
-        let fresh = |row: &(u64, Told)| now - row.0 < FRESH;
-        let others = self.nodes.iter().enumerate();
-        let others = others.filter_map(|(other, node)| {
-            let told = node.row.filter(fresh).map(|row| row.1);
-            told.filter(|_| other != at)
-        });
-        let others = others.fold(Heard::default(), |sum, told| Heard {
-            told: Told {
-                wanted: sum.told.wanted + told.wanted,
-                taken: sum.told.taken + told.taken,
-                guaranteed: sum.told.guaranteed + told.guaranteed,
-            },
-            speakers: sum.speakers + 1,
-        });
+        let fresh = |row: &(u64, RateReport)| now - row.0 < FRESH;
+        let others = self
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != at)
+            .filter_map(|(_, node)| Some(node.row.filter(fresh)?.1))
+            .fold(OtherReports::default(), |all, report| OtherReports {
+                sum: RateReport {
+                    wanted: all.sum.wanted + report.wanted,
+                    taken: all.sum.taken + report.taken,
+                    guaranteed: all.sum.guaranteed + report.guaranteed,
+                },
+                nodes: all.nodes + 1,
+            });
         let node = &mut self.nodes[at];
         if node.is_dead {
             return;
         }
-        if let Some((back, others)) = node.flight.filter(|flight| flight.0 <= now) {
-            node.flight = None;
+        if let Some((ended, others)) = node.exchange.filter(|exchange| exchange.0 <= now) {
+            node.exchange = None;
             let quota = Shares {
                 guaranteed: None,
                 ceiling: Some(QUOTA),
             };
-            let span = Duration::from_nanos(back - node.heard);
-            let shares = node.pace.hear(quota, others, NODES, span);
-            node.heard = back;
+            let span = Duration::from_nanos(ended - node.divided);
+            let shares = node.pace.divide(quota, others, NODES, span);
+            node.divided = ended;
             node.bucket
                 .set(shares.ceiling.map(|share| (share, QUOTA)), now);
         }
-        let Some(rhythm) = &mut node.rhythm else {
+        let Some(pauses) = &mut node.pauses else {
             return;
         };
-        if node.due > now || node.flight.is_some() {
+        if node.due > now || node.exchange.is_some() {
             return;
         }
         let span = Duration::from_nanos(now - node.measured);
         node.counted.owed = [node.bucket.owed(now), 0];
-        let told = node.pace.measure(std::mem::take(&mut node.counted), span);
-        let pause = rhythm.pause(node.pace.is_ending());
+        let report = node.pace.measure(std::mem::take(&mut node.counted), span);
+        let pause = pauses.next(node.pace.is_ending());
         node.measured = now;
-        node.row = Some((now, told));
-        node.flight = Some((now + latency, others));
+        node.row = Some((now, report));
+        node.exchange = Some((now + latency, others));
         node.due = now + u64::try_from(pause.as_nanos()).unwrap();
         if node.pace.is_quiet() {
-            node.rhythm = None;
+            node.pauses = None;
         }
     }
 
@@ -244,7 +248,7 @@ fn a_surge_after_little_demand_is_not_more_than_a_tenth_over_the_quota() {
 }
 
 #[test]
-fn what_a_dead_node_had_goes_to_the_others_within_five_seconds() {
+fn the_share_of_a_dead_node_goes_to_the_others_within_five_seconds() {
     for seed in seeds() {
         let mut fleet = Simulation::new(seed);
         fleet.run(10.0, [600, 60, 0], 1);
@@ -252,6 +256,6 @@ fn what_a_dead_node_had_goes_to_the_others_within_five_seconds() {
         fleet.run(5.0, [0, 600, 0], 1);
         fleet.admitted.clear();
         fleet.run(10.0, [0, 600, 0], 1);
-        fleet.assert_exact("after a death");
+        fleet.assert_exact("after a node died");
     }
 }

@@ -1,6 +1,6 @@
-//! From what gathered to the statement's arrays: publishes are joined into one block per lane and compressed, settles are
-//! folded into one mask per lease, receivers become one claim per subscription. Everything is sorted in the order of the
-//! locks (see `store/turn.sql`). Pure but for the queues of receivers; the loop calls it.
+//! Builds the arrays of the turn's statement from the gathered requests. Publishes are joined into one compressed block
+//! a lane, settles are merged into one mask a lease, and receivers become one claim a subscription. The arrays are
+//! sorted in the order in which the statement takes locks (see `store/turn.sql`). The loop calls it.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
-use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
-
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
+use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;
-/// Bytes of one block before compression; what a cold read of one message costs at most.
+/// Bytes of one block before compression. A cold read of one message reads the whole block.
 const BLOCK_BYTES_MAX: usize = 1 << 20;
-/// Bytes of all blocks of a turn: the statement is held in memory on both sides.
+/// Bytes of all blocks of a turn. Node and database each hold the whole statement in memory.
 const TURN_BYTES_MAX: usize = 8 << 20;
 /// Messages claimed for one subscription in one turn.
 const CLAIM_MESSAGES_MAX: u32 = 1_024;
-/// Those who wait for a turn.
+
+/// The requests that wait for a turn.
 #[derive(Default)]
 pub(super) struct Pending {
     pub(super) blocks: Vec<PendingBlock>,
@@ -35,18 +35,18 @@ pub(super) struct Pending {
     pub(super) claims: Vec<PendingClaim>,
     /// Subscriptions with an order of their own whose receivers wait.
     pub(super) off_turn: Vec<Arc<Subscriber>>,
-    /// Publishes for the next turn.
+    /// Publishes that did not fit, for the next turn.
     pub(super) left_over: Vec<Publish>,
 }
 
-/// A block of the turn and those who wait for it.
+/// A block of the turn, and the publishes that wait for it.
 pub(super) struct PendingBlock {
     pub(super) lane: i64,
     pub(super) topic_id: i64,
     pub(super) count: u32,
-    /// The payload uncompressed, for the cache; not of objects.
+    /// The uncompressed payload, for the cache; `None` when the payload is an object.
     pub(super) payload: Option<Bytes>,
-    /// Index in the block of the first message of each publish.
+    /// For each publish, the index of its first message in the block, and where its result goes.
     pub(super) replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,
 }
 
@@ -65,17 +65,17 @@ impl Pending {
     }
 }
 
-/// A block that is being joined.
-struct Joined {
+/// A block that publishes are joined into.
+struct OpenBlock {
     topic_id: i64,
     content: Content,
     measure: Measure,
     replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,
-    /// Nothing more goes in: a later publish had to wait, and those after it must not overtake it.
+    /// Whether the block is closed: a publish to the lane has to wait, and later ones must not overtake it.
     full: bool,
 }
 
-/// Makes the turn's input.
+/// Builds the input of the turn's statement, and the list of requests that wait for its result.
 pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending) {
     let mut input = TurnInput {
         slot: turns.slot(),
@@ -85,10 +85,11 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
         settles: gathered.settles,
         ..Pending::default()
     };
-    // When all fit into the turn their order is that of arrival, and nothing is spent on another one.
-    let publishes = match gathered.bytes > TURN_BYTES_MAX {
-        true => tenants::in_turns(gathered.publishes),
-        false => gathered.publishes,
+    // When all publishes fit into the turn, they stay in the order of arrival.
+    let publishes = if gathered.bytes > TURN_BYTES_MAX {
+        tenants::alternate(gathered.publishes)
+    } else {
+        gathered.publishes
     };
     let joined = join(publishes, &mut pending.left_over);
     let mut subscribers = gathered.subscribers;
@@ -108,7 +109,7 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
         input.blocks.push(new);
         pending.blocks.push(waiting);
     }
-    input.clears = fold(&pending.settles);
+    input.clears = merge(&pending.settles);
     subscribers.sort_unstable_by_key(|subscriber| subscriber.id);
     subscribers.dedup_by_key(|subscriber| subscriber.id);
     let off_turn = subscribers.extract_if(.., |subscriber| subscriber.is_fair());
@@ -130,9 +131,9 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
     (input, pending)
 }
 
-/// One block per lane, in order of lane; what does not fit is left over, in order.
-fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Joined)> {
-    let mut lanes: HashMap<i64, Joined> = HashMap::default();
+/// Joins publishes into one block a lane, in order of lane. Publishes that do not fit are left over, in their order.
+fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, OpenBlock)> {
+    let mut lanes: HashMap<i64, OpenBlock> = HashMap::default();
     let mut bytes = 0;
     for publish in publishes {
         let size = publish.content.queued_bytes();
@@ -143,7 +144,7 @@ fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, Join
             }
             Entry::Vacant(lane) => {
                 bytes += size;
-                lane.insert(Joined {
+                lane.insert(OpenBlock {
                     topic_id: publish.topic_id,
                     content: publish.content,
                     measure,
@@ -183,27 +184,27 @@ fn count(records: &Records) -> u32 {
     u32::try_from(records.len()).unwrap_or(u32::MAX)
 }
 
-/// The block as the statement takes it, and the requests that wait for it.
-fn close(lane: i64, joined: Joined) -> (NewBlock, PendingBlock) {
-    let (block, payload) = match joined.content {
+/// The block for the statement, and the publishes that wait for it.
+fn close(lane: i64, open: OpenBlock) -> (NewBlock, PendingBlock) {
+    let (block, payload) = match open.content {
         Content::Records(records) => {
-            let (block, raw) = hot_block(lane, &records, joined.measure);
+            let (block, raw) = hot_block(lane, &records, open.measure);
             (block, Some(raw))
         }
-        Content::Object(object) => (object.block(lane, joined.measure), None),
+        Content::Object(object) => (object.block(lane, open.measure), None),
     };
     let waiting = PendingBlock {
         lane,
-        topic_id: joined.topic_id,
+        topic_id: open.topic_id,
         count: block.count.cast_unsigned(),
         payload,
-        replies: joined.replies,
+        replies: open.replies,
     };
     (block, waiting)
 }
 
-/// One clear per lease, in the order of the locks.
-fn fold(settles: &[Settle]) -> Vec<Clear> {
+/// Merges the acks into one mask a lease, in the order of the locks.
+fn merge(settles: &[Settle]) -> Vec<Clear> {
     let mut clears: Vec<Clear> = Vec::new();
     for settle in settles {
         clears.extend(settle.entries.iter().map(|entry| Clear {
@@ -225,7 +226,8 @@ fn fold(settles: &[Settle]) -> Vec<Clear> {
     clears
 }
 
-/// What a subscription's receivers want: the first ones that agree on a visibility timeout.
+/// The claim for a subscription's receivers: for the first ones that have the same visibility timeout. `None` when they
+/// want nothing, when the subscription may hand out nothing more, or when there is no lane to try.
 fn claim(subscriber: Arc<Subscriber>) -> Option<PendingClaim> {
     let headroom = subscriber.headroom().min(CLAIM_MESSAGES_MAX);
     let mut wanted = 0_u32;

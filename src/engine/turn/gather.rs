@@ -1,5 +1,5 @@
-//! The queue in front of a turn loop: what gathers while the last turn commits. Bounded by bytes of publishes (I9);
-//! settles and receivers are bounded by the connections that bring them.
+//! The queue in front of a turn loop, which holds the requests that arrive while a turn commits. Publishes are bounded
+//! by their bytes (I9); settles and receivers are bounded by the connections that send them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
 
-/// Messages of one publish for one lane.
+/// The messages of one publish request for one lane.
 #[derive(Debug)]
 pub struct Publish {
-    /// Who publishes.
+    /// The tenant that publishes.
     pub tenant: i64,
     /// Whether it is inside the tenant's guarantee.
     pub capacity: Capacity,
@@ -29,16 +29,16 @@ pub struct Publish {
     pub lane: i64,
     /// What to store.
     pub content: Content,
-    /// What the messages in it count for.
+    /// The measure of its messages, for the bill.
     pub measure: Measure,
-    /// Where the answer goes.
+    /// Gets the result of the publish.
     pub reply: oneshot::Sender<Result<Placed, Error>>,
 }
 
 /// What a publish stores.
 #[derive(Debug)]
 pub enum Content {
-    /// Messages that are joined with others into a block.
+    /// Messages, which the turn may join with other publishes into one block.
     Records(Records),
     /// A block of its own, already in object storage.
     Object(Uploaded),
@@ -55,10 +55,10 @@ impl Content {
     }
 }
 
-/// Where the messages of a publish are; `None` when the topic is gone.
+/// Result of a committed turn for one publish.
 #[derive(Debug, Clone, Copy)]
 pub struct Placed {
-    /// Offset of the first.
+    /// Offset of the first message; `None` when the topic was deleted, and nothing was stored.
     pub first_offset: Option<i64>,
 }
 
@@ -69,22 +69,22 @@ pub struct SettleEntry {
     pub lane: i64,
     /// Lease.
     pub lease: i64,
-    /// The bits.
+    /// The bits, one a message.
     pub mask: u64,
 }
 
-/// Acks of one request.
+/// The acks of one request.
 #[derive(Debug)]
 pub struct Settle {
     /// The subscription.
     pub subscriber: Arc<Subscriber>,
     /// One entry per lease.
     pub entries: Vec<SettleEntry>,
-    /// Gets, per entry, the bits that were pending and now are settled.
+    /// Gets, for each entry, the bits that this request has settled.
     pub reply: oneshot::Sender<Result<Vec<u64>, Error>>,
 }
 
-/// What goes into the next turn.
+/// The requests that go into the next turn.
 #[derive(Debug, Default)]
 pub struct Gathered {
     /// Publishes in order of arrival.
@@ -95,7 +95,7 @@ pub struct Gathered {
     pub subscribers: Vec<Arc<Subscriber>>,
     /// Bytes in `publishes`.
     pub(super) bytes: usize,
-    /// When the first of `publishes` came.
+    /// When the oldest of `publishes` arrived.
     since: Option<Instant>,
 }
 
@@ -109,7 +109,7 @@ impl Gathered {
 #[derive(Debug)]
 pub struct Queue {
     gathered: Inbox<Gathered>,
-    /// What the quotas of the node read of it.
+    /// What this queue reports to the quotas of the node.
     pressure: Arc<Pressure>,
 }
 
@@ -146,7 +146,7 @@ impl Queue {
         self.gathered.put(|gathered| gathered.settles.push(settle));
     }
 
-    /// Asks for fresh messages for a subscription's receivers.
+    /// Adds a subscription whose receivers want fresh messages, unless it is queued already.
     pub fn want(&self, subscriber: &Arc<Subscriber>) {
         if subscriber.mark_queued() {
             self.gathered
@@ -159,8 +159,7 @@ impl Queue {
         if publishes.is_empty() {
             return;
         }
-        let bytes = publishes.iter().map(|one| one.content.queued_bytes());
-        let bytes: usize = bytes.sum();
+        let bytes: usize = publishes.iter().map(|one| one.content.queued_bytes()).sum();
         self.gathered.put(|gathered| {
             gathered.bytes += bytes;
             self.pressure.waiting(gathered.bytes);
@@ -170,12 +169,12 @@ impl Queue {
         });
     }
 
-    /// Everything that has gathered, as soon as there is something.
+    /// Waits until something has gathered, and takes all of it.
     pub async fn take(&self) -> Gathered {
         self.gathered.take(|gathered| self.next(gathered)).await
     }
 
-    /// Everything that has gathered, if there is something.
+    /// Takes all that has gathered; `None` when the queue is empty.
     #[must_use]
     pub fn take_now(&self) -> Option<Gathered> {
         self.gathered.with(|gathered| self.next(gathered))
@@ -188,7 +187,7 @@ impl Queue {
         })
     }
 
-    /// The turn is over; returns how long its oldest publish waited, if it had any.
+    /// Records the end of the turn; returns how long its oldest publish waited, if it had any.
     pub fn turn_ended(&self) -> Option<Duration> {
         self.pressure.turn_ended()
     }

@@ -1,5 +1,6 @@
-//! From the statement's answer to everybody who waits for it. Only hands out what is committed (I1, I2): the loop calls it
-//! after the commit, and a receiver that has gone away meanwhile gives its messages back.
+//! Sends the results of a turn to the requests that wait for it. The loop calls it after the commit, so everything it
+//! hands out is committed (I1, I2). Messages of a receiver that has gone away meanwhile are given back through
+//! `Returns`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,49 +14,48 @@ use crate::engine::log::cache::Origin;
 use crate::engine::log::payload::Payload;
 use crate::engine::mask::lowest;
 use crate::engine::subscriber::Grant;
-use crate::store::turn::{Leased, TurnOutput};
-
 use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};
+use crate::store::turn::{Leased, TurnOutput};
 
-/// Hands out the answer of a turn.
+/// Sends the results of a committed turn.
 pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &TurnOutput) {
     queue.put_back(pending.left_over);
     for (block, first_offset) in pending.blocks.into_iter().zip(&output.first_offsets) {
-        place(turns, block, *first_offset, output.at);
+        reply_publishes(turns, block, *first_offset, output.at);
     }
     if !pending.settles.is_empty() {
         let mut bits: HashMap<i64, u64> = output.settled.iter().copied().collect();
         for settle in pending.settles {
-            settled(turns, queue, settle, &mut bits);
+            reply_settle(turns, queue, settle, &mut bits);
         }
     }
-    let mut outcomes = vec![Claimed::Busy; pending.claims.len()];
+    let mut outcomes = vec![ClaimOutcome::Busy; pending.claims.len()];
     for index in &output.tried {
-        outcomes[*index] = Claimed::Tried;
+        outcomes[*index] = ClaimOutcome::Tried;
     }
     for index in &output.gone {
-        outcomes[*index] = Claimed::Gone;
+        outcomes[*index] = ClaimOutcome::Gone;
     }
     for (claim, outcome) in pending.claims.iter().zip(outcomes) {
-        let served = (outcome, output.at);
-        serve(turns, queue, claim, leased(output, claim), served);
+        let leased = leased(output, claim);
+        serve_receivers(turns, queue, claim, leased, (outcome, output.at));
     }
 }
 
-/// What became of a claim.
+/// Outcome of a claim.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Claimed {
-    /// The cursor was free.
+enum ClaimOutcome {
+    /// The turn locked the cursor and claimed what there was.
     Tried,
-    /// Another transaction had the cursor.
+    /// Another transaction had the cursor locked.
     Busy,
-    /// There is no cursor any more: the subscription was deleted, on another node as a rule.
+    /// There is no cursor any more, because the subscription was deleted, usually by another node.
     Gone,
 }
 
-/// The leases of a claim: they are sorted by lane, subscription and base.
+/// The leases of a claim. `output.leased` is sorted by lane, subscription and base.
 fn leased<'a>(output: &'a TurnOutput, claim: &PendingClaim) -> &'a [Leased] {
     let key = (claim.lane, claim.subscriber.id);
     let start = output
@@ -67,7 +67,7 @@ fn leased<'a>(output: &'a TurnOutput, claim: &PendingClaim) -> &'a [Leased] {
     &output.leased[start..end]
 }
 
-/// Tells everybody that the turn failed; what was not in it is tried in the next one.
+/// Sends the error of a failed turn to all requests in it. Publishes that were left over go into the next turn.
 pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
     queue.put_back(pending.left_over);
     for (_, reply) in pending.blocks.into_iter().flat_map(|block| block.replies) {
@@ -81,9 +81,14 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
     }
 }
 
-fn place(turns: &Turns, block: PendingBlock, first_offset: Option<i64>, at: OffsetDateTime) {
+fn reply_publishes(
+    turns: &Turns,
+    block: PendingBlock,
+    first_offset: Option<i64>,
+    at: OffsetDateTime,
+) {
     if let Some(first_offset) = first_offset {
-        remember(turns, &block, first_offset, at);
+        cache(turns, &block, first_offset, at);
         turns.metrics.published.inc_by(u64::from(block.count));
         turns.metrics.flush_messages.observe(f64::from(block.count));
         turns.hints.published(block.topic_id);
@@ -94,8 +99,8 @@ fn place(turns: &Turns, block: PendingBlock, first_offset: Option<i64>, at: Offs
     }
 }
 
-/// A block that was just written is read soon.
-fn remember(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
+/// Puts a block into the cache, because a block that was just written is read soon.
+fn cache(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
     let Some(raw) = &block.payload else { return };
     if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
         let block = Block {
@@ -108,20 +113,24 @@ fn remember(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDa
     }
 }
 
-/// Each bit is settled once: of two requests that ack the same message in one turn the first has done it.
-fn settled(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
+/// Sends the result of the acks of one request. Each bit counts once: when two requests of a turn ack the same message,
+/// the first one gets it.
+fn reply_settle(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
     let mut messages = 0;
-    let answer = settle.entries.iter().map(|entry| {
-        let Some(left) = bits.get_mut(&entry.lease) else {
-            return 0;
-        };
-        let mine = *left & entry.mask;
-        *left &= !mine;
-        messages += mine.count_ones();
-        mine
-    });
-    let answer = answer.collect();
-    let _ = settle.reply.send(Ok(answer));
+    let settled = settle
+        .entries
+        .iter()
+        .map(|entry| {
+            let Some(left) = bits.get_mut(&entry.lease) else {
+                return 0;
+            };
+            let mine = *left & entry.mask;
+            *left &= !mine;
+            messages += mine.count_ones();
+            mine
+        })
+        .collect();
+    let _ = settle.reply.send(Ok(settled));
     turns.metrics.settled.inc_by(u64::from(messages));
     settle.subscriber.in_flight.moved(-i64::from(messages));
     if messages > 0 && settle.subscriber.in_flight.release() && settle.subscriber.has_waiters() {
@@ -130,26 +139,26 @@ fn settled(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64,
     }
 }
 
-/// Gives a claim's leases to its receivers, first come first served.
-fn serve(
+/// Gives the leases of a claim to the waiting receivers, first come, first served.
+fn serve_receivers(
     turns: &Turns,
     queue: &Queue,
     claim: &PendingClaim,
     leased: &[Leased],
-    (outcome, at): (Claimed, OffsetDateTime),
+    (outcome, at): (ClaimOutcome, OffsetDateTime),
 ) {
     let subscriber = &claim.subscriber;
-    if outcome == Claimed::Gone {
+    if outcome == ClaimOutcome::Gone {
         turns.catalog.invalidate();
         let name = &subscriber.name;
         return subscriber.fail(&Error::not_found("subscription", name));
     }
-    let tried = outcome == Claimed::Tried;
+    let tried = outcome == ClaimOutcome::Tried;
     let got: u32 = leased.iter().map(|leased| leased.count).sum();
     subscriber.in_flight.moved(i64::from(got));
     turns.metrics.claimed.inc_by(u64::from(got));
     let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
-    let rest: Vec<Grant> = leased
+    let grants: Vec<Grant> = leased
         .iter()
         .rev()
         .map(|leased| grant(leased, deadline))
@@ -161,8 +170,8 @@ fn serve(
                 claim.visibility_seconds,
             )));
     }
-    let rest = subscriber.give(claim.visibility_seconds, rest);
-    turns.returns.add(subscriber, rest);
+    let unwanted = subscriber.give(claim.visibility_seconds, grants);
+    turns.returns.add(subscriber, unwanted);
     if tried && got < claim.wanted {
         subscriber.lanes.was_empty();
         subscriber.dismiss();

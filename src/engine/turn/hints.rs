@@ -1,5 +1,5 @@
-//! Topics that this node published to, for the hints that wake receivers on other nodes. A turn only adds a number here;
-//! `fleet` sends. Bounded by the topics that are published to between two hints.
+//! The topics that this node has published to, for the hints that wake receivers on other nodes. A turn only adds a
+//! topic id here, and `fleet::wake` sends the hints. Bounded by the number of topics published to between two hints.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,25 +9,25 @@ use crate::engine::inbox::Inbox;
 /// Topics published to since the last hint.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// Whether there is another node.
+    /// Whether there are other nodes, which need hints.
     wanted: AtomicBool,
     topics: Inbox<HashSet<i64>>,
 }
 
 impl Hints {
-    /// A topic was published to.
+    /// Records a publish to a topic.
     pub fn published(&self, topic: i64) {
         if self.wanted.load(Ordering::Relaxed) {
             self.topics.put_if(|topics| topics.insert(topic));
         }
     }
 
-    /// Whether there are other nodes.
+    /// Sets whether there are other nodes, which need hints.
     pub fn want(&self, wanted: bool) {
         self.wanted.store(wanted, Ordering::Relaxed);
     }
 
-    /// The topics since the last time, as soon as there is one.
+    /// Waits until there is a topic, and takes all topics since the last call.
     pub async fn take(&self) -> HashSet<i64> {
         let all = |held: &mut HashSet<i64>| (!held.is_empty()).then(|| std::mem::take(held));
         self.topics.take(all).await

@@ -1,10 +1,10 @@
-//! The turn: one loop, one commit, one place where durability happens (I1). What gathers while a turn commits — publishes,
-//! settles, receivers that want fresh messages — goes into the next one; an idle loop takes a request at once. A topic
-//! belongs to one loop of the node, so its publishes, claims and settles meet in the same turn, and a receiver that waits
-//! is served in the very transaction that publishes.
+//! The turn: a loop that commits publishes, settles and claims in one transaction each time (I1). While a turn commits,
+//! requests gather for the next one; an idle loop takes a request at once. A topic belongs to one loop of the node, so
+//! its publishes, settles and claims meet in the same turn, and a waiting receiver is served in the transaction that
+//! publishes.
 //!
-//! `gather` is the queue in front of a loop, `assemble` turns what gathered into the statement's arrays, `deliver` hands
-//! the statement's answer to everybody who waits for it.
+//! `gather` is the queue in front of a loop. `assemble` turns the gathered requests into the arrays of the statement.
+//! `hand_out` sends the results of the commit to the waiting requests.
 
 mod assemble;
 mod gather;
@@ -24,12 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::store::{self, Session, Store};
-
 use crate::engine::catalog::Catalog;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
+use crate::store::{self, Session, Store};
 
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 pub use hints::Hints;
@@ -38,10 +37,11 @@ pub use returns::Returns;
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the statement's own timeout: a database that does not even say that is gone without a word.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(35);
+/// Time for one turn, longer than the timeout of its statements. It ends a turn whose connection is lost without an
+/// error.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(35);
 
-/// What turns count.
+/// Metrics of turns.
 #[derive(Debug)]
 pub struct Metrics {
     /// Messages committed.
@@ -68,7 +68,7 @@ impl Default for Metrics {
     }
 }
 
-/// The turns of a node: their loops, and what these share.
+/// The turn loops of a node, and what they share.
 #[derive(Debug)]
 pub struct Turns {
     store: Store,
@@ -80,18 +80,18 @@ pub struct Turns {
     slot: AtomicI16,
     /// Topics published to since the last hint to other nodes.
     pub hints: Hints,
-    /// Subscriptions with an order of their own whose receivers wait: they are served off the turn.
+    /// Subscriptions with an order of their own whose receivers wait. Loops outside the turn serve them.
     pub off_turn: OffTurn,
     /// Messages whose receivers went away before they got them.
     pub returns: Returns,
     shortage: Arc<Shortage>,
-    /// What turns count.
+    /// Metrics of turns.
     pub metrics: Metrics,
     queues: Vec<Queue>,
 }
 
 impl Turns {
-    /// The turns of a node, with one loop for each that `shortage` has; nothing runs yet.
+    /// Makes one queue for each turn loop that `shortage` knows. The loops do not run yet.
     #[must_use]
     pub fn new(
         (store, clock): (Store, Clock),
@@ -135,12 +135,12 @@ impl Turns {
         self.slot.load(Ordering::Relaxed)
     }
 
-    /// New blocks go to another slot from the next turn on.
+    /// Makes new blocks go to another slot, from the next turn on.
     pub fn move_to(&self, slot: i16) {
         self.slot.store(slot, Ordering::Relaxed);
     }
 
-    /// Receivers that wait on this node for messages of a topic are served by the next turn.
+    /// Makes the next turn serve the receivers that wait on this node for messages of a topic.
     pub fn wake_here(&self, topic: i64) {
         self.catalog.of_topic(topic, |subscriber| {
             if subscriber.has_waiters() {
@@ -150,18 +150,18 @@ impl Turns {
         });
     }
 
-    /// The same on all nodes: messages were published outside of the turns.
+    /// The same on all nodes, after messages were published outside a turn.
     pub fn wake_topic(&self, topic: i64) {
         self.wake_here(topic);
         self.hints.published(topic);
     }
 
-    /// Runs one loop until `stop`; then it still commits what has gathered.
+    /// Runs one loop until `stop`, and then commits what has gathered until the queue is empty.
     async fn run(&self, queue: &Queue, stop: CancellationToken) {
         let mut session = None;
         loop {
-            // Requests that have arrived already join this turn: what one commit carries decides the speed. When the node
-            // is idle this costs a poll of the sockets.
+            // Lets requests that have arrived already join this turn, because throughput depends on the size of a
+            // commit. On an idle node this costs one poll of the sockets.
             tokio::task::yield_now().await;
             let gathered = tokio::select! {
                 biased;
@@ -189,10 +189,10 @@ impl Turns {
                 Ok(output) => hand_out::hand_out(self, queue, pending, &output),
                 Err(error) => hand_out::fail(queue, pending, &Error::from(error)),
             }
-            // By now they find what was published.
+            // After the commit, so that their loops find what was published.
             off_turn.iter().for_each(|one| self.off_turn.want(one));
             if let Some(waited) = queue.turn_ended() {
-                self.shortage.saw(waited);
+                self.shortage.observe(waited);
             }
         }
     }
@@ -210,10 +210,10 @@ async fn commit(
             .map_err(|_| store::Error::timed_out())??,
     };
     let turn = store::turn::run(&mut open, turns.clock.now(), input);
-    let output = tokio::time::timeout(ANSWER_TIMEOUT, turn)
+    let output = tokio::time::timeout(COMMIT_TIMEOUT, turn)
         .await
         .unwrap_or_else(|_| Err(store::Error::timed_out()));
-    // A session that failed is dropped: what it was doing is unknown.
+    // A session that failed is dropped, because its state is unknown.
     if !matches!(output, Err(store::Error::Unavailable(_))) {
         *session = Some(open);
     }

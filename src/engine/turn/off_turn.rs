@@ -1,6 +1,6 @@
-//! Subscriptions of this node that have an order of their own (`order`) and whose receivers wait, in front of the loops that
-//! serve them. One that is being served is served again if it is wanted meanwhile, and never by two loops at once. Bounded
-//! by the subscriptions that the node knows: each is in the queue once.
+//! The queue of subscriptions with an order of their own (`order`) whose receivers wait. Loops outside the turn take
+//! from it. A subscription is never served by two loops at once; when it is queued again while it is served, it is
+//! served once more. Bounded by the subscriptions that this node knows, because each is in the queue at most once.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::engine::inbox::Inbox;
 use crate::engine::subscriber::Subscriber;
 
-/// The queue.
+/// The queue of subscriptions to be served outside the turn.
 #[derive(Debug, Default)]
 pub struct OffTurn {
     inbox: Inbox<State>,
@@ -17,7 +17,9 @@ pub struct OffTurn {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<Arc<Subscriber>>,
+    /// Ids of subscriptions to be served: those in the queue, and those to be queued when their present service ends.
     wanted: HashSet<i64>,
+    /// Ids of subscriptions that a loop serves now.
     served: HashSet<i64>,
 }
 
@@ -31,7 +33,7 @@ impl State {
 }
 
 impl OffTurn {
-    /// Asks for messages for a subscription's receivers.
+    /// Queues a subscription whose receivers want messages.
     pub fn want(&self, subscriber: &Arc<Subscriber>) {
         self.inbox.put_if(|state| {
             let is_new =
@@ -43,12 +45,12 @@ impl OffTurn {
         });
     }
 
-    /// The next one, as soon as there is one; [`OffTurn::done`] follows.
+    /// Waits for the next subscription to serve. The caller calls [`OffTurn::done`] afterwards.
     pub async fn take(&self) -> Arc<Subscriber> {
         self.inbox.take_one(State::next).await
     }
 
-    /// It was served.
+    /// Ends the service of a subscription; queues it again if it was wanted meanwhile.
     pub fn done(&self, subscriber: &Arc<Subscriber>) {
         self.inbox.put_if(|state| {
             state.served.remove(&subscriber.id);

@@ -1,5 +1,5 @@
-//! Messages whose receivers went away between the claim and the answer: a task gives them back, off the turn. Bounded by the
-//! receivers that wait: each has one answer.
+//! Messages whose receivers went away between the claim and the response. A task of `fleet` gives them back, outside
+//! the turn. Bounded by the waiting receivers, because each gets one response.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct Returns {
 }
 
 impl Returns {
-    /// Adds messages to give back; none is fine.
+    /// Adds messages to give back; `grants` may be empty.
     pub fn add(&self, subscriber: &Arc<Subscriber>, grants: Vec<Grant>) {
         if !grants.is_empty() {
             self.inbox
@@ -23,7 +23,7 @@ impl Returns {
         }
     }
 
-    /// All that gathered, as soon as there is something.
+    /// Waits until there are messages to give back, and takes all of them.
     pub async fn take(&self) -> Unwanted {
         let all = |held: &mut Unwanted| (!held.is_empty()).then(|| std::mem::take(held));
         self.inbox.take(all).await
