@@ -23,7 +23,7 @@ impl Engine {
     /// Creates a budget or replaces its settings. Returns true when it is new.
     ///
     /// # Errors
-    /// When there are too many, or the database does not answer.
+    /// When there are too many, or the database call fails.
     pub async fn put_budget(
         &self,
         by: &Access,
@@ -76,7 +76,7 @@ impl Engine {
     /// Deletes a budget.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn delete_budget(&self, by: &Access, name: &BudgetName) -> Result<(), Error> {
         by.check_all(Permission::Manage)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
@@ -102,7 +102,7 @@ impl Engine {
     /// A budget, and how much of it is spent this month.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn budget(&self, by: &Access, name: &BudgetName) -> Result<Budget, Error> {
         one(self.budgets(by).await?.items, name)
     }
@@ -110,7 +110,7 @@ impl Engine {
     /// All budgets by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn budgets(&self, by: &Access) -> Result<Page<Budget>, Error> {
         by.check_all(Permission::Usage)?;
         let mut session = self.store().session().await?;

@@ -41,7 +41,7 @@ impl Engine {
     /// A month of the topics whose usage the caller may read; the current month when `None`.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn usage_month(
         &self,
         by: &Access,

@@ -25,7 +25,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the currency is not that of the plan, the version would begin before today and is not the first, there are too
-    /// many, or the database does not answer.
+    /// many, or the database call fails.
     pub async fn put_plan_version(
         &self,
         by: &Access,
@@ -108,7 +108,7 @@ impl Engine {
     /// A version of a plan.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn plan_version(
         &self,
         by: &Access,
@@ -123,7 +123,7 @@ impl Engine {
     /// All plans by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn plans(&self, by: &Access) -> Result<Page<Plan>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;

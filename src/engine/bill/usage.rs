@@ -40,7 +40,7 @@ impl Engine {
     /// A page of usage of the topics whose usage the caller may read.
     ///
     /// # Errors
-    /// When the range is empty, too long, or too old for its granularity, or the database does not answer.
+    /// When the range is empty, too long, or too old for its granularity, or the database call fails.
     pub async fn usage(&self, by: &Access, ask: UsageAsk) -> Result<UsagePage, Error> {
         let limit = ask.limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;

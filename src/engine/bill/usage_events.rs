@@ -40,7 +40,7 @@ const TIME: std::time::Duration = std::time::Duration::from_millis(500);
 /// or between two steps when `stop` is cancelled, with more to do.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
     let Context { store, clock } = context;
     let began = Instant::now();

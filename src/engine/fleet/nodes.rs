@@ -16,7 +16,7 @@ impl Engine {
     /// The nodes of the fleet.
     ///
     /// # Errors
-    /// When the caller does not operate all tenants, or the database does not answer.
+    /// When the caller does not operate all tenants, or the database call fails.
     pub async fn nodes(&self, by: &Access) -> Result<Page<Node>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;

@@ -15,7 +15,7 @@ impl Engine {
     /// A page of the log, the latest first: of one tenant, or of all. `after` is the `next` of the page before.
     ///
     /// # Errors
-    /// When the caller may not read it, there is no such tenant, or the database does not answer.
+    /// When the caller may not read it, there is no such tenant, or the database call fails.
     pub async fn audit_log(
         &self,
         by: &Access,

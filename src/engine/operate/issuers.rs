@@ -63,7 +63,7 @@ impl Engine {
     /// One issuer.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn issuer(&self, by: &Access, name: &IssuerName) -> Result<Issuer, Error> {
         let mut all = self.issuers(by).await?.items.into_iter();
         all.find(|issuer| issuer.name == *name)
@@ -73,7 +73,7 @@ impl Engine {
     /// All issuers by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn issuers(&self, by: &Access) -> Result<Page<Issuer>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;
@@ -87,7 +87,7 @@ impl Engine {
     /// Deletes an issuer: all nodes refuse its tokens.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn delete_issuer(&self, by: &Access, name: &IssuerName) -> Result<(), Error> {
         by.check_all(Permission::Admin)?;
         let now = self.clock().now();

@@ -23,7 +23,7 @@ impl Engine {
     /// Creates a key.
     ///
     /// # Errors
-    /// When the tenant does not exist or has too many keys, or the database does not answer.
+    /// When the tenant does not exist or has too many keys, or the database call fails.
     pub async fn create_key(
         &self,
         by: &Access,
@@ -96,7 +96,7 @@ impl Engine {
     /// Revokes a key: all nodes refuse it. It stays in the list.
     ///
     /// # Errors
-    /// When the key does not exist, or the database does not answer.
+    /// When the key does not exist, or the database call fails.
     pub async fn revoke_key(
         &self,
         by: &Access,
@@ -128,7 +128,7 @@ impl Engine {
     /// One key.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn key(&self, tenant: &TenantName, id: KeyId) -> Result<Key, Error> {
         let mut session = self.store().session().await?;
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
@@ -139,7 +139,7 @@ impl Engine {
     /// A page of keys in order of age, including the revoked ones.
     ///
     /// # Errors
-    /// When the tenant does not exist, or the database does not answer.
+    /// When the tenant does not exist, or the database call fails.
     pub async fn keys(
         &self,
         tenant: &TenantName,
@@ -161,7 +161,7 @@ impl Engine {
 /// itself.
 ///
 /// # Errors
-/// When a setting is out of range, or the database does not answer.
+/// When a setting is out of range, or the database call fails.
 pub async fn create_key(
     store: &Store,
     tenant: &TenantName,

@@ -19,7 +19,7 @@ use crate::store::{self, Session, Store};
 /// The quota of a tenant; without limits when none was ever set.
 ///
 /// # Errors
-/// When the tenant does not exist, or the database does not answer.
+/// When the tenant does not exist, or the database call fails.
 pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Error> {
     let mut session = store.session().await?;
     let id = tenants::found(&mut session, tenant).await?.tenant_id;
@@ -30,7 +30,7 @@ pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Erro
 /// Replaces the quota of a tenant: a limit that is absent no longer applies.
 ///
 /// # Errors
-/// When a limit is out of range or below the current use, the tenant does not exist, or the database does not answer.
+/// When a limit is out of range or below the current use, the tenant does not exist, or the database call fails.
 pub async fn put_quota(
     store: &Store,
     by: &Access,
@@ -114,7 +114,7 @@ impl Engine {
     /// The quota of a tenant, and its current use.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn quota_status(&self, tenant: Tenant) -> Result<QuotaStatus, Error> {
         let mut session = self.store().session().await?;
         let row = store::quota::get(&mut session, tenant.0).await?;

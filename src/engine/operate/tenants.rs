@@ -23,7 +23,7 @@ impl Engine {
     /// Creates a tenant or changes its plan. Returns true when it is new.
     ///
     /// # Errors
-    /// When the plan does not exist or cannot begin on its day, or the database does not answer.
+    /// When the plan does not exist or cannot begin on its day, or the database call fails.
     pub async fn put_tenant(
         &self,
         by: &Access,
@@ -41,7 +41,7 @@ impl Engine {
     /// Suspends a tenant (`Some`) or resumes it.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn suspend_tenant(
         &self,
         by: &Access,
@@ -72,7 +72,7 @@ impl Engine {
     /// One tenant.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn tenant(&self, name: &TenantName) -> Result<tenant::Tenant, Error> {
         let mut session = self.store().session().await?;
         let row = found(&mut session, name).await?;
@@ -82,7 +82,7 @@ impl Engine {
     /// A page of the tenants that the caller may operate, by name.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn tenants(
         &self,
         by: &Access,

@@ -52,7 +52,7 @@ impl Engine {
     /// first page.
     ///
     /// # Errors
-    /// When the tenant never had a price plan, or the database does not answer.
+    /// When the tenant never had a price plan, or the database call fails.
     pub async fn export_usage(
         &self,
         by: Arc<Access>,
@@ -85,7 +85,7 @@ impl Engine {
     /// The next page of an export; `None` after the last.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn export_page(&self, export: &mut Export) -> Result<Option<String>, Error> {
         if export.is_done {
             return Ok(None);
