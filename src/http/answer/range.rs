@@ -1,18 +1,18 @@
-//! One byte range of a body (RFC 9110, section 14). A body never changes, so its id is a strong ETag. Several ranges,
-//! other units and malformed ones are ignored, as the RFC allows: the whole body is the answer.
+//! Byte ranges of a body (RFC 9110, section 14). A body never changes, so its id is a strong ETag. Several ranges,
+//! other units and malformed ranges are ignored, as the RFC allows: the response has the whole body.
 
-/// Which part of a body is asked for.
+/// The part of a body that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Part {
-    /// All of it.
+    /// The whole body.
     Whole,
-    /// From the first to the last byte, both included.
+    /// The bytes from the first to the last, both included.
     Bytes(u64, u64),
-    /// None of it exists.
+    /// The range begins behind the end of the body.
     Beyond,
 }
 
-/// What the value of a `Range` header asks of a body of `bytes` bytes.
+/// Parses the value of a `Range` header for a body of `bytes` bytes.
 pub(in crate::http) fn part(range: &str, bytes: u64) -> Part {
     let Some((from, to)) = range
         .strip_prefix("bytes=")

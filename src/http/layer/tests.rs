@@ -1,4 +1,4 @@
-//! The layer around small routes of the tests.
+//! Tests of the layer, with small routes.
 
 use std::io::Write;
 use std::time::Duration;
@@ -220,7 +220,7 @@ async fn a_request_is_ended_at_the_deadline_of_its_route() {
     }
 }
 
-/// A body of five bytes that never come.
+/// A body that announces five bytes and never sends them.
 struct Stalls;
 
 impl HttpBody for Stalls {

@@ -1,4 +1,5 @@
-//! `GET /v1/usage`: what the tenant used. The range and its windows are checked by the engine, which knows what is kept.
+//! `GET /v1/usage`: the usage of the tenant. The engine checks the range and its windows, because it knows what is
+//! kept.
 
 use api::usage::{Granularity, UsageBy, UsagePage, UsageQuery};
 use axum::extract::{FromRequestParts, State};
@@ -17,10 +18,10 @@ use crate::http::request::query::{self, Pairs};
 
 /// Get usage
 ///
-/// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
-/// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
-/// range covers in part is returned as a whole. Receives without a message, settling, and reading topics, subscriptions and
-/// messages cost nothing and are not listed.
+/// Returns usage by window of time and meter and, if `by` asks for it, by topic and subscription: metering units (one
+/// per started 64 KiB of a message), messages, bytes, GiB-hours of storage, and the cost if the tenant has a price
+/// plan. A window that is partly in the range is returned as a whole. Receives without a message, settling, and reading
+/// topics, subscriptions and messages are free and not listed.
 #[utoipa::path(
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
@@ -31,7 +32,7 @@ pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
     Caller(caller, ..): Caller<SeeUsage>,
     uri: Uri,
-    Asked(ask): Asked,
+    UsageRequest(ask): UsageRequest,
 ) -> Result<Response, Refusal> {
     let page = engine.usage(&caller, ask).await?;
     let next = page.next.clone();
@@ -39,17 +40,17 @@ pub(in crate::http) async fn get_usage(
 }
 
 /// The query, documented as [`UsageQuery`].
-pub(in crate::http) struct Asked(UsageAsk);
+pub(in crate::http) struct UsageRequest(UsageAsk);
 
-impl<S: Sync> FromRequestParts<S> for Asked {
+impl<S: Sync> FromRequestParts<S> for UsageRequest {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        asked(&parts.uri).map(Self)
+        parse_query(&parts.uri).map(Self)
     }
 }
 
-fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
+fn parse_query(uri: &Uri) -> Result<UsageAsk, Refusal> {
     let mut pairs = Pairs::of(uri);
     let limit = pairs.limit();
     let times =
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     fn parse(query: &str) -> Result<UsageAsk, Refusal> {
-        asked(&format!("/v1/usage?{query}").parse().unwrap())
+        parse_query(&format!("/v1/usage?{query}").parse().unwrap())
     }
 
     #[test]
