@@ -51,7 +51,7 @@ impl Engine {
         if !existing.is_some_and(|row| is_same(row, &new)) {
             store::budget::put(&mut tx, tenant.0, &new, now).await?;
             if let Some(row) = existing {
-                // An alert above the new percentage is sent again when the percentage reaches it.
+                // Alerts above the percentage that is reached now can be sent again.
                 let percent = spent.percent_of(settings.amount).unwrap_or(0);
                 let reached = i16::try_from(percent).unwrap_or(i16::MAX);
                 let month = (row.budget_id, spent.month.start().date());
@@ -131,19 +131,19 @@ fn percents(settings: &BudgetSettings) -> Vec<i16> {
     sorted.into_iter().map(u16::cast_signed).collect()
 }
 
-/// Whether a budget has these settings already.
+/// Whether a budget already has these settings.
 fn is_same(row: &BudgetRow, new: &NewBudget<'_>) -> bool {
     (&*row.amount, &*row.alert_percents, row.hard_stop)
         == (new.amount, new.alert_percents, new.hard_stop)
 }
 
-/// The budget of a name.
+/// The budget with this name.
 fn one(budgets: Vec<Budget>, name: &BudgetName) -> Result<Budget, Error> {
     let found = budgets.into_iter().find(|budget| budget.name == *name);
     found.ok_or_else(|| Error::not_found("budget", name))
 }
 
-/// The budgets of a tenant as the API shows them.
+/// The budgets of a tenant as API objects.
 async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Budget>, Error> {
     let rows = store::budget::of_tenant(session, tenant).await?;
     let alerts =

@@ -22,14 +22,14 @@ use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::{plans, usage};
 use crate::engine::error::Error;
 
-/// Most rows of a month: one for each day and meter.
+/// Most rows of a month: one per day and meter.
 #[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
 const ROWS_MAX: i64 = 31 * Meter::ALL.len() as i64;
 
-/// Usage of an item in a month so far.
+/// Usage of an item in the month so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Total {
-    /// The quantity that the caller may see, in what is measured.
+    /// The quantity that the caller may see, in measured units.
     used: u128,
     /// Running total of the tenant.
     total: u128,
@@ -38,7 +38,7 @@ struct Total {
 }
 
 impl Engine {
-    /// A month of the topics whose usage the caller may read; the current month when `None`.
+    /// Usage and cost of a month (`None`: the current one), restricted to the topics whose usage the caller may read.
     ///
     /// # Errors
     /// When the database call fails.
@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-/// Cost of all usage of a tenant in a month so far, and its currency; `None` when no price plan applies in the month.
+/// Cost of all usage of a tenant in a month so far, and its currency; `None`: no price plan applies in the month.
 pub(in crate::engine) async fn cost_of(
     session: &mut Session,
     tenant: i64,
@@ -101,7 +101,7 @@ pub(in crate::engine) async fn cost_of(
     Ok(Some((cost, currency.to_owned())))
 }
 
-/// The days of a month by meter, of the topics whose names match one of the patterns.
+/// Usage by day and meter in a month, restricted to topics whose names match one of the patterns.
 async fn days(
     session: &mut Session,
     tenant: i64,
@@ -123,7 +123,7 @@ async fn days(
     Ok(store::usage_read::list(session, &wanted).await?)
 }
 
-/// Sums of the days by meter.
+/// Sums of the days, by meter.
 fn meters(rows: &[UsageRow], prices: &Schedule, month: Month) -> Result<Vec<UsageItem>, Error> {
     let mut meters: BTreeMap<&str, UsageItem> = BTreeMap::new();
     for row in rows {
@@ -158,7 +158,7 @@ fn add_texts(a: &Option<String>, b: &Option<String>) -> Option<String> {
     add(a, b).map(|sum: Decimal| sum.to_string())
 }
 
-/// Sums of the days by item.
+/// Sums of the days, by item.
 fn totals(prices: &Schedule, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, Error> {
     let mut totals: BTreeMap<PriceItem, Total> = BTreeMap::new();
     for row in rows {
@@ -174,7 +174,7 @@ fn totals(prices: &Schedule, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, To
     Ok(totals)
 }
 
-/// Lines of a bill: the items that have a price in the month.
+/// The lines of a bill: one per item that has a price in the month.
 fn lines(
     prices: &Schedule,
     totals: &BTreeMap<PriceItem, Total>,

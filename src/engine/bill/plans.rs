@@ -20,12 +20,12 @@ use crate::engine::bill::schedule::{Schedule, Version};
 use crate::engine::error::Error;
 
 impl Engine {
-    /// Creates a version of a plan, and the plan with its first version, or changes a version that has not begun. Returns
-    /// true when the version is new.
+    /// Creates a version of a plan, or changes one that has not begun. The first version also creates the plan. Returns
+    /// `true` if the version is new.
     ///
     /// # Errors
-    /// When the currency is not that of the plan, the version would begin before today and is not the first, there are too
-    /// many, or the database call fails.
+    /// When the currency is not that of the plan, the version is not the first and would begin before today, there are
+    /// too many versions or plans, or the database call fails.
     pub async fn put_plan_version(
         &self,
         by: &Access,
@@ -66,11 +66,11 @@ impl Engine {
         Ok((shown, created))
     }
 
-    /// Deletes a version of a plan, and the plan with its last version.
+    /// Deletes a version of a plan. Deleting the last one deletes the plan.
     ///
     /// # Errors
-    /// When there is no such version, tenants have or had the plan and the version has begun or is the last, or the database
-    /// does not answer.
+    /// When there is no such version, when tenants have or had the plan and the version has begun or is the last, or
+    /// when the database call fails.
     pub async fn delete_plan_version(
         &self,
         by: &Access,
@@ -143,7 +143,7 @@ impl Engine {
     }
 }
 
-/// Refuses a version that may not be put next to the versions that there are.
+/// Refuses a new or changed version that would break the rules above.
 async fn check_put(
     tx: &mut Session,
     versions: &[PlanVersion],

@@ -1,6 +1,6 @@
-//! Usage of a tenant, for `GET /v1/usage`: windows of a range, a page at a time, from minutes, hours and days alike. A
-//! page reads a bounded number of windows (I9). The cost of a window depends on what was used before it in its month,
-//! which the store adds up.
+//! Usage of a tenant, for `GET /v1/usage`: the windows of a range, page by page, by minute, hour or day. A page covers
+//! a bounded number of windows (I9). The cost of a window depends on the usage before it in its month, which the store
+//! adds up.
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
 use api::price::PriceUnit;
@@ -19,25 +19,25 @@ use crate::engine::bill::{plans, portion};
 use crate::engine::error::Error;
 use crate::engine::meter::roll_up;
 
-/// Usage that a caller asks for.
+/// A request for usage.
 #[derive(Debug, Clone, Default)]
 pub struct UsageAsk {
-    /// A time in the first window; `None` for one day of windows.
+    /// A time in the first window; `None`: the list covers one day.
     pub from: Option<Timestamp>,
-    /// The last window ends at or after this time; `None` for now.
+    /// The last window ends at or after this time; `None`: now.
     pub to: Option<Timestamp>,
     /// Length of a window.
     pub granularity: Granularity,
-    /// Grouping, in addition to windows and meters.
+    /// Grouping in addition to window and meter.
     pub by: UsageBy,
-    /// End of the previous page.
+    /// Position of the last item of the previous page.
     pub after: Option<UsageAfter>,
-    /// Most items of the page.
+    /// Most items of a page.
     pub limit: u32,
 }
 
 impl Engine {
-    /// A page of usage of the topics whose usage the caller may read.
+    /// A page of usage, restricted to the topics whose usage the caller may read.
     ///
     /// # Errors
     /// When the range is empty, too long, or too old for its granularity, or the database call fails.
@@ -94,7 +94,7 @@ fn range(
         Granularity::Hour => (roll_up::first_hour(at), USAGE_WINDOWS_MAX[1]),
         Granularity::Day => (OffsetDateTime::UNIX_EPOCH, USAGE_WINDOWS_MAX[2]),
     };
-    // The last window contains the current time, also at the first moment of that window.
+    // The current time counts as inside the last window, even at the first moment of that window.
     let end = ask.to.map_or(at.unix_timestamp() + 1, |to| {
         let to = OffsetDateTime::from(to);
         to.unix_timestamp() + i64::from(to.nanosecond() > 0)
@@ -126,7 +126,7 @@ fn range(
     Ok((time(first_window)?, time(last_window + 1)?))
 }
 
-/// A row as the API shows it, with its cost when a plan applies to its time.
+/// A row as an API object, with its cost if a plan applies at its time.
 pub(in crate::engine) fn item(row: &UsageRow, prices: &Schedule) -> Result<UsageItem, Error> {
     let meter = portion::meter(row)?;
     let unit = meter.over_time();

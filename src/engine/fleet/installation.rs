@@ -1,11 +1,11 @@
-//! What all nodes of an installation share. The first node that starts makes it.
+//! The values that all nodes of an installation share. The first node that starts creates them.
 
 use crate::engine::error::Error;
 use crate::engine::{Parts, Tenant};
 use crate::store;
 use crate::store::installation::Installation;
 
-/// The installation and its default tenant.
+/// Reads or creates the installation, and returns it with its default tenant.
 pub(in crate::engine) async fn installation(
     parts: &Parts,
 ) -> Result<(Installation, Tenant), Error> {

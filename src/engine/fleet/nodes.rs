@@ -9,11 +9,11 @@ use crate::engine::access::Access;
 use crate::engine::error::Error;
 use crate::store;
 
-/// Most nodes shown: more than a fleet has.
+/// Most nodes returned; no fleet has as many.
 const NODES_MAX: i64 = 10_000;
 
 impl Engine {
-    /// The nodes of the fleet.
+    /// The running nodes.
     ///
     /// # Errors
     /// When the caller does not operate all tenants, or the database call fails.

@@ -1,4 +1,4 @@
-//! Notes which API keys this node let in, so that operators see when a key was last used.
+//! Records which API keys were used on this node, so that operators see when a key was last used.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::repeat::every;
 
-/// Pause between two notes.
+/// Time between two records.
 const PERIOD: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Notes used keys until `stop`, and then once more.
+    /// Records used keys until `stop`, and then once more.
     pub(super) async fn note_used_keys(self, stop: CancellationToken) {
         let mut rounds = every(PERIOD, &stop);
         while rounds.next().await {

@@ -1,5 +1,5 @@
-//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change takes the scope
-//! `admin` for all names. Every node notices a change by the access version; `access` checks the tokens.
+//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change requires the
+//! scope `admin` for all names. Nodes notice a change by the version of access; `access` checks the tokens.
 
 use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
@@ -17,15 +17,15 @@ use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
 
-/// Claim that has the scopes of a token, when the settings name none.
+/// Default claim with the scopes of a token.
 const SCOPE_CLAIM: &str = "scope";
 
 impl Engine {
-    /// Creates an issuer or replaces its settings. Returns true when it is new.
+    /// Creates an issuer or replaces its settings. Returns `true` if it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, the tenant does not exist, another issuer has the same `iss`, or the database does
-    /// not answer.
+    /// When a setting is out of range, the tenant does not exist, another issuer has the same `iss`, or the database
+    /// call fails.
     pub async fn put_issuer(
         &self,
         by: &Access,
@@ -84,7 +84,7 @@ impl Engine {
         })
     }
 
-    /// Deletes an issuer: all nodes refuse its tokens.
+    /// Deletes an issuer. All nodes refuse its tokens from then on.
     ///
     /// # Errors
     /// When it does not exist, or the database call fails.
@@ -109,7 +109,7 @@ impl Engine {
     }
 }
 
-/// Writes the row of an issuer. Returns true when it is new.
+/// Writes the row of an issuer. Returns `true` if it is new.
 async fn put(
     tx: &mut Session,
     name: &IssuerName,
@@ -156,7 +156,7 @@ async fn put(
     }
 }
 
-/// An issuer as the API shows it.
+/// An issuer as an API object.
 fn shown(row: IssuerRow) -> Result<Issuer, Error> {
     let corrupt = |column| store::Error::Corrupt {
         table: "issuer",

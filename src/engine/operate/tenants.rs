@@ -1,5 +1,5 @@
-//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be limited to
-//! some names. There is no way to delete a tenant.
+//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be restricted
+//! to some names. A tenant cannot be deleted.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ use crate::engine::error::Error;
 use crate::engine::{Engine, Tenant};
 
 impl Engine {
-    /// Creates a tenant or changes its plan. Returns true when it is new.
+    /// Creates a tenant or changes its plan. Returns `true` if it is new.
     ///
     /// # Errors
     /// When the plan does not exist or cannot begin on its day, or the database call fails.
@@ -79,7 +79,7 @@ impl Engine {
         shown(&mut session, row, self.clock().now()).await
     }
 
-    /// A page of the tenants that the caller may operate, by name.
+    /// A page of the tenants that the caller may operate, in order of name.
     ///
     /// # Errors
     /// When the database call fails.
@@ -101,7 +101,7 @@ impl Engine {
     }
 }
 
-/// Creates a tenant or changes its plan, with an audit record when anything changed. Returns true when it is new.
+/// Creates a tenant or changes its plan. Any change is recorded in the audit log. Returns `true` if the tenant is new.
 pub(in crate::engine) async fn put(
     tx: &mut Session,
     by: &Access,
@@ -135,7 +135,7 @@ pub(in crate::engine) async fn found(
     row.ok_or_else(|| Error::not_found("tenant", name))
 }
 
-/// A tenant with its plans as the API shows it.
+/// A tenant with its plans as an API object.
 async fn shown(
     session: &mut Session,
     row: TenantRow,
@@ -145,7 +145,7 @@ async fn shown(
     all.pop().ok_or(Error::Internal)
 }
 
-/// Tenants with their plans as the API shows them.
+/// Tenants with their plans as API objects.
 async fn all_shown(
     session: &mut Session,
     rows: Vec<TenantRow>,

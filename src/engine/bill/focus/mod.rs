@@ -1,8 +1,8 @@
-//! A month in the format of FOCUS 1.2 (FinOps Open Cost and Usage Specification): a line for each day, meter, topic,
-//! subscription and tier. By the day, because that is the finest period that cost tools load by default and the coarsest
-//! that shows trends; by tier, because a line has one unit price. Amounts are exact to twelve places and add up to the
-//! cost of the month; a bill rounds the lines of the month, not these. Usage is read page by page, so the memory of an
-//! export is bounded (I9).
+//! A month in the format of FOCUS 1.2 (FinOps Open Cost and Usage Specification): one line per day, meter, topic,
+//! subscription and tier. A day is the finest period that cost tools load by default, and the coarsest that shows
+//! trends. A line has one unit price, so each tier has its own line. Amounts are exact to twelve decimal places and add
+//! up to the cost of the month; rounding is left to the bill. Usage is read page by page, so the memory of an export is
+//! bounded (I9).
 
 mod charge;
 
@@ -24,7 +24,7 @@ use crate::engine::error::Error;
 
 pub use charge::COLUMNS;
 
-/// Rows of usage read at once.
+/// Rows of usage per page.
 const PAGE_ROWS: u16 = 5_000;
 
 /// A running export.
@@ -40,7 +40,7 @@ pub struct Export {
 }
 
 impl Export {
-    /// Its month.
+    /// The exported month.
     #[must_use]
     pub const fn month(&self) -> Month {
         self.month
@@ -48,8 +48,8 @@ impl Export {
 }
 
 impl Engine {
-    /// Begins to export a month of the topics whose usage the caller may read; the current month when `None`. Returns the
-    /// first page.
+    /// Starts to export a month (`None`: the current one), restricted to the topics whose usage the caller may read.
+    /// Returns the first page.
     ///
     /// # Errors
     /// When the tenant never had a price plan, or the database call fails.
