@@ -208,15 +208,14 @@ fn describe_scopes(operation: &mut Operation) {
         let requirement = serde_json::to_value(requirement).ok()?;
         Some(requirement[SECURITY][0].as_str()?.to_owned())
     };
-    let scopes = operation.security.iter().flatten().filter_map(scope);
-    let scopes: Vec<String> = scopes.collect();
+    let requirements = operation.security.iter().flatten();
+    let scopes: Vec<String> = requirements.filter_map(scope).collect();
     if scopes.is_empty() {
         return;
     }
     operation.security = None;
-    let words = scopes.iter().map(|scope| format!("`{scope}`"));
-    let words: Vec<String> = words.collect();
-    let text = format!("\n\nNeeds the scope {}.", words.join(" or "));
+    let quoted: Vec<String> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+    let text = format!("\n\nNeeds the scope {}.", quoted.join(" or "));
     operation
         .description
         .get_or_insert_default()

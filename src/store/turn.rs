@@ -290,8 +290,9 @@ fn output(row: &PgRow) -> Result<TurnOutput, Error> {
 /// Converts positions of claims, which the statement counts from 1, to indices.
 fn claims(row: &PgRow, column: &str) -> Result<Vec<usize>, Error> {
     let positions: Option<Vec<i32>> = row.try_get(column)?;
-    let positions = positions.unwrap_or_default().into_iter();
     Ok(positions
+        .unwrap_or_default()
+        .into_iter()
         .filter_map(|position| usize::try_from(position - 1).ok())
         .collect())
 }

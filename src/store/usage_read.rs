@@ -9,7 +9,7 @@ use super::{Error, Session};
 
 /// A request for a list of usage.
 #[derive(Debug, Clone)]
-pub struct Wanted<'a> {
+pub struct UsageSelection<'a> {
     /// The tenant.
     pub tenant: i64,
     /// Lists only usage of topics whose names match one of these patterns.
@@ -71,8 +71,11 @@ pub struct UsageRow {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<UsageRow>, Error> {
-    let (after, meter, topic, subscription) = wanted.after;
+pub async fn list(
+    session: &mut Session,
+    selection: &UsageSelection<'_>,
+) -> Result<Vec<UsageRow>, Error> {
+    let (after, meter, topic, subscription) = selection.after;
     Ok(sqlx::query_as(
         "-- usage_read.list
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
@@ -121,22 +124,22 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
            AND (p.measured_per_amount IS NOT NULL OR NOT $16)
          ORDER BY p.start, p.meter, p.topic, p.subscription LIMIT $10",
     )
-    .bind(wanted.tenant)
-    .bind(wanted.from)
-    .bind(wanted.to)
+    .bind(selection.tenant)
+    .bind(selection.from)
+    .bind(selection.to)
     .bind(after)
-    .bind(wanted.granularity)
-    .bind(wanted.names)
+    .bind(selection.granularity)
+    .bind(selection.names)
     .bind(meter)
     .bind(topic)
     .bind(subscription)
-    .bind(wanted.limit)
-    .bind(wanted.topics)
-    .bind(wanted.since)
+    .bind(selection.limit)
+    .bind(selection.topics)
+    .bind(selection.since)
     .bind(Meter::ALL.map(Meter::as_str))
     .bind(Meter::ALL.map(Meter::group))
     .bind(Meter::ALL.map(measured_per_amount))
-    .bind(wanted.over_time_only)
+    .bind(selection.over_time_only)
     .fetch_all(session.run("usage_read.list"))
     .await?)
 }

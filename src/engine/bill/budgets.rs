@@ -9,15 +9,14 @@ use api::limits::{ALERT_PERCENTS_DEFAULT, BUDGETS_MAX};
 use api::list::Page;
 use api::{BudgetName, Permission};
 
-use crate::store::budget::{BudgetRow, NewBudget};
-use crate::store::budget_alert::AlertRow;
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::bill::spend::{self, Spent};
 use crate::engine::error::Error;
+use crate::store::budget::{BudgetRow, NewBudget};
+use crate::store::budget_alert::AlertRow;
+use crate::store::{self, Session};
 
 impl Engine {
     /// Creates a budget or replaces its settings. Returns true when it is new.

@@ -11,7 +11,7 @@ use crate::engine::bill::schedule::Schedule;
 
 /// Usage of an item in the month so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SoFar {
+pub(super) struct UsageSoFar {
     /// The item.
     pub(super) item: PriceItem,
     /// The quantity that the caller may see, in measured units (bytes, byte-seconds, …).
@@ -21,7 +21,12 @@ pub(super) struct SoFar {
 }
 
 /// The estimated cost of the month from `now` on.
-pub(super) fn rest(prices: &Schedule, so_far: SoFar, month: Month, now: OffsetDateTime) -> Decimal {
+pub(super) fn rest(
+    prices: &Schedule,
+    so_far: UsageSoFar,
+    month: Month,
+    now: OffsetDateTime,
+) -> Decimal {
     let seconds = |from: OffsetDateTime, to: OffsetDateTime| {
         u128::try_from((to - from).whole_seconds()).unwrap_or(0)
     };
@@ -73,7 +78,7 @@ mod tests {
         let versions = [version("2030-04-01", "1"), version("2030-04-21", "2")];
         let plans = [("2030-04-01".parse().unwrap(), Some("p"))];
         let prices = Schedule::new(&plans, &versions);
-        let so_far = SoFar {
+        let so_far = UsageSoFar {
             item: PriceItem::PublishUnits,
             used: 100,
             total: 100,

@@ -10,17 +10,16 @@ use api::usage::{Granularity, Meter, UsageItem};
 use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
-use crate::store::usage_read::{UsageRow, Wanted};
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::currency::{minor_places, shown};
-use crate::engine::bill::estimate::{self, SoFar};
+use crate::engine::bill::estimate::{self, UsageSoFar};
 use crate::engine::bill::portion::{self, quantity};
 use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::{plans, usage};
 use crate::engine::error::Error;
+use crate::store::usage_read::{UsageRow, UsageSelection};
+use crate::store::{self, Session};
 
 /// Most rows of a month: one per day and meter.
 #[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
@@ -108,7 +107,7 @@ async fn days(
     topics: &[String],
     month: Month,
 ) -> Result<Vec<UsageRow>, Error> {
-    let wanted = Wanted {
+    let selection = UsageSelection {
         tenant,
         topics,
         since: month.start(),
@@ -120,7 +119,7 @@ async fn days(
         after: (month.start(), "", "", ""),
         limit: ROWS_MAX,
     };
-    Ok(store::usage_read::list(session, &wanted).await?)
+    Ok(store::usage_read::list(session, &selection).await?)
 }
 
 /// Sums of the days, by meter.
@@ -195,7 +194,7 @@ fn lines(
         billed: shown(cost.round(places), places),
         estimate: cost.plus(estimate::rest(
             prices,
-            SoFar { item, used, total },
+            UsageSoFar { item, used, total },
             month,
             now,
         )),

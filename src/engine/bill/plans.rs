@@ -10,14 +10,13 @@ use api::price::{Plan, PlanVersion, PlanVersionSettings};
 use api::{Day, Permission, PlanName};
 use time::OffsetDateTime;
 
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::bill::plan_rows::{applied, corrupt, rows, shown};
 use crate::engine::bill::schedule::{Schedule, Version};
 use crate::engine::error::Error;
+use crate::store::{self, Session};
 
 impl Engine {
     /// Creates a version of a plan, or changes one that has not begun. The first version also creates the plan. Returns
@@ -183,8 +182,8 @@ pub(in crate::engine) async fn of_tenant(
     tenant: i64,
 ) -> Result<Schedule, Error> {
     let spans = store::tenant_plan::of(session, &[tenant]).await?;
-    let plans: BTreeSet<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();
-    let plans: Vec<&str> = plans.into_iter().collect();
+    let distinct: BTreeSet<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();
+    let plans: Vec<&str> = distinct.into_iter().collect();
     if plans.is_empty() {
         return Ok(Schedule::default());
     }

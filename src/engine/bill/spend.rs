@@ -48,7 +48,7 @@ impl Spent {
 
 /// The actions that the budgets of a tenant require.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Demand {
+struct DueActions {
     /// Alerts that are not sent yet.
     alerts: Vec<DueAlert>,
     /// End of the stop; `None`: the tenant is not to be stopped.
@@ -110,8 +110,8 @@ async fn compare_one(
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
     let spent = spent(session, tenant, now).await?;
-    let demand = demand(session, tenant, &spent).await?;
-    if demand.alerts.is_empty() && demand.stop_until == stopped_until(session, tenant).await? {
+    let due = due_actions(session, tenant, &spent).await?;
+    if due.alerts.is_empty() && due.stop_until == stopped_until(session, tenant).await? {
         return Ok(0);
     }
     let mut tx = store.tx("compare_budgets").await?;
@@ -141,14 +141,14 @@ pub(in crate::engine) async fn compare(
     spent: &Spent,
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
-    let demand = demand(tx, tenant, spent).await?;
+    let due = due_actions(tx, tenant, spent).await?;
     let mut sent = 0;
-    for due in &demand.alerts {
-        sent += u64::from(send(tx, tenant, due, spent).await?);
+    for alert in &due.alerts {
+        sent += u64::from(send(tx, tenant, alert, spent).await?);
     }
-    if demand.stop_until != stopped_until(tx, tenant).await? {
+    if due.stop_until != stopped_until(tx, tenant).await? {
         let version = store::installation::bump_quota(tx).await?;
-        store::quota::stop(tx, tenant, (demand.stop_until, version), now).await?;
+        store::quota::stop(tx, tenant, (due.stop_until, version), now).await?;
     }
     Ok(sent)
 }
@@ -188,10 +188,14 @@ async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> R
 }
 
 /// Reads the budgets of a tenant and returns the actions that they require.
-async fn demand(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Demand, Error> {
+async fn due_actions(
+    session: &mut Session,
+    tenant: i64,
+    spent: &Spent,
+) -> Result<DueActions, Error> {
     let budgets = store::budget::of_tenant(session, tenant).await?;
     let sent = store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;
-    wanted(budgets, &sent, spent)
+    unsent_actions(budgets, &sent, spent)
 }
 
 /// End of the stop that applies to a tenant now.
@@ -204,20 +208,24 @@ async fn stopped_until(
 }
 
 /// The actions that these budgets require, without the alerts that were sent.
-fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<Demand, Error> {
-    let mut demand = Demand::default();
+fn unsent_actions(
+    budgets: Vec<BudgetRow>,
+    sent: &[AlertRow],
+    spent: &Spent,
+) -> Result<DueActions, Error> {
+    let mut due = DueActions::default();
     for budget in budgets {
         let Some(percent) = spent.percent_of(amount(&budget)?) else {
             continue;
         };
         if stops(&budget, Some(percent)) {
-            demand.stop_until = Some(spent.month.end());
+            due.stop_until = Some(spent.month.end());
         }
         let was_sent = |at: i16| {
             sent.iter()
                 .any(|alert| (alert.budget_id, alert.percent) == (budget.budget_id, at))
         };
-        let due = budget
+        let alerts = budget
             .alert_percents
             .iter()
             .copied()
@@ -226,9 +234,9 @@ fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<D
                 budget: budget.clone(),
                 percent,
             });
-        demand.alerts.extend(due);
+        due.alerts.extend(alerts);
     }
-    Ok(demand)
+    Ok(due)
 }
 
 /// The amount of a budget.
@@ -282,13 +290,13 @@ mod tests {
         }];
         let due = |cost| {
             let budgets = vec![budget(1, "10", false), budget(2, "20", true)];
-            let demand = wanted(budgets, &sent, &spent(cost)).unwrap();
-            let alerts: Vec<_> = demand
+            let due = unsent_actions(budgets, &sent, &spent(cost)).unwrap();
+            let alerts: Vec<_> = due
                 .alerts
                 .iter()
                 .map(|due| (due.budget.budget_id, due.percent))
                 .collect();
-            (alerts, demand.stop_until)
+            (alerts, due.stop_until)
         };
         let stop = Some(datetime!(2030-02-01 0:00 UTC));
         for (cost, alerts, until) in [

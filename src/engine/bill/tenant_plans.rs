@@ -8,12 +8,11 @@ use api::tenant::{PlanChoice, TenantPlan, TenantSettings};
 use api::{Day, FieldError, Month, PlanName};
 use time::OffsetDateTime;
 
-use crate::store::tenant_plan::TenantPlanRow;
-use crate::store::{self, Session};
-
 use crate::engine::Tenant;
 use crate::engine::bill::plans;
 use crate::engine::error::Error;
+use crate::store::tenant_plan::TenantPlanRow;
+use crate::store::{self, Session};
 
 /// Gives a tenant the plan that its settings name, if they name one. Returns whether that changes anything. The
 /// transaction has locked the tenant.

@@ -29,7 +29,7 @@ impl UsageAfter {
     }
 
     /// The position as parameters of a statement.
-    pub(in crate::engine) fn place(&self) -> (OffsetDateTime, &str, &str, &str) {
+    pub(in crate::engine) fn position(&self) -> (OffsetDateTime, &str, &str, &str) {
         let start = OffsetDateTime::from_unix_timestamp(self.minute.saturating_mul(60));
         (
             start.unwrap_or(OffsetDateTime::UNIX_EPOCH),

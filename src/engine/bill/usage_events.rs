@@ -16,14 +16,13 @@ use crate::engine::Error;
 use crate::engine::bill::plans;
 use crate::engine::bill::usage;
 use crate::engine::bill::usage_after::UsageAfter;
+use crate::engine::bill::window::{self, Window};
 use crate::engine::duty::{Context, Done, DutyError};
+use crate::engine::events::Event;
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
-use crate::store::usage_read::Wanted;
+use crate::store::usage_read::UsageSelection;
 use crate::store::{self, Session, Store, event_outbox, usage_read};
-
-use crate::engine::bill::window::{self, Window};
-use crate::engine::events::Event;
 
 /// Sinks read in one run.
 const SINKS: i64 = 10_000;
@@ -63,7 +62,7 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
     let mut failed = None;
     for cursor in &behind {
         // An error of one sink does not stop the others.
-        match some_steps(store, cursor.sink_id, times, is_over).await {
+        match run_steps(store, cursor.sink_id, times, is_over).await {
             Ok((made, more)) => {
                 done.count += made;
                 done.more |= more;
@@ -78,7 +77,7 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
 }
 
 /// Runs some steps of one sink. Returns the number of events, and whether more may be to do.
-async fn some_steps(
+async fn run_steps(
     store: &Store,
     sink: i64,
     times: (OffsetDateTime, OffsetDateTime),
@@ -138,7 +137,7 @@ async fn step(
     }
     let window = window(&cursor, at);
     let events = if window.is_final(metered_until) {
-        some_of(&mut tx, &mut cursor, window).await?
+        events_of(&mut tx, &mut cursor, window).await?
     } else {
         Vec::new()
     };
@@ -152,7 +151,7 @@ async fn step(
 }
 
 /// Events of a window from the cursor on. Moves the cursor behind them, or to the next window if there are no more.
-async fn some_of(
+async fn events_of(
     tx: &mut Session,
     cursor: &mut Cursor,
     window: Window,
@@ -171,19 +170,19 @@ async fn some_of(
         let last = items.get(room - 1).filter(|_| items.len() > room);
         let cut = last.map(|last| UsageAfter::of(last).to_string());
         for item in items.into_iter().take(room) {
-            events.push(made(&frame, item, window)?);
+            events.push(usage_event(&frame, item, window)?);
         }
         if let Some(cut) = cut {
             cursor.after_key = cut;
-            return Ok(begun(cursor, window, events));
+            return Ok(stay_in_window(cursor, window, events));
         }
         (cursor.after_tenant, cursor.after_key) = (tenant, String::new());
         if events.len() >= EVENTS && cursor.all_tenants {
-            return Ok(begun(cursor, window, events));
+            return Ok(stay_in_window(cursor, window, events));
         }
     }
     if may_have_more {
-        return Ok(begun(cursor, window, events));
+        return Ok(stay_in_window(cursor, window, events));
     }
     (cursor.next_window, cursor.begun_seconds) = (window.end(), None);
     (cursor.after_tenant, cursor.after_key) = (0, String::new());
@@ -191,7 +190,7 @@ async fn some_of(
 }
 
 /// Returns the events and keeps the cursor inside the window.
-fn begun(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
+fn stay_in_window(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
     cursor.begun_seconds = i32::try_from(window.seconds()).ok();
     events
 }
@@ -221,11 +220,11 @@ async fn items(
     after_key: &str,
     limit: usize,
 ) -> Result<Vec<UsageItem>, DutyError> {
-    let after: Option<UsageAfter> = after_key.parse().ok();
-    let after = after.as_ref().map(UsageAfter::place);
+    let last: Option<UsageAfter> = after_key.parse().ok();
+    let after = last.as_ref().map(UsageAfter::position);
     let prices = plans::of_tenant(tx, tenant).await?;
     let topics = ["%".to_owned()];
-    let wanted = |window: Window, after, limit: usize| Wanted {
+    let selection = |window: Window, after, limit: usize| UsageSelection {
         tenant,
         topics: &topics,
         since: prices.totals_since(window.start),
@@ -242,15 +241,15 @@ async fn items(
     let in_hour = after.filter(|(start, ..)| *start < window.start);
     if in_hour.is_none() {
         let after = after.unwrap_or((window.start, "", "", ""));
-        rows = usage_read::list(tx, &wanted(window, after, limit)).await?;
+        rows = usage_read::list(tx, &selection(window, after, limit)).await?;
     }
     if let Some(hour) = window.hour_of_storage()
         && rows.len() < limit
     {
         let after = in_hour.unwrap_or((hour.start, "", "", ""));
-        let of_hour = Wanted {
+        let of_hour = UsageSelection {
             over_time_only: true,
-            ..wanted(hour, after, limit - rows.len())
+            ..selection(hour, after, limit - rows.len())
         };
         rows.extend(usage_read::list(tx, &of_hour).await?);
     }
@@ -260,7 +259,7 @@ async fn items(
 
 /// The event of an item. `end` is the end of the window. An amount over time that is reported with the last minute of
 /// an hour covers that hour.
-fn made(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
+fn usage_event(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
     let end = Timestamp::from(window.end());
     let (start, meter) = (item.start.to_string(), item.meter.as_str());
     let (topic, subscription) = (item.topic.clone(), item.subscription.clone());

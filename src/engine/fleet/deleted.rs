@@ -40,8 +40,10 @@ impl Engine {
         let mut session = self.store().session().await?;
         for some in known.chunks(SUBSCRIPTIONS) {
             let ids: Vec<i64> = some.iter().map(|known| known.id).collect();
-            let existing = store::subscription::existing(&mut session, &ids).await?;
-            let existing: HashSet<i64> = existing.into_iter().collect();
+            let existing: HashSet<i64> = store::subscription::existing(&mut session, &ids)
+                .await?
+                .into_iter()
+                .collect();
             for gone in some.iter().filter(|known| !existing.contains(&known.id)) {
                 self.catalog().retire(gone);
             }

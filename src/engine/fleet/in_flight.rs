@@ -13,7 +13,7 @@ use crate::store;
 
 /// Time between two rounds.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Every tenth round counts more subscriptions than those near a limit.
+/// Every tenth round also counts subscriptions that are not near their limit, if receivers wait on them.
 const FULL_ROUND: u32 = 10;
 
 impl Engine {

@@ -29,9 +29,9 @@ pub(in crate::engine) fn spawn(engine: &Engine, tracker: &TaskTracker, stop: &Ca
     tracker.spawn(engine.clone().keep_heartbeat(stop.clone()));
     tracker.spawn(engine.clone().watch(stop.clone()));
     tracker.spawn(engine.clone().send_hints(stop.clone()));
-    tracker.spawn(engine.clone().hear_hints(stop.clone()));
+    tracker.spawn(engine.clone().receive_hints(stop.clone()));
     tracker.spawn(engine.clone().retire_deleted(stop.clone()));
     tracker.spawn(engine.clone().count_in_flight(stop.clone()));
-    tracker.spawn(engine.clone().note_used_keys(stop.clone()));
+    tracker.spawn(engine.clone().record_used_keys(stop.clone()));
     tracker.spawn(engine.clone().return_unwanted(stop.clone()));
 }

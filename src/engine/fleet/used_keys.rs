@@ -13,21 +13,21 @@ const PERIOD: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Records used keys until `stop`, and then once more.
-    pub(super) async fn note_used_keys(self, stop: CancellationToken) {
+    pub(super) async fn record_used_keys(self, stop: CancellationToken) {
         let mut rounds = every(PERIOD, &stop);
         while rounds.next().await {
-            self.note_used_now().await;
+            self.record_used_now().await;
         }
-        self.note_used_now().await;
+        self.record_used_now().await;
     }
 
-    async fn note_used_now(&self) {
-        let noted = async {
+    async fn record_used_now(&self) {
+        let recorded = async {
             let mut session = self.store().session().await?;
             self.gate().note_used(&mut session).await
         };
-        let noted: Result<(), Error> = noted.await;
-        if let Err(error) = noted {
+        let recorded: Result<(), Error> = recorded.await;
+        if let Err(error) = recorded {
             tracing::debug!(%error, "used keys were not noted");
         }
     }

@@ -48,15 +48,15 @@ impl Engine {
     }
 
     /// Receives hints until `stop`.
-    pub(super) async fn hear_hints(self, stop: CancellationToken) {
+    pub(super) async fn receive_hints(self, stop: CancellationToken) {
         let mut rounds = every(LISTEN_PAUSE, &stop);
         while rounds.next().await {
-            stop.run_until_cancelled(self.hear()).await;
+            stop.run_until_cancelled(self.receive_hints_once()).await;
         }
     }
 
     /// Receives hints until the connection breaks.
-    async fn hear(&self) {
+    async fn receive_hints_once(&self) {
         let Ok(mut listener) = self.store().listen(store::node::HINTS).await else {
             return;
         };

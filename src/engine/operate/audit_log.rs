@@ -29,8 +29,10 @@ impl Engine {
             Some(name) => {
                 by.check(&[Permission::Admin], Some(name.as_str()))?;
                 let row = store::tenant::by_name(&mut session, name.as_str()).await?;
-                let row = row.ok_or_else(|| Error::not_found("tenant", name))?;
-                Some(row.tenant_id)
+                Some(
+                    row.ok_or_else(|| Error::not_found("tenant", name))?
+                        .tenant_id,
+                )
             }
             None => {
                 by.check_all(Permission::Admin)?;

@@ -7,15 +7,14 @@ use api::list::Page;
 use api::{FieldError, IssuerName, Permission};
 use time::OffsetDateTime;
 
-use crate::outbound;
-use crate::store::issuer::{IssuerRow, NewIssuer};
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
+use crate::outbound;
+use crate::store::issuer::{IssuerRow, NewIssuer};
+use crate::store::{self, Session};
 
 /// Default claim with the scopes of a token.
 const SCOPE_CLAIM: &str = "scope";

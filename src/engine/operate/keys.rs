@@ -11,14 +11,13 @@ use api::tenant::TenantSettings;
 use api::{KeyId, Permission, Scope, TenantName, Validate};
 use time::OffsetDateTime;
 
-use crate::store::api_key::{InsertKey, KeyRow};
-use crate::store::{self, Session, Store};
-
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::access::{Access, Secret};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
 use crate::engine::{Engine, Tenant};
+use crate::store::api_key::{InsertKey, KeyRow};
+use crate::store::{self, Session, Store};
 
 impl Engine {
     /// Creates a key.

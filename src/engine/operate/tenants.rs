@@ -9,15 +9,14 @@ use api::tenant::{self, Suspension, TenantSettings};
 use api::{Day, Permission, TenantName};
 use time::OffsetDateTime;
 
-use crate::store::tenant::TenantRow;
-use crate::store::tenant_plan::TenantPlanRow;
-use crate::store::{self, Session};
-
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change};
 use crate::engine::bill::{plans, tenant_plans};
 use crate::engine::error::Error;
 use crate::engine::{Engine, Tenant};
+use crate::store::tenant::TenantRow;
+use crate::store::tenant_plan::TenantPlanRow;
+use crate::store::{self, Session};
 
 impl Engine {
     /// Creates a tenant or changes its plan. Returns `true` if it is new.

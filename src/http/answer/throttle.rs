@@ -125,7 +125,11 @@ impl CachedTexts {
 
 impl Default for QuotaTexts {
     fn default() -> Self {
-        Self(std::iter::repeat_with(Mutex::default).take(CACHED).collect())
+        Self(
+            std::iter::repeat_with(Mutex::default)
+                .take(CACHED)
+                .collect(),
+        )
     }
 }
 

@@ -44,8 +44,8 @@ impl Coding {
 
 /// Wraps the body of a request in its decoder. [`check`] has refused unsupported codings.
 pub(in crate::http) fn decoded(mut request: Request) -> Request {
-    let coding = request.headers_mut().remove(CONTENT_ENCODING);
-    let coding = coding.as_ref().and_then(Coding::of);
+    let header = request.headers_mut().remove(CONTENT_ENCODING);
+    let coding = header.as_ref().and_then(Coding::of);
     if let None | Some(Coding::Identity) = coding {
         return request;
     }

@@ -111,8 +111,8 @@ pub(in crate::http) async fn parse<T: FromStr<Err: Display>>(
     parts: &mut Parts,
     name: &str,
 ) -> Result<T, Refusal> {
-    let params = RawPathParams::from_request_parts(parts, &()).await;
-    let params = params
+    let params = RawPathParams::from_request_parts(parts, &())
+        .await
         .map_err(|_| Refusal::field(format!("path:{name}"), "must be UTF-8, percent-encoded"))?;
     let value = params.iter().find(|(param, _)| *param == name);
     let text = value.map_or("", |(_, text)| text);

@@ -41,7 +41,9 @@ pub(in crate::http) async fn create_key(
     To(caller, tenant, ..): To<Operate, TenantName>,
     Json(settings): Json<KeySettings>,
 ) -> Result<Created, Refusal> {
-    Ok(created(engine.create_key(&caller, &tenant, &settings).await?))
+    Ok(created(
+        engine.create_key(&caller, &tenant, &settings).await?,
+    ))
 }
 
 /// Rotate an API key

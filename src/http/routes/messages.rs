@@ -139,7 +139,7 @@ fn value(text: &str) -> HeaderValue {
 
 /// Browse the messages of a topic
 ///
-/// Returns messages from a position on, in the order of publication, without consuming them. With `key` or `tag` a page
+/// Returns messages from a position on without consuming them. With `key` or `tag` a page
 /// may hold fewer messages than `limit`, or none, and still have a `next`.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
@@ -161,8 +161,8 @@ pub(in crate::http) async fn browse_messages(
     BrowseQuery(browse): BrowseQuery,
 ) -> Result<Response, Refusal> {
     let (messages, next) = engine.browse(caller.tenant(), &topic, browse).await?;
-    let next = next.map(|next| next.to_string());
-    let next = next.as_deref();
+    let next_text = next.map(|next| next.to_string());
+    let next = next_text.as_deref();
     Ok(page::linked(
         &uri,
         next,

@@ -104,7 +104,11 @@ async fn read(
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
-    Ok(ReadPublish::Held(drafts, key, parts.extensions.get().copied()))
+    Ok(ReadPublish::Held(
+        drafts,
+        key,
+        parts.extensions.get().copied(),
+    ))
 }
 
 /// Publish a batch of messages

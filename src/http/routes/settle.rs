@@ -132,9 +132,12 @@ async fn settle<'a, B: Batch<'a, Item: Settling<'a>>>(
     text: &'a [u8],
 ) -> Result<Json<Results<Outcome>>, Refusal> {
     let parsed = parse::<B>(text)?;
-    let valid = parsed.iter().flatten();
-    let valid = valid.map(|(receipt, action)| (&**receipt, action.clone()));
-    let settled = engine.settle(tenant, subscription, valid.collect()).await?;
+    let valid = parsed
+        .iter()
+        .flatten()
+        .map(|(receipt, action)| (&**receipt, action.clone()))
+        .collect();
+    let settled = engine.settle(tenant, subscription, valid).await?;
     Ok(Json(merge(parsed, settled).into()))
 }
 
@@ -145,9 +148,11 @@ fn parse<'a, B: Batch<'a, Item: Settling<'a>>>(text: &'a [u8]) -> Result<Parsed<
         if errors.is_empty() {
             return Ok(item.into_action());
         }
-        let errors = errors.into_iter();
-        let errors = errors.map(|error| batch::within(error, B::FIELD, index));
-        Err(Error::Invalid(errors.collect()))
+        let errors = errors
+            .into_iter()
+            .map(|error| batch::within(error, B::FIELD, index))
+            .collect();
+        Err(Error::Invalid(errors))
     };
     let items = batch::items::<B>(text)?.into_iter().enumerate();
     let parsed: Parsed<'a> = items.map(check).collect();

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::engine::Engine;
-use crate::engine::bill::usage::UsageAsk;
+use crate::engine::bill::usage::UsageRequest;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListErrors;
@@ -32,17 +32,17 @@ pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
     Caller(caller, ..): Caller<SeeUsage>,
     uri: Uri,
-    UsageRequest(ask): UsageRequest,
+    UsageParams(request): UsageParams,
 ) -> Result<Response, Refusal> {
-    let page = engine.usage(&caller, ask).await?;
+    let page = engine.usage(&caller, request).await?;
     let next = page.next.clone();
     Ok(page::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// The query, documented as [`UsageQuery`].
-pub(in crate::http) struct UsageRequest(UsageAsk);
+pub(in crate::http) struct UsageParams(UsageRequest);
 
-impl<S: Sync> FromRequestParts<S> for UsageRequest {
+impl<S: Sync> FromRequestParts<S> for UsageParams {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
@@ -50,7 +50,7 @@ impl<S: Sync> FromRequestParts<S> for UsageRequest {
     }
 }
 
-fn parse_query(uri: &Uri) -> Result<UsageAsk, Refusal> {
+fn parse_query(uri: &Uri) -> Result<UsageRequest, Refusal> {
     let mut pairs = Pairs::of(uri);
     let limit = pairs.limit();
     let times =
@@ -73,7 +73,7 @@ fn parse_query(uri: &Uri) -> Result<UsageAsk, Refusal> {
         text.parse().ok()
     });
     let [from, to] = times;
-    pairs.finish(UsageAsk {
+    pairs.finish(UsageRequest {
         from,
         to,
         granularity: granularity.unwrap_or_default(),
@@ -87,22 +87,25 @@ fn parse_query(uri: &Uri) -> Result<UsageAsk, Refusal> {
 mod tests {
     use super::*;
 
-    fn parse(query: &str) -> Result<UsageAsk, Refusal> {
+    fn parse(query: &str) -> Result<UsageRequest, Refusal> {
         parse_query(&format!("/v1/usage?{query}").parse().unwrap())
     }
 
     #[test]
     fn a_query_says_which_usage() {
-        let ask = parse("").unwrap();
-        assert_eq!((ask.from, ask.granularity), (None, Granularity::Hour));
-        let query = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00%2B01:00&granularity=minute&by=subscription&limit=7";
-        let ask = parse(&format!("{query}&after=1~publish~t~s")).unwrap();
-        assert_eq!(ask.from, ask.to, "the same moment");
+        let request = parse("").unwrap();
         assert_eq!(
-            (ask.granularity, ask.by),
+            (request.from, request.granularity),
+            (None, Granularity::Hour)
+        );
+        let query = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00%2B01:00&granularity=minute&by=subscription&limit=7";
+        let request = parse(&format!("{query}&after=1~publish~t~s")).unwrap();
+        assert_eq!(request.from, request.to, "the same moment");
+        assert_eq!(
+            (request.granularity, request.by),
             (Granularity::Minute, UsageBy::Subscription)
         );
-        assert!(ask.after.is_some() && ask.limit == 7);
+        assert!(request.after.is_some() && request.limit == 7);
     }
 
     #[test]

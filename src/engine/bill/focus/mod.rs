@@ -11,9 +11,6 @@ use std::sync::Arc;
 use api::usage::Granularity;
 use api::{Month, Permission};
 
-use crate::store;
-use crate::store::usage_read::Wanted;
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::plans;
@@ -21,6 +18,8 @@ use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::usage::item;
 use crate::engine::bill::usage_after::UsageAfter;
 use crate::engine::error::Error;
+use crate::store;
+use crate::store::usage_read::UsageSelection;
 
 pub use charge::COLUMNS;
 
@@ -91,8 +90,8 @@ impl Engine {
             return Ok(None);
         }
         let month = export.month;
-        let after = export.after.as_ref().map(UsageAfter::place);
-        let wanted = Wanted {
+        let after = export.after.as_ref().map(UsageAfter::position);
+        let selection = UsageSelection {
             tenant: export.by.tenant().0,
             topics: &export.by.like(&[Permission::Usage]),
             since: month.start(),
@@ -105,7 +104,7 @@ impl Engine {
             limit: i64::from(PAGE_ROWS),
         };
         let mut session = self.store().session().await?;
-        let rows = store::usage_read::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &selection).await?;
         drop(session);
         export.is_done = rows.len() < usize::from(PAGE_ROWS);
         let mut text = String::new();
