@@ -15,7 +15,7 @@ pub struct KeyRow {
     pub key_id: String,
     /// The tenant that the key belongs to.
     pub tenant_id: i64,
-    /// A text by its creator: what the key is used for.
+    /// A label from its creator.
     pub name: String,
     /// The permissions of the key.
     pub scopes: Vec<String>,
@@ -29,7 +29,7 @@ pub struct KeyRow {
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// A key that is not revoked, with what authentication needs.
+/// A key that is not revoked, with the fields that authentication needs.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ValidKey {
     /// SHA-256 of the secret.
@@ -68,7 +68,7 @@ pub struct InsertKey<'a> {
     pub hash: &'a [u8; 32],
     /// The tenant that the key belongs to.
     pub tenant: i64,
-    /// What the key is used for.
+    /// A label from its creator.
     pub name: &'a str,
     /// The permissions of the key.
     pub scopes: &'a [String],

@@ -1,4 +1,4 @@
-//! What can go wrong in the database, by cause.
+//! The errors of the database, by cause.
 
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]

@@ -128,7 +128,7 @@ pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantR
     .await?)
 }
 
-/// Locks a tenant by name. What is counted per tenant does not change meanwhile.
+/// Locks a tenant by name. Counts per tenant do not change meanwhile.
 ///
 /// # Errors
 /// When the database call fails.

@@ -1,6 +1,6 @@
 //! A month of a tenant: usage by meter, cost by item of the price plan, and an estimate of the whole month. Called by
-//! `GET /v1/usage/month` and, for the cost alone, by budgets. Usage is read by the day, so the number of rows is bounded
-//! (I9) and no meter is cut off (I8).
+//! `GET /v1/usage/month` and, for the cost alone, by budgets. Usage is read by the day, so the number of rows is
+//! bounded (I9) and no meter is cut off (I8).
 
 use std::collections::BTreeMap;
 

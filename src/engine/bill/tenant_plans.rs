@@ -1,7 +1,7 @@
-//! The plan of a tenant by day: a list of rows, each of which applies from its day until the next row begins. Called when
-//! an operator puts a tenant. The plan of a past day never changes, because that day may have been billed; only the first
-//! plan of a tenant may begin in the past, because nothing had a price before it. A month has one currency, so that its
-//! costs add up.
+//! The plan of a tenant by day: a list of rows, each of which applies from its day until the next row begins. Called
+//! when an operator puts a tenant. The plan of a past day never changes, because that day may have been billed. Only
+//! the first plan of a tenant may begin in the past, because nothing had a price before it. A month has one currency,
+//! so that its costs add up.
 
 use api::limits::TENANT_PLANS_MAX;
 use api::tenant::{PlanChoice, TenantPlan, TenantSettings};

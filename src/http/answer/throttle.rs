@@ -97,8 +97,8 @@ fn value(text: String) -> Option<HeaderValue> {
 const CACHED: usize = 1_024;
 
 /// The header texts of tenants with a quota. A text is formatted only if it differs from the tenant's last one, because
-/// formatting both for every response cost a third of the throughput. Tenants whose ids are equal modulo [`CACHED`] share
-/// an entry. Sharing costs formatting, but never gives a wrong text.
+/// formatting both for every response cost a third of the throughput. Tenants whose ids are equal modulo [`CACHED`]
+/// share an entry. Sharing costs formatting, but never gives a wrong text.
 pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<CachedTexts>>>]>);
 
 struct CachedTexts {
@@ -149,12 +149,15 @@ impl QuotaTexts {
     }
 
     fn texts(&self, standing: &Standing) -> [Option<HeaderValue>; 2] {
-        let place = usize::try_from(standing.tenant).unwrap_or(0) % CACHED;
-        let mut kept = self.0[place].lock();
-        if kept.as_ref().is_some_and(|kept| !kept.is_of(standing)) {
-            *kept = None;
+        let entry = usize::try_from(standing.tenant).unwrap_or(0) % CACHED;
+        let mut cached = self.0[entry].lock();
+        if cached
+            .as_ref()
+            .is_some_and(|cached| !cached.is_of(standing))
+        {
+            *cached = None;
         }
-        let written = kept.get_or_insert_with(|| CachedTexts::of(standing));
+        let written = cached.get_or_insert_with(|| CachedTexts::of(standing));
         if written.left.0 != standing.left {
             written.left = (standing.left, value(left(&standing.left)));
         }

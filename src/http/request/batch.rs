@@ -62,7 +62,7 @@ pub(in crate::http) fn items<'a, B: Batch<'a>>(
 type Parsed<T> = Vec<Result<T, FieldError>>;
 
 fn items_one_by_one<'a, B: Batch<'a>>(text: &'a [u8]) -> Result<Parsed<B::Item>, FieldError> {
-    let raw = json::parse_seed(text, Frame { field: B::FIELD })?;
+    let raw = json::parse_seed(text, BatchObject { field: B::FIELD })?;
     let parse = |(index, raw): (usize, &'a RawValue)| {
         json::parse(raw.get().as_bytes()).map_err(|error| within(error, B::FIELD, index))
     };
@@ -75,14 +75,14 @@ pub(in crate::http) fn within(error: FieldError, field: &str, index: usize) -> F
 }
 
 /// The object around a batch: one field with a list. Its items are not parsed here.
-struct Frame {
+struct BatchObject {
     field: &'static str,
 }
 
 #[derive(Deserialize)]
 struct RawItems<'a>(#[serde(borrow, deserialize_with = "api::borrow::items")] Vec<&'a RawValue>);
 
-impl<'de> DeserializeSeed<'de> for Frame {
+impl<'de> DeserializeSeed<'de> for BatchObject {
     type Value = Vec<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -90,7 +90,7 @@ impl<'de> DeserializeSeed<'de> for Frame {
     }
 }
 
-impl<'de> Visitor<'de> for Frame {
+impl<'de> Visitor<'de> for BatchObject {
     type Value = Vec<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -169,7 +169,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     );
     let (limit, from, after) = (pairs.limit(), pairs.take("from"), pairs.take("after"));
     let from = from.map(|text| {
-        place(&text).unwrap_or_else(|| {
+        browse_from(&text).unwrap_or_else(|| {
             pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
             BrowseFrom::Start
         })
@@ -190,7 +190,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     })
 }
 
-fn place(text: &str) -> Option<BrowseFrom> {
+fn browse_from(text: &str) -> Option<BrowseFrom> {
     if text == "start" {
         return Some(BrowseFrom::Start);
     }

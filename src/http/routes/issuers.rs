@@ -1,4 +1,5 @@
-//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: the trusted issuers of tokens (JWT). For operators of all tenants.
+//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: the trusted issuers of tokens (JWT). For operators of all
+//! tenants.
 
 use api::issuer::{Issuer, IssuerSettings};
 use api::list::Page;

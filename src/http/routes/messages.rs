@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::engine::{Engine, Error};
 use crate::http::answer::problem::Refusal;
-use crate::http::answer::range::{self, Part};
+use crate::http::answer::range::{self, BodyRange};
 use crate::http::answer::{json_text, page, shown};
 use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
@@ -79,9 +79,9 @@ pub(in crate::http) async fn get_message_body(
         .headers_mut()
         .insert(CONTENT_TYPE, value(content_type));
     let part = match part {
-        Part::Whole => 0..bytes,
-        Part::Bytes(first, last) => first..last + 1,
-        Part::Beyond => return Ok(beyond(bytes)),
+        BodyRange::Whole => 0..bytes,
+        BodyRange::Bytes(first, last) => first..last + 1,
+        BodyRange::Beyond => return Ok(beyond(bytes)),
     };
     // A small body is in memory, so its digest costs little. JSON responses show bodies up to the same size.
     let small = view.body().filter(|body| {
@@ -96,19 +96,19 @@ pub(in crate::http) async fn get_message_body(
 }
 
 /// The part of a body that the request asks for.
-fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> Part {
+fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> BodyRange {
     match (asked.get(RANGE), asked.get(IF_RANGE)) {
-        (Some(_), Some(tag)) if tag != etag => Part::Whole,
-        (Some(range), _) => range::part(range.to_str().unwrap_or(""), bytes),
-        (None, _) => Part::Whole,
+        (Some(_), Some(tag)) if tag != etag => BodyRange::Whole,
+        (Some(range), _) => range::parse(range.to_str().unwrap_or(""), bytes),
+        (None, _) => BodyRange::Whole,
     }
 }
 
 /// The response without its body and content type.
-fn body_head(part: Part, bytes: u64, etag: &str) -> Response {
+fn body_head(part: BodyRange, bytes: u64, etag: &str) -> Response {
     let mut response = Response::new(Body::empty());
     let mut length = bytes;
-    if let Part::Bytes(first, last) = part {
+    if let BodyRange::Bytes(first, last) = part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let range = format!("bytes {first}-{last}/{bytes}");
         response.headers_mut().insert(CONTENT_RANGE, value(&range));
