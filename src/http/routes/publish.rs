@@ -30,7 +30,7 @@ use crate::http::request::{draft, options, trace};
         To<Publish, TopicName>,
         ("Cursus-Tag" = Option<String>, Header, description = "Tag of the message: a label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
         ("Cursus-Key" = Option<String>, Header, description = "Key of the message: an id of your own to find it by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response; another body is refused (422)", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), stored with the message; ignored if malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "Vendor-specific part of the trace context, stored with it; ignored beyond 1,024 characters", nullable = false),
         ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the publish is refused if the body has another digest", nullable = false)
@@ -120,7 +120,7 @@ async fn read(
     security(("api_key" = ["publish"])),
     params(
         To<Publish, TopicName>,
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response; another body is refused (422)", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), stored with each message; ignored if malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "Vendor-specific part of the trace context, stored with it; ignored beyond 1,024 characters", nullable = false)
     ),
