@@ -139,8 +139,8 @@ fn value(text: &str) -> HeaderValue {
 
 /// Browse the messages of a topic
 ///
-/// Returns messages from a position on without consuming them. With `key` or `tag` a page
-/// may hold fewer messages than `limit`, or none, and still have a `next`.
+/// Returns messages from a position on without consuming them. With `key` or `tag` a page may hold fewer messages than
+/// `limit`, or none, and still have a `next`.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
     security(("api_key" = ["receive"])),

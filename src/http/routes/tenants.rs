@@ -18,8 +18,8 @@ use crate::http::request::query::PageOf;
 
 /// Create a tenant, or change its settings
 ///
-/// A setting that is absent keeps its value. A price plan applies from a day on, which is today or later, so the cost
-/// of the past does not change.
+/// A setting that is absent keeps its value. A price plan applies from a day on, which is today or later, so that the
+/// cost of the past does not change; only the first plan of a tenant may begin earlier.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
