@@ -113,7 +113,7 @@ fn error_name(status: u16) -> String {
 
 fn error_response(codes: &[ErrorCode]) -> Response {
     let example = |code: &ErrorCode| {
-        let mut problem = Problem::new(*code, "What was wrong with this request");
+        let mut problem = Problem::new(*code, "What happened in this request");
         if *code == ErrorCode::InvalidRequest {
             problem.errors = vec![FieldError::new(
                 "/messages/0/tag",
