@@ -1,5 +1,5 @@
-//! The parts of the OpenAPI document that all routes share: its head, the security scheme, one response per status of an error
-//! with an example per code, the request id, and the link to a next page. The routes are collected from their handlers.
+//! The shared parts of the OpenAPI document: head, security scheme, one response per error status with an example per
+//! code, the header of the request id, and the link to the next page. The routes are collected from their handlers.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ use utoipa::{IntoResponses, PartialSchema, ToSchema};
 const REQUEST_ID: &str = "X-Request-Id";
 const SECURITY: &str = "api_key";
 
-/// The document with everything but routes.
+/// The document without routes.
 pub(super) fn head() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Cursus")
@@ -43,15 +43,15 @@ pub(super) fn head() -> OpenApi {
         ("Topics", "Named streams that messages are published to"),
         (
             "Subscriptions",
-            "Named, durable, independent readings of a topic",
+            "Named, durable readers of a topic, independent of each other",
         ),
-        ("Publish", "Messages into topics"),
-        ("Receive", "Messages out of subscriptions"),
+        ("Publish", "Publish messages to topics"),
+        ("Receive", "Receive messages from subscriptions"),
         ("Settle", "End or change the lease of a message"),
         ("Messages", "Read messages without consuming them"),
-        ("Usage", "What the tenant used, and what it costs"),
+        ("Usage", "The usage of the tenant and its cost"),
         ("Budgets", "Limits and alerts on the cost of a month"),
-        ("Events", "Where the service sends its events"),
+        ("Events", "Receivers of the events of the service"),
         ("Quota", "The limits of the tenant"),
         (
             "Operation",
@@ -97,7 +97,7 @@ fn components() -> Components {
     for code in ErrorCode::ALL {
         codes.entry(code.status()).or_default().push(code);
     }
-    // No route of the document returns it.
+    // No route in the document returns it: 405 is for methods that the document does not have.
     codes.remove(&405);
     for (status, codes) in codes {
         components
@@ -143,16 +143,16 @@ fn error_response(codes: &[ErrorCode]) -> Response {
     match codes.first().map(|code| code.status()) {
         Some(401) => header("WWW-Authenticate", "Bearer"),
         Some(429 | 503) => {
-            header("Retry-After", "Seconds to wait before trying again");
+            header("Retry-After", "Seconds to wait before the next attempt");
             header("RateLimit-Policy", "The limit that was reached");
-            header("RateLimit", "What is left of it");
+            header("RateLimit", "What is left of the limit");
         }
         _ => {}
     }
     response
 }
 
-/// Adds to each operation the headers that every response has, and corrects what the derive macros cannot express.
+/// Adds the headers that every response has, and corrects what the derive macros cannot express.
 pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         let methods = [
@@ -176,7 +176,8 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     document
 }
 
-/// A body that may be absent is derived as one that may be `null`, which it may not; and an empty message is a message.
+/// The derive macros make an optional body nullable, which is wrong: it may be absent, but not `null`. The body of a
+/// raw publish may be empty, so it is not required.
 fn mend_body(body: &mut RefOr<RequestBody>) {
     let RefOr::T(body) = body else { return };
     if body.content.contains_key("application/octet-stream") {
@@ -191,7 +192,7 @@ fn mend_body(body: &mut RefOr<RequestBody>) {
     }
 }
 
-/// The items of a page are derived in full; a generated client wants the type by its name.
+/// The derive macros write the items of a page inline. A reference gives generated clients the named type.
 fn refer_to_item(page: &mut RefOr<Schema>, item: &str) {
     if let RefOr::T(Schema::Object(page)) = page
         && let Some(RefOr::T(Schema::Array(items))) = page.properties.get_mut("items")
@@ -200,22 +201,21 @@ fn refer_to_item(page: &mut RefOr<Schema>, item: &str) {
     }
 }
 
-/// Moves the scopes of an operation, each of which is enough, into its description and `x-scopes`: linters and generators
-/// know scopes of OAuth 2 only.
+/// Moves the scopes of an operation into its description and `x-scopes`; any one of them is sufficient. Linters and
+/// generators accept scopes for OAuth 2 only.
 fn describe_scopes(operation: &mut Operation) {
     let scope = |requirement: &SecurityRequirement| {
         let requirement = serde_json::to_value(requirement).ok()?;
         Some(requirement[SECURITY][0].as_str()?.to_owned())
     };
-    let scopes = operation.security.iter().flatten().filter_map(scope);
-    let scopes: Vec<String> = scopes.collect();
+    let requirements = operation.security.iter().flatten();
+    let scopes: Vec<String> = requirements.filter_map(scope).collect();
     if scopes.is_empty() {
         return;
     }
     operation.security = None;
-    let words = scopes.iter().map(|scope| format!("`{scope}`"));
-    let words: Vec<String> = words.collect();
-    let text = format!("\n\nNeeds the scope {}.", words.join(" or "));
+    let quoted: Vec<String> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+    let text = format!("\n\nNeeds the scope {}.", quoted.join(" or "));
     operation
         .description
         .get_or_insert_default()
@@ -224,7 +224,7 @@ fn describe_scopes(operation: &mut Operation) {
     extensions.insert("x-scopes".to_owned(), scopes.into());
 }
 
-/// A list is read page by page with `after`: its response has a link to the next page.
+/// Adds the `Link` header to operations with the parameter `after`: those return a list page by page.
 fn add_link(operation: &mut Operation) {
     let is_after = |parameter: &RefOr<Parameter>| match parameter {
         RefOr::T(parameter) => parameter.name == "after",
@@ -234,12 +234,12 @@ fn add_link(operation: &mut Operation) {
     if let Some(RefOr::T(response)) = operation.responses.responses.get_mut("200")
         && is_list
     {
-        let text = "The next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)";
+        let text = "Link to the next page, if there is one: `<…>; rel=\"next\"` (RFC 8288)";
         put_header(response, "Link", text);
     }
 }
 
-/// Adds the description of a header that is text.
+/// Adds a header with a text value to a response.
 fn put_header(response: &mut Response, name: &str, text: &str) {
     let header = HeaderBuilder::new()
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
@@ -251,13 +251,13 @@ fn put_header(response: &mut Response, name: &str, text: &str) {
 fn add_request_id(operation: &mut Operation) {
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
-            let text = "The X-Request-Id of the request, or a new one";
+            let text = "The `X-Request-Id` of the request, or a generated id";
             put_header(response, REQUEST_ID, text);
         }
     }
 }
 
-/// The document as it is served; the same bytes for the life of the process.
+/// The document as served. It is generated once per process.
 pub(super) fn text() -> Bytes {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
         let text = super::openapi().to_pretty_json().unwrap_or_default();
@@ -266,7 +266,7 @@ pub(super) fn text() -> Bytes {
     TEXT.clone()
 }
 
-/// Bytes of any type, for the document.
+/// Bytes of any type, in the document.
 pub(super) struct Binary;
 
 impl PartialSchema for Binary {
@@ -297,46 +297,47 @@ macro_rules! errors {
 }
 
 errors! {
-    /// A list of what the tenant has.
+    /// Lists of resources of the tenant.
     ListErrors: 400 401 403 408 415 429 431 500 503
 }
 errors! {
-    /// An export of what the tenant has, which its state may forbid.
+    /// Exports of the tenant's data, which may conflict with its state.
     ExportErrors: 400 401 403 408 409 415 429 431 500 503
 }
 errors! {
-    /// A list of what belongs to something named.
+    /// Lists of what belongs to a named resource.
     ListOfErrors: 400 401 403 404 408 415 429 431 500 503
 }
 errors! {
-    /// A read of something named in the path.
+    /// Reads of a resource that is named in the path.
     ReadErrors: 400 401 403 404 408 415 429 431 500 503
 }
 errors! {
-    /// A download of a body.
+    /// Downloads of a body.
     BodyErrors: 400 401 403 404 408 415 416 429 431 500 503
 }
 errors! {
-    /// A JSON request that changes what is named in the path.
+    /// JSON requests that change a resource that is named in the path.
     WriteErrors: 400 401 403 404 408 413 415 429 431 500 503
 }
 errors! {
-    /// A JSON request that creates what is named in the path, which its state may forbid.
+    /// JSON requests that create a resource that is named in the path, which may conflict with its state.
     PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503
 }
 errors! {
-    /// A publish, with its idempotency key.
+    /// Publishes, with or without an idempotency key.
     PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503
 }
 errors! {
-    /// A delete, which other resources may forbid.
+    /// Deletes, which may conflict with other resources.
     DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503
 }
 errors! {
-    /// What even the simplest route may return: its head is read, and the embedded mode keeps other sites out.
+    /// What every route may return: a head that cannot be served, and in embedded mode a request of another site's
+    /// page.
     ServiceErrors: 403 408 415 431 500
 }
 errors! {
-    /// A look-up outside of any tenant.
+    /// Look-ups that need no tenant.
     NotFoundError: 403 404 408 415 431 500
 }

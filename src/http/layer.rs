@@ -1,6 +1,7 @@
-//! What every request gets, whatever its route: an id, a deadline, a caught panic, a duration in the metrics and a line in
-//! the access log; coding and CORS when a header asks for them. One layer around each route, because every layer costs each
-//! request an allocation or two. `http/mod.rs` puts it around the routes, with the deadline of each.
+//! The layer around every route. Each request gets an id, a deadline, a duration in the metrics and a line in the
+//! access log; a panic is caught. Compression and CORS are added if a header asks for them. It is one layer, because
+//! each layer costs an allocation or two per request. `http/mod.rs` applies it to the routes, with the deadline of
+//! each.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -28,16 +29,16 @@ use super::request::head::{Head, REQUEST_ID};
 use super::request::{cors, decoding};
 use crate::engine::quota::InUse;
 
-/// What the layer depends on.
+/// The settings of the layer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rules {
-    /// What deadlines are computed from.
+    /// The values from which deadlines are computed.
     pub(super) timeouts: Timeouts,
-    /// Whether requests need no key: then the pages of other sites are kept out.
+    /// Whether requests need no key. Pages of other sites are refused then.
     pub(super) is_open: bool,
 }
 
-/// Puts a [`RequestService`] around a route.
+/// Wraps a route in a [`RequestService`].
 #[derive(Clone)]
 pub(super) struct RequestLayer {
     shared: Arc<Shared>,
@@ -50,13 +51,13 @@ struct Shared {
     /// Whether any tenant has a quota.
     quotas: InUse,
     quota_texts: QuotaTexts,
-    /// Different in each process, so that ids are not repeated after a restart.
+    /// Random per process, so that ids are not repeated after a restart.
     id_prefix: u32,
     id_next: AtomicU64,
 }
 
 impl RequestLayer {
-    /// The layer for routes with the request timeout.
+    /// The layer for routes whose deadline is the request timeout.
     pub(super) fn new(rules: Rules, metrics: RequestMetrics, quotas: InUse) -> Self {
         let shared = Shared {
             rules,
@@ -72,7 +73,7 @@ impl RequestLayer {
         }
     }
 
-    /// The same layer for routes with another deadline.
+    /// The same layer, for routes with another deadline.
     pub(super) fn within(&self, deadline: Deadline) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -99,7 +100,7 @@ pub(super) struct RequestService<S> {
     layer: RequestLayer,
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+type ResponseFuture = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 impl<S> Service<Request> for RequestService<S>
 where
@@ -108,22 +109,22 @@ where
 {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = ResponseFuture;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Answer {
+    fn call(&mut self, mut request: Request) -> ResponseFuture {
         let shared = Arc::clone(&self.layer.shared);
         let head = Head::of(request.headers());
-        let about = About::of(&request, &head, &shared);
+        let record = RequestRecord::of(&request, &head, &shared);
         let crosses = head.has_origin;
         if let Some(mut response) = head.early(&request, shared.rules.is_open) {
             if crosses {
                 cors::allow(&mut response);
             }
-            about.finish(&shared, &mut response);
+            record.finish(&shared, &mut response);
             return Box::pin(std::future::ready(Ok(response)));
         }
         let accept = head.accept_encoding.cloned();
@@ -135,7 +136,8 @@ where
         if let Some(slot) = &slot {
             request.extensions_mut().insert(slot.clone());
         }
-        // Combinators rather than an async block, which would keep room for each future twice: as captured and as awaited.
+        // Combinators instead of an async block: that would reserve memory for each future twice, as captured and as
+        // awaited.
         let answer = self.inner.call(request).then(move |answer| {
             let Ok(response) = answer;
             match accept {
@@ -156,21 +158,21 @@ where
             if crosses {
                 cors::allow(&mut response);
             }
-            about.finish(&shared, &mut response);
+            record.finish(&shared, &mut response);
             Ok(response)
         }))
     }
 }
 
-/// What is kept of a request until its response is there.
-struct About {
+/// Values of a request that its response needs.
+struct RequestRecord {
     began: Instant,
     id: HeaderValue,
     method: Method,
     route: Option<MatchedPath>,
 }
 
-impl About {
+impl RequestRecord {
     fn of(request: &Request, head: &Head<'_>, shared: &Shared) -> Self {
         let given = head.request_id().cloned();
         Self {
@@ -200,7 +202,7 @@ impl About {
     }
 }
 
-/// The last digits of `number`, as many as there is room for.
+/// Writes the last hex digits of `number` that fit.
 fn put_hex(digits: &mut [u8], mut number: u64) {
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789abcdef"[(number & 15) as usize];
@@ -209,7 +211,7 @@ fn put_hex(digits: &mut [u8], mut number: u64) {
 }
 
 impl Shared {
-    /// Written digit by digit: every request needs one, and the formatter takes ten times as long.
+    /// Written digit by digit: every request needs an id, and the formatter takes ten times as long.
     fn next_id(&self) -> HeaderValue {
         let number = self.id_next.fetch_add(1, Ordering::Relaxed);
         let mut id = *b"00000000-0000000000";

@@ -1,5 +1,5 @@
-//! Durations of requests by route and class of status. The label is the pattern of the route, never a path, so the number of
-//! series is bounded by the number of routes.
+//! Durations of requests by route and class of status. The label is the pattern of the route, never a path, so the
+//! number of series is bounded by the number of routes.
 
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Upper bounds in seconds: from a group commit to the longest poll.
+/// Upper bounds of the buckets in seconds: from a group commit to the longest poll.
 const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0,
 ];
@@ -28,7 +28,7 @@ struct Labels {
 }
 
 impl Hash for Labels {
-    /// The lengths and a digit are enough: there are few series, and every request hashes one.
+    /// Hashes only lengths and one digit, which is sufficient for few series: every request hashes a label.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let class = self.status_class.as_bytes()[0];
         let lengths = self.route.as_str().len() << 16 | self.method.len() << 8;
@@ -36,7 +36,7 @@ impl Hash for Labels {
     }
 }
 
-/// The pattern of the route; none is `unknown`.
+/// The pattern of the route; `unknown` without a route.
 #[derive(Debug, Clone)]
 struct Route(Option<MatchedPath>);
 
@@ -67,7 +67,7 @@ impl Default for RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// Adds them to a registry, whose prefix is `cursus`.
+    /// Adds the metrics to a registry, whose prefix is `cursus`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_request_duration_seconds",

@@ -1,6 +1,6 @@
-//! The HTTP face of the engine: every route on one screen. A handler is typed extractors, one call of the engine and an
-//! answer; the router collects each with its description, so a route cannot exist outside of the OpenAPI document. No SQL,
-//! no rules: those are the engine's.
+//! HTTP access to the engine, with all routes on one screen. A handler has typed extractors, makes one call of the
+//! engine and returns a response. The router collects it together with its description, so every route is in the
+//! OpenAPI document. There is no SQL here, and the rules are in the engine.
 
 mod answer;
 mod document;
@@ -33,19 +33,19 @@ use crate::engine::Engine;
 use crate::engine::quota::InUse;
 use crate::telemetry::{self, Telemetry};
 
-/// The settings of the HTTP side of a node.
+/// The HTTP settings of a node.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     /// Longest time for a request, without the wait of a long poll and the transfer of a large body.
     pub request_timeout: Duration,
-    /// Where durations go.
+    /// Receives the duration of each request.
     pub metrics: RequestMetrics,
-    /// What `/metrics` shows.
+    /// The metrics that `/metrics` returns.
     pub telemetry: Telemetry,
 }
 
-/// Every route, inside `layer`. A route has the request timeout, unless it is listed with another deadline. `telemetry` is what
-/// `/metrics` shows; no other request carries it.
+/// All routes, each inside `layer`. The deadline of a route is the request timeout unless the list has another one.
+/// `/metrics` returns `telemetry`; no other route gets it.
 fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engine> {
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(topics::list_topics))
@@ -113,7 +113,7 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engin
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))
-        // Around the routes above; those below bring their own.
+        // This layer wraps the routes above. Those below have a layer with another deadline.
         .layer(layer.clone())
         .routes(routes!(publish::publish_message).layer(layer.within(Deadline::Transfer)))
         .routes(routes!(receive::receive_messages).layer(layer.within(Deadline::LongPoll)))
@@ -150,7 +150,7 @@ pub fn openapi() -> OpenApi {
     document::finish(all_routes(&layer, telemetry).into_openapi())
 }
 
-/// The same as text, as it is served and committed.
+/// The document as text, in the form that is committed.
 #[must_use]
 pub fn openapi_text() -> String {
     String::from_utf8_lossy(&document::text()).into_owned() + "\n"

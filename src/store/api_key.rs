@@ -1,5 +1,4 @@
-//! Table `api_key`: which tenant a key opens, and what for (I7). Only hashes come here; the keys themselves are known to
-//! nobody.
+//! Table `api_key`: API keys, each with its tenant and its permissions (I7). Only the hash of a secret is stored.
 
 use std::time::Duration;
 
@@ -12,45 +11,45 @@ use super::{Error, Session};
 pub struct KeyRow {
     /// SHA-256 of the secret.
     pub key_hash: Vec<u8>,
-    /// What may be shown of it.
+    /// The part of the key that may be displayed.
     pub key_id: String,
-    /// The tenant that it opens.
+    /// The tenant that the key belongs to.
     pub tenant_id: i64,
-    /// What it is for.
+    /// A label from its creator.
     pub name: String,
-    /// What it may do.
+    /// The permissions of the key.
     pub scopes: Vec<String>,
     /// Time of creation.
     pub created_at: OffsetDateTime,
-    /// From then on it is refused.
+    /// The key is refused from this time on; `None`: it does not expire.
     pub expires_at: Option<OffsetDateTime>,
     /// When it was last used, within a minute.
     pub last_used_at: Option<OffsetDateTime>,
-    /// From then on it is refused.
+    /// Time of the revocation; `None`: it is not revoked.
     pub revoked_at: Option<OffsetDateTime>,
 }
 
-/// A key that is not revoked, as whoever brings it is let in.
+/// A key that is not revoked, with the fields that authentication needs.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ValidKey {
     /// SHA-256 of the secret.
     pub key_hash: Vec<u8>,
-    /// What may be shown of it.
+    /// The part of the key that may be displayed.
     pub key_id: String,
-    /// The tenant that it opens.
+    /// The tenant that the key belongs to.
     pub tenant_id: i64,
-    /// What it may do.
+    /// The permissions of the key.
     pub scopes: Vec<String>,
-    /// From then on it is refused.
+    /// The key is refused from this time on; `None`: it does not expire.
     pub expires_at: Option<OffsetDateTime>,
-    /// Its tenant is suspended.
+    /// Whether its tenant is suspended.
     pub suspended: bool,
 }
 
 /// The keys with these ids that are not revoked.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn valid(session: &mut Session, ids: &[String]) -> Result<Vec<ValidKey>, Error> {
     Ok(sqlx::query_as(
         "-- api_key.valid
@@ -67,20 +66,20 @@ pub async fn valid(session: &mut Session, ids: &[String]) -> Result<Vec<ValidKey
 pub struct InsertKey<'a> {
     /// SHA-256 of the secret.
     pub hash: &'a [u8; 32],
-    /// The tenant that it opens.
+    /// The tenant that the key belongs to.
     pub tenant: i64,
-    /// What it is for.
+    /// A label from its creator.
     pub name: &'a str,
-    /// What it may do.
+    /// The permissions of the key.
     pub scopes: &'a [String],
-    /// Until it expires.
+    /// Time until it expires; `None`: it does not expire.
     pub expires_in: Option<Duration>,
 }
 
 /// Adds a key.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     key: &InsertKey<'_>,
@@ -102,10 +101,10 @@ pub async fn insert(
     .await?)
 }
 
-/// Ends a key after `overlap`, unless it ends before; `None` when there is no such key, or it is revoked.
+/// Lets a key expire after `overlap`, unless it expires earlier. `None`: there is no such key, or it is revoked.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn expire(
     session: &mut Session,
     (tenant, id): (i64, &str),
@@ -126,10 +125,10 @@ pub async fn expire(
     .await?)
 }
 
-/// Revokes a key, and keeps its row for the record; false when there is no such key, or it is revoked.
+/// Revokes a key and keeps its row as a record. `false`: there is no such key, or it is revoked already.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn revoke(
     session: &mut Session,
     (tenant, id): (i64, &str),
@@ -150,7 +149,7 @@ pub async fn revoke(
 /// Finds a key of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_id(session: &mut Session, tenant: i64, id: &str) -> Result<Option<KeyRow>, Error> {
     Ok(sqlx::query_as(
         "-- api_key.by_id
@@ -162,10 +161,10 @@ pub async fn by_id(session: &mut Session, tenant: i64, id: &str) -> Result<Optio
     .await?)
 }
 
-/// How many keys of a tenant are not revoked.
+/// The number of keys of a tenant that are not revoked.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- api_key.count
@@ -176,10 +175,10 @@ pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     .await?)
 }
 
-/// Keys of a tenant in order of age, those after the one with id `after`.
+/// Keys of a tenant in order of age, from the one after the id `after` on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     tenant: i64,
@@ -200,10 +199,10 @@ pub async fn list(
     .await?)
 }
 
-/// Notes that these keys were used, where the last note is a minute old.
+/// Records that these keys were used, except where the recorded use is less than a minute old.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn used(
     session: &mut Session,
     ids: &[String],

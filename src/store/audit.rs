@@ -1,4 +1,4 @@
-//! Table `audit`: who changed what in the control plane. Written by the transaction of the change.
+//! Table `audit`: every change in the control plane, with its author. The transaction of the change writes the entry.
 
 use time::OffsetDateTime;
 
@@ -7,41 +7,41 @@ use super::{Error, Session};
 /// An entry to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
-    /// Whose thing was changed.
+    /// The tenant that the changed resource belongs to.
     pub tenant: Option<i64>,
-    /// Who changed it.
+    /// The caller that made the change.
     pub actor: &'a str,
-    /// What was done.
+    /// The action.
     pub action: &'a str,
-    /// To what.
+    /// The changed resource.
     pub target: &'a str,
-    /// What was asked for, as JSON.
+    /// The content of the request, as JSON.
     pub detail: &'a str,
 }
 
 /// An entry, with the name of its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct EntryRow {
-    /// Internal number, rising.
+    /// Internal number; it rises with every entry.
     pub audit_id: i64,
-    /// When.
+    /// Time of the change.
     pub at: OffsetDateTime,
-    /// Whose thing was changed.
+    /// The tenant that the changed resource belongs to.
     pub tenant: Option<String>,
-    /// Who changed it.
+    /// The caller that made the change.
     pub actor: String,
-    /// What was done.
+    /// The action.
     pub action: String,
-    /// To what.
+    /// The changed resource.
     pub target: String,
-    /// What was asked for, as JSON.
+    /// The content of the request, as JSON.
     pub detail: String,
 }
 
 /// Adds an entry.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     entry: &NewEntry<'_>,
@@ -62,10 +62,10 @@ pub async fn insert(
     Ok(())
 }
 
-/// Entries from the latest on, those before `before`: of one tenant, or of all.
+/// Entries before `before`, latest first, of one tenant or of all.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     tenant: Option<i64>,
@@ -86,10 +86,10 @@ pub async fn list(
     .await?)
 }
 
-/// Forgets entries that are older than `days`, `limit` of them at most, and returns how many.
+/// Deletes entries older than `days`, at most `limit` of them, and returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn expire(
     session: &mut Session,
     days: u32,

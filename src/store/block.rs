@@ -1,40 +1,40 @@
-//! Table `block`: the log. The turn inserts; here it is read and moved to object storage; `retention`
-//! deletes.
+//! Table `block`: the log. The turn inserts blocks, `retention` deletes them. The statements here read them and move
+//! their payloads to object storage.
 //!
-//! Blocks of a lane leave at its low end, and while something holds back vacuum their index entries stay there dead. So
-//! every statement here starts at the lane's start or later, and none walks up from below it.
+//! Blocks are deleted at the low end of a lane. While an open transaction holds back vacuum, their index entries stay
+//! there. So every statement here starts at the lane's start or later, and none scans upwards from below it.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// A block and where its payload is: a slot, or an object, whose key `object::keys` finds.
+/// A block and the location of its payload: a hot slot, or an object, whose key `object::keys` returns.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BlockRow {
     /// Its lane.
     pub lane_id: i64,
-    /// Offset of its first message.
+    /// Number of its messages.
     pub first_offset: i64,
     /// Messages.
     pub count: i32,
-    /// Bytes of the payload as stored.
+    /// Whether the payload is zstd-compressed.
     pub bytes: i64,
     /// Whether the payload is a zstd frame.
     pub compressed: bool,
-    /// When it was published.
+    /// The hot slot that holds the payload.
     pub published_at: OffsetDateTime,
-    /// The hot slot that has the payload.
+    /// The object that holds the payload.
     pub slot: Option<i16>,
-    /// The object that has the payload.
+    /// The offset of the payload in the object, in bytes.
     pub object_id: Option<i64>,
     /// First byte of the payload in the object.
     pub object_offset: Option<i64>,
 }
 
-/// The blocks of a lane that hold offsets of `[from, until)`, in order, `limit` at most.
+/// The blocks of a lane that hold offsets of `[from, until)`, in order, at most `limit`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn covering(
     session: &mut Session,
     lane: i64,
@@ -42,7 +42,7 @@ pub async fn covering(
     until: i64,
     limit: i64,
 ) -> Result<Vec<BlockRow>, Error> {
-    // The bound is a sub-query without outer references: it is found once, then the key is read forward from there.
+    // The bound is a sub-query without outer references: it is evaluated once, and the scan of the key starts there.
     Ok(sqlx::query_as(
         "-- block.covering
          SELECT b.lane_id, b.first_offset, b.count, b.bytes, b.compressed, b.published_at, b.slot, b.object_id,
@@ -65,11 +65,11 @@ pub async fn covering(
     .await?)
 }
 
-/// The first offset of a lane that was published at or after `at`, its end when there is none; `None`: no such lane.
-/// Halves the lane like a dictionary, because times never fall along it and have no index.
+/// The first offset of a lane that was published at or after `at`; the end of the lane if there is none. `None`: there
+/// is no such lane. It is a binary search: times never fall along a lane, so no index on them is needed.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn after_time(
     session: &mut Session,
     lane: i64,
@@ -101,10 +101,10 @@ pub async fn after_time(
     .await?)
 }
 
-/// The next offset of a lane; `None`: no such lane.
+/// The next offset of a lane; `None`: there is no such lane.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.end
@@ -117,10 +117,10 @@ pub async fn end(session: &mut Session, lane: i64) -> Result<Option<i64>, Error>
     .await?)
 }
 
-/// Which of these objects a block refers to: a look-up of each.
+/// Returns which of these objects are referred to by a block, with one index look-up per object.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn referred(session: &mut Session, objects: &[i64]) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.referred
@@ -132,10 +132,10 @@ pub async fn referred(session: &mut Session, objects: &[i64]) -> Result<Vec<i64>
     .await?)
 }
 
-/// Bytes of the payloads of lanes, as stored: reads their blocks, so it runs now and then only.
+/// The stored bytes of the payloads of these lanes. Reads all of their blocks, so callers run it rarely.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn stored_bytes(session: &mut Session, lanes: &[i64]) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- block.stored_bytes
@@ -147,23 +147,24 @@ pub async fn stored_bytes(session: &mut Session, lanes: &[i64]) -> Result<i64, E
     .await?)
 }
 
-/// Where in an object the payload of a block now is.
+/// The new location of a block's payload in an object.
 #[derive(Debug, Clone, Copy)]
 pub struct Moved {
     /// Lane of the block.
     pub lane_id: i64,
-    /// Its first offset.
+    /// First offset of the block.
     pub first_offset: i64,
-    /// First byte of the payload in the object.
+    /// The offset of the payload in the object, in bytes.
     pub object_offset: i64,
 }
 
-/// Points blocks from a slot to an object, and returns how many: those that are gone or moved by another node stay as they
-/// are. It never waits for a block, so it can be in no circle with retention, which deletes blocks in another order. The
-/// meters of the lanes are locked at the time `at`: from then on the bytes that they have counted are in the object.
+/// Points blocks from a slot to an object and returns their number. Blocks that are gone, or were moved by another
+/// node, stay as they are. The statement skips blocks that are locked: waiting for them could deadlock with retention,
+/// which deletes blocks in another order. The caller locked the meters of the lanes at the time `at`; from then on the
+/// metered bytes count as stored in the object.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn point(
     session: &mut Session,
     slot: i16,

@@ -1,5 +1,5 @@
-//! Table `budget`: what tenants mean to spend in a month. A tenant's rows change under its lock (`quota.lock_tenant_id`).
-//! Amounts come and go as text, so that no digit is lost on the way.
+//! Table `budget`: the monthly budgets of tenants. The rows of a tenant change only under its lock
+//! (`quota.lock_tenant_id`). Amounts are passed as text, so that no digit is lost.
 
 use time::OffsetDateTime;
 
@@ -12,11 +12,11 @@ pub struct BudgetRow {
     pub budget_id: i64,
     /// Its name.
     pub name: String,
-    /// A decimal number.
+    /// The amount of a month, a decimal number.
     pub amount: String,
-    /// In rising order.
+    /// Percentages of the amount at which an alert is sent, rising.
     pub alert_percents: Vec<i16>,
-    /// Whether it stops the tenant.
+    /// Whether reaching the amount stops publishes and receives of the tenant.
     pub hard_stop: bool,
     /// Time of creation.
     pub created_at: OffsetDateTime,
@@ -24,23 +24,23 @@ pub struct BudgetRow {
     pub updated_at: OffsetDateTime,
 }
 
-/// What is written of a budget.
+/// The settings of a budget, to be written.
 #[derive(Debug, Clone)]
 pub struct NewBudget<'a> {
     /// Its name.
     pub name: &'a str,
-    /// A decimal number.
+    /// The amount of a month, a decimal number.
     pub amount: &'a str,
-    /// In rising order.
+    /// Percentages of the amount at which an alert is sent, rising.
     pub alert_percents: &'a [i16],
-    /// Whether it stops the tenant.
+    /// Whether reaching the amount stops publishes and receives of the tenant.
     pub hard_stop: bool,
 }
 
-/// The budgets of a tenant by name; there are few.
+/// The budgets of a tenant in order of name; a tenant has few.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Vec<BudgetRow>, Error> {
     Ok(sqlx::query_as(
         "-- budget.of_tenant
@@ -52,10 +52,10 @@ pub async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Vec<BudgetR
     .await?)
 }
 
-/// Tenants in order of id after `after` that have a budget.
+/// Tenants that have a budget, in order of id, from the one after `after` on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn tenants(session: &mut Session, after: i64, limit: i64) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- budget.tenants
@@ -70,7 +70,7 @@ pub async fn tenants(session: &mut Session, after: i64, limit: i64) -> Result<Ve
 /// Creates a budget of a tenant or changes it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     tenant: i64,
@@ -96,10 +96,10 @@ pub async fn put(
     Ok(())
 }
 
-/// Deletes a budget of a tenant with its alerts; false when there is none.
+/// Deletes a budget of a tenant and its alerts; `false`: there is no such budget.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- budget.delete

@@ -1,5 +1,5 @@
-//! Table `budget_alert`: the alerts that were sent about budgets, each once a month. A tenant's rows change under its lock
-//! (`quota.lock_tenant_id`). Amounts come and go as text, so that no digit is lost on the way.
+//! Table `budget_alert`: the alerts about budgets that were sent. Each is sent once a month. The rows of a tenant
+//! change only under its lock (`quota.lock_tenant_id`). Amounts are passed as text, so that no digit is lost.
 
 use time::{Date, OffsetDateTime};
 
@@ -8,20 +8,20 @@ use super::{Error, Session};
 /// An alert that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct AlertRow {
-    /// Of which budget.
+    /// The budget.
     pub budget_id: i64,
-    /// The percent of the amount that was spent.
+    /// The percentage of the amount that was reached.
     pub percent: i16,
-    /// What had been spent, a decimal number.
+    /// The spend at that time, a decimal number.
     pub cost: String,
-    /// When that was seen.
+    /// Time when the spend was computed.
     pub at: OffsetDateTime,
 }
 
-/// The alerts of a tenant in a month, in order of budget and percent.
+/// The alerts of a tenant for a month, in order of budget and percentage.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_tenant(
     session: &mut Session,
     tenant: i64,
@@ -39,10 +39,10 @@ pub async fn of_tenant(
     .await?)
 }
 
-/// Notes an alert; false when it was sent before.
+/// Records an alert; `false`: it was sent before.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     (budget, month, percent): (i64, Date, i16),
@@ -64,10 +64,11 @@ pub async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Forgets the alerts of a budget in a month above `percent`: it was changed, and they are to be sent again.
+/// Deletes the alerts of a budget for a month above `percent`, so that they are sent again after a change of the
+/// budget.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn forget(
     session: &mut Session,
     (budget, month): (i64, Date),
@@ -85,10 +86,10 @@ pub async fn forget(
     Ok(())
 }
 
-/// Deletes alerts of months before `before`, `limit` rows at most.
+/// Deletes alerts of months before `before`, at most `limit` rows.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, before: Date, limit: i64) -> Result<(), Error> {
     sqlx::query(
         "-- budget_alert.delete

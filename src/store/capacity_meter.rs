@@ -1,14 +1,15 @@
-//! Table `capacity_meter`: until when the guaranteed capacity of tenants is posted (I8). Rows are locked before they are
-//! posted or changed, and every statement after the lock is told the time that the lock gave.
+//! Table `capacity_meter`: the time up to which the guaranteed capacity of each tenant is in `usage` (I8). A row is
+//! locked before it is posted or changed. Every statement after the lock takes the time that the lock returned.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Tenants in order of id after `after` whose capacity was last posted before `posted_before`, or in an hour that is over.
+/// Tenants that are due: capacity was last posted before `posted_before`, or in an hour that is over. In order of id,
+/// from the one after `after` on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn due(
     session: &mut Session,
     after: i64,
@@ -29,10 +30,10 @@ pub async fn due(
     .await?)
 }
 
-/// Locks the rows of tenants, in order of id; the database's time then, or `None` when none of them has a row.
+/// Locks the rows of tenants in order of id. Returns the database's time after that, or `None` if no tenant has a row.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     tenants: &[i64],
@@ -50,10 +51,10 @@ pub async fn lock(
     Ok(at.into_iter().max())
 }
 
-/// Posts the capacity of locked tenants up to `at`, each hour its part.
+/// Adds the capacity of locked tenants up to `at` to `usage`, split by hour.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
         "-- capacity_meter.post
@@ -82,10 +83,10 @@ pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) ->
     Ok(())
 }
 
-/// From `at` on, the database's time when `None`, a tenant has this guarantee, which is above zero.
+/// Sets the guarantee of a tenant, which is above zero, from `at` on (`None`: the database's time).
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn set(
     session: &mut Session,
     tenant: i64,
@@ -105,10 +106,10 @@ pub async fn set(
     Ok(())
 }
 
-/// A tenant has no guarantee any more; what it had was posted.
+/// Removes the guarantee of a tenant. The caller has posted it up to now.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, tenant: i64) -> Result<(), Error> {
     sqlx::query(
         "-- capacity_meter.end

@@ -1,15 +1,16 @@
-//! Table `cursor`: how far a subscription has read each lane. Claims move it inside the turn; here it begins and ends, and
-//! the claims of fair subscriptions, which are off the turn, lock and move it.
+//! Table `cursor`: how far a subscription has read each lane. Claims move cursors inside the turn. The statements here
+//! create and delete them. Subscriptions with an order of their own are served off the turn: they lock and move cursors
+//! here.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Begins reading every lane of a topic: at its end, or at its oldest block. The caller holds the locks of the lanes, so
-/// that no publish slips between.
+/// Creates a cursor in every lane of a topic, at its end or at its oldest block. The caller holds the locks of the
+/// lanes, so that no publish runs in between.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn begin(
     session: &mut Session,
     subscription: i64,
@@ -44,10 +45,10 @@ pub struct CursorRow {
     pub next_offset: i64,
 }
 
-/// Locks a cursor, waiting for who has it; `None`: the subscription or the topic is deleted.
+/// Locks a cursor and waits for other holders; `None`: the subscription or the topic is deleted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     lane: i64,
@@ -64,10 +65,10 @@ pub async fn lock(
     .await?)
 }
 
-/// Moves a locked cursor forward; answers the rows moved.
+/// Moves a locked cursor forward; returns the number of rows moved.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn advance(
     session: &mut Session,
     (lane, subscription): (i64, i64),
@@ -89,10 +90,10 @@ pub async fn advance(
     Ok(done.rows_affected())
 }
 
-/// Ends all reading of a subscription.
+/// Deletes all cursors of a subscription.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
     sqlx::query(
         "-- cursor.end
@@ -105,25 +106,26 @@ pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result
     Ok(())
 }
 
-/// How a subscription stands.
+/// The backlog of a subscription, in messages.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct SubscriptionFill {
-    /// Ahead of the cursors.
+    /// Messages ahead of the cursors.
     pub fresh: i64,
-    /// In leases past their deadline.
+    /// Messages in leases past their deadline.
     pub due: i64,
-    /// In leases that hide them.
+    /// Messages hidden by leases.
     pub in_flight: i64,
-    /// Given back with a delay that is not over.
+    /// Messages returned with a delay that is not over.
     pub delayed: i64,
-    /// Seconds since the oldest ready message was published.
+    /// Seconds since the publish of the oldest ready message.
     pub oldest_age_seconds: Option<f64>,
 }
 
-/// How a subscription stands: three look-ups per lane and one pass over its leases, whatever the backlog.
+/// The backlog of a subscription: three index look-ups per lane and one scan of its leases. The cost does not depend on
+/// the backlog.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn fill(
     session: &mut Session,
     now: Option<OffsetDateTime>,

@@ -1,11 +1,11 @@
-//! Table `dedup`: publishes that must not happen twice. A row is inserted, and its answer written, by the transaction that
-//! publishes; a second publish with the same key waits for that transaction and then finds the row.
+//! Table `dedup`: the keys of publishes that must not happen twice. The transaction that publishes inserts a row and
+//! writes its response. A second publish with the same key waits for that transaction and then finds the row.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// What a key belongs to.
+/// The kind of a key, which is its name space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Scope {
@@ -20,31 +20,32 @@ pub enum Scope {
 /// A key to reserve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// What it belongs to.
+    /// The kind of the key.
     pub scope: Scope,
     /// The key.
     pub key: String,
-    /// SHA-256 of the request, or nothing.
+    /// SHA-256 of the request; empty if none is compared.
     pub fingerprint: Vec<u8>,
 }
 
-/// A key that was used before.
+/// A key that was used before, with the response.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct UsedKey {
-    /// What it belongs to.
+    /// The kind of the key.
     pub scope: i16,
     /// The key.
     pub key: String,
-    /// SHA-256 of the request, or nothing.
+    /// SHA-256 of the request; empty if none is compared.
     pub fingerprint: Vec<u8>,
-    /// What was answered.
+    /// The response to the first publish.
     pub answer: Option<Vec<u8>>,
 }
 
-/// Reserves keys, sorted by scope and key; answers those that were free. Waits for transactions that hold the others.
+/// Reserves keys, sorted by scope and key, and returns those that were free. Waits for transactions that hold the
+/// others.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn reserve(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -79,7 +80,7 @@ pub async fn reserve(
 /// Reads keys that were used before.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn used(
     session: &mut Session,
     topic: i64,
@@ -98,10 +99,10 @@ pub async fn used(
     .await?)
 }
 
-/// Writes the answers of keys that this transaction reserved.
+/// Writes the responses for keys that this transaction reserved.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn answer(
     session: &mut Session,
     topic: i64,
@@ -137,10 +138,10 @@ pub async fn answer(
     Ok(())
 }
 
-/// Clears away keys whose window is over, at most `limit`; answers how many.
+/// Deletes keys whose window is over, at most `limit`, and returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn expire(
     session: &mut Session,
     now: Option<OffsetDateTime>,

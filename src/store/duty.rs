@@ -1,5 +1,5 @@
-//! Table `duty`: which node does each background duty. A duty is held by time, so that a node that dies lets go of it. The
-//! times are the database's (I10).
+//! Table `duty`: which node runs each background duty. A duty is held until a time, so that the duties of a crashed
+//! node become free. The times are the database's (I10).
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// Takes or keeps a duty until `hold` from now; false while another node has it.
+/// Takes or extends a duty until `hold` from now; `false`: another node holds it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn hold(
     session: &mut Session,
     duty: &str,
@@ -34,10 +34,10 @@ pub async fn hold(
     Ok(held.rows_affected() == 1)
 }
 
-/// Lets go of a duty, if the node has it.
+/// Releases a duty if the node holds it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn release(session: &mut Session, duty: &str, node: Uuid) -> Result<(), Error> {
     sqlx::query(
         "-- duty.release

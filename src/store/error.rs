@@ -1,19 +1,19 @@
-//! What can go wrong in the database, by cause.
+//! The errors of the database, by cause.
 
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database does not answer, or broke the connection: the outcome may be unknown.
+    /// The database does not respond, or the connection broke: the outcome may be unknown.
     #[error("the database does not answer")]
     Unavailable(#[source] sqlx::Error),
-    /// Another transaction was in the way (a deadlock, a serialization failure), and this one was rolled back: nothing was
-    /// done, and trying again helps.
+    /// The transaction was rolled back because of another one (a deadlock, a serialization failure). It had no effect,
+    /// and a retry helps.
     #[error("another transaction was in the way")]
     Raced(#[source] sqlx::Error),
-    /// A constraint, by name.
+    /// A constraint was violated; its name.
     #[error("constraint {0} is violated")]
     Conflict(String),
-    /// A row that the schema should have made impossible.
+    /// A row with a value that the schema rules out.
     #[error("corrupt row in {table}.{column}: {row}")]
     Corrupt {
         /// The table.
@@ -23,15 +23,15 @@ pub enum Error {
         /// The row's key.
         row: String,
     },
-    /// Anything else the database refused.
+    /// Any other error of the database.
     #[error("the database refused a statement")]
     Database(#[source] sqlx::Error),
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        // 08 connection, 53 resources, 57 operator intervention, 25006 read-only (a failover), 25P03 idle in a transaction for
-        // too long: the server will be back.
+        // Classes: 08 connection, 53 resources, 57 operator intervention. Codes: 25006 read-only (a failover), 25P03
+        // idle in a transaction for too long. All of these pass.
         let Some(refusal) = error.as_database_error() else {
             return Self::Unavailable(error);
         };
@@ -43,7 +43,8 @@ impl From<sqlx::Error> for Error {
         {
             return Self::Unavailable(error);
         }
-        // 40 transaction rollback, but 40003: whether the statement was completed is unknown.
+        // Class 40 is a transaction rollback. Except for 40003: there it is unknown whether the statement was
+        // completed.
         if code.starts_with("40") {
             return if code == "40003" {
                 Self::Unavailable(error)

@@ -1,23 +1,23 @@
-//! Table `event_outbox`: events that wait for their delivery, a row for each sink that wants them. Written by the
-//! transaction that made the event happen, so that there is no event without it and it is not without its event.
+//! Table `event_outbox`: events that wait for delivery, one row per event and sink. The transaction that causes an
+//! event writes it, so neither exists without the other.
 
 use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// What every event of a tenant says.
+/// The values that all events of a tenant share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Frame {
-    /// The installation that it comes from.
+    /// The installation that the event comes from.
     pub installation_id: Uuid,
     /// Name of the tenant.
     pub tenant: String,
 }
 
-/// What every event of a tenant says.
+/// Reads the values that all events of a tenant share.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn frame(session: &mut Session, tenant: i64) -> Result<Frame, Error> {
     Ok(sqlx::query_as(
         "-- event_outbox.frame
@@ -28,20 +28,20 @@ pub async fn frame(session: &mut Session, tenant: i64) -> Result<Frame, Error> {
     .await?)
 }
 
-/// An event as it is kept.
+/// An event to store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// Its id.
     pub id: String,
-    /// The whole event, JSON.
+    /// The whole event as JSON.
     pub text: String,
 }
 
-/// Keeps an event of a tenant for all sinks that want its kind and for which fewer than `held_max` wait; once while it
-/// waits, however often it is made.
+/// Stores an event of a tenant for each sink that wants its kind and has fewer than `held_max` waiting events. An event
+/// that already waits is not stored again.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn emit(
     session: &mut Session,
     (tenant, kind): (i64, &str),
@@ -67,10 +67,10 @@ pub async fn emit(
     Ok(())
 }
 
-/// Keeps events for one sink, in their order.
+/// Stores events for one sink, in their order.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn fill(session: &mut Session, sink: i64, events: &[NewEvent]) -> Result<(), Error> {
     sqlx::query(
         "-- event_outbox.fill
@@ -86,10 +86,10 @@ pub async fn fill(session: &mut Session, sink: i64, events: &[NewEvent]) -> Resu
     Ok(())
 }
 
-/// How many events wait for a sink, counted up to `limit`.
+/// The number of events that wait for a sink, counted up to `limit`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn waiting(session: &mut Session, sink: i64, limit: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- event_outbox.waiting
@@ -101,10 +101,10 @@ pub async fn waiting(session: &mut Session, sink: i64, limit: i64) -> Result<i64
     .await?)
 }
 
-/// How many events wait for all sinks together, counted up to `limit`.
+/// The number of events that wait for all sinks together, counted up to `limit`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn waiting_in_all(session: &mut Session, limit: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- event_outbox.waiting_in_all
@@ -115,21 +115,21 @@ pub async fn waiting_in_all(session: &mut Session, limit: i64) -> Result<i64, Er
     .await?)
 }
 
-/// An event that waits.
+/// A waiting event.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Waiting {
-    /// Its place in the order of the sink.
+    /// Its position in the order of the sink.
     pub seq: i64,
     /// Its id.
     pub event_id: String,
-    /// The whole event, JSON.
+    /// The whole event as JSON.
     pub event: String,
 }
 
 /// The events of a sink that have waited longest, in their order.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn first(session: &mut Session, sink: i64, limit: i64) -> Result<Vec<Waiting>, Error> {
     Ok(sqlx::query_as(
         "-- event_outbox.first
@@ -141,10 +141,10 @@ pub async fn first(session: &mut Session, sink: i64, limit: i64) -> Result<Vec<W
     .await?)
 }
 
-/// Forgets events that were delivered.
+/// Deletes events that were delivered.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, sink: i64, seqs: &[i64]) -> Result<(), Error> {
     sqlx::query(
         "-- event_outbox.delete

@@ -1,6 +1,6 @@
-//! Table `event_sink`: where events go, how far usage was made into events for each, and how its delivery stands. A
-//! delivery claims its sink for a while, by number, so that two nodes do not send the same and a node that dies stops it
-//! for that while only.
+//! Table `event_sink`: the receivers of events. A row also holds up to which window usage was turned into events, and
+//! the state of delivery. A delivery claims its sink for a limited time, under a number of its own. So two nodes do not
+//! send the same events, and a node that crashes blocks a sink only until that time is over.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// The key of a sink's signatures; it is not for logs.
+/// The key that signs deliveries; it must not be logged.
 #[derive(Clone, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct SigningKey(pub Vec<u8>);
@@ -28,37 +28,37 @@ pub struct SinkRow {
     pub tenant_id: i64,
     /// Name within the tenant.
     pub name: String,
-    /// Name of the topic that events are published to.
+    /// Name of the topic that events are published to; `None`: they are sent to a URL.
     pub topic: Option<String>,
-    /// Where events are sent to.
+    /// The URL that events are sent to; `None`: they are published to a topic.
     pub url: Option<String>,
-    /// Which events it gets.
+    /// The kinds of events that it gets.
     pub kinds: Vec<String>,
-    /// `minute` or `hour`.
+    /// Length of a window of usage: `minute` or `hour`.
     pub granularity: String,
-    /// It gets the events of all tenants.
+    /// Whether it gets the events of all tenants.
     pub all_tenants: bool,
-    /// The URL takes several events at once.
+    /// Whether the URL accepts several events in one request.
     pub batch: bool,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change of settings.
     pub updated_at: OffsetDateTime,
-    /// Usage before it was made into events.
+    /// Usage is turned into events up to this time.
     pub next_window: Option<OffsetDateTime>,
-    /// No delivery begins before.
+    /// No delivery starts before this time.
     pub next_attempt_at: OffsetDateTime,
-    /// Attempts that failed since the last that did not.
+    /// Failed attempts since the last success.
     pub attempts: i32,
     /// When events were last delivered.
     pub delivered_at: Option<OffsetDateTime>,
     /// When a delivery last failed.
     pub failed_at: Option<OffsetDateTime>,
-    /// Why it did.
+    /// Why the last delivery failed.
     pub failure: Option<String>,
-    /// When the URL said that it is gone.
+    /// When the URL responded that it is gone (410); the sink is disabled since then.
     pub disabled_at: Option<OffsetDateTime>,
-    /// How many events wait, counted up to a limit.
+    /// The number of waiting events, counted up to a limit.
     pub waiting: i64,
 }
 
@@ -71,35 +71,35 @@ pub struct NewSink<'a> {
     pub name: &'a str,
     /// The topic that events are published to.
     pub topic: Option<i64>,
-    /// Where events are sent to.
+    /// The URL that events are sent to.
     pub url: Option<&'a str>,
-    /// Key of the signatures, for a sink that has none yet and a URL.
+    /// The key to sign deliveries with, used if the sink has a URL and no key yet.
     pub secret: &'a SigningKey,
-    /// Which events it gets.
+    /// The kinds of events that it gets.
     pub kinds: &'a [&'a str],
-    /// `minute` or `hour`.
+    /// Length of a window of usage: `minute` or `hour`.
     pub granularity: &'a str,
-    /// It gets the events of all tenants.
+    /// Whether it gets the events of all tenants.
     pub all_tenants: bool,
-    /// The URL takes several events at once.
+    /// Whether the URL accepts several events in one request.
     pub batch: bool,
 }
 
-/// What putting a sink did.
+/// The outcome of writing a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Put {
-    /// It is new.
+    /// Whether the sink is new.
     pub created: bool,
-    /// It has the secret that was given: before, it had none.
+    /// Whether the given key was stored, because the sink had none.
     pub has_secret: bool,
 }
 
-/// Creates a sink, or changes the one of this name and lets it go on at once. Usage begins with the window that it is now,
-/// and goes on where it was when it was wanted before. A key of signatures stays for as long as there is a URL. A delivery
-/// that goes on loses its claim.
+/// Creates a sink, or changes the one of this name and makes it due at once. Usage starts with the current window; it
+/// continues at its former position if the sink wanted usage before. A signing key is kept as long as the sink has a
+/// URL. A running delivery loses its claim.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     new: &NewSink<'_>,
@@ -142,10 +142,10 @@ pub async fn put(
     .await?)
 }
 
-/// How many sinks a tenant has.
+/// The number of sinks of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- event_sink.count
@@ -156,11 +156,11 @@ pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     .await?)
 }
 
-/// Sinks of a tenant after a name, in order of name, of those whose names are like one of the patterns; what waits for each
-/// is counted up to `waiting_max`.
+/// Sinks of a tenant whose names match one of the patterns, in order of name, from the one after a name on. Waiting
+/// events are counted up to `waiting_max` per sink.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     (tenant, like): (i64, &[String]),
@@ -183,10 +183,10 @@ pub async fn list(
     .await?)
 }
 
-/// Finds a sink by name; what waits is counted up to `waiting_max`.
+/// Finds a sink by name; its waiting events are counted up to `waiting_max`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
     (tenant, name): (i64, &str),
@@ -206,10 +206,10 @@ pub async fn by_name(
     .await?)
 }
 
-/// Names of the sinks that publish to a topic, ten at most.
+/// Names of the sinks that publish to a topic, at most ten.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- event_sink.that_need
@@ -220,10 +220,10 @@ pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>,
     .await?)
 }
 
-/// Deletes a sink with what waits for it; false when there is none of this name.
+/// Deletes a sink and its waiting events; `false`: there is none of this name.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- event_sink.delete
@@ -236,31 +236,31 @@ pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bo
     Ok(done.rows_affected() == 1)
 }
 
-/// How far usage was made into events for a sink.
+/// The usage cursor of a sink: up to where usage was turned into events.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Cursor {
     /// Internal number.
     pub sink_id: i64,
     /// Owner.
     pub tenant_id: i64,
-    /// It gets the usage of all tenants.
+    /// Whether it gets the usage of all tenants.
     pub all_tenants: bool,
-    /// `minute` or `hour`.
+    /// Length of a window: `minute` or `hour`.
     pub granularity: String,
-    /// Start of the first window that is not done.
+    /// Start of the first window that is not complete.
     pub next_window: OffsetDateTime,
-    /// Seconds of that window, when it has begun.
+    /// Length of that window in seconds, once it was started.
     pub begun_seconds: Option<i32>,
-    /// Tenants up to this number are done in that window.
+    /// In that window, tenants up to this number are complete.
     pub after_tenant: i64,
-    /// Of the tenant after that, usage up to this place is done.
+    /// Of the tenant after that, usage up to this position is complete.
     pub after_key: String,
 }
 
-/// The cursors of sinks that get usage and whose window began at `latest` at the latest.
+/// The usage cursors of sinks whose first open window starts at `latest` or earlier.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn behind(
     session: &mut Session,
     latest: OffsetDateTime,
@@ -277,10 +277,11 @@ pub async fn behind(
     .await?)
 }
 
-/// Locks a sink and reads its cursor; `None` when it gets no usage, is disabled or deleted, or another node works on it.
+/// Locks a sink and reads its usage cursor. `None`: the sink gets no usage, is disabled or deleted, or is locked by
+/// another node.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_cursor(session: &mut Session, sink: i64) -> Result<Option<Cursor>, Error> {
     Ok(sqlx::query_as(
         "-- event_sink.lock_cursor
@@ -293,10 +294,10 @@ pub async fn lock_cursor(session: &mut Session, sink: i64) -> Result<Option<Curs
     .await?)
 }
 
-/// Moves the cursor of a locked sink.
+/// Moves the usage cursor of a locked sink.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn move_cursor(session: &mut Session, to: &Cursor) -> Result<(), Error> {
     sqlx::query(
         "-- event_sink.move_cursor
@@ -312,31 +313,31 @@ pub async fn move_cursor(session: &mut Session, to: &Cursor) -> Result<(), Error
     Ok(())
 }
 
-/// A sink that a delivery has claimed.
+/// A sink that is claimed by a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Claimed {
     /// Internal number.
     pub sink_id: i64,
     /// Owner.
     pub tenant_id: i64,
-    /// Name of the topic that events are published to.
+    /// Name of the topic that events are published to; `None`: they are sent to a URL.
     pub topic: Option<String>,
-    /// Where events are sent to.
+    /// The URL that events are sent to; `None`: they are published to a topic.
     pub url: Option<String>,
-    /// Key of the signatures.
+    /// The key to sign deliveries with.
     pub secret: Option<SigningKey>,
-    /// The URL takes several events at once.
+    /// Whether the URL accepts several events in one request.
     pub batch: bool,
-    /// Attempts that failed since the last that did not.
+    /// Failed attempts since the last success.
     pub attempts: i32,
-    /// Number of this delivery.
+    /// Number of this delivery: the claim.
     pub claim: i64,
 }
 
-/// Claims sinks for which events wait and that are due, `limit` at most. What belongs to a suspended tenant waits.
+/// Claims due sinks that have waiting events, at most `limit`. Sinks of suspended tenants are left out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn claim(
     session: &mut Session,
     limit: i64,
@@ -363,10 +364,10 @@ pub async fn claim(
     .await?)
 }
 
-/// Notes that a delivery delivered, and holds on to the sink; false when it was claimed anew or put meanwhile.
+/// Records a success of a delivery and extends its claim; `false`: the claim was lost, or the sink was changed.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delivered(
     session: &mut Session,
     (sink, claim): (i64, i64),
@@ -391,18 +392,18 @@ pub async fn delivered(
 /// How a delivery failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed<'a> {
-    /// Why.
+    /// The reason.
     pub failure: &'a str,
-    /// Before the next attempt.
+    /// Delay before the next attempt.
     pub pause: Duration,
-    /// There is no next attempt.
+    /// Whether the sink is disabled: there is no next attempt.
     pub disable: bool,
 }
 
 /// Ends a delivery that failed.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn failed(
     session: &mut Session,
     (sink, claim): (i64, i64),
@@ -427,10 +428,10 @@ pub async fn failed(
     Ok(())
 }
 
-/// Ends a delivery that has nothing more to do for now; other sinks come first then.
+/// Ends a delivery that has nothing to send now, and moves the sink behind the other due sinks.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn release(
     session: &mut Session,
     (sink, claim): (i64, i64),

@@ -1,48 +1,48 @@
-//! Table `fairness`: the fair order of a lane and subscription. Read and written by who holds the lock of the pair's
-//! cursor; stats read it as it stands. The waiting leases themselves are in `lease`.
+//! Table `fairness`: the fair order of a lane and subscription. The holder of the lock on the pair's cursor reads and
+//! writes it; stats read it without a lock. The waiting leases themselves are in `lease`.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// A row: one element per customer in each list.
+/// A row. All lists have the same length: one element per customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct FairnessRow {
-    /// Number in the ids of waiting leases.
+    /// Slots: numbers that tell the customers of the pair apart.
     pub slots: Vec<i16>,
     /// Fairness keys.
     pub names: Vec<Option<String>>,
-    /// How far ahead of the virtual time.
+    /// How far each customer is ahead of the virtual time.
     pub leads: Vec<i64>,
-    /// Where its first waiting lease is sought.
+    /// Offset from which on the first waiting lease is searched.
     pub heads: Vec<i64>,
-    /// Messages that wait, at most.
+    /// Upper bound of the waiting messages.
     pub waiting: Vec<i64>,
-    /// Waiting leases, at most.
+    /// Upper bound of the waiting leases.
     pub runs: Vec<i64>,
-    /// Messages handed out.
+    /// Messages handed out so far.
     pub handed_out: Vec<i64>,
-    /// When it was last handed something.
+    /// Last time that a message was handed out.
     pub served_at: Vec<OffsetDateTime>,
 }
 
-/// What a lane has for a subscription.
+/// What a lane holds for a subscription.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Ahead {
     /// The lane.
     pub lane_id: i64,
-    /// The next offset not looked at; `None`: no cursor, the subscription is deleted.
+    /// The first offset that is not read yet; `None`: there is no cursor, because the subscription is deleted.
     pub next_offset: Option<i64>,
-    /// The end of what is published.
+    /// The end of the log of the lane.
     pub until: i64,
-    /// Whether something waits for its turn.
+    /// Whether messages wait behind the cursor.
     pub is_waiting: bool,
 }
 
-/// What these lanes have for a subscription: three look-ups each.
+/// What these lanes hold for a subscription: three index look-ups per lane.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn ahead(
     session: &mut Session,
     subscription: i64,
@@ -72,10 +72,10 @@ pub async fn ahead(
     .await?)
 }
 
-/// The fair order of a lane and subscription, with its version.
+/// The fair order of a lane and subscription, and its version.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn get(
     session: &mut Session,
     lane: i64,
@@ -101,7 +101,7 @@ pub async fn get(
 /// The fair orders of a subscription in these lanes.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     subscription: i64,
@@ -121,10 +121,10 @@ pub async fn list(
     .await?)
 }
 
-/// Writes the fair order in place of the version that was read, or for the first time; answers the rows written.
+/// Inserts the fair order, or replaces the version that was read; returns the number of rows written.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     (lane, subscription): (i64, i64),
@@ -162,10 +162,10 @@ pub async fn put(
     Ok(done.rows_affected())
 }
 
-/// Ends the fair orders of a subscription, whose cursors are locked or gone.
+/// Deletes the fair orders of a subscription. Its cursors are locked or gone.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
     sqlx::query(
         "-- fairness.end

@@ -1,20 +1,21 @@
-//! The two groups of tables. *Home* has what is small and shared: tenants, keys, topics, subscriptions, quotas, prices, usage,
-//! nodes, events. *Lane* has the log and its delivery, whose keys begin with a lane. No statement names tables of both (a
-//! test reads them all), so that lanes can be kept on servers of their own. A transaction that runs statements of both is
-//! listed here with the reason why it may be repeated; any other one panics in a debug build.
+//! The two groups of tables. *Home* holds what is small and shared: tenants, keys, topics, subscriptions, quotas,
+//! prices, usage, nodes, events. *Lane* holds the log and its delivery; its keys begin with a lane. No statement names
+//! tables of both groups (a test reads all statements), so that lanes can move to servers of their own. A transaction
+//! that runs statements of both groups must be listed here, with the reason why it may be repeated. An unlisted one
+//! panics in a debug build.
 
-/// Which tables a statement may name together.
+/// The group of a table. A statement names tables of one group only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Small and shared.
+    /// Small and shared by all lanes.
     Home,
-    /// Spread over servers by lane.
+    /// Stored by lane.
     Lane,
 }
 
 use Group::{Home, Lane};
 
-/// Every table. The ring of `hot_payload_0` and so on counts as one.
+/// Every table. The ring `hot_payload_0` to `hot_payload_7` counts as one.
 #[rustfmt::skip]
 pub const TABLES: [(&str, Group); 36] = [
     ("api_key", Home), ("audit", Home), ("block", Lane), ("budget", Home), ("budget_alert", Home), ("capacity_meter", Home),
@@ -26,14 +27,14 @@ pub const TABLES: [(&str, Group); 36] = [
     ("usage_hour", Home), ("usage_minute", Home),
 ];
 
-/// Files of `store` that are about several tables or a part of one: their statements begin with the name of the file too.
+/// Files of `store` that cover several tables or a part of one. Their statements begin with the name of the file.
 #[rustfmt::skip]
 pub const FILES: [(&str, Group); 6] = [
     ("lease_waiting", Lane), ("migrate", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
 ];
 
-/// Transactions that run statements of both groups, and why each is safe to repeat. On one server each is one commit: it
-/// happens or it does not.
+/// Transactions that run statements of both groups, and why each is safe to repeat. While all tables are on one server,
+/// each of them commits or rolls back as a whole.
 pub const CROSSING: [(&str, &str); 9] = [
     (
         "clear",
@@ -73,7 +74,7 @@ pub const CROSSING: [(&str, &str); 9] = [
     ),
 ];
 
-/// The group of a statement by its name, `table.verb` or `file.verb`; `None` of one that names no table of a group.
+/// The group of a statement by its name, `table.verb` or `file.verb`; `None` if it names no table of a group.
 #[must_use]
 pub fn of(statement: &str) -> Option<Group> {
     let (file, _) = statement.split_once('.')?;
@@ -81,7 +82,7 @@ pub fn of(statement: &str) -> Option<Group> {
     known.find(|(name, _)| *name == file).map(|(_, of)| *of)
 }
 
-/// What a transaction has touched so far.
+/// The group of the statements that a transaction has run so far.
 #[derive(Debug)]
 pub(super) struct Touched {
     transaction: Option<&'static str>,
@@ -96,7 +97,7 @@ impl Touched {
         }
     }
 
-    /// Whether the transaction may run this statement after those before it; `true` outside of a transaction.
+    /// Whether the transaction may run this statement after the earlier ones; `true` outside of a transaction.
     pub(super) fn may_run(&mut self, statement: &str) -> bool {
         let Some(transaction) = self.transaction else {
             return true;

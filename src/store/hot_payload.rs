@@ -1,17 +1,17 @@
-//! Tables `hot_payload_0` to `hot_payload_7`: the ring of payloads that are not in object storage yet. The turn inserts;
-//! here they are read, weighed and truncated, never updated and never deleted one by one.
+//! Tables `hot_payload_0` to `hot_payload_7`: the ring of payloads that are not in object storage yet. The turn inserts
+//! rows. The statements here read, measure and truncate whole tables; rows are never updated or deleted one by one.
 //!
-//! A payload that is missing proves nothing: the slot may have been truncated since its block was looked up, which also
-//! older snapshots see. Whoever misses one reads the block's place again before it believes it.
+//! A missing payload proves nothing: after the look-up of its block, the slot may have been truncated, which even older
+//! snapshots see. On a miss the caller reads the location of the block again before it reports an error.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Slots of the ring.
+/// Number of slots in the ring.
 pub const SLOTS: i16 = 8;
 
-/// The same statement for each slot: the name of a table cannot be a parameter.
+/// The same statement for each slot, because the name of a table cannot be a parameter.
 macro_rules! per_slot {
     ($before:literal, $after:literal) => {
         [
@@ -44,10 +44,10 @@ const READ: [&str; SLOTS as usize] = per_slot!(
     " WHERE lane_id = $1 AND first_offset = ANY ($2) ORDER BY first_offset, part"
 );
 
-/// The payloads of some blocks of a lane, by first offset; what is missing is left out.
+/// The payloads of some blocks of a lane, by first offset; missing ones are left out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn read(
     session: &mut Session,
     slot: i16,
@@ -69,10 +69,10 @@ pub async fn read(
     Ok(payloads)
 }
 
-/// Bytes of each slot's table, indices aside; 0: truncated.
+/// Bytes of each slot's table without indices; 0: truncated.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn sizes(session: &mut Session) -> Result<[i64; SLOTS as usize], Error> {
     let sizes: Vec<i64> = sqlx::query_scalar(
         "-- hot_payload.sizes
@@ -90,35 +90,35 @@ pub async fn sizes(session: &mut Session) -> Result<[i64; SLOTS as usize], Error
     })
 }
 
-/// Where a walk through a slot begins: everything that was committed before has a transaction below `horizon` or is in
-/// one of `pages`.
+/// The start of a walk through a slot. Every row that was committed before has a transaction id below `horizon`, or is
+/// on one of `pages`.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Walk {
     /// The oldest transaction that may still be running, as text.
     pub horizon: String,
-    /// Pages of the table.
+    /// Number of pages of the table.
     pub pages: i64,
 }
 
 const BEGIN_WALK: [&str; SLOTS as usize] = per_slot!(
-    // The size is taken after the snapshot: what the snapshot sees is on these pages.
+    // The size is taken after the snapshot: all rows of the snapshot are on these pages.
     "-- hot_payload.begin_walk
      SELECT s.horizon, pg_relation_size('",
     "') / current_setting('block_size')::bigint AS pages
      FROM (SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS horizon OFFSET 0) s"
 );
 
-/// Begins a walk.
+/// Begins a walk through a slot.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn begin_walk(session: &mut Session, slot: i16) -> Result<Walk, Error> {
     Ok(sqlx::query_as(of_slot(BEGIN_WALK, slot)?)
         .fetch_one(session.run("hot_payload.begin_walk"))
         .await?)
 }
 
-/// A payload in a slot whose block still refers to it.
+/// A payload in a slot that is still referred to by its block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
 pub struct Live {
     /// Lane of the block.
@@ -132,8 +132,8 @@ pub struct Live {
 }
 
 const LIVE: [&str; SLOTS as usize] = per_slot!(
-    // OFFSET 0 keeps the look-up a look-up: the planner knows nothing of tables that are truncated all the time, and must
-    // not read all blocks to join them.
+    // OFFSET 0 forces one index look-up per row: for tables that are truncated all the time there are no statistics,
+    // and the planner must not read all blocks for a join.
     "-- hot_payload.live
      SELECT h.lane_id, h.first_offset, b.bytes, b.published_at FROM ",
     " h
@@ -147,7 +147,7 @@ const LIVE: [&str; SLOTS as usize] = per_slot!(
 /// The payloads that begin on some pages of a slot and are still referred to.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn live(
     session: &mut Session,
     slot: i16,
@@ -164,9 +164,9 @@ pub async fn live(
 /// One part of a payload.
 #[derive(Debug, Clone, sqlx::FromRow)]
 pub struct Part {
-    /// Which of the blocks that were asked for, from 1.
+    /// Position of the block in the list of the caller, from 1.
     pub position: i64,
-    /// Which part, from 0.
+    /// Number of the part, from 0.
     pub part: i32,
     /// The bytes.
     pub data: Vec<u8>,
@@ -183,10 +183,10 @@ const PARTS: [&str; SLOTS as usize] = per_slot!(
      ) h"
 );
 
-/// The parts of some payloads of a slot, in any order; what is missing is left out.
+/// The parts of some payloads of a slot, in any order; missing ones are left out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn parts(session: &mut Session, slot: i16, blocks: &[Live]) -> Result<Vec<Part>, Error> {
     Ok(sqlx::query_as(of_slot(PARTS, slot)?)
         .bind(blocks.iter().map(|block| block.lane_id).collect::<Vec<_>>())
@@ -200,12 +200,12 @@ pub async fn parts(session: &mut Session, slot: i16, blocks: &[Live]) -> Result<
         .await?)
 }
 
-/// Pages of a slot in which the oldest payload is looked for: 2 MiB. A slot that is consumed so far and not emptied yet must
-/// not be read as a whole for a figure.
+/// Pages of a slot that are read to find the oldest payload: 2 MiB. A large slot that was consumed but not truncated
+/// yet must not be read as a whole for a metric.
 const OLDEST_PAGES: i64 = 256;
 
 const OLDEST: [&str; SLOTS as usize] = per_slot!(
-    // In the order of the table, which is about the order of publication: it stops at the first that is referred to.
+    // In physical order, which is about the order of publication. The scan stops at the first row that is referred to.
     "-- hot_payload.oldest
      SELECT extract(epoch FROM coalesce($2, now()) - b.published_at)::float8
      FROM ",
@@ -217,10 +217,11 @@ const OLDEST: [&str; SLOTS as usize] = per_slot!(
      WHERE h.ctid < format('(%s,0)', $3::bigint)::tid AND h.part = 0 LIMIT 1"
 );
 
-/// Age in seconds of about the oldest payload of a slot that is still referred to, when it is near the slot's beginning.
+/// Age in seconds of the oldest payload of a slot that is still referred to, about; `None` if there is none near the
+/// slot's beginning.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn oldest_age(
     session: &mut Session,
     slot: i16,
@@ -234,12 +235,12 @@ pub async fn oldest_age(
         .await?)
 }
 
-/// Longest wait for the lock of a slot, and longest hold of it: publishes of a node that lags behind queue up behind it. A
-/// slot that grew large while object storage was down takes time to be looked through, if it is ever to be emptied.
+/// Longest wait for the lock of a slot, and the time for which it may be held: publishes of a node that still writes to
+/// this slot wait behind it. A slot that grew while object storage was down needs the longer time to be scanned.
 const PATIENCE: &str = "-- hot_payload.patience
      SELECT set_config('lock_timeout', '50ms', true),
             set_config('statement_timeout', (2000 + 1000 * $1 / 20000)::text || 'ms', true),
-            -- What comes next reads all of the slot, as it is stored.
+            -- The next statement reads the whole slot, in physical order.
             set_config('enable_seqscan', 'on', true)";
 
 const LOCK: [&str; SLOTS as usize] = per_slot!(
@@ -247,11 +248,11 @@ const LOCK: [&str; SLOTS as usize] = per_slot!(
     " IN ACCESS EXCLUSIVE MODE"
 );
 
-/// Locks a slot of so many pages against all others until the transaction ends; false when others have it, and then the
-/// transaction is lost: try again later.
+/// Locks a slot, which has this many pages, against all other transactions until this one ends. `false`: others hold
+/// it; this transaction is aborted then, and the caller tries again later.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(session: &mut Session, slot: i16, pages: i64) -> Result<bool, Error> {
     sqlx::query(PATIENCE)
         .bind(pages)
@@ -274,7 +275,8 @@ fn is_code(error: &sqlx::Error, code: &str) -> bool {
 }
 
 const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(
-    // Ages grow into the past. What wraps around looks young and is looked up: slower, never wrong.
+    // `age` is the number of transactions since: rows older than the horizon are skipped. A wrapped-around id looks
+    // young and is checked: slower, never wrong.
     "-- hot_payload.is_needed
      SELECT EXISTS (
          SELECT FROM ",
@@ -286,11 +288,11 @@ const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(
          WHERE h.part = 0 AND age(h.xmin) <= age($2::text::xid8::xid))"
 );
 
-/// Whether a block refers to a payload that a transaction of the walk's horizon or a later one put into the slot; `None`
-/// when it took too long to find out, and then the transaction is lost.
+/// Whether a block refers to a payload that was inserted by a transaction at or after the walk's horizon. `None`: the
+/// check took too long; this transaction is aborted then.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn is_needed(
     session: &mut Session,
     slot: i16,
@@ -310,10 +312,10 @@ pub async fn is_needed(
 
 const TRUNCATE: [&str; SLOTS as usize] = per_slot!("-- hot_payload.truncate\nTRUNCATE TABLE ", "");
 
-/// Empties a slot. The caller holds its lock and knows that no block refers to it.
+/// Truncates a slot. The caller holds its lock and has checked that no block refers to it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn truncate(session: &mut Session, slot: i16) -> Result<(), Error> {
     sqlx::query(of_slot(TRUNCATE, slot)?)
         .execute(session.run("hot_payload.truncate"))

@@ -1,5 +1,6 @@
-//! Table `installation`: the one row that all nodes share, namely the key of receipts, the current hot slot and the
-//! versions of the catalog and of who is let in. Read by nodes about once a second; no publish touches it.
+//! Table `installation`: the one row that all nodes share. It holds the key of receipts, the current hot slot, and the
+//! versions of the catalog, of access (keys, issuers, tenants) and of quotas. Each node reads it about once a second;
+//! no publish reads or writes it.
 
 use std::time::Duration;
 
@@ -8,14 +9,14 @@ use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// What all nodes share.
+/// The row that all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Installation {
-    /// Begins the keys of its objects.
+    /// Random id of the installation; the keys of its objects begin with it.
     pub installation_id: Uuid,
-    /// HMAC-SHA256 key of receipts.
+    /// The HMAC-SHA256 key that signs receipts.
     pub receipt_key: Vec<u8>,
-    /// The slot that new payloads go to.
+    /// The slot that new payloads are written to.
     pub hot_slot: i16,
     /// Raised when a topic or subscription changes.
     pub catalog_version: i64,
@@ -28,13 +29,13 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Where in object storage everything of this installation is; the collection deletes what it does not know there.
+    /// The prefix of all keys of this installation in object storage. The collection deletes unknown objects below it.
     #[must_use]
     pub fn object_prefix(&self) -> String {
         format!("{}/", self.installation_id.simple())
     }
 
-    /// A key for a new object of a kind (`pack`, `body`): random, so that it tells nothing and is never used again.
+    /// A key for a new object of a kind (`pack`, `body`). It is random: it reveals nothing and is never used twice.
     #[must_use]
     pub fn object_key(&self, kind: &str) -> String {
         format!("{}{kind}/{}", self.object_prefix(), Uuid::new_v4().simple())
@@ -44,7 +45,7 @@ impl Installation {
 /// Reads the row; `None` before the first start.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
@@ -55,10 +56,10 @@ pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     .await?)
 }
 
-/// Makes the row with this receipt key unless another node was first, whose key then holds: read it with [`get`].
+/// Inserts the row with this receipt key. If another node did it before, nothing changes: read the row with [`get`].
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn ensure(
     session: &mut Session,
     receipt_key: &[u8; 32],
@@ -76,11 +77,11 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Moves the current slot from `old` to `new`, when it has been current for `at_least`; false when it has not, or another
+/// Moves the current slot from `old` to `new` if it has been current for `at_least`; `false`: it has not, or another
 /// node moved it before.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn set_slot(
     session: &mut Session,
     old: i16,
@@ -105,7 +106,7 @@ pub async fn set_slot(
 /// The version of the catalog.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn catalog_version(session: &mut Session) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- installation.catalog_version
@@ -115,11 +116,11 @@ pub async fn catalog_version(session: &mut Session) -> Result<i64, Error> {
     .await?)
 }
 
-/// Tells all nodes that a topic or subscription changed, as of the commit; returns the new version. The last statement of
-/// its transaction, because it makes others that change the catalog wait.
+/// Raises the version of the catalog: with the commit all nodes see that a topic or subscription changed. Returns the
+/// new version. Must be the last statement of its transaction, because it blocks other changes of the catalog.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn bump_catalog(session: &mut Session) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- installation.bump_catalog
@@ -129,11 +130,11 @@ pub async fn bump_catalog(session: &mut Session) -> Result<i64, Error> {
     .await?)
 }
 
-/// Tells all nodes that a key, an issuer or a tenant changed, as of the commit. The last statement of its transaction,
-/// like [`bump_catalog`].
+/// Raises the version of access: with the commit all nodes see that a key, an issuer or a tenant changed. Must be the
+/// last statement of its transaction, like [`bump_catalog`].
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn bump_access(session: &mut Session) -> Result<(), Error> {
     sqlx::query(
         "-- installation.bump_access
@@ -144,11 +145,12 @@ pub async fn bump_access(session: &mut Session) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells all nodes that a quota changes, as of the commit; returns the new version, which is the change's own. Others that
-/// change a quota wait, so versions are committed in their order.
+/// Raises the version of quotas: with the commit all nodes see that a quota changed. Returns the new version, which is
+/// stored with the changed quota. It blocks other changes of quotas until the commit, so versions are committed in
+/// order.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn bump_quota(session: &mut Session) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- installation.bump_quota

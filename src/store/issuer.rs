@@ -1,4 +1,4 @@
-//! Table `issuer`: whose tokens are let in, and their public keys as last read.
+//! Table `issuer`: the trusted issuers of tokens, each with its public keys as last fetched.
 
 use time::OffsetDateTime;
 
@@ -9,62 +9,62 @@ use super::{Error, Session};
 pub struct IssuerRow {
     /// Internal number.
     pub issuer_id: i64,
-    /// What it is called here.
+    /// Its name in this installation.
     pub name: String,
-    /// The `iss` of its tokens.
+    /// The `iss` claim of its tokens.
     pub issuer: String,
-    /// Where its public keys are.
+    /// The URL of its public keys.
     pub jwks_url: String,
-    /// One of these must stand in `aud`.
+    /// Accepted audiences: `aud` must contain one of them.
     pub audiences: Vec<String>,
-    /// What its tokens may be signed with.
+    /// Accepted signature algorithms.
     pub algorithms: Vec<String>,
-    /// The only tenant that its tokens open.
+    /// The only tenant that its tokens give access to; `None`: a claim names the tenant.
     pub tenant: Option<String>,
     /// The claim that names the tenant.
     pub tenant_claim: Option<String>,
-    /// The claim that has the scopes.
+    /// The claim that holds the scopes.
     pub scope_claim: String,
-    /// Seconds that its clock may be apart.
+    /// Tolerated difference of clocks, in seconds.
     pub clock_skew_seconds: i32,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change of settings.
     pub updated_at: OffsetDateTime,
-    /// Its public keys as last read.
+    /// Its public keys as last fetched.
     pub jwks: Option<String>,
-    /// When they were last read.
+    /// When they were last fetched.
     pub jwks_read_at: Option<OffsetDateTime>,
 }
 
 /// Settings to write.
 #[derive(Debug, Clone)]
 pub struct NewIssuer<'a> {
-    /// What it is called here.
+    /// Its name in this installation.
     pub name: &'a str,
-    /// The `iss` of its tokens.
+    /// The `iss` claim of its tokens.
     pub issuer: &'a str,
-    /// Where its public keys are.
+    /// The URL of its public keys.
     pub jwks_url: &'a str,
-    /// One of these must stand in `aud`.
+    /// Accepted audiences: `aud` must contain one of them.
     pub audiences: &'a [String],
-    /// What its tokens may be signed with.
+    /// Accepted signature algorithms.
     pub algorithms: &'a [&'a str],
-    /// The only tenant that its tokens open.
+    /// The only tenant that its tokens give access to; `None`: a claim names the tenant.
     pub tenant: Option<i64>,
     /// The claim that names the tenant.
     pub tenant_claim: Option<&'a str>,
-    /// The claim that has the scopes.
+    /// The claim that holds the scopes.
     pub scope_claim: &'a str,
-    /// Seconds that its clock may be apart.
+    /// Tolerated difference of clocks, in seconds.
     pub clock_skew_seconds: i32,
 }
 
-/// Creates an issuer, or changes the one of this name; true when created. Keys that were read from another place are
-/// forgotten.
+/// Creates an issuer, or changes the one of this name; `true`: created. If the URL of its keys changes, the stored keys
+/// are deleted.
 ///
 /// # Errors
-/// When the database does not answer, or another issuer has this `iss` (constraint `issuer_issuer_key`).
+/// When the database call fails, or another issuer has this `iss` (constraint `issuer_issuer_key`).
 pub async fn put(
     session: &mut Session,
     new: &NewIssuer<'_>,
@@ -98,10 +98,10 @@ pub async fn put(
     .await?)
 }
 
-/// All issuers, in order of name; there are few.
+/// All issuers, in order of name; an installation has few.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn all(session: &mut Session) -> Result<Vec<IssuerRow>, Error> {
     Ok(sqlx::query_as(
         "-- issuer.all
@@ -111,10 +111,10 @@ pub async fn all(session: &mut Session) -> Result<Vec<IssuerRow>, Error> {
     .await?)
 }
 
-/// Notes the public keys that were just read from `jwks_url`.
+/// Stores the public keys that were just fetched from `jwks_url`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn keys_read(
     session: &mut Session,
     (issuer_id, jwks_url): (i64, &str),
@@ -134,10 +134,10 @@ pub async fn keys_read(
     Ok(())
 }
 
-/// Deletes an issuer; false when there is none of this name.
+/// Deletes an issuer; `false`: there is none of this name.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, name: &str) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- issuer.delete

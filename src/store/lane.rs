@@ -1,5 +1,6 @@
-//! Table `lane`: hidden slices of topics. Its rows are locked by publishes and updated only by retention and deletion. Home
-//! repeats the lanes of a topic in `topic.lanes`: a lane is inserted here first and listed there after.
+//! Table `lane`: the lanes of topics, which clients never see. Publishes lock rows; only retention and deletion update
+//! them. The list `topic.lanes` repeats the lanes of a topic in the home group: a lane is inserted here first and
+//! listed there after.
 
 use time::OffsetDateTime;
 
@@ -8,7 +9,7 @@ use super::{Error, Session};
 /// Adds lane `number` to a topic of a tenant.
 ///
 /// # Errors
-/// When the database does not answer or the lane exists.
+/// When the database call fails or the lane exists.
 pub async fn insert(
     session: &mut Session,
     (tenant, topic): (i64, i64),
@@ -28,7 +29,7 @@ pub async fn insert(
 /// The lanes of a topic, in order of number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.of_topic
@@ -42,7 +43,7 @@ pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<i64>, Err
 /// Locks the lanes of a topic against publishes until the transaction ends.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(session: &mut Session, topic: i64) -> Result<(), Error> {
     sqlx::query(
         "-- lane.lock
@@ -54,10 +55,10 @@ pub async fn lock(session: &mut Session, topic: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses publishes to a topic's lanes from now on; retention clears them away.
+/// Closes a topic's lanes: publishes are refused from now on, and retention deletes the lanes.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn close(session: &mut Session, topic: i64) -> Result<(), Error> {
     sqlx::query(
         "-- lane.close
@@ -69,10 +70,10 @@ pub async fn close(session: &mut Session, topic: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// The offset that a lane begins with: everything below is deleted.
+/// The first offset of a lane that is not deleted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.start
@@ -83,10 +84,10 @@ pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Erro
     .await?)
 }
 
-/// The topic of a lane, when it is the tenant's.
+/// The topic of a lane; `None`: the lane does not exist, or belongs to another tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn topic(session: &mut Session, tenant: i64, lane: i64) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.topic
@@ -98,21 +99,21 @@ pub async fn topic(session: &mut Session, tenant: i64, lane: i64) -> Result<Opti
     .await?)
 }
 
-/// How full a topic is.
+/// The extent of a topic.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct TopicFill {
     /// Sum of the lanes' ends.
     pub published: i64,
-    /// Sum of what lies between the lanes' starts and ends.
+    /// Sum of the distances from the lanes' starts to their ends: the messages that are stored.
     pub kept: i64,
     /// Time of the oldest block.
     pub oldest: Option<OffsetDateTime>,
 }
 
-/// How full a topic is: two look-ups per lane.
+/// The extent of a topic: two index look-ups per lane.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
     Ok(sqlx::query_as(
         "-- lane.fill

@@ -1,19 +1,20 @@
-//! Table `lane_meter`: how far the blocks of each lane are counted and what a lane stores (I8). A lane has its row from the
-//! start. The row is locked before blocks of its lane are counted, deleted or moved; what was counted, or is due to be posted,
-//! is returned by the statement that notes it, and the caller adds it to `usage` in the same transaction. Every statement
-//! after the lock takes the time that the lock returned.
+//! Table `lane_meter`: how far the blocks of each lane are counted, and the bytes that a lane stores (I8). The
+//! transaction that creates a lane inserts its row. The row is locked before blocks of its lane are counted, deleted or
+//! moved. The statement that records a count also returns it, and the caller adds it to `usage` in the same
+//! transaction. Every statement after the lock takes the time that the lock returned.
 //!
-//! Bytes over time gather in the row while its hour lasts; the transaction that locks it in a later hour posts them first.
+//! Byte-seconds of storage accumulate in the row during an hour. The first transaction that locks the row in a later
+//! hour posts them.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Begins the metering of a lane of a topic with this name, in the transaction that makes the lane; where it has begun
-/// nothing changes.
+/// Inserts the meter of a new lane of a topic of this name, in the transaction that creates the lane. An existing meter
+/// stays as it is.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn begin(
     session: &mut Session,
     lane: i64,
@@ -36,20 +37,20 @@ pub async fn begin(
     Ok(())
 }
 
-/// A lane on the round of metering.
+/// A lane, as returned by the scan for due lanes.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct LaneOnRound {
     /// The lane.
     pub lane_id: i64,
-    /// It has blocks that are not counted, or bytes over time that are not posted for long.
+    /// Whether it has blocks that are not counted, or byte-seconds that are due to be posted.
     pub is_due: bool,
 }
 
-/// Lanes in order of id after `after`, and which of them are due: a look-up of each in `block`. Bytes over time are due
-/// when they were last posted before `posted_before`.
+/// Lanes in order of id from the one after `after` on, each with whether it is due: one index look-up in `block` per
+/// lane. Byte-seconds are due if they were last posted before `posted_before`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn round(
     session: &mut Session,
     after: i64,
@@ -79,11 +80,11 @@ pub async fn round(
 pub struct Locked {
     /// The lane.
     pub lane_id: i64,
-    /// Blocks below it are counted.
+    /// The first offset that is not counted.
     pub metered_offset: i64,
-    /// Until when its bytes are added up over time.
+    /// Byte-seconds are added up to this time.
     pub sampled_at: OffsetDateTime,
-    /// When these sums were last posted.
+    /// When byte-seconds were last posted.
     pub posted_at: OffsetDateTime,
     /// The database's time.
     pub at: OffsetDateTime,
@@ -92,7 +93,7 @@ pub struct Locked {
 /// Locks the rows of lanes, in order of lane.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     lanes: &[i64],
@@ -109,10 +110,10 @@ pub async fn lock(
     .await?)
 }
 
-/// Bytes that the lanes of a topic stored in an hour, over time.
+/// Byte-seconds of the lanes of a topic in an hour.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Stored {
-    /// The tenant that pays.
+    /// The tenant that is charged.
     pub tenant_id: i64,
     /// Start of the hour.
     pub at: OffsetDateTime,
@@ -124,11 +125,11 @@ pub struct Stored {
     pub over_time: String,
 }
 
-/// Takes the bytes over time of locked lanes up to `at` out of their rows, each hour its part: the caller adds them to
-/// `usage` in the same transaction.
+/// Takes the byte-seconds of locked lanes up to `at` out of their rows, split by hour. The caller adds them to `usage`
+/// in the same transaction.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn post(
     session: &mut Session,
     lanes: &[i64],
@@ -166,12 +167,12 @@ pub async fn post(
     .await?)
 }
 
-/// What was counted of one lane, by minute and meter.
+/// The count of one lane, by minute and meter.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Counted {
     /// The lane.
     pub lane_id: i64,
-    /// The tenant that pays.
+    /// The tenant that is charged.
     pub tenant_id: i64,
     /// Start of the minute of publication.
     pub at: OffsetDateTime,
@@ -191,12 +192,12 @@ pub struct Counted {
     pub bytes: i64,
 }
 
-/// Counts the blocks of locked lanes that are not counted yet and begin below `until`, `limit` of each lane at most: the
-/// caller adds them to `usage` in the same transaction. Offsets are given in the order of commit (I4), so what a snapshot
-/// sees of a lane has no gap, and publishes need not be kept out.
+/// Counts the blocks of locked lanes that are not counted yet and begin below `until`, at most `limit` of each lane.
+/// The caller adds the counts to `usage` in the same transaction. Offsets are assigned in the order of commit (I4), so
+/// a snapshot of a lane has no gap, and publishes need no lock.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn count(
     session: &mut Session,
     lanes: &[i64],
@@ -208,7 +209,7 @@ pub async fn count(
         "-- lane_meter.count
          WITH fresh AS MATERIALIZED (
              SELECT m.lane_id, m.tenant_id, m.topic, date_trunc('minute', k.published_at) AS at,
-                    -- A dead letter costs nothing, but it has bytes.
+                    -- A dead-lettered message costs no units, but its bytes count.
                     CASE WHEN k.units = 0 AND k.message_bytes > 0 THEN 'dead_letter' ELSE 'publish' END AS meter,
                     k.first_offset + k.count AS next_offset, k.count, k.units, k.elastic_units, k.message_bytes, k.bytes,
                     k.slot IS NOT NULL AS is_hot
@@ -248,10 +249,10 @@ pub async fn count(
     .await?)
 }
 
-/// What was counted in a lane from its first block on.
+/// The totals of a lane since its first block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Totals {
-    /// The tenant that pays.
+    /// The tenant that is charged.
     pub tenant_id: i64,
     /// Messages.
     pub messages_total: i64,
@@ -259,11 +260,11 @@ pub struct Totals {
     pub units_total: i64,
 }
 
-/// Ends the metering of a lane that is gone, after its bytes over time were posted: the caller adds what was counted in it
-/// to `tenant_meter` in the same transaction.
+/// Deletes the meter of a deleted lane, after its byte-seconds were posted. The caller adds the returned totals to
+/// `tenant_meter` in the same transaction.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, lane: i64) -> Result<Option<Totals>, Error> {
     Ok(sqlx::query_as(
         "-- lane_meter.end

@@ -1,14 +1,14 @@
-//! Table `lease`, off the turn: redelivery and changes of visibility lock the rows they look at, plan in Rust
-//! (`engine/plan.rs`) and write the difference. Fresh leases and plain acks are the turn's.
+//! Table `lease`, for statements outside the turn. Redelivery and changes of visibility lock rows, compute their new
+//! state in Rust (`engine/lease/plan.rs`) and write the difference. The turn creates leases and applies plain acks.
 //!
-//! A waiting lease belongs to a subscription with an order of its own (`engine/order`): it was read ahead of the cursor and
-//! not handed out yet, so it has attempt 0, is due at once and has no receipt.
+//! A waiting lease belongs to a subscription with an order of its own (`engine/order`). Its messages were read ahead of
+//! the cursor and are not handed out yet. It has attempt 0, is due at once and has no receipt.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// What names a lease.
+/// The key of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
     /// Lane.
@@ -17,7 +17,7 @@ pub struct LeaseKey {
     pub subscription: i64,
     /// Lease.
     pub lease: i64,
-    /// 0, or bit + 1 of a message that was split off.
+    /// 0, or bit + 1 of a message that was split off into a lease of its own.
     pub part: i16,
 }
 
@@ -28,25 +28,25 @@ pub struct Lease {
     pub key: LeaseKey,
     /// Offset of bit 0.
     pub base: i64,
-    /// Bits not settled.
+    /// Bits of the messages that are not settled.
     pub pending: u64,
-    /// Until then nobody else gets them.
+    /// Its messages are hidden from other receives until then.
     pub deadline: OffsetDateTime,
-    /// How many times they were handed out.
+    /// How often its messages were handed out.
     pub attempt: i32,
-    /// Given back with a delay.
+    /// Whether it was returned with a delay.
     pub delayed: bool,
-    /// First end of an attempt without an ack.
+    /// End of the first attempt that had no ack.
     pub first_failed_at: Option<OffsetDateTime>,
-    /// Last end of an attempt without an ack.
+    /// End of the last attempt that had no ack.
     pub last_failed_at: Option<OffsetDateTime>,
-    /// By what its messages are told apart, in a subscription with an order of its own.
+    /// Key that groups its messages, in a subscription with an order of its own.
     pub order_key: Option<i64>,
-    /// Read ahead of the cursor and not handed out yet.
+    /// Whether it was read ahead of the cursor and is not handed out yet.
     pub waiting: bool,
 }
 
-/// A row as it is read.
+/// A row as read from the database.
 #[derive(sqlx::FromRow)]
 pub(super) struct Row {
     lane_id: i64,
@@ -86,11 +86,12 @@ impl From<Row> for Lease {
     }
 }
 
-/// Locks leases past their deadline that no other node has locked, earliest first. `low` is a bound below which there is
-/// none: the index keeps entries of deleted leases for as long as any transaction may see them.
+/// Locks leases past their deadline, earliest first; leases that another transaction has locked are skipped. `low` is a
+/// lower bound of the deadlines. It skips index entries of deleted leases, which stay as long as any transaction may
+/// see them.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -116,12 +117,12 @@ pub async fn lock_due(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// The database's time, and whether a lease of a subscription is past its deadline. Both ends of the range are known to the
-/// planner (`now()`, never `clock_timestamp()`): while something holds back vacuum, the index keeps the entries of all
-/// leases settled since, and only those between `low` and now are walked.
+/// The database's time, and whether a lease of a subscription is past its deadline. Both ends of the range are
+/// constants for the planner (`now()`, not `clock_timestamp()`). While an open transaction holds back vacuum, the index
+/// keeps the entries of all leases settled since; the range restricts the scan to those between `low` and now.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn is_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -148,10 +149,10 @@ pub async fn is_due(
     .await?)
 }
 
-/// Locks the leases with these ids, with all their parts, in the order of the turn.
+/// Locks the leases with these ids and all parts of them, in the lock order of the turn.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     subscription: i64,
@@ -173,10 +174,10 @@ pub async fn lock(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// Deletes leases that the caller has locked; answers how many.
+/// Deletes leases that the caller has locked; returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, keys: &[LeaseKey]) -> Result<u64, Error> {
     let done = sqlx::query(
         "-- lease.delete
@@ -193,10 +194,10 @@ pub async fn delete(session: &mut Session, keys: &[LeaseKey]) -> Result<u64, Err
     Ok(done.rows_affected())
 }
 
-/// Writes bits and deadline of leases that the caller has locked; answers how many.
+/// Writes the bits and deadlines of leases that the caller has locked; returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn update(session: &mut Session, leases: &[Lease]) -> Result<u64, Error> {
     let done = sqlx::query(
         "-- lease.update
@@ -217,10 +218,10 @@ pub async fn update(session: &mut Session, leases: &[Lease]) -> Result<u64, Erro
     Ok(done.rows_affected())
 }
 
-/// Inserts leases; answers their ids in order. A key with lease 0 gets a new id.
+/// Inserts leases and returns their ids in order. A key with lease 0 gets a new id.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>, Error> {
     let ids: Vec<(i64, i64)> = sqlx::query_as(
         "-- lease.insert
@@ -257,10 +258,10 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
     Ok(ids.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Messages that a subscription has in leases that were handed out.
+/// The number of messages in leases of a subscription that were handed out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn in_flight(
     session: &mut Session,
     subscription: i64,
@@ -277,11 +278,11 @@ pub async fn in_flight(
     .await?)
 }
 
-/// Messages that pairs of lane and subscription have in leases that were handed out: reads these leases, so it runs now
-/// and then only.
+/// The number of messages in leases that were handed out, by lane and subscription. Reads all of these leases, so
+/// callers run it rarely.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn in_flight_of(
     session: &mut Session,
     lanes: &[i64],
@@ -302,11 +303,11 @@ pub async fn in_flight_of(
     .await?)
 }
 
-/// Ends the leases of a subscription, in the order of the turn, and answers how many; a claim or redelivery that ends
-/// meanwhile may leave others.
+/// Deletes the leases of a subscription in the lock order of the turn, and returns their number. A claim or redelivery
+/// that commits meanwhile may leave others.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<u64, Error> {
     let ended = sqlx::query(
         "-- lease.end

@@ -1,16 +1,16 @@
-//! Table `lease` where a subscription has an order of its own: leases that were handed out are told apart from waiting ones,
-//! which are found by order key. `store/lease.rs` writes both.
+//! Table `lease`, for subscriptions with an order of their own. These statements tell leases that were handed out from
+//! waiting ones, and find waiting ones by order key. `store/lease.rs` writes both.
 
 use time::OffsetDateTime;
 
 use super::lease::{Lease, Row};
 use super::{Error, Session};
 
-/// Locks leases of a lane that were handed out and are past their deadline, earliest first. Those that wait for their turn
-/// are due, too, and are walked over: `low` should be near.
+/// Locks leases of a lane that were handed out and are past their deadline, earliest first. Waiting leases are in the
+/// scanned range, too, because they are due at once: `low` should be near.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_due_again(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -36,10 +36,10 @@ pub async fn lock_due_again(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// The database's time, and the earliest deadline that is over of a lease that was handed out, in a fair subscription.
+/// The database's time, and the earliest deadline before it of a lease that was handed out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn earliest_due_again(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -66,21 +66,21 @@ pub async fn earliest_due_again(
     .await?)
 }
 
-/// The waiting leases of an order key from an offset on.
+/// A search for waiting leases of an order key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitingRange {
     /// The order key.
     pub order_key: i64,
-    /// No lease with a lower base.
+    /// The lowest base to return.
     pub base: i64,
-    /// Most leases.
+    /// Most leases to return.
     pub limit: i64,
 }
 
-/// Locks the first waiting leases of some order keys, without those that another transaction has locked.
+/// Locks the first waiting leases of some order keys. Those that another transaction has locked are skipped.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     (lane, subscription): (i64, i64),
@@ -105,10 +105,10 @@ pub async fn lock(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
-/// How many messages and leases wait of each order key, also those that another transaction has locked.
+/// The number of waiting messages and leases of each order key, including locked ones.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn count(
     session: &mut Session,
     (lane, subscription): (i64, i64),
@@ -128,21 +128,21 @@ pub async fn count(
     .await?)
 }
 
-/// What an order key has in leases.
+/// The leases of an order key, counted in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct OfKey {
     /// The order key.
     pub order_key: i64,
     /// Messages in waiting leases.
     pub waiting: i64,
-    /// Messages handed out and hidden.
+    /// Messages that were handed out and are hidden.
     pub in_flight: i64,
 }
 
-/// What the order keys of a subscription have in leases: one pass over these.
+/// The leases of each order key of a subscription: one scan of its leases.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_keys(
     session: &mut Session,
     now: Option<OffsetDateTime>,

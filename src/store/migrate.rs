@@ -1,30 +1,30 @@
-//! Brings the schema up to date: the migrations of `migrations/`, then the functions of the turn (`turn.sql`). Every node
-//! calls it as it starts. Any number of nodes may start at once: a lock on the table that lists what was applied lets one
-//! after the other through, and all that one applies is one transaction.
+//! Brings the schema up to date: the migrations of `migrations/`, then the functions of the turn (`turn.sql`). Every
+//! node runs this at startup. Nodes that start at the same time run it one after the other, under a lock on the table
+//! of applied migrations. All changes of one run are one transaction.
 
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::hot_payload::SLOTS;
 use super::{Error, Session, Store, turn};
 
-/// The names of migrations with their texts.
+/// Names of migrations with their texts.
 macro_rules! migrations {
     [$($name:literal),+ $(,)?] => {
         [$(($name, include_str!(concat!("../../migrations/", $name, ".sql")))),+]
     };
 }
 
-/// The migrations, in order. Append only; a test holds them against `migrations/SHA256SUMS`.
+/// The migrations in order. Append only: a test compares them with `migrations/SHA256SUMS`.
 #[rustfmt::skip]
 const MIGRATIONS: [(&str, &str); 10] = migrations![
     "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
     "0009_budget", "0010_event",
 ];
 
-/// Applies what is missing.
+/// Applies the missing migrations.
 ///
 /// # Errors
-/// When the database does not answer, or refuses a migration.
+/// When the database call fails, or refuses a migration.
 pub async fn migrate(store: &Store) -> Result<(), Error> {
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
@@ -52,11 +52,12 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     tx.commit().await
 }
 
-/// Installs the functions of the turn in a version unless they are there, and drops those of two versions before and
-/// older: during an upgrade nodes of this version and of the one before run, each with its own.
+/// Installs the functions of the turn in the current version if they are missing, and drops those that are two or more
+/// versions older. During an upgrade, nodes of this version and of the previous one run at the same time, each with its
+/// own functions.
 ///
 /// # Errors
-/// When the database does not answer, or refuses the text.
+/// When the database call fails, or refuses the text.
 pub async fn install_turn(tx: &mut Session, version: u32) -> Result<(), Error> {
     let version = i64::from(version);
     let found: Vec<(String, i64)> = sqlx::query_as(
@@ -82,7 +83,8 @@ pub async fn install_turn(tx: &mut Session, version: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// The text of a template: what stands between `{for slot}` and `{end}` once for each slot, and the version.
+/// Expands a template: the text between `{for slot}` and `{end}` is repeated for each slot, and the version is filled
+/// in.
 fn rendered(template: &str, version: i64) -> String {
     let (mut text, mut rest) = (String::new(), template);
     while let Some((before, from_loop)) = rest.split_once("{for slot}") {
@@ -97,7 +99,7 @@ fn rendered(template: &str, version: i64) -> String {
     text.replace("{version}", &version.to_string())
 }
 
-/// `CREATE TABLE IF NOT EXISTS` of two nodes at once can fail in one of them, which then finds it on the second try.
+/// When two nodes run `CREATE TABLE IF NOT EXISTS` at once, it can fail in one of them. A second try succeeds.
 async fn create_table(store: &Store) -> Result<(), Error> {
     let mut failure = None;
     for _ in 0..3 {

@@ -1,7 +1,7 @@
-//! All SQL: one table a file, whose statements begin with its name; no other module sends statements. `turn`, `retention`,
-//! `hot_payload`, `usage`, `usage_read` and `lease_waiting` are about several tables or about a part of one, and say so.
-//! A function is one statement, named in its first line and counted under that name. Transactions are opened by the engine
-//! only. `group` says which tables are of home and which of the lanes; no statement names both.
+//! All SQL. Each file covers one table, and its statements are named after the file; no other module sends statements.
+//! `turn`, `retention`, `hot_payload`, `usage`, `usage_read` and `lease_waiting` cover several tables, or a part of
+//! one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine opens
+//! transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
 
 mod error;
 

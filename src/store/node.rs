@@ -1,5 +1,5 @@
-//! Table `node`: which nodes are up, and the hints that they send each other. A row is held by time: a node that sends no
-//! heartbeat is forgotten. The times are the database's (I10).
+//! Table `node`: the running nodes, and the hints that they send each other. A row is valid for a time: a node without
+//! heartbeats is deleted. The times are the database's (I10).
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// Says that a node is up.
+/// Records that a node is up.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn heartbeat(
     session: &mut Session,
     node: Uuid,
@@ -34,9 +34,9 @@ pub async fn heartbeat(
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct NodeRow {
-    /// Random, new at every start.
+    /// Random id, new at every start.
     pub node_id: Uuid,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
     /// Time of start.
     pub started_at: OffsetDateTime,
@@ -44,10 +44,10 @@ pub struct NodeRow {
     pub seen_at: OffsetDateTime,
 }
 
-/// The nodes that are not forgotten, in order of their start, `limit` at most.
+/// The nodes in order of their start, at most `limit`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(session: &mut Session, limit: i64) -> Result<Vec<NodeRow>, Error> {
     Ok(sqlx::query_as(
         "-- node.list
@@ -58,10 +58,10 @@ pub async fn list(session: &mut Session, limit: i64) -> Result<Vec<NodeRow>, Err
     .await?)
 }
 
-/// Nodes that were heard within the last `within`.
+/// The number of nodes with a heartbeat within the last `within`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn count_alive(
     session: &mut Session,
     within: Duration,
@@ -77,10 +77,10 @@ pub async fn count_alive(
     .await?)
 }
 
-/// Forgets a node that stops, and lets go of its duties.
+/// Deletes a node that stops, and releases its duties.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, node: Uuid) -> Result<(), Error> {
     sqlx::query(
         "-- node.delete
@@ -93,10 +93,10 @@ pub async fn delete(session: &mut Session, node: Uuid) -> Result<(), Error> {
     Ok(())
 }
 
-/// Forgets nodes that were not heard for `older_than`, and returns how many.
+/// Deletes nodes without a heartbeat for `older_than`, and returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_stale(
     session: &mut Session,
     older_than: Duration,
@@ -116,10 +116,10 @@ pub async fn delete_stale(
 /// The channel of hints between nodes.
 pub const HINTS: &str = "cursus_hints";
 
-/// Sends a hint when the transaction commits; it has nothing to lose, so it does not wait for the disk.
+/// Sends a hint when the transaction commits. Nothing is lost with a hint, so the commit does not wait for the disk.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn hint(session: &mut Session, text: &str) -> Result<(), Error> {
     sqlx::query(
         "-- node.hint

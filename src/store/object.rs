@@ -1,5 +1,5 @@
-//! Table `object`: what is in object storage. A row is written before its upload starts and outlives the object, so that
-//! nothing in storage is ever unknown for long: a crash leaves a row without bytes, which is collected.
+//! Table `object`: every object in object storage. A row is inserted before its upload starts and deleted after the
+//! object, so each stored object has a row. A crash can leave a row without an object, which is collected.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Writes down an object before its upload starts, and returns its id.
+/// Records an object before its upload starts, and returns its id.
 ///
 /// # Errors
-/// When the database does not answer or the key exists.
+/// When the database call fails or the key exists.
 pub async fn insert(
     session: &mut Session,
     key: &str,
@@ -26,11 +26,11 @@ pub async fn insert(
     .await?)
 }
 
-/// Notes that an upload is complete; false when the collection gave the object up in the meantime, and then no block may
-/// refer to it. Its age counts from now on, so that the publish that uploaded it has all of the collection's grace.
+/// Records that an upload is complete. `false`: the collection has given up the object, and no block may refer to it.
+/// Its age counts from now on, so the publish has the collection's full grace period to refer to it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn finish(
     session: &mut Session,
     object: i64,
@@ -50,11 +50,11 @@ pub async fn finish(
     Ok(finished.rows_affected() == 1)
 }
 
-/// Gives up uploads that began `grace` ago and never ended. An upload that ends now anyway waits for this row and then
-/// finds that it was given up: see [`finish`].
+/// Gives up uploads that began more than `grace` ago and are not complete. An upload that completes now waits for the
+/// lock of this row and then gets `false` from [`finish`].
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn give_up(
     session: &mut Session,
     grace: Duration,
@@ -72,10 +72,11 @@ pub async fn give_up(
     Ok(marked.rows_affected())
 }
 
-/// Objects whose uploads ended, in order of id after `after`, at most `limit`, with whether that was more than `grace` ago.
+/// Complete objects in order of id from the one after `after` on, at most `limit`, each with whether it was completed
+/// more than `grace` ago.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn finished(
     session: &mut Session,
     after: i64,
@@ -98,10 +99,11 @@ pub async fn finished(
     .await?)
 }
 
-/// The keys of objects that blocks refer to. One that is missing was deleted since: its block is gone.
+/// The keys of objects that blocks refer to. An object is missing if it was deleted in between, together with its
+/// block.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn keys(session: &mut Session, objects: &[i64]) -> Result<Vec<(i64, String)>, Error> {
     Ok(sqlx::query_as(
         "-- object.keys
@@ -112,12 +114,12 @@ pub async fn keys(session: &mut Session, objects: &[i64]) -> Result<Vec<(i64, St
     .await?)
 }
 
-/// Marks objects that no block refers to. A block comes to refer to an object in the transaction that ends its upload (a
-/// pack), or in the publish that follows it at once (a body), which is over long before the grace of [`finished`] ends: so an
-/// object past its grace to which no block refers stays so.
+/// Marks objects without a block as deleted. A block gets its reference in the transaction that completes the upload (a
+/// pack) or in the publish that follows at once (a body). Both end long before the grace period of [`finished`] is
+/// over, so an object without a block after that period never gets one.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn mark_deleted(
     session: &mut Session,
     objects: &[i64],
@@ -135,10 +137,10 @@ pub async fn mark_deleted(
     Ok(marked.rows_affected())
 }
 
-/// Objects marked `grace` ago, with their keys: to be deleted in object storage.
+/// Objects that were marked more than `grace` ago, with their keys. They may be deleted in object storage.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn marked(
     session: &mut Session,
     grace: Duration,
@@ -156,10 +158,10 @@ pub async fn marked(
     .await?)
 }
 
-/// Forgets objects that are deleted in object storage.
+/// Deletes the rows of objects that are deleted in object storage.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, objects: &[i64]) -> Result<u64, Error> {
     let deleted = sqlx::query(
         "-- object.delete
@@ -171,10 +173,10 @@ pub async fn delete(session: &mut Session, objects: &[i64]) -> Result<u64, Error
     Ok(deleted.rows_affected())
 }
 
-/// Which of these keys, last written at these times, no row knows and are older than `older_than`.
+/// Of these keys, with the times of their last write: those without a row that are older than `older_than`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn unknown(
     session: &mut Session,
     keys: &[String],
@@ -199,7 +201,7 @@ pub async fn unknown(
 /// The time `ago` before now, by the database's clock.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn time_before(
     session: &mut Session,
     ago: Duration,

@@ -1,4 +1,4 @@
-//! Table `price`: the prices of a version, a row a tier. Amounts come and go as text, so that no digit is lost on the way.
+//! Table `price`: the prices of a version, one row per tier. Amounts are passed as text, so that no digit is lost.
 
 use time::Date;
 
@@ -7,26 +7,26 @@ use super::{Error, Session};
 /// A tier of a price.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct PriceRow {
-    /// Of which plan.
+    /// Name of the plan.
     pub plan: String,
-    /// Of which version.
+    /// The day from which the version applies.
     pub valid_from: Date,
-    /// What is priced.
+    /// The priced item.
     pub item: String,
-    /// Its place.
+    /// Position of the tier.
     pub tier: i16,
-    /// For how many units the price is.
+    /// Number of units that the price is for.
     pub per: i32,
-    /// How much it holds; `None`: all that is left.
+    /// Units in the tier; `None`: all that remain.
     pub size: Option<i64>,
-    /// A decimal number.
+    /// The price, a decimal number.
     pub unit_price: String,
 }
 
 /// The prices of all versions of some plans, in order of plan, version, item and tier.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_plans(session: &mut Session, plans: &[&str]) -> Result<Vec<PriceRow>, Error> {
     Ok(sqlx::query_as(
         "-- price.of_plans
@@ -41,7 +41,7 @@ pub async fn of_plans(session: &mut Session, plans: &[&str]) -> Result<Vec<Price
 /// Deletes the prices of a version.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn clear(session: &mut Session, plan: &str, valid_from: Date) -> Result<(), Error> {
     sqlx::query(
         "-- price.clear
@@ -57,7 +57,7 @@ pub async fn clear(session: &mut Session, plan: &str, valid_from: Date) -> Resul
 /// Writes prices.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(session: &mut Session, rows: &[PriceRow]) -> Result<(), Error> {
     sqlx::query(
         "-- price.insert

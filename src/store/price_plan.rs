@@ -1,4 +1,4 @@
-//! Table `price_plan`: the plans that say what usage costs, each in one currency.
+//! Table `price_plan`: price plans, each in one currency.
 
 use time::{Date, OffsetDateTime};
 
@@ -9,18 +9,18 @@ use super::{Error, Session};
 pub struct PlanRow {
     /// Its name.
     pub name: String,
-    /// ISO 4217.
+    /// Currency (ISO 4217).
     pub currency: String,
     /// Time of creation.
     pub created_at: OffsetDateTime,
-    /// In order of time.
+    /// The days from which its versions apply, rising.
     pub versions: Vec<Date>,
 }
 
-/// Creates a plan; false when one of this name exists.
+/// Creates a plan; `false`: one of this name exists.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     name: &str,
@@ -40,10 +40,11 @@ pub async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Locks a plan: its versions do not change meanwhile, and no tenant gets it. Its currency, if there is such a plan.
+/// Locks a plan, so that its versions do not change and no tenant is given it. Returns its currency, or `None` if there
+/// is no such plan.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- price_plan.lock
@@ -54,10 +55,10 @@ pub async fn lock(session: &mut Session, name: &str) -> Result<Option<String>, E
     .await?)
 }
 
-/// Keeps a plan from being deleted; its currency, if there is such a plan.
+/// Locks a plan against deletion. Returns its currency, or `None` if there is no such plan.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn share(session: &mut Session, name: &str) -> Result<Option<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- price_plan.share
@@ -68,10 +69,10 @@ pub async fn share(session: &mut Session, name: &str) -> Result<Option<String>, 
     .await?)
 }
 
-/// Whether a tenant has a plan, had it or will have it.
+/// Whether any tenant has the plan, had it or will have it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn has_tenants(session: &mut Session, name: &str) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "-- price_plan.has_tenants
@@ -82,10 +83,10 @@ pub async fn has_tenants(session: &mut Session, name: &str) -> Result<bool, Erro
     .await?)
 }
 
-/// All plans, in order of name; there are few.
+/// All plans, in order of name; an installation has few.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn all(session: &mut Session) -> Result<Vec<PlanRow>, Error> {
     Ok(sqlx::query_as(
         "-- price_plan.all
@@ -97,10 +98,10 @@ pub async fn all(session: &mut Session) -> Result<Vec<PlanRow>, Error> {
     .await?)
 }
 
-/// Deletes a plan that has no version left.
+/// Deletes a plan that has no versions.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_empty(session: &mut Session, plan: &str) -> Result<(), Error> {
     sqlx::query(
         "-- price_plan.delete_empty

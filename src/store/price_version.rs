@@ -7,7 +7,7 @@ use super::{Error, Session};
 /// A version of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct VersionRow {
-    /// Of which plan.
+    /// Name of the plan.
     pub plan: String,
     /// The currency of the plan.
     pub currency: String,
@@ -22,7 +22,7 @@ pub struct VersionRow {
 /// The versions of some plans, in order of plan and time; a plan has few.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of_plans(session: &mut Session, plans: &[&str]) -> Result<Vec<VersionRow>, Error> {
     Ok(sqlx::query_as(
         "-- price_version.of_plans
@@ -34,10 +34,10 @@ pub async fn of_plans(session: &mut Session, plans: &[&str]) -> Result<Vec<Versi
     .await?)
 }
 
-/// Creates a version, or notes that its prices change; true when created.
+/// Creates a version, or records that its prices change; `true`: created.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     plan: &str,
@@ -59,10 +59,10 @@ pub async fn put(
     .await?)
 }
 
-/// Deletes a version with its prices; false when there is none.
+/// Deletes a version and its prices; `false`: there is none.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, plan: &str, valid_from: Date) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- price_version.delete

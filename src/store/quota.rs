@@ -1,47 +1,47 @@
-//! Table `quota`: the limits of tenants over all nodes, and the counts of what a tenant has that they bound. Read when a
-//! quota changes and when a topic or subscription is made; no publish touches it.
+//! Table `quota`: the limits of each tenant, which hold for all nodes together, and the counts that some of them are
+//! compared with. Read when a quota changes and when a topic or subscription is created; no publish reads or writes it.
 
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// A row; `None` is no limit.
+/// A row; a limit of `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct QuotaRow {
     /// The tenant.
     pub tenant_id: i64,
-    /// Requests per second inside the guarantee.
+    /// Guaranteed requests per second.
     pub requests_guaranteed: Option<i64>,
-    /// Requests per second at most.
+    /// Most requests per second.
     pub requests_ceiling: Option<i64>,
-    /// Messages published per second inside the guarantee.
+    /// Guaranteed published messages per second.
     pub messages_guaranteed: Option<i64>,
-    /// Messages published per second at most.
+    /// Most published messages per second.
     pub messages_ceiling: Option<i64>,
-    /// Bytes published per second inside the guarantee.
+    /// Guaranteed published bytes per second.
     pub bytes_guaranteed: Option<i64>,
-    /// Bytes published per second at most.
+    /// Most published bytes per second.
     pub bytes_ceiling: Option<i64>,
-    /// Requests at the same time.
+    /// Most requests at the same time.
     pub concurrent_requests: Option<i64>,
-    /// Bytes of payloads kept.
+    /// Most bytes of stored payloads.
     pub stored_bytes: Option<i64>,
-    /// Topics.
+    /// Most topics.
     pub topics: Option<i64>,
-    /// Subscriptions.
+    /// Most subscriptions.
     pub subscriptions: Option<i64>,
-    /// Messages handed out and not settled.
+    /// Most messages that are handed out and not settled.
     pub in_flight: Option<i64>,
-    /// Until then publishes and receives are refused, because a budget is spent.
+    /// Publishes and receives are refused until this time, because a budget is spent.
     pub stopped_until: Option<OffsetDateTime>,
-    /// The version of the installation's quotas that made it so.
+    /// The version of the installation's quotas that this row was written with.
     pub version: i64,
 }
 
 /// The quota of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn get(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
     Ok(sqlx::query_as(
         "-- quota.get
@@ -55,7 +55,7 @@ pub async fn get(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>,
 /// Quotas that changed after a version, in the order of their changes.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn changed_since(
     session: &mut Session,
     version: i64,
@@ -71,10 +71,10 @@ pub async fn changed_since(
     .await?)
 }
 
-/// Locks the quota of a tenant, so that all who make something that it counts do so one after the other.
+/// Locks the quota of a tenant. Transactions that create something that the quota counts run one after the other.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
     Ok(sqlx::query_as(
         "-- quota.lock
@@ -85,11 +85,11 @@ pub async fn lock(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>
     .await?)
 }
 
-/// Finds a tenant by name and locks it: whoever makes a topic or subscription of it has ended or waits, because its row
-/// refers to this one.
+/// Finds a tenant by name and locks it. Creating a topic or subscription takes a shared lock on this row, because it
+/// refers to it; so each such transaction has ended or waits.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.lock_tenant
@@ -100,10 +100,10 @@ pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64
     .await?)
 }
 
-/// Locks a tenant as [`lock_tenant`] does.
+/// Locks a tenant by id, like [`lock_tenant`].
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_tenant_id(session: &mut Session, tenant: i64) -> Result<(), Error> {
     sqlx::query(
         "-- quota.lock_tenant_id
@@ -115,10 +115,10 @@ pub async fn lock_tenant_id(session: &mut Session, tenant: i64) -> Result<(), Er
     Ok(())
 }
 
-/// Refuses publishes and receives of a tenant until a time, or lets them go on; its limits stay as they are.
+/// Refuses publishes and receives of a tenant until a time, or ends the refusal. Its limits stay as they are.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn stop(
     session: &mut Session,
     tenant: i64,
@@ -139,10 +139,10 @@ pub async fn stop(
     Ok(())
 }
 
-/// Sets the limits of a tenant; whether a budget has stopped it stays as it is.
+/// Writes the limits of a tenant. The stop by a budget stays as it is.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -181,10 +181,10 @@ pub async fn put(
     Ok(())
 }
 
-/// Topics of a tenant.
+/// The number of topics of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn topics(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.topics
@@ -195,10 +195,10 @@ pub async fn topics(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     .await?)
 }
 
-/// Subscriptions of a tenant.
+/// The number of subscriptions of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn subscriptions(session: &mut Session, tenant: i64) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.subscriptions

@@ -1,6 +1,6 @@
-//! Table `quota_demand`: what limited tenants ask of each node. Each node writes its own rows and reads the sums of the
-//! others', in one statement a few times a second. The times are the database's (I10) and never moved: they pace what
-//! nodes measure in real seconds.
+//! Table `quota_demand`: the demand of tenants with a quota on each node. Each node writes its own rows and reads the
+//! sums of the other nodes', in one statement a few times a second. The times are the database's (I10). They never come
+//! from the test clock, because they pace rates that nodes measure in real seconds.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// What a node says of one rate of a tenant.
+/// The demand on one rate of a tenant, as reported by a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DemandOfRate {
-    /// Items per second that came.
+    /// Items per second that arrived.
     pub wanted: f64,
-    /// Items admitted since demand began there.
+    /// Items admitted since the demand began on this node.
     pub taken: i64,
-    /// Those of them inside the guarantee.
+    /// Of these, items inside the guarantee.
     pub guaranteed: i64,
 }
 
-/// What a node, or the others together, say of a tenant.
+/// The demand of a tenant, as reported by a node or summed up over the other nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Demand {
     /// The tenant.
     pub tenant: i64,
-    /// Requests, messages and bytes.
+    /// The rates: requests, messages and bytes.
     pub rates: [DemandOfRate; 3],
-    /// Requests under way, and those that found no place.
+    /// Requests that run, and requests that were refused because too many ran.
     pub concurrent_wanted: f64,
-    /// How many nodes say so.
+    /// The number of reporting nodes.
     pub speakers: i64,
 }
 
@@ -42,10 +42,11 @@ struct Sums {
     speakers: i64,
 }
 
-/// Says what `node` knows of its tenants, and answers what the other nodes said within the last `fresh` of the same ones.
+/// Writes the demand that `node` has measured, and returns what the other nodes reported for the same tenants within
+/// the last `fresh`.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn exchange(
     session: &mut Session,
     node: Uuid,
@@ -63,7 +64,7 @@ pub async fn exchange(
              FROM unnest($2::bigint[], $3::float8[], $4::bigint[], $5::bigint[], $6::float8[], $7::bigint[], $8::bigint[],
                          $9::float8[], $10::bigint[], $11::bigint[], $12::float8[])
                   AS u (tenant_id, rw, rt, rg, mw, mt, mg, bw, bt, bg, cw)
-             -- one order for all, though no two nodes write the same row
+             -- in a fixed order, though no two nodes write the same row
              ORDER BY u.tenant_id
              ON CONFLICT (tenant_id, node_id) DO UPDATE SET at = excluded.at,
                  requests_wanted = excluded.requests_wanted, requests_taken = excluded.requests_taken,
@@ -100,7 +101,7 @@ pub async fn exchange(
     Ok(sums.iter().map(demand).collect())
 }
 
-/// One rate of many tenants.
+/// One rate of many tenants, as arrays of the statement.
 struct Columns {
     wanted: Vec<f64>,
     taken: Vec<i64>,
@@ -132,10 +133,10 @@ fn demand(sums: &Sums) -> Demand {
     }
 }
 
-/// Clears away what nobody says any more.
+/// Deletes rows that no node has updated for a while.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_older(session: &mut Session, than: Duration) -> Result<u64, Error> {
     let deleted = sqlx::query(
         "-- quota_demand.delete_older

@@ -1,6 +1,7 @@
-//! The statements of retention, over the tables `lane`, `block`, `cursor`, `lease` and `lane_meter` together: what can go
-//! from the low end of a lane, and taking it away without breaking I2, I5 or I8. `engine/expire.rs` calls them in the order of
-//! the locks. What the topics of the lanes say (`topic::Rules`) is read before and comes as arrays.
+//! The statements of retention. They cover `lane`, `block`, `cursor`, `lease` and `lane_meter` together: they find what
+//! can be deleted at the low end of a lane, and delete it without a violation of I2, I5 or I8.
+//! `engine/lifecycle/expire.rs` runs them in the order of the locks. The settings of the topics (`topic::Rules`) are
+//! read before and passed as arrays.
 
 use std::time::Duration;
 
@@ -9,21 +10,21 @@ use time::OffsetDateTime;
 use super::topic::Rules;
 use super::{Error, Session};
 
-/// A lane on the round of retention.
+/// A lane, as returned by the scan of retention.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct LaneOnRound {
     /// The lane.
     pub lane_id: i64,
     /// Its topic.
     pub topic_id: i64,
-    /// Its topic is deleted.
+    /// Whether its topic is deleted.
     pub closed: bool,
 }
 
-/// Lanes in order of id after `after`, for the round of retention.
+/// Lanes in order of id, from the one after `after` on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
     after: i64,
@@ -39,19 +40,21 @@ pub async fn lanes(
     .await?)
 }
 
-/// What retention knows of a lane before it looks, each `None` when it knows nothing.
+/// What a node remembers of a lane from earlier rounds of retention; `None`: nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known {
-    /// A time that no lease is due before: they are found by that index from there on, because in order of id the dead ones
-    /// of a long transaction would be walked again with every look.
+    /// No lease of the lane has an earlier deadline. Leases are found by the index on deadlines, from here on. An index
+    /// in order of id would scan the entries of deleted leases again in every round, while a long transaction keeps
+    /// them.
     pub low: Option<OffsetDateTime>,
-    /// Its leases are not looked at again before: even so there may be hundreds of thousands of dead ones.
+    /// The leases of the lane are not read again before this time: even with `low`, there may be hundreds of thousands
+    /// of deleted ones.
     pub again: Option<OffsetDateTime>,
-    /// Until then a lease may be left behind below the lane's start.
+    /// Until this time a lease may exist below the lane's start.
     pub suspect: Option<OffsetDateTime>,
 }
 
-/// What retention could do in a lane.
+/// What retention found in a lane.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Prospect {
     /// The lane.
@@ -60,20 +63,21 @@ pub struct Prospect {
     pub topic_id: i64,
     /// The database's time.
     pub at: OffsetDateTime,
-    /// Its leases were looked at.
+    /// Whether its leases were read.
     pub is_walked: bool,
-    /// Its leases were looked at, and its first block can go, or a cursor or lease is left behind below its start.
+    /// Whether its leases were read and there is work: its first block can be deleted, or a cursor or lease is below
+    /// its start.
     pub has_work: bool,
-    /// The earliest deadline of its leases, when they were looked at.
+    /// The earliest deadline of its leases, if they were read.
     pub deadline: Option<OffsetDateTime>,
-    /// The lowest offset that a cursor has before it or, when they were looked at, a lease holds. It only ever rises: claims
-    /// begin at the cursor, and what is handed out again was in a lease.
+    /// The lowest offset that is still needed: the minimum of its cursors and, if they were read, of its leases. It
+    /// never falls: claims begin at the cursor, and redelivered messages were in a lease.
     pub floor: Option<i64>,
-    /// The youngest subscription that has a part in the floor.
+    /// The youngest subscription whose cursor and leases the floor includes.
     pub newest: Option<i64>,
 }
 
-/// The statement of [`prospects`]; a test explains it.
+/// The statement of [`prospects`]; a test checks its query plan.
 pub const PROSPECTS: &str = "-- retention.prospects
      SELECT l.lane_id, l.topic_id, n.at, d.is_walked, e.deadline, least(f.floor, e.floor) AS floor, f.newest,
             d.is_walked AND (f.behind OR o.is_old OR coalesce(e.behind, false)
@@ -103,7 +107,7 @@ pub const PROSPECTS: &str = "-- retention.prospects
                          AND EXISTS (SELECT FROM block k WHERE k.lane_id = l.lane_id AND k.first_offset >= b.until),
                          false) AS is_consumable
      ) o
-     -- Leases are the dear part: only of lanes where they decide something, and not with every look.
+     -- Reading leases is expensive: only in lanes where they decide, and not in every round.
      CROSS JOIN LATERAL (
          SELECT n.at >= coalesce(w.again, '-infinity')
                 AND (n.at < coalesce(w.suspect, 'infinity') OR f.behind OR o.is_old OR o.is_consumable) AS is_walked
@@ -122,7 +126,7 @@ pub const PROSPECTS: &str = "-- retention.prospects
          WHERE d.is_walked
      ) e";
 
-/// Rules as the arrays of a statement: one element a lane, and the lane's part of the list of all subscriptions.
+/// Rules as arrays of the statement. Each lane has one element per array, and a range of the list of all subscriptions.
 #[derive(Debug, Default)]
 struct Arrays {
     retention_seconds: Vec<i32>,
@@ -147,22 +151,22 @@ impl Arrays {
     }
 }
 
-/// A lane with what is known of it and what its topic says.
+/// A lane with what is remembered of it and the rules of its topic.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// The lane.
     pub lane_id: i64,
-    /// What is known of it.
+    /// What the node remembers of it.
     pub known: Known,
-    /// What its topic said a moment ago.
+    /// The rules of its topic, read a moment ago.
     pub rules: &'a Rules,
 }
 
-/// Finds which of these lanes have something to delete. A subscription that is younger than the rules has no part in the
-/// floor and is not below the newest: [`cuts`] reads its leases.
+/// Finds which of these lanes have something to delete. The floor leaves out subscriptions that are younger than the
+/// rules; they are above `newest`, and [`cuts`] reads their leases.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn prospects(
     session: &mut Session,
     lanes: &[Candidate<'_>],
@@ -189,10 +193,11 @@ pub async fn prospects(
         .await?)
 }
 
-/// Locks lanes in order of id and returns those that it got: without `wait`, not those that a publish has.
+/// Locks lanes in order of id and returns those that were locked. Without `wait`, lanes that are locked by a publish
+/// are skipped.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_lanes(
     session: &mut Session,
     lanes: &[i64],
@@ -211,29 +216,29 @@ pub async fn lock_lanes(
         .await?)
 }
 
-/// How far a lane is to be deleted.
+/// How far a lane can be deleted.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Cut {
     /// The lane.
     pub lane_id: i64,
-    /// Where it starts now.
+    /// The current start of the lane.
     pub start: i64,
-    /// Where it is to start; the end of a block, or the same.
+    /// The new start: the end of a block, or the current start.
     pub cut: i64,
-    /// A cursor or lease is below the cut.
+    /// Whether a cursor or lease is below the cut.
     pub is_needed: bool,
-    /// The walk ended at its limit.
+    /// Whether the scan stopped at its limit.
     pub is_partial: bool,
 }
 
-/// How far these locked lanes can be deleted, reading `limit` blocks of each. What consumption allows is below every cursor and
-/// lease and spares the last block; what is too old goes in any case. The rules must be read after the lanes were locked: a
-/// subscription begins under these locks, so none is missed, and one that is deleted since only keeps blocks for a round
-/// more. The floor of a moment ago holds for the subscriptions that had a part in it; the leases of a younger one, which
-/// began while the lane was not locked yet, are read here.
+/// How far these locked lanes can be deleted; reads at most `limit` blocks of each. Consumed blocks are deleted below
+/// every cursor and lease, except for the last block; blocks past their retention are deleted in any case. The rules
+/// must be read after the lanes were locked. A subscription is created under these locks, so none is missed; one that
+/// was deleted since only keeps blocks for one more round. The floor of [`prospects`] holds for the subscriptions that
+/// it includes. A younger subscription was created before the lane was locked; its leases are read here.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn cuts(
     session: &mut Session,
     lanes: &[(Prospect, &Rules)],
@@ -288,13 +293,13 @@ pub async fn cuts(
     .await?)
 }
 
-/// Takes the messages below the cut out of leases; with nothing left in it a lease is deleted. `wait` for a settle that
-/// has one, or leave it to the next round.
+/// Clears the messages below the cut from leases, and deletes leases that are empty after that. With `wait` it waits
+/// for settles that hold a lease; without, such leases are left to the next round.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Result<(), Error> {
-    /// The same with and without waiting.
+    /// The same statement with and without waiting.
     macro_rules! trim {
         ($lock:literal) => {
             concat!(
@@ -332,10 +337,10 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     Ok(())
 }
 
-/// Locks the cursors below the cuts, waiting for claims that have them.
+/// Locks the cursors below the cuts and waits for claims that hold them.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
         "-- retention.lock_cursors
@@ -350,11 +355,11 @@ pub async fn lock_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
     Ok(())
 }
 
-/// Raises the cursors below the cuts, which the caller has locked in the statement before, so that this snapshot has their
-/// latest versions.
+/// Raises the cursors below the cuts. The caller locked them in the statement before, so this snapshot has their latest
+/// versions.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
         "-- retention.raise_cursors
@@ -369,11 +374,11 @@ pub async fn raise_cursors(session: &mut Session, cuts: &[Cut]) -> Result<(), Er
     Ok(())
 }
 
-/// Deletes the blocks of locked lanes from their start to the cut, and returns how many. They are counted, the meters of
-/// the lanes locked at the time `at`: from then on these bytes are not stored any more.
+/// Deletes the blocks of locked lanes from their start to the cut, and returns their number. All of them are counted,
+/// and the meters of the lanes were locked at the time `at`: from then on these bytes are not stored any more.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> Result<u64, Error> {
     let deleted: i64 = sqlx::query_scalar(
         "-- retention.delete
@@ -408,7 +413,7 @@ pub async fn delete(session: &mut Session, cuts: &[Cut], at: OffsetDateTime) -> 
 /// Raises the start of locked lanes to their cuts.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Error> {
     sqlx::query(
         "-- retention.raise_starts
@@ -422,10 +427,10 @@ pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
     Ok(())
 }
 
-/// How far the first `limit` blocks of a closed lane reach; `None`: it has none.
+/// The end of the first `limit` blocks of a closed lane; `None`: it has no block.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn closed_cut(
     session: &mut Session,
     lane: i64,
@@ -448,10 +453,10 @@ pub async fn closed_cut(
     .await?)
 }
 
-/// Deletes what is left of a closed lane without blocks: leases, cursors, fair orders, and the lane.
+/// Deletes a closed lane that has no blocks, with its leases, cursors and fair orders.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
     sqlx::query(
         "-- retention.delete_lane

@@ -15,21 +15,21 @@ use time::OffsetDateTime;
 use super::Error;
 use super::group::Touched;
 
-/// A statement gives up after this; the hot ones take milliseconds.
+/// A statement is cancelled after this time; those of the hot path take milliseconds.
 const STATEMENT_TIMEOUT: &str = "30s";
-/// A transaction in which nothing is asked for so long is ended by the server: no network call runs inside one, so its
-/// node has vanished, and the locks it holds stop others.
+/// The server ends a transaction that is idle for this long. No network call runs inside a transaction, so its node has
+/// vanished, and its locks block others.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
-/// Seconds of silence after which the server asks whether a node is still there, again after so many, so many times.
-/// Without it a node that vanished in a statement keeps its locks for hours.
+/// The server probes an idle connection after 30 s, then every 10 s, and closes it after 3 probes without a response.
+/// Otherwise the locks of a node that vanished during a statement would stay for hours.
 const KEEPALIVES: [(&str, &str); 3] = [
     ("tcp_keepalives_idle", "30"),
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "3"),
 ];
-/// Waiting for a connection of the pool.
+/// Longest wait for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that does not answer within this when it comes back to the pool is closed.
+/// A connection that returns to the pool is closed if it does not respond within this time.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Label of the statement counter.
@@ -39,7 +39,7 @@ pub struct Statement {
     pub statement: &'static str,
 }
 
-/// What the store counts.
+/// The counters of the store.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     /// Statements sent, by name.
@@ -57,7 +57,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over at most `connections` connections; connects when first used.
+    /// A store with at most `connections` connections; it connects at the first use.
     #[must_use]
     pub fn new(options: PgConnectOptions, connections: u32) -> Self {
         let options = options
@@ -69,7 +69,8 @@ impl Store {
                     IDLE_IN_TRANSACTION_TIMEOUT,
                 ),
                 ("jit", "off"),
-                // A plan that was made while a table was small is kept while it grows, and there is an index for every look-up.
+                // A plan that was made for a small table stays in use while the table grows. Every look-up has an
+                // index.
                 ("enable_seqscan", "off"),
                 ("timezone", "UTC"),
             ])
@@ -88,7 +89,7 @@ impl Store {
         }
     }
 
-    /// What the store counts.
+    /// The counters of the store.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -97,7 +98,7 @@ impl Store {
     /// A connection where each statement commits by itself.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn session(&self) -> Result<Session, Error> {
         Ok(Session {
             inner: Inner::Pooled(self.pool.acquire().await?),
@@ -106,10 +107,10 @@ impl Store {
         })
     }
 
-    /// A transaction called `name`; dropped without [`Session::commit`] it is rolled back.
+    /// A transaction called `name`. It is rolled back when dropped without [`Session::commit`].
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn tx(&self, name: &'static str) -> Result<Session, Error> {
         tracing::trace!(name, "transaction");
         Ok(Session {
@@ -119,11 +120,11 @@ impl Store {
         })
     }
 
-    /// A connection of its own for a turn loop: plans are made once, and always walk the arrays they are given in order,
-    /// so that rows are locked in the order of the caller.
+    /// A dedicated connection for a turn loop. It caches plans, and they always scan their arrays in order, so that
+    /// rows are locked in the order of the caller.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn turn_session(&self) -> Result<Session, Error> {
         let options = self.options.clone().options([
             ("plan_cache_mode", "force_generic_plan"),
@@ -140,10 +141,10 @@ impl Store {
         })
     }
 
-    /// A listener for hints between nodes.
+    /// A listener for the hints of other nodes.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn listen(&self, channel: &str) -> Result<PgListener, Error> {
         let mut listener = PgListener::connect_with(&self.pool).await?;
         listener.listen(channel).await?;
@@ -156,10 +157,10 @@ impl Store {
     }
 }
 
-/// Whether a connection that comes back to the pool is outside of any transaction; otherwise it is closed, which rolls back.
-/// A future that is dropped while it waits for the answer to its BEGIN leaves a transaction open that sqlx does not know
-/// of (transact-rs/sqlx #4385); whoever got the connection next would write into it and never commit. Inside of one the
-/// time of the transaction is not the time of the statement. An error closes the connection too.
+/// Whether a connection that returns to the pool is outside of any transaction; if not, or after an error, it is
+/// closed, which rolls back. A future that is dropped while it waits for the response to its BEGIN leaves a transaction
+/// open, unknown to sqlx (transact-rs/sqlx #4385). The next user of the connection would write into it and never
+/// commit. The check: inside a transaction, the time of the transaction differs from the time of the statement.
 async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let asked = connection.fetch_one(sqlx::raw_sql(
         "-- session.is_clean
@@ -187,8 +188,8 @@ enum Inner {
 }
 
 impl Session {
-    /// The connection for the statement `name` (`table.verb`). Panics in a debug build when a transaction that is not listed
-    /// in `group` runs statements of both groups of tables.
+    /// The connection for the statement `name` (`table.verb`). Panics in a debug build if a transaction that is not
+    /// listed in `group` runs statements of both groups of tables.
     pub fn run(&mut self, statement: &'static str) -> &mut PgConnection {
         debug_assert!(
             self.touched.may_run(statement),
@@ -212,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Commits a transaction; of another session, nothing is left to commit.
+    /// Commits a transaction. On other sessions it does nothing.
     ///
     /// # Errors
     /// When the outcome is unknown, or a deferred constraint failed.
@@ -228,7 +229,7 @@ impl Session {
 /// The database's time.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn now(
     session: &mut Session,
     now: Option<OffsetDateTime>,

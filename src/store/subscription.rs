@@ -1,5 +1,5 @@
-//! Table `subscription`. Every look-up starts from the tenant (I7). A change of settings locks the row, and all of them are
-//! written together: what a change means is decided in the engine.
+//! Table `subscription`. Every look-up starts from the tenant (I7). A change of settings locks the row and writes all
+//! settings together; the engine decides what a change means.
 
 use api::limits::{ATTEMPTS_DEFAULT, IN_FLIGHT_DEFAULT, VISIBILITY_SECONDS_DEFAULT};
 use sqlx::postgres::PgArguments;
@@ -9,30 +9,30 @@ use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// A row, with the names that go with its numbers.
+/// A row, with the names of its topics.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SubscriptionRow {
     /// Internal number.
     pub subscription_id: i64,
-    /// Owner.
+    /// The tenant that it belongs to.
     pub tenant_id: i64,
-    /// The topic it reads.
+    /// The topic that it reads.
     pub topic_id: i64,
-    /// That topic's name.
+    /// Name of that topic.
     pub topic_name: String,
     /// Name within the tenant.
     pub name: String,
-    /// Seconds a lease hides its messages.
+    /// Visibility timeout: seconds for which a lease hides its messages.
     pub visibility_seconds: i32,
     /// Attempts before a message is dead-lettered.
     pub max_attempts: i16,
-    /// The topic that takes dead letters.
+    /// The topic that dead letters are published to; `None`: there is none.
     pub dead_letter_topic_id: Option<i64>,
-    /// That topic's name.
+    /// Name of that topic.
     pub dead_letter_topic_name: Option<String>,
-    /// Messages that may be leased at once.
+    /// Most messages that may be leased at once.
     pub max_in_flight: i32,
-    /// Fairness keys with a weight; `None`: customers do not take turns.
+    /// Fairness keys that have a weight of their own; `None`: the subscription is not fair.
     pub fairness_names: Option<Vec<String>>,
     /// Their weights, in the same order.
     pub fairness_weights: Option<Vec<i16>>,
@@ -43,8 +43,7 @@ pub struct SubscriptionRow {
 }
 
 impl SubscriptionRow {
-    /// A subscription that is not stored yet, with the settings that it has when none is given. Its number and times come
-    /// with [`insert`].
+    /// A subscription that is not stored yet, with the default of each setting. [`insert`] gives it a number and times.
     #[must_use]
     pub fn new(tenant_id: i64, (topic_id, topic_name): (i64, &str), name: &str) -> Self {
         Self {
@@ -65,7 +64,7 @@ impl SubscriptionRow {
         }
     }
 
-    /// One for tests.
+    /// A row for unit tests.
     #[cfg(test)]
     pub fn sample() -> Self {
         Self {
@@ -75,7 +74,7 @@ impl SubscriptionRow {
     }
 }
 
-/// Binds `$1` to `$6`, all settings, in the order in which [`insert`] and [`update`] name them.
+/// Binds `$1` to `$6`: all settings, in the order in which [`insert`] and [`update`] name them.
 fn with_settings<'q>(sql: &'static str, row: &SubscriptionRow) -> Query<'q, Postgres, PgArguments> {
     sqlx::query(sql)
         .bind(row.visibility_seconds)
@@ -86,10 +85,10 @@ fn with_settings<'q>(sql: &'static str, row: &SubscriptionRow) -> Query<'q, Post
         .bind(row.fairness_weights.clone())
 }
 
-/// Creates a subscription and returns its number; `None` when one of this name exists.
+/// Creates a subscription and returns its number; `None`: one of this name exists.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -114,7 +113,7 @@ pub async fn insert(
 /// Writes all settings of a subscription that the caller has locked.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn update(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -132,10 +131,10 @@ pub async fn update(
     Ok(())
 }
 
-/// Locks a subscription, so that no other change of its settings and no deletion comes between.
+/// Locks a subscription against other changes of its settings and against deletion.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     tenant: i64,
@@ -156,7 +155,7 @@ pub async fn lock(
 /// Finds a subscription by name.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
     tenant: i64,
@@ -174,10 +173,10 @@ pub async fn by_name(
     .await?)
 }
 
-/// Subscriptions of a tenant after a name, in order of name, of those whose names are like one of the patterns.
+/// Subscriptions of a tenant whose names match one of the patterns, in order of name, from the one after a name on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     (tenant, like): (i64, &[String]),
@@ -198,10 +197,11 @@ pub async fn list(
     .await?)
 }
 
-/// The subscriptions of a tenant after a name, in order of name, `limit` at most, each with the lanes that it reads.
+/// Subscriptions of a tenant in order of name, from the one after a name on, at most `limit`, each with the lanes that
+/// it reads.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
     tenant: i64,
@@ -219,10 +219,10 @@ pub async fn lanes(
     .await?)
 }
 
-/// Which of these subscriptions exist; the numbers come from look-ups by tenant.
+/// Returns which of these subscriptions exist. The caller got the numbers from look-ups by tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn existing(session: &mut Session, subscriptions: &[i64]) -> Result<Vec<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.existing
@@ -233,10 +233,10 @@ pub async fn existing(session: &mut Session, subscriptions: &[i64]) -> Result<Ve
     .await?)
 }
 
-/// Names of the subscriptions that read a topic or dead-letter to it, ten at most.
+/// Names of the subscriptions that read a topic or have it as their dead-letter topic, at most ten.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.that_need
@@ -249,10 +249,10 @@ pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>,
     .await?)
 }
 
-/// Whether a subscription whose name is like one of the patterns reads a topic.
+/// Whether a topic is read by a subscription whose name matches one of the patterns.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn is_read_by(session: &mut Session, topic: i64, like: &[String]) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.is_read_by
@@ -264,10 +264,10 @@ pub async fn is_read_by(session: &mut Session, topic: i64, like: &[String]) -> R
     .await?)
 }
 
-/// Deletes a subscription; its cursors and leases are cleared by the caller.
+/// Deletes a subscription. The caller deletes its cursors and leases.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, subscription: i64) -> Result<(), Error> {
     sqlx::query(
         "-- subscription.delete

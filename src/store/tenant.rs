@@ -1,4 +1,4 @@
-//! Table `tenant`: the owners of everything else.
+//! Table `tenant`: the owners of all other resources.
 
 use time::OffsetDateTime;
 
@@ -11,9 +11,9 @@ pub struct TenantRow {
     pub tenant_id: i64,
     /// Its name.
     pub name: String,
-    /// From then on its keys and tokens are refused.
+    /// Its keys and tokens are refused from this time on; `None`: it is not suspended.
     pub suspended_at: Option<OffsetDateTime>,
-    /// Why.
+    /// The reason for the suspension.
     pub suspended_reason: Option<String>,
     /// Time of creation.
     pub created_at: OffsetDateTime,
@@ -21,10 +21,10 @@ pub struct TenantRow {
     pub updated_at: Option<OffsetDateTime>,
 }
 
-/// The tenant that the migration makes: the only one of the embedded mode.
+/// The tenant that a migration creates. It is the only one in embedded mode.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn default(session: &mut Session) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- tenant.default
@@ -34,10 +34,10 @@ pub async fn default(session: &mut Session) -> Result<i64, Error> {
     .await?)
 }
 
-/// Creates a tenant; false when one of this name exists.
+/// Creates a tenant; `false`: one of this name exists.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     name: &str,
@@ -54,10 +54,10 @@ pub async fn insert(
     Ok(done.rows_affected() == 1)
 }
 
-/// Suspends a tenant or lets it in again; false when that changes nothing.
+/// Suspends or resumes a tenant; `false`: it already was in that state.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn suspend(
     session: &mut Session,
     tenant: i64,
@@ -80,10 +80,10 @@ pub async fn suspend(
     Ok(done.rows_affected() == 1)
 }
 
-/// Notes that a tenant changed.
+/// Records the time of a change of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn touch(
     session: &mut Session,
     tenant: i64,
@@ -103,7 +103,7 @@ pub async fn touch(
 /// The name of a tenant.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn name(session: &mut Session, tenant: i64) -> Result<String, Error> {
     Ok(sqlx::query_scalar(
         "-- tenant.name
@@ -117,7 +117,7 @@ pub async fn name(session: &mut Session, tenant: i64) -> Result<String, Error> {
 /// Finds a tenant by name.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.by_name
@@ -128,10 +128,10 @@ pub async fn by_name(session: &mut Session, name: &str) -> Result<Option<TenantR
     .await?)
 }
 
-/// Locks a tenant by name: what is counted of it does not change meanwhile.
+/// Locks a tenant by name. Counts per tenant do not change meanwhile.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant.lock
@@ -143,10 +143,10 @@ pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>
     .await?)
 }
 
-/// Tenants after a name, in order of name, of those whose names are like one of the patterns.
+/// Tenants whose names match one of the patterns, in order of name, from the one after a name on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     like: &[String],

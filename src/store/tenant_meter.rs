@@ -1,12 +1,12 @@
-//! Table `tenant_meter`: what was counted in the lanes of a tenant that are gone (I8).
+//! Table `tenant_meter`: the totals of the deleted lanes of each tenant (I8).
 
 use super::lane_meter::Totals;
 use super::{Error, Session};
 
-/// Adds what was counted in a lane that is gone, in the transaction that deletes its meter.
+/// Adds the totals of a lane, in the transaction that deletes its meter.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn add(session: &mut Session, totals: &Totals) -> Result<(), Error> {
     sqlx::query(
         "-- tenant_meter.add

@@ -1,5 +1,5 @@
-//! Table `tenant_plan`: which price plan a tenant has from which day on. A tenant's rows change under its lock
-//! (`tenant.lock`).
+//! Table `tenant_plan`: the price plan of each tenant, by the day from which it applies. The rows of a tenant change
+//! only under its lock (`tenant.lock`).
 
 use time::{Date, OffsetDateTime};
 
@@ -8,20 +8,20 @@ use super::{Error, Session};
 /// A row, with the currency of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct TenantPlanRow {
-    /// Whose.
+    /// The tenant.
     pub tenant_id: i64,
     /// From the start of this day (UTC) on, until the next row.
     pub valid_from: Date,
-    /// `None`: usage has no price.
+    /// Name of the plan; `None`: usage has no price.
     pub plan: Option<String>,
-    /// ISO 4217; `None` without a plan.
+    /// Currency of the plan (ISO 4217); `None` without a plan.
     pub currency: Option<String>,
 }
 
 /// The rows of some tenants, in order of tenant and time; a tenant has few.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn of(session: &mut Session, tenants: &[i64]) -> Result<Vec<TenantPlanRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant_plan.of
@@ -37,7 +37,7 @@ pub async fn of(session: &mut Session, tenants: &[i64]) -> Result<Vec<TenantPlan
 /// Writes a row.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn put(
     session: &mut Session,
     row: &TenantPlanRow,
@@ -60,7 +60,7 @@ pub async fn put(
 /// Deletes a row.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete(session: &mut Session, tenant: i64, valid_from: Date) -> Result<(), Error> {
     sqlx::query(
         "-- tenant_plan.delete

@@ -1,5 +1,5 @@
-//! Table `topic`. Every look-up starts from the tenant (I7). A change of settings locks the row, and all of them are written
-//! together: what a change means is decided in the engine.
+//! Table `topic`. Every look-up starts from the tenant (I7). A change of settings locks the row and writes all settings
+//! together; the engine decides what a change means.
 
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
@@ -11,17 +11,17 @@ use super::{Error, Session};
 pub struct TopicRow {
     /// Internal number.
     pub topic_id: i64,
-    /// Owner.
+    /// The tenant that it belongs to.
     pub tenant_id: i64,
     /// Name within the tenant.
     pub name: String,
     /// Its lanes in order of number.
     pub lanes: Vec<i64>,
-    /// Seconds a message is kept at most.
+    /// Retention: seconds for which a message is kept at most.
     pub retention_seconds: i32,
-    /// Whether consumed messages are kept.
+    /// Whether consumed messages are kept until their retention ends.
     pub keep_consumed: bool,
-    /// Seconds of the deduplication window.
+    /// Length of the deduplication window in seconds.
     pub dedup_window_seconds: i32,
     /// Time of creation.
     pub created_at: OffsetDateTime,
@@ -30,8 +30,8 @@ pub struct TopicRow {
 }
 
 impl TopicRow {
-    /// A topic that is not stored yet, with the settings that it has when none is given. Its number and times come with
-    /// [`insert`], its lanes with [`add_lane`].
+    /// A topic that is not stored yet, with the default of each setting. [`insert`] gives it a number and times,
+    /// [`add_lane`] its lanes.
     #[must_use]
     pub fn new(tenant_id: i64, name: &str) -> Self {
         Self {
@@ -48,10 +48,10 @@ impl TopicRow {
     }
 }
 
-/// Creates a topic; `None` when one of this name exists.
+/// Creates a topic; `None`: one of this name exists.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -77,7 +77,7 @@ pub async fn insert(
 /// Writes all settings of a topic that the caller has locked.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn update(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -102,7 +102,7 @@ pub async fn update(
 /// Finds a topic by name.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
     tenant: i64,
@@ -121,7 +121,7 @@ pub async fn by_name(
 /// Finds a topic by number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn by_id(
     session: &mut Session,
     tenant: i64,
@@ -137,10 +137,10 @@ pub async fn by_id(
     .await?)
 }
 
-/// Adds a lane to the list of a topic, unless it is there.
+/// Adds a lane to the list of a topic, unless the list has it.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<(), Error> {
     sqlx::query(
         "-- topic.add_lane
@@ -153,10 +153,10 @@ pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<()
     Ok(())
 }
 
-/// The lanes of a tenant's topics after a name, in order of name, `limit` topics at most, each with its name.
+/// The lanes of a tenant's topics in order of the topic's name, from the one after a name on, at most `limit` topics.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
     tenant: i64,
@@ -173,23 +173,23 @@ pub async fn lanes(
     .await?)
 }
 
-/// What retention must know of a topic.
+/// The settings of a topic that retention depends on.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Rules {
     /// The topic.
     pub topic_id: i64,
-    /// Seconds a message is kept at most.
+    /// Retention: seconds for which a message is kept at most.
     pub retention_seconds: i32,
-    /// Whether consumed messages are kept.
+    /// Whether consumed messages are kept until their retention ends.
     pub keep_consumed: bool,
     /// The subscriptions that read it.
     pub subscriptions: Vec<i64>,
 }
 
-/// What retention must know of these topics; the numbers come from their lanes. A deleted one is left out.
+/// Reads the settings that retention depends on. The caller got the numbers from lanes. A deleted topic is left out.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn rules(session: &mut Session, topics: &[i64]) -> Result<Vec<Rules>, Error> {
     Ok(sqlx::query_as(
         "-- topic.rules
@@ -202,10 +202,10 @@ pub async fn rules(session: &mut Session, topics: &[i64]) -> Result<Vec<Rules>, 
     .await?)
 }
 
-/// Topics of a tenant after a name, in order of name, of those whose names are like one of the patterns.
+/// Topics of a tenant whose names match one of the patterns, in order of name, from the one after a name on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn list(
     session: &mut Session,
     (tenant, like): (i64, &[String]),
@@ -224,10 +224,10 @@ pub async fn list(
     .await?)
 }
 
-/// Locks a topic, so that no subscription begins to read it or to dead-letter to it meanwhile.
+/// Locks a topic, so that no subscription starts to read it or to use it as its dead-letter topic.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock(
     session: &mut Session,
     tenant: i64,
@@ -243,10 +243,10 @@ pub async fn lock(
     .await?)
 }
 
-/// Locks several topics in order of their numbers: two that lock the same ones never wait for each other in a circle.
+/// Locks several topics in order of their numbers, so that two such transactions never deadlock.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn lock_all(session: &mut Session, tenant: i64, names: &[&str]) -> Result<(), Error> {
     sqlx::query(
         "-- topic.lock_all
@@ -259,10 +259,10 @@ pub async fn lock_all(session: &mut Session, tenant: i64, names: &[&str]) -> Res
     Ok(())
 }
 
-/// Deletes a topic; its lanes are closed by the caller.
+/// Deletes a topic. The caller closes its lanes.
 ///
 /// # Errors
-/// When the database does not answer, or a subscription needs it.
+/// When a subscription needs it, or the database call fails.
 pub async fn delete(session: &mut Session, topic: i64) -> Result<(), Error> {
     sqlx::query(
         "-- topic.delete

@@ -1,6 +1,6 @@
-//! The statements of the turn: `turn_<version>`, its arrays and what it returns, and `turn_block_<version>` for one block
-//! alone. `turn.sql` is their text and explains the steps and the locks. Publishes outside a turn (deduplicated ones, dead
-//! letters) run them too, inside their own transaction, so that a block is inserted in one place.
+//! The statements of the turn: `turn_<version>` with its arguments and results, and `turn_block_<version>` for a single
+//! block. `turn.sql` defines both functions and explains their steps and locks. Publishes outside a turn (deduplicated
+//! ones, dead letters) run them inside their own transaction, so only one place inserts blocks.
 
 use bytes::Bytes;
 use sqlx::Row;
@@ -9,8 +9,8 @@ use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Number of the version of `turn.sql`, as a literal for the statements below. Raised by one with every change of that text
-/// (`migrations/README.md`).
+/// The version of `turn.sql`, as a literal for the statements below. Every change of that file raises it by one (see
+/// `migrations/README.md`).
 macro_rules! version {
     () => {
         1
@@ -20,32 +20,32 @@ macro_rules! version {
 /// The version of `turn.sql` that this program calls.
 pub const VERSION: u32 = version!();
 
-/// `turn.sql`.
+/// The text of `turn.sql`.
 pub const TEMPLATE: &str = include_str!("turn.sql");
 
-/// Bytes of one part of a hot payload: a row fills a page.
+/// Bytes of one part of a hot payload: one row fills one page.
 pub const PART_BYTES: usize = 8_096;
 
-/// Where the payload of a new block is.
+/// The location of the payload of a new block.
 #[derive(Debug, Clone)]
 pub enum NewPlace {
-    /// In the statement: it goes to the current hot slot.
+    /// The payload is in the statement and goes to the current hot slot.
     Hot(Bytes),
-    /// In an object of its own, from its first byte on.
+    /// The payload is an object of its own.
     Object {
-        /// Which one.
+        /// Id of the object.
         object_id: i64,
-        /// Bytes.
+        /// Bytes of the payload.
         bytes: i64,
     },
 }
 
-/// What the messages of a block are measured by; it is the record of their usage, and commits with them (I8).
+/// The size of the messages of a block. It is the record of their usage and commits with them (I8).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Used {
     /// Metering units.
     pub units: i32,
-    /// Of these, units above the tenant's guarantee.
+    /// Of these, units above the tenant's guarantee (elastic).
     pub elastic_units: i32,
     /// Bytes before compression, attributes included.
     pub message_bytes: i64,
@@ -56,13 +56,13 @@ pub struct Used {
 pub struct NewBlock {
     /// Its lane.
     pub lane: i64,
-    /// Messages.
+    /// Number of its messages.
     pub count: i32,
-    /// Whether the payload is a zstd frame.
+    /// Whether the payload is zstd-compressed.
     pub compressed: bool,
-    /// The payload.
+    /// Location of the payload.
     pub place: NewPlace,
-    /// What it is measured by.
+    /// Size of its messages.
     pub used: Used,
 }
 
@@ -83,7 +83,7 @@ impl NewBlock {
         }
     }
 
-    /// The payload, when the statement carries it.
+    /// The payload, if the statement carries it.
     fn hot(&self) -> Option<&[u8]> {
         match &self.place {
             NewPlace::Hot(data) => Some(data),
@@ -92,7 +92,7 @@ impl NewBlock {
     }
 }
 
-/// Bits to clear in a lease.
+/// Message bits to clear in a lease: a settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Clear {
     /// Lane.
@@ -105,21 +105,22 @@ pub struct Clear {
     pub mask: u64,
 }
 
-/// Fresh messages wanted.
+/// A claim of fresh messages.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     /// Lane.
     pub lane: i64,
     /// Subscription.
     pub subscription: i64,
-    /// Messages at most.
+    /// Most messages to claim.
     pub wanted: i32,
     /// Visibility timeout in seconds.
     pub visibility_seconds: i32,
 }
 
-/// What goes into one turn. The caller sorts blocks by lane (one per lane at most), clears by lane, subscription and lease
-/// (one per lease), and claims by lane and subscription (one per pair): that is the order of the locks.
+/// The input of one turn. The caller sorts blocks by lane (at most one per lane), clears by lane, subscription and
+/// lease (at most one per lease), and claims by lane and subscription (at most one per pair). That is the order of the
+/// locks.
 #[derive(Debug, Clone, Default)]
 pub struct TurnInput {
     /// Blocks.
@@ -128,7 +129,7 @@ pub struct TurnInput {
     pub clears: Vec<Clear>,
     /// Claims.
     pub claims: Vec<Claim>,
-    /// The hot slot to write to.
+    /// The hot slot that new payloads are written to.
     pub slot: i16,
 }
 
@@ -141,24 +142,24 @@ pub struct Leased {
     pub subscription: i64,
     /// Offset of bit 0.
     pub base: i64,
-    /// Messages in it, 1 to 64.
+    /// Number of its messages, 1 to 64.
     pub count: u32,
     /// Its id.
     pub lease: i64,
 }
 
-/// What became of a turn.
+/// The result of a turn.
 #[derive(Debug, Clone)]
 pub struct TurnOutput {
     /// The database's time.
     pub at: OffsetDateTime,
-    /// Per block its first offset; `None` when the lane is gone.
+    /// First offset of each block; `None`: the lane is gone.
     pub first_offsets: Vec<Option<i64>>,
-    /// (lease, bits that were pending and now are settled).
+    /// Pairs of a lease and its bits that were pending and that this turn settled.
     pub settled: Vec<(i64, u64)>,
-    /// Indices of the claims whose cursor was free.
+    /// Indices of the claims that could lock their cursor.
     pub tried: Vec<usize>,
-    /// Indices of the claims that have no cursor: the subscription is deleted.
+    /// Indices of the claims without a cursor: the subscription is deleted.
     pub gone: Vec<usize>,
     /// New leases, in order of lane, subscription and base.
     pub leased: Vec<Leased>,
@@ -167,7 +168,8 @@ pub struct TurnOutput {
 /// Runs a turn.
 ///
 /// # Errors
-/// When the database does not answer (the outcome is unknown), or refuses it (nothing is done).
+/// When the database call fails: with [`Error::Unavailable`] the outcome is unknown, with any other error nothing is
+/// done.
 pub async fn run(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -185,7 +187,7 @@ pub async fn run(
     }
 }
 
-/// One block and nothing else, its payload in one part.
+/// Inserts a single block, with its payload in one part.
 async fn run_block(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -220,7 +222,7 @@ async fn run_block(
     })
 }
 
-/// Whatever gathered.
+/// Runs a turn with all of its blocks, clears and claims.
 async fn run_all(
     session: &mut Session,
     now: Option<OffsetDateTime>,
@@ -285,16 +287,17 @@ fn output(row: &PgRow) -> Result<TurnOutput, Error> {
     })
 }
 
-/// Positions of claims, which the statement counts from 1, as indices.
+/// Converts positions of claims, which the statement counts from 1, to indices.
 fn claims(row: &PgRow, column: &str) -> Result<Vec<usize>, Error> {
     let positions: Option<Vec<i32>> = row.try_get(column)?;
-    let positions = positions.unwrap_or_default().into_iter();
     Ok(positions
+        .unwrap_or_default()
+        .into_iter()
         .filter_map(|position| usize::try_from(position - 1).ok())
         .collect())
 }
 
-/// The parts of all hot payloads as the arrays of the statement.
+/// The parts of all hot payloads, as arrays of the statement.
 #[derive(Default)]
 struct Parts<'a> {
     /// Position of the block, from 1.

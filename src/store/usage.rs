@@ -1,6 +1,6 @@
-//! Tables `usage_minute`, `usage_hour`, `usage_day`, `usage_flush` and `metering`: what tenants used. Each quantity stands
-//! in one of the three, so their sum is right at any moment; a roll-up takes from the finer and gives to the coarser in one
-//! statement.
+//! Tables `usage_minute`, `usage_hour`, `usage_day`, `usage_flush` and `metering`: the usage of tenants. Each quantity
+//! is in exactly one of the first three, so their sum is right at any moment. One statement of a roll-up takes rows
+//! from the finer table and adds them to the coarser one.
 
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -8,12 +8,12 @@ use uuid::Uuid;
 use super::lane_meter::{Counted, Stored};
 use super::{Error, Session};
 
-/// What a node counted since its last flush, of one meter, topic and subscription.
+/// The count of a node since its last flush, for one meter, topic and subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flushed {
-    /// Who pays.
+    /// The tenant that is charged.
     pub tenant: i64,
-    /// What was used.
+    /// The meter.
     pub meter: &'static str,
     /// Name of the topic, or empty.
     pub topic: String,
@@ -21,7 +21,7 @@ pub struct Flushed {
     pub subscription: String,
     /// Metering units.
     pub units: i64,
-    /// Of these, units above the guarantee.
+    /// Of these, units above the guarantee (elastic).
     pub elastic_units: i64,
     /// Messages.
     pub messages: i64,
@@ -29,10 +29,11 @@ pub struct Flushed {
     pub bytes: i64,
 }
 
-/// Adds what a node counted, once however often it is tried: a sequence that was done before, or a lower one, adds nothing.
+/// Adds the counts of a node. A retry has no effect: a sequence number that is not above the node's last one adds
+/// nothing.
 ///
 /// # Errors
-/// When the database does not answer; then it is to be tried again with the same sequence.
+/// When the database call fails. The caller retries with the same sequence number.
 pub async fn flush(
     session: &mut Session,
     (node, sequence): (Uuid, i64),
@@ -78,10 +79,10 @@ pub async fn flush(
     Ok(())
 }
 
-/// Adds blocks that were counted, in the transaction that counts them.
+/// Adds the counts of blocks, in the transaction that counts them.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn add_minutes(session: &mut Session, rows: &[Counted]) -> Result<(), Error> {
     let number = |of: fn(&Counted) -> i64| rows.iter().map(of).collect::<Vec<_>>();
     sqlx::query(
@@ -111,10 +112,10 @@ pub async fn add_minutes(session: &mut Session, rows: &[Counted]) -> Result<(), 
     Ok(())
 }
 
-/// Adds bytes over time, in the transaction that takes them out of the meters of lanes.
+/// Adds byte-seconds, in the transaction that takes them out of the meters of lanes.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn add_stored(session: &mut Session, rows: &[Stored]) -> Result<(), Error> {
     sqlx::query(
         "-- usage.add_stored
@@ -137,19 +138,19 @@ pub async fn add_stored(session: &mut Session, rows: &[Stored]) -> Result<(), Er
     Ok(())
 }
 
-/// How far metering has come.
+/// The progress of metering.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Status {
     /// The database's time.
     pub at: OffsetDateTime,
-    /// All that was published before is counted; `None`: no round was ever whole.
+    /// All messages published before this time are counted; `None`: no round has been complete yet.
     pub metered_until: Option<OffsetDateTime>,
 }
 
-/// How far metering has come.
+/// Reads the progress of metering.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Result<Status, Error> {
     Ok(sqlx::query_as(
         "-- usage.status
@@ -160,10 +161,10 @@ pub async fn status(session: &mut Session, now: Option<OffsetDateTime>) -> Resul
     .await?)
 }
 
-/// Notes that all that was published before `until` is counted.
+/// Records that all messages published before `until` are counted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
         "-- usage.metered
@@ -177,17 +178,18 @@ pub async fn metered(session: &mut Session, until: OffsetDateTime) -> Result<(),
     Ok(())
 }
 
-/// Moves minutes that begin before `before` into their hours, `limit` rows at most; returns how many. The minutes of an hour
-/// of which some were made into events and some were not stay until they all were.
+/// Moves minutes that begin before `before` to their hours, at most `limit` rows, and returns their number. If only
+/// some minutes of an hour were turned into events, they stay until all of them were.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn roll_minutes(
     session: &mut Session,
     before: OffsetDateTime,
     limit: i64,
 ) -> Result<i64, Error> {
-    // A row that grew while the delete waited for it is taken as it then is; one that comes back begins anew.
+    // A row that grew while the delete waited for its lock is deleted with its new values. A row that is inserted again
+    // later starts at zero.
     Ok(sqlx::query_scalar(
         "-- usage.roll_minutes
          WITH old AS MATERIALIZED (
@@ -221,11 +223,11 @@ pub async fn roll_minutes(
     .await?)
 }
 
-/// Moves hours that begin before `before` into their days, `limit` rows at most; returns how many. The hours of a day of
-/// which some were made into events and some were not stay until they all were.
+/// Moves hours that begin before `before` to their days, at most `limit` rows, and returns their number. If only some
+/// hours of a day were turned into events, they stay until all of them were.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn roll_hours(
     session: &mut Session,
     before: OffsetDateTime,
@@ -265,10 +267,10 @@ pub async fn roll_hours(
     .await?)
 }
 
-/// Deletes days that begin before `before`, `limit` rows at most; returns how many.
+/// Deletes days that begin before `before`, at most `limit` rows, and returns their number.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_days(
     session: &mut Session,
     before: OffsetDateTime,
@@ -288,10 +290,10 @@ pub async fn delete_days(
     Ok(deleted.rows_affected())
 }
 
-/// Forgets the flushes of nodes that have not flushed since `before`: none of them tries an old one again.
+/// Deletes the flush records of nodes that have not flushed since `before`: such nodes do not retry an old flush.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn delete_flushes(session: &mut Session, before: OffsetDateTime) -> Result<(), Error> {
     sqlx::query(
         "-- usage.delete_flushes

@@ -1,34 +1,35 @@
-//! Reads `usage_minute`, `usage_hour` and `usage_day` as one list, each row with the running totals of its month: the
-//! tiers of a price fill up over a month, so the cost of a row depends on what was used before it. Meters of one group
-//! (`Meter::group`) share their running totals. Also returns, by time alone, where there is usage and of which tenants.
+//! Reads `usage_minute`, `usage_hour` and `usage_day` as one list. Each row has the running totals of its month: price
+//! tiers fill up over a month, so the cost of a row depends on the usage before it. Meters of one group
+//! (`Meter::group`) share their running totals. Other statements here return the times and the tenants of usage.
 
 use api::usage::Meter;
 use time::OffsetDateTime;
 
 use super::{Error, Session};
 
-/// Usage to list.
+/// A request for a list of usage.
 #[derive(Debug, Clone)]
-pub struct Wanted<'a> {
+pub struct UsageSelection<'a> {
     /// The tenant.
     pub tenant: i64,
-    /// Only usage of topics whose names match one of these patterns.
+    /// Lists only usage of topics whose names match one of these patterns.
     pub topics: &'a [String],
-    /// Start of the running totals: the start of the month of the first row, or of that row when nothing has a price.
+    /// Start of the running totals: the month of the first row, or that row itself if nothing has a price.
     pub since: OffsetDateTime,
     /// Start of the first window.
     pub from: OffsetDateTime,
-    /// End of the last.
+    /// End of the last window.
     pub to: OffsetDateTime,
     /// `minute`, `hour` or `day`.
     pub granularity: &'a str,
-    /// Names that rows are divided by: 0 for none, 1 for the topic, 2 for the topic and the subscription.
+    /// Names in the key of a row: 0 for none, 1 for the topic, 2 for the topic and the subscription.
     pub names: i32,
-    /// Only meters of amounts over time.
+    /// Lists only meters that measure an amount over time.
     pub over_time_only: bool,
-    /// Only rows after this window, meter, topic and subscription; with an empty meter, all rows from the window on.
+    /// Lists only rows after this window, meter, topic and subscription. With an empty meter it lists all rows from the
+    /// window on.
     pub after: (OffsetDateTime, &'a str, &'a str, &'a str),
-    /// Most rows.
+    /// Most rows to return.
     pub limit: i64,
 }
 
@@ -51,27 +52,30 @@ pub struct UsageRow {
     pub messages: i64,
     /// Bytes.
     pub bytes: i64,
-    /// Amount of a meter over time in the unit of its price: a decimal number rounded to nine places.
+    /// Amount of a meter over time, in the unit of its price: a decimal number, rounded to nine places.
     pub amount: Option<String>,
-    /// Metering units of the meter's group before the row in its month.
+    /// Metering units of the meter's group in the month before this row.
     pub units_before: i64,
-    /// Elastic units of all meters before the row in its month.
+    /// Elastic units of all meters in the month before this row.
     pub elastic_before: i64,
-    /// Bytes of the meter's group before the row in its month.
+    /// Bytes of the meter's group in the month before this row.
     pub bytes_before: i64,
-    /// Amount over time of the meter's group before the row in its month, a whole number: byte-seconds of storage, or
-    /// messages per second times seconds of guaranteed capacity.
+    /// Amount over time of the meter's group in the month before this row, a whole number. Its unit is byte-seconds of
+    /// storage, or messages per second times seconds of guaranteed capacity.
     pub over_time_before: String,
-    /// The same including the row. Both are rounded down, so nothing is lost between two rows.
+    /// The same including this row. Both are rounded down, so no fraction is lost between two rows.
     pub over_time_after: String,
 }
 
-/// Usage of a tenant in the order of window, meter, topic and subscription, rolled up or not.
+/// Usage of a tenant in order of window, meter, topic and subscription, from all three tables.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<UsageRow>, Error> {
-    let (after, meter, topic, subscription) = wanted.after;
+/// When the database call fails.
+pub async fn list(
+    session: &mut Session,
+    selection: &UsageSelection<'_>,
+) -> Result<Vec<UsageRow>, Error> {
+    let (after, meter, topic, subscription) = selection.after;
     Ok(sqlx::query_as(
         "-- usage_read.list
          SELECT p.start, p.meter, p.topic, p.subscription, p.units, p.elastic_units, p.messages, p.bytes,
@@ -100,7 +104,7 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
                          FROM usage_hour
-                         -- rows longer than the windows count for the running totals before them
+                         -- rows longer than the windows count only for the running totals before them
                          WHERE tenant_id = $1 AND at >= $12 AND at < $3 AND ($5 <> 'minute' OR at < $2)
                          UNION ALL
                          SELECT at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time
@@ -120,39 +124,39 @@ pub async fn list(session: &mut Session, wanted: &Wanted<'_>) -> Result<Vec<Usag
            AND (p.measured_per_amount IS NOT NULL OR NOT $16)
          ORDER BY p.start, p.meter, p.topic, p.subscription LIMIT $10",
     )
-    .bind(wanted.tenant)
-    .bind(wanted.from)
-    .bind(wanted.to)
+    .bind(selection.tenant)
+    .bind(selection.from)
+    .bind(selection.to)
     .bind(after)
-    .bind(wanted.granularity)
-    .bind(wanted.names)
+    .bind(selection.granularity)
+    .bind(selection.names)
     .bind(meter)
     .bind(topic)
     .bind(subscription)
-    .bind(wanted.limit)
-    .bind(wanted.topics)
-    .bind(wanted.since)
+    .bind(selection.limit)
+    .bind(selection.topics)
+    .bind(selection.since)
     .bind(Meter::ALL.map(Meter::as_str))
     .bind(Meter::ALL.map(Meter::group))
     .bind(Meter::ALL.map(measured_per_amount))
-    .bind(wanted.over_time_only)
+    .bind(selection.over_time_only)
     .fetch_all(session.run("usage_read.list"))
     .await?)
 }
 
-/// The first usage from a time on.
+/// The first usage at or after a time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct FirstUse {
-    /// The first minute with usage.
+    /// The first minute that has usage.
     pub minute: Option<OffsetDateTime>,
-    /// The first hour with usage that is not kept by the minute, from the hour of that time on.
+    /// The first hour in `usage_hour` that has usage, from the hour of that time on.
     pub hour: Option<OffsetDateTime>,
 }
 
-/// The first usage from a time on, of a tenant or of all.
+/// The first usage at or after a time, of one tenant or of all.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn first(
     session: &mut Session,
     tenant: Option<i64>,
@@ -179,11 +183,11 @@ pub async fn first(
     .await?)
 }
 
-/// Tenants after `after`, in order of number, that have usage from `from` to `to`; what is kept by the hour or day counts
-/// from `hours_from` on.
+/// Tenants that have usage from `from` to `to`, in order of number, from the one after `after` on. Usage in the tables
+/// of hours and days counts from `hours_from` on.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn tenants(
     session: &mut Session,
     (from, to): (OffsetDateTime, OffsetDateTime),
@@ -207,7 +211,7 @@ pub async fn tenants(
     .await?)
 }
 
-/// What is measured of one amount of a meter over time, such as byte-seconds of a GiB-hour.
+/// The measured quantity per one unit of an amount over time: for a GiB-hour, its byte-seconds.
 fn measured_per_amount(meter: Meter) -> Option<i64> {
     let unit = meter.over_time()?;
     i64::try_from(unit.measured()).ok()

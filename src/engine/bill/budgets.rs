@@ -9,21 +9,20 @@ use api::limits::{ALERT_PERCENTS_DEFAULT, BUDGETS_MAX};
 use api::list::Page;
 use api::{BudgetName, Permission};
 
-use crate::store::budget::{BudgetRow, NewBudget};
-use crate::store::budget_alert::AlertRow;
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::bill::spend::{self, Spent};
 use crate::engine::error::Error;
+use crate::store::budget::{BudgetRow, NewBudget};
+use crate::store::budget_alert::AlertRow;
+use crate::store::{self, Session};
 
 impl Engine {
     /// Creates a budget or replaces its settings. Returns true when it is new.
     ///
     /// # Errors
-    /// When there are too many, or the database does not answer.
+    /// When there are too many, or the database call fails.
     pub async fn put_budget(
         &self,
         by: &Access,
@@ -51,7 +50,7 @@ impl Engine {
         if !existing.is_some_and(|row| is_same(row, &new)) {
             store::budget::put(&mut tx, tenant.0, &new, now).await?;
             if let Some(row) = existing {
-                // An alert above the new percentage is sent again when the percentage reaches it.
+                // Alerts above the percentage that is reached now can be sent again.
                 let percent = spent.percent_of(settings.amount).unwrap_or(0);
                 let reached = i16::try_from(percent).unwrap_or(i16::MAX);
                 let month = (row.budget_id, spent.month.start().date());
@@ -76,7 +75,7 @@ impl Engine {
     /// Deletes a budget.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn delete_budget(&self, by: &Access, name: &BudgetName) -> Result<(), Error> {
         by.check_all(Permission::Manage)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
@@ -102,7 +101,7 @@ impl Engine {
     /// A budget, and how much of it is spent this month.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn budget(&self, by: &Access, name: &BudgetName) -> Result<Budget, Error> {
         one(self.budgets(by).await?.items, name)
     }
@@ -110,7 +109,7 @@ impl Engine {
     /// All budgets by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn budgets(&self, by: &Access) -> Result<Page<Budget>, Error> {
         by.check_all(Permission::Usage)?;
         let mut session = self.store().session().await?;
@@ -131,19 +130,19 @@ fn percents(settings: &BudgetSettings) -> Vec<i16> {
     sorted.into_iter().map(u16::cast_signed).collect()
 }
 
-/// Whether a budget has these settings already.
+/// Whether a budget already has these settings.
 fn is_same(row: &BudgetRow, new: &NewBudget<'_>) -> bool {
     (&*row.amount, &*row.alert_percents, row.hard_stop)
         == (new.amount, new.alert_percents, new.hard_stop)
 }
 
-/// The budget of a name.
+/// The budget with this name.
 fn one(budgets: Vec<Budget>, name: &BudgetName) -> Result<Budget, Error> {
     let found = budgets.into_iter().find(|budget| budget.name == *name);
     found.ok_or_else(|| Error::not_found("budget", name))
 }
 
-/// The budgets of a tenant as the API shows them.
+/// The budgets of a tenant as API objects.
 async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Budget>, Error> {
     let rows = store::budget::of_tenant(session, tenant).await?;
     let alerts =

@@ -1,4 +1,4 @@
-//! Amounts of a currency as a bill shows them: rounded to the smallest coin, with all decimal places of it (ISO 4217).
+//! Amounts of a currency in a bill: rounded to the smallest coin and written with all of its decimal places (ISO 4217).
 
 use api::Decimal;
 
@@ -14,7 +14,7 @@ pub fn minor_places(currency: &str) -> u32 {
     }
 }
 
-/// An amount with all decimal places of its currency.
+/// Formats an amount with all decimal places of its currency.
 pub(super) fn shown(amount: Decimal, places: u32) -> String {
     match places {
         0 => amount.to_string(),

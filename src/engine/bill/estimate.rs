@@ -1,6 +1,6 @@
-//! An estimate of what the rest of a month will cost: usage goes on at the average rate of the month so far, and is
-//! priced with tiers and with the versions and plans that begin later in the month. Pure; `month` adds it to the cost so
-//! far.
+//! An estimate of the cost of the rest of a month. It assumes that usage continues at the average rate of the month so
+//! far, and applies tiers and the versions and plans that begin later in the month. Pure; `month` adds it to the cost
+//! so far.
 
 use api::price::PriceItem;
 use api::{Decimal, Month};
@@ -9,19 +9,24 @@ use time::OffsetDateTime;
 use crate::engine::bill::portion::Portion;
 use crate::engine::bill::schedule::Schedule;
 
-/// Usage of an item so far in a month.
+/// Usage of an item in the month so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SoFar {
+pub(super) struct UsageSoFar {
     /// The item.
     pub(super) item: PriceItem,
-    /// The quantity that the caller may see, in what is measured.
+    /// The quantity that the caller may see, in measured units (bytes, byte-seconds, …).
     pub(super) used: u128,
-    /// Running total of the tenant.
+    /// Running total of the tenant, in the same units.
     pub(super) total: u128,
 }
 
-/// What the rest of the month will cost, from `now` on.
-pub(super) fn rest(prices: &Schedule, so_far: SoFar, month: Month, now: OffsetDateTime) -> Decimal {
+/// The estimated cost of the month from `now` on.
+pub(super) fn rest(
+    prices: &Schedule,
+    so_far: UsageSoFar,
+    month: Month,
+    now: OffsetDateTime,
+) -> Decimal {
     let seconds = |from: OffsetDateTime, to: OffsetDateTime| {
         u128::try_from((to - from).whole_seconds()).unwrap_or(0)
     };
@@ -73,7 +78,7 @@ mod tests {
         let versions = [version("2030-04-01", "1"), version("2030-04-21", "2")];
         let plans = [("2030-04-01".parse().unwrap(), Some("p"))];
         let prices = Schedule::new(&plans, &versions);
-        let so_far = SoFar {
+        let so_far = UsageSoFar {
             item: PriceItem::PublishUnits,
             used: 100,
             total: 100,
@@ -82,7 +87,7 @@ mod tests {
             let month = "2030-04".parse().unwrap();
             rest(&prices, so_far, month, now).to_string()
         };
-        // 100 in ten days: the tier is full, 100 more at 1 and 100 at 2.
+        // 100 in ten days: the tier is full, and 200 more are estimated, 100 at 1 and 100 at 2.
         assert_eq!(of(datetime!(2030-04-11 0:00 UTC)), "300");
         assert_eq!(of(datetime!(2030-04-01 0:00 UTC)), "0", "nothing to go by");
         assert_eq!(of(datetime!(2030-05-01 0:00 UTC)), "0", "it is over");

@@ -1,6 +1,6 @@
-//! Duty `events`: makes usage that is over into events (`usage_events`) and begins to deliver the events that wait for sinks
-//! (`engine::events`). It belongs to this room because it uses both. Deliveries run on the tracker of the node, a limited
-//! number at a time, and go on while the duty pauses.
+//! Duty `events`: turns completed usage into events (`usage_events`) and starts deliveries of the events that wait for
+//! sinks (`engine::events`). It is in this room because it needs both. Deliveries run on the tracker of the node, a
+//! limited number at a time, and continue while the duty pauses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use crate::engine::bill::usage_events;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::events;
 
-/// Sinks that a node delivers to at a time: this many may be slow before others wait for them.
+/// Concurrent deliveries of a node. If as many sinks are slow, the others wait.
 const AT_ONCE: usize = 32;
-/// Time between two counts of what waits.
+/// Time between two counts of waiting events.
 const COUNT_AFTER: Duration = Duration::from_secs(10);
 
 /// The duty.
@@ -32,7 +32,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Publishes to topics as the engine does; deliveries are tasks on `tracker`.
+    /// `engine` publishes events to topics. Deliveries run as tasks on `tracker`.
     #[must_use]
     pub fn new(engine: Engine, tracker: TaskTracker) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Events {
         }
     }
 
-    /// Begins as many deliveries as there are permits; returns how many.
+    /// Starts as many deliveries as there are permits, and returns their number.
     async fn deliver(&self, stop: &CancellationToken) -> Result<u64, DutyError> {
         let free = self.permits.available_permits();
         if free == 0 {
@@ -52,7 +52,7 @@ impl Events {
         }
         let mut begun = 0;
         for delivery in events::claim(&self.engine, free).await? {
-            // Never refused: no other task takes permits.
+            // Always succeeds: no other task takes permits.
             let Ok(permit) = self.permits.clone().try_acquire_owned() else {
                 break;
             };
@@ -71,17 +71,17 @@ impl Duty for Events {
     const NAME: &'static str = "events";
     const BUSY: Duration = Duration::from_secs(1);
     const IDLE: Duration = Duration::from_secs(2);
-    // A page of usage costs the database as much as a month of it.
+    // A small page of usage costs the database as much as a month of it.
     const PAUSE_FACTOR: u32 = 2;
 
-    /// Counts events made and deliveries begun.
+    /// Counts created events and started deliveries.
     async fn run(
         &mut self,
         context: &Context,
         stop: &CancellationToken,
     ) -> Result<Done, DutyError> {
         let made = usage_events::fill(context, stop).await;
-        // What waits is delivered also when no event could be made.
+        // Waiting events are delivered even if creating new ones failed.
         let begun = self.deliver(stop).await?;
         if self.counted.is_none_or(|at| at.elapsed() > COUNT_AFTER) {
             self.counted = Some(Instant::now());

@@ -1,6 +1,6 @@
 //! The price of one item: tiers over the running total of a month. Pure; built from a plan by `plans`, applied by
-//! `schedule`. The cost of a part of a month is the cost at its end less the cost at its beginning, so the parts of a
-//! month add up exactly to the whole. A cost is computed in whole numbers and rounded once, half to even, to 10^-12.
+//! `schedule`. The cost of a part of a month is the cost at its end minus the cost at its start, so the parts of a
+//! month add up exactly to the whole. A cost is computed in integers and rounded once, half to even, to 10^-12.
 
 use api::Decimal;
 use api::price::{Price, PriceUnit};
@@ -9,30 +9,31 @@ use api::price::{Price, PriceUnit};
 const PLACES: u32 = 9;
 const COST_PLACES: u128 = 1_000;
 
-/// The price of an item, ready to be applied.
+/// The price of an item, prepared for computing costs. Quantities are in measured units: units, bytes, byte-seconds,
+/// and so on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ladder {
-    /// Amount that a price is quoted for, in what is measured.
+    /// The quantity that a price is quoted for.
     per: u128,
-    /// End of each tier, in what is measured, and its price. The last tier has no end.
+    /// End and price of each tier. The last tier ends at `u128::MAX`.
     tiers: Vec<(u128, Decimal)>,
 }
 
-/// A part of a month's usage that lies in one tier.
+/// The part of some usage that is in one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Number of the tier, from 0.
     pub tier: usize,
     /// Price of the tier.
     pub unit_price: Decimal,
-    /// Running total of the month at the beginning of the part.
+    /// Running total of the month at the start of the part.
     pub from: u128,
     /// Running total of the month at its end.
     pub to: u128,
 }
 
 impl Ladder {
-    /// A price of an item that is counted in `unit`.
+    /// The price of an item that is billed in `unit`.
     #[must_use]
     pub fn new(price: &Price, unit: PriceUnit) -> Self {
         let mut end = 0u128;
@@ -49,17 +50,17 @@ impl Ladder {
         }
     }
 
-    /// Amount that a price is quoted for, in what is measured.
+    /// The quantity that a price is quoted for.
     #[must_use]
     pub const fn per(&self) -> u128 {
         self.per
     }
 
-    /// Cost of the first `quantity` of a month.
+    /// Cost of the first `quantity` units of a month.
     #[must_use]
     pub fn cost_at(&self, quantity: u128) -> Decimal {
-        // Whole multiples of `per` and remainders are summed separately: neither sum overflows, and nothing is rounded
-        // before the end.
+        // Multiples of `per` and remainders are summed separately, so that neither sum overflows and only the result is
+        // rounded.
         let (mut whole, mut rest) = (0u128, 0u128);
         for step in self.steps(0, quantity) {
             let span = step.to - step.from;
@@ -71,13 +72,13 @@ impl Ladder {
         Decimal::from_trillionths(whole.saturating_mul(COST_PLACES).saturating_add(rest))
     }
 
-    /// Cost of a part of a month, between two running totals.
+    /// Cost of the usage between two running totals of a month.
     #[must_use]
     pub fn cost(&self, from: u128, to: u128) -> Decimal {
         self.cost_at(to).minus(self.cost_at(from))
     }
 
-    /// A part of a month, divided where tiers end.
+    /// The usage between two running totals, divided at the ends of tiers.
     #[must_use]
     pub fn steps(&self, from: u128, to: u128) -> Vec<Step> {
         let mut steps = Vec::new();
@@ -105,7 +106,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A price for `per` units: the size and price of each tier, and the price beyond them.
+    /// A price per `per` units: size and price of each tier, and the price above them.
     pub(in crate::engine::bill) fn price(
         per: u64,
         tiers: &[(u64, &str)],
@@ -159,7 +160,7 @@ pub(super) mod tests {
             &[(999_999_999_999_999, "999999.999999999")],
             "999999.999999999",
         );
-        // As many units as are counted, and a billion GiB-hours.
+        // The largest count of units, and a billion GiB-hours.
         for (unit, many) in [
             (PriceUnit::Units, 1u128 << 62),
             (PriceUnit::GibHours, 1 << 30),
@@ -214,7 +215,7 @@ pub(super) mod tests {
 
         #[test]
         fn a_cost_is_the_exact_one_rounded_once((ladder, measured) in ladders(), whole in 0u128..1_000_000) {
-            // Of whole multiples of what prices are for nothing has to be rounded.
+            // Multiples of `per` need no rounding.
             let quantity = whole * ladder.per() / measured * measured;
             let exact: u128 = ladder.steps(0, quantity).iter()
                 .map(|step| (step.to - step.from) / measured * step.unit_price.trillionths()).sum();

@@ -1,7 +1,8 @@
-//! Money. A plan has versions (`plans`), a tenant has plans by day (`tenant_plans`); together they are its `schedule` of
-//! prices, each a `ladder` of tiers. A row of usage has priced `portion`s. `usage`, `month` and `focus` show usage with
-//! its cost, `budgets` and `spend` compare the month with what a tenant wants to spend, `usage_events` reports usage to
-//! sinks. Metering (`engine::meter`) knows no price: it counts, and this room reads what was counted.
+//! Prices, costs and budgets. A plan has versions (`plans`), and a tenant has plans by day (`tenant_plans`). Together
+//! they are its `schedule` of prices; each price is a `ladder` of tiers. A row of usage has priced `portion`s. `usage`,
+//! `month` and `focus` return usage with its cost. `budgets` and `spend` compare the cost of a month with the tenant's
+//! budgets. `usage_events` reports usage to event sinks. Metering (`engine::meter`) counts and knows no prices; this
+//! room reads its counts.
 
 mod budgets;
 mod currency;

@@ -1,6 +1,6 @@
 //! A month of a tenant: usage by meter, cost by item of the price plan, and an estimate of the whole month. Called by
-//! `GET /v1/usage/month` and, for the cost alone, by budgets. Usage is read by the day, so the number of rows is bounded
-//! (I9) and no meter is cut off (I8).
+//! `GET /v1/usage/month` and, for the cost alone, by budgets. Usage is read by the day, so the number of rows is
+//! bounded (I9) and no meter is cut off (I8).
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,25 @@ use api::usage::{Granularity, Meter, UsageItem};
 use api::{Decimal, Month, Permission};
 use time::OffsetDateTime;
 
-use crate::store::usage_read::{UsageRow, Wanted};
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::currency::{minor_places, shown};
-use crate::engine::bill::estimate::{self, SoFar};
+use crate::engine::bill::estimate::{self, UsageSoFar};
 use crate::engine::bill::portion::{self, quantity};
 use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::{plans, usage};
 use crate::engine::error::Error;
+use crate::store::usage_read::{UsageRow, UsageSelection};
+use crate::store::{self, Session};
 
-/// Most rows of a month: one for each day and meter.
+/// Most rows of a month: one per day and meter.
 #[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
 const ROWS_MAX: i64 = 31 * Meter::ALL.len() as i64;
 
-/// Usage of an item in a month so far.
+/// Usage of an item in the month so far.
 #[derive(Debug, Clone, Copy, Default)]
 struct Total {
-    /// The quantity that the caller may see, in what is measured.
+    /// The quantity that the caller may see, in measured units.
     used: u128,
     /// Running total of the tenant.
     total: u128,
@@ -38,10 +37,10 @@ struct Total {
 }
 
 impl Engine {
-    /// A month of the topics whose usage the caller may read; the current month when `None`.
+    /// Usage and cost of a month (`None`: the current one), restricted to the topics whose usage the caller may read.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn usage_month(
         &self,
         by: &Access,
@@ -85,7 +84,7 @@ impl Engine {
     }
 }
 
-/// Cost of all usage of a tenant in a month so far, and its currency; `None` when no price plan applies in the month.
+/// Cost of all usage of a tenant in a month so far, and its currency; `None`: no price plan applies in the month.
 pub(in crate::engine) async fn cost_of(
     session: &mut Session,
     tenant: i64,
@@ -101,14 +100,14 @@ pub(in crate::engine) async fn cost_of(
     Ok(Some((cost, currency.to_owned())))
 }
 
-/// The days of a month by meter, of the topics whose names match one of the patterns.
+/// Usage by day and meter in a month, restricted to topics whose names match one of the patterns.
 async fn days(
     session: &mut Session,
     tenant: i64,
     topics: &[String],
     month: Month,
 ) -> Result<Vec<UsageRow>, Error> {
-    let wanted = Wanted {
+    let selection = UsageSelection {
         tenant,
         topics,
         since: month.start(),
@@ -120,10 +119,10 @@ async fn days(
         after: (month.start(), "", "", ""),
         limit: ROWS_MAX,
     };
-    Ok(store::usage_read::list(session, &wanted).await?)
+    Ok(store::usage_read::list(session, &selection).await?)
 }
 
-/// Sums of the days by meter.
+/// Sums of the days, by meter.
 fn meters(rows: &[UsageRow], prices: &Schedule, month: Month) -> Result<Vec<UsageItem>, Error> {
     let mut meters: BTreeMap<&str, UsageItem> = BTreeMap::new();
     for row in rows {
@@ -158,7 +157,7 @@ fn add_texts(a: &Option<String>, b: &Option<String>) -> Option<String> {
     add(a, b).map(|sum: Decimal| sum.to_string())
 }
 
-/// Sums of the days by item.
+/// Sums of the days, by item.
 fn totals(prices: &Schedule, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, Total>, Error> {
     let mut totals: BTreeMap<PriceItem, Total> = BTreeMap::new();
     for row in rows {
@@ -174,7 +173,7 @@ fn totals(prices: &Schedule, rows: &[UsageRow]) -> Result<BTreeMap<PriceItem, To
     Ok(totals)
 }
 
-/// Lines of a bill: the items that have a price in the month.
+/// The lines of a bill: one per item that has a price in the month.
 fn lines(
     prices: &Schedule,
     totals: &BTreeMap<PriceItem, Total>,
@@ -195,7 +194,7 @@ fn lines(
         billed: shown(cost.round(places), places),
         estimate: cost.plus(estimate::rest(
             prices,
-            SoFar { item, used, total },
+            UsageSoFar { item, used, total },
             month,
             now,
         )),

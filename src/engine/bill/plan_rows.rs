@@ -1,5 +1,5 @@
-//! Rows of prices: between the database, the wire and a schedule. A row is a tier of an item; the tier without a size is
-//! the last. Pure; called by `plans`.
+//! Conversion of prices between database rows, API objects and schedules. A row is one tier of an item; the tier
+//! without a size is the last. Pure; called by `plans`.
 
 use api::price::{PlanVersion, PlanVersionSettings, Price, PriceItem, Prices, Tier, Whole};
 use api::{Day, PlanName};
@@ -38,7 +38,7 @@ pub(super) fn rows(plan: &PlanName, day: Day, prices: &Prices) -> Vec<PriceRow> 
     rows
 }
 
-/// A version on the wire, from its row and the prices of some versions.
+/// A version as an API object. `prices` may include rows of other versions.
 pub(super) fn shown(row: VersionRow, prices: &[PriceRow]) -> Result<PlanVersion, Error> {
     let mut found = Prices::default();
     let is_own = |price: &&PriceRow| price.plan == row.plan && price.valid_from == row.valid_from;
@@ -76,7 +76,7 @@ pub(super) fn shown(row: VersionRow, prices: &[PriceRow]) -> Result<PlanVersion,
     })
 }
 
-/// The error of a row that no plan of this version of Cursus can have.
+/// The error for a row that the schema rules out.
 pub(super) fn corrupt(column: &'static str, plan: &str) -> Error {
     store::Error::Corrupt {
         table: "price",
@@ -86,7 +86,7 @@ pub(super) fn corrupt(column: &'static str, plan: &str) -> Error {
     .into()
 }
 
-/// A version of a schedule.
+/// A version as part of a schedule.
 pub(super) fn applied(row: VersionRow, prices: &[PriceRow]) -> Result<Version, Error> {
     let PlanVersion {
         plan,

@@ -10,22 +10,21 @@ use api::price::{Plan, PlanVersion, PlanVersionSettings};
 use api::{Day, Permission, PlanName};
 use time::OffsetDateTime;
 
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::bill::plan_rows::{applied, corrupt, rows, shown};
 use crate::engine::bill::schedule::{Schedule, Version};
 use crate::engine::error::Error;
+use crate::store::{self, Session};
 
 impl Engine {
-    /// Creates a version of a plan, and the plan with its first version, or changes a version that has not begun. Returns
-    /// true when the version is new.
+    /// Creates a version of a plan, or changes one that has not begun. The first version also creates the plan. Returns
+    /// `true` if the version is new.
     ///
     /// # Errors
-    /// When the currency is not that of the plan, the version would begin before today and is not the first, there are too
-    /// many, or the database does not answer.
+    /// When the currency is not that of the plan, the version is not the first and would begin before today, there are
+    /// too many versions or plans, or the database call fails.
     pub async fn put_plan_version(
         &self,
         by: &Access,
@@ -66,11 +65,11 @@ impl Engine {
         Ok((shown, created))
     }
 
-    /// Deletes a version of a plan, and the plan with its last version.
+    /// Deletes a version of a plan. Deleting the last one deletes the plan.
     ///
     /// # Errors
-    /// When there is no such version, tenants have or had the plan and the version has begun or is the last, or the database
-    /// does not answer.
+    /// When there is no such version, when tenants have or had the plan and the version has begun or is the last, or
+    /// when the database call fails.
     pub async fn delete_plan_version(
         &self,
         by: &Access,
@@ -108,7 +107,7 @@ impl Engine {
     /// A version of a plan.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn plan_version(
         &self,
         by: &Access,
@@ -123,7 +122,7 @@ impl Engine {
     /// All plans by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn plans(&self, by: &Access) -> Result<Page<Plan>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;
@@ -143,7 +142,7 @@ impl Engine {
     }
 }
 
-/// Refuses a version that may not be put next to the versions that there are.
+/// Refuses a new or changed version that would break the rules above.
 async fn check_put(
     tx: &mut Session,
     versions: &[PlanVersion],
@@ -183,8 +182,8 @@ pub(in crate::engine) async fn of_tenant(
     tenant: i64,
 ) -> Result<Schedule, Error> {
     let spans = store::tenant_plan::of(session, &[tenant]).await?;
-    let plans: BTreeSet<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();
-    let plans: Vec<&str> = plans.into_iter().collect();
+    let distinct: BTreeSet<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();
+    let plans: Vec<&str> = distinct.into_iter().collect();
     if plans.is_empty() {
         return Ok(Schedule::default());
     }

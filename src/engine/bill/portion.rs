@@ -1,6 +1,6 @@
-//! What of a row of usage has a price, and where it stands in its month: the store adds up what was used before the row,
-//! and the table of meters (`api::usage::Meter`) names the items. Each quantity of a row is in one portion of an item at
-//! most.
+//! The priced portions of a row of usage, with their running totals in the month. The store adds up the usage before
+//! the row; the table of meters (`api::usage::Meter`) names the items. No quantity of a row is in two portions of the
+//! same item.
 
 use api::Decimal;
 use api::price::{PriceItem, PriceUnit};
@@ -10,7 +10,7 @@ use crate::engine::error::Error;
 use crate::store;
 use crate::store::usage_read::UsageRow;
 
-/// A part of a month's usage of an item, between two running totals.
+/// Usage of an item between two running totals of a month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Portion {
     /// The item.
@@ -21,7 +21,7 @@ pub struct Portion {
     pub to: u128,
 }
 
-/// What a meter measured.
+/// The quantities of a meter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Measured {
     /// Metering units.
@@ -35,7 +35,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// The quantity that an item is priced by.
+    /// The quantity that the price of an item applies to.
     const fn of(&self, item: PriceItem) -> u128 {
         match item.unit() {
             PriceUnit::Units if matches!(item, PriceItem::ElasticUnits) => self.elastic_units,
@@ -46,7 +46,7 @@ impl Measured {
     }
 }
 
-/// The portions of `used`, measured by a meter after `before` was measured in the same month.
+/// The portions of `used`, a meter's usage that follows `before` in the same month.
 #[must_use]
 pub fn portions(meter: Meter, used: Measured, before: Measured) -> Vec<Portion> {
     let portion = |&item: &PriceItem| Portion {
@@ -61,7 +61,7 @@ pub fn portions(meter: Meter, used: Measured, before: Measured) -> Vec<Portion> 
         .collect()
 }
 
-/// What is measured, in the unit of its price.
+/// Converts a measured quantity to the unit of its price.
 pub(super) fn quantity(unit: PriceUnit, measured: u128) -> Decimal {
     Decimal::ratio(measured, unit.measured())
 }

@@ -1,6 +1,6 @@
-//! Prices that apply to a tenant over time: the versions of its plans, one after the other. Pure; `plans` reads it from
-//! the database. Running totals belong to the month: when another version or plan begins within a month, its tiers count
-//! what was used before it.
+//! The prices that apply to a tenant over time: versions of its plans, one after the other. Pure; `plans` reads it from
+//! the database. Running totals belong to the month. When another version or plan begins within a month, its tiers
+//! include the usage before it.
 
 use api::price::PriceItem;
 use api::{Day, Decimal, Month, PlanName};
@@ -30,7 +30,7 @@ impl Version {
         ladders.find_map(|(of, ladder)| (*of == item).then_some(ladder))
     }
 
-    /// Cost of a portion; zero without a price.
+    /// Cost of a portion; zero if its item has no price.
     #[must_use]
     pub fn cost(&self, portion: Portion) -> Decimal {
         self.of(portion.item).map_or(Decimal::ZERO, |ladder| {
@@ -39,7 +39,7 @@ impl Version {
     }
 }
 
-/// Days to which one version applies, or none. It ends where the next span begins.
+/// A span of days to which one version applies, or none. It ends where the next span begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
     from: Day,
@@ -51,7 +51,8 @@ struct Span {
 pub struct Schedule(Vec<Span>);
 
 impl Schedule {
-    /// The plans of a tenant in order, each with its first day, and all versions of these plans.
+    /// Builds a schedule of the plans of a tenant, each with its first day, and all versions of these plans, both in
+    /// order of time.
     #[must_use]
     pub fn new(plans: &[(Day, Option<&str>)], versions: &[Version]) -> Self {
         let mut spans = Vec::new();
@@ -79,7 +80,8 @@ impl Schedule {
         self.0.is_empty()
     }
 
-    /// Start of the running totals that are needed to price usage from `first` on: the month, if anything has a price.
+    /// Time from which running totals are needed to price usage from `first` on: the start of the month if anything has
+    /// a price, else `first`.
     #[must_use]
     pub fn totals_since(&self, first: OffsetDateTime) -> OffsetDateTime {
         if self.is_empty() {
@@ -107,18 +109,18 @@ impl Schedule {
         })
     }
 
-    /// Currency of a month. There is one at most, because a plan of another currency begins with a month.
+    /// Currency of a month. There is at most one, because a plan in another currency must begin with a month.
     #[must_use]
     pub fn currency(&self, month: Month) -> Option<&str> {
         self.of(month).next().map(|(_, version)| &*version.currency)
     }
 
-    /// Times at which another version begins to apply, or none does any more.
+    /// Times at which the applying version changes.
     pub fn starts(&self) -> impl Iterator<Item = OffsetDateTime> {
         self.0.iter().map(|span| span.from.start())
     }
 
-    /// Cost of some portions of the usage at a time; `None` when no version applies then.
+    /// Cost of the portions of a row of usage at `time`; `None`: no version applies then.
     #[must_use]
     pub fn cost(&self, time: OffsetDateTime, portions: &[Portion]) -> Option<Decimal> {
         let version = self.at(time)?;
@@ -148,7 +150,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What a part of the published units costs.
+    /// The cost of a part of the published units.
     fn cost(schedule: &Schedule, at: OffsetDateTime, (from, to): (u128, u128)) -> Option<String> {
         let item = PriceItem::PublishUnits;
         let cost = schedule.cost(at, &[Portion { item, from, to }]);
@@ -168,7 +170,7 @@ mod tests {
         );
         assert_eq!(cost(before, 0, 10), None);
         assert_eq!(cost(first, 0, 15).as_deref(), Some("20"), "10 at 1, 5 at 2");
-        // 15 of the first 20 are used: 5 at 3, then 5 at 5.
+        // 15 of the first 20 are used before: 5 at 3, then 5 at 5.
         assert_eq!(cost(second, 15, 25).as_deref(), Some("40"));
         let of = |month: &str| schedule.of(month.parse().unwrap()).count();
         assert_eq!((of("2029-12"), of("2030-01"), of("2030-02")), (0, 2, 1));
@@ -194,7 +196,7 @@ mod tests {
             ("2030-01-05", Some("100")),
             ("2030-02-14", Some("200")),
             ("2030-02-19", None),
-            // 50 in the tier, which those before have half filled.
+            // The tier has 50 units, and the usage before has filled half of it.
             ("2030-02-20", Some("350")),
             ("2030-03-10", None),
             ("2030-04-01", Some("200")),

@@ -1,7 +1,8 @@
-//! Duty `spend`: compares what a tenant spends in a month with its budgets. Alerts that are due are sent, and a spent budget
-//! with `hard_stop` stops the tenant until the month ends. The duty does it for all tenants, and a change of a budget for its
-//! tenant, in one transaction that has locked the tenant: each alert is noted, and its event sent, by the same commit, once.
-//! Nodes learn of a stop as they learn of a quota.
+//! Duty `spend`: compares the cost of a tenant's month with its budgets. It sends the alerts that are due. A spent
+//! budget with `hard_stop` stops the tenant until the month ends. The duty does this for all tenants, and a change of a
+//! budget for its tenant. Either runs in one transaction that has locked the tenant and that records each alert
+//! together with its event, so an alert is sent once. Nodes learn of a stop by the version of quotas, like a change of
+//! a quota.
 
 use api::budget::{BudgetEvent, Percent};
 use api::event::EventKind;
@@ -20,12 +21,12 @@ use crate::store::{self, Session, Store};
 
 /// Tenants read by one statement.
 const TENANTS: i64 = 1_000;
-/// Old alerts deleted in one round.
+/// Old alerts deleted per run.
 const ALERTS: i64 = 10_000;
 /// Percentage at which a budget is spent.
 const SPENT: u64 = 100;
 
-/// What a tenant has spent this month.
+/// The cost of a tenant's month so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct Spent {
     /// The month.
@@ -45,16 +46,16 @@ impl Spent {
     }
 }
 
-/// What the budgets of a tenant ask for.
+/// The actions that the budgets of a tenant require.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Demand {
-    /// Alerts that were not sent yet.
+struct DueActions {
+    /// Alerts that are not sent yet.
     alerts: Vec<DueAlert>,
-    /// End of the stop; `None` when the tenant is not to be stopped.
+    /// End of the stop; `None`: the tenant is not to be stopped.
     stop_until: Option<OffsetDateTime>,
 }
 
-/// An alert to send.
+/// An alert that is not sent yet.
 #[derive(Debug, PartialEq, Eq)]
 struct DueAlert {
     budget: BudgetRow,
@@ -70,10 +71,10 @@ impl Duty for Spend {
     const NAME: &'static str = "spend";
     const BUSY: std::time::Duration = std::time::Duration::from_secs(10);
     const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
-    // The cost of a month is added up for each tenant that has a budget.
+    // Each run adds up the cost of a month for every tenant that has a budget.
     const PAUSE_FACTOR: u32 = 9;
 
-    /// Compares all tenants that have budgets with them; counts alerts. Stops between two tenants.
+    /// Compares all tenants that have budgets; counts alerts. Can stop between two tenants.
     async fn run(
         &mut self,
         context: &Context,
@@ -101,7 +102,7 @@ impl Duty for Spend {
     }
 }
 
-/// Compares a tenant with its budgets, and locks it only when there is something to do.
+/// Compares a tenant with its budgets. It locks the tenant only if an action is required.
 async fn compare_one(
     store: &Store,
     session: &mut Session,
@@ -109,8 +110,8 @@ async fn compare_one(
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
     let spent = spent(session, tenant, now).await?;
-    let demand = demand(session, tenant, &spent).await?;
-    if demand.alerts.is_empty() && demand.stop_until == stopped_until(session, tenant).await? {
+    let due = due_actions(session, tenant, &spent).await?;
+    if due.alerts.is_empty() && due.stop_until == stopped_until(session, tenant).await? {
         return Ok(0);
     }
     let mut tx = store.tx("compare_budgets").await?;
@@ -120,7 +121,7 @@ async fn compare_one(
     Ok(alerts)
 }
 
-/// Spending of a tenant in the current month.
+/// The cost of a tenant's current month so far.
 pub(in crate::engine) async fn spent(
     session: &mut Session,
     tenant: i64,
@@ -132,27 +133,27 @@ pub(in crate::engine) async fn spent(
     Ok(Spent { month, at, cost })
 }
 
-/// Sends the alerts of a tenant that are due, and stops or resumes the tenant. Returns the number of alerts. The transaction
-/// has locked the tenant.
+/// Sends the alerts of a tenant that are due, and stops or resumes the tenant. Returns the number of alerts. The
+/// caller's transaction has locked the tenant.
 pub(in crate::engine) async fn compare(
     tx: &mut Session,
     tenant: i64,
     spent: &Spent,
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
-    let demand = demand(tx, tenant, spent).await?;
+    let due = due_actions(tx, tenant, spent).await?;
     let mut sent = 0;
-    for due in &demand.alerts {
-        sent += u64::from(send(tx, tenant, due, spent).await?);
+    for alert in &due.alerts {
+        sent += u64::from(send(tx, tenant, alert, spent).await?);
     }
-    if demand.stop_until != stopped_until(tx, tenant).await? {
+    if due.stop_until != stopped_until(tx, tenant).await? {
         let version = store::installation::bump_quota(tx).await?;
-        store::quota::stop(tx, tenant, (demand.stop_until, version), now).await?;
+        store::quota::stop(tx, tenant, (due.stop_until, version), now).await?;
     }
     Ok(sent)
 }
 
-/// Records an alert and its event for the tenant's sinks. Returns false when it was sent before.
+/// Records an alert and its event for the tenant's sinks. Returns `false` if it was sent before.
 async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> Result<bool, Error> {
     let DueAlert { budget, percent } = due;
     let (cost, currency) = spent.cost.clone().unwrap_or_default();
@@ -172,7 +173,7 @@ async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> R
     };
     let event = Event {
         kind: EventKind::Budget,
-        // The id of the budget keeps the events of a deleted budget and of a new one with its name apart.
+        // With its id, events of a deleted budget differ from those of a new budget with the same name.
         identity: &[
             &budget.budget_id.to_string(),
             &spent.month.to_string(),
@@ -186,11 +187,15 @@ async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> R
     Ok(true)
 }
 
-/// What the budgets of a tenant ask for.
-async fn demand(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Demand, Error> {
+/// Reads the budgets of a tenant and returns the actions that they require.
+async fn due_actions(
+    session: &mut Session,
+    tenant: i64,
+    spent: &Spent,
+) -> Result<DueActions, Error> {
     let budgets = store::budget::of_tenant(session, tenant).await?;
     let sent = store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;
-    wanted(budgets, &sent, spent)
+    unsent_actions(budgets, &sent, spent)
 }
 
 /// End of the stop that applies to a tenant now.
@@ -202,21 +207,25 @@ async fn stopped_until(
     Ok(quota.and_then(|quota| quota.stopped_until))
 }
 
-/// What budgets ask for, except for the alerts that were sent.
-fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<Demand, Error> {
-    let mut demand = Demand::default();
+/// The actions that these budgets require, without the alerts that were sent.
+fn unsent_actions(
+    budgets: Vec<BudgetRow>,
+    sent: &[AlertRow],
+    spent: &Spent,
+) -> Result<DueActions, Error> {
+    let mut due = DueActions::default();
     for budget in budgets {
         let Some(percent) = spent.percent_of(amount(&budget)?) else {
             continue;
         };
         if stops(&budget, Some(percent)) {
-            demand.stop_until = Some(spent.month.end());
+            due.stop_until = Some(spent.month.end());
         }
         let was_sent = |at: i16| {
             sent.iter()
                 .any(|alert| (alert.budget_id, alert.percent) == (budget.budget_id, at))
         };
-        let due = budget
+        let alerts = budget
             .alert_percents
             .iter()
             .copied()
@@ -225,9 +234,9 @@ fn wanted(budgets: Vec<BudgetRow>, sent: &[AlertRow], spent: &Spent) -> Result<D
                 budget: budget.clone(),
                 percent,
             });
-        demand.alerts.extend(due);
+        due.alerts.extend(alerts);
     }
-    Ok(demand)
+    Ok(due)
 }
 
 /// The amount of a budget.
@@ -240,7 +249,7 @@ pub(in crate::engine) fn amount(budget: &BudgetRow) -> Result<Decimal, Error> {
     Ok(budget.amount.parse().map_err(corrupt)?)
 }
 
-/// Whether a budget stops its tenant when this percentage of it is spent.
+/// Whether a budget stops its tenant when this percentage of its amount is spent.
 pub(in crate::engine) fn stops(budget: &BudgetRow, percent: Option<u64>) -> bool {
     budget.hard_stop && percent.is_some_and(|percent| percent >= SPENT)
 }
@@ -281,13 +290,13 @@ mod tests {
         }];
         let due = |cost| {
             let budgets = vec![budget(1, "10", false), budget(2, "20", true)];
-            let demand = wanted(budgets, &sent, &spent(cost)).unwrap();
-            let alerts: Vec<_> = demand
+            let due = unsent_actions(budgets, &sent, &spent(cost)).unwrap();
+            let alerts: Vec<_> = due
                 .alerts
                 .iter()
                 .map(|due| (due.budget.budget_id, due.percent))
                 .collect();
-            (alerts, demand.stop_until)
+            (alerts, due.stop_until)
         };
         let stop = Some(datetime!(2030-02-01 0:00 UTC));
         for (cost, alerts, until) in [

@@ -1,19 +1,18 @@
-//! The plan of a tenant by day: a list of rows, each of which applies from its day until the next row begins. Called when
-//! an operator puts a tenant. The plan of a past day never changes, because that day may have been billed; only the first
-//! plan of a tenant may begin in the past, because nothing had a price before it. A month has one currency, so that its
-//! costs add up.
+//! The plan of a tenant by day: a list of rows, each of which applies from its day until the next row begins. Called
+//! when an operator puts a tenant. The plan of a past day never changes, because that day may have been billed. Only
+//! the first plan of a tenant may begin in the past, because nothing had a price before it. A month has one currency,
+//! so that its costs add up.
 
 use api::limits::TENANT_PLANS_MAX;
 use api::tenant::{PlanChoice, TenantPlan, TenantSettings};
 use api::{Day, FieldError, Month, PlanName};
 use time::OffsetDateTime;
 
-use crate::store::tenant_plan::TenantPlanRow;
-use crate::store::{self, Session};
-
 use crate::engine::access::Tenant;
 use crate::engine::bill::plans;
 use crate::engine::error::Error;
+use crate::store::tenant_plan::TenantPlanRow;
+use crate::store::{self, Session};
 
 /// Gives a tenant the plan that its settings name, if they name one. Returns whether that changes anything. The
 /// transaction has locked the tenant.
@@ -56,7 +55,7 @@ pub(in crate::engine) async fn set(
     Ok(true)
 }
 
-/// The rows of a tenant with a new one. A row that repeats the plan of the row before it is dropped.
+/// The rows of a tenant together with a new one. A row that repeats the plan of the previous row is dropped.
 fn with(rows: &[TenantPlanRow], new: TenantPlanRow) -> Vec<TenantPlanRow> {
     let others = rows.iter().filter(|row| row.valid_from != new.valid_from);
     let mut all: Vec<TenantPlanRow> = others.cloned().collect();
@@ -96,7 +95,7 @@ fn past(rows: &[TenantPlanRow], today: Day) -> &[TenantPlanRow] {
     &rows[..rows.partition_point(|row| row.valid_from < today.0)]
 }
 
-/// Two rows of different currencies that apply in the same month.
+/// Two rows of different currencies that apply in the same month, if there are any.
 fn two_currencies(rows: &[TenantPlanRow]) -> Option<[&TenantPlanRow; 2]> {
     let ends = rows.iter().skip(1).map(|row| Some(row.valid_from));
     let spans = rows.iter().zip(ends.chain([None]));
@@ -118,7 +117,7 @@ fn on(rows: &[TenantPlanRow], day: Day) -> Option<&TenantPlanRow> {
     rows.iter().rev().find(|row| row.valid_from <= day.0)
 }
 
-/// The rows of one tenant as the API shows them: the plan of today, and all rows.
+/// The rows of one tenant as API objects: the plan of today, and all rows.
 pub(in crate::engine) fn shown(
     rows: &[TenantPlanRow],
     today: Day,
@@ -216,7 +215,7 @@ mod tests {
             assert!(!refused(&before, new), "{new}");
         }
         assert!(!refused(&[], "2020-05-05 a EUR"), "the first one");
-        // Days without a plan between them do not make two currencies of a month right.
+        // A gap without a plan does not allow two currencies in a month.
         let gap = ["2030-01-01 a EUR", "2030-03-05"];
         assert!(refused(&gap, "2030-03-09 c USD"));
         assert!(!refused(&gap, "2030-04-09 c USD"));

@@ -1,15 +1,12 @@
-//! Usage of a tenant, for `GET /v1/usage`: windows of a range, a page at a time, from minutes, hours and days alike. A
-//! page reads a bounded number of windows (I9). The cost of a window depends on what was used before it in its month,
-//! which the store adds up.
+//! Usage of a tenant, for `GET /v1/usage`: the windows of a range, page by page, by minute, hour or day. A page covers
+//! a bounded number of windows (I9). The cost of a window depends on the usage before it in its month, which the store
+//! adds up.
 
 use api::limits::{PAGE, USAGE_WINDOWS_MAX};
 use api::price::PriceUnit;
 use api::usage::{Granularity, UsageBy, UsageItem, UsagePage};
 use api::{FieldError, Permission, Timestamp};
 use time::OffsetDateTime;
-
-use crate::store;
-use crate::store::usage_read::{UsageRow, Wanted};
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
@@ -18,48 +15,50 @@ use crate::engine::bill::usage_after::UsageAfter;
 use crate::engine::bill::{plans, portion};
 use crate::engine::error::Error;
 use crate::engine::meter::roll_up;
+use crate::store;
+use crate::store::usage_read::{UsageRow, UsageSelection};
 
-/// Usage that a caller asks for.
+/// A request for usage.
 #[derive(Debug, Clone, Default)]
-pub struct UsageAsk {
-    /// A time in the first window; `None` for one day of windows.
+pub struct UsageRequest {
+    /// A time in the first window; `None`: the list covers one day.
     pub from: Option<Timestamp>,
-    /// The last window ends at or after this time; `None` for now.
+    /// The last window ends at or after this time; `None`: now.
     pub to: Option<Timestamp>,
     /// Length of a window.
     pub granularity: Granularity,
-    /// Grouping, in addition to windows and meters.
+    /// Grouping in addition to window and meter.
     pub by: UsageBy,
-    /// End of the previous page.
+    /// Position of the last item of the previous page.
     pub after: Option<UsageAfter>,
-    /// Most items of the page.
+    /// Most items of a page.
     pub limit: u32,
 }
 
 impl Engine {
-    /// A page of usage of the topics whose usage the caller may read.
+    /// A page of usage, restricted to the topics whose usage the caller may read.
     ///
     /// # Errors
-    /// When the range is empty, too long, or too old for its granularity, or the database does not answer.
-    pub async fn usage(&self, by: &Access, ask: UsageAsk) -> Result<UsagePage, Error> {
-        let limit = ask.limit.clamp(*PAGE.start(), *PAGE.end());
+    /// When the range is empty, too long, or too old for its granularity, or the database call fails.
+    pub async fn usage(&self, by: &Access, request: UsageRequest) -> Result<UsagePage, Error> {
+        let limit = request.limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let status = store::usage::status(&mut session, self.clock().now()).await?;
-        let (from, to) = range(&ask, status.at).map_err(|error| Error::Invalid(vec![error]))?;
+        let (from, to) = range(&request, status.at).map_err(|error| Error::Invalid(vec![error]))?;
         let prices = plans::of_tenant(&mut session, by.tenant().0).await?;
-        let after = match &ask.after {
-            Some(after) => after.place(),
+        let after = match &request.after {
+            Some(after) => after.position(),
             None => (from, "", "", ""),
         };
         let first = from.max(after.0);
-        let wanted = Wanted {
+        let selection = UsageSelection {
             tenant: by.tenant().0,
             topics: &by.like(&[Permission::Usage]),
             since: prices.totals_since(first),
             from,
             to,
-            granularity: ask.granularity.as_str(),
-            names: match ask.by {
+            granularity: request.granularity.as_str(),
+            names: match request.by {
                 UsageBy::Meter => 0,
                 UsageBy::Topic => 1,
                 UsageBy::Subscription => 2,
@@ -68,7 +67,7 @@ impl Engine {
             after,
             limit: i64::from(limit) + 1,
         };
-        let rows = store::usage_read::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &selection).await?;
         let items: Vec<UsageItem> = rows
             .iter()
             .map(|row| item(row, &prices))
@@ -84,28 +83,33 @@ impl Engine {
 
 /// Start of the first window and end of the last.
 fn range(
-    ask: &UsageAsk,
+    request: &UsageRequest,
     at: OffsetDateTime,
 ) -> Result<(OffsetDateTime, OffsetDateTime), FieldError> {
-    let window = i64::from(ask.granularity.seconds());
-    let name = ask.granularity.as_str();
-    let (kept_since, windows_max) = match ask.granularity {
+    let window = i64::from(request.granularity.seconds());
+    let name = request.granularity.as_str();
+    let (kept_since, windows_max) = match request.granularity {
         Granularity::Minute => (roll_up::first_minute(at), USAGE_WINDOWS_MAX[0]),
         Granularity::Hour => (roll_up::first_hour(at), USAGE_WINDOWS_MAX[1]),
         Granularity::Day => (OffsetDateTime::UNIX_EPOCH, USAGE_WINDOWS_MAX[2]),
     };
-    // The last window contains the current time, also at the first moment of that window.
-    let end = ask.to.map_or(at.unix_timestamp() + 1, |to| {
+    // The current time counts as inside the last window, even at the first moment of that window.
+    let end = request.to.map_or(at.unix_timestamp() + 1, |to| {
         let to = OffsetDateTime::from(to);
         to.unix_timestamp() + i64::from(to.nanosecond() > 0)
     });
     let last_window = (end - 1).div_euclid(window);
-    let first_window = ask.from.map_or(last_window + 1 - 86_400 / window, |from| {
-        OffsetDateTime::from(from)
-            .unix_timestamp()
-            .div_euclid(window)
-    });
-    let is_empty = ask.from.zip(ask.to).is_some_and(|(from, to)| from >= to);
+    let first_window = request
+        .from
+        .map_or(last_window + 1 - 86_400 / window, |from| {
+            OffsetDateTime::from(from)
+                .unix_timestamp()
+                .div_euclid(window)
+        });
+    let is_empty = request
+        .from
+        .zip(request.to)
+        .is_some_and(|(from, to)| from >= to);
     if is_empty || first_window > last_window {
         return Err(FieldError::new("query:to", "must be after from"));
     }
@@ -126,7 +130,7 @@ fn range(
     Ok((time(first_window)?, time(last_window + 1)?))
 }
 
-/// A row as the API shows it, with its cost when a plan applies to its time.
+/// A row as an API object, with its cost if a plan applies at its time.
 pub(in crate::engine) fn item(row: &UsageRow, prices: &Schedule) -> Result<UsageItem, Error> {
     let meter = portion::meter(row)?;
     let unit = meter.over_time();
@@ -162,12 +166,12 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2030-01-10 12:34:56.789 UTC);
 
-    fn asked(granularity: Granularity, from: OffsetDateTime, to: OffsetDateTime) -> UsageAsk {
-        UsageAsk {
+    fn request(granularity: Granularity, from: OffsetDateTime, to: OffsetDateTime) -> UsageRequest {
+        UsageRequest {
             from: Some(from.into()),
             to: Some(to.into()),
             granularity,
-            ..UsageAsk::default()
+            ..UsageRequest::default()
         }
     }
 
@@ -187,13 +191,13 @@ mod tests {
             (Granularity::Day, whole, whole + Duration::DAY, 2),
         ];
         for (granularity, from, to, windows) in cases {
-            let (first, end) = range(&asked(granularity, from, to), NOW).unwrap();
+            let (first, end) = range(&request(granularity, from, to), NOW).unwrap();
             let seconds = (end - first).whole_seconds();
             assert_eq!(seconds / i64::from(granularity.seconds()), windows);
             assert!(first <= from && to <= end);
         }
         for now in [NOW, datetime!(2030-01-10 12:00 UTC)] {
-            let (from, to) = range(&UsageAsk::default(), now).unwrap();
+            let (from, to) = range(&UsageRequest::default(), now).unwrap();
             assert_eq!(from, datetime!(2030-01-09 13:00 UTC));
             assert_eq!(to, datetime!(2030-01-10 13:00 UTC));
         }
@@ -204,21 +208,25 @@ mod tests {
         let whole = datetime!(2030-01-10 10:00 UTC);
         let long = |granularity, windows| {
             let window = Duration::seconds(i64::from(Granularity::seconds(granularity)));
-            asked(granularity, whole, whole + window * windows)
+            request(granularity, whole, whole + window * windows)
         };
         let old = |granularity, days| {
             let from = NOW - Duration::days(days);
-            asked(granularity, from, from + Duration::MINUTE)
+            request(granularity, from, from + Duration::MINUTE)
         };
-        for (ask, pointer) in [
-            (asked(Granularity::Day, whole, whole), "query:to"),
+        for (request, pointer) in [
+            (request(Granularity::Day, whole, whole), "query:to"),
             (long(Granularity::Minute, 1_441), "query:to"),
             (long(Granularity::Hour, 745), "query:to"),
             (long(Granularity::Day, 400), "query:to"),
             (old(Granularity::Minute, 9), "query:from"),
             (old(Granularity::Hour, 401), "query:from"),
         ] {
-            assert_eq!(range(&ask, NOW).unwrap_err().pointer, pointer, "{ask:?}");
+            assert_eq!(
+                range(&request, NOW).unwrap_err().pointer,
+                pointer,
+                "{request:?}"
+            );
         }
         assert!(range(&old(Granularity::Minute, 8), NOW).is_ok());
         assert!(range(&old(Granularity::Day, 4_000), NOW).is_ok());

@@ -1,5 +1,5 @@
-//! Position in a list of usage: the window, meter, topic and subscription of the last item of a page. A caller of the API
-//! passes it back as text for the next page; exports and sinks keep it between two reads.
+//! A position in a list of usage: window, meter, topic and subscription of the last item of a page. API callers pass it
+//! back as text to get the next page; exports and sinks keep it between two reads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use api::usage::{Meter, UsageItem};
 use time::OffsetDateTime;
 
-/// End of a page of usage. As text it is the `next` of the page.
+/// The position of the last item of a page. As text it is the `next` of the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageAfter {
     /// Start of the window, in minutes since the Unix epoch.
@@ -28,8 +28,8 @@ impl UsageAfter {
         }
     }
 
-    /// The position as a statement takes it.
-    pub(in crate::engine) fn place(&self) -> (OffsetDateTime, &str, &str, &str) {
+    /// The position as parameters of a statement.
+    pub(in crate::engine) fn position(&self) -> (OffsetDateTime, &str, &str, &str) {
         let start = OffsetDateTime::from_unix_timestamp(self.minute.saturating_mul(60));
         (
             start.unwrap_or(OffsetDateTime::UNIX_EPOCH),

@@ -1,7 +1,7 @@
-//! Makes usage into events: for each sink, window by window from where it stopped, as soon as a window can no longer
-//! change (`meter::blocks::is_final`). Events and the new position of the sink commit together, so a window becomes
-//! events once, also when two nodes work on it (I8). A sink with too many waiting events gets no new ones; its usage is
-//! kept for it, in longer windows when that lasts too long.
+//! Turns usage into events, for each sink window by window. A window is used as soon as it can no longer change
+//! (`meter::blocks::is_final`). Its events and the new position of the sink commit together, so a window becomes events
+//! once, even if two nodes work on it (I8). A sink with too many waiting events gets no new ones. Its usage is kept,
+//! and turned into events of longer windows if the delay gets too long.
 
 use std::time::Instant;
 
@@ -15,32 +15,31 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::bill::plans;
 use crate::engine::bill::usage;
 use crate::engine::bill::usage_after::UsageAfter;
+use crate::engine::bill::window::{self, Window};
 use crate::engine::duty::{Context, Done, DutyError};
 use crate::engine::error::Error;
+use crate::engine::events::Event;
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
-use crate::store::usage_read::Wanted;
+use crate::store::usage_read::UsageSelection;
 use crate::store::{self, Session, Store, event_outbox, usage_read};
-
-use crate::engine::bill::window::{self, Window};
-use crate::engine::events::Event;
 
 /// Sinks read in one run.
 const SINKS: i64 = 10_000;
-/// Events made in one transaction; the last tenant of it may exceed this.
+/// Events per transaction; the last tenant of a transaction may exceed it.
 const EVENTS: usize = 1_000;
-/// Tenants read in one transaction.
+/// Tenants per transaction.
 const TENANTS: i64 = 50;
-/// Transactions for one sink before it is another one's turn.
+/// Transactions for one sink before the next sink is processed.
 const STEPS: u32 = 20;
-/// Time for all sinks together in one run: deliveries wait for it.
+/// Time for all sinks together in one run, because deliveries start after it.
 const TIME: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// Makes usage into events for all sinks that are behind; counts events. Called by the duty `events`. Stops after a while,
-/// or between two steps when `stop` is cancelled, with more to do.
+/// Turns usage into events for all sinks that are behind; counts events. Called by the duty `events`. Returns after a
+/// while, or between two steps when `stop` is cancelled, and reports whether more is to do.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database call fails.
 pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, DutyError> {
     let Context { store, clock } = context;
     let began = Instant::now();
@@ -51,19 +50,19 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
         return Ok(done);
     };
     let times = (status.at, metered_until);
-    // No window is shorter.
+    // A minute is the shortest window.
     let latest = metered_until - Duration::MINUTE;
     let mut behind = event_sink::behind(&mut session, latest, SINKS).await?;
     drop(session);
     behind.retain(|cursor| is_due(cursor, times));
-    // Another sink comes first each time, so that one that takes long does not use up the time of every run.
+    // The order starts at a random sink, so that a slow one does not use up the time of every run.
     let first = rand::random_range(0..behind.len().max(1));
     behind.rotate_left(first);
     let is_over = || began.elapsed() > TIME || stop.is_cancelled();
     let mut failed = None;
     for cursor in &behind {
-        // A sink that fails does not keep others from being filled.
-        match some_steps(store, cursor.sink_id, times, is_over).await {
+        // An error of one sink does not stop the others.
+        match run_steps(store, cursor.sink_id, times, is_over).await {
             Ok((made, more)) => {
                 done.count += made;
                 done.more |= more;
@@ -77,8 +76,8 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
     failed.map_or(Ok(done), Err)
 }
 
-/// Some steps of one sink: how many events they made, and whether there may be more to do.
-async fn some_steps(
+/// Runs some steps of one sink. Returns the number of events, and whether more may be to do.
+async fn run_steps(
     store: &Store,
     sink: i64,
     times: (OffsetDateTime, OffsetDateTime),
@@ -115,7 +114,7 @@ fn granularity(cursor: &Cursor) -> EventGranularity {
     }
 }
 
-/// One transaction of a sink. Returns the number of events it made; `None` when there is nothing to do for now.
+/// One transaction of a sink. Returns the number of its events; `None`: nothing is to do now.
 async fn step(
     store: &Store,
     sink: i64,
@@ -138,7 +137,7 @@ async fn step(
     }
     let window = window(&cursor, at);
     let events = if window.is_final(metered_until) {
-        some_of(&mut tx, &mut cursor, window).await?
+        events_of(&mut tx, &mut cursor, window).await?
     } else {
         Vec::new()
     };
@@ -151,8 +150,8 @@ async fn step(
     Ok(Some(events.len() as u64))
 }
 
-/// Events of a window from the cursor on. Moves the cursor behind them, or to the next window after the last.
-async fn some_of(
+/// Events of a window from the cursor on. Moves the cursor behind them, or to the next window if there are no more.
+async fn events_of(
     tx: &mut Session,
     cursor: &mut Cursor,
     window: Window,
@@ -171,32 +170,32 @@ async fn some_of(
         let last = items.get(room - 1).filter(|_| items.len() > room);
         let cut = last.map(|last| UsageAfter::of(last).to_string());
         for item in items.into_iter().take(room) {
-            events.push(made(&frame, item, window)?);
+            events.push(usage_event(&frame, item, window)?);
         }
         if let Some(cut) = cut {
             cursor.after_key = cut;
-            return Ok(begun(cursor, window, events));
+            return Ok(stay_in_window(cursor, window, events));
         }
         (cursor.after_tenant, cursor.after_key) = (tenant, String::new());
         if events.len() >= EVENTS && cursor.all_tenants {
-            return Ok(begun(cursor, window, events));
+            return Ok(stay_in_window(cursor, window, events));
         }
     }
     if may_have_more {
-        return Ok(begun(cursor, window, events));
+        return Ok(stay_in_window(cursor, window, events));
     }
     (cursor.next_window, cursor.begun_seconds) = (window.end(), None);
     (cursor.after_tenant, cursor.after_key) = (0, String::new());
     Ok(events)
 }
 
-/// The events, with a cursor that stays inside the window.
-fn begun(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
+/// Returns the events and keeps the cursor inside the window.
+fn stay_in_window(cursor: &mut Cursor, window: Window, events: Vec<NewEvent>) -> Vec<NewEvent> {
     cursor.begun_seconds = i32::try_from(window.seconds()).ok();
     events
 }
 
-/// The next tenants that have usage in a window, after those that the cursor has passed.
+/// The next tenants after the cursor that have usage in the window.
 async fn next_tenants(
     tx: &mut Session,
     cursor: &Cursor,
@@ -212,8 +211,8 @@ async fn next_tenants(
     Ok(usage_read::tenants(tx, range, hours_from, after).await?)
 }
 
-/// Usage of a tenant in a window after a place in it, by meter, topic and subscription. The last minute of an hour is
-/// followed by the amounts over time of that hour, which are not known by the minute.
+/// Usage of a tenant in a window after a position, by meter, topic and subscription. Amounts over time are not kept by
+/// the minute: those of an hour follow the usage of its last minute.
 async fn items(
     tx: &mut Session,
     tenant: i64,
@@ -221,11 +220,11 @@ async fn items(
     after_key: &str,
     limit: usize,
 ) -> Result<Vec<UsageItem>, DutyError> {
-    let after: Option<UsageAfter> = after_key.parse().ok();
-    let after = after.as_ref().map(UsageAfter::place);
+    let last: Option<UsageAfter> = after_key.parse().ok();
+    let after = last.as_ref().map(UsageAfter::position);
     let prices = plans::of_tenant(tx, tenant).await?;
     let topics = ["%".to_owned()];
-    let wanted = |window: Window, after, limit: usize| Wanted {
+    let selection = |window: Window, after, limit: usize| UsageSelection {
         tenant,
         topics: &topics,
         since: prices.totals_since(window.start),
@@ -238,19 +237,19 @@ async fn items(
         limit: i64::try_from(limit).unwrap_or(i64::MAX),
     };
     let mut rows = Vec::new();
-    // A place before the minute is in its hour.
+    // A position before the minute is in the list of its hour.
     let in_hour = after.filter(|(start, ..)| *start < window.start);
     if in_hour.is_none() {
         let after = after.unwrap_or((window.start, "", "", ""));
-        rows = usage_read::list(tx, &wanted(window, after, limit)).await?;
+        rows = usage_read::list(tx, &selection(window, after, limit)).await?;
     }
     if let Some(hour) = window.hour_of_storage()
         && rows.len() < limit
     {
         let after = in_hour.unwrap_or((hour.start, "", "", ""));
-        let of_hour = Wanted {
+        let of_hour = UsageSelection {
             over_time_only: true,
-            ..wanted(hour, after, limit - rows.len())
+            ..selection(hour, after, limit - rows.len())
         };
         rows.extend(usage_read::list(tx, &of_hour).await?);
     }
@@ -258,9 +257,9 @@ async fn items(
     Ok(items.collect::<Result<_, Error>>()?)
 }
 
-/// The event of an item. Its end is the end of the window: an amount over time that is reported with the last minute of
+/// The event of an item. `end` is the end of the window. An amount over time that is reported with the last minute of
 /// an hour covers that hour.
-fn made(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
+fn usage_event(frame: &Frame, item: UsageItem, window: Window) -> Result<NewEvent, DutyError> {
     let end = Timestamp::from(window.end());
     let (start, meter) = (item.start.to_string(), item.meter.as_str());
     let (topic, subscription) = (item.topic.clone(), item.subscription.clone());

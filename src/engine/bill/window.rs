@@ -1,8 +1,8 @@
-//! Windows of usage events. Pure; called by `usage_events`. A sink passes through time window by window and never back: a
-//! window begins where the one before it ended, so each quantity is in one event (I8). Windows are as long as the sink
-//! wants. A sink that falls so far behind that usage is no longer kept in such windows gets longer ones, from the next
-//! point where a longer one begins. While a sink is inside a longer window, the roll-up leaves its usage as it is
-//! (`store::usage`).
+//! Windows of usage events. Pure; called by `usage_events`. A sink advances window by window, each of which begins
+//! where the previous one ended, so each quantity is in one event (I8). Windows have the length of the sink's setting.
+//! If a sink falls so far behind that usage is no longer kept at this granularity, it gets longer windows, beginning at
+//! the next full hour or day. While a sink is inside a longer window, the roll-up does not change the usage of that
+//! window (`store::usage`).
 
 use api::event::EventGranularity;
 use time::{Duration, OffsetDateTime};
@@ -20,8 +20,8 @@ pub(in crate::engine) struct Window {
 }
 
 impl Window {
-    /// The window that begins at `start`. `begun` is its length if a part of it has been made into events. Windows get
-    /// longer an hour or a day before the shorter ones are rolled up, so that they do not meet a running roll-up.
+    /// The window that begins at `start`. `begun` is its length if a part of it was already turned into events. Windows
+    /// get longer an hour or a day before shorter ones are rolled up, to stay clear of a running roll-up.
     pub(in crate::engine) fn next(
         start: OffsetDateTime,
         begun: Option<Duration>,
@@ -48,12 +48,12 @@ impl Window {
         self.start + self.length
     }
 
-    /// Whether it is a minute. Amounts over time, such as storage, are not known by the minute.
+    /// Whether it is a minute. Amounts over time, such as storage, are not kept by the minute.
     pub(in crate::engine) fn is_minute(self) -> bool {
         self.length == Duration::MINUTE
     }
 
-    /// Its length as the statements of the store name it.
+    /// Its length, as named in statements of the store.
     pub(in crate::engine) fn granularity(self) -> &'static str {
         if self.is_minute() {
             "minute"
@@ -69,7 +69,7 @@ impl Window {
         self.length.whole_seconds()
     }
 
-    /// The hour that ends with this minute. The amounts over time of that hour are reported with it.
+    /// The hour that ends with this minute, whose amounts over time are reported with it.
     pub(in crate::engine) fn hour_of_storage(self) -> Option<Self> {
         let ends = self.is_minute() && begins(self.end(), Duration::HOUR);
         ends.then(|| Self {
@@ -84,9 +84,9 @@ impl Window {
         blocks::is_final(self.end(), has_storage, metered_until)
     }
 
-    /// Whether it ends before the first usage there is.
+    /// Whether it ends before any usage.
     fn is_before(self, first: FirstUse) -> bool {
-        // Usage that is known by the hour is reported with the last minute of the hour.
+        // Usage that is kept by the hour is reported with the last minute of the hour.
         let reported_after = if self.is_minute() {
             Duration::minutes(59)
         } else {
@@ -101,7 +101,7 @@ impl Window {
     }
 }
 
-/// Start of the first window from `start` on that has usage or can still get some.
+/// Start of the first window from `start` on that has usage or may still get some.
 pub(in crate::engine) fn skip(
     mut start: OffsetDateTime,
     granularity: EventGranularity,
@@ -117,7 +117,7 @@ pub(in crate::engine) fn skip(
     }
 }
 
-/// Whether a window of this length begins at a time.
+/// Whether `at` is the start of a window of this length.
 fn begins(at: OffsetDateTime, length: Duration) -> bool {
     at.unix_timestamp().rem_euclid(length.whole_seconds()) == 0
 }
@@ -140,7 +140,7 @@ mod tests {
         let recent = datetime!(2030-01-10 10:00 UTC);
         assert_eq!(next(recent, Minute), Duration::MINUTE);
         assert_eq!(next(recent, Hour), Duration::HOUR);
-        // A sink that changed from minutes to hours finishes the hour by the minute.
+        // A sink that was changed from minutes to hours finishes the current hour by the minute.
         assert_eq!(next(recent + Duration::MINUTE, Hour), Duration::MINUTE);
         // Minutes are kept since 2030-01-02 12:00.
         let (old, kept) = (

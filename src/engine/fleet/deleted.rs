@@ -1,5 +1,5 @@
-//! Lets go of subscriptions that other nodes deleted. A receiver that waits in one learns of it here: no request may ever
-//! name the subscription again.
+//! Retires subscriptions that were deleted on other nodes. A receiver that waits on such a subscription gets its
+//! response here, because there may be no other request that names the subscription.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use crate::engine::error::Error;
 use crate::repeat::every;
 use crate::store;
 
-/// Pause between two checks.
+/// Time between two checks.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Subscriptions looked up by one statement.
+/// Subscriptions per statement.
 const SUBSCRIPTIONS: usize = 10_000;
 
 impl Engine {
@@ -40,8 +40,10 @@ impl Engine {
         let mut session = self.store().session().await?;
         for some in known.chunks(SUBSCRIPTIONS) {
             let ids: Vec<i64> = some.iter().map(|known| known.id).collect();
-            let existing = store::subscription::existing(&mut session, &ids).await?;
-            let existing: HashSet<i64> = existing.into_iter().collect();
+            let existing: HashSet<i64> = store::subscription::existing(&mut session, &ids)
+                .await?
+                .into_iter()
+                .collect();
             for gone in some.iter().filter(|known| !existing.contains(&known.id)) {
                 self.catalog().retire(gone);
             }

@@ -1,4 +1,4 @@
-//! Duty `expire_nodes`: forgets nodes that died. A node that stops deletes its own row (`heartbeat`).
+//! Duty `expire_nodes`: deletes the rows of nodes that crashed. A node that stops deletes its own row (`heartbeat`).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::node;
 
-/// A node without a heartbeat for this long is forgotten.
+/// A node without a heartbeat for this long is deleted.
 const SILENT_FOR: Duration = Duration::from_secs(600);
 
 /// The duty.
@@ -19,7 +19,7 @@ impl Duty for ExpireNodes {
     const BUSY: Duration = Duration::from_secs(10);
     const IDLE: Duration = Duration::from_secs(60);
 
-    /// Counts nodes forgotten.
+    /// Counts deleted nodes.
     async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
         let mut session = context.store.session().await?;
         let count = node::delete_stale(&mut session, SILENT_FOR, context.clock.now()).await?;

@@ -1,4 +1,5 @@
-//! Shows other nodes that this node is there, and counts them: a node that is alone sends no hints and has all of a quota.
+//! Reports this node as running and counts the running nodes. A node that is alone sends no hints and has all of each
+//! quota.
 
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use crate::engine::error::Error;
 use crate::repeat::every;
 use crate::store;
 
-/// Pause between two heartbeats.
+/// Time between two heartbeats.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A node without a heartbeat for this long does not count as a node.
+/// A node without a heartbeat for this long is not counted.
 const ALIVE: Duration = Duration::from_secs(10);
 
 impl Engine {
@@ -24,7 +25,8 @@ impl Engine {
             }
         }
         if let Ok(mut session) = self.store().session().await {
-            // Best effort: other nodes take a silent node for dead soon, and the duty `expire_nodes` deletes its row.
+            // If this fails, other nodes stop counting the node after a while, and the duty `expire_nodes` deletes its
+            // row.
             let _ = store::node::delete(&mut session, self.node()).await;
         }
     }

@@ -1,5 +1,5 @@
-//! Counts the messages in flight of subscriptions whose limit may be near. Other nodes settle what this node handed out, so
-//! its own count goes wrong with time.
+//! Counts the messages in flight of subscriptions that may be near their limit. The node's own count drifts, because
+//! other nodes settle messages that this node handed out.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,13 @@ use crate::engine::subscriber::Subscriber;
 use crate::repeat::every;
 use crate::store;
 
-/// Pause between two rounds.
+/// Time between two rounds.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Every round of this number counts also where no limit is near.
+/// Every tenth round also counts subscriptions that are not near their limit, if receivers wait on them.
 const FULL_ROUND: u32 = 10;
 
 impl Engine {
-    /// Counts until `stop`.
+    /// Counts messages in flight until `stop`.
     pub(super) async fn count_in_flight(self, stop: CancellationToken) {
         let mut round: u32 = 0;
         let mut rounds = every(PERIOD, &stop);

@@ -1,4 +1,4 @@
-//! What all nodes of an installation share. The first node that starts makes it.
+//! The values that all nodes of an installation share. The first node that starts creates them.
 
 use crate::clock::Clock;
 use crate::engine::access::Tenant;

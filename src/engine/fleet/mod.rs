@@ -1,8 +1,9 @@
-//! A node among the nodes of one installation. It shows that it is there (`heartbeat`), learns what other nodes changed
-//! (`watch`), wakes their receivers (`wake`), lets go of what they deleted (`deleted`), counts what they settled
-//! (`in_flight`) and notes which keys it let in (`used_keys`); these are loops of every node, and no message is lost without
-//! them. `returns` gives back messages whose receivers went away. `expire_nodes` is a duty. `nodes` and `readiness` are
-//! what operators read, and `installation` is what all nodes share.
+//! This node as one of the nodes of an installation. Each node runs these loops: it reports that it is running
+//! (`heartbeat`), polls for changes by other nodes (`watch`), wakes receivers on them (`wake`), retires subscriptions
+//! that they deleted (`deleted`), counts messages that they settled (`in_flight`), and records which keys were used
+//! (`used_keys`). No message is lost without these loops. `returns` returns messages whose receivers disconnected.
+//! `expire_nodes` is a duty. `nodes` and `readiness` are for operators, and `installation` holds the values that all
+//! nodes share.
 
 mod deleted;
 pub mod expire_nodes;
@@ -23,14 +24,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
 
-/// Starts the loops of a node on `tracker`; they end soon after `stop`.
+/// Starts the loops of a node on `tracker`. They end soon after `stop` is cancelled.
 pub(in crate::engine) fn spawn(engine: &Engine, tracker: &TaskTracker, stop: &CancellationToken) {
     tracker.spawn(engine.clone().keep_heartbeat(stop.clone()));
     tracker.spawn(engine.clone().watch(stop.clone()));
     tracker.spawn(engine.clone().send_hints(stop.clone()));
-    tracker.spawn(engine.clone().hear_hints(stop.clone()));
+    tracker.spawn(engine.clone().receive_hints(stop.clone()));
     tracker.spawn(engine.clone().retire_deleted(stop.clone()));
     tracker.spawn(engine.clone().count_in_flight(stop.clone()));
-    tracker.spawn(engine.clone().note_used_keys(stop.clone()));
+    tracker.spawn(engine.clone().record_used_keys(stop.clone()));
     tracker.spawn(engine.clone().return_unwanted(stop.clone()));
 }

@@ -9,14 +9,14 @@ use crate::engine::access::Access;
 use crate::engine::error::Error;
 use crate::store;
 
-/// Most nodes shown: more than a fleet has.
+/// Most nodes returned; no fleet has as many.
 const NODES_MAX: i64 = 10_000;
 
 impl Engine {
-    /// The nodes of the fleet.
+    /// The running nodes.
     ///
     /// # Errors
-    /// When the caller does not operate all tenants, or the database does not answer.
+    /// When the caller does not operate all tenants, or the database call fails.
     pub async fn nodes(&self, by: &Access) -> Result<Page<Node>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;

@@ -1,24 +1,24 @@
-//! Whether this node can serve requests: `GET /readyz`.
+//! Whether this node can serve requests, for `GET /readyz`.
 
 use std::time::Duration;
 
 use crate::engine::Engine;
 use crate::store;
 
-/// A part that does not answer within this time is not ready.
+/// A part that does not respond within this time is not ready.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A part of the service and why it is not ready, if it is not.
+/// A part of the service, and why it is not ready.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     /// `database`, `object_storage` or `node`.
     pub part: &'static str,
-    /// What is missing.
+    /// Why it is not ready; `None`: it is.
     pub missing: Option<String>,
 }
 
 impl Engine {
-    /// The state of all parts.
+    /// The readiness of all parts.
     pub async fn readiness(&self) -> Vec<Readiness> {
         let database = tokio::time::timeout(TIMEOUT, async {
             let mut session = self.store().session().await?;

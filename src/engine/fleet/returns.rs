@@ -1,4 +1,4 @@
-//! Gives back messages whose receivers went away before they got them, so that the next receiver gets them at once.
+//! Returns messages whose receivers disconnected before they got them, so that the next receiver gets them at once.
 
 use tokio_util::sync::CancellationToken;
 
@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::engine::lease::plan::Step;
 
 impl Engine {
-    /// Gives back what receivers left, until `stop`: what is left then is due again when its lease expires.
+    /// Returns such messages until `stop`. Any that remain then become visible when their leases expire.
     pub(super) async fn return_unwanted(self, stop: CancellationToken) {
         let returns = &self.turns().returns;
         while let Some(unwanted) = stop.run_until_cancelled(returns.take()).await {

@@ -1,4 +1,4 @@
-//! Notes which API keys this node let in, so that operators see when a key was last used.
+//! Records which API keys were used on this node, so that operators see when a key was last used.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::repeat::every;
 
-/// Pause between two notes.
+/// Time between two records.
 const PERIOD: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Notes used keys until `stop`, and then once more.
-    pub(super) async fn note_used_keys(self, stop: CancellationToken) {
+    /// Records used keys until `stop`, and then once more.
+    pub(super) async fn record_used_keys(self, stop: CancellationToken) {
         let mut rounds = every(PERIOD, &stop);
         while rounds.next().await {
-            self.note_used_now().await;
+            self.record_used_now().await;
         }
-        self.note_used_now().await;
+        self.record_used_now().await;
     }
 
-    async fn note_used_now(&self) {
-        let noted = async {
+    async fn record_used_now(&self) {
+        let recorded = async {
             let mut session = self.store().session().await?;
             self.gate().note_used(&mut session).await
         };
-        let noted: Result<(), Error> = noted.await;
-        if let Err(error) = noted {
+        let recorded: Result<(), Error> = recorded.await;
+        if let Err(error) = recorded {
             tracing::debug!(%error, "used keys were not noted");
         }
     }

@@ -1,7 +1,8 @@
-//! Wakes receivers. On the node that publishes they are served in the turn itself, or woken in memory when the publish did
-//! not go through a turn. Other nodes get a hint: topics that were published to gather for a few milliseconds and go out in
-//! one notification, in a transaction of its own that does not wait for the disk. It is never part of a publish, where it
-//! would serialise every commit of the database. No receiver depends on hints: each polls by itself every second.
+//! Wakes receivers after a publish. On the same node they are served in the turn itself, or woken in memory if the
+//! publish did not use a turn. Other nodes get a hint. Topics with publishes are collected for a few milliseconds and
+//! sent in one notification, in a transaction of its own that does not wait for the disk. A hint is never part of a
+//! publish, because it would serialise all commits of the database. No receiver depends on hints: each polls by itself
+//! every second.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::engine::subscriber::Subscriber;
 use crate::repeat::every;
 use crate::store;
 
-/// Pause between two hints of a node.
+/// Time between two hints of a node.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
-/// Pause before listening again after the connection broke.
+/// Time before the node listens again after the connection broke.
 const LISTEN_PAUSE: Duration = Duration::from_secs(1);
-/// Most topics named in one hint; a hint for more topics is for all.
+/// Most topics named in one hint. A hint for more topics names none and wakes the receivers of all.
 const TOPICS_MAX: usize = 500;
 
 impl Engine {
@@ -46,16 +47,16 @@ impl Engine {
         tx.commit().await
     }
 
-    /// Listens for hints until `stop`.
-    pub(super) async fn hear_hints(self, stop: CancellationToken) {
+    /// Receives hints until `stop`.
+    pub(super) async fn receive_hints(self, stop: CancellationToken) {
         let mut rounds = every(LISTEN_PAUSE, &stop);
         while rounds.next().await {
-            stop.run_until_cancelled(self.hear()).await;
+            stop.run_until_cancelled(self.receive_hints_once()).await;
         }
     }
 
-    /// Listens until the connection breaks.
-    async fn hear(&self) {
+    /// Receives hints until the connection breaks.
+    async fn receive_hints_once(&self) {
         let Ok(mut listener) = self.store().listen(store::node::HINTS).await else {
             return;
         };

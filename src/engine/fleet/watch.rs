@@ -1,5 +1,5 @@
-//! Learns what other nodes changed: the hot slot, the catalog, quotas, access. A small loop of one statement a second and
-//! nothing else, so that every node refuses a revoked key within two seconds.
+//! Polls for changes by other nodes: of the hot slot, the catalog, quotas and access. It is a loop of its own with one
+//! statement per second, so that every node refuses a revoked key within two seconds.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::repeat::every;
 use crate::store;
 use crate::store::installation::Installation;
 
-/// Pause between two polls.
+/// Time between two polls.
 const PERIOD: Duration = Duration::from_secs(1);
-/// A poll that takes longer is given up: the next one may get another connection.
+/// A poll that takes longer is cancelled; the next one may use another connection.
 const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The version of access that this node has read.
@@ -44,14 +44,14 @@ impl Engine {
         }
     }
 
-    /// Polls after a change that this node made: it learns of the change at once, the other nodes within a second.
+    /// Polls after a change on this node. This node learns of the change at once, other nodes within a second.
     pub(in crate::engine) async fn poll_now(&self) {
         if let Err(error) = self.poll().await {
             tracing::debug!(%error, "this node learns of its own change a second later");
         }
     }
 
-    /// Takes note of all that has changed.
+    /// Applies all changes.
     pub(in crate::engine) async fn poll(&self) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         let installation = store::installation::get(&mut session).await?;
@@ -59,7 +59,7 @@ impl Engine {
             return Ok(());
         };
         self.clock().hear(installation.at);
-        // First of all: a payload that goes into a slot that was left keeps the slot from being truncated.
+        // First, because a payload in a slot that is no longer current delays the truncation of that slot.
         self.turns().move_to(installation.hot_slot);
         self.catalog().observe(installation.catalog_version);
         self.quotas()

@@ -1,4 +1,5 @@
-//! The audit log as an operator reads it: who changed what, newest first. `access::audit` writes it.
+//! The audit log for operators: the changes of the control plane and their authors, newest first. `access::audit`
+//! writes it.
 
 use api::audit::AuditEntry;
 use api::limits::PAGE;
@@ -12,10 +13,10 @@ use crate::store;
 use crate::store::audit::EntryRow;
 
 impl Engine {
-    /// A page of the log, the latest first: of one tenant, or of all. `after` is the `next` of the page before.
+    /// A page of the log, newest first, of one tenant or of all. `after` is the `next` of the previous page.
     ///
     /// # Errors
-    /// When the caller may not read it, there is no such tenant, or the database does not answer.
+    /// When the caller may not read it, there is no such tenant, or the database call fails.
     pub async fn audit_log(
         &self,
         by: &Access,
@@ -28,8 +29,10 @@ impl Engine {
             Some(name) => {
                 by.check(&[Permission::Admin], Some(name.as_str()))?;
                 let row = store::tenant::by_name(&mut session, name.as_str()).await?;
-                let row = row.ok_or_else(|| Error::not_found("tenant", name))?;
-                Some(row.tenant_id)
+                Some(
+                    row.ok_or_else(|| Error::not_found("tenant", name))?
+                        .tenant_id,
+                )
             }
             None => {
                 by.check_all(Permission::Admin)?;
@@ -57,7 +60,7 @@ fn entry(row: EntryRow) -> Result<AuditEntry, Error> {
     let detail = serde_json::from_str(&row.detail).map_err(|_| corrupt("detail"))?;
     Ok(AuditEntry {
         at: row.at.into(),
-        // A tenant of the first version may have a name that is none today.
+        // A tenant that an older version created may have a name that is not valid today; it is omitted.
         tenant: row.tenant.and_then(|name| name.parse().ok()),
         actor: row.actor,
         action: row.action,

@@ -1,5 +1,5 @@
-//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change takes the scope
-//! `admin` for all names. Every node notices a change by the access version; `access` checks the tokens.
+//! Issuers of tokens: put, read, list and delete. An issuer can give access to any tenant, so a change requires the
+//! scope `admin` for all names. Nodes notice a change by the version of access; `access` checks the tokens.
 
 use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
@@ -7,25 +7,24 @@ use api::list::Page;
 use api::{FieldError, IssuerName, Permission};
 use time::OffsetDateTime;
 
-use crate::outbound;
-use crate::store::issuer::{IssuerRow, NewIssuer};
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
+use crate::outbound;
+use crate::store::issuer::{IssuerRow, NewIssuer};
+use crate::store::{self, Session};
 
-/// Claim that has the scopes of a token, when the settings name none.
+/// Default claim with the scopes of a token.
 const SCOPE_CLAIM: &str = "scope";
 
 impl Engine {
-    /// Creates an issuer or replaces its settings. Returns true when it is new.
+    /// Creates an issuer or replaces its settings. Returns `true` if it is new.
     ///
     /// # Errors
-    /// When a setting is out of range, the tenant does not exist, another issuer has the same `iss`, or the database does
-    /// not answer.
+    /// When a setting is out of range, the tenant does not exist, another issuer has the same `iss`, or the database
+    /// call fails.
     pub async fn put_issuer(
         &self,
         by: &Access,
@@ -63,7 +62,7 @@ impl Engine {
     /// One issuer.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn issuer(&self, by: &Access, name: &IssuerName) -> Result<Issuer, Error> {
         let mut all = self.issuers(by).await?.items.into_iter();
         all.find(|issuer| issuer.name == *name)
@@ -73,7 +72,7 @@ impl Engine {
     /// All issuers by name: a single page, because there are few.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn issuers(&self, by: &Access) -> Result<Page<Issuer>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;
@@ -84,10 +83,10 @@ impl Engine {
         })
     }
 
-    /// Deletes an issuer: all nodes refuse its tokens.
+    /// Deletes an issuer. All nodes refuse its tokens from then on.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn delete_issuer(&self, by: &Access, name: &IssuerName) -> Result<(), Error> {
         by.check_all(Permission::Admin)?;
         let now = self.clock().now();
@@ -109,7 +108,7 @@ impl Engine {
     }
 }
 
-/// Writes the row of an issuer. Returns true when it is new.
+/// Writes the row of an issuer. Returns `true` if it is new.
 async fn put(
     tx: &mut Session,
     name: &IssuerName,
@@ -156,7 +155,7 @@ async fn put(
     }
 }
 
-/// An issuer as the API shows it.
+/// An issuer as an API object.
 fn shown(row: IssuerRow) -> Result<Issuer, Error> {
     let corrupt = |column| store::Error::Corrupt {
         table: "issuer",

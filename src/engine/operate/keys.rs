@@ -1,5 +1,6 @@
 //! API keys of a tenant: create, rotate, revoke, read and list. The secret of a key is returned once, when the key is
-//! made. A caller cannot grant more than it has: a key with the scope `admin` takes the scope `admin` for all names.
+//! created. A caller cannot grant more than it has: creating a key with the scope `admin` requires the scope `admin`
+//! for all names.
 
 use std::time::Duration;
 
@@ -10,20 +11,19 @@ use api::tenant::TenantSettings;
 use api::{KeyId, Permission, Scope, TenantName, Validate};
 use time::OffsetDateTime;
 
-use crate::store::api_key::{InsertKey, KeyRow};
-use crate::store::{self, Session, Store};
-
 use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::access::{Access, Secret, Tenant};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
+use crate::store::api_key::{InsertKey, KeyRow};
+use crate::store::{self, Session, Store};
 
 impl Engine {
     /// Creates a key.
     ///
     /// # Errors
-    /// When the tenant does not exist or has too many keys, or the database does not answer.
+    /// When the tenant does not exist or has too many keys, or the database call fails.
     pub async fn create_key(
         &self,
         by: &Access,
@@ -39,11 +39,10 @@ impl Engine {
         Ok(made)
     }
 
-    /// Creates a key with the scopes of the key `id`, which expires after the overlap.
+    /// Creates a key with the scopes of the key `id`. The old key expires after the overlap.
     ///
     /// # Errors
-    /// When the key does not exist, is revoked or has expired, the overlap is out of range, or the database does not
-    /// answer.
+    /// When the key does not exist, is revoked or has expired, the overlap is out of range, or the database call fails.
     pub async fn rotate_key(
         &self,
         by: &Access,
@@ -73,7 +72,7 @@ impl Engine {
             tenant: tenant.0,
             name: &before.name,
             scopes: &before.scopes,
-            // As long as that of the old key from its creation on.
+            // The same lifetime as that of the old key.
             expires_in: life.and_then(|life| life.try_into().ok()),
         };
         let row = store::api_key::insert(&mut tx, &new, now).await?;
@@ -93,10 +92,10 @@ impl Engine {
         })
     }
 
-    /// Revokes a key: all nodes refuse it. It stays in the list.
+    /// Revokes a key. All nodes refuse it from then on, and it stays in the list.
     ///
     /// # Errors
-    /// When the key does not exist, or the database does not answer.
+    /// When the key does not exist, or the database call fails.
     pub async fn revoke_key(
         &self,
         by: &Access,
@@ -109,7 +108,7 @@ impl Engine {
         let text = id.to_string();
         let row = store::api_key::by_id(&mut tx, tenant.0, &text).await?;
         row.ok_or_else(|| Error::not_found("key", id))?;
-        // To revoke a revoked key changes nothing and is no error.
+        // Revoking a revoked key changes nothing and is no error.
         if store::api_key::revoke(&mut tx, (tenant.0, &text), now).await? {
             let change = Change {
                 tenant: Some(tenant),
@@ -128,7 +127,7 @@ impl Engine {
     /// One key.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn key(&self, tenant: &TenantName, id: KeyId) -> Result<Key, Error> {
         let mut session = self.store().session().await?;
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
@@ -139,7 +138,7 @@ impl Engine {
     /// A page of keys in order of age, including the revoked ones.
     ///
     /// # Errors
-    /// When the tenant does not exist, or the database does not answer.
+    /// When the tenant does not exist, or the database call fails.
     pub async fn keys(
         &self,
         tenant: &TenantName,
@@ -157,11 +156,11 @@ impl Engine {
     }
 }
 
-/// Creates a key for a tenant, and the tenant when it is new. Called from the command line, whose caller has the database
-/// itself.
+/// Creates a key for a tenant, and the tenant if it does not exist. For the command line, whose caller has access to
+/// the database and so needs no permission.
 ///
 /// # Errors
-/// When a setting is out of range, or the database does not answer.
+/// When a setting is out of range, or the database call fails.
 pub async fn create_key(
     store: &Store,
     tenant: &TenantName,
@@ -180,7 +179,7 @@ pub async fn create_key(
     Ok(made)
 }
 
-/// Writes a key and its audit record, and bumps the access version.
+/// Inserts a key and its audit record, and raises the version of access.
 async fn insert(
     tx: &mut Session,
     by: &Access,
@@ -213,7 +212,7 @@ async fn insert(
     })
 }
 
-/// Locks the tenant. Fails when it has as many keys as it may.
+/// Locks the tenant. Fails if it has the maximum number of keys.
 async fn lock_for_key(tx: &mut Session, name: &TenantName) -> Result<Tenant, Error> {
     let tenant = store::tenant::lock(tx, name.as_str())
         .await?
@@ -247,7 +246,7 @@ fn scopes(row: &KeyRow) -> Result<Vec<Scope>, Error> {
     Ok(scopes.collect::<Result<_, _>>().map_err(corrupt)?)
 }
 
-/// A key as the API shows it.
+/// A key as an API object.
 fn shown(row: KeyRow) -> Result<Key, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "api_key",

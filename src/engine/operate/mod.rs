@@ -1,6 +1,7 @@
-//! What an operator of the service does: tenants, API keys, issuers of tokens, and quotas. Each change is one transaction
-//! that checks the caller's scope, writes the row, records the change in the audit log and, where nodes keep the row in
-//! memory, bumps the version by which they notice the change (`watch`). Prices are in `bill`, which knows what they mean.
+//! The actions of an operator of the service: on tenants, API keys, issuers of tokens, and quotas. Each change is one
+//! transaction that checks the caller's scope, writes the row and records the change in the audit log. If nodes keep
+//! the row in memory, it also raises the version by which they notice the change (`fleet::watch`). Prices are in
+//! `bill`, which computes with them.
 
 mod audit_log;
 mod issuers;

@@ -1,5 +1,5 @@
-//! Quota of a tenant: an operator sets it, a tenant reads it with how much is in use. A change takes effect on a node
-//! when the node next polls the version of quotas (`watch`). A cap below the current use is refused.
+//! Quotas: an operator sets the quota of a tenant, and the tenant reads it together with its use. A change takes effect
+//! on a node when the node next polls the version of quotas (`fleet::watch`). A cap below the current use is refused.
 
 use api::TenantName;
 use api::quota::{Quota, QuotaStatus, QuotaUse};
@@ -16,10 +16,10 @@ use crate::engine::quota::{count_stored_bytes, quota_of};
 use crate::store::quota::QuotaRow;
 use crate::store::{self, Session, Store};
 
-/// The quota of a tenant; without limits when none was ever set.
+/// The quota of a tenant; without limits if none was ever set.
 ///
 /// # Errors
-/// When the tenant does not exist, or the database does not answer.
+/// When the tenant does not exist, or the database call fails.
 pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Error> {
     let mut session = store.session().await?;
     let id = tenants::found(&mut session, tenant).await?.tenant_id;
@@ -27,10 +27,10 @@ pub async fn get_quota(store: &Store, tenant: &TenantName) -> Result<Quota, Erro
     Ok(row.as_ref().map(quota_of).unwrap_or_default())
 }
 
-/// Replaces the quota of a tenant: a limit that is absent no longer applies.
+/// Replaces the quota of a tenant. A limit that is absent is removed.
 ///
 /// # Errors
-/// When a limit is out of range or below the current use, the tenant does not exist, or the database does not answer.
+/// When a limit is out of range or below the current use, the tenant does not exist, or the database call fails.
 pub async fn put_quota(
     store: &Store,
     by: &Access,
@@ -59,7 +59,7 @@ pub async fn put_quota(
     Ok(quota_of(&row))
 }
 
-/// Fails when a cap is below what the tenant uses.
+/// Fails if a cap is below the current use of the tenant.
 async fn refuse_below_use(
     tx: &mut Session,
     id: i64,
@@ -114,7 +114,7 @@ impl Engine {
     /// The quota of a tenant, and its current use.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn quota_status(&self, tenant: Tenant) -> Result<QuotaStatus, Error> {
         let mut session = self.store().session().await?;
         let row = store::quota::get(&mut session, tenant.0).await?;

@@ -1,5 +1,5 @@
-//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be limited to
-//! some names. There is no way to delete a tenant.
+//! Tenants: put, suspend, resume, read and list. Only operators call this; the scope of an operator may be restricted
+//! to some names. A tenant cannot be deleted.
 
 use std::collections::HashMap;
 
@@ -9,21 +9,20 @@ use api::tenant::{self, Suspension, TenantSettings};
 use api::{Day, Permission, TenantName};
 use time::OffsetDateTime;
 
-use crate::store::tenant::TenantRow;
-use crate::store::tenant_plan::TenantPlanRow;
-use crate::store::{self, Session};
-
 use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change};
 use crate::engine::access::{Access, Tenant};
 use crate::engine::bill::{plans, tenant_plans};
 use crate::engine::error::Error;
+use crate::store::tenant::TenantRow;
+use crate::store::tenant_plan::TenantPlanRow;
+use crate::store::{self, Session};
 
 impl Engine {
-    /// Creates a tenant or changes its plan. Returns true when it is new.
+    /// Creates a tenant or changes its plan. Returns `true` if it is new.
     ///
     /// # Errors
-    /// When the plan does not exist or cannot begin on its day, or the database does not answer.
+    /// When the plan does not exist or cannot begin on its day, or the database call fails.
     pub async fn put_tenant(
         &self,
         by: &Access,
@@ -41,7 +40,7 @@ impl Engine {
     /// Suspends a tenant (`Some`) or resumes it.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn suspend_tenant(
         &self,
         by: &Access,
@@ -72,17 +71,17 @@ impl Engine {
     /// One tenant.
     ///
     /// # Errors
-    /// When it does not exist, or the database does not answer.
+    /// When it does not exist, or the database call fails.
     pub async fn tenant(&self, name: &TenantName) -> Result<tenant::Tenant, Error> {
         let mut session = self.store().session().await?;
         let row = found(&mut session, name).await?;
         shown(&mut session, row, self.clock().now()).await
     }
 
-    /// A page of the tenants that the caller may operate, by name.
+    /// A page of the tenants that the caller may operate, in order of name.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn tenants(
         &self,
         by: &Access,
@@ -101,7 +100,7 @@ impl Engine {
     }
 }
 
-/// Creates a tenant or changes its plan, with an audit record when anything changed. Returns true when it is new.
+/// Creates a tenant or changes its plan. Any change is recorded in the audit log. Returns `true` if the tenant is new.
 pub(in crate::engine) async fn put(
     tx: &mut Session,
     by: &Access,
@@ -135,7 +134,7 @@ pub(in crate::engine) async fn found(
     row.ok_or_else(|| Error::not_found("tenant", name))
 }
 
-/// A tenant with its plans as the API shows it.
+/// A tenant with its plans as an API object.
 async fn shown(
     session: &mut Session,
     row: TenantRow,
@@ -145,7 +144,7 @@ async fn shown(
     all.pop().ok_or(Error::Internal)
 }
 
-/// Tenants with their plans as the API shows them.
+/// Tenants with their plans as API objects.
 async fn all_shown(
     session: &mut Session,
     rows: Vec<TenantRow>,

@@ -1,5 +1,5 @@
-//! A response in gzip or zstd. Called by `layer` only when the request has an `Accept-Encoding`; the body of a message is
-//! never compressed here.
+//! Compression of responses with gzip or zstd. `layer` calls this only for requests with an `Accept-Encoding`. Bodies
+//! of messages are never compressed here.
 
 use std::convert::Infallible;
 
@@ -10,10 +10,10 @@ use axum::response::Response;
 use tower::{ServiceExt, service_fn};
 use tower_http::compression::Compression;
 
-/// Shorter responses are not worth compressing.
+/// Responses shorter than this are not compressed.
 const ENCODED_BYTES_MIN: u64 = 1024;
 
-/// The response, compressed when it is long and the client accepts gzip or zstd.
+/// Compresses a long response if the client accepts gzip or zstd.
 pub(in crate::http) async fn encoded(response: Response, accept: HeaderValue) -> Response {
     if !(accepts(&accept, b"gzip") || accepts(&accept, b"zstd")) || !is_worth_it(&response) {
         return response;
@@ -33,7 +33,8 @@ fn accepts(accept: &HeaderValue, coding: &[u8]) -> bool {
     windows.any(|window| window.eq_ignore_ascii_case(coding))
 }
 
-/// Long enough, and not the body of a message: its ETag and its ranges are of the bytes that were published.
+/// Whether a response is long enough and not the body of a message: ETag and ranges of a body refer to the published
+/// bytes.
 fn is_worth_it(response: &Response) -> bool {
     let bytes = response.body().size_hint().exact();
     bytes.is_none_or(|bytes| bytes >= ENCODED_BYTES_MIN)

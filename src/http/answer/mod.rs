@@ -1,5 +1,5 @@
-//! What handlers and extractors return as an HTTP response: problems with their rate limit headers, messages as JSON, ranges
-//! of bodies, units, coding.
+//! The HTTP responses of handlers and extractors: problems, rate limit headers, messages as JSON, ranges of bodies,
+//! metering units, compression.
 
 pub(in crate::http) mod encoding;
 pub(in crate::http) mod page;
@@ -14,7 +14,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 
-/// A JSON response from its text.
+/// A JSON response with this text.
 pub(in crate::http) fn json_text(text: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(text));
     let json = HeaderValue::from_static("application/json");
@@ -22,7 +22,7 @@ pub(in crate::http) fn json_text(text: Vec<u8>) -> Response {
     response
 }
 
-/// The status of a PUT.
+/// The status of a PUT: 201 if it created the resource, else 200.
 pub(in crate::http) fn put_status(created: bool) -> StatusCode {
     if created {
         StatusCode::CREATED

@@ -8,8 +8,7 @@ use serde::Serialize;
 
 use crate::http::request::json::Json;
 
-/// A page with a `Link` to the next one (RFC 8288): the same query, with `after` in place of its own. Cursors have only
-/// characters that stand for themselves in a query.
+/// Adds a `Link` to the next page (RFC 8288): the same query with another `after`. Cursors need no escaping in a query.
 pub(in crate::http) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResponse) -> Response {
     let mut response = page.into_response();
     if let Some(next) = next {
@@ -27,7 +26,7 @@ pub(in crate::http) fn linked(uri: &Uri, next: Option<&str>, page: impl IntoResp
     response
 }
 
-/// A page of a list as an answer, linked to the next one.
+/// A page of a list as a JSON response, linked to the next page.
 pub(in crate::http) fn paged<T: Serialize>(uri: &Uri, page: Page<T>) -> Response {
     let next = page.next.clone();
     linked(uri, next.as_deref(), Json(page))

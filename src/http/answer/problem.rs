@@ -1,5 +1,5 @@
-//! Refusals: every error leaves as `application/problem+json` (RFC 9457) through this file, the only place where an engine error
-//! becomes a code. Nothing is added to its text, so no cause can leak.
+//! Refusals: every error is sent as `application/problem+json` (RFC 9457) through this file. It is the only place where
+//! an engine error becomes an error code. It adds nothing to the error's text, so no inner cause can leak.
 
 use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
@@ -10,25 +10,25 @@ use axum::response::{IntoResponse, Response};
 use super::throttle;
 use crate::engine::{self, Limit};
 
-/// A problem on its way to the client; boxed, because results carry it through every handler.
+/// A problem to be sent to the client. It is boxed, because every handler's result has room for it.
 #[derive(Debug)]
 pub(in crate::http) struct Refusal(Box<Details>);
 
-/// What the client is sent.
+/// The problem and its limit.
 #[derive(Debug)]
 struct Details {
     problem: Problem,
-    /// What stood against the request, when that was a limit.
+    /// The limit that refused the request, if one did.
     limit: Option<Limit>,
 }
 
 impl Refusal {
-    /// A problem of `code` with what happened this time.
+    /// A problem with this code; `detail` describes this occurrence.
     pub(in crate::http) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Problem::new(code, detail).into()
     }
 
-    /// One invalid field.
+    /// A problem with one invalid field.
     pub(in crate::http) fn field(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
         Problem::invalid(vec![FieldError::new(pointer, detail)]).into()
     }
@@ -52,7 +52,7 @@ impl From<engine::Error> for Refusal {
     }
 }
 
-/// The limit that an error is about.
+/// The limit that an error reports.
 fn limit(error: &engine::Error) -> Option<&Limit> {
     if let engine::Error::Limited(limit) = error {
         Some(limit)
@@ -119,13 +119,13 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The fallback of the router.
+/// Responds to requests that match no route.
 pub(in crate::http) async fn no_route(uri: Uri) -> Refusal {
     let detail = format!("no route is called {}; see /docs", echo(uri.path()));
     Refusal::new(ErrorCode::NotFound, detail)
 }
 
-/// The fallback of a route that knows other methods; axum adds `Allow`.
+/// Responds to requests whose route has other methods; axum adds `Allow`.
 pub(in crate::http) async fn no_method(method: Method, uri: Uri) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();

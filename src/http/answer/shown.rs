@@ -1,6 +1,6 @@
-//! Messages as JSON, written from the cached block straight into the response; a time that many messages share is formatted
-//! once. This is the hottest serialisation of the service. Its shape is documented by `api::message::{Message,
-//! ReceivedMessage}`, which a test holds equal.
+//! Messages as JSON, serialised directly from the cached block into the response. A time that consecutive messages
+//! share is formatted once. This is the most frequent serialisation of the service. `api::message::{Message,
+//! ReceivedMessage}` document the same shape; a test compares them.
 
 use api::Timestamp;
 use api::limits::{ANSWER_BODIES_BYTES_MAX, INLINE_BODY_BYTES_MAX};
@@ -12,11 +12,11 @@ use serde::{Serialize, Serializer};
 use crate::engine::log::payload::View;
 use crate::engine::{Delivery, Error, StoredMessage};
 
-/// About the bytes of a message in a response, without its body.
+/// Approximate size of a message in a response, without its body.
 const FRAME_BYTES: usize = 320;
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct MessageJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<&'a str>,
     id: &'a str,
@@ -67,14 +67,14 @@ impl Serialize for Attributes<'_> {
     }
 }
 
-/// A time and its text, kept while the same time comes again.
+/// A time with its text, which is reused while the time stays the same.
 #[derive(Default)]
-struct Stamp {
+struct TimeText {
     at: Option<Timestamp>,
     text: String,
 }
 
-impl Stamp {
+impl TimeText {
     fn text(&mut self, at: Timestamp) -> &str {
         if self.at != Some(at) {
             self.at = Some(at);
@@ -84,13 +84,13 @@ impl Stamp {
     }
 }
 
-/// The text of an answer with messages.
+/// Writes the text of a response with messages.
 struct Writer {
     out: Vec<u8>,
-    /// Bytes of bodies that may still be shown in it.
+    /// Bytes of bodies that the response may still include.
     room: usize,
-    published: Stamp,
-    visible: Stamp,
+    published: TimeText,
+    visible: TimeText,
 }
 
 impl Writer {
@@ -99,8 +99,8 @@ impl Writer {
         Self {
             out: Vec::with_capacity(64 + messages * FRAME_BYTES + body_bytes + body_bytes / 8),
             room: ANSWER_BODIES_BYTES_MAX,
-            published: Stamp::default(),
-            visible: Stamp::default(),
+            published: TimeText::default(),
+            visible: TimeText::default(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Writer {
             .filter(|body| body.len() <= INLINE_BODY_BYTES_MAX.min(self.room));
         self.room -= inline.map_or(0, <[u8]>::len);
         let text = inline.and_then(|_| view.text());
-        let shown = Shown {
+        let shown = MessageJson {
             receipt: lease.map(|lease| lease.receipt.as_str()),
             id,
             topic: message.topic.as_str(),
@@ -145,7 +145,7 @@ fn body_bytes(message: &StoredMessage) -> usize {
         .min(INLINE_BODY_BYTES_MAX)
 }
 
-/// The answer to a receive.
+/// The response to a receive.
 pub(in crate::http) fn received(deliveries: &[Delivery]) -> Result<Vec<u8>, Error> {
     let bytes = deliveries.iter().map(|d| body_bytes(&d.message)).sum();
     let mut writer = Writer::of(deliveries.len(), bytes);

@@ -1,6 +1,7 @@
-//! The rate limit headers (IETF draft, structured fields). Every 429 and 503 has when to try again (`Retry-After`), which
-//! limit stood against the request (`RateLimit-Policy`) and that nothing of it is left (`RateLimit`); every other answer to a
-//! tenant with a quota has its policies and what is left. Called by `problem` and `admission`; no other file writes these.
+//! The rate limit headers (IETF draft, structured fields). Every 429 and 503 has the time to wait (`Retry-After`), the
+//! limit that refused the request (`RateLimit-Policy`) and that nothing of it is left (`RateLimit`). Every other
+//! response to a tenant with a quota has its policies and what is left. `problem` and `admission` call this; no other
+//! file writes these headers.
 
 use std::fmt::Write as _;
 
@@ -16,14 +17,14 @@ pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("rate
 pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
     HeaderName::from_static("ratelimit-policy");
 
-/// While a part of the service does not respond there is room for no request.
+/// The policy while a part of the service does not respond.
 const UNAVAILABLE: Terms = Terms {
     name: "unavailable",
     unit: Some("requests"),
     quota: 0,
     is_rate: false,
 };
-/// Seconds until a part that does not respond is tried again.
+/// Seconds until the client should try again after that.
 const UNAVAILABLE_AGAIN_SECONDS: u32 = 1;
 
 /// Adds an item to the list of `RateLimit-Policy`.
@@ -42,7 +43,8 @@ fn put_terms(text: &mut String, terms: Terms) {
     }
 }
 
-/// Writes the headers of a 429 or 503: the limit that stood against the request, or that a part does not respond.
+/// Writes the headers of a 429 or 503: for the limit that refused the request, or, with `None`, for a part of the
+/// service that does not respond.
 pub(in crate::http) fn put_limit(headers: &mut HeaderMap, limit: Option<&Limit>) {
     let (terms, again) = limit.map_or((UNAVAILABLE, UNAVAILABLE_AGAIN_SECONDS), |limit| {
         (limit.terms(), limit.again_seconds())
@@ -58,7 +60,7 @@ pub(in crate::http) fn put_limit(headers: &mut HeaderMap, limit: Option<&Limit>)
     }
 }
 
-/// What is left of the rates of a tenant.
+/// The value of `RateLimit` for the rates of a tenant.
 fn left(left: &Left) -> String {
     let mut text = String::new();
     for (policy, left) in Policy::RATES.into_iter().zip(left) {
@@ -70,7 +72,7 @@ fn left(left: &Left) -> String {
     text
 }
 
-/// The policies of a tenant that its responses name.
+/// The value of `RateLimit-Policy` for a tenant.
 fn policies(quota: &Quota) -> String {
     let mut text = String::new();
     for (policy, rate) in Policy::RATES.into_iter().zip(quota.rates()) {
@@ -85,28 +87,28 @@ fn policies(quota: &Quota) -> String {
     text
 }
 
-/// `None` for an empty text, whose header is left out.
+/// Converts a text to a header value; `None` for an empty text, whose header is omitted.
 fn value(text: String) -> Option<HeaderValue> {
     let text = Some(text).filter(|text| !text.is_empty());
     text.and_then(|text| HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).ok())
 }
 
-/// Tenants whose header texts are kept.
-const KEPT: usize = 1_024;
+/// Number of cached header texts.
+const CACHED: usize = 1_024;
 
-/// The header texts of limited tenants. A text is formatted only when it differs from the tenant's last one, because
-/// formatting both for every response cost a third of the throughput. Each tenant has one place, which it shares with the
-/// tenants whose ids are a multiple of [`KEPT`] apart: sharing costs formatting, never a wrong text.
-pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<Written>>>]>);
+/// The header texts of tenants with a quota. A text is formatted only if it differs from the tenant's last one, because
+/// formatting both for every response cost a third of the throughput. Tenants whose ids are equal modulo [`CACHED`]
+/// share an entry. Sharing costs formatting, but never gives a wrong text.
+pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<CachedTexts>>>]>);
 
-struct Written {
+struct CachedTexts {
     tenant: i64,
     version: i64,
     policies: Option<HeaderValue>,
     left: (Left, Option<HeaderValue>),
 }
 
-impl Written {
+impl CachedTexts {
     fn of(standing: &Standing) -> Box<Self> {
         Box::new(Self {
             tenant: standing.tenant,
@@ -123,12 +125,17 @@ impl Written {
 
 impl Default for QuotaTexts {
     fn default() -> Self {
-        Self(std::iter::repeat_with(Mutex::default).take(KEPT).collect())
+        Self(
+            std::iter::repeat_with(Mutex::default)
+                .take(CACHED)
+                .collect(),
+        )
     }
 }
 
 impl QuotaTexts {
-    /// Writes what a tenant may do and what is left of it, unless the headers name a limit that stood against the request.
+    /// Writes the policies of a tenant and what is left, unless the headers already name a limit that refused the
+    /// request.
     pub(in crate::http) fn put(&self, headers: &mut HeaderMap, standing: &Standing) {
         if headers.contains_key(RATE_LIMIT_POLICY) {
             return;
@@ -142,12 +149,15 @@ impl QuotaTexts {
     }
 
     fn texts(&self, standing: &Standing) -> [Option<HeaderValue>; 2] {
-        let place = usize::try_from(standing.tenant).unwrap_or(0) % KEPT;
-        let mut kept = self.0[place].lock();
-        if kept.as_ref().is_some_and(|kept| !kept.is_of(standing)) {
-            *kept = None;
+        let entry = usize::try_from(standing.tenant).unwrap_or(0) % CACHED;
+        let mut cached = self.0[entry].lock();
+        if cached
+            .as_ref()
+            .is_some_and(|cached| !cached.is_of(standing))
+        {
+            *cached = None;
         }
-        let written = kept.get_or_insert_with(|| Written::of(standing));
+        let written = cached.get_or_insert_with(|| CachedTexts::of(standing));
         if written.left.0 != standing.left {
             written.left = (standing.left, value(left(&standing.left)));
         }
@@ -259,7 +269,7 @@ mod tests {
                 left: [ceiling.map(|ceiling| ceiling - 1), None, None],
             }
         };
-        // The same tenant, the same with another quota, and another tenant in the same place.
+        // The same tenant, the same with another quota, and another tenant that shares the entry.
         for (tenant, version, ceiling) in
             [(1, 1, 9), (1, 1, 9), (1, 2, 8), (1_025, 2, 7), (1, 2, 8)]
         {

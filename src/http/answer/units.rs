@@ -1,4 +1,5 @@
-//! `Cursus-Units`: the metering units of a call, in a header of its response. Calls that never cost anything do not have it.
+//! `Cursus-Units`: a response header with the metering units of the request. Requests that are always free do not have
+//! it.
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};

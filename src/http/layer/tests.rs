@@ -1,4 +1,4 @@
-//! The layer around small routes of the tests.
+//! Tests of the layer, with small routes.
 
 use std::io::Write;
 use std::time::Duration;
@@ -107,10 +107,12 @@ async fn whatever_goes_wrong_is_a_problem() {
 
 #[tokio::test]
 async fn any_origin_may_ask_and_others_pay_nothing() {
-    let request = Request::builder().method("OPTIONS").uri("/echo");
-    let request = request.header("origin", "https://a.example");
-    let request = request.header("access-control-request-method", "POST");
-    let request = request.header("access-control-request-headers", "authorization");
+    let request = Request::builder()
+        .method("OPTIONS")
+        .uri("/echo")
+        .header("origin", "https://a.example")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization");
     let (response, _) = send(request, Vec::new()).await;
     assert_eq!(response.status(), StatusCode::NO_CONTENT);
     assert_eq!(
@@ -220,7 +222,7 @@ async fn a_request_is_ended_at_the_deadline_of_its_route() {
     }
 }
 
-/// A body of five bytes that never come.
+/// A body that announces five bytes and never sends them.
 struct Stalls;
 
 impl HttpBody for Stalls {

@@ -1,6 +1,6 @@
-//! The admission of a request: the extractor that knows the tenant puts it into a slot of the request; `layer` takes it out when
-//! the response is there, writes what is left of the quota, and holds it until the last byte of a body that streams. An
-//! installation without quotas has none.
+//! The admission of a request to the quota of its tenant. The extractor that learns the tenant stores it in a slot of
+//! the request. `layer` takes it out with the response, writes the rate limit headers, and holds it until the last byte
+//! of a streamed body. If no tenant has a quota, requests have no slot.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,11 +14,11 @@ use crate::engine::{Capacity, Engine, Tenant};
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::throttle::QuotaTexts;
 
-/// The slot for the admission of one request. It is dropped with the request.
+/// Holds the admission of one request. It is dropped with the request.
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Slot(Arc<OnceLock<Admission>>);
 
-/// Admits the request, if the tenant's quota allows, and returns what it is served from.
+/// Admits the request if the tenant's quota allows, and returns the capacity that serves it.
 pub(in crate::http) async fn admit(
     parts: &Parts,
     engine: &Engine,
@@ -31,13 +31,13 @@ pub(in crate::http) async fn admit(
         return Ok(Capacity::Guaranteed);
     };
     let capacity = admission.capacity();
-    // A second extractor of the same request would be admitted twice: there is none.
+    // The slot is empty: only one extractor of a request admits it.
     let _ = slot.0.set(admission);
     Ok(capacity)
 }
 
 impl Slot {
-    /// Writes what is left of the quota, and holds the admission while the response streams.
+    /// Writes the rate limit headers, and holds the admission while the response streams.
     pub(in crate::http) fn finish(self, texts: &QuotaTexts, response: &mut Response) {
         let Some(admission) = self.0.get() else {
             return;

@@ -1,6 +1,6 @@
-//! Batches whose items fail alone. The fast path parses the whole typed batch, borrowed from the body; when that fails the
-//! slow path takes the list apart and parses each item by itself, so a bad one is its own error and its neighbours live.
-//! Only a broken frame around the list refuses the request.
+//! Batches whose items fail one by one. The fast path parses the whole typed batch, borrowed from the body. If that
+//! fails, the slow path splits the list and parses each item by itself, so an invalid item has an error of its own and
+//! the others are processed. Only a malformed object around the list refuses the whole request.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,13 +18,13 @@ use super::json;
 use crate::engine::Error;
 use crate::http::answer::problem::Refusal;
 
-/// A request that is one list.
+/// A request that consists of one list.
 pub(in crate::http) trait Batch<'a>: Deserialize<'a> {
-    /// What the list holds.
+    /// The type of an item.
     type Item: Deserialize<'a>;
-    /// The field of the list.
+    /// The field that holds the list.
     const FIELD: &'static str;
-    /// The list.
+    /// The items of the list.
     fn into_items(self) -> Vec<Self::Item>;
 }
 
@@ -45,7 +45,7 @@ batch!(AckRequest, receipts, Cow<'a, str>);
 batch!(VisibilityRequest, changes, VisibilityChange<'a>);
 batch!(SettleRequest, items, SettleItem<'a>);
 
-/// The items of a batch, each parsed or refused with the pointer to its wrong field.
+/// The items of a batch. An item is parsed, or has an error with the pointer to its invalid field.
 pub(in crate::http) fn items<'a, B: Batch<'a>>(
     text: &'a [u8],
 ) -> Result<Vec<Result<B::Item, FieldError>>, Refusal> {
@@ -62,27 +62,27 @@ pub(in crate::http) fn items<'a, B: Batch<'a>>(
 type Parsed<T> = Vec<Result<T, FieldError>>;
 
 fn items_one_by_one<'a, B: Batch<'a>>(text: &'a [u8]) -> Result<Parsed<B::Item>, FieldError> {
-    let raw = json::parse_seed(text, Frame { field: B::FIELD })?;
+    let raw = json::parse_seed(text, BatchObject { field: B::FIELD })?;
     let parse = |(index, raw): (usize, &'a RawValue)| {
         json::parse(raw.get().as_bytes()).map_err(|error| within(error, B::FIELD, index))
     };
     Ok(raw.into_iter().enumerate().map(parse).collect())
 }
 
-/// `error` of an item as an error of the batch.
+/// Converts the error of an item to an error of the batch: its pointer gets the item's prefix.
 pub(in crate::http) fn within(error: FieldError, field: &str, index: usize) -> FieldError {
     FieldError::new(format!("/{field}/{index}{}", error.pointer), error.detail)
 }
 
-/// The frame of a batch: one field with a list, whose items are not looked into.
-struct Frame {
+/// The object around a batch: one field with a list. Its items are not parsed here.
+struct BatchObject {
     field: &'static str,
 }
 
 #[derive(Deserialize)]
 struct RawItems<'a>(#[serde(borrow, deserialize_with = "api::borrow::items")] Vec<&'a RawValue>);
 
-impl<'de> DeserializeSeed<'de> for Frame {
+impl<'de> DeserializeSeed<'de> for BatchObject {
     type Value = Vec<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -90,7 +90,7 @@ impl<'de> DeserializeSeed<'de> for Frame {
     }
 }
 
-impl<'de> Visitor<'de> for Frame {
+impl<'de> Visitor<'de> for BatchObject {
     type Value = Vec<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,7 +117,7 @@ impl<'de> Visitor<'de> for Frame {
     }
 }
 
-/// Refuses a request of whose items none is valid: nothing in it can be tried.
+/// Refuses a request if none of its items is valid.
 pub(in crate::http) fn refuse_all<'e>(
     errors: impl Iterator<Item = Option<&'e Error>>,
 ) -> Result<(), Refusal> {
@@ -126,7 +126,7 @@ pub(in crate::http) fn refuse_all<'e>(
     for error in errors {
         match error {
             None => return Ok(()),
-            // One more than is shown, so that the problem shows that there are more.
+            // One more than a problem shows, so that the problem can report that there are more.
             Some(Error::Invalid(invalid)) => {
                 let room = (FIELD_ERRORS_MAX + 1).saturating_sub(fields.len());
                 fields.extend(invalid.iter().take(room).cloned());
@@ -139,14 +139,14 @@ pub(in crate::http) fn refuse_all<'e>(
         .into())
 }
 
-/// The answer to a batch, one result per item, in order.
+/// The response to a batch: one result per item, in order.
 #[derive(Serialize)]
 pub(in crate::http) struct Results<T: Serialize> {
-    /// What became of each.
+    /// The results.
     pub(in crate::http) results: Vec<ItemResult<T>>,
 }
 
-/// What became of one item; an error turns into its problem only when it is written.
+/// The result of one item. An error is converted to its problem only during serialisation.
 pub(in crate::http) struct ItemResult<T>(Result<T, Error>);
 
 impl<T: Serialize> From<Vec<Result<T, Error>>> for Results<T> {

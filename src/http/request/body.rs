@@ -1,6 +1,6 @@
-//! Request bodies: into memory up to a limit, or as a stream when they are longer. Each wait for the next bytes is
-//! bounded, by the deadline of the request or by a time of its own, so a client that stops sending holds nothing for
-//! long (I9).
+//! Request bodies: read into memory up to a limit, or streamed if they are longer. Each wait for the next bytes is
+//! bounded, by the deadline of the request or by a timeout of its own. So a client that stops sending does not hold
+//! resources for long (I9).
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use http_body_util::BodyExt;
 use crate::engine::Error;
 use crate::http::answer::problem::Refusal;
 
-/// Far shorter in unit tests, which must not wait for real.
+/// Shorter in unit tests.
 const IDLE: Duration = if cfg!(test) {
     Duration::from_millis(50)
 } else {
     Duration::from_secs(BODY_IDLE_SECONDS)
 };
 
-/// The next bytes; `None` at the end.
+/// The next bytes of a body; `None` at its end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     loop {
         match body.frame().await {
@@ -36,37 +36,38 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     }
 }
 
-/// The same, unless the client stops sending. On the heap: requests with a short body must not carry the timer.
+/// Like [`next`], but fails if the client stops sending. The timer is on the heap: requests with a short body need
+/// none, and would carry it.
 async fn next_in_time(body: &mut Body) -> Result<Option<Bytes>, Error> {
     let next = Box::pin(tokio::time::timeout(IDLE, next(body))).await;
     next.map_err(|_| Error::BodyStalled)?
 }
 
-/// What [`head`] found.
-enum Head {
+/// The result of [`prefix`].
+enum Prefix {
     /// The whole body.
     Whole(Bytes),
-    /// More than was allowed: the bytes read so far.
+    /// The body is longer than the limit; the bytes read so far.
     Longer(Bytes),
 }
 
-/// Reads up to `max` bytes. A body that comes in one piece, as nearly all do, is not copied.
-async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
+/// Reads up to `max` bytes. A body that arrives in one piece, as nearly all do, is not copied.
+async fn prefix(body: &mut Body, max: usize) -> Result<Prefix, Error> {
     let upper = body.size_hint().upper();
-    // A request that announces a short body may not take its time: its deadline sees to a client that stops sending.
+    // A short body by its announced length needs no timeout: the deadline of the request covers it.
     let first = if upper.is_some_and(|bytes| bytes <= max as u64) {
         next(body).await?
     } else {
         next_in_time(body).await?
     };
     let Some(first) = first else {
-        return Ok(Head::Whole(Bytes::new()));
+        return Ok(Prefix::Whole(Bytes::new()));
     };
     if first.len() > max {
-        return Ok(Head::Longer(first));
+        return Ok(Prefix::Longer(first));
     }
     if body.is_end_stream() {
-        return Ok(Head::Whole(first));
+        return Ok(Prefix::Whole(first));
     }
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(0);
     let mut bytes = BytesMut::with_capacity(first.len() + announced.min(max - first.len()));
@@ -74,41 +75,41 @@ async fn head(body: &mut Body, max: usize) -> Result<Head, Error> {
     while let Some(more) = next_in_time(body).await? {
         bytes.extend_from_slice(&more);
         if bytes.len() > max {
-            return Ok(Head::Longer(bytes.freeze()));
+            return Ok(Prefix::Longer(bytes.freeze()));
         }
     }
-    Ok(Head::Whole(bytes.freeze()))
+    Ok(Prefix::Whole(bytes.freeze()))
 }
 
 fn too_large(what: &'static str, max: u64) -> Error {
     Error::TooLarge { what, max }
 }
 
-/// The whole body, of at most `max` bytes.
+/// Reads a whole body of at most `max` bytes.
 pub(in crate::http) async fn whole(
     mut body: Body,
     what: &'static str,
     max: usize,
 ) -> Result<Bytes, Refusal> {
-    // Said by Content-Length: refused before a byte of it is taken.
+    // The announced length is over the limit: refused before any byte is read.
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(what, max as u64).into());
     }
-    match head(&mut body, max).await? {
-        Head::Whole(bytes) => Ok(bytes),
-        Head::Longer(_) => Err(too_large(what, max as u64).into()),
+    match prefix(&mut body, max).await? {
+        Prefix::Whole(bytes) => Ok(bytes),
+        Prefix::Longer(_) => Err(too_large(what, max as u64).into()),
     }
 }
 
 /// The body of a raw publish.
 pub(in crate::http) enum Raw {
-    /// Short enough to be held.
+    /// The body is in memory.
     Held(Bytes),
-    /// A stream that ends with an error beyond the limit of raw bodies.
+    /// The body is a stream, which ends with an error at the limit of raw bodies.
     Streamed(BoxStream<'static, Result<Bytes, Error>>),
 }
 
-/// A body of up to `held_max` bytes in memory, a longer one as a stream.
+/// Reads a body of up to `held_max` bytes into memory; returns a longer one as a stream.
 pub(in crate::http) async fn raw(mut body: Body, held_max: usize) -> Result<Raw, Refusal> {
     let announced = body.size_hint().lower();
     if announced > RAW_BODY_BYTES_MAX {
@@ -117,13 +118,13 @@ pub(in crate::http) async fn raw(mut body: Body, held_max: usize) -> Result<Raw,
     if announced > held_max as u64 {
         return Ok(Raw::Streamed(limited(Bytes::new(), body)));
     }
-    Ok(match head(&mut body, held_max).await? {
-        Head::Whole(bytes) => Raw::Held(bytes),
-        Head::Longer(read) => Raw::Streamed(limited(read, body)),
+    Ok(match prefix(&mut body, held_max).await? {
+        Prefix::Whole(bytes) => Raw::Held(bytes),
+        Prefix::Longer(read) => Raw::Streamed(limited(read, body)),
     })
 }
 
-/// What was read already and the rest, up to the limit of raw bodies.
+/// A stream of the bytes that were read already and the rest, up to the limit of raw bodies.
 fn limited(read: Bytes, body: Body) -> BoxStream<'static, Result<Bytes, Error>> {
     let rest = stream::try_unfold(body, |mut body| async move {
         let bytes = next_in_time(&mut body).await?;

@@ -1,7 +1,7 @@
-//! Who calls, and whether they may: the key or token in `Authorization: Bearer <…>` and what the route asks for. Extractors,
-//! so that a handler of a tenant's resource cannot be written without saying what it takes (I7), and gets a name from the
-//! path only together with the permission for it. Without a key the engine decides: the embedded mode has one tenant. Here
-//! also a request is counted against the tenant's quota.
+//! The caller of a request and its permission: the key or token in `Authorization: Bearer <…>` is checked against the
+//! requirement of the route. These are extractors, so a handler cannot read a tenant's resource without a requirement
+//! (I7), and gets a name in the path only together with the permission for it. For a request without a key the engine
+//! decides: embedded mode has one tenant. The request also counts against the tenant's quota here.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
@@ -22,21 +22,22 @@ use crate::engine::{Access, Capacity, Engine};
 use crate::http::answer::problem::Refusal;
 use crate::listen::Peer;
 
-/// What a route asks of its caller.
-pub(in crate::http) trait Asks: Send + Sync {
-    /// One of these permissions.
+/// The requirement of a route.
+pub(in crate::http) trait Requirement: Send + Sync {
+    /// The caller needs one of these permissions.
     const PERMISSIONS: &'static [Permission];
-    /// Whether the route reads its query. A route that does not refuses any parameter, because its sender expects an effect.
+    /// Whether the route reads its query. All other routes refuse any query parameter, because the client expects an
+    /// effect of it.
     const READS_QUERY: bool = false;
 }
 
-macro_rules! asks {
+macro_rules! requirements {
     ($($(#[$doc:meta])* $name:ident: $($permission:ident)+ $(, $reads_query:literal)?;)+) => {
         $(
             $(#[$doc])*
             pub(in crate::http) struct $name;
 
-            impl Asks for $name {
+            impl Requirement for $name {
                 const PERMISSIONS: &'static [Permission] = &[$(Permission::$permission),+];
                 $(const READS_QUERY: bool = $reads_query;)?
             }
@@ -44,42 +45,42 @@ macro_rules! asks {
     };
 }
 
-asks! {
-    /// To publish to a topic.
+requirements! {
+    /// Publishing to a topic.
     Publish: Publish;
-    /// To receive from a subscription and settle, or to look at a message.
+    /// Receiving and settling messages of a subscription, or reading a message.
     Receive: Receive;
-    /// To browse the messages of a topic.
+    /// Browsing the messages of a topic.
     BrowseTopic: Receive, true;
-    /// To create, change or delete.
+    /// Creating, changing or deleting a resource.
     Manage: Manage;
-    /// To list what there is.
+    /// Listing resources.
     List: Manage, true;
-    /// To look at the settings and stats of a topic.
+    /// Reading the settings and stats of a topic.
     SeeTopic: Manage Publish Receive;
-    /// To look at the settings and stats of a subscription.
+    /// Reading the settings and stats of a subscription.
     SeeSubscription: Manage Receive;
-    /// To read what was used.
+    /// Reading usage.
     SeeUsage: Usage, true;
-    /// To read what all usage costs.
+    /// Reading the cost of all usage.
     SeeCosts: Usage;
-    /// To see the quota.
+    /// Reading the quota.
     SeeQuota: Manage Usage;
-    /// To operate a tenant.
+    /// Operating a tenant.
     Operate: Admin;
-    /// To list tenants and what belongs to them.
+    /// Listing tenants and their resources.
     OperateList: Admin, true;
 }
 
-/// A caller that is authenticated, and whose quota has room for this request.
+/// An authenticated caller whose request was admitted by its quota.
 pub(in crate::http) struct Admitted {
     access: Arc<Access>,
-    /// What the request is served from.
+    /// The capacity that serves the request.
     pub(in crate::http) capacity: Capacity,
 }
 
 impl Admitted {
-    /// The caller, for work that outlives the request.
+    /// The caller, for work that continues after the handler returns.
     pub(in crate::http) fn access(&self) -> Arc<Access> {
         self.access.clone()
     }
@@ -93,24 +94,24 @@ impl Deref for Admitted {
     }
 }
 
-/// A caller with a permission that `A` asks for, for at least one name.
+/// A caller that meets requirement `A` for at least one name.
 pub(in crate::http) struct Caller<A>(
     pub(in crate::http) Admitted,
     pub(in crate::http) PhantomData<A>,
 );
 
-/// A caller with a permission that `A` asks for, for the name in the path.
+/// A caller that meets requirement `A` for the name in the path.
 pub(in crate::http) struct To<A, N>(
     pub(in crate::http) Admitted,
     pub(in crate::http) N,
     pub(in crate::http) PhantomData<A>,
 );
 
-/// A name in the path that scopes go by.
+/// A kind of name that scopes can restrict.
 pub(in crate::http) trait PathName:
     Named + FromStr<Err: Display> + Display + Send
 {
-    /// As text.
+    /// The name as text.
     fn text(&self) -> &str;
 }
 
@@ -126,14 +127,14 @@ macro_rules! path_name {
 
 path_name!(TopicName SubscriptionName TenantName EventSinkName);
 
-/// A handler names `To<_, TopicName>` in its `params`: the parameter is documented by what reads it.
+/// Handlers put `To<_, TopicName>` into their `params`: the extractor also documents the parameter.
 impl<A, N: Named> IntoParams for To<A, N> {
     fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
         vec![path::parameter::<N>()]
     }
 }
 
-impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
+impl<A: Requirement> FromRequestParts<Engine> for Caller<A> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
@@ -144,12 +145,12 @@ impl<A: Asks> FromRequestParts<Engine> for Caller<A> {
     }
 }
 
-impl<A: Asks, N: PathName> FromRequestParts<Engine> for To<A, N> {
+impl<A: Requirement, N: PathName> FromRequestParts<Engine> for To<A, N> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let access = authenticate(parts, engine).await?;
-        // A caller without the permission for any name learns nothing about names.
+        // Checked first: a caller without the permission for any name must not learn whether a name is valid.
         access.check(A::PERMISSIONS, None)?;
         let name: N = path::parse(parts, N::PARAMETER).await?;
         access.check(A::PERMISSIONS, Some(name.text()))?;
@@ -159,7 +160,7 @@ impl<A: Asks, N: PathName> FromRequestParts<Engine> for To<A, N> {
     }
 }
 
-fn check_query<A: Asks>(parts: &Parts) -> Result<(), Refusal> {
+fn check_query<A: Requirement>(parts: &Parts) -> Result<(), Refusal> {
     if A::READS_QUERY {
         return Ok(());
     }
@@ -182,7 +183,7 @@ async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Ref
     Ok(engine.gate().authenticate(bearer, peer).await?)
 }
 
-/// The key or token in the value of an `Authorization` header; the scheme is written in any case.
+/// The key or token in the value of an `Authorization` header. The scheme is case-insensitive.
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, key) = value.split_once(' ')?;
     scheme

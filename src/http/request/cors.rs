@@ -1,5 +1,5 @@
-//! CORS: any origin, no credentials (where no key is needed, `local` has refused the pages of other sites). No response depends
-//! on the origin, so none has to vary by it, and a request without `Origin` costs nothing.
+//! CORS: any origin is allowed, without credentials (if no key is needed, `local` has refused the pages of other sites
+//! before). No response depends on the origin, so none needs `Vary`, and a request without `Origin` costs nothing.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -25,7 +25,7 @@ pub(in crate::http) fn preflight(request: &Request) -> Option<Response> {
     let headers = response.headers_mut();
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-    // `*` does not cover Authorization, and attribute headers have any name: allow what is asked for.
+    // `*` does not cover `Authorization`, and headers of attributes have any name: all requested headers are allowed.
     if let Some(names) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
         headers.insert(VARY, HeaderValue::from(ACCESS_CONTROL_REQUEST_HEADERS));
@@ -34,7 +34,7 @@ pub(in crate::http) fn preflight(request: &Request) -> Option<Response> {
     Some(response)
 }
 
-/// Lets any origin read `response`.
+/// Allows any origin to read `response`.
 pub(in crate::http) fn allow(response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));

@@ -1,5 +1,5 @@
-//! How long a request may take. Each route has a [`Deadline`], given in `http/mod.rs`; `layer` ends the request with
-//! `request_timeout` when the time is over.
+//! The longest time of a request. Each route has a [`Deadline`], set in `http/mod.rs`; when it is over, `layer` ends
+//! the request with `request_timeout`.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use axum::extract::Request;
 use crate::engine::Error;
 use crate::http::answer::problem::Refusal;
 
-/// Longest transfer of a body of 100 MiB, at about 1 Mbit/s.
+/// Longest transfer of a body of 100 MiB: about 1 Mbit/s.
 const TRANSFER: Duration = Duration::from_secs(900);
 
-/// How long a request to a route may take.
+/// The kind of deadline of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Deadline {
     /// The request timeout.
     Request,
-    /// The request timeout, and before it the longest wait for a message.
+    /// The longest wait for a message plus the request timeout.
     LongPoll,
-    /// As long as the transfer of the largest body takes, when the body may stream. A body that is short by its length has the
-    /// request timeout.
+    /// For a route that may stream its body: the time to transfer the largest body. If the announced length is short,
+    /// it is the request timeout.
     Transfer,
 }
 
-/// What the deadlines of all routes are computed from.
+/// The values from which the deadlines of all routes are computed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::http) struct Timeouts {
     /// Longest time for a request, without the wait of a long poll and the transfer of a large body.
     pub(in crate::http) request: Duration,
-    /// Largest body that is held in memory, in bytes; a longer one streams.
+    /// Largest body that is held in memory, in bytes; a longer one is streamed.
     pub(in crate::http) held_max: usize,
 }
 
 impl Deadline {
-    /// The time that `request`, with its body decoded, may take. A request that may stream its body carries [`ShortBody`].
+    /// The deadline of `request`, whose body is decoded. If it may stream its body, it gets a [`ShortBody`].
     pub(in crate::http) fn of(self, request: &mut Request, timeouts: Timeouts) -> Duration {
         match self {
             Self::Request => timeouts.request,
@@ -55,12 +55,12 @@ impl Deadline {
     }
 }
 
-/// How long the publish of a body may take that turned out to be short after the transfer.
+/// The deadline of a publish whose body had no announced length and turned out to be short.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct ShortBody(Duration);
 
 impl ShortBody {
-    /// The result of `publish`, unless it takes too long.
+    /// Runs `publish` with this deadline.
     pub(in crate::http) async fn bound<T>(
         self,
         publish: impl Future<Output = Result<T, Error>>,
@@ -72,7 +72,7 @@ impl ShortBody {
     }
 }
 
-/// The refusal of a request whose time is over.
+/// The refusal of a request whose deadline is over.
 pub(in crate::http) fn too_late(deadline: Duration) -> Refusal {
     let detail = format!(
         "the request took longer than {} seconds; it may have had an effect",

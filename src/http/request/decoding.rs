@@ -1,5 +1,5 @@
-//! A request body in gzip or zstd, decoded as it is read. Called by `layer` only when the request has a `Content-Encoding`,
-//! so that other requests do not carry the wrapped body. Limits count decoded bytes.
+//! Request bodies in gzip or zstd, decoded while they are read. `layer` calls this only for requests with a
+//! `Content-Encoding`; other requests do not carry the wrapped body. Limits apply to decoded bytes.
 
 use std::io;
 
@@ -19,10 +19,10 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::digest::CONTENT_DIGEST;
 use crate::http::answer::problem::Refusal;
 
-/// Bytes that are decoded in one step.
+/// Decoded bytes per step.
 const PIECE_BYTES: usize = 32 << 10;
 
-/// The supported codings of a request.
+/// The supported codings.
 enum Coding {
     Identity,
     Gzip,
@@ -33,7 +33,7 @@ impl Coding {
     fn of(value: &HeaderValue) -> Option<Self> {
         let is = |name: &str| value.as_bytes().eq_ignore_ascii_case(name.as_bytes());
         match () {
-            // RFC 9110, section 8.4.1.3: the same.
+            // `x-gzip` is the same coding (RFC 9110, section 8.4.1.3).
             () if is("gzip") || is("x-gzip") => Some(Self::Gzip),
             () if is("zstd") => Some(Self::Zstd),
             () if is("identity") => Some(Self::Identity),
@@ -42,21 +42,22 @@ impl Coding {
     }
 }
 
-/// The request with its body decoded; [`check`] has refused codings that are not supported.
+/// Wraps the body of a request in its decoder. [`check`] has refused unsupported codings.
 pub(in crate::http) fn decoded(mut request: Request) -> Request {
-    let coding = request.headers_mut().remove(CONTENT_ENCODING);
-    let coding = coding.as_ref().and_then(Coding::of);
+    let header = request.headers_mut().remove(CONTENT_ENCODING);
+    let coding = header.as_ref().and_then(Coding::of);
     if let None | Some(Coding::Identity) = coding {
         return request;
     }
     request.headers_mut().remove(CONTENT_LENGTH);
-    // It is the digest of the bytes that were sent, which no later step sees.
+    // `Content-Digest` is the digest of the encoded bytes, which no later step sees.
     request.headers_mut().remove(CONTENT_DIGEST);
     request.map(|body| {
         let coded = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
         if let Some(Coding::Gzip) = coding {
             let mut decoder = GzipDecoder::new(coded);
-            // A file of several members, as `cat a.gz b.gz` and many log shippers make, is their contents in a row.
+            // A gzip file may have several members, as `cat a.gz b.gz` and many log shippers produce. Its content is
+            // their concatenation.
             decoder.multiple_members(true);
             pieces(decoder)
         } else {
@@ -72,7 +73,7 @@ fn pieces(decoder: impl AsyncRead + Send + 'static) -> Body {
     Body::from_stream(ReaderStream::with_capacity(decoder, PIECE_BYTES))
 }
 
-/// Refuses a request whose coding is not supported.
+/// Refuses a request with an unsupported coding.
 pub(in crate::http) fn check(request: &Request) -> Option<Response> {
     let mut codings = request.headers().get_all(CONTENT_ENCODING).iter();
     let coding = codings.next()?;

@@ -1,5 +1,5 @@
-//! `Content-Digest` (RFC 9530): what a publisher says of its body is checked before the message is stored, and a body that
-//! is at hand is given back with its own. Only SHA-256; other algorithms are ignored, as the RFC has it.
+//! `Content-Digest` (RFC 9530). The digest of a publish is checked before the message is stored. A response gets a
+//! digest if its body is in memory. Only SHA-256 is supported; other algorithms are ignored, as the RFC specifies.
 
 use api::FieldError;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -15,11 +15,11 @@ use crate::http::answer::problem::Refusal;
 
 pub(in crate::http) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// The SHA-256 that a body is said to have.
+/// The SHA-256 that a body must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) struct Expected([u8; 32]);
 
-/// The digest that the head of a request gives for its body.
+/// The digest in the head of a request.
 pub(in crate::http) fn expected(headers: &HeaderMap) -> Result<Option<Expected>, Refusal> {
     let lines = headers.get_all(CONTENT_DIGEST).iter();
     let mut members = lines.flat_map(|line| line.to_str().unwrap_or("").split(','));
@@ -43,7 +43,7 @@ fn field(detail: &str) -> FieldError {
 }
 
 impl Expected {
-    /// Refuses a body that is another one.
+    /// Refuses a body with another digest.
     pub(in crate::http) fn check(self, body: &[u8]) -> Result<(), Error> {
         self.compare(Sha256::digest(body).into())
     }
@@ -56,7 +56,7 @@ impl Expected {
         Err(Error::Invalid(vec![field(detail)]))
     }
 
-    /// The same stream, which ends with an error when it was another body: its upload is then given up.
+    /// The same stream, but it ends with an error if the digest differs. The upload is given up then.
     pub(in crate::http) fn checked(
         self,
         body: BoxStream<'static, Result<Bytes, Error>>,

@@ -1,5 +1,5 @@
-//! Drafts of a publish: messages are checked and encoded straight from the request into the records of a block, on the
-//! thread of the request. Nothing is allocated per message beyond that, unless it has attributes, base64 or a `dedup_id`.
+//! Drafts of a publish: messages are checked and encoded directly from the request into the records of a block, on the
+//! thread of the request. A message allocates nothing more, unless it has attributes, base64 or a `dedup_id`.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(in crate::http) fn of_message(meta: &Meta<'_>, body: &[u8]) -> Drafts {
     drafts
 }
 
-/// The drafts of a batch; refused as a whole when none is valid.
+/// The drafts of a batch. The batch is refused if none of them is valid.
 pub(in crate::http) fn of_batch(text: &[u8], trace: Option<&Trace<'_>>) -> Result<Drafts, Refusal> {
     let messages = batch::items::<PublishBatch<'_>>(text)?;
     let mut records = Records::default();
@@ -90,7 +90,7 @@ fn encode(
     Ok(())
 }
 
-/// The bytes of the body, and its type when the message has none (a text needs none: it is the default).
+/// The bytes of the body, and its content type if the message has none. Text needs none, because it is the default.
 fn body<'a>(
     message: &'a PublishMessage<'_>,
     index: usize,

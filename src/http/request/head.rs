@@ -1,5 +1,5 @@
-//! What `layer` reads from the head of every request, and the requests that get their response from the head alone: those of
-//! foreign pages, heads over a limit, preflights of CORS, and bodies in a coding that is not supported.
+//! The headers that `layer` reads of every request, and the responses that depend on the head alone: to pages of other
+//! sites, heads over a limit, CORS preflights, and bodies with an unsupported coding.
 
 use api::ErrorCode;
 use api::limits::{HEADER_BYTES_MAX, HEADERS_MAX};
@@ -12,18 +12,18 @@ use super::{cors, decoding, local};
 use crate::http::answer::problem::Refusal;
 
 pub(in crate::http) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A client's request id longer than this is replaced.
+/// A longer request id of a client is replaced.
 const REQUEST_ID_CHARS_MAX: usize = 128;
 
-/// The headers of a request that `layer` needs, found in one pass: a look-up by name hashes the name each time.
+/// The headers that `layer` needs, collected in one pass: a look-up by name hashes the name each time.
 #[derive(Default)]
 pub(in crate::http) struct Head<'a> {
     request_id: Option<&'a HeaderValue>,
     host: Option<&'a HeaderValue>,
     pub(in crate::http) accept_encoding: Option<&'a HeaderValue>,
-    /// Whether the page of a site sent it.
+    /// Whether a web page sent the request.
     pub(in crate::http) has_origin: bool,
-    /// Whether its body has a coding.
+    /// Whether the body has a content coding.
     pub(in crate::http) is_coded: bool,
     /// Bytes of all names and values.
     bytes: usize,
@@ -49,7 +49,7 @@ impl<'a> Head<'a> {
         head
     }
 
-    /// The request id, when the client sent one that is fit for a log: visible ASCII, and not too long.
+    /// The client's request id, if it is fit for a log: visible ASCII and not too long.
     pub(in crate::http) fn request_id(&self) -> Option<&HeaderValue> {
         self.request_id.filter(|id| {
             (1..=REQUEST_ID_CHARS_MAX).contains(&id.len())
@@ -57,7 +57,7 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// The response to a request that does not reach its route. `is_open`: requests need no key.
+    /// The response to a request that must not reach its route; `None`: it may. `is_open`: requests need no key.
     pub(in crate::http) fn early(&self, request: &Request, is_open: bool) -> Option<Response> {
         let foreign = if is_open {
             local::foreign(request, self.host, self.has_origin)
@@ -74,8 +74,9 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Refuses a head over the limit. The limits of the server are higher, and their response is no problem document. Only the
-/// number of headers in HTTP/1.1 is bounded by the server: another bound there costs each request an allocation.
+/// Refuses a head over the limit. The limits of the HTTP server are higher, but its refusal is no problem document. An
+/// exception is the number of headers in HTTP/1.1: raising that limit of the server would cost an allocation per
+/// request.
 fn oversized(headers: usize, bytes: usize) -> Option<Response> {
     let detail = if headers > HEADERS_MAX {
         format!("the request has more than {HEADERS_MAX} headers")

@@ -1,5 +1,6 @@
-//! JSON requests, and JSON responses of the wire types. A request is parsed in one pass of serde_json; only when that fails a
-//! second, slower pass finds the pointer to the field. Here a request is validated, once: the engine relies on it.
+//! JSON requests, and JSON responses of the wire types. A request is parsed in one pass of serde_json. If that fails, a
+//! second, slower pass finds the pointer to the invalid field. Requests are validated here, once; the engine relies on
+//! it.
 
 use api::error::echo;
 use api::limits::REQUEST_BYTES_MAX;
@@ -18,7 +19,7 @@ use super::body;
 use crate::http::answer::json_text;
 use crate::http::answer::problem::Refusal;
 
-/// A checked JSON request, or a JSON answer.
+/// A validated JSON request, or a JSON response.
 pub(in crate::http) struct Json<T>(pub(in crate::http) T);
 
 impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
@@ -26,7 +27,7 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonText(text) = JsonText::from_request(request, state).await?;
-        // Every field of these has a default, so no body is as good as `{}`.
+        // All fields of these types have defaults, so an absent body means `{}`.
         let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
         match value.validate() {
@@ -36,7 +37,7 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// The text of a JSON request, for handlers that borrow from it.
+/// The text of a JSON request, for handlers that parse it themselves and borrow from it.
 pub(in crate::http) struct JsonText(pub(in crate::http) Bytes);
 
 impl<S: Sync> FromRequest<S> for JsonText {
@@ -50,7 +51,7 @@ impl<S: Sync> FromRequest<S> for JsonText {
     }
 }
 
-/// Refuses a body whose content type is not JSON. A body without a content type is read as JSON.
+/// Refuses a body whose content type is not JSON. A missing content type means JSON.
 pub(in crate::http) fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(value) = headers.get(CONTENT_TYPE) else {
         return Ok(());
@@ -73,14 +74,14 @@ pub(in crate::http) fn check_content_type(headers: &HeaderMap) -> Result<(), Ref
     ))
 }
 
-/// Parses `text`; the error names the field that is wrong.
+/// Parses `text`; an error names the invalid field.
 pub(in crate::http) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, FieldError> {
     let value = serde_json::from_slice(text)
         .or_else(|_| parse_seed(text, std::marker::PhantomData::<Object<T>>));
     value.map(|Object(value)| value)
 }
 
-/// The slow pass: parses with `seed` and keeps track of the path.
+/// The slow pass: parses with `seed` and tracks the path.
 pub(in crate::http) fn parse_seed<'a, S: DeserializeSeed<'a>>(
     text: &'a [u8],
     seed: S,
@@ -108,7 +109,7 @@ fn explain(error: &serde_json::Error, path: &Path) -> FieldError {
     FieldError::new(pointer(path), detail)
 }
 
-/// A path as a JSON pointer (RFC 6901).
+/// Formats a path as a JSON pointer (RFC 6901).
 fn pointer(path: &Path) -> String {
     let mut pointer = String::new();
     for segment in path {

@@ -1,6 +1,7 @@
-//! The guard of a node that needs no key (embedded mode): it listens on loopback, but so does every browser on the machine.
-//! A page of another site is recognised by its `Origin`, and one that had its own name point to 127.0.0.1 (DNS rebinding) by its
-//! `Host`. Clients that are no browsers send no `Origin` and a `Host` of loopback, and pay for one comparison.
+//! Protects a node that needs no key (embedded mode). It listens on loopback, but every browser on the machine can
+//! connect to it. A page of another site is recognised by its `Origin`. A page that makes its own name point to
+//! 127.0.0.1 (DNS rebinding) is recognised by its `Host`. Other clients send no `Origin` and a `Host` of loopback; for
+//! them the check is one comparison.
 
 use std::net::IpAddr;
 
@@ -14,13 +15,13 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::answer::problem::Refusal;
 
-/// Refuses a request that a page of another site may have made; `host` is its header.
+/// Refuses a request that may come from a page of another site; `host` is the value of its header.
 pub(in crate::http) fn foreign(
     request: &Request,
     host: Option<&HeaderValue>,
     has_origin: bool,
 ) -> Option<Response> {
-    // HTTP/2 has the host in its target. Without any there is no browser.
+    // HTTP/2 has the host in its target. A request without any host is not from a browser.
     let target = request.uri().authority().map(Authority::as_str);
     let host = target.or_else(|| host.map(text));
     let mut foreign = host
@@ -43,25 +44,25 @@ fn text(value: &HeaderValue) -> &str {
     value.to_str().unwrap_or("?")
 }
 
-/// Whether an origin (`http://localhost:3000`) is of this machine; `null` may be of any site.
+/// Whether an origin (`http://localhost:3000`) is on this machine; `null` may be any site.
 fn is_local(origin: &str) -> bool {
     origin
         .split_once("://")
         .is_some_and(|(_, host)| is_loopback(host))
 }
 
-/// Whether a host, with a port or without, is this machine.
+/// Whether a host, with or without a port, is this machine.
 fn is_loopback(authority: &str) -> bool {
     let host = match authority.strip_prefix('[') {
         Some(v6) => v6.split(']').next(),
         None => authority.split(':').next(),
     };
     let host = host.unwrap_or("");
-    // Nearly every request has the first, which saves the parser.
+    // The common case, which does not need the parser.
     host == "127.0.0.1"
         || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
         || host.eq_ignore_ascii_case("localhost")
-        // RFC 6761: names below it are this machine's, too.
+        // Names below `localhost` are on this machine, too (RFC 6761).
         || host.to_ascii_lowercase().ends_with(".localhost")
 }
 

@@ -1,5 +1,5 @@
-//! What is read from a request before a handler runs: the caller and its permission, names in the path, queries, headers,
-//! bodies and their coding. Each refuses what it cannot read and names the field (I9).
+//! Extraction of requests before a handler runs: the caller and its permission, names in the path, queries, headers,
+//! bodies and their coding. Each part refuses invalid input and names the field (I9).
 
 pub(in crate::http) mod admission;
 pub(in crate::http) mod batch;

@@ -1,5 +1,5 @@
-//! Options of a raw publish, which stand in headers because the body is the message. An option that is misspelled or not
-//! known is refused: silently dropping a delay or an ordering key would be the worst answer.
+//! Options of a raw publish. They are headers, because the body is the message. An unknown or misspelled option is
+//! refused: silently ignoring a delay or an ordering key would be worse.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::http::answer::problem::Refusal;
 
 const ATTRIBUTE: &str = "cursus-attr-";
 
-/// What the headers of a raw publish say.
+/// The headers of a raw publish.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Options<'a> {
     content_type: Option<&'a str>,
@@ -26,12 +26,12 @@ pub(in crate::http) struct Options<'a> {
     attributes: BTreeMap<&'a str, Cow<'a, str>>,
     /// The idempotency key.
     pub(in crate::http) key: Option<String>,
-    /// What the body must have.
+    /// The digest that the body must have.
     pub(in crate::http) digest: Option<digest::Expected>,
 }
 
 impl Options<'_> {
-    /// What the message carries apart from its body.
+    /// The message without its body.
     pub(in crate::http) fn meta(&self) -> Meta<'_> {
         let attributes = self.attributes.iter();
         Meta {
@@ -45,7 +45,7 @@ impl Options<'_> {
     }
 }
 
-/// Reads the options of a raw publish, in one pass: a look-up by name hashes the name each time.
+/// Reads the options of a raw publish in one pass: a look-up by name hashes the name each time.
 pub(in crate::http) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Refusal> {
     let mut errors = Vec::new();
     let mut options = Options::default();
@@ -92,7 +92,7 @@ pub(in crate::http) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Re
     Err(Problem::invalid(errors).into())
 }
 
-/// Reads what the headers of a batch may say; everything else stands in its body.
+/// Reads the options of a batch that are headers; all others are in its body.
 pub(in crate::http) fn of_batch(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut key = None;
     for (name, value) in headers {
@@ -112,7 +112,7 @@ pub(in crate::http) fn of_batch(headers: &HeaderMap) -> Result<Option<String>, R
     Ok(key)
 }
 
-/// Nearly no request has a header twice, and then counting is enough.
+/// Nearly no request repeats a header, and then comparing two counts is enough.
 fn is_given_twice(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.len() > headers.keys_len() && headers.get_all(name).iter().nth(1).is_some()
 }
@@ -139,7 +139,7 @@ fn text<'a>(
     Some(text)
 }
 
-/// `Cursus-Attr-<name>` and `ce-<name>` (kept under its whole name) are attributes; other `Cursus-…` are refused.
+/// `Cursus-Attr-<name>` and `ce-<name>` (named with its prefix) are attributes; other `Cursus-…` headers are refused.
 fn attribute<'a>(
     errors: &mut Vec<FieldError>,
     attributes: &mut BTreeMap<&'a str, Cow<'a, str>>,
@@ -168,7 +168,8 @@ fn attribute<'a>(
     attributes.insert(attribute, Cow::Borrowed(utf8(errors, name, value)));
 }
 
-/// The text of a header of a CloudEvent (HTTP binding 1.0, section 3.1.3.2). A `%` that begins no byte is itself.
+/// Decodes the value of a CloudEvents header (HTTP binding 1.0, section 3.1.3.2). A `%` without two hex digits is kept
+/// as it is.
 fn percent_decoded(value: &[u8]) -> Option<Cow<'_, str>> {
     if !value.contains(&b'%') {
         return std::str::from_utf8(value).ok().map(Cow::Borrowed);
@@ -202,7 +203,7 @@ fn idempotency_key(value: &HeaderValue) -> Result<String, FieldError> {
     )))
 }
 
-/// A string of RFC 9651 without its quotes; a text without any quotes is taken as it is.
+/// A string of RFC 9651 without its quotes. A value without quotes is taken as it is.
 fn structured_string(text: &str) -> Option<String> {
     let Some(quoted) = text.strip_prefix('"') else {
         return (!text.contains(['"', '\t'])).then(|| text.to_owned());
@@ -217,7 +218,7 @@ fn structured_string(text: &str) -> Option<String> {
             plain => key.push(plain),
         }
     }
-    // Parameters may follow; none is defined.
+    // Parameters may follow the string; none are defined.
     let rest = chars.as_str();
     (rest.is_empty() || rest.starts_with(';')).then_some(key)
 }

@@ -1,5 +1,5 @@
-//! Names and ids in the path: parsed before the handler runs, refused with the parameter they stand in, and documented once
-//! for all routes. Names that scopes go by are extracted by `caller`, together with the permission for them.
+//! Names and ids in the path. They are parsed before the handler runs, refused with the name of their parameter, and
+//! documented once for all routes. `caller` extracts the names that scopes can restrict, together with the permission.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -17,9 +17,9 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::http::answer::problem::Refusal;
 
-/// What a parameter of the path is called and described as.
+/// Name and description of a path parameter.
 pub(in crate::http) trait Named: ToSchema {
-    /// Its parameter.
+    /// Name of the parameter.
     const PARAMETER: &'static str;
     /// Its description.
     const DESCRIPTION: &'static str;
@@ -40,15 +40,15 @@ named! {
     TenantName: "tenant", "Name of the tenant";
     EventSinkName: "sink", "Name of the event sink";
     MessageId: "id", "Id of the message";
-    KeyId: "key", "Id of the key";
+    KeyId: "key", "Id of the API key";
     IssuerName: "issuer", "Name of the issuer";
     BudgetName: "budget", "Name of the budget";
-    PlanName: "plan", "Name of the plan";
-    Day: "valid_from", "The day (UTC) from which it applies";
-    ErrorCode: "code", "Code of an error";
+    PlanName: "plan", "Name of the price plan";
+    Day: "valid_from", "The day (UTC) from which the version applies";
+    ErrorCode: "code", "Error code";
 }
 
-/// The description of a parameter of the path.
+/// The OpenAPI entry of a path parameter.
 pub(in crate::http) fn parameter<N: Named>() -> Parameter {
     ParameterBuilder::new()
         .name(N::PARAMETER)
@@ -106,13 +106,13 @@ pub(in crate::http) struct CodePath(pub(in crate::http) ErrorCode);
 
 documented!(CodePath: ErrorCode);
 
-/// The parameter `name` of the path.
+/// Parses the path parameter `name`.
 pub(in crate::http) async fn parse<T: FromStr<Err: Display>>(
     parts: &mut Parts,
     name: &str,
 ) -> Result<T, Refusal> {
-    let params = RawPathParams::from_request_parts(parts, &()).await;
-    let params = params
+    let params = RawPathParams::from_request_parts(parts, &())
+        .await
         .map_err(|_| Refusal::field(format!("path:{name}"), "must be UTF-8, percent-encoded"))?;
     let value = params.iter().find(|(param, _)| *param == name);
     let text = value.map_or("", |(_, text)| text);

@@ -1,4 +1,5 @@
-//! Query strings: every parameter is known, stands once and is in range, or the error names it as `query:<name>`.
+//! Query strings. Every parameter must be known, in range and given once; otherwise an error names it as
+//! `query:<name>`.
 
 use api::limits::{CURSOR_CHARS_MAX, KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
@@ -52,7 +53,7 @@ impl Pairs {
         })
     }
 
-    /// The value that `read` makes of a parameter. When it makes none, the error has the text `must`.
+    /// The value of a parameter, converted by `read`. If that returns `None`, the error has the text `must`.
     pub(in crate::http) fn parsed<T>(
         &mut self,
         name: &str,
@@ -73,7 +74,7 @@ impl Pairs {
         Some(text)
     }
 
-    /// Refuses every parameter that was not read: one that is misspelled or occurs twice is never ignored.
+    /// Refuses every parameter that was not read. A misspelled or repeated parameter is never ignored.
     pub(in crate::http) fn finish<T>(mut self, value: T) -> Result<T, Refusal> {
         for (name, _) in std::mem::take(&mut self.pairs) {
             self.refuse(
@@ -88,12 +89,12 @@ impl Pairs {
     }
 }
 
-/// A time in a query (RFC 3339). A `+` of an offset that was not percent-encoded reads as a space.
+/// A time in a query (RFC 3339). A `+` that was not percent-encoded arrives as a space, and is restored.
 pub(in crate::http) fn time(text: &str) -> Option<Timestamp> {
     text.replace(' ', "+").parse().ok()
 }
 
-/// Refuses any parameter, on a route that has none.
+/// Refuses any parameter, for routes without parameters.
 pub(in crate::http) fn none(uri: &Uri) -> Result<(), Refusal> {
     match uri.query() {
         None => Ok(()),
@@ -101,9 +102,9 @@ pub(in crate::http) fn none(uri: &Uri) -> Result<(), Refusal> {
     }
 }
 
-/// Which page of a list; documented as [`api::list::PageQuery`].
+/// The requested page of a list; documented as [`api::list::PageQuery`].
 pub(in crate::http) struct PageOf {
-    /// `next` of the page before.
+    /// `next` of the previous page.
     pub(in crate::http) after: Option<String>,
     /// Most items to return.
     pub(in crate::http) limit: u32,
@@ -119,11 +120,11 @@ impl<S: Sync> FromRequestParts<S> for PageOf {
     }
 }
 
-/// Which page of the audit log.
+/// The requested page of the audit log.
 pub(in crate::http) struct AuditOf {
-    /// Only of this tenant.
+    /// Return only entries of this tenant.
     pub(in crate::http) tenant: Option<TenantName>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     pub(in crate::http) after: Option<i64>,
     /// Most entries to return.
     pub(in crate::http) limit: u32,
@@ -149,7 +150,7 @@ impl<S: Sync> FromRequestParts<S> for AuditOf {
     }
 }
 
-/// Which messages of a topic.
+/// The requested messages of a topic.
 pub(in crate::http) struct BrowseQuery(pub(in crate::http) Browse);
 
 impl<S: Sync> FromRequestParts<S> for BrowseQuery {
@@ -168,7 +169,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     );
     let (limit, from, after) = (pairs.limit(), pairs.take("from"), pairs.take("after"));
     let from = from.map(|text| {
-        place(&text).unwrap_or_else(|| {
+        browse_from(&text).unwrap_or_else(|| {
             pairs.refuse("from", "must be start, a time (RFC 3339) or a message id");
             BrowseFrom::Start
         })
@@ -179,7 +180,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
             BrowseFrom::Start
         })
     });
-    // For the next page a client repeats its query and adds `after`, which is further on than `from`.
+    // A client gets the next page by repeating its query with `after`, which is further on than `from`.
     let from = after.or(from).unwrap_or(BrowseFrom::Start);
     pairs.finish(Browse {
         from,
@@ -189,7 +190,7 @@ fn browse(uri: &Uri) -> Result<Browse, Refusal> {
     })
 }
 
-fn place(text: &str) -> Option<BrowseFrom> {
+fn browse_from(text: &str) -> Option<BrowseFrom> {
     if text == "start" {
         return Some(BrowseFrom::Start);
     }

@@ -1,5 +1,5 @@
-//! The producer's trace context (W3C Trace Context), kept with its messages and given back untouched. What is malformed is
-//! dropped and never refused: a broken tracer must not stop messages.
+//! The trace context of the producer (W3C Trace Context). It is stored with its messages and returned unchanged. A
+//! malformed one is ignored, so that a broken tracer does not stop messages.
 
 use std::borrow::Cow;
 
@@ -9,10 +9,10 @@ use axum::http::{HeaderMap, HeaderName};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Bytes of a `traceparent` of version 00; later versions may add to it, behind a `-`.
+/// Bytes of a `traceparent` of version 00. Later versions may append fields after a `-`.
 const PARENT_CHARS: usize = 55;
 
-/// Where a message was made.
+/// The trace context of a message.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct Trace<'a> {
     /// `traceparent`.
@@ -21,7 +21,7 @@ pub(in crate::http) struct Trace<'a> {
     pub(in crate::http) state: Option<Cow<'a, str>>,
 }
 
-/// The trace context of a request.
+/// Reads the trace context of a request.
 pub(in crate::http) fn of(headers: &HeaderMap) -> Option<Trace<'_>> {
     let parent = headers.get(&TRACEPARENT)?.to_str().ok()?;
     is_parent(parent).then(|| Trace {
@@ -30,7 +30,8 @@ pub(in crate::http) fn of(headers: &HeaderMap) -> Option<Trace<'_>> {
     })
 }
 
-/// Several lines are one list. A list that is too long is dropped whole: cut anywhere it might mean something else.
+/// Several header lines are one list. A list that is too long is dropped, because a part of it may have another
+/// meaning.
 fn state(headers: &HeaderMap) -> Option<Cow<'_, str>> {
     let mut lines = headers.get_all(&TRACESTATE).iter();
     let mut state = Cow::Borrowed(lines.next()?.to_str().ok()?);

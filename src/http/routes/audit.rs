@@ -15,17 +15,17 @@ use crate::http::request::query::AuditOf;
 
 /// Read the audit log
 ///
-/// Changes of tenants, keys, issuers, topics and subscriptions, the latest first, a page at a time; kept for 400 days. An
-/// operator of some tenants must name one of them.
+/// Returns changes of the control plane, such as those of tenants, keys, issuers, topics and subscriptions, latest
+/// first, one page at a time. Entries are kept for 400 days. An operator of some tenants must name one of them.
 #[utoipa::path(
     get, path = "/v1/admin/audit", operation_id = "read_audit_log", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(
-        ("tenant" = Option<api::TenantName>, Query, description = "Only what belongs to this tenant", nullable = false),
+        ("tenant" = Option<api::TenantName>, Query, description = "Return only entries of this tenant", nullable = false),
         ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9]{1,18}$", nullable = false),
-        ("limit" = Option<u32>, Query, description = "Most entries to return", minimum = 1, maximum = 1000, nullable = false)
+        ("limit" = Option<u32>, Query, description = "Most entries to return, 1 to 1,000; default 100", minimum = 1, maximum = 1000, nullable = false)
     ),
-    responses((status = 200, description = "A page of the log", body = Page<AuditEntry>), ListOfErrors)
+    responses((status = 200, description = "A page of entries", body = Page<AuditEntry>), ListOfErrors)
 )]
 pub(in crate::http) async fn read_audit_log(
     State(engine): State<Engine>,

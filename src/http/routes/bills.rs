@@ -1,4 +1,4 @@
-//! `/v1/usage/month` and `/v1/usage/focus`: what a month of the tenant costs, to be read and to be loaded by others.
+//! `/v1/usage/month` and `/v1/usage/focus`: the cost of a month of the tenant, as JSON and as a FOCUS export.
 
 use api::Month;
 use api::bill::{PeriodQuery, UsageMonth};
@@ -19,9 +19,9 @@ use crate::http::request::query::Pairs;
 
 /// Get the cost of a month
 ///
-/// By meter and by item of the price plan: what was used and what it costs so far, what is billed for it, and an estimate for
-/// the whole month. The estimate assumes that usage goes on at its average since the month began. A month without a price plan
-/// has usage only.
+/// Usage and cost of a calendar month (UTC) so far, by meter and by item of the price plan: the used quantity, the
+/// billed quantity and the cost, with an estimate for the whole month. The estimate assumes that usage continues at its
+/// average since the month began. A month without a price plan has usage only.
 #[utoipa::path(
     get, path = "/v1/usage/month", operation_id = "get_usage_month", tag = "Usage",
     security(("api_key" = ["usage"])),
@@ -38,14 +38,15 @@ pub(in crate::http) async fn get_usage_month(
 
 /// Export the charges of a month
 ///
-/// As FOCUS 1.2 (FinOps Open Cost and Usage Specification): CSV by RFC 4180 with a head, a row for each day, meter, topic,
-/// subscription and tier of a price. Costs are exact to twelve places and add up to the cost of the month. An empty field is
-/// null. A tenant that never had a price plan has no charges, and days without one have none.
+/// As FOCUS 1.2 (FinOps Open Cost and Usage Specification): CSV (RFC 4180) with a header line and one row per day,
+/// meter, topic, subscription and price tier. Costs are exact to twelve decimal places and add up to the cost of the
+/// month. An empty field is null. Days without a price plan have no charges. A tenant that never had a price plan has
+/// no charges at all.
 #[utoipa::path(
     get, path = "/v1/usage/focus", operation_id = "export_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
     params(PeriodQuery),
-    responses((status = 200, description = "The charges", headers(("Content-Disposition" = String, description = "A name for the file")), content_type = "text/csv", body = String), ExportErrors)
+    responses((status = 200, description = "The charges as CSV", headers(("Content-Disposition" = String, description = "`attachment`, with a file name for the month")), content_type = "text/csv", body = String), ExportErrors)
 )]
 pub(in crate::http) async fn export_usage(
     State(engine): State<Engine>,
@@ -56,7 +57,8 @@ pub(in crate::http) async fn export_usage(
     Ok(csv(engine, first, export))
 }
 
-/// Pages are read as the client takes them; one that fails ends the connection early, which every client notices.
+/// Pages are read at the speed of the client. If one fails, the connection ends early, and the client sees an
+/// incomplete body.
 fn csv(engine: Engine, first: String, export: Export) -> Response {
     let file = format!("attachment; filename=\"focus-{}.csv\"", export.month());
     let more = stream::try_unfold(export, move |mut export| {

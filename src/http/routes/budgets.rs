@@ -1,5 +1,5 @@
-//! `/v1/budgets` and `/v1/budgets/{budget}`: what the tenant means to spend in a month. About all of its usage, so for
-//! callers who may read, or manage, all names.
+//! `/v1/budgets` and `/v1/budgets/{budget}`: monthly budgets of the tenant. A budget covers all of its usage, so the
+//! caller needs a permission for all names.
 
 use api::budget::{Budget, BudgetSettings};
 use api::list::Page;
@@ -16,23 +16,29 @@ use crate::http::request::path::BudgetPath;
 
 /// Create a budget, or change it
 ///
-/// Replaces the whole budget. About every ten seconds the cost of the tenant's usage in the calendar month (UTC) is compared
-/// with it. When a percent of `alert_percents` is reached, an event `cursus.budget` goes to the tenant's event sinks, once a
-/// month; a budget that is raised above what is spent sends it again. Its `data` is `budget`, `period`, `percent`, `amount`, `cost`, `currency`
-/// and `stopped`. With `hard_stop`, a tenant that has spent the amount is refused publishes
-/// and receives on all nodes (`quota_exceeded`, policy `budget`), until the month ends or the budget is raised, deleted or
-/// stops no more; settling, reading and managing go on. Usage is known a few seconds late, storage and guaranteed capacity
-/// five minutes, and both go on costing: somewhat more than the amount is spent. A receive that waits when the tenant is
-/// stopped waits to its end. An event for a topic waits until the tenant may publish, so send an event that must arrive to a
-/// URL. Without a price plan nothing has a cost, and nothing happens.
+/// Replaces all settings of the budget.
+///
+/// About every ten seconds the cost of the tenant's usage in the calendar month (UTC) is compared with the budget. When
+/// a percentage of `alert_percents` is reached, an event `cursus.budget` goes to the tenant's event sinks, once a
+/// month. After the budget is raised above the cost so far, the event can be sent again. Its `data` has the fields
+/// `budget`, `period`, `percent`, `amount`, `cost`, `currency` and `stopped`.
+///
+/// With `hard_stop`, all nodes refuse publishes and receives of the tenant when the cost reaches the amount
+/// (`quota_exceeded`, policy `budget`). This ends with the month, or when the budget is raised, deleted or set to
+/// `hard_stop: false`. Settling, reading and managing are not refused. A receive that is already waiting waits until
+/// its end.
+///
+/// The cost may exceed the amount: usage counts with a delay of a few seconds, storage and guaranteed capacity with a
+/// delay of five minutes, and both continue to cost. An event for a topic waits until the tenant may publish again, so
+/// send events that must arrive in time to a URL. Without a price plan nothing has a cost, and a budget has no effect.
 #[utoipa::path(
     put, path = "/v1/budgets/{budget}", operation_id = "put_budget", tag = "Budgets",
     security(("api_key" = ["manage"])),
     params(BudgetPath),
     request_body = BudgetSettings,
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Budget),
-        (status = 201, description = "It was created", body = Budget),
+        (status = 200, description = "The budget was changed", body = Budget),
+        (status = 201, description = "The budget was created", body = Budget),
         PutErrors
     )
 )]
@@ -48,7 +54,8 @@ pub(in crate::http) async fn put_budget(
 
 /// Get a budget
 ///
-/// With what is spent of it this month, the alerts that were sent, and whether it has stopped the tenant.
+/// Returns its settings, the cost of this month so far, the alerts that were sent, and whether it has stopped the
+/// tenant.
 #[utoipa::path(
     get, path = "/v1/budgets/{budget}", operation_id = "get_budget", tag = "Budgets",
     security(("api_key" = ["usage"])),
@@ -65,7 +72,7 @@ pub(in crate::http) async fn get_budget(
 
 /// List the budgets by name
 ///
-/// All of them at once: there are at most 20.
+/// Returns all budgets at once; there are at most 20.
 #[utoipa::path(
     get, path = "/v1/budgets", operation_id = "list_budgets", tag = "Budgets",
     security(("api_key" = ["usage"])),
@@ -80,12 +87,12 @@ pub(in crate::http) async fn list_budgets(
 
 /// Delete a budget
 ///
-/// A tenant that only this one has stopped may publish and receive again.
+/// If no other budget has stopped the tenant, it may publish and receive again.
 #[utoipa::path(
     delete, path = "/v1/budgets/{budget}", operation_id = "delete_budget", tag = "Budgets",
     security(("api_key" = ["manage"])),
     params(BudgetPath),
-    responses((status = 204, description = "It is deleted"), ReadErrors)
+    responses((status = 204, description = "The budget was deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_budget(
     State(engine): State<Engine>,

@@ -1,5 +1,5 @@
-//! `/v1/event-sinks` and `/v1/event-sinks/{sink}`: where the service sends its events. The secret of a sink is only in the response
-//! that creates it, and no cache may keep that response.
+//! `/v1/event-sinks` and `/v1/event-sinks/{sink}`: the receivers of events. Only the response that creates a sink has
+//! its secret; `no-store` keeps it out of caches.
 
 use api::EventSinkName;
 use api::event::{EventSink, EventSinkSettings};
@@ -22,29 +22,31 @@ type PutAnswer = (StatusCode, [(HeaderName, &'static str); 1], Json<EventSink>);
 
 /// Create an event sink, or change it
 ///
-/// Events of the service go there as CloudEvents (structured, JSON), at least once and in order, each with the same `id`
-/// whenever it comes again. `cursus.usage` reports the usage of a window that is over and metered, one event a tenant,
-/// meter, topic and subscription, with the fields of `GET /v1/usage` and the `end` of the window; it begins with the current
-/// window. `cursus.budget` reports that a threshold of a budget is reached.
+/// The service sends events to the sink as CloudEvents (structured mode, JSON), at least once and in order. A repeated
+/// event has the same `id`. An event `cursus.usage` reports the usage of a window of time that is over and metered: one
+/// event per tenant, meter, topic and subscription, with the fields of `GET /v1/usage` and the `end` of the window. It
+/// starts with the current window. An event `cursus.budget` reports that a percentage of a budget is reached.
 ///
-/// A topic gets a message an event, which counts as published by its tenant. A URL is sent `POST`s with the headers of
-/// Standard Webhooks (`webhook-id`, `webhook-timestamp`, `webhook-signature`: `v1`, with the `secret`, which only the response
-/// that creates it has); any status 2xx within 15 seconds accepts them. Events that are not accepted are sent again after 5
-/// seconds, and then at growing intervals of up to an hour, or after `Retry-After`; 410 disables the sink. Putting it again lets it go on at
-/// once. While 10,000 events wait its usage stands still and is not lost: a sink that is behind for longer than usage is
-/// kept by the minute (8 days) or hour (400 days) gets it by the hour or day. Budget events beyond 11,000 are left out. What
-/// belongs to a suspended tenant waits.
+/// A sink with a topic gets each event as a message, which its tenant is charged for as a publish. A sink with a URL
+/// gets `POST` requests with the headers of Standard Webhooks: `webhook-id`, `webhook-timestamp` and
+/// `webhook-signature` (scheme `v1`). Only the response that creates the `secret` has it. Any status 2xx within 15
+/// seconds accepts the events. Otherwise they are sent again after 5 seconds, then at growing intervals of up to an
+/// hour, or after `Retry-After`. A status 410 disables the sink; putting it again makes it continue at once.
 ///
-/// Settings that are absent take their defaults. It also needs the scope `usage` for all names; a topic needs `manage` for
-/// its name, and a URL or the events of all tenants need `admin` for all names.
+/// While 10,000 events wait for a sink, no more usage is added, and none is lost. But usage is kept by the minute for 8
+/// days and by the hour for 400 days: a sink that is further behind gets it by the hour or day. Budget events are
+/// dropped while 11,000 events wait. Events for the sinks of a suspended tenant wait until it is resumed.
+///
+/// A setting that is absent takes its default. The caller also needs the scope `usage` for all names. A topic needs
+/// `manage` for its name. A URL, or the events of all tenants, needs `admin` for all names.
 #[utoipa::path(
     put, path = "/v1/event-sinks/{sink}", operation_id = "put_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
     params(To<Manage, EventSinkName>),
     request_body = EventSinkSettings,
     responses(
-        (status = 200, description = "It existed and has these settings now", body = EventSink),
-        (status = 201, description = "It was created", body = EventSink),
+        (status = 200, description = "The event sink was changed", body = EventSink),
+        (status = 201, description = "The event sink was created", body = EventSink),
         PutErrors
     )
 )]
@@ -60,7 +62,7 @@ pub(in crate::http) async fn put_event_sink(
 
 /// Get an event sink
 ///
-/// Its settings, how many events wait, and how the last deliveries went.
+/// Returns its settings, the number of waiting events and the outcome of the last deliveries.
 #[utoipa::path(
     get, path = "/v1/event-sinks/{sink}", operation_id = "get_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
@@ -76,7 +78,7 @@ pub(in crate::http) async fn get_event_sink(
 
 /// List event sinks by name
 ///
-/// A page at a time, in the order of their names.
+/// Returns a page of event sinks in order of name.
 #[utoipa::path(
     get, path = "/v1/event-sinks", operation_id = "list_event_sinks", tag = "Events",
     security(("api_key" = ["manage"])),
@@ -96,12 +98,12 @@ pub(in crate::http) async fn list_event_sinks(
 
 /// Delete an event sink
 ///
-/// With the events that wait for it.
+/// Deletes the sink with its waiting events.
 #[utoipa::path(
     delete, path = "/v1/event-sinks/{sink}", operation_id = "delete_event_sink", tag = "Events",
     security(("api_key" = ["manage"])),
     params(To<Manage, EventSinkName>),
-    responses((status = 204, description = "It is deleted"), ReadErrors)
+    responses((status = 204, description = "The event sink was deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_event_sink(
     State(engine): State<Engine>,

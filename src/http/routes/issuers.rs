@@ -1,4 +1,5 @@
-//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: the trusted issuers of tokens (JWT). For operators of all tenants.
+//! `/v1/admin/issuers` and `/v1/admin/issuers/{issuer}`: the trusted issuers of tokens (JWT). For operators of all
+//! tenants.
 
 use api::issuer::{Issuer, IssuerSettings};
 use api::list::Page;
@@ -15,17 +16,18 @@ use crate::http::request::path::IssuerPath;
 
 /// Trust an issuer of tokens, or change it
 ///
-/// Its tokens are sent as `Authorization: Bearer <JWT>` with `iss`, `aud` and `exp`, signed by one of the keys at `jwks_url`
-/// with RS256, ES256 or EdDSA. The keys are read again every five minutes, and at once when a token names one that is
-/// unknown. They stay valid for a day when the issuer does not respond.
+/// A caller sends a token of the issuer as `Authorization: Bearer <JWT>`. The token must have `iss`, `aud` and `exp`,
+/// and be signed with RS256, ES256 or EdDSA by one of the keys at `jwks_url`. The keys are fetched again every five
+/// minutes, and at once when a token names an unknown key. While `jwks_url` does not respond, the last keys stay valid
+/// for a day.
 #[utoipa::path(
     put, path = "/v1/admin/issuers/{issuer}", operation_id = "put_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(IssuerPath),
     request_body = IssuerSettings,
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Issuer),
-        (status = 201, description = "It is trusted", body = Issuer),
+        (status = 200, description = "The issuer was changed", body = Issuer),
+        (status = 201, description = "The issuer was created", body = Issuer),
         PutErrors
     )
 )]
@@ -41,7 +43,7 @@ pub(in crate::http) async fn put_issuer(
 
 /// Get an issuer of tokens
 ///
-/// Its settings, and when its public keys were last read.
+/// Returns its settings and the time when its public keys were last fetched.
 #[utoipa::path(
     get, path = "/v1/admin/issuers/{issuer}", operation_id = "get_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -58,7 +60,7 @@ pub(in crate::http) async fn get_issuer(
 
 /// List the issuers of tokens by name
 ///
-/// All of them at once: there are at most 100.
+/// Returns all issuers at once; there are at most 100.
 #[utoipa::path(
     get, path = "/v1/admin/issuers", operation_id = "list_issuers", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -78,7 +80,7 @@ pub(in crate::http) async fn list_issuers(
     delete, path = "/v1/admin/issuers/{issuer}", operation_id = "delete_issuer", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(IssuerPath),
-    responses((status = 204, description = "It is removed"), ReadErrors)
+    responses((status = 204, description = "The issuer was removed"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_issuer(
     State(engine): State<Engine>,

@@ -1,5 +1,5 @@
-//! `/v1/admin/tenants/{tenant}/keys`: the API keys of a tenant. For operators. A secret is only in the response that creates it,
-//! and no cache may keep that response.
+//! `/v1/admin/tenants/{tenant}/keys`: the API keys of a tenant. For operators. Only the response that creates a key has
+//! its secret; `no-store` keeps it out of caches.
 
 use api::TenantName;
 use api::key::{Key, KeyRotation, KeySettings, NewKey};
@@ -18,59 +18,62 @@ use crate::http::request::json::Json;
 use crate::http::request::path::KeyPath;
 use crate::http::request::query::PageOf;
 
-type Made = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
+type Created = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
 
-fn made(key: NewKey) -> Made {
+fn created(key: NewKey) -> Created {
     let uncached = [(CACHE_CONTROL, "no-store")];
     (StatusCode::CREATED, uncached, Json(key))
 }
 
 /// Create an API key
 ///
-/// The response has the key itself, once: only its hash is stored. It works on all nodes at once.
+/// The response is the only one that has the key itself, because just its hash is stored. The key works on all nodes at
+/// once.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "create_key", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     request_body(content = Option<KeySettings>, description = "The settings; without a body all have their defaults"),
-    responses((status = 201, description = "The key", body = NewKey), PutErrors)
+    responses((status = 201, description = "The key was created", body = NewKey), PutErrors)
 )]
 pub(in crate::http) async fn create_key(
     State(engine): State<Engine>,
     To(caller, tenant, ..): To<Operate, TenantName>,
     Json(settings): Json<KeySettings>,
-) -> Result<Made, Refusal> {
-    Ok(made(engine.create_key(&caller, &tenant, &settings).await?))
+) -> Result<Created, Refusal> {
+    Ok(created(
+        engine.create_key(&caller, &tenant, &settings).await?,
+    ))
 }
 
 /// Rotate an API key
 ///
-/// Creates a key with the same permissions. The old key stays valid for the overlap.
+/// Creates a key with the same permissions. The old key stays valid until the overlap is over.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys/{key}/rotate", operation_id = "rotate_key", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>, KeyPath),
-    request_body(content = Option<KeyRotation>, description = "Without a body all settings have their defaults"),
-    responses((status = 201, description = "The new key", body = NewKey), PutErrors)
+    request_body(content = Option<KeyRotation>, description = "The settings; without a body all have their defaults"),
+    responses((status = 201, description = "The new key was created", body = NewKey), PutErrors)
 )]
 pub(in crate::http) async fn rotate_key(
     State(engine): State<Engine>,
     To(caller, tenant, ..): To<Operate, TenantName>,
     KeyPath(key): KeyPath,
     Json(rotation): Json<KeyRotation>,
-) -> Result<Made, Refusal> {
+) -> Result<Created, Refusal> {
     let rotated = engine.rotate_key(&caller, &tenant, key, &rotation);
-    Ok(made(rotated.await?))
+    Ok(created(rotated.await?))
 }
 
 /// Revoke an API key
 ///
-/// All nodes refuse it within 2 seconds. It stays in the list.
+/// All nodes refuse the key within 2 seconds. It stays in the list of keys.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>, KeyPath),
-    responses((status = 204, description = "It is revoked"), ReadErrors)
+    responses((status = 204, description = "The key was revoked"), ReadErrors)
 )]
 pub(in crate::http) async fn revoke_key(
     State(engine): State<Engine>,
@@ -83,7 +86,7 @@ pub(in crate::http) async fn revoke_key(
 
 /// Get an API key
 ///
-/// Its settings, and when it was last used, without the key itself.
+/// Returns its settings and the time of its last use, without the key itself.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "get_key", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -100,7 +103,7 @@ pub(in crate::http) async fn get_key(
 
 /// List the API keys of a tenant by age
 ///
-/// A page at a time, with revoked and expired keys.
+/// Returns a page of keys in order of creation, including revoked and expired ones.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Operation",
     security(("api_key" = ["admin"])),

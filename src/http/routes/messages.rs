@@ -1,4 +1,4 @@
-//! Reads of messages that do not consume them: one message, its body, and a topic from a position on.
+//! Reads of messages that do not consume them: one message, its body, and the messages of a topic from a position on.
 
 use api::TopicName;
 use api::limits::INLINE_BODY_BYTES_MAX;
@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::engine::{Engine, Error};
 use crate::http::answer::problem::Refusal;
-use crate::http::answer::range::{self, Part};
+use crate::http::answer::range::{self, BodyRange};
 use crate::http::answer::{json_text, page, shown};
 use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
@@ -25,7 +25,7 @@ use crate::http::request::query::BrowseQuery;
 
 /// Get a message
 ///
-/// Reading does not consume it.
+/// Returns the message without consuming it: its leases and cursors do not change.
 #[utoipa::path(
     get, path = "/v1/messages/{id}", operation_id = "get_message", tag = "Messages",
     security(("api_key" = ["receive"])),
@@ -42,21 +42,22 @@ pub(in crate::http) async fn get_message(
 
 /// Get the body of a message
 ///
-/// Its raw bytes with its content type, as an attachment, so that a hostile body cannot run in the origin of the service.
+/// Returns the raw bytes with the content type that they were published with. `Content-Disposition` is always
+/// `attachment`, so that a browser does not run a hostile body in the origin of this service.
 #[utoipa::path(
     get, path = "/v1/messages/{id}/body", operation_id = "get_message_body", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(
         MessagePath,
-        ("Range" = Option<String>, Header, description = "One range of bytes", nullable = false, example = "bytes=0-1023"),
-        ("If-Range" = Option<String>, Header, description = "The ETag that the range is of", nullable = false)
+        ("Range" = Option<String>, Header, description = "One range of bytes to return; several ranges are ignored and the whole body is returned", nullable = false, example = "bytes=0-1023"),
+        ("If-Range" = Option<String>, Header, description = "An ETag; the range is ignored unless it is the ETag of the body", nullable = false)
     ),
     responses(
-        (status = 200, description = "The body, with the content type it was published with", body = inline(Binary), content_type = "*/*",
-            headers(("ETag" = String, description = "The id: a body never changes"), ("Accept-Ranges" = String, description = "bytes"),
-                ("Content-Digest" = String, description = "SHA-256 of a body that is small (RFC 9530)"))),
+        (status = 200, description = "The body, with the content type that it was published with", body = inline(Binary), content_type = "*/*",
+            headers(("ETag" = String, description = "The id of the message in quotes; a body never changes"), ("Accept-Ranges" = String, description = "bytes"),
+                ("Content-Digest" = String, description = "SHA-256 of the body (RFC 9530); only if the body is small"))),
         (status = 206, description = "The range of the body", body = inline(Binary), content_type = "*/*",
-            headers(("Content-Range" = String, description = "Which bytes of how many"))),
+            headers(("Content-Range" = String, description = "The returned range and the length of the body"))),
         BodyErrors
     )
 )]
@@ -78,11 +79,11 @@ pub(in crate::http) async fn get_message_body(
         .headers_mut()
         .insert(CONTENT_TYPE, value(content_type));
     let part = match part {
-        Part::Whole => 0..bytes,
-        Part::Bytes(first, last) => first..last + 1,
-        Part::Beyond => return Ok(beyond(bytes)),
+        BodyRange::Whole => 0..bytes,
+        BodyRange::Bytes(first, last) => first..last + 1,
+        BodyRange::Beyond => return Ok(beyond(bytes)),
     };
-    // Cheap enough for a body that is in memory and would also be shown inside JSON.
+    // A small body is in memory, so its digest costs little. JSON responses show bodies up to the same size.
     let small = view.body().filter(|body| {
         part == (0..bytes) && body.len() <= INLINE_BODY_BYTES_MAX && !body.is_empty()
     });
@@ -94,20 +95,20 @@ pub(in crate::http) async fn get_message_body(
     Ok(response)
 }
 
-/// Which part of a body is asked for.
-fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> Part {
+/// The part of a body that the request asks for.
+fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> BodyRange {
     match (asked.get(RANGE), asked.get(IF_RANGE)) {
-        (Some(_), Some(tag)) if tag != etag => Part::Whole,
-        (Some(range), _) => range::part(range.to_str().unwrap_or(""), bytes),
-        (None, _) => Part::Whole,
+        (Some(_), Some(tag)) if tag != etag => BodyRange::Whole,
+        (Some(range), _) => range::parse(range.to_str().unwrap_or(""), bytes),
+        (None, _) => BodyRange::Whole,
     }
 }
 
-/// The answer before its body and its type are put in.
-fn body_head(part: Part, bytes: u64, etag: &str) -> Response {
+/// The response without its body and content type.
+fn body_head(part: BodyRange, bytes: u64, etag: &str) -> Response {
     let mut response = Response::new(Body::empty());
     let mut length = bytes;
-    if let Part::Bytes(first, last) = part {
+    if let BodyRange::Bytes(first, last) = part {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         let range = format!("bytes {first}-{last}/{bytes}");
         response.headers_mut().insert(CONTENT_RANGE, value(&range));
@@ -122,7 +123,7 @@ fn body_head(part: Part, bytes: u64, etag: &str) -> Response {
     response
 }
 
-/// Refuses a range that the body does not have, and reports the length of the body (RFC 9110, section 15.5.17).
+/// Refuses a range outside of the body and reports the length of the body (RFC 9110, section 15.5.17).
 fn beyond(bytes: u64) -> Response {
     let detail = format!("the body has {bytes} bytes");
     let mut response = Refusal::new(api::ErrorCode::RangeNotSatisfiable, detail).into_response();
@@ -138,17 +139,18 @@ fn value(text: &str) -> HeaderValue {
 
 /// Browse the messages of a topic
 ///
-/// Consumes nothing. With `key` or `tag` a page may hold fewer messages than `limit`, or none, and still have a `next`.
+/// Returns messages from a position on without consuming them. With `key` or `tag` a page may hold fewer messages than
+/// `limit`, or none, and still have a `next`.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(
         To<BrowseTopic, TopicName>,
-        ("from" = Option<String>, Query, description = "Where to begin: `start` (the default), a time (RFC 3339) or a message id", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
-        ("after" = Option<String>, Query, description = "`next` of the page before; it is further on than `from`", pattern = r"^[0-9a-hjkmnp-tv-z]{20}(\.-?[0-9]{1,18})?$", nullable = false, example = "000000010000000002s3"),
-        ("limit" = Option<u32>, Query, description = "Most messages to return", minimum = 1, maximum = 1000, nullable = false),
-        ("key" = Option<String>, Query, description = "Only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
-        ("tag" = Option<String>, Query, description = "Only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
+        ("from" = Option<String>, Query, description = "Where to begin: `start`, a time (RFC 3339) or a message id; default `start`", pattern = r"^(start|[0-9a-hjkmnp-tv-z]{20}|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?Z)$", nullable = false, example = "start"),
+        ("after" = Option<String>, Query, description = "`next` of the page before; it has precedence over `from`", pattern = r"^[0-9a-hjkmnp-tv-z]{20}(\.-?[0-9]{1,18})?$", nullable = false, example = "000000010000000002s3"),
+        ("limit" = Option<u32>, Query, description = "Most messages to return, 1 to 1,000; default 100", minimum = 1, maximum = 1000, nullable = false),
+        ("key" = Option<String>, Query, description = "Return only messages with this key", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false),
+        ("tag" = Option<String>, Query, description = "Return only messages with this tag", min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$", nullable = false)
     ),
     responses((status = 200, description = "A page of messages", body = Page<Message>), ReadErrors)
 )]
@@ -159,8 +161,8 @@ pub(in crate::http) async fn browse_messages(
     BrowseQuery(browse): BrowseQuery,
 ) -> Result<Response, Refusal> {
     let (messages, next) = engine.browse(caller.tenant(), &topic, browse).await?;
-    let next = next.map(|next| next.to_string());
-    let next = next.as_deref();
+    let next_text = next.map(|next| next.to_string());
+    let next = next_text.as_deref();
     Ok(page::linked(
         &uri,
         next,

@@ -1,5 +1,6 @@
-//! The handlers, one file a resource. A handler is typed extractors of `request`, one call of the engine and an `answer`; its
-//! `#[utoipa::path]` is its entry in the OpenAPI document. `http/mod.rs` puts them into the router.
+//! The handlers, one file per resource. A handler has typed extractors of `request`, makes one call of the engine and
+//! returns an `answer`. Its `#[utoipa::path]` is its entry in the OpenAPI document. `http/mod.rs` adds it to the
+//! router.
 
 pub(in crate::http) mod audit;
 pub(in crate::http) mod bills;

@@ -1,4 +1,4 @@
-//! `GET /v1/admin/nodes`: which nodes the fleet has. For operators of all tenants.
+//! `GET /v1/admin/nodes`: the running nodes of the fleet. For operators of all tenants.
 
 use api::list::Page;
 use api::node::Node;
@@ -12,7 +12,8 @@ use crate::http::request::json::Json;
 
 /// List the nodes of the fleet
 ///
-/// All at once, in order of their start. A node that died stays in the list for ten minutes; its `seen_at` shows that.
+/// Returns all nodes at once, in order of their start. A node that crashed stays in the list for ten minutes, with an
+/// old `seen_at`.
 #[utoipa::path(
     get, path = "/v1/admin/nodes", operation_id = "list_nodes", tag = "Operation",
     security(("api_key" = ["admin"])),

@@ -1,5 +1,5 @@
-//! `/v1/admin/plans` and `/v1/admin/plans/{plan}/versions/{valid_from}`: what usage costs. For operators of all tenants;
-//! which plan a tenant has from which day on is one of its settings.
+//! `/v1/admin/plans` and `/v1/admin/plans/{plan}/versions/{valid_from}`: the prices of usage. For operators of all
+//! tenants. The plan of a tenant is one of the tenant's settings.
 
 use api::list::Page;
 use api::price::{Plan, PlanVersion, PlanVersionSettings};
@@ -16,17 +16,18 @@ use crate::http::request::path::VersionPath;
 
 /// Create a version of a price plan, or change one
 ///
-/// The first version of a name makes the plan. A version applies from the start of its day (UTC) until the next one
-/// begins. Tiers fill up over a calendar month of a tenant; a version that begins within a month goes on with the month's
-/// totals. A plan keeps its currency, and only its first version may begin before today.
+/// The first version of a name creates the plan. A version applies from the start of its day (UTC) until the next
+/// version begins. Price tiers fill up over the calendar month of a tenant. A version that begins within a month
+/// continues with the totals of that month. The currency of a plan cannot change. Only the first version may begin
+/// before today.
 #[utoipa::path(
     put, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "put_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(VersionPath),
     request_body = PlanVersionSettings,
     responses(
-        (status = 200, description = "It existed and has these prices now", body = PlanVersion),
-        (status = 201, description = "It was created", body = PlanVersion),
+        (status = 200, description = "The version was changed", body = PlanVersion),
+        (status = 201, description = "The version was created", body = PlanVersion),
         PutErrors
     )
 )]
@@ -43,7 +44,7 @@ pub(in crate::http) async fn put_plan_version(
 
 /// Get a version of a price plan
 ///
-/// Its currency and prices.
+/// Returns its currency and prices.
 #[utoipa::path(
     get, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "get_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -60,13 +61,13 @@ pub(in crate::http) async fn get_plan_version(
 
 /// Delete a version of a price plan
 ///
-/// The last version takes the plan with it. Of a plan that tenants have, had or will have, only versions that have not
-/// begun can be deleted, and not the last.
+/// Deleting the last version deletes the plan. If a tenant has the plan, had it or will have it, only versions that
+/// have not begun can be deleted, and the last version cannot.
 #[utoipa::path(
     delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(VersionPath),
-    responses((status = 204, description = "It is deleted"), DeleteErrors)
+    responses((status = 204, description = "The version was deleted"), DeleteErrors)
 )]
 pub(in crate::http) async fn delete_plan_version(
     State(engine): State<Engine>,
@@ -79,7 +80,7 @@ pub(in crate::http) async fn delete_plan_version(
 
 /// List the price plans by name
 ///
-/// All of them at once: there are at most 100.
+/// Returns all plans at once; there are at most 100.
 #[utoipa::path(
     get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Operation",
     security(("api_key" = ["admin"])),

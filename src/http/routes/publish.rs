@@ -1,5 +1,5 @@
-//! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body is held in memory up to the hot limit and streams
-//! to object storage beyond it; both ways return the same response.
+//! `POST /v1/topics/{topic}/messages` and `…/messages/batch`. A raw body up to the hot limit is held in memory; a
+//! longer one streams to object storage. The response is the same.
 
 use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
@@ -19,26 +19,27 @@ use crate::http::request::{draft, options, trace};
 
 /// Publish one message
 ///
-/// The request body is the message body, whatever its content type, up to 100 MiB. Attributes stand in headers
-/// `Cursus-Attr-<name>`: at most 32, names of 1 to 128 characters (lower-cased), 16 KiB together; `ce-*` headers of a
-/// CloudEvent are kept as attributes under their whole name. Other `Cursus-*` headers are refused.
+/// The request body becomes the body of the message, whatever its content type, up to 100 MiB. Headers
+/// `Cursus-Attr-<name>` are its attributes: at most 32, with names of 1 to 128 characters (lower-cased) and 16 KiB
+/// together. Headers `ce-<name>` of a CloudEvent become attributes, too, named with their prefix. Other unknown
+/// `Cursus-*` headers are refused.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
         To<Publish, TopicName>,
-        ("Cursus-Tag" = Option<String>, Header, description = "A label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Cursus-Key" = Option<String>, Header, description = "A business key to find the message by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with the message; dropped when malformed", nullable = false),
-        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false),
-        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the message is stored only when its body has this digest", nullable = false)
+        ("Cursus-Tag" = Option<String>, Header, description = "Tag of the message: a label to filter by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
+        ("Cursus-Key" = Option<String>, Header, description = "Key of the message: an id of your own to find it by", min_length = 1, max_length = 128, nullable = false, pattern = r"^[!-~]([ -~]*[!-~])?$"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response; another body is refused (422)", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), stored with the message; ignored if malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "Vendor-specific part of the trace context, stored with it; ignored beyond 1,024 characters", nullable = false),
+        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the publish is refused if the body has another digest", nullable = false)
     ),
     request_body(
-        description = "The message body; of any content type",
+        description = "The message body, of any content type",
         content((inline(Binary) = "application/octet-stream"), (String = "text/plain"))
     ),
-    responses((status = 200, description = "The message is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the call")), body = Published), PublishErrors)
+    responses((status = 200, description = "The message is stored durably", headers(("Cursus-Units" = u64, description = "Metering units of the request")), body = Published), PublishErrors)
 )]
 pub(in crate::http) async fn publish_message(
     State(engine): State<Engine>,
@@ -47,13 +48,13 @@ pub(in crate::http) async fn publish_message(
 ) -> Result<Metered<Json<Published>>, Refusal> {
     let tenant = caller.tenant();
     let (drafts, key, short) = match read(&engine, &caller, &topic, request).await? {
-        Given::Held(drafts, key, short) => (drafts, key, short),
-        Given::Streamed(published) => return Ok(published.map(Json)),
+        ReadPublish::Held(drafts, key, short) => (drafts, key, short),
+        ReadPublish::Streamed(published) => return Ok(published.map(Json)),
     };
     let publish = engine.publish(tenant, &topic, drafts, key);
     let Metered { answer, units } = match short {
         None => publish.await?,
-        // On the heap: the future of this rare case must not be carried by every request.
+        // On the heap: most requests do not need this future, and would carry it.
         Some(short) => Box::pin(short.bound(publish)).await?,
     };
     let published = answer.into_iter().next().unwrap_or(Err(Error::Internal))?;
@@ -61,12 +62,12 @@ pub(in crate::http) async fn publish_message(
     Ok(Metered { answer, units })
 }
 
-/// A raw publish whose body is read.
-enum Given {
-    /// A publish that waits for its turn holds nothing of the request, whose memory serves the next one while it is warm. The
-    /// publish has its own deadline when only the transfer showed that the body is short.
+/// A raw publish after its body was read.
+enum ReadPublish {
+    /// The body is in memory. While the publish waits for its turn, it holds nothing else of the request, so that warm
+    /// memory is reused. [`ShortBody`] is the deadline of a body without a length that turned out to be short.
     Held(Drafts, Option<IdempotencyKey>, Option<ShortBody>),
-    /// The body went to object storage as it came, and the message is published.
+    /// The body was streamed to object storage, and the message is published.
     Streamed(Metered<Published>),
 }
 
@@ -75,7 +76,7 @@ async fn read(
     caller: &Admitted,
     topic: &TopicName,
     request: Request,
-) -> Result<Given, Refusal> {
+) -> Result<ReadPublish, Refusal> {
     let (parts, body) = request.into_parts();
     let options = options::of_message(&parts.headers)?;
     let held = match body::raw(body, engine.hot_limit_bytes()).await? {
@@ -85,14 +86,14 @@ async fn read(
                 Some(digest) => digest.checked(body),
                 None => body,
             };
-            let given = Streamed {
+            let streamed = Streamed {
                 meta: options.meta(),
                 key: options.key.clone(),
                 capacity: caller.capacity,
             };
-            // On the heap: the future of the rare, large body must not be carried by every request.
-            let published = Box::pin(engine.publish_stream(caller.tenant(), topic, given, body));
-            return Ok(Given::Streamed(published.await?));
+            // On the heap: requests with a short body do not need this future, and would carry it.
+            let published = Box::pin(engine.publish_stream(caller.tenant(), topic, streamed, body));
+            return Ok(ReadPublish::Streamed(published.await?));
         }
     };
     if let Some(digest) = options.digest {
@@ -103,24 +104,28 @@ async fn read(
     let key = options
         .key
         .map(|key| idempotency_key(PublishRoute::Single, key, &held));
-    Ok(Given::Held(drafts, key, parts.extensions.get().copied()))
+    Ok(ReadPublish::Held(
+        drafts,
+        key,
+        parts.extensions.get().copied(),
+    ))
 }
 
 /// Publish a batch of messages
 ///
-/// 1 to 100 messages, at most 10 MiB of JSON, at most 1 MiB a body. Each message succeeds or fails by itself; the request
-/// fails as a whole only when none of them can be tried.
+/// Publishes 1 to 100 messages: at most 10 MiB of JSON, at most 1 MiB per body. Each message succeeds or fails by
+/// itself. The request fails as a whole only if none of its messages is valid.
 #[utoipa::path(
     post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
     security(("api_key" = ["publish"])),
     params(
         To<Publish, TopicName>,
-        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes; within the topic's deduplication window the same key and body return the first response again", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
-        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), kept with each message; dropped when malformed", nullable = false),
-        ("tracestate" = Option<String>, Header, description = "What its tracers add to that; kept up to 1,024 characters", nullable = false)
+        ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response; another body is refused (422)", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
+        ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), stored with each message; ignored if malformed", nullable = false),
+        ("tracestate" = Option<String>, Header, description = "Vendor-specific part of the trace context, stored with it; ignored beyond 1,024 characters", nullable = false)
     ),
     request_body = PublishBatch,
-    responses((status = 200, description = "One result per message, in order", headers(("Cursus-Units" = u64, description = "Metering units of the call: of the messages that it stored")), body = PublishResults), PublishErrors)
+    responses((status = 200, description = "One result per message, in order", headers(("Cursus-Units" = u64, description = "Metering units of the request: those of the messages that it stored")), body = PublishResults), PublishErrors)
 )]
 pub(in crate::http) async fn publish_batch(
     State(engine): State<Engine>,

@@ -1,4 +1,5 @@
-//! `GET /v1/quota`: the limits of the tenant and their use; `/v1/admin/tenants/{tenant}/quota`, where an operator sets them.
+//! `GET /v1/quota`: the limits of the tenant and their use. `/v1/admin/tenants/{tenant}/quota`: the same limits, for
+//! operators.
 
 use api::TenantName;
 use api::quota::{Quota, QuotaStatus};
@@ -13,8 +14,8 @@ use crate::http::request::json::Json;
 
 /// Get the quota
 ///
-/// The limits of the tenant, which hold for all nodes of the service together, and how much of each is in use. Every response
-/// to a tenant with a rate limit has what is left of it in `RateLimit`.
+/// Returns the limits of the tenant and how much of each is in use. A limit holds for all nodes of the service
+/// together. If the tenant has a rate limit, every response has what is left of it in the header `RateLimit`.
 #[utoipa::path(
     get, path = "/v1/quota", operation_id = "get_quota", tag = "Quota",
     security(("api_key" = ["usage"]), ("api_key" = ["manage"])),
@@ -29,13 +30,13 @@ pub(in crate::http) async fn get_quota(
 
 /// Set the quota of a tenant
 ///
-/// Replaces the whole quota: an absent limit is removed. All nodes apply it within 2 seconds. A limit on what is stored is
-/// refused while more is in use.
+/// Replaces the whole quota: an absent limit is removed. All nodes apply it within 2 seconds. A limit on topics,
+/// subscriptions or stored bytes is refused if more than that is in use.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "put_tenant_quota", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
-    request_body(content = Option<Quota>, description = "The limits; without a body there are none"),
+    request_body(content = Option<Quota>, description = "The limits; without a body all limits are removed"),
     responses((status = 200, description = "The quota", body = Quota), PutErrors)
 )]
 pub(in crate::http) async fn put_tenant_quota(
@@ -50,7 +51,7 @@ pub(in crate::http) async fn put_tenant_quota(
 
 /// Get the quota of a tenant
 ///
-/// The limits as they were set.
+/// Returns the limits as they were set.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "get_tenant_quota", tag = "Operation",
     security(("api_key" = ["admin"])),

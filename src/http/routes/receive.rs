@@ -14,14 +14,15 @@ use crate::http::request::json::Json;
 
 /// Receive messages
 ///
-/// Each message that is handed out is hidden for the visibility timeout; settle it with its receipt before that ends. The
-/// request waits up to `wait_seconds` for the first message; the list is empty when none came. Delivery is at-least-once.
+/// Each returned message is hidden from other receives for the visibility timeout. Settle it with its receipt within
+/// that time. The request waits up to `wait_seconds` for a first message; the list is empty if none arrives. Delivery
+/// is at-least-once.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
     security(("api_key" = ["receive"])),
     params(To<Receive, SubscriptionName>),
-    request_body(content = Option<ReceiveRequest>, description = "Without a body all fields have their defaults"),
-    responses((status = 200, description = "Messages, oldest first; with fairness oldest first for each customer. None when none came", headers(("Cursus-Units" = u64, description = "Metering units of the call; 0 when no message came")), body = Received), WriteErrors)
+    request_body(content = Option<ReceiveRequest>, description = "The options; without a body all have their defaults"),
+    responses((status = 200, description = "Messages, oldest first; with fairness, oldest first for each customer. The list is empty if no message arrived", headers(("Cursus-Units" = u64, description = "Metering units of the request; 0 without a message")), body = Received), WriteErrors)
 )]
 pub(in crate::http) async fn receive_messages(
     State(engine): State<Engine>,

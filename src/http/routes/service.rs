@@ -1,4 +1,4 @@
-//! Health, readiness, metrics and documentation of the service: no tenant, no key.
+//! Health, readiness, metrics and documentation of the service. These routes need no key and belong to no tenant.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +20,10 @@ use crate::telemetry::Telemetry;
 
 /// Check that the process is alive
 ///
-/// Depends on no other service; for liveness probes.
+/// Does not depend on other services. For liveness probes.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "get_health", tag = "Service", security(()),
-    responses((status = 200, description = "It is alive", body = Health), ServiceErrors)
+    responses((status = 200, description = "The process is alive", body = Health), ServiceErrors)
 )]
 pub(in crate::http) async fn get_health() -> Json<Health> {
     let status = "ok".to_owned();
@@ -32,14 +32,15 @@ pub(in crate::http) async fn get_health() -> Json<Health> {
 
 /// Check that requests can be served
 ///
-/// Checks the database and object storage, at most once a second, and reports which is missing; for load balancers.
+/// Checks the database and object storage, at most once a second, and reports which of them does not respond. For load
+/// balancers.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
     responses(
-        (status = 200, description = "All parts respond", body = Readiness),
-        (status = 503, description = "Some part is missing", body = Readiness,
-            headers(("Retry-After" = String, description = "Seconds to wait before trying again"),
-                ("RateLimit-Policy" = String, description = "The limit that was reached"), ("RateLimit" = String, description = "What is left of it"))),
+        (status = 200, description = "The database and object storage respond", body = Readiness),
+        (status = 503, description = "The database or object storage does not respond", body = Readiness,
+            headers(("Retry-After" = String, description = "Seconds to wait before the next attempt"),
+                ("RateLimit-Policy" = String, description = "The limit that was reached"), ("RateLimit" = String, description = "What is left of the limit"))),
         ServiceErrors
     )
 )]
@@ -58,15 +59,15 @@ pub(in crate::http) async fn get_readiness(
     response
 }
 
-/// How long an answer of the parts is good: `/readyz` is open to everyone, and asking them costs a query and a request.
+/// How long a check is reused: `/readyz` is open to everyone, and each check costs a query and a request.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The last response of the parts. The lock is held while they are asked, so all probes that come meanwhile share the response.
+/// The last check. The lock is held during a check, so that concurrent probes share its result.
 #[derive(Clone, Default)]
-pub(in crate::http) struct Probe(Arc<Mutex<Option<Asked>>>);
+pub(in crate::http) struct Probe(Arc<Mutex<Option<Check>>>);
 
-/// When the parts were asked, and what they said.
-type Asked = (Instant, Vec<PartReadiness>);
+/// Time and result of a check.
+type Check = (Instant, Vec<PartReadiness>);
 
 impl Probe {
     async fn parts(&self, ask: impl AsyncFnOnce() -> Vec<PartReadiness>) -> Vec<PartReadiness> {
@@ -92,7 +93,7 @@ fn part(part: crate::engine::Readiness) -> PartReadiness {
 
 /// Get the metrics of this node
 ///
-/// For Prometheus and other scrapers of OpenMetrics.
+/// Returns text in the OpenMetrics format, for Prometheus and other scrapers.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
     responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ServiceErrors)
@@ -106,7 +107,7 @@ pub(in crate::http) async fn get_metrics(
 
 /// Get this document
 ///
-/// It is generated from the routes that run; /docs shows it.
+/// Returns the document, which is generated from the routes of this version. `/docs` displays it.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "get_openapi", tag = "Service", security(()),
     responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>), ServiceErrors)
@@ -120,11 +121,11 @@ pub(in crate::http) async fn get_openapi() -> impl IntoResponse {
 
 /// Get the meaning of an error code
 ///
-/// The `type` of a problem links here.
+/// Describes the code. The `type` of a problem is the URL of this page.
 #[utoipa::path(
     get, path = "/problems/{code}", operation_id = "get_problem", tag = "Service", security(()),
     params(CodePath),
-    responses((status = 200, description = "What it means", body = ProblemKind), NotFoundError)
+    responses((status = 200, description = "The meaning of the code", body = ProblemKind), NotFoundError)
 )]
 pub(in crate::http) async fn get_problem(CodePath(code): CodePath) -> Json<ProblemKind> {
     Json(ProblemKind::of(code))

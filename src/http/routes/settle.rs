@@ -1,5 +1,5 @@
-//! `POST /v1/subscriptions/{subscription}/ack`, `…/visibility` and `…/settle`: two common forms and the general one, all
-//! the same verb of the engine. An item that is malformed fails alone and keeps its place among the results.
+//! `POST /v1/subscriptions/{subscription}/ack`, `…/visibility` and `…/settle`: two short forms and the general one. All
+//! of them call the same verb of the engine. A malformed item fails alone; results are in the order of the items.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use crate::http::request::json::{Json, JsonText};
 
 /// Acknowledge messages
 ///
-/// Acknowledged messages are done and never handed out again.
+/// An acknowledged message is never handed out again to this subscription.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
@@ -37,7 +37,8 @@ pub(in crate::http) async fn ack_messages(
 
 /// Change the visibility timeout of messages
 ///
-/// Counted from now; 0 makes a message visible at once. The receipt of the request stays valid.
+/// Sets the time until a message becomes visible again, counted from now; 0 makes it visible at once. Its receipt stays
+/// valid.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
     security(("api_key" = ["receive"])),
@@ -55,7 +56,7 @@ pub(in crate::http) async fn change_visibility(
 
 /// Settle messages
 ///
-/// `ack`, `nack`, `extend` and `dead_letter`, mixed in one call.
+/// Applies `ack`, `nack`, `extend` and `dead_letter`, which may be mixed in one request.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
@@ -71,11 +72,11 @@ pub(in crate::http) async fn settle_messages(
     settle::<SettleRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
 }
 
-/// An item that names a message and an action.
+/// An item of a request, which names a message and an action.
 trait Settling<'a> {
     /// The fields that are out of range, with pointers below the item.
     fn check(&self) -> Vec<FieldError>;
-    /// The receipt, and what to do.
+    /// The receipt and the action.
     fn into_action(self) -> (Cow<'a, str>, Action);
 }
 
@@ -131,9 +132,12 @@ async fn settle<'a, B: Batch<'a, Item: Settling<'a>>>(
     text: &'a [u8],
 ) -> Result<Json<Results<Outcome>>, Refusal> {
     let parsed = parse::<B>(text)?;
-    let valid = parsed.iter().flatten();
-    let valid = valid.map(|(receipt, action)| (&**receipt, action.clone()));
-    let settled = engine.settle(tenant, subscription, valid.collect()).await?;
+    let valid = parsed
+        .iter()
+        .flatten()
+        .map(|(receipt, action)| (&**receipt, action.clone()))
+        .collect();
+    let settled = engine.settle(tenant, subscription, valid).await?;
     Ok(Json(merge(parsed, settled).into()))
 }
 
@@ -144,9 +148,11 @@ fn parse<'a, B: Batch<'a, Item: Settling<'a>>>(text: &'a [u8]) -> Result<Parsed<
         if errors.is_empty() {
             return Ok(item.into_action());
         }
-        let errors = errors.into_iter();
-        let errors = errors.map(|error| batch::within(error, B::FIELD, index));
-        Err(Error::Invalid(errors.collect()))
+        let errors = errors
+            .into_iter()
+            .map(|error| batch::within(error, B::FIELD, index))
+            .collect();
+        Err(Error::Invalid(errors))
     };
     let items = batch::items::<B>(text)?.into_iter().enumerate();
     let parsed: Parsed<'a> = items.map(check).collect();
@@ -154,7 +160,7 @@ fn parse<'a, B: Batch<'a, Item: Settling<'a>>>(text: &'a [u8]) -> Result<Parsed<
     Ok(parsed)
 }
 
-/// Puts the engine's results, one per valid item, back among the items that were refused here.
+/// Merges the engine's results, one per valid item, with the errors of the items that were refused here.
 fn merge(parsed: Parsed<'_>, settled: Vec<Result<Outcome, Error>>) -> Vec<Result<Outcome, Error>> {
     let mut settled = settled.into_iter();
     let result =

@@ -1,5 +1,5 @@
-//! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. The rules of creating and
-//! deleting one are the engine's.
+//! `/v1/subscriptions` and `/v1/subscriptions/{subscription}`: settings and stats of subscriptions. The engine has the
+//! rules for creating and deleting one.
 
 use api::SubscriptionName;
 use api::list::{Page, PageQuery};
@@ -19,21 +19,22 @@ use crate::http::request::query::PageOf;
 
 /// Create or update a subscription
 ///
-/// An absent setting takes its default when the subscription is created and keeps its value when it exists;
-/// `topic` is needed to create it and cannot change.
+/// A setting that is absent takes its default when the subscription is created, and keeps its value when it exists.
+/// `topic` is required to create it and cannot change.
 ///
-/// With `fairness` customers take turns. The attribute `fairness_key` of a message names its customer. Each customer gets a
-/// share by weight of the messages that are handed out, however many the others have published before. Messages without the
-/// attribute belong to one customer. Messages that are handed out again take at most half of a receive while other messages
-/// wait. Nodes notice a change within a second; until then they hand out messages in the order before.
+/// With `fairness`, customers share the subscription. The attribute `fairness_key` of a message names its customer;
+/// messages without it belong to one common customer. Each customer gets a share by weight of the messages that are
+/// handed out, regardless of how many messages the others published before. Messages that are handed out again take at
+/// most half of a receive while other messages wait. Nodes apply a change within a second; until then they hand out
+/// messages in the former order.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
     params(To<Manage, SubscriptionName>),
-    request_body(content = Option<SubscriptionSettings>, description = "The settings; without a body all have their defaults"),
+    request_body(content = Option<SubscriptionSettings>, description = "The settings; without a body all are absent"),
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Subscription),
-        (status = 201, description = "It was created", body = Subscription),
+        (status = 200, description = "The subscription was changed", body = Subscription),
+        (status = 201, description = "The subscription was created", body = Subscription),
         PutErrors
     )
 )]
@@ -50,7 +51,7 @@ pub(in crate::http) async fn put_subscription(
 
 /// Get a subscription
 ///
-/// Its settings, and when it was created.
+/// Returns its settings and its creation time.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}", operation_id = "get_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"]), ("api_key" = ["receive"])),
@@ -68,7 +69,7 @@ pub(in crate::http) async fn get_subscription(
 
 /// List subscriptions by name
 ///
-/// A page at a time, in the order of their names.
+/// Returns a page of subscriptions in order of name.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
@@ -88,12 +89,12 @@ pub(in crate::http) async fn list_subscriptions(
 
 /// Delete a subscription
 ///
-/// Deletes its leases, too, and the messages that no other subscription needs.
+/// Deletes the subscription with its leases. Messages that no other subscription needs may be deleted, too.
 #[utoipa::path(
     delete, path = "/v1/subscriptions/{subscription}", operation_id = "delete_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
     params(To<Manage, SubscriptionName>),
-    responses((status = 204, description = "It is deleted"), ReadErrors)
+    responses((status = 204, description = "The subscription was deleted"), ReadErrors)
 )]
 pub(in crate::http) async fn delete_subscription(
     State(engine): State<Engine>,
@@ -105,7 +106,7 @@ pub(in crate::http) async fn delete_subscription(
 
 /// Get the stats of a subscription
 ///
-/// Cheap, because no messages are counted for it. For dashboards and autoscalers.
+/// Returns counts and ages for dashboards and autoscalers. The cost of a call does not depend on the backlog.
 #[utoipa::path(
     get, path = "/v1/subscriptions/{subscription}/stats", operation_id = "get_subscription_stats", tag = "Subscriptions",
     security(("api_key" = ["manage"]), ("api_key" = ["receive"])),

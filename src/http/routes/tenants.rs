@@ -18,16 +18,16 @@ use crate::http::request::query::PageOf;
 
 /// Create a tenant, or change its settings
 ///
-/// An absent setting keeps its value. A price plan applies from a day on, today or later, and never before it: months that are
-/// over keep their plan.
+/// A setting that is absent keeps its value. A price plan applies from a day on, which is today or later, so that the
+/// cost of the past does not change; only the first plan of a tenant may begin earlier.
 #[utoipa::path(
     put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
-    request_body(content = Option<TenantSettings>, description = "The settings; without a body nothing changes"),
+    request_body(content = Option<TenantSettings>, description = "The settings; without a body all are absent"),
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Tenant),
-        (status = 201, description = "It was created", body = Tenant),
+        (status = 200, description = "The tenant was changed", body = Tenant),
+        (status = 201, description = "The tenant was created", body = Tenant),
         PutErrors
     )
 )]
@@ -42,14 +42,14 @@ pub(in crate::http) async fn put_tenant(
 
 /// Suspend a tenant
 ///
-/// All nodes refuse its keys and tokens within 2 seconds, except for reading its usage. Nothing of it is deleted, except what
-/// retention ends.
+/// All nodes refuse its keys and tokens within 2 seconds, except for reading its usage. Its data stays; only retention
+/// deletes messages.
 #[utoipa::path(
     post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
-    request_body(content = Option<Suspension>, description = "The reason"),
-    responses((status = 200, description = "It is suspended", body = Tenant), WriteErrors)
+    request_body(content = Option<Suspension>, description = "The reason; without a body none is stored"),
+    responses((status = 200, description = "The tenant was suspended", body = Tenant), WriteErrors)
 )]
 pub(in crate::http) async fn suspend_tenant(
     State(engine): State<Engine>,
@@ -67,7 +67,7 @@ pub(in crate::http) async fn suspend_tenant(
     post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
-    responses((status = 200, description = "It is resumed", body = Tenant), ReadErrors)
+    responses((status = 200, description = "The tenant was resumed", body = Tenant), ReadErrors)
 )]
 pub(in crate::http) async fn resume_tenant(
     State(engine): State<Engine>,
@@ -78,7 +78,7 @@ pub(in crate::http) async fn resume_tenant(
 
 /// Get a tenant
 ///
-/// Its settings, its price plans over time, and when it was created.
+/// Returns its settings, its price plans with the days from which they apply, and its creation time.
 #[utoipa::path(
     get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
     security(("api_key" = ["admin"])),
@@ -94,7 +94,7 @@ pub(in crate::http) async fn get_tenant(
 
 /// List tenants by name
 ///
-/// Those that the caller may operate, a page at a time.
+/// Returns a page of the tenants that the caller may operate, in order of name.
 #[utoipa::path(
     get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
     security(("api_key" = ["admin"])),

@@ -1,5 +1,5 @@
-//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. The rules of creating and deleting one are the
-//! engine's.
+//! `/v1/topics` and `/v1/topics/{topic}`: settings and stats of topics. The engine has the rules for creating and
+//! deleting one.
 
 use api::TopicName;
 use api::list::{Page, PageQuery};
@@ -19,15 +19,15 @@ use crate::http::request::query::PageOf;
 
 /// Create or update a topic
 ///
-/// An absent setting takes its default when the topic is created and keeps its value when it exists.
+/// A setting that is absent takes its default when the topic is created, and keeps its value when it exists.
 #[utoipa::path(
     put, path = "/v1/topics/{topic}", operation_id = "put_topic", tag = "Topics",
     security(("api_key" = ["manage"])),
     params(To<Manage, TopicName>),
-    request_body(content = Option<TopicSettings>, description = "The settings; without a body all have their defaults"),
+    request_body(content = Option<TopicSettings>, description = "The settings; without a body all are absent"),
     responses(
-        (status = 200, description = "It existed and has these settings now", body = Topic),
-        (status = 201, description = "It was created", body = Topic),
+        (status = 200, description = "The topic was changed", body = Topic),
+        (status = 201, description = "The topic was created", body = Topic),
         PutErrors
     )
 )]
@@ -42,7 +42,7 @@ pub(in crate::http) async fn put_topic(
 
 /// Get a topic
 ///
-/// Its settings, and when it was created.
+/// Returns its settings and its creation time.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}", operation_id = "get_topic", tag = "Topics",
     security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),
@@ -58,7 +58,7 @@ pub(in crate::http) async fn get_topic(
 
 /// List topics by name
 ///
-/// A page at a time, in the order of their names.
+/// Returns a page of topics in order of name.
 #[utoipa::path(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
     security(("api_key" = ["manage"])),
@@ -78,13 +78,13 @@ pub(in crate::http) async fn list_topics(
 
 /// Delete a topic
 ///
-/// Deletes its messages, too. Refused while a subscription reads it or names it as its dead-letter topic, or an event sink
-/// publishes to it.
+/// Deletes the topic with its messages. Refused while a subscription reads it or has it as its dead-letter topic, and
+/// while an event sink publishes to it.
 #[utoipa::path(
     delete, path = "/v1/topics/{topic}", operation_id = "delete_topic", tag = "Topics",
     security(("api_key" = ["manage"])),
     params(To<Manage, TopicName>),
-    responses((status = 204, description = "It is deleted"), DeleteErrors)
+    responses((status = 204, description = "The topic was deleted"), DeleteErrors)
 )]
 pub(in crate::http) async fn delete_topic(
     State(engine): State<Engine>,
@@ -96,7 +96,7 @@ pub(in crate::http) async fn delete_topic(
 
 /// Get the stats of a topic
 ///
-/// Cheap, because no messages are counted for it.
+/// Returns counts and ages. The cost of a call does not depend on the number of messages.
 #[utoipa::path(
     get, path = "/v1/topics/{topic}/stats", operation_id = "get_topic_stats", tag = "Topics",
     security(("api_key" = ["manage"]), ("api_key" = ["publish"]), ("api_key" = ["receive"])),

@@ -1,4 +1,5 @@
-//! `GET /v1/usage`: what the tenant used. The range and its windows are checked by the engine, which knows what is kept.
+//! `GET /v1/usage`: the usage of the tenant. The engine checks the range and its windows, because it knows what is
+//! kept.
 
 use api::usage::{Granularity, UsageBy, UsagePage, UsageQuery};
 use axum::extract::{FromRequestParts, State};
@@ -7,7 +8,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use crate::engine::Engine;
-use crate::engine::bill::usage::UsageAsk;
+use crate::engine::bill::usage::UsageRequest;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::document::ListErrors;
@@ -17,10 +18,10 @@ use crate::http::request::query::{self, Pairs};
 
 /// Get usage
 ///
-/// By window of time, meter and, when asked for, topic and subscription: metering units (one operation per started 64 KiB
-/// of a message), messages, bytes, GiB-hours of storage, and the cost when the tenant has a price plan. A window that the
-/// range covers in part is returned as a whole. Receives without a message, settling, and reading topics, subscriptions and
-/// messages cost nothing and are not listed.
+/// Returns usage by window of time and meter and, if `by` asks for it, by topic and subscription: metering units (one
+/// per started 64 KiB of a message), messages, bytes, GiB-hours of storage, and the cost if the tenant has a price
+/// plan. A window that is partly in the range is returned as a whole. Receives without a message, settling, and reading
+/// topics, subscriptions and messages are free and not listed.
 #[utoipa::path(
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
@@ -31,25 +32,25 @@ pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
     Caller(caller, ..): Caller<SeeUsage>,
     uri: Uri,
-    Asked(ask): Asked,
+    UsageParams(request): UsageParams,
 ) -> Result<Response, Refusal> {
-    let page = engine.usage(&caller, ask).await?;
+    let page = engine.usage(&caller, request).await?;
     let next = page.next.clone();
     Ok(page::linked(&uri, next.as_deref(), Json(page)))
 }
 
 /// The query, documented as [`UsageQuery`].
-pub(in crate::http) struct Asked(UsageAsk);
+pub(in crate::http) struct UsageParams(UsageRequest);
 
-impl<S: Sync> FromRequestParts<S> for Asked {
+impl<S: Sync> FromRequestParts<S> for UsageParams {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        asked(&parts.uri).map(Self)
+        parse_query(&parts.uri).map(Self)
     }
 }
 
-fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
+fn parse_query(uri: &Uri) -> Result<UsageRequest, Refusal> {
     let mut pairs = Pairs::of(uri);
     let limit = pairs.limit();
     let times =
@@ -72,7 +73,7 @@ fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
         text.parse().ok()
     });
     let [from, to] = times;
-    pairs.finish(UsageAsk {
+    pairs.finish(UsageRequest {
         from,
         to,
         granularity: granularity.unwrap_or_default(),
@@ -86,22 +87,25 @@ fn asked(uri: &Uri) -> Result<UsageAsk, Refusal> {
 mod tests {
     use super::*;
 
-    fn parse(query: &str) -> Result<UsageAsk, Refusal> {
-        asked(&format!("/v1/usage?{query}").parse().unwrap())
+    fn parse(query: &str) -> Result<UsageRequest, Refusal> {
+        parse_query(&format!("/v1/usage?{query}").parse().unwrap())
     }
 
     #[test]
     fn a_query_says_which_usage() {
-        let ask = parse("").unwrap();
-        assert_eq!((ask.from, ask.granularity), (None, Granularity::Hour));
-        let query = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00%2B01:00&granularity=minute&by=subscription&limit=7";
-        let ask = parse(&format!("{query}&after=1~publish~t~s")).unwrap();
-        assert_eq!(ask.from, ask.to, "the same moment");
+        let request = parse("").unwrap();
         assert_eq!(
-            (ask.granularity, ask.by),
+            (request.from, request.granularity),
+            (None, Granularity::Hour)
+        );
+        let query = "from=2030-01-01T00:00:00Z&to=2030-01-01T01:00:00%2B01:00&granularity=minute&by=subscription&limit=7";
+        let request = parse(&format!("{query}&after=1~publish~t~s")).unwrap();
+        assert_eq!(request.from, request.to, "the same moment");
+        assert_eq!(
+            (request.granularity, request.by),
             (Granularity::Minute, UsageBy::Subscription)
         );
-        assert!(ask.after.is_some() && ask.limit == 7);
+        assert!(request.after.is_some() && request.limit == 7);
     }
 
     #[test]

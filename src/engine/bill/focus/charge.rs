@@ -1,4 +1,4 @@
-//! The charges of a FOCUS export: a line of CSV (RFC 4180) for each tier of each priced portion of a row of usage. Pure.
+//! The charges of a FOCUS export: one line of CSV (RFC 4180) per priced portion of a row of usage and price tier. Pure.
 //! The cost of a charge is the exact cost of its step, so the charges of a month add up to the cost of the month.
 
 use api::Decimal;
@@ -12,7 +12,7 @@ use crate::engine::bill::schedule::Version;
 use crate::engine::error::Error;
 use crate::store::usage_read::UsageRow;
 
-/// The columns of FOCUS 1.2 in alphabetical order, then those of Cursus, which begin with `x_`.
+/// The columns of FOCUS 1.2 in alphabetical order, followed by those of Cursus, which begin with `x_`.
 pub const COLUMNS: [&str; 44] = [
     "BilledCost",
     "BillingAccountId",
@@ -60,7 +60,7 @@ pub const COLUMNS: [&str; 44] = [
     "x_Tier",
 ];
 
-/// The step of a portion of a row in one tier, which is one line.
+/// One line: the step of a portion of a row in one tier.
 struct Charge<'a> {
     export: &'a Export,
     row: &'a UsageRow,
@@ -68,11 +68,12 @@ struct Charge<'a> {
     ladder: &'a Ladder,
     item: PriceItem,
     step: Step,
-    /// Whether the line has the guaranteed and elastic units of the row: one line of a row only, so that they add up.
+    /// Whether the line shows the guaranteed and elastic units of the row. Only one line of a row does, so that they
+    /// add up.
     has_units: bool,
 }
 
-/// Appends the lines of a row of usage; none where no plan applies.
+/// Appends the lines of a row of usage; none if no plan applies.
 pub(super) fn append(text: &mut String, export: &Export, row: &UsageRow) -> Result<(), Error> {
     let Some(version) = export.prices.at(row.start) else {
         return Ok(());
@@ -101,7 +102,7 @@ pub(super) fn append(text: &mut String, export: &Export, row: &UsageRow) -> Resu
 }
 
 impl Charge<'_> {
-    /// One field for each column, in the order of the columns. An empty field is null.
+    /// The fields in the order of the columns. An empty field is null.
     fn fields(&self) -> [String; COLUMNS.len()] {
         let Self {
             export, row, step, ..
@@ -169,8 +170,8 @@ impl Charge<'_> {
         ]
     }
 
-    /// Id, name and type of the resource. Empty for capacity, which belongs to the whole tenant, and for usage of a node
-    /// that had too many names to keep.
+    /// Id, name and type of the resource. Empty for capacity, which belongs to the whole tenant, and for usage that a
+    /// node counted without names because it had too many.
     fn resource(&self) -> (String, String, &'static str) {
         let Self { export, row, .. } = self;
         let (folder, name, kind) = match (&*row.topic, &*row.subscription) {
@@ -182,7 +183,7 @@ impl Charge<'_> {
         (id, name.to_owned(), kind)
     }
 
-    /// A JSON object of the names, which have no character that JSON escapes.
+    /// The names as a JSON object. Names need no escaping.
     fn tags(&self) -> String {
         let names = [
             ("topic", &self.row.topic),
@@ -203,7 +204,7 @@ fn at(time: OffsetDateTime) -> String {
     text.replace(".000Z", "Z")
 }
 
-/// A field, quoted where RFC 4180 asks for it.
+/// Quotes a field if RFC 4180 requires it.
 fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\r', '\n']) {
         return format!("\"{}\"", field.replace('"', "\"\""));

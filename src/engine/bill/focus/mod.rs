@@ -1,8 +1,8 @@
-//! A month in the format of FOCUS 1.2 (FinOps Open Cost and Usage Specification): a line for each day, meter, topic,
-//! subscription and tier. By the day, because that is the finest period that cost tools load by default and the coarsest
-//! that shows trends; by tier, because a line has one unit price. Amounts are exact to twelve places and add up to the
-//! cost of the month; a bill rounds the lines of the month, not these. Usage is read page by page, so the memory of an
-//! export is bounded (I9).
+//! A month in the format of FOCUS 1.2 (FinOps Open Cost and Usage Specification): one line per day, meter, topic,
+//! subscription and tier. A day is the finest period that cost tools load by default, and the coarsest that shows
+//! trends. A line has one unit price, so each tier has its own line. Amounts are exact to twelve decimal places and add
+//! up to the cost of the month; rounding is left to the bill. Usage is read page by page, so the memory of an export is
+//! bounded (I9).
 
 mod charge;
 
@@ -11,9 +11,6 @@ use std::sync::Arc;
 use api::usage::Granularity;
 use api::{Month, Permission};
 
-use crate::store;
-use crate::store::usage_read::Wanted;
-
 use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::bill::plans;
@@ -21,10 +18,12 @@ use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::usage::item;
 use crate::engine::bill::usage_after::UsageAfter;
 use crate::engine::error::Error;
+use crate::store;
+use crate::store::usage_read::UsageSelection;
 
 pub use charge::COLUMNS;
 
-/// Rows of usage read at once.
+/// Rows of usage per page.
 const PAGE_ROWS: u16 = 5_000;
 
 /// A running export.
@@ -40,7 +39,7 @@ pub struct Export {
 }
 
 impl Export {
-    /// Its month.
+    /// The exported month.
     #[must_use]
     pub const fn month(&self) -> Month {
         self.month
@@ -48,11 +47,11 @@ impl Export {
 }
 
 impl Engine {
-    /// Begins to export a month of the topics whose usage the caller may read; the current month when `None`. Returns the
-    /// first page.
+    /// Starts to export a month (`None`: the current one), restricted to the topics whose usage the caller may read.
+    /// Returns the first page.
     ///
     /// # Errors
-    /// When the tenant never had a price plan, or the database does not answer.
+    /// When the tenant never had a price plan, or the database call fails.
     pub async fn export_usage(
         &self,
         by: Arc<Access>,
@@ -85,14 +84,14 @@ impl Engine {
     /// The next page of an export; `None` after the last.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database call fails.
     pub async fn export_page(&self, export: &mut Export) -> Result<Option<String>, Error> {
         if export.is_done {
             return Ok(None);
         }
         let month = export.month;
-        let after = export.after.as_ref().map(UsageAfter::place);
-        let wanted = Wanted {
+        let after = export.after.as_ref().map(UsageAfter::position);
+        let selection = UsageSelection {
             tenant: export.by.tenant().0,
             topics: &export.by.like(&[Permission::Usage]),
             since: month.start(),
@@ -105,7 +104,7 @@ impl Engine {
             limit: i64::from(PAGE_ROWS),
         };
         let mut session = self.store().session().await?;
-        let rows = store::usage_read::list(&mut session, &wanted).await?;
+        let rows = store::usage_read::list(&mut session, &selection).await?;
         drop(session);
         export.is_done = rows.len() < usize::from(PAGE_ROWS);
         let mut text = String::new();
