@@ -10,8 +10,7 @@
 CREATE TABLE usage_minute (
     tenant_id     bigint NOT NULL,
     at            timestamptz NOT NULL,
-    meter         text COLLATE "C" NOT NULL
-        CHECK (meter IN ('publish', 'dead_letter', 'deliver_pull', 'deliver_push', 'deliver_stream', 'cold_read')),
+    meter         text COLLATE "C" NOT NULL CHECK (meter ~ '^[a-z][a-z_]{0,63}$'),
     topic         text COLLATE "C" NOT NULL CHECK (length(topic) <= 128),
     subscription  text COLLATE "C" NOT NULL CHECK (length(subscription) <= 128),
     units         bigint NOT NULL CHECK (units >= 0),
@@ -37,9 +36,7 @@ COMMENT ON COLUMN usage_minute.bytes IS 'bytes of these messages, attributes inc
 CREATE TABLE usage_hour (
     tenant_id     bigint NOT NULL,
     at            timestamptz NOT NULL,
-    meter         text COLLATE "C" NOT NULL
-        CHECK (meter IN ('publish', 'dead_letter', 'deliver_pull', 'deliver_push', 'deliver_stream', 'cold_read',
-                         'stored_hot', 'stored_object', 'guaranteed_capacity')),
+    meter         text COLLATE "C" NOT NULL CHECK (meter ~ '^[a-z][a-z_]{0,63}$'),
     topic         text COLLATE "C" NOT NULL CHECK (length(topic) <= 128),
     subscription  text COLLATE "C" NOT NULL CHECK (length(subscription) <= 128),
     units         bigint NOT NULL CHECK (units >= 0),
@@ -55,7 +52,7 @@ CREATE INDEX usage_hour_at ON usage_hour (at);
 COMMENT ON TABLE usage_hour IS 'Usage by hour, of storage from the start, of the rest when its minutes are old; older hours are in usage_day, never in both';
 COMMENT ON COLUMN usage_hour.tenant_id IS 'who pays';
 COMMENT ON COLUMN usage_hour.at IS 'start of the hour';
-COMMENT ON COLUMN usage_hour.meter IS 'what was used';
+COMMENT ON COLUMN usage_hour.meter IS 'what was used, by the name of a meter of the API: a new meter is no change of the schema';
 COMMENT ON COLUMN usage_hour.topic IS 'name of the topic; empty when a node had too many names to keep';
 COMMENT ON COLUMN usage_hour.subscription IS 'name of the subscription; empty where there is none';
 COMMENT ON COLUMN usage_hour.units IS 'metering units';

@@ -29,9 +29,7 @@ COMMENT ON COLUMN price_version.updated_at IS 'time of the last change of its pr
 CREATE TABLE price (
     plan       text COLLATE "C" NOT NULL,
     valid_from date NOT NULL,
-    item       text COLLATE "C" NOT NULL
-        CHECK (item IN ('publish_units', 'deliver_units', 'elastic_units', 'guaranteed_capacity', 'stored_hot', 'stored_object',
-                        'traffic_in', 'traffic_out', 'cold_read')),
+    item       text COLLATE "C" NOT NULL CHECK (item ~ '^[a-z][a-z_]{0,63}$'),
     tier       smallint NOT NULL CHECK (tier BETWEEN 0 AND 20),
     per        integer NOT NULL CHECK (per BETWEEN 1 AND 1000000),
     size       bigint CHECK (size BETWEEN 1 AND 999999999999999),
