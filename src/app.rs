@@ -215,7 +215,7 @@ pub async fn assemble(
     let (tracker, draining) = (&shutdown.tracker, shutdown.token.clone());
     let engine = Engine::start(parts, tracker, draining, stop.clone()).await?;
     let mut registry = telemetry::registry();
-    telemetry::register(&mut registry, &engine);
+    engine.register_metrics(&mut registry);
     worker::start(&engine, settings.duties, &mut registry, (tracker, stop));
     let metrics = RequestMetrics::default();
     metrics.register(&mut registry);

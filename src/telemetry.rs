@@ -6,13 +6,9 @@ use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::config::{LogFormat, Logging};
-use crate::engine::Engine;
 
 /// Starts logging.
 pub fn init(logging: &Logging) {
@@ -57,99 +53,4 @@ impl Telemetry {
 #[must_use]
 pub fn registry() -> Registry {
     Registry::with_prefix("cursus")
-}
-
-/// Registers what the engine and the parts below it count.
-pub fn register(registry: &mut Registry, engine: &Engine) {
-    engine.blob().metrics().register(registry);
-    let store = engine.store().metrics();
-    registry.register(
-        "database_statements",
-        "Statements sent to the database, by name",
-        store.statements.clone(),
-    );
-    registry.register(
-        "database_commits",
-        "Commits asked of the database",
-        store.commits.clone(),
-    );
-    let turns = engine.turn_metrics();
-    registry.register(
-        "messages_published",
-        "Messages committed by turns",
-        turns.published.clone(),
-    );
-    registry.register(
-        "messages_received",
-        "Messages handed out for the first time",
-        turns.claimed.clone(),
-    );
-    registry.register(
-        "messages_acked",
-        "Messages acked by turns",
-        turns.settled.clone(),
-    );
-    registry.register(
-        "flush_messages",
-        "Messages in a block that a turn committed",
-        turns.flush_messages.clone(),
-    );
-    registry.register(
-        "turn_duration_seconds",
-        "Time a turn took to commit",
-        turns.turn_seconds.clone(),
-    );
-    let dead = engine.metrics().dead_lettered.clone();
-    registry.register(
-        "messages_dead_lettered",
-        "Messages moved to a dead-letter topic",
-        dead,
-    );
-    let events = &engine.metrics().events;
-    registry.register(
-        "events_delivered",
-        "Events that sinks took",
-        events.delivered.clone(),
-    );
-    registry.register(
-        "events_failed_attempts",
-        "Attempts to deliver events that sinks did not take",
-        events.failed.clone(),
-    );
-    registry.register(
-        "throttled_requests",
-        "Requests that a quota stood against, by policy",
-        engine.quotas().throttled.clone(),
-    );
-    registry.register_collector(Box::new(CacheBytes(engine.clone())));
-    registry.register_collector(Box::new(Short(engine.clone())));
-}
-
-/// Bytes of cached blocks, read when metrics are collected.
-#[derive(Debug)]
-struct CacheBytes(Engine);
-
-impl Collector for CacheBytes {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let bytes = ConstGauge::new(u32::try_from(self.0.cache_bytes()).unwrap_or(u32::MAX));
-        let help = "Blocks kept in memory";
-        bytes.encode(encoder.encode_descriptor("cache_bytes", help, None, bytes.metric_type())?)
-    }
-}
-
-/// Whether the node is short of capacity, read when metrics are collected.
-#[derive(Debug)]
-struct Short(Engine);
-
-impl Collector for Short {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let short = ConstGauge::new(u32::from(self.0.quotas().is_short()));
-        let help = "1 while the node is short of capacity and serves only what is guaranteed";
-        short.encode(encoder.encode_descriptor(
-            "capacity_short",
-            help,
-            None,
-            short.metric_type(),
-        )?)
-    }
 }

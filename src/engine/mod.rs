@@ -18,6 +18,7 @@ pub mod limit;
 pub mod log;
 pub mod mask;
 pub mod meter;
+mod metrics;
 pub mod operate;
 pub mod order;
 mod page;
@@ -31,7 +32,6 @@ mod turn;
 
 use std::sync::Arc;
 
-use prometheus_client::metrics::counter::Counter;
 use tokio_util::sync::CancellationToken;
 
 use crate::blob::Blob;
@@ -70,15 +70,6 @@ pub struct Parts {
     pub turn_loops: usize,
 }
 
-/// What the engine counts apart from its turns.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Messages moved to a dead-letter topic.
-    pub dead_lettered: Counter,
-    /// Events on their way to sinks.
-    pub events: events::Metrics,
-}
-
 /// The engine of one node; clones are handles on the same.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -100,7 +91,7 @@ struct Inner {
     turns: Arc<turn::Turns>,
     dispenser: Arc<order::Dispenser>,
     running: publish::idempotent::Running,
-    metrics: Metrics,
+    metrics: metrics::Metrics,
     draining: CancellationToken,
 }
 
@@ -109,18 +100,6 @@ impl Engine {
     #[must_use]
     pub fn hot_limit_bytes(&self) -> usize {
         self.inner.parts.hot_limit_bytes
-    }
-
-    /// What turns count.
-    #[must_use]
-    pub fn turn_metrics(&self) -> &turn::Metrics {
-        &self.inner.turns.metrics
-    }
-
-    /// What the engine counts apart from its turns.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.inner.metrics
     }
 
     /// Lets callers in.
@@ -133,12 +112,6 @@ impl Engine {
     #[must_use]
     pub fn quotas(&self) -> &quota::Quotas {
         &self.inner.quotas
-    }
-
-    /// Bytes of blocks in memory.
-    #[must_use]
-    pub fn cache_bytes(&self) -> usize {
-        self.inner.reader.cache_bytes()
     }
 
     /// Names this run of this node.

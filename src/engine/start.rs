@@ -16,11 +16,12 @@ use super::log::cache::Cache;
 use super::log::reader::Reader;
 use super::log::upload::Uploads;
 use super::meter::deliveries::{Flusher, Tally};
+use super::metrics::Metrics;
 use super::order::Dispenser;
 use super::publish::idempotent::Running;
 use super::quota::{Quotas, Shortage};
 use super::turn::Turns;
-use super::{Engine, Error, Inner, Metrics, Parts, fleet};
+use super::{Engine, Error, Inner, Parts, fleet};
 
 impl Engine {
     /// An engine over its parts. Its loops run on `tracker` until `stop`; its receivers stop waiting after `draining`.

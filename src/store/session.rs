@@ -7,6 +7,7 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
@@ -46,6 +47,22 @@ pub struct Metrics {
     pub statements: Family<Statement, Counter>,
     /// Commits: transactions, and statements outside of one.
     pub commits: Counter,
+}
+
+impl Metrics {
+    /// Adds them to a registry that prefixes `cursus`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "database_statements",
+            "Statements sent to the database, by name",
+            self.statements.clone(),
+        );
+        registry.register(
+            "database_commits",
+            "Commits asked of the database",
+            self.commits.clone(),
+        );
+    }
 }
 
 /// The database.

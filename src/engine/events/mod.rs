@@ -15,6 +15,7 @@ use api::limits::EVENTS_HELD_MAX;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -42,6 +43,22 @@ pub struct Metrics {
     pub delivered: Family<Target, Counter>,
     /// Attempts that failed.
     pub failed: Family<Target, Counter>,
+}
+
+impl Metrics {
+    /// Adds them to a registry that prefixes `cursus`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "events_delivered",
+            "Events that sinks took",
+            self.delivered.clone(),
+        );
+        registry.register(
+            "events_failed_attempts",
+            "Attempts to deliver events that sinks did not take",
+            self.failed.clone(),
+        );
+    }
 }
 
 /// A change that concerns a tenant.

@@ -11,6 +11,10 @@ use std::sync::Arc;
 use api::Timestamp;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 
 use crate::blob::Blob;
@@ -125,10 +129,9 @@ enum ReadOutcome {
 }
 
 impl Reader {
-    /// Bytes of blocks in memory.
-    #[must_use]
-    pub fn cache_bytes(&self) -> usize {
-        self.cache.bytes()
+    /// Adds its metrics to a registry that prefixes `cursus`.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        registry.register_collector(Box::new(CacheBytes(self.clone())));
     }
 
     /// A reader of the database, object storage and the cache.
@@ -465,4 +468,17 @@ fn decode_block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
         published_at,
         payload,
     })
+}
+
+/// Bytes of cached blocks, read when metrics are collected.
+#[derive(Debug)]
+struct CacheBytes(Arc<Reader>);
+
+impl Collector for CacheBytes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let bytes = u32::try_from(self.0.cache.bytes()).unwrap_or(u32::MAX);
+        let bytes = ConstGauge::new(bytes);
+        let help = "Blocks kept in memory";
+        bytes.encode(encoder.encode_descriptor("cache_bytes", help, None, bytes.metric_type())?)
+    }
 }

@@ -23,9 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -120,6 +123,16 @@ impl Quotas {
         nanos_since(self.began)
     }
 
+    /// Adds its metrics to a registry that prefixes `cursus`.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
+        registry.register(
+            "throttled_requests",
+            "Requests that a quota stood against, by policy",
+            self.throttled.clone(),
+        );
+        registry.register_collector(Box::new(Short(self.clone())));
+    }
+
     /// Starts the loops on `tracker`; they end at `stop`.
     pub fn start(self: &Arc<Self>, tracker: &TaskTracker, stop: &CancellationToken) {
         let (quotas, token) = (self.clone(), stop.clone());
@@ -169,4 +182,21 @@ impl Quotas {
 /// Nanoseconds since `began`.
 fn nanos_since(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Whether the node is short of capacity, read when metrics are collected.
+#[derive(Debug)]
+struct Short(Arc<Quotas>);
+
+impl Collector for Short {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let short = ConstGauge::new(u32::from(self.0.is_short()));
+        let help = "1 while the node is short of capacity and serves only what is guaranteed";
+        short.encode(encoder.encode_descriptor(
+            "capacity_short",
+            help,
+            None,
+            short.metric_type(),
+        )?)
+    }
 }

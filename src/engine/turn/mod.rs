@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -65,6 +66,37 @@ impl Default for Metrics {
             flush_messages: Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             turn_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
         }
+    }
+}
+
+impl Metrics {
+    /// Adds them to a registry that prefixes `cursus`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "messages_published",
+            "Messages committed by turns",
+            self.published.clone(),
+        );
+        registry.register(
+            "messages_received",
+            "Messages handed out for the first time",
+            self.claimed.clone(),
+        );
+        registry.register(
+            "messages_acked",
+            "Messages acked by turns",
+            self.settled.clone(),
+        );
+        registry.register(
+            "flush_messages",
+            "Messages in a block that a turn committed",
+            self.flush_messages.clone(),
+        );
+        registry.register(
+            "turn_duration_seconds",
+            "Time a turn took to commit",
+            self.turn_seconds.clone(),
+        );
     }
 }
 

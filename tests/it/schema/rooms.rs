@@ -49,7 +49,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("repeat", &[]),
     ("shutdown", &[]),
     ("store", &[]),
-    ("telemetry", &["config", "engine"]),
+    ("telemetry", &["config"]),
     ("turnstile", &[]),
     ("worker", &["engine", "store"]),
 ];
@@ -87,7 +87,7 @@ const UPPER: [&str; 7] = [
 ];
 
 /// Where the structs of all rooms are put together.
-const ROOT: [&str; 2] = ["mod", "start"];
+const ROOT: [&str; 3] = ["metrics", "mod", "start"];
 
 /// What every room may use. They use no room.
 const LEAVES: [&str; 6] = ["duty", "error", "inbox", "limit", "mask", "page"];
