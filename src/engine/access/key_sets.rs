@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::access::Gate;
 use crate::engine::error::Error;
+use crate::repeat::every;
 use crate::store;
 use crate::store::issuer::IssuerRow;
 
@@ -145,16 +146,13 @@ impl Gate {
 
     /// Fetches the public keys of all issuers again when they are due, until `stop`.
     pub async fn keep_issuers(&self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
+        let mut rounds = every(SCAN_PAUSE, &stop);
+        while rounds.next().await {
             let now = self.clock.estimate();
             for issuer in self.issuers.all() {
                 if issuer.is_due(now) && !stop.is_cancelled() {
                     self.fetch_keys(&issuer).await;
                 }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(SCAN_PAUSE) => {}
-                () = stop.cancelled() => {}
             }
         }
     }

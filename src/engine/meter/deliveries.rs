@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::engine::meter::measure::Measure;
+use crate::repeat::every;
 use crate::store::usage::Flushed;
 use crate::store::{self, Store};
 
@@ -169,11 +170,8 @@ impl Flusher {
 
     /// Flushes the counts every second until `stop`, and then what is left.
     pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = stop.cancelled() => break,
-            }
+        let mut rounds = every(PAUSE, &stop);
+        while rounds.next().await {
             if let Err(error) = self.flush().await {
                 tracing::debug!(%error, "usage could not be flushed; it is tried again");
             }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::error::Error;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
+use crate::repeat::every;
 use crate::store::{self, Session};
 
 /// Pause between two scans for counts that are due.
@@ -126,11 +127,8 @@ impl Limited {
 impl Quotas {
     /// Counts what is due, until `stop`.
     pub async fn count_used(&self, stop: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(ROUND) => {}
-                () = stop.cancelled() => return,
-            }
+        let mut rounds = every(ROUND, &stop);
+        while rounds.next().await {
             if !self.in_use.get() {
                 continue;
             }
