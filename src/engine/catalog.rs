@@ -15,7 +15,7 @@ use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 use crate::store::topic::TopicRow;
-use crate::store::{self, Store};
+use crate::store::{self, LaneId, Store};
 
 /// Most entries kept of each kind. When there are more, all are dropped, and read again when needed.
 const ENTRIES_MAX: usize = 100_000;
@@ -28,7 +28,7 @@ pub struct TopicEntry {
     /// Its name, shared by all messages that show it.
     pub name: Arc<TopicName>,
     /// Its lanes in order of number; of an entry that was found by its lane, that lane only.
-    pub lanes: Vec<i64>,
+    pub lanes: Vec<LaneId>,
 }
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub struct Catalog {
     topics: ByName<TopicName, TopicEntry>,
     subscribers: ByName<SubscriptionName, Subscriber>,
     /// Topics by tenant and lane, for message ids.
-    by_lane: RwLock<foldhash::HashMap<(i64, i64), Cached<TopicEntry>>>,
+    by_lane: RwLock<foldhash::HashMap<(i64, LaneId), Cached<TopicEntry>>>,
     /// The subscriptions of each topic that were used on this node: a publish wakes their receivers.
     by_topic: RwLock<ByTopic>,
 }
@@ -159,7 +159,7 @@ impl Catalog {
         &self,
         store: &Store,
         tenant: Tenant,
-        lane: i64,
+        lane: LaneId,
     ) -> Result<Option<Arc<TopicEntry>>, Error> {
         let epoch = self.epoch();
         if let Some(cached) = self.by_lane.read().get(&(tenant.0, lane))
@@ -273,7 +273,7 @@ impl Catalog {
     fn adopt(
         &self,
         row: store::subscription::SubscriptionRow,
-        lanes: Vec<i64>,
+        lanes: Vec<LaneId>,
     ) -> Result<Arc<Subscriber>, Error> {
         let Ok(topic) = row.topic_name.parse::<TopicName>() else {
             return Err(store::Error::Corrupt {

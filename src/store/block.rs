@@ -6,13 +6,13 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session};
 
 /// A block and the location of its payload: a hot slot, or an object, whose key `object::keys` returns.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BlockRow {
     /// Its lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// Number of its messages.
     pub first_offset: i64,
     /// Messages.
@@ -37,7 +37,7 @@ pub struct BlockRow {
 /// When the database call fails.
 pub async fn covering(
     session: &mut Session,
-    lane: i64,
+    lane: LaneId,
     from: i64,
     until: i64,
     limit: i64,
@@ -72,7 +72,7 @@ pub async fn covering(
 /// When the database call fails.
 pub async fn after_time(
     session: &mut Session,
-    lane: i64,
+    lane: LaneId,
     at: OffsetDateTime,
 ) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
@@ -105,7 +105,7 @@ pub async fn after_time(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
+pub async fn end(session: &mut Session, lane: LaneId) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.end
          SELECT coalesce((SELECT k.first_offset + k.count FROM block k
@@ -136,7 +136,7 @@ pub async fn referred(session: &mut Session, objects: &[i64]) -> Result<Vec<i64>
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn stored_bytes(session: &mut Session, lanes: &[i64]) -> Result<i64, Error> {
+pub async fn stored_bytes(session: &mut Session, lanes: &[LaneId]) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- block.stored_bytes
          SELECT coalesce(sum(s.bytes), 0)::bigint FROM unnest($1::bigint[]) AS l (lane_id)
@@ -151,7 +151,7 @@ pub async fn stored_bytes(session: &mut Session, lanes: &[i64]) -> Result<i64, E
 #[derive(Debug, Clone, Copy)]
 pub struct Moved {
     /// Lane of the block.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// First offset of the block.
     pub first_offset: i64,
     /// The offset of the payload in the object, in bytes.

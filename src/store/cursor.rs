@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{CursorKey, Error, Session, SubscriptionId};
 
 /// Creates a cursor in every lane of a topic, at its end or at its oldest block. The caller holds the locks of the
 /// lanes, so that no publish runs in between.
@@ -13,7 +13,7 @@ use super::{Error, Session};
 /// When the database call fails.
 pub async fn begin(
     session: &mut Session,
-    subscription: i64,
+    subscription: SubscriptionId,
     topic: i64,
     from_start: bool,
 ) -> Result<(), Error> {
@@ -49,18 +49,14 @@ pub struct CursorRow {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock(
-    session: &mut Session,
-    lane: i64,
-    subscription: i64,
-) -> Result<Option<CursorRow>, Error> {
+pub async fn lock(session: &mut Session, key: CursorKey) -> Result<Option<CursorRow>, Error> {
     Ok(sqlx::query_as(
         "-- cursor.lock
          SELECT version, next_offset FROM cursor WHERE lane_id = $1 AND subscription_id = $2
          ORDER BY version DESC LIMIT 1 FOR UPDATE",
     )
-    .bind(lane)
-    .bind(subscription)
+    .bind(key.lane)
+    .bind(key.subscription)
     .fetch_optional(session.run("cursor.lock"))
     .await?)
 }
@@ -71,7 +67,7 @@ pub async fn lock(
 /// When the database call fails.
 pub async fn advance(
     session: &mut Session,
-    (lane, subscription): (i64, i64),
+    key: CursorKey,
     from: CursorRow,
     until: i64,
 ) -> Result<u64, Error> {
@@ -80,8 +76,8 @@ pub async fn advance(
          UPDATE cursor SET next_offset = $5, version = version + 1
          WHERE lane_id = $1 AND subscription_id = $2 AND version = $3 AND next_offset = $4 AND next_offset < $5",
     )
-    .bind(lane)
-    .bind(subscription)
+    .bind(key.lane)
+    .bind(key.subscription)
     .bind(from.version)
     .bind(from.next_offset)
     .bind(until)
@@ -94,7 +90,11 @@ pub async fn advance(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
+pub async fn end(
+    session: &mut Session,
+    subscription: SubscriptionId,
+    topic: i64,
+) -> Result<(), Error> {
     sqlx::query(
         "-- cursor.end
          DELETE FROM cursor WHERE subscription_id = $1 AND lane_id IN (SELECT lane_id FROM lane WHERE topic_id = $2)",
@@ -129,7 +129,7 @@ pub struct SubscriptionFill {
 pub async fn fill(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
+    subscription: SubscriptionId,
     topic: i64,
 ) -> Result<SubscriptionFill, Error> {
     Ok(sqlx::query_as(

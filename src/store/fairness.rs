@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{CursorKey, Error, LaneId, Session, SubscriptionId};
 
 /// A row. All lists have the same length: one element per customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -30,7 +30,7 @@ pub struct FairnessRow {
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Ahead {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// The first offset that is not read yet; `None`: there is no cursor, because the subscription is deleted.
     pub next_offset: Option<i64>,
     /// The end of the log of the lane.
@@ -45,8 +45,8 @@ pub struct Ahead {
 /// When the database call fails.
 pub async fn ahead(
     session: &mut Session,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
 ) -> Result<Vec<Ahead>, Error> {
     Ok(sqlx::query_as(
         "-- fairness.ahead
@@ -78,8 +78,7 @@ pub async fn ahead(
 /// When the database call fails.
 pub async fn get(
     session: &mut Session,
-    lane: i64,
-    subscription: i64,
+    key: CursorKey,
 ) -> Result<Option<(i64, FairnessRow)>, Error> {
     #[derive(sqlx::FromRow)]
     struct Versioned {
@@ -91,8 +90,8 @@ pub async fn get(
         "-- fairness.get
          SELECT * FROM fairness WHERE lane_id = $1 AND subscription_id = $2 ORDER BY version DESC LIMIT 1",
     )
-    .bind(lane)
-    .bind(subscription)
+    .bind(key.lane)
+    .bind(key.subscription)
     .fetch_optional(session.run("fairness.get"))
     .await?;
     Ok(found.map(|found| (found.version, found.row)))
@@ -104,8 +103,8 @@ pub async fn get(
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
 ) -> Result<Vec<FairnessRow>, Error> {
     Ok(sqlx::query_as(
         "-- fairness.list
@@ -127,7 +126,7 @@ pub async fn list(
 /// When the database call fails.
 pub async fn put(
     session: &mut Session,
-    (lane, subscription): (i64, i64),
+    key: CursorKey,
     version: Option<i64>,
     row: &FairnessRow,
 ) -> Result<u64, Error> {
@@ -146,8 +145,8 @@ pub async fn put(
         }
     };
     let done = sqlx::query(sql)
-        .bind(lane)
-        .bind(subscription)
+        .bind(key.lane)
+        .bind(key.subscription)
         .bind(version)
         .bind(&row.slots)
         .bind(&row.names)
@@ -166,7 +165,11 @@ pub async fn put(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<(), Error> {
+pub async fn end(
+    session: &mut Session,
+    subscription: SubscriptionId,
+    topic: i64,
+) -> Result<(), Error> {
     sqlx::query(
         "-- fairness.end
          DELETE FROM fairness WHERE subscription_id = $1 AND lane_id IN (SELECT lane_id FROM lane WHERE topic_id = $2)",

@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session};
 
 /// Number of slots in the ring.
 pub const SLOTS: i16 = 8;
@@ -51,7 +51,7 @@ const READ: [&str; SLOTS as usize] = per_slot!(
 pub async fn read(
     session: &mut Session,
     slot: i16,
-    lane: i64,
+    lane: LaneId,
     first_offsets: &[i64],
 ) -> Result<Vec<(i64, Vec<u8>)>, Error> {
     let parts: Vec<(i64, Vec<u8>)> = sqlx::query_as(of_slot(READ, slot)?)
@@ -122,7 +122,7 @@ pub async fn begin_walk(session: &mut Session, slot: i16) -> Result<Walk, Error>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, sqlx::FromRow)]
 pub struct Live {
     /// Lane of the block.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// First offset of the block.
     pub first_offset: i64,
     /// Bytes of its payload.

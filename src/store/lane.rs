@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session};
 
 /// Adds lane `number` to a topic of a tenant.
 ///
@@ -14,7 +14,7 @@ pub async fn insert(
     session: &mut Session,
     (tenant, topic): (i64, i64),
     number: i32,
-) -> Result<i64, Error> {
+) -> Result<LaneId, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.insert
          INSERT INTO lane (tenant_id, topic_id, number, start_offset) VALUES ($1, $2, $3, 0) RETURNING lane_id",
@@ -30,7 +30,7 @@ pub async fn insert(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<i64>, Error> {
+pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<LaneId>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.of_topic
          SELECT lane_id FROM lane WHERE topic_id = $1 AND NOT closed ORDER BY number",
@@ -74,7 +74,7 @@ pub async fn close(session: &mut Session, topic: i64) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Error> {
+pub async fn start(session: &mut Session, lane: LaneId) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.start
          SELECT start_offset FROM lane WHERE lane_id = $1",
@@ -88,7 +88,7 @@ pub async fn start(session: &mut Session, lane: i64) -> Result<Option<i64>, Erro
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn topic(session: &mut Session, tenant: i64, lane: i64) -> Result<Option<i64>, Error> {
+pub async fn topic(session: &mut Session, tenant: i64, lane: LaneId) -> Result<Option<i64>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.topic
          SELECT topic_id FROM lane WHERE lane_id = $2 AND tenant_id = $1",

@@ -8,7 +8,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session};
 
 /// Inserts the meter of a new lane of a topic of this name, in the transaction that creates the lane. An existing meter
 /// stays as it is.
@@ -17,7 +17,7 @@ use super::{Error, Session};
 /// When the database call fails.
 pub async fn begin(
     session: &mut Session,
-    lane: i64,
+    lane: LaneId,
     topic: &str,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -41,7 +41,7 @@ pub async fn begin(
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct LaneOnRound {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// Whether it has blocks that are not counted, or byte-seconds that are due to be posted.
     pub is_due: bool,
 }
@@ -53,7 +53,7 @@ pub struct LaneOnRound {
 /// When the database call fails.
 pub async fn round(
     session: &mut Session,
-    after: i64,
+    after: LaneId,
     limit: i64,
     posted_before: OffsetDateTime,
 ) -> Result<Vec<LaneOnRound>, Error> {
@@ -79,7 +79,7 @@ pub async fn round(
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Locked {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// The first offset that is not counted.
     pub metered_offset: i64,
     /// Byte-seconds are added up to this time.
@@ -96,7 +96,7 @@ pub struct Locked {
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    lanes: &[i64],
+    lanes: &[LaneId],
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Locked>, Error> {
     Ok(sqlx::query_as(
@@ -132,7 +132,7 @@ pub struct Stored {
 /// When the database call fails.
 pub async fn post(
     session: &mut Session,
-    lanes: &[i64],
+    lanes: &[LaneId],
     at: OffsetDateTime,
 ) -> Result<Vec<Stored>, Error> {
     Ok(sqlx::query_as(
@@ -171,7 +171,7 @@ pub async fn post(
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Counted {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// The tenant that is charged.
     pub tenant_id: i64,
     /// Start of the minute of publication.
@@ -200,7 +200,7 @@ pub struct Counted {
 /// When the database call fails.
 pub async fn count(
     session: &mut Session,
-    lanes: &[i64],
+    lanes: &[LaneId],
     until: &[i64],
     limit: i64,
     at: OffsetDateTime,
@@ -265,7 +265,7 @@ pub struct Totals {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, lane: i64) -> Result<Option<Totals>, Error> {
+pub async fn end(session: &mut Session, lane: LaneId) -> Result<Option<Totals>, Error> {
     Ok(sqlx::query_as(
         "-- lane_meter.end
          DELETE FROM lane_meter WHERE lane_id = $1 RETURNING tenant_id, messages_total, units_total",

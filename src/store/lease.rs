@@ -6,17 +6,17 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
 
 /// The key of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Subscription.
-    pub subscription: i64,
+    pub subscription: SubscriptionId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// 0, or bit + 1 of a message that was split off into a lease of its own.
     pub part: i16,
 }
@@ -49,9 +49,9 @@ pub struct Lease {
 /// A row as read from the database.
 #[derive(sqlx::FromRow)]
 pub(super) struct Row {
-    lane_id: i64,
-    subscription_id: i64,
-    lease_id: i64,
+    lane_id: LaneId,
+    subscription_id: SubscriptionId,
+    lease_id: LeaseId,
     part: i16,
     base: i64,
     pending: i64,
@@ -95,8 +95,8 @@ impl From<Row> for Lease {
 pub async fn lock_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
-    lane: i64,
+    subscription: SubscriptionId,
+    lane: LaneId,
     (low, limit): (Option<OffsetDateTime>, i64),
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -126,8 +126,8 @@ pub async fn lock_due(
 pub async fn is_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
     low: Option<OffsetDateTime>,
 ) -> Result<(OffsetDateTime, bool), Error> {
     Ok(sqlx::query_as(
@@ -155,9 +155,9 @@ pub async fn is_due(
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    subscription: i64,
-    lanes: &[i64],
-    leases: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
+    leases: &[LeaseId],
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "-- lease.lock
@@ -218,12 +218,12 @@ pub async fn update(session: &mut Session, leases: &[Lease]) -> Result<u64, Erro
     Ok(done.rows_affected())
 }
 
-/// Inserts leases and returns their ids in order. A key with lease 0 gets a new id.
+/// Inserts leases and returns their ids in order. A key with [`LeaseId::UNASSIGNED`] gets a new id.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>, Error> {
-    let ids: Vec<(i64, i64)> = sqlx::query_as(
+pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<LeaseId>, Error> {
+    let ids: Vec<(i64, LeaseId)> = sqlx::query_as(
         "-- lease.insert
          WITH new AS MATERIALIZED (
              SELECT k.*, CASE WHEN k.lease_id = 0 THEN nextval('lease_id_seq') ELSE k.lease_id END AS id
@@ -264,8 +264,8 @@ pub async fn insert(session: &mut Session, leases: &[Lease]) -> Result<Vec<i64>,
 /// When the database call fails.
 pub async fn in_flight(
     session: &mut Session,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
 ) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- lease.in_flight
@@ -285,8 +285,8 @@ pub async fn in_flight(
 /// When the database call fails.
 pub async fn in_flight_of(
     session: &mut Session,
-    lanes: &[i64],
-    subscriptions: &[i64],
+    lanes: &[LaneId],
+    subscriptions: &[SubscriptionId],
 ) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- lease.in_flight_of
@@ -308,7 +308,11 @@ pub async fn in_flight_of(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, subscription: i64, topic: i64) -> Result<u64, Error> {
+pub async fn end(
+    session: &mut Session,
+    subscription: SubscriptionId,
+    topic: i64,
+) -> Result<u64, Error> {
     let ended = sqlx::query(
         "-- lease.end
          WITH all_of_it AS MATERIALIZED (

@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 
 use super::lease::{Lease, Row};
-use super::{Error, Session};
+use super::{CursorKey, Error, LaneId, Session, SubscriptionId};
 
 /// Locks leases of a lane that were handed out and are past their deadline, earliest first. Waiting leases are in the
 /// scanned range, too, because they are due at once: `low` should be near.
@@ -14,8 +14,8 @@ use super::{Error, Session};
 pub async fn lock_due_again(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
-    lane: i64,
+    subscription: SubscriptionId,
+    lane: LaneId,
     (low, limit): (Option<OffsetDateTime>, i64),
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -43,8 +43,8 @@ pub async fn lock_due_again(
 pub async fn earliest_due_again(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
     low: Option<OffsetDateTime>,
 ) -> Result<(OffsetDateTime, Option<OffsetDateTime>), Error> {
     Ok(sqlx::query_as(
@@ -83,7 +83,7 @@ pub struct WaitingRange {
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    (lane, subscription): (i64, i64),
+    key: CursorKey,
     ranges: &[WaitingRange],
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
@@ -95,8 +95,8 @@ pub async fn lock(
              ORDER BY x.base LIMIT k.wanted FOR UPDATE SKIP LOCKED
          ) y",
     )
-    .bind(lane)
-    .bind(subscription)
+    .bind(key.lane)
+    .bind(key.subscription)
     .bind(ranges.iter().map(|range| range.order_key).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.base).collect::<Vec<_>>())
     .bind(ranges.iter().map(|range| range.limit).collect::<Vec<_>>())
@@ -105,27 +105,40 @@ pub async fn lock(
     Ok(rows.into_iter().map(Lease::from).collect())
 }
 
+/// What waits of an order key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingCount {
+    /// Messages.
+    pub messages: i64,
+    /// Leases.
+    pub leases: i64,
+}
+
 /// The number of waiting messages and leases of each order key, including locked ones.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn count(
     session: &mut Session,
-    (lane, subscription): (i64, i64),
+    key: CursorKey,
     order_keys: &[i64],
-) -> Result<Vec<(i64, i64)>, Error> {
-    Ok(sqlx::query_as(
+) -> Result<Vec<WaitingCount>, Error> {
+    let counts: Vec<(i64, i64)> = sqlx::query_as(
         "-- lease_waiting.count
          SELECT coalesce(sum(bit_count(x.pending::bit(64))), 0)::bigint, count(x.lease_id)
          FROM unnest($3::bigint[]) WITH ORDINALITY AS k (order_key, ordinal)
          LEFT JOIN lease x ON x.lane_id = $1 AND x.subscription_id = $2 AND x.waiting AND x.order_key = k.order_key
          GROUP BY k.ordinal ORDER BY k.ordinal",
     )
-    .bind(lane)
-    .bind(subscription)
+    .bind(key.lane)
+    .bind(key.subscription)
     .bind(order_keys)
     .fetch_all(session.run("lease_waiting.count"))
-    .await?)
+    .await?;
+    let counts = counts.into_iter();
+    Ok(counts
+        .map(|(messages, leases)| WaitingCount { messages, leases })
+        .collect())
 }
 
 /// The leases of an order key, counted in messages.
@@ -146,8 +159,8 @@ pub struct OfKey {
 pub async fn of_keys(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: i64,
-    lanes: &[i64],
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
 ) -> Result<Vec<OfKey>, Error> {
     Ok(sqlx::query_as(
         "-- lease_waiting.of_keys

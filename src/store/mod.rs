@@ -4,6 +4,7 @@
 //! transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
 
 mod error;
+mod ids;
 
 pub mod api_key;
 pub mod audit;
@@ -45,4 +46,5 @@ pub mod usage;
 pub mod usage_read;
 
 pub use error::Error;
+pub use ids::{CursorKey, LaneId, LeaseId, SubscriptionId};
 pub use session::{Metrics, Session, Store};

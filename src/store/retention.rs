@@ -8,13 +8,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::topic::Rules;
-use super::{Error, Session};
+use super::{Error, LaneId, Session, SubscriptionId};
 
 /// A lane, as returned by the scan of retention.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct LaneOnRound {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// Its topic.
     pub topic_id: i64,
     /// Whether its topic is deleted.
@@ -27,7 +27,7 @@ pub struct LaneOnRound {
 /// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
-    after: i64,
+    after: LaneId,
     limit: i64,
 ) -> Result<Vec<LaneOnRound>, Error> {
     Ok(sqlx::query_as(
@@ -58,7 +58,7 @@ pub struct Known {
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Prospect {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// Its topic.
     pub topic_id: i64,
     /// The database's time.
@@ -133,7 +133,7 @@ struct Arrays {
     keep_consumed: Vec<bool>,
     first: Vec<i32>,
     last: Vec<i32>,
-    subscriptions: Vec<i64>,
+    subscriptions: Vec<SubscriptionId>,
 }
 
 impl Arrays {
@@ -155,7 +155,7 @@ impl Arrays {
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// What the node remembers of it.
     pub known: Known,
     /// The rules of its topic, read a moment ago.
@@ -200,9 +200,9 @@ pub async fn prospects(
 /// When the database call fails.
 pub async fn lock_lanes(
     session: &mut Session,
-    lanes: &[i64],
+    lanes: &[LaneId],
     wait: bool,
-) -> Result<Vec<i64>, Error> {
+) -> Result<Vec<LaneId>, Error> {
     let sql = if wait {
         "-- retention.lock_lanes
          SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE"
@@ -220,7 +220,7 @@ pub async fn lock_lanes(
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct Cut {
     /// The lane.
-    pub lane_id: i64,
+    pub lane_id: LaneId,
     /// The current start of the lane.
     pub start: i64,
     /// The new start: the end of a block, or the current start.
@@ -433,7 +433,7 @@ pub async fn raise_starts(session: &mut Session, cuts: &[Cut]) -> Result<(), Err
 /// When the database call fails.
 pub async fn closed_cut(
     session: &mut Session,
-    lane: i64,
+    lane: LaneId,
     limit: i64,
 ) -> Result<Option<Cut>, Error> {
     Ok(sqlx::query_as(
@@ -457,7 +457,7 @@ pub async fn closed_cut(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete_lane(session: &mut Session, lane: i64) -> Result<(), Error> {
+pub async fn delete_lane(session: &mut Session, lane: LaneId) -> Result<(), Error> {
     sqlx::query(
         "-- retention.delete_lane
          WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1),

@@ -7,13 +7,13 @@ use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session, SubscriptionId};
 
 /// A row, with the names of its topics.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SubscriptionRow {
     /// Internal number.
-    pub subscription_id: i64,
+    pub subscription_id: SubscriptionId,
     /// The tenant that it belongs to.
     pub tenant_id: i64,
     /// The topic that it reads.
@@ -47,7 +47,7 @@ impl SubscriptionRow {
     #[must_use]
     pub fn new(tenant_id: i64, (topic_id, topic_name): (i64, &str), name: &str) -> Self {
         Self {
-            subscription_id: 0,
+            subscription_id: SubscriptionId::UNASSIGNED,
             tenant_id,
             topic_id,
             topic_name: topic_name.to_owned(),
@@ -68,7 +68,7 @@ impl SubscriptionRow {
     #[cfg(test)]
     pub fn sample() -> Self {
         Self {
-            subscription_id: 1,
+            subscription_id: SubscriptionId::new(1),
             ..Self::new(1, (1, "t"), "s")
         }
     }
@@ -93,7 +93,7 @@ pub async fn insert(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     new: &SubscriptionRow,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<SubscriptionId>, Error> {
     let sql = "-- subscription.insert
          INSERT INTO subscription (visibility_seconds, max_attempts, dead_letter_topic_id, max_in_flight, fairness_names,
                                    fairness_weights, tenant_id, topic_id, name, created_at, updated_at)
@@ -206,7 +206,7 @@ pub async fn lanes(
     session: &mut Session,
     tenant: i64,
     (after, limit): (&str, i64),
-) -> Result<Vec<(String, i64, Vec<i64>)>, Error> {
+) -> Result<Vec<(String, SubscriptionId, Vec<LaneId>)>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.lanes
          SELECT s.name, s.subscription_id, t.lanes FROM subscription s JOIN topic t USING (topic_id)
@@ -223,7 +223,10 @@ pub async fn lanes(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn existing(session: &mut Session, subscriptions: &[i64]) -> Result<Vec<i64>, Error> {
+pub async fn existing(
+    session: &mut Session,
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<SubscriptionId>, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.existing
          SELECT subscription_id FROM subscription WHERE subscription_id = ANY ($1)",
@@ -268,7 +271,7 @@ pub async fn is_read_by(session: &mut Session, topic: i64, like: &[String]) -> R
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete(session: &mut Session, subscription: i64) -> Result<(), Error> {
+pub async fn delete(session: &mut Session, subscription: SubscriptionId) -> Result<(), Error> {
     sqlx::query(
         "-- subscription.delete
          DELETE FROM subscription WHERE subscription_id = $1",

@@ -4,7 +4,7 @@
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, Session, SubscriptionId};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -16,7 +16,7 @@ pub struct TopicRow {
     /// Name within the tenant.
     pub name: String,
     /// Its lanes in order of number.
-    pub lanes: Vec<i64>,
+    pub lanes: Vec<LaneId>,
     /// Retention: seconds for which a message is kept at most.
     pub retention_seconds: i32,
     /// Whether consumed messages are kept until their retention ends.
@@ -141,7 +141,7 @@ pub async fn by_id(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn add_lane(session: &mut Session, topic: i64, lane: i64) -> Result<(), Error> {
+pub async fn add_lane(session: &mut Session, topic: i64, lane: LaneId) -> Result<(), Error> {
     sqlx::query(
         "-- topic.add_lane
          UPDATE topic SET lanes = lanes || $2 WHERE topic_id = $1 AND $2 <> ALL (lanes)",
@@ -161,7 +161,7 @@ pub async fn lanes(
     session: &mut Session,
     tenant: i64,
     (after, limit): (&str, i64),
-) -> Result<Vec<(String, Vec<i64>)>, Error> {
+) -> Result<Vec<(String, Vec<LaneId>)>, Error> {
     Ok(sqlx::query_as(
         "-- topic.lanes
          SELECT name, lanes FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
@@ -183,7 +183,7 @@ pub struct Rules {
     /// Whether consumed messages are kept until their retention ends.
     pub keep_consumed: bool,
     /// The subscriptions that read it.
-    pub subscriptions: Vec<i64>,
+    pub subscriptions: Vec<SubscriptionId>,
 }
 
 /// Reads the settings that retention depends on. The caller got the numbers from lanes. A deleted topic is left out.

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
 
 /// The version of `turn.sql`, as a literal for the statements below. Every change of that file raises it by one (see
 /// `migrations/README.md`).
@@ -55,7 +55,7 @@ pub struct Used {
 #[derive(Debug, Clone)]
 pub struct NewBlock {
     /// Its lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Number of its messages.
     pub count: i32,
     /// Whether the payload is zstd-compressed.
@@ -96,11 +96,11 @@ impl NewBlock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Clear {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Subscription.
-    pub subscription: i64,
+    pub subscription: SubscriptionId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// The bits.
     pub mask: u64,
 }
@@ -109,9 +109,9 @@ pub struct Clear {
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Subscription.
-    pub subscription: i64,
+    pub subscription: SubscriptionId,
     /// Most messages to claim.
     pub wanted: i32,
     /// Visibility timeout in seconds.
@@ -137,15 +137,15 @@ pub struct TurnInput {
 #[derive(Debug, Clone, Copy)]
 pub struct Leased {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Subscription.
-    pub subscription: i64,
+    pub subscription: SubscriptionId,
     /// Offset of bit 0.
     pub base: i64,
     /// Number of its messages, 1 to 64.
     pub count: u32,
     /// Its id.
-    pub lease: i64,
+    pub lease: LeaseId,
 }
 
 /// The result of a turn.
@@ -156,7 +156,7 @@ pub struct TurnOutput {
     /// First offset of each block; `None`: the lane is gone.
     pub first_offsets: Vec<Option<i64>>,
     /// Pairs of a lease and its bits that were pending and that this turn settled.
-    pub settled: Vec<(i64, u64)>,
+    pub settled: Vec<(LeaseId, u64)>,
     /// Indices of the claims that could lock their cursor.
     pub tried: Vec<usize>,
     /// Indices of the claims without a cursor: the subscription is deleted.
@@ -267,7 +267,7 @@ async fn run_all(
 
 fn output(row: &PgRow) -> Result<TurnOutput, Error> {
     let first_offsets: Option<Vec<Option<i64>>> = row.try_get("first_offsets")?;
-    let settled_lease: Option<Vec<i64>> = row.try_get("settled_lease")?;
+    let settled_lease: Option<Vec<LeaseId>> = row.try_get("settled_lease")?;
     let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
     let bits = settled_bits
         .unwrap_or_default()
@@ -323,13 +323,13 @@ impl<'a> Parts<'a> {
 }
 
 fn leased(row: &PgRow) -> Result<Vec<Leased>, Error> {
-    let Some(lanes) = row.try_get::<Option<Vec<i64>>, _>("leased_lane")? else {
+    let Some(lanes) = row.try_get::<Option<Vec<LaneId>>, _>("leased_lane")? else {
         return Ok(Vec::new());
     };
-    let subscriptions: Vec<i64> = row.try_get("leased_sub")?;
+    let subscriptions: Vec<SubscriptionId> = row.try_get("leased_sub")?;
     let bases: Vec<i64> = row.try_get("leased_base")?;
     let pending: Vec<i64> = row.try_get("leased_pending")?;
-    let ids: Vec<i64> = row.try_get("leased_id")?;
+    let ids: Vec<LeaseId> = row.try_get("leased_id")?;
     let mut leased: Vec<Leased> = (0..lanes.len())
         .map(|i| Leased {
             lane: lanes[i],

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::repeat::every;
-use crate::store;
+use crate::store::{self, SubscriptionId};
 
 /// Time between two checks.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -39,11 +39,12 @@ impl Engine {
         let known = self.catalog().subscribers_where(|_| true);
         let mut session = self.store().session().await?;
         for some in known.chunks(SUBSCRIPTIONS) {
-            let ids: Vec<i64> = some.iter().map(|known| known.id).collect();
-            let existing: HashSet<i64> = store::subscription::existing(&mut session, &ids)
-                .await?
-                .into_iter()
-                .collect();
+            let ids: Vec<SubscriptionId> = some.iter().map(|known| known.id).collect();
+            let existing: HashSet<SubscriptionId> =
+                store::subscription::existing(&mut session, &ids)
+                    .await?
+                    .into_iter()
+                    .collect();
             for gone in some.iter().filter(|known| !existing.contains(&known.id)) {
                 self.catalog().retire(gone);
             }

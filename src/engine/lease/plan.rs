@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use crate::engine::mask::lowest;
 use crate::store::lease::{Lease, LeaseKey};
+use crate::store::{LaneId, LeaseId};
 
 /// Rows to write. An inserted row with lease id 0 gets a new id.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -32,9 +33,9 @@ impl Changes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessageStep {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// Its bit.
     pub bit: u8,
     /// What to do with it.
@@ -150,7 +151,7 @@ fn apply(
 fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
     Lease {
         key: LeaseKey {
-            lease: 0,
+            lease: LeaseId::UNASSIGNED,
             part: 0,
             ..row.key
         },
@@ -221,7 +222,7 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
         };
         changes.insert.push(Lease {
             key: LeaseKey {
-                lease: 0,
+                lease: LeaseId::UNASSIGNED,
                 part: 0,
                 ..row.key
             },
@@ -301,15 +302,16 @@ pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::SubscriptionId;
 
     const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-    fn lease(lease: i64, base: i64, pending: u64) -> Lease {
+    fn lease(id: i64, base: i64, pending: u64) -> Lease {
         Lease {
             key: LeaseKey {
-                lane: 1,
-                subscription: 1,
-                lease,
+                lane: LaneId::new(1),
+                subscription: SubscriptionId::new(1),
+                lease: LeaseId::new(id),
                 part: 0,
             },
             base,
@@ -326,8 +328,8 @@ mod tests {
 
     fn item(lease: i64, bit: u8, step: Step) -> MessageStep {
         MessageStep {
-            lane: 1,
-            lease,
+            lane: LaneId::new(1),
+            lease: LeaseId::new(lease),
             bit,
             step,
         }
@@ -342,7 +344,7 @@ mod tests {
         let split = changes.insert[0];
         assert_eq!(
             (split.key.lease, split.key.part, split.base, split.pending),
-            (5, 2, 100, 0b010)
+            (LeaseId::new(5), 2, 100, 0b010)
         );
         assert_eq!(split.deadline, T0 + time::Duration::HOUR);
         let rows = [changes.update[0], split];
@@ -360,7 +362,7 @@ mod tests {
         assert_eq!(changes.insert.len(), 1);
         assert_eq!(
             (changes.insert[0].pending, changes.insert[0].key.lease),
-            (0b101, 0)
+            (0b101, LeaseId::UNASSIGNED)
         );
         assert_eq!(changes.update[0].pending, 0b010);
     }
@@ -380,7 +382,7 @@ mod tests {
         );
         assert_eq!(
             (changes.update[0].pending, changes.update[0].key.lease),
-            (0b1000, 5)
+            (0b1000, LeaseId::new(5))
         );
         assert!(changes.delete.is_empty());
     }

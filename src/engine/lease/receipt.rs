@@ -11,6 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::store::{LaneId, LeaseId, SubscriptionId};
+
 const BODY: usize = 19;
 const MAC: usize = 14;
 const CHARS: usize = 44;
@@ -19,9 +21,9 @@ const CHARS: usize = 44;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Receipt {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// Offset of the message.
     pub offset: i64,
     /// Its bit in the lease, 0 to 63.
@@ -37,8 +39,8 @@ impl Receipt {
 
     fn to_bytes(self) -> [u8; BODY] {
         let mut bytes = [0; BODY];
-        bytes[..5].copy_from_slice(&self.lane.to_be_bytes()[3..]);
-        bytes[5..11].copy_from_slice(&self.lease.to_be_bytes()[2..]);
+        bytes[..5].copy_from_slice(&self.lane.get().to_be_bytes()[3..]);
+        bytes[5..11].copy_from_slice(&self.lease.get().to_be_bytes()[2..]);
         bytes[11..18].copy_from_slice(&self.offset.to_be_bytes()[1..]);
         bytes[18] = self.bit;
         bytes
@@ -51,8 +53,8 @@ impl Receipt {
                 .fold(0_i64, |number, byte| (number << 8) | i64::from(*byte))
         };
         Self {
-            lane: number(0..5),
-            lease: number(5..11),
+            lane: LaneId::new(number(0..5)),
+            lease: LeaseId::new(number(5..11)),
             offset: number(11..18),
             bit: bytes[18],
         }
@@ -82,16 +84,16 @@ impl Signer {
         }
     }
 
-    fn mac(&self, subscription: i64, body: &[u8]) -> Hmac<Sha256> {
+    fn mac(&self, subscription: SubscriptionId, body: &[u8]) -> Hmac<Sha256> {
         let mut mac = self.mac.clone();
-        mac.update(&subscription.to_be_bytes());
+        mac.update(&subscription.get().to_be_bytes());
         mac.update(body);
         mac
     }
 
     /// The token of a receipt.
     #[must_use]
-    pub fn sign(&self, subscription: i64, receipt: Receipt) -> String {
+    pub fn sign(&self, subscription: SubscriptionId, receipt: Receipt) -> String {
         let mut bytes = [0; BODY + MAC];
         bytes[..BODY].copy_from_slice(&receipt.to_bytes());
         let mac = self
@@ -104,7 +106,7 @@ impl Signer {
 
     /// The receipt in a token; `None` when the token is forged, damaged, or of another subscription.
     #[must_use]
-    pub fn verify(&self, subscription: i64, token: &str) -> Option<Receipt> {
+    pub fn verify(&self, subscription: SubscriptionId, token: &str) -> Option<Receipt> {
         if token.len() != CHARS {
             return None;
         }
@@ -126,27 +128,28 @@ mod tests {
     fn only_an_untouched_receipt_of_the_same_subscription_verifies() {
         let signer = Signer::new(&[7; 32]);
         let receipt = Receipt {
-            lane: (1 << 40) - 1,
-            lease: 1 << 47,
+            lane: LaneId::new((1 << 40) - 1),
+            lease: LeaseId::new(1 << 47),
             offset: (1 << 55) + 3,
             bit: 63,
         };
-        let token = signer.sign(9, receipt);
+        let (own, other) = (SubscriptionId::new(9), SubscriptionId::new(8));
+        let token = signer.sign(own, receipt);
         assert_eq!(token.len(), CHARS);
-        assert_eq!(signer.verify(9, &token), Some(receipt));
-        assert_eq!(signer.verify(8, &token), None);
-        assert_eq!(Signer::new(&[8; 32]).verify(9, &token), None);
+        assert_eq!(signer.verify(own, &token), Some(receipt));
+        assert_eq!(signer.verify(other, &token), None);
+        assert_eq!(Signer::new(&[8; 32]).verify(own, &token), None);
         for at in 0..token.len() {
             let mut bad = token.clone().into_bytes();
             bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
             assert_eq!(
-                signer.verify(9, std::str::from_utf8(&bad).unwrap()),
+                signer.verify(own, std::str::from_utf8(&bad).unwrap()),
                 None,
                 "character {at}"
             );
         }
         for bad in ["", "x", &token[1..], &format!("{token}=")] {
-            assert_eq!(signer.verify(9, bad), None);
+            assert_eq!(signer.verify(own, bad), None);
         }
     }
 }

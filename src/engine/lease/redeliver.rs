@@ -14,7 +14,7 @@ use crate::engine::lease::reshape::write;
 use crate::engine::lease::set_aside::SET_ASIDE_SECONDS;
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::{self, Session};
+use crate::store::{self, LaneId, Session};
 
 /// Leases locked by one redelivery at most. It also locks no more leases than messages are wanted, so that concurrent
 /// redeliveries find others.
@@ -91,7 +91,7 @@ impl Leases {
     async fn scan(
         &self,
         subscriber: &Subscriber,
-        lanes: &[i64],
+        lanes: &[LaneId],
         low: Option<OffsetDateTime>,
     ) -> Result<Option<Option<OffsetDateTime>>, Error> {
         let now = self.clock.now();
@@ -119,7 +119,7 @@ impl Leases {
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
-        (lane, low): (i64, Option<OffsetDateTime>),
+        (lane, low): (LaneId, Option<OffsetDateTime>),
         limit: u32,
     ) -> Result<(Vec<Lease>, bool), Error> {
         let now = self.clock.now();
@@ -141,7 +141,7 @@ impl Leases {
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
-        (lane, low): (i64, Option<OffsetDateTime>),
+        (lane, low): (LaneId, Option<OffsetDateTime>),
         (ask, mut progress): (Ask, Progress<'a>),
     ) -> Result<Progress<'a>, Error> {
         let now = self.clock.now();

@@ -12,7 +12,7 @@ use crate::engine::lease::plan::{self, Changes, MessageStep, Step};
 use crate::engine::mask::ones;
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::{self, Session};
+use crate::store::{self, LaneId, LeaseId, Session};
 
 impl Leases {
     /// Gives back messages that were not handed out to any receiver, by `step`. If that fails, they are due again when
@@ -39,11 +39,11 @@ impl Leases {
         subscriber: &Subscriber,
         items: &[MessageStep],
     ) -> Result<(Vec<bool>, Vec<Lease>, OffsetDateTime), Error> {
-        let mut leases: Vec<(i64, i64)> =
+        let mut leases: Vec<(LaneId, LeaseId)> =
             items.iter().map(|item| (item.lane, item.lease)).collect();
         leases.sort_unstable();
         leases.dedup();
-        let (lanes, leases): (Vec<i64>, Vec<i64>) = leases.into_iter().unzip();
+        let (lanes, leases): (Vec<LaneId>, Vec<LeaseId>) = leases.into_iter().unzip();
         let mut tx = self.store.tx("reshape").await?;
         let rows = store::lease::lock(&mut tx, subscriber.id, &lanes, &leases).await?;
         let mut at = store::session::now(&mut tx, self.clock.now()).await?;

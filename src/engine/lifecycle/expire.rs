@@ -18,7 +18,7 @@ use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::blocks::{self, LockedMeters};
 use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
 use crate::store::topic::{self, Rules};
-use crate::store::{self, Store};
+use crate::store::{self, LaneId, Store};
 
 /// Lanes read by one statement.
 const LANES: i64 = 1_000;
@@ -53,7 +53,7 @@ impl Default for ExpireSettings {
 pub struct Expire {
     settings: ExpireSettings,
     /// What the last round learned of lanes. It only makes a round faster.
-    known: HashMap<i64, Known>,
+    known: HashMap<LaneId, Known>,
 }
 
 impl Expire {
@@ -84,7 +84,7 @@ impl Duty for Expire {
         let age = self.settings.consumed_age;
         let mut done = Done::default();
         let mut known = HashMap::new();
-        let mut after = -1;
+        let mut after = LaneId::BEFORE_ALL;
         while !stop.is_cancelled() {
             let mut session = store.session().await?;
             let lanes = retention::lanes(&mut session, after, LANES).await?;
@@ -92,7 +92,7 @@ impl Duty for Expire {
             after = last.lane_id;
             let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
                 lanes.iter().partition(|lane| lane.closed);
-            let of_lane = |lane: &i64| self.known.get(lane).copied().unwrap_or_default();
+            let of_lane = |lane: &LaneId| self.known.get(lane).copied().unwrap_or_default();
             let rules = rules(&mut session, open.iter().map(|lane| lane.topic_id)).await?;
             // A lane without rules belongs to a topic that was deleted since. The next round deletes it.
             let candidates: Vec<Candidate<'_>> = open
@@ -167,9 +167,9 @@ async fn cut(
     clock: &Clock,
     lanes: &[Prospect],
     stop: &CancellationToken,
-) -> Result<(u64, Vec<(i64, OffsetDateTime)>), store::Error> {
+) -> Result<(u64, Vec<(LaneId, OffsetDateTime)>), store::Error> {
     let (mut deleted, cuts) = cut_once(store, clock, lanes, false).await?;
-    let mut trimmed: Vec<i64> = needed(&cuts);
+    let mut trimmed: Vec<LaneId> = needed(&cuts);
     let (free, locked): (Vec<&Prospect>, Vec<&Prospect>) = lanes
         .iter()
         .partition(|lane| cuts.iter().any(|cut| cut.lane_id == lane.lane_id));
@@ -190,13 +190,13 @@ async fn cut(
             }
         }
     }
-    let at = |lane: i64| Some(lanes.iter().find(|known| known.lane_id == lane)?.at);
+    let at = |lane: LaneId| Some(lanes.iter().find(|known| known.lane_id == lane)?.at);
     let trimmed = trimmed.iter().filter_map(|lane| Some((*lane, at(*lane)?)));
     Ok((deleted, trimmed.collect()))
 }
 
 /// The lanes of cuts that remove messages which cursors or leases still need.
-fn needed(cuts: &[Cut]) -> Vec<i64> {
+fn needed(cuts: &[Cut]) -> Vec<LaneId> {
     let needed = cuts.iter().filter(|cut| cut.is_needed);
     needed.map(|cut| cut.lane_id).collect()
 }
@@ -209,7 +209,7 @@ async fn cut_once(
     lanes: &[Prospect],
     wait: bool,
 ) -> Result<(u64, Vec<Cut>), store::Error> {
-    let ids: Vec<i64> = lanes.iter().map(|lane| lane.lane_id).collect();
+    let ids: Vec<LaneId> = lanes.iter().map(|lane| lane.lane_id).collect();
     let mut tx = store.tx("expire").await?;
     let meters = blocks::lock(&mut tx, clock, &ids).await?;
     let locked = retention::lock_lanes(&mut tx, &ids, wait).await?;
@@ -282,7 +282,7 @@ async fn remove_from_cursors_and_leases(
 async fn delete_closed(
     store: &Store,
     clock: &Clock,
-    lane: i64,
+    lane: LaneId,
     stop: &CancellationToken,
 ) -> Result<u64, store::Error> {
     let mut deleted = 0;

@@ -30,7 +30,7 @@ use crate::store::block::Moved;
 use crate::store::hot_payload::{self, Live, Walk};
 use crate::store::installation::Installation;
 use crate::store::turn::PART_BYTES;
-use crate::store::{self, block, object};
+use crate::store::{self, LaneId, block, object};
 
 /// Pages of a slot scanned by one statement: 16 MiB.
 const WINDOW_PAGES: i64 = 2_048;
@@ -113,7 +113,7 @@ impl Walker<'_> {
             // The upload took longer than the grace of the duty `collect`, which gave the object up.
             return Ok(0);
         }
-        let mut lanes: Vec<i64> = moved.iter().map(|moved| moved.lane_id).collect();
+        let mut lanes: Vec<LaneId> = moved.iter().map(|moved| moved.lane_id).collect();
         lanes.sort_unstable();
         lanes.dedup();
         let meters = blocks::lock(&mut tx, clock, &lanes).await?;
@@ -237,7 +237,7 @@ fn join(
     for (block, (filled, payload)) in blocks.iter().zip(payloads) {
         if filled != payload.len() {
             tracing::warn!(
-                lane = block.lane_id,
+                lane = block.lane_id.get(),
                 offset = block.first_offset,
                 "payload is missing or was moved meanwhile"
             );

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
+use crate::store::LaneId;
 
 /// A block in memory: the whole block, or only the head of a block with one large message.
 #[derive(Debug)]
 pub struct Block {
     /// Its lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Offset of its first message.
     pub first_offset: i64,
     /// When it was published.
@@ -47,7 +48,7 @@ impl StoredMessage {
     pub fn id(&self) -> MessageId {
         let index = i64::try_from(self.index).unwrap_or(0);
         MessageId {
-            lane: self.block.lane,
+            lane: self.block.lane.get(),
             offset: self.block.first_offset + index,
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
+use crate::store::LaneId;
 use crate::store::turn::{NewBlock, NewPlace};
 
 /// Below this many bytes compression costs more than it saves.
@@ -23,7 +24,7 @@ thread_local! {
 
 /// A block whose payload is stored in the database, and that payload uncompressed.
 #[must_use]
-pub fn hot_block(lane: i64, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
+pub fn hot_block(lane: LaneId, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
     let raw = Bytes::from(records.to_payload());
     let packed = compress(&raw);
     let block = NewBlock {

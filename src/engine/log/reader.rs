@@ -24,7 +24,7 @@ use crate::engine::log::cache::{Cache, Origin};
 use crate::engine::log::payload::Payload;
 use crate::engine::meter::deliveries::{Payer, Tally};
 use crate::store::block::BlockRow;
-use crate::store::{self, Session, Store};
+use crate::store::{self, LaneId, Session, Store};
 use crate::turnstile::Turnstile;
 
 /// Concurrent reads of the database on one node. Each holds a connection of the pool.
@@ -113,8 +113,8 @@ impl ReadBounds {
     }
 
     /// The lock that admits one reader of a lane. The others then find its result in the cache.
-    fn lane(&self, lane: i64) -> &Mutex<()> {
-        &self.lanes[usize::try_from(lane).unwrap_or(0) % LANE_LOCKS]
+    fn lane(&self, lane: LaneId) -> &Mutex<()> {
+        &self.lanes[usize::try_from(lane.get()).unwrap_or(0) % LANE_LOCKS]
     }
 }
 
@@ -154,7 +154,7 @@ impl Reader {
     pub async fn block(
         &self,
         payer: Payer<'_>,
-        lane: i64,
+        lane: LaneId,
         offset: i64,
     ) -> Result<Option<Arc<Block>>, Error> {
         let offsets = offset..offset + 1;
@@ -170,7 +170,7 @@ impl Reader {
     pub async fn blocks(
         &self,
         payer: Payer<'_>,
-        lane: i64,
+        lane: LaneId,
         offsets: Range<i64>,
         bytes_max: usize,
     ) -> Result<Blocks, Error> {
@@ -193,7 +193,7 @@ impl Reader {
                 ReadOutcome::Moved if moves < MOVES_MAX => moves += 1,
                 ReadOutcome::Moved => {
                     tracing::error!(
-                        lane,
+                        lane = lane.get(),
                         offset = at,
                         "payload not found where its block points to"
                     );
@@ -210,7 +210,11 @@ impl Reader {
     ///
     /// # Errors
     /// When the database does not respond.
-    pub async fn at_hand(&self, lane: i64, offsets: Range<i64>) -> Result<Vec<Arc<Block>>, Error> {
+    pub async fn at_hand(
+        &self,
+        lane: LaneId,
+        offsets: Range<i64>,
+    ) -> Result<Vec<Arc<Block>>, Error> {
         let (from, until) = (offsets.start, offsets.end);
         let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, from, until, BLOCKS_MAX).await?;
@@ -225,7 +229,7 @@ impl Reader {
     }
 
     /// Adds blocks from the cache up to the first gap; returns the offset at which the rest begins.
-    fn cached(&self, lane: i64, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
+    fn cached(&self, lane: LaneId, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
         let mut at = offsets.start;
         while at < offsets.end && taken.room > 0 {
             let Some(block) = self.cache.get(lane, at) else {
@@ -241,7 +245,7 @@ impl Reader {
     async fn read(
         &self,
         payer: Payer<'_>,
-        lane: i64,
+        lane: LaneId,
         offsets: Range<i64>,
     ) -> Result<ReadOutcome, Error> {
         let lane_lock = self.hot.lane(lane).lock().await;
@@ -416,7 +420,7 @@ fn decode(
 /// Reads the payloads of rows that are in hot slots, with their first offsets.
 async fn hot_payloads(
     session: &mut Session,
-    lane: i64,
+    lane: LaneId,
     rows: &[BlockRow],
 ) -> Result<Vec<(i64, Bytes)>, Error> {
     let mut slots: Vec<i16> = rows.iter().filter_map(|row| row.slot).collect();

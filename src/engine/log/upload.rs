@@ -15,7 +15,7 @@ use crate::engine::log::payload::{Records, streamed_measure};
 use crate::engine::meter::measure::Measure;
 use crate::store::installation::Installation;
 use crate::store::turn::{NewBlock, NewPlace};
-use crate::store::{self, Store};
+use crate::store::{self, LaneId, Store};
 
 /// Largest upload: the head of a streamed payload and a body of the largest size.
 const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
@@ -37,7 +37,7 @@ impl Uploaded {
     }
 
     /// A new block of these messages whose payload is the object.
-    pub fn block(self, lane: i64, measure: Measure) -> NewBlock {
+    pub fn block(self, lane: LaneId, measure: Measure) -> NewBlock {
         NewBlock {
             lane,
             count: i32::try_from(measure.messages).unwrap_or(i32::MAX),
@@ -114,7 +114,7 @@ impl Uploads {
     /// Makes a block of messages. Its payload is stored in the database up to the hot limit, and in an object above it.
     pub async fn block_of(
         &self,
-        lane: i64,
+        lane: LaneId,
         records: &Records,
         measure: Measure,
     ) -> Result<NewBlock, Error> {

@@ -18,7 +18,7 @@ use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::capacity;
 use crate::store::lane_meter::{self, Locked};
 use crate::store::retention::Cut;
-use crate::store::{self, Session, tenant_meter, usage};
+use crate::store::{self, LaneId, Session, tenant_meter, usage};
 
 /// Lanes read by one statement.
 const LANES: i64 = 1_000;
@@ -78,7 +78,7 @@ impl Duty for Meter {
         let mut done = Done::default();
         let mut session = store.session().await?;
         let began = usage::status(&mut session, clock.now()).await?.at;
-        let mut after = -1;
+        let mut after = LaneId::BEFORE_ALL;
         loop {
             let started = Instant::now();
             let lanes = lane_meter::round(&mut session, after, LANES, began - POST_AFTER).await?;
@@ -86,7 +86,7 @@ impl Duty for Meter {
             let Some(last) = lanes.last() else { break };
             after = last.lane_id;
             let due = lanes.iter().filter(|lane| lane.is_due);
-            let due: Vec<i64> = due.map(|lane| lane.lane_id).collect();
+            let due: Vec<LaneId> = due.map(|lane| lane.lane_id).collect();
             for lanes in due.chunks(LANES_AT_ONCE) {
                 let mut left = lanes.to_vec();
                 while !left.is_empty() {
@@ -148,19 +148,19 @@ pub(in crate::engine) fn is_final(
 struct BlockCount {
     blocks: u64,
     /// Lanes where the limit of blocks at once was reached, which may have more.
-    unfinished: Vec<i64>,
+    unfinished: Vec<LaneId>,
 }
 
 /// Adds the blocks of lanes, whose meters are locked, to the usage of tenants: at most `limit` blocks of each lane, and
 /// only those below its offset in `until`.
 async fn count(
     tx: &mut Session,
-    (lanes, until): (&[i64], &[i64]),
+    (lanes, until): (&[LaneId], &[i64]),
     limit: i64,
     at: OffsetDateTime,
 ) -> Result<BlockCount, store::Error> {
     let rows = lane_meter::count(tx, lanes, until, limit, at).await?;
-    let mut of_lane: BTreeMap<i64, i64> = BTreeMap::new();
+    let mut of_lane: BTreeMap<LaneId, i64> = BTreeMap::new();
     for row in &rows {
         *of_lane.entry(row.lane_id).or_default() += row.blocks;
     }
@@ -177,12 +177,12 @@ async fn count(
 async fn count_some(
     tx: &mut Session,
     clock: &Clock,
-    lanes: &[i64],
+    lanes: &[LaneId],
 ) -> Result<BlockCount, store::Error> {
     let Some(locked) = lock(tx, clock, lanes).await? else {
         return Ok(BlockCount::default());
     };
-    let lanes: Vec<i64> = locked.meters.iter().map(|meter| meter.lane_id).collect();
+    let lanes: Vec<LaneId> = locked.meters.iter().map(|meter| meter.lane_id).collect();
     let until = vec![i64::MAX; lanes.len()];
     let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
     count(tx, (&lanes, &until), limit, locked.at).await
@@ -201,14 +201,14 @@ pub(in crate::engine) struct LockedMeters {
 pub(in crate::engine) async fn lock(
     tx: &mut Session,
     clock: &Clock,
-    lanes: &[i64],
+    lanes: &[LaneId],
 ) -> Result<Option<LockedMeters>, store::Error> {
     let meters = lane_meter::lock(tx, lanes, clock.now()).await?;
     let Some(at) = meters.iter().map(|meter| meter.at).max() else {
         return Ok(None);
     };
     let due = meters.iter().filter(|meter| is_post_due(meter, at));
-    let due: Vec<i64> = due.map(|meter| meter.lane_id).collect();
+    let due: Vec<LaneId> = due.map(|meter| meter.lane_id).collect();
     if !due.is_empty() {
         post(tx, &due, at).await?;
     }
@@ -216,7 +216,7 @@ pub(in crate::engine) async fn lock(
 }
 
 /// Moves stored bytes over time from locked meters into usage.
-async fn post(tx: &mut Session, lanes: &[i64], at: OffsetDateTime) -> Result<(), store::Error> {
+async fn post(tx: &mut Session, lanes: &[LaneId], at: OffsetDateTime) -> Result<(), store::Error> {
     let rows = lane_meter::post(tx, lanes, at).await?;
     if !rows.is_empty() {
         usage::add_stored(tx, &rows).await?;
@@ -242,7 +242,7 @@ pub(in crate::engine) async fn count_below(
     };
     let uncounted: Vec<&Cut> = cuts.iter().filter(is_uncounted).collect();
     if !uncounted.is_empty() {
-        let lanes: Vec<i64> = uncounted.iter().map(|cut| cut.lane_id).collect();
+        let lanes: Vec<LaneId> = uncounted.iter().map(|cut| cut.lane_id).collect();
         let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
         count(tx, (&lanes, &until), i64::MAX, locked.at).await?;
     }
@@ -253,7 +253,7 @@ pub(in crate::engine) async fn count_below(
 pub(in crate::engine) async fn end(
     tx: &mut Session,
     locked: &LockedMeters,
-    lane: i64,
+    lane: LaneId,
 ) -> Result<(), store::Error> {
     post(tx, &[lane], locked.at).await?;
     if let Some(totals) = lane_meter::end(tx, lane).await? {

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::engine::meter::measure::Measure;
 use crate::repeat::every;
 use crate::store::usage::Flushed;
-use crate::store::{self, Store};
+use crate::store::{self, Store, SubscriptionId};
 
 /// Shards of the counts, each with its own lock.
 const SHARDS: usize = 16;
@@ -49,7 +49,7 @@ type Key = (i64, Meter, CountedFor);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum CountedFor {
-    Subscription(i64),
+    Subscription(SubscriptionId),
     Topic(i64),
     /// All names above [`NAMES_MAX`].
     Others,
@@ -73,12 +73,12 @@ impl Tally {
     pub fn delivered(
         &self,
         payer: Payer<'_>,
-        (subscription, name): (i64, &Arc<str>),
+        (subscription, name): (SubscriptionId, &Arc<str>),
         meter: Meter,
         measure: Measure,
     ) {
         let key = (payer.tenant, meter, CountedFor::Subscription(subscription));
-        self.add(subscription, key, measure, || Count {
+        self.add(subscription.get(), key, measure, || Count {
             topic: Some(payer.topic.clone()),
             subscription: Some(name.clone()),
             measure: Measure::default(),

@@ -17,7 +17,7 @@ use crate::engine::order::Dispenser;
 use crate::engine::order::dispense::Fresh;
 use crate::engine::order::fair::line::Line;
 use crate::engine::subscriber::Subscriber;
-use crate::store;
+use crate::store::{self, LaneId};
 
 /// Bytes of blocks that one read ahead holds in memory, unless the first block alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
@@ -49,7 +49,7 @@ impl Dispenser {
     pub(super) async fn ahead(
         &self,
         subscriber: &Subscriber,
-        lane: i64,
+        lane: LaneId,
         offsets: Range<i64>,
     ) -> Result<Vec<AheadBlock>, Error> {
         let until = offsets.start + i64::from(FAIRNESS_AHEAD_MESSAGES);
@@ -62,7 +62,7 @@ impl Dispenser {
     async fn read_ahead(
         &self,
         subscriber: &Subscriber,
-        lane: i64,
+        lane: LaneId,
         offsets: Range<i64>,
     ) -> Result<Vec<AheadBlock>, Error> {
         let payer = subscriber.payer();
@@ -90,7 +90,7 @@ impl Dispenser {
     }
 
     /// The offsets of the block that has `offset`, without reading it; `None` when it is gone.
-    async fn unreadable(&self, lane: i64, offset: i64) -> Result<Option<Range<i64>>, Error> {
+    async fn unreadable(&self, lane: LaneId, offset: i64) -> Result<Option<Range<i64>>, Error> {
         let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, offset, offset + 1, 1).await?;
         let offsets = rows
@@ -174,7 +174,7 @@ mod tests {
         let bytes = bytes::Bytes::from(records.to_payload());
         let total = bytes.len() as u64;
         AheadBlock::Block(Arc::new(Block {
-            lane: 1,
+            lane: LaneId::new(1),
             first_offset,
             published_at: api::Timestamp(0),
             payload: Payload::parse(bytes, total).unwrap(),

@@ -14,8 +14,9 @@ use crate::engine::order::fair::line::{Line, Weights};
 use crate::engine::order::want::Want;
 use crate::engine::subscriber::Subscriber;
 use crate::store::cursor::CursorRow;
+use crate::store::fairness::Ahead;
 use crate::store::lease::Lease;
-use crate::store::{self, Session};
+use crate::store::{self, CursorKey, Session};
 
 /// Times that messages are picked again because fewer wait than the line counts.
 const CORRECTIONS_MAX: usize = 4;
@@ -31,18 +32,21 @@ pub(super) struct LaneClaim {
 }
 
 impl Dispenser {
-    /// Claims messages in one lane, from the blocks read ahead and from waiting leases. `end` is the end of the lane.
+    /// Claims messages in one lane, from the blocks read ahead and from waiting leases. `lane` is what was found in the lane before the blocks were read.
     pub(super) async fn claim(
         &self,
         subscriber: &Subscriber,
-        (lane, end): (i64, i64),
+        lane: &Ahead,
         blocks: &[AheadBlock],
         want: &Want,
     ) -> Result<LaneClaim, Error> {
-        let place = (lane, subscriber.id);
+        let key = CursorKey {
+            lane: lane.lane_id,
+            subscription: subscriber.id,
+        };
         let weights = Weights::of_subscriber(subscriber);
         let mut tx = self.store.tx("claim_fair").await?;
-        let Some(cursor) = store::cursor::lock(&mut tx, place.0, place.1).await? else {
+        let Some(cursor) = store::cursor::lock(&mut tx, key).await? else {
             // The next service finds that the subscription is gone.
             return Ok(LaneClaim {
                 again: true,
@@ -51,7 +55,7 @@ impl Dispenser {
         };
         // These statements come after the lock, so they see all that the claims before this one have committed.
         let at = store::session::now(&mut tx, self.clock.now()).await?;
-        let stored_line = store::fairness::get(&mut tx, place.0, place.1).await?;
+        let stored_line = store::fairness::get(&mut tx, key).await?;
         let (version, before) = stored_line.unzip();
         let before = before.unwrap_or_default();
         let mut line = Line::of(before.clone());
@@ -61,10 +65,9 @@ impl Dispenser {
             slots,
             stored,
             is_complete,
-        } = pick(&mut tx, place, (&mut line, &fresh), (wanted, &weights)).await?;
+        } = pick(&mut tx, key, (&mut line, &fresh), (wanted, &weights)).await?;
         let service = Service {
-            lane: place.0,
-            subscription: place.1,
+            key,
             at,
             deadline: plan::after(at, want.visibility_seconds),
         };
@@ -82,9 +85,9 @@ impl Dispenser {
         }
         let mut inserted = write(&mut tx, &changes).await?;
         inserted.truncate(given);
-        let again = !is_complete || (!passed.is_empty() && next < end);
-        advance(&mut tx, place, cursor, passed).await?;
-        let written = store::fairness::put(&mut tx, place, version, &row).await?;
+        let again = !is_complete || (!passed.is_empty() && next < lane.until);
+        advance(&mut tx, key, cursor, passed).await?;
+        let written = store::fairness::put(&mut tx, key, version, &row).await?;
         expect(written, 1)?;
         tx.commit().await?;
         Ok(LaneClaim {
@@ -109,7 +112,7 @@ struct Picks {
 /// some, and nodes that do not know the setting yet redeliver others. Then the line is corrected and picks again.
 async fn pick(
     tx: &mut Session,
-    place: (i64, i64),
+    key: CursorKey,
     (line, fresh): (&mut Line, &Fresh),
     (wanted, weights): (u32, &Weights),
 ) -> Result<Picks, Error> {
@@ -119,7 +122,7 @@ async fn pick(
         let ranges: Vec<_> = needed.iter().map(|(_, range)| *range).collect();
         let stored = match &ranges[..] {
             [] => Vec::new(),
-            _ => store::lease_waiting::lock(tx, place, &ranges).await?,
+            _ => store::lease_waiting::lock(tx, key, &ranges).await?,
         };
         let missing = dispense::missing(&needed, &stored);
         if missing.is_empty() {
@@ -129,12 +132,12 @@ async fn pick(
                 is_complete: true,
             });
         }
-        let keys: Vec<i64> = missing
+        let order_keys: Vec<i64> = missing
             .iter()
             .filter_map(|slot| line.get(*slot))
             .map(|customer| customer.order_key)
             .collect();
-        let counted = store::lease_waiting::count(tx, place, &keys).await?;
+        let counted = store::lease_waiting::count(tx, key, &order_keys).await?;
         for (slot, counted) in missing.into_iter().zip(counted) {
             dispense::correct(line, fresh, slot, counted);
         }
@@ -158,7 +161,7 @@ fn split<'a>(slots: &'a [i16], asks: &[u32]) -> Vec<&'a [i16]> {
 /// Moves the cursor past these offsets.
 async fn advance(
     tx: &mut Session,
-    place: (i64, i64),
+    key: CursorKey,
     cursor: CursorRow,
     passed: Range<i64>,
 ) -> Result<(), Error> {
@@ -166,7 +169,7 @@ async fn advance(
         return Ok(());
     }
     expect(
-        store::cursor::advance(tx, place, cursor, passed.end).await?,
+        store::cursor::advance(tx, key, cursor, passed.end).await?,
         1,
     )
 }

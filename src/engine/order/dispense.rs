@@ -10,7 +10,8 @@ use crate::engine::lease::plan::Changes;
 use crate::engine::mask::lowest;
 use crate::engine::order::fair::line::Line;
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::lease_waiting::WaitingRange;
+use crate::store::lease_waiting::{WaitingCount, WaitingRange};
+use crate::store::{CursorKey, LeaseId};
 
 /// Messages of one customer, at most 64 offsets apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,11 +97,11 @@ pub fn missing(needed: &[(i16, WaitingRange)], stored: &[Lease]) -> Vec<i16> {
         .collect()
 }
 
-/// Corrects the line: `messages` in `runs` waiting leases is what a customer really has in the database.
-pub fn correct(line: &mut Line, fresh: &Fresh, slot: i16, (messages, runs): (i64, i64)) {
+/// Corrects the line: `stored` is what a customer really has in the database.
+pub fn correct(line: &mut Line, fresh: &Fresh, slot: i16, stored: WaitingCount) {
     if let Some(customer) = line.get_mut(slot) {
-        customer.waiting = messages + fresh.messages(slot);
-        customer.runs = runs;
+        customer.waiting = stored.messages + fresh.messages(slot);
+        customer.runs = stored.leases;
         customer.head = 0;
     }
 }
@@ -125,10 +126,8 @@ struct Supply {
 /// The lane and subscription of a claim, and its times.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
-    /// The lane.
-    pub lane: i64,
-    /// The subscription.
-    pub subscription: i64,
+    /// The lane and subscription.
+    pub key: CursorKey,
     /// Deadline of new waiting leases: the time of the claim.
     pub at: OffsetDateTime,
     /// Deadline of new leases that are handed out.
@@ -140,9 +139,9 @@ impl Service {
     fn waiting(&self, run: Run, order_key: i64) -> Lease {
         Lease {
             key: LeaseKey {
-                lane: self.lane,
-                subscription: self.subscription,
-                lease: 0,
+                lane: self.key.lane,
+                subscription: self.key.subscription,
+                lease: LeaseId::UNASSIGNED,
                 part: 0,
             },
             base: run.base,

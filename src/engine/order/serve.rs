@@ -175,8 +175,7 @@ impl Dispenser {
             if first_want.messages() == 0 || (blocks.is_empty() && !lane.is_waiting) {
                 continue;
             }
-            let place = (lane.lane_id, lane.until);
-            let claim = self.claim(subscriber, place, &blocks, &first_want);
+            let claim = self.claim(subscriber, lane, &blocks, &first_want);
             let claimed = Box::pin(claim).await?;
             let given = claimed.given.iter();
             let messages: u32 = given.clone().map(|lease| lease.pending.count_ones()).sum();

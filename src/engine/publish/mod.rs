@@ -24,6 +24,7 @@ use crate::engine::meter::Metered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 use crate::engine::turn::{Content, Placed, Publish};
+use crate::store::LaneId;
 
 impl Engine {
     /// Publishes messages; one result per draft, in order. The outer error is for the whole request.
@@ -78,7 +79,10 @@ impl Engine {
             capacity,
         } = drafts;
         let lane = self.lane_of(entry);
-        let mut next = MessageId { lane, offset: 0 };
+        let mut next = MessageId {
+            lane: lane.get(),
+            offset: 0,
+        };
         let measure = records.measure();
         if !records.is_empty() {
             let content = if records.bytes() > self.hot_limit_bytes() {
@@ -134,7 +138,10 @@ impl Engine {
             let content = (Content::Object(object), measure, capacity);
             let offset = self.commit_content(&entry, lane, content).await?;
             let answer = Published {
-                id: MessageId { lane, offset },
+                id: MessageId {
+                    lane: lane.get(),
+                    offset,
+                },
                 duplicate: false,
             };
             return Ok(Metered {
@@ -160,7 +167,7 @@ impl Engine {
     async fn commit_content(
         &self,
         entry: &TopicEntry,
-        lane: i64,
+        lane: LaneId,
         (content, measure, capacity): (Content, Measure, Capacity),
     ) -> Result<i64, Error> {
         let (reply, placed) = oneshot::channel();
@@ -183,9 +190,10 @@ impl Engine {
     }
 
     /// The lane that this node publishes to.
-    pub(in crate::engine) fn lane_of(&self, entry: &TopicEntry) -> i64 {
+    pub(in crate::engine) fn lane_of(&self, entry: &TopicEntry) -> LaneId {
         let lanes = &entry.lanes;
         let home = usize::try_from(self.node().as_u128() % 65_536).unwrap_or(0);
-        lanes.get(home % lanes.len().max(1)).copied().unwrap_or(0)
+        let lane = lanes.get(home % lanes.len().max(1)).copied();
+        lane.unwrap_or(LaneId::UNASSIGNED)
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 use crate::repeat::every;
-use crate::store::{self, Session};
+use crate::store::{self, LaneId, Session, SubscriptionId};
 
 /// Pause between two scans for counts that are due.
 const ROUND: Duration = Duration::from_millis(250);
@@ -171,7 +171,7 @@ pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i6
             return Ok(bytes);
         };
         after.clone_from(last);
-        let lanes: Vec<i64> = page.into_iter().flat_map(|(_, lanes)| lanes).collect();
+        let lanes: Vec<LaneId> = page.into_iter().flat_map(|(_, lanes)| lanes).collect();
         bytes += store::block::stored_bytes(session, &lanes).await?;
     }
 }
@@ -185,7 +185,7 @@ async fn count_in_flight(session: &mut Session, tenant: i64) -> Result<i64, stor
             return Ok(messages);
         };
         after.clone_from(last);
-        let (lanes, subscriptions): (Vec<i64>, Vec<i64>) = page
+        let (lanes, subscriptions): (Vec<LaneId>, Vec<SubscriptionId>) = page
             .into_iter()
             .flat_map(|(_, subscription, lanes)| {
                 lanes.into_iter().map(move |lane| (lane, subscription))

@@ -18,7 +18,7 @@ use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
-use crate::store;
+use crate::store::{self, LaneId};
 
 /// Unfiltered pages read for one page of a browse at most.
 const PAGES_MAX: usize = 10;
@@ -65,9 +65,10 @@ impl Engine {
     /// When it does not exist (any more) for this caller, or the database or object storage is unavailable.
     pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
+        let lane = LaneId::new(id.lane);
         let entry = self
             .catalog()
-            .topic_of_lane(self.store(), by.tenant(), id.lane)
+            .topic_of_lane(self.store(), by.tenant(), lane)
             .await?
             .ok_or_else(missing)?;
         if !self.may_read(by, &entry).await? {
@@ -75,7 +76,7 @@ impl Engine {
         }
         let block = self
             .reader()
-            .block(payer(&entry), id.lane, id.offset)
+            .block(payer(&entry), lane, id.offset)
             .await?
             .ok_or_else(missing)?;
         let index = usize::try_from(id.offset - block.first_offset).map_err(|_| missing())?;
@@ -200,7 +201,7 @@ impl Engine {
             BrowseFrom::After(after) => Some(after.message),
         };
         let first_lane = first_message.map_or(Ok(0), |id| {
-            let lane = entry.lanes.iter().position(|lane| *lane == id.lane);
+            let lane = entry.lanes.iter().position(|lane| lane.get() == id.lane);
             lane.ok_or_else(|| Error::not_found("message", id))
         })?;
         let mut messages: Vec<StoredMessage> = Vec::new();
@@ -248,7 +249,7 @@ impl Engine {
     }
 
     /// The offset at which a browse begins in a lane.
-    async fn first_offset(&self, lane: i64, from: BrowseFrom) -> Result<i64, Error> {
+    async fn first_offset(&self, lane: LaneId, from: BrowseFrom) -> Result<i64, Error> {
         let mut session = self.store().session().await?;
         match from {
             BrowseFrom::Message(id) => Ok(id.offset),

@@ -22,9 +22,9 @@ use crate::engine::lease::Spent;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::log::payload::{Meta, Records, stream_head};
 use crate::engine::subscriber::{Grant, Subscriber};
-use crate::store;
 use crate::store::lease::Lease;
 use crate::store::turn::{Clear, NewBlock, TurnInput};
+use crate::store::{self, LaneId};
 
 /// Tasks that move dead letters: while one waits for object storage, the others go on.
 const MOVES_AT_ONCE: usize = 4;
@@ -156,7 +156,7 @@ impl Engine {
         &self,
         subscriber: &Subscriber,
         lease: &Lease,
-        (lane, group): (i64, Group),
+        (lane, group): (LaneId, Group),
     ) -> Result<bool, Error> {
         let measure = group.records.measure().free();
         let block = self

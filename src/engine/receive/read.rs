@@ -60,7 +60,7 @@ impl Engine {
         mut read: LeasesRead,
     ) -> Result<Vec<Delivery>, Error> {
         for (grant, error) in &read.unreadable {
-            tracing::warn!(%error, lane = grant.lane, base = grant.base, "messages could not be read");
+            tracing::warn!(%error, lane = grant.lane.get(), base = grant.base, "messages could not be read");
             // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
             let step = if matches!(error, Error::Internal) {
                 Step::Return(UNREADABLE_SECONDS)

@@ -17,6 +17,7 @@ use crate::engine::lease::receipt::Receipt;
 use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Settle, SettleEntry};
+use crate::store::LeaseId;
 
 /// What to do with a message.
 #[derive(Debug, Clone)]
@@ -110,7 +111,7 @@ impl Engine {
                 }),
             }
         }
-        let leases: Vec<i64> = entries.iter().map(|entry| entry.lease).collect();
+        let leases: Vec<LeaseId> = entries.iter().map(|entry| entry.lease).collect();
         let (reply, settled) = oneshot::channel();
         self.turns().queue(subscriber.topic_id).settle(Settle {
             subscriber: subscriber.clone(),
@@ -237,7 +238,7 @@ impl Engine {
             outcome = self.move_to_dead_letters(subscriber, lease, reason).await?;
         }
         let id = MessageId {
-            lane: receipt.lane,
+            lane: receipt.lane.get(),
             offset: receipt.offset,
         };
         match outcome {

@@ -4,14 +4,15 @@ use time::OffsetDateTime;
 
 use crate::engine::mask::lowest;
 use crate::store::lease::Lease;
+use crate::store::{LaneId, LeaseId};
 
 /// Messages of one lease given to one receiver.
 #[derive(Debug, Clone, Copy)]
 pub struct Grant {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// Offset of bit 0.
     pub base: i64,
     /// The messages that are given, as bits of the lease.

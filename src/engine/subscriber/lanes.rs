@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::store::LaneId;
+
 /// The lanes, and which is tried next.
 #[derive(Debug)]
 pub struct Lanes {
-    all: RwLock<Arc<Vec<i64>>>,
+    all: RwLock<Arc<Vec<LaneId>>>,
     /// Lanes to try before receivers that do not wait get an empty result.
     untried: AtomicUsize,
     /// The lane that is tried next.
@@ -17,7 +19,7 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(lanes: Vec<i64>) -> Self {
+    pub(super) fn new(lanes: Vec<LaneId>) -> Self {
         Self {
             all: RwLock::new(Arc::new(lanes)),
             untried: AtomicUsize::new(0),
@@ -25,13 +27,13 @@ impl Lanes {
         }
     }
 
-    pub(super) fn set(&self, lanes: Vec<i64>) {
+    pub(super) fn set(&self, lanes: Vec<LaneId>) {
         *self.all.write() = Arc::new(lanes);
     }
 
     /// All lanes.
     #[must_use]
-    pub fn all(&self) -> Arc<Vec<i64>> {
+    pub fn all(&self) -> Arc<Vec<LaneId>> {
         self.all.read().clone()
     }
 
@@ -43,7 +45,7 @@ impl Lanes {
 
     /// All lanes, beginning with another one at each call.
     #[must_use]
-    pub fn rotated(&self) -> Vec<i64> {
+    pub fn rotated(&self) -> Vec<LaneId> {
         let mut lanes = self.all().to_vec();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % lanes.len().max(1);
         lanes.rotate_left(first);
@@ -52,14 +54,14 @@ impl Lanes {
 
     /// The lane to claim from next.
     #[must_use]
-    pub fn to_try(&self) -> Option<i64> {
+    pub fn to_try(&self) -> Option<LaneId> {
         let lanes = self.all();
         let next = self.next.load(Ordering::Relaxed) % lanes.len().max(1);
         lanes.get(next).copied()
     }
 
     /// Makes `lane` the next to try, because it was just published to.
-    pub fn prefer(&self, lane: i64) {
+    pub fn prefer(&self, lane: LaneId) {
         if let Some(at) = self.all().iter().position(|known| *known == lane) {
             self.next.store(at, Ordering::Relaxed);
             self.untried.fetch_max(1, Ordering::AcqRel);

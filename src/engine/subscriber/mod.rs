@@ -18,6 +18,8 @@ use parking_lot::RwLock;
 
 use crate::engine::error::Error;
 use crate::engine::meter::deliveries::Payer;
+use crate::store::LaneId;
+use crate::store::SubscriptionId;
 use crate::store::subscription::SubscriptionRow;
 
 pub use due::Due;
@@ -32,7 +34,7 @@ use waiters::Waiters;
 #[derive(Debug)]
 pub struct Subscriber {
     /// Id of the row.
-    pub id: i64,
+    pub id: SubscriptionId,
     /// Its name.
     pub name: Arc<str>,
     /// The tenant that pays for it.
@@ -58,7 +60,7 @@ pub struct Subscriber {
 impl Subscriber {
     /// A subscription of a row that was just loaded.
     #[must_use]
-    pub fn new(row: SubscriptionRow, topic: Arc<TopicName>, lanes: Vec<i64>) -> Self {
+    pub fn new(row: SubscriptionRow, topic: Arc<TopicName>, lanes: Vec<LaneId>) -> Self {
         Self {
             id: row.subscription_id,
             name: row.name.as_str().into(),
@@ -92,7 +94,7 @@ impl Subscriber {
     }
 
     /// Takes over settings and lanes that were loaded again.
-    pub fn refresh(&self, row: SubscriptionRow, lanes: Vec<i64>) {
+    pub fn refresh(&self, row: SubscriptionRow, lanes: Vec<LaneId>) {
         let is_fair = row.fairness_names.is_some();
         if self.is_fair.swap(is_fair, Ordering::AcqRel) && !is_fair {
             // Redelivery now also hands out waiting leases, which are due.

@@ -16,6 +16,7 @@ use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
+use crate::store::LaneId;
 use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 
 /// Messages of one block.
@@ -41,7 +42,7 @@ pub(super) struct Pending {
 
 /// A block of the turn, and the publishes that wait for it.
 pub(super) struct PendingBlock {
-    pub(super) lane: i64,
+    pub(super) lane: LaneId,
     pub(super) topic_id: i64,
     pub(super) count: u32,
     /// The uncompressed payload, for the cache; `None` when the payload is an object.
@@ -53,7 +54,7 @@ pub(super) struct PendingBlock {
 /// A claim of the turn.
 pub(super) struct PendingClaim {
     pub(super) subscriber: Arc<Subscriber>,
-    pub(super) lane: i64,
+    pub(super) lane: LaneId,
     pub(super) wanted: u32,
     pub(super) visibility_seconds: u32,
 }
@@ -132,8 +133,8 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
 }
 
 /// Joins publishes into one block a lane, in order of lane. Publishes that do not fit are left over, in their order.
-fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(i64, OpenBlock)> {
-    let mut lanes: HashMap<i64, OpenBlock> = HashMap::default();
+fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Vec<(LaneId, OpenBlock)> {
+    let mut lanes: HashMap<LaneId, OpenBlock> = HashMap::default();
     let mut bytes = 0;
     for publish in publishes {
         let size = publish.content.queued_bytes();
@@ -185,7 +186,7 @@ fn count(records: &Records) -> u32 {
 }
 
 /// The block for the statement, and the publishes that wait for it.
-fn close(lane: i64, open: OpenBlock) -> (NewBlock, PendingBlock) {
+fn close(lane: LaneId, open: OpenBlock) -> (NewBlock, PendingBlock) {
     let (block, payload) = match open.content {
         Content::Records(records) => {
             let (block, raw) = hot_block(lane, &records, open.measure);

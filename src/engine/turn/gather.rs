@@ -15,6 +15,7 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
+use crate::store::{LaneId, LeaseId};
 
 /// The messages of one publish request for one lane.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Publish {
     /// The topic.
     pub topic_id: i64,
     /// The lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// What to store.
     pub content: Content,
     /// The measure of its messages, for the bill.
@@ -66,9 +67,9 @@ pub struct Placed {
 #[derive(Debug, Clone, Copy)]
 pub struct SettleEntry {
     /// Lane.
-    pub lane: i64,
+    pub lane: LaneId,
     /// Lease.
-    pub lease: i64,
+    pub lease: LeaseId,
     /// The bits, one a message.
     pub mask: u64,
 }

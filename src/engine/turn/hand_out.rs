@@ -17,6 +17,7 @@ use crate::engine::subscriber::Grant;
 use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};
+use crate::store::LeaseId;
 use crate::store::turn::{Leased, TurnOutput};
 
 /// Sends the results of a committed turn.
@@ -26,7 +27,7 @@ pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &
         reply_publishes(turns, block, *first_offset, output.at);
     }
     if !pending.settles.is_empty() {
-        let mut bits: HashMap<i64, u64> = output.settled.iter().copied().collect();
+        let mut bits: HashMap<LeaseId, u64> = output.settled.iter().copied().collect();
         for settle in pending.settles {
             reply_settle(turns, queue, settle, &mut bits);
         }
@@ -115,7 +116,7 @@ fn cache(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateT
 
 /// Sends the result of the acks of one request. Each bit counts once: when two requests of a turn ack the same message,
 /// the first one gets it.
-fn reply_settle(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<i64, u64>) {
+fn reply_settle(turns: &Turns, queue: &Queue, settle: Settle, bits: &mut HashMap<LeaseId, u64>) {
     let mut messages = 0;
     let settled = settle
         .entries

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::inbox::Inbox;
 use crate::engine::subscriber::Subscriber;
+use crate::store::SubscriptionId;
 
 /// The queue of subscriptions to be served outside the turn.
 #[derive(Debug, Default)]
@@ -18,9 +19,9 @@ pub struct OffTurn {
 struct State {
     queue: VecDeque<Arc<Subscriber>>,
     /// Ids of subscriptions to be served: those in the queue, and those to be queued when their present service ends.
-    wanted: HashSet<i64>,
+    wanted: HashSet<SubscriptionId>,
     /// Ids of subscriptions that a loop serves now.
-    served: HashSet<i64>,
+    served: HashSet<SubscriptionId>,
 }
 
 impl State {
@@ -68,23 +69,24 @@ mod tests {
     use api::TopicName;
 
     use super::*;
+    use crate::store::LaneId;
     use crate::store::subscription::SubscriptionRow;
 
-    fn subscriber(subscription_id: i64) -> Arc<Subscriber> {
+    fn subscriber(id: i64) -> Arc<Subscriber> {
         let topic: TopicName = "t".parse().unwrap();
         let row = SubscriptionRow {
-            subscription_id,
+            subscription_id: SubscriptionId::new(id),
             fairness_names: Some(Vec::new()),
             fairness_weights: Some(Vec::new()),
             ..SubscriptionRow::sample()
         };
-        Arc::new(Subscriber::new(row, Arc::new(topic), vec![1]))
+        Arc::new(Subscriber::new(row, Arc::new(topic), vec![LaneId::new(1)]))
     }
 
     #[test]
     fn a_subscription_is_served_by_one_loop_and_again_when_it_is_wanted_meanwhile() {
         let (queue, one, two) = (OffTurn::default(), subscriber(1), subscriber(2));
-        let next = || queue.inbox.with(State::next).map(|next| next.id);
+        let next = || queue.inbox.with(State::next).map(|next| next.id.get());
         queue.want(&one);
         queue.want(&one);
         queue.want(&two);

@@ -30,6 +30,7 @@ mod tests {
 
     use super::*;
     use crate::engine::turn::gather::Content;
+    use crate::store::LaneId;
 
     /// A publish that the test recognizes by its lane.
     fn publish(lane: i64, tenant: i64, capacity: Capacity, bytes: usize) -> Publish {
@@ -40,7 +41,7 @@ mod tests {
             tenant,
             capacity,
             topic_id: tenant,
-            lane,
+            lane: LaneId::new(lane),
             measure: records.measure(),
             content: Content::Records(records),
             reply: oneshot::channel().0,
@@ -61,7 +62,8 @@ mod tests {
             publish(7, 3, guaranteed, 6_000),
             publish(8, 3, guaranteed, 100),
         ];
-        let order: Vec<i64> = alternate(publishes).iter().map(|one| one.lane).collect();
+        let lanes = alternate(publishes).into_iter().map(|one| one.lane.get());
+        let order: Vec<i64> = lanes.collect();
         assert_eq!(order, [1, 5, 7, 6, 2, 8, 3, 0, 4]);
     }
 }

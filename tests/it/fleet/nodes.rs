@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cursus::store::turn::{self, Claim, TurnInput};
+use cursus::store::{LaneId, SubscriptionId};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
@@ -207,8 +208,9 @@ async fn a_claim_that_ends_while_its_subscription_is_deleted_leaves_no_lease() {
     }
     node.receive(1).await;
     let mut look = fleet.database.connect().await;
-    let lane = one(&mut look, "SELECT lane_id FROM lane").await;
+    let lane = LaneId::new(one(&mut look, "SELECT lane_id FROM lane").await);
     let subscription = one(&mut look, "SELECT subscription_id FROM subscription").await;
+    let subscription = SubscriptionId::new(subscription);
     // Another node claims the second message.
     let store = fleet.database.store();
     let mut claim = store.tx("claim").await.unwrap();

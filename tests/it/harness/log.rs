@@ -13,7 +13,8 @@ use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
-    Store, block, cursor, hot_payload, installation, lane, lane_meter, object, topic, turn,
+    LaneId, Store, SubscriptionId, block, cursor, hot_payload, installation, lane, lane_meter,
+    object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -31,7 +32,7 @@ pub(crate) struct Log {
     pub(crate) expire: Expire,
     pub(crate) sql: PgConnection,
     /// All payloads ever published, by lane and first offset.
-    pub(crate) payloads: BTreeMap<(i64, i64), Vec<u8>>,
+    pub(crate) payloads: BTreeMap<(LaneId, i64), Vec<u8>>,
 }
 
 /// Adds a second lane to the topic `t`.
@@ -98,7 +99,7 @@ impl Log {
         name: &str,
         keep_consumed: bool,
         retention_seconds: i32,
-    ) -> (i64, i64) {
+    ) -> (i64, LaneId) {
         let topic = self
             .one(&format!(
                 "INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
@@ -117,13 +118,14 @@ impl Log {
     }
 
     /// A subscription that begins at the oldest message.
-    pub(crate) async fn subscription(&mut self, name: &str, topic: i64) -> i64 {
+    pub(crate) async fn subscription(&mut self, name: &str, topic: i64) -> SubscriptionId {
         let subscription = self
             .one(&format!(
                 "INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, max_in_flight, created_at, updated_at)
                  VALUES ((SELECT min(tenant_id) FROM tenant), {topic}, '{name}', 30, 5, 1000, now(), now()) RETURNING subscription_id"
             ))
             .await;
+        let subscription = SubscriptionId::new(subscription);
         let mut session = self.store.session().await.unwrap();
         cursor::begin(&mut session, subscription, topic, true)
             .await
@@ -158,7 +160,7 @@ impl Log {
     }
 
     /// Publishes blocks of `count` messages and `bytes` of payload, one per lane, into the current slot.
-    pub(crate) async fn publish(&mut self, lanes: &[i64], count: i32, bytes: usize) {
+    pub(crate) async fn publish(&mut self, lanes: &[LaneId], count: i32, bytes: usize) {
         let slot = self.slot().await;
         self.publish_into(slot, lanes, count, bytes).await;
     }
@@ -167,7 +169,7 @@ impl Log {
     pub(crate) async fn publish_into(
         &mut self,
         slot: i16,
-        lanes: &[i64],
+        lanes: &[LaneId],
         count: i32,
         bytes: usize,
     ) {
@@ -193,7 +195,12 @@ impl Log {
     }
 
     /// Hands out up to `wanted` messages.
-    pub(crate) async fn claim(&self, lane: i64, subscription: i64, wanted: i32) -> Vec<Leased> {
+    pub(crate) async fn claim(
+        &self,
+        lane: LaneId,
+        subscription: SubscriptionId,
+        wanted: i32,
+    ) -> Vec<Leased> {
         let claims = vec![Claim {
             lane,
             subscription,
@@ -236,7 +243,7 @@ impl Log {
     }
 
     /// Receives and acknowledges all that is there.
-    pub(crate) async fn consume(&self, lane: i64, subscription: i64) {
+    pub(crate) async fn consume(&self, lane: LaneId, subscription: SubscriptionId) {
         loop {
             let leased = self.claim(lane, subscription, 1_000).await;
             if leased.is_empty() {
@@ -291,7 +298,7 @@ impl Log {
     }
 
     /// Blocks of a lane, by first offset and end.
-    pub(crate) async fn blocks(&self, lane: i64) -> Vec<(i64, i64)> {
+    pub(crate) async fn blocks(&self, lane: LaneId) -> Vec<(i64, i64)> {
         let mut session = self.store.session().await.unwrap();
         let blocks = block::covering(&mut session, lane, 0, i64::MAX, 100_000)
             .await
@@ -304,7 +311,7 @@ impl Log {
 
     /// Reads every block there is, wherever it is, and compares it with what was published; then checks the invariants.
     pub(crate) async fn check(&mut self, blob: &Blob) {
-        let lanes: Vec<i64> = sqlx::query_scalar("SELECT lane_id FROM lane")
+        let lanes: Vec<LaneId> = sqlx::query_scalar("SELECT lane_id FROM lane")
             .fetch_all(&mut self.sql)
             .await
             .unwrap();
@@ -345,7 +352,7 @@ impl Log {
     }
 }
 
-pub(crate) fn hot(lane: i64, count: i32, payload: Vec<u8>) -> NewBlock {
+pub(crate) fn hot(lane: LaneId, count: i32, payload: Vec<u8>) -> NewBlock {
     let used = Used {
         units: count,
         elastic_units: 0,

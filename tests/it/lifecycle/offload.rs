@@ -9,7 +9,7 @@ use cursus::engine::duty::DutyError;
 use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::store::block::{self, Moved};
 use cursus::store::turn::{self, TurnInput};
-use cursus::store::{hot_payload, object};
+use cursus::store::{LaneId, hot_payload, object};
 use sqlx::Connection;
 
 use crate::harness::log::{Log, PROMPT, folder, hot, noise};
@@ -302,9 +302,9 @@ async fn a_payload_put_into_an_old_slot_after_the_walk_keeps_the_slot() {
 /// Publishes into any slot until it is stopped, as nodes that lag behind would; returns what it published.
 async fn publish_anywhere(
     log: Arc<Log>,
-    lane: i64,
+    lane: LaneId,
     stop: Arc<AtomicBool>,
-) -> Vec<((i64, i64), Vec<u8>)> {
+) -> Vec<((LaneId, i64), Vec<u8>)> {
     let mut published = Vec::new();
     let mut session = log.store.session().await.unwrap();
     while !stop.load(Ordering::Relaxed) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cursus::engine::lifecycle::expire::Expire;
+use cursus::store::CursorKey;
 use cursus::store::lane;
 use cursus::store::retention::PROSPECTS;
 use sqlx::Connection;
@@ -280,15 +281,11 @@ async fn two_nodes_expire_while_messages_are_published_and_consumed() {
 
 /// Pages that a scan for work in one lane reads, the leases from now on included unless they are not read before
 /// `again`.
-async fn pages_read(
-    log: &mut Log,
-    (lane, subscription): (i64, i64),
-    again: Option<OffsetDateTime>,
-) -> u64 {
+async fn pages_read(log: &mut Log, key: CursorKey, again: Option<OffsetDateTime>) -> u64 {
     let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
         "EXPLAIN (ANALYZE, BUFFERS) {PROSPECTS}"
     )))
-    .bind([lane])
+    .bind([key.lane])
     .bind([log.clock.now()])
     .bind([again])
     .bind([None::<OffsetDateTime>])
@@ -298,7 +295,7 @@ async fn pages_read(
     .bind([false])
     .bind([1])
     .bind([1])
-    .bind([subscription])
+    .bind([key.subscription])
     .fetch_all(&mut log.sql)
     .await
     .unwrap();
@@ -336,10 +333,11 @@ async fn a_transaction_that_holds_back_vacuum_does_not_slow_the_round() {
         assert!(log.expire().await >= 39);
         log.clock.advance(Duration::from_secs(31));
     }
+    let key = CursorKey { lane, subscription };
     // All that was ever there is dead and still in the indices: 1,170 blocks, 1,200 leases, 60 versions of the cursor.
     let now = log.clock.now().unwrap();
-    let look = pages_read(&mut log, (lane, subscription), Some(now + MINUTE)).await;
-    let walk = pages_read(&mut log, (lane, subscription), None).await;
+    let look = pages_read(&mut log, key, Some(now + MINUTE)).await;
+    let walk = pages_read(&mut log, key, None).await;
     println!("{look} pages without the leases, {walk} with them");
     assert!(look < 60, "{look} pages for a lane that is not walked");
     assert!(walk < 100, "{walk} pages for a lane that is walked");
@@ -352,9 +350,9 @@ async fn a_transaction_that_holds_back_vacuum_does_not_slow_the_round() {
     ))
     .await;
     log.run("DELETE FROM lease WHERE lease_id > 5000000").await;
-    let look = pages_read(&mut log, (lane, subscription), Some(now + MINUTE)).await;
+    let look = pages_read(&mut log, key, Some(now + MINUTE)).await;
     let began = std::time::Instant::now();
-    let walk = pages_read(&mut log, (lane, subscription), None).await;
+    let walk = pages_read(&mut log, key, None).await;
     println!(
         "{look} pages without 300,000 dead leases, {walk} with them in {:?}",
         began.elapsed()

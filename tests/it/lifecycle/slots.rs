@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
+use cursus::store::LaneId;
 use cursus::store::block;
 use time::macros::datetime;
 
@@ -132,7 +133,8 @@ async fn blocks_are_found_by_offset_and_by_time() {
         );
     }
     assert_eq!(block::end(&mut session, lane).await.unwrap(), Some(200));
-    assert_eq!(block::end(&mut session, lane + 1).await.unwrap(), None);
+    let none = LaneId::new(lane.get() + 1);
+    assert_eq!(block::end(&mut session, none).await.unwrap(), None);
 
     log.run("DELETE FROM block WHERE first_offset < 50").await;
     log.run("UPDATE lane SET start_offset = 50").await;

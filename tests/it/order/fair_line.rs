@@ -9,7 +9,8 @@ use cursus::engine::mask::lowest;
 use cursus::engine::order::dispense::{self, Fresh, Service};
 use cursus::engine::order::fair::line::{Line, NO_KEY, OTHERS, SCALE, Weights};
 use cursus::store::lease::{Lease, LeaseKey};
-use cursus::store::lease_waiting::WaitingRange;
+use cursus::store::lease_waiting::{WaitingCount, WaitingRange};
+use cursus::store::{CursorKey, LaneId, LeaseId, SubscriptionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
@@ -223,7 +224,10 @@ impl World {
                     .iter()
                     .map(|row| i64::from(row.pending.count_ones()))
                     .sum();
-                let counted = (messages, i64::try_from(all.len()).unwrap());
+                let counted = WaitingCount {
+                    messages,
+                    leases: i64::try_from(all.len()).unwrap(),
+                };
                 dispense::correct(&mut self.line, &fresh, slot, counted);
             }
         };
@@ -237,8 +241,10 @@ impl World {
             })
             .collect();
         let service = Service {
-            lane: 1,
-            subscription: 1,
+            key: CursorKey {
+                lane: LaneId::new(1),
+                subscription: SubscriptionId::new(1),
+            },
             at: T0,
             deadline: T0 + Duration::MINUTE,
         };
@@ -262,14 +268,15 @@ impl World {
         }
         let (handed_out, waiting) = changes.insert.split_at(given);
         for row in handed_out {
-            assert_eq!((row.key.lease, row.attempt, row.waiting), (0, 1, false));
+            assert_eq!(row.key.lease, LeaseId::UNASSIGNED);
+            assert_eq!((row.attempt, row.waiting), (1, false));
             assert_eq!(row.deadline, T0 + Duration::MINUTE);
             self.given.extend(offsets(row));
         }
         for row in waiting {
             assert_eq!((row.attempt, row.deadline, row.waiting), (0, T0, true));
             let mut stored = *row;
-            stored.key.lease = self.next_id;
+            stored.key.lease = LeaseId::new(self.next_id);
             self.next_id += 1;
             assert!(self.rows.insert(key(row), stored).is_none(), "{row:?}");
         }

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 
 use cursus::engine::lease::plan::{self, Changes, MessageStep, Step, Taker};
+use cursus::store::LeaseId;
 use cursus::store::lease::{Lease, LeaseKey};
+use cursus::store::{LaneId, SubscriptionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
 
-const LANE: i64 = 1;
-const SUBSCRIPTION: i64 = 1;
+const LANE: LaneId = LaneId::new(1);
+const SUBSCRIPTION: SubscriptionId = SubscriptionId::new(1);
 const VISIBILITY: i64 = 30;
 const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -58,7 +60,7 @@ fn event() -> impl Strategy<Value = Event> {
 /// A receipt that a receiver was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Receipt {
-    lease: i64,
+    lease: LeaseId,
     bit: u8,
     offset: i64,
 }
@@ -114,8 +116,8 @@ impl World {
         }
         let mut inserted = changes.insert;
         for row in &mut inserted {
-            if row.key.lease == 0 {
-                row.key.lease = self.next_lease;
+            if row.key.lease == LeaseId::UNASSIGNED {
+                row.key.lease = LeaseId::new(self.next_lease);
                 self.next_lease += 1;
             }
             assert!(
@@ -155,7 +157,7 @@ impl World {
             key: LeaseKey {
                 lane: LANE,
                 subscription: SUBSCRIPTION,
-                lease: 0,
+                lease: LeaseId::UNASSIGNED,
                 part: 0,
             },
             base: self.next_offset,

@@ -1,6 +1,8 @@
 //! The statements of a turn: a block alone, one with something else in its turn, and one of several take three ways, which
 //! must store the same.
 
+use cursus::store::LaneId;
+use cursus::store::SubscriptionId;
 use cursus::store::turn::{Claim, NewBlock, NewPlace, PART_BYTES, TurnInput, Used, run};
 use cursus::store::{hot_payload, hot_payload::SLOTS};
 use sqlx::Row;
@@ -10,8 +12,8 @@ use crate::harness::log::{Log, hot, noise};
 
 /// A claim of nothing, to be in a turn.
 const CLAIM: Claim = Claim {
-    lane: 1,
-    subscription: 1_000,
+    lane: LaneId::new(1),
+    subscription: SubscriptionId::new(1_000),
     wanted: 1,
     visibility_seconds: 30,
 };
@@ -41,7 +43,7 @@ async fn turn_with(
 }
 
 /// All columns of the blocks of a lane apart from the lane.
-async fn stored(log: &mut Log, lane: i64) -> Vec<String> {
+async fn stored(log: &mut Log, lane: LaneId) -> Vec<String> {
     let rows = "SELECT (to_jsonb(b) - 'lane_id')::text FROM block b WHERE lane_id = $1 ORDER BY first_offset";
     let rows = sqlx::query(rows).bind(lane).fetch_all(&mut log.sql).await;
     rows.unwrap().iter().map(|row| row.get(0)).collect()
@@ -120,7 +122,7 @@ async fn a_lane_that_is_closed_or_gone_takes_no_block() {
     assert_eq!(turn(&log, 0, &[&block]).await, [Some(0)]);
     log.run("UPDATE lane SET closed = true").await;
     assert_eq!(turn(&log, 0, &[&block]).await, [None]);
-    let gone = hot(lane + 1_000, 1, noise(100));
+    let gone = hot(LaneId::new(lane.get() + 1_000), 1, noise(100));
     assert_eq!(turn(&log, 0, &[&gone]).await, [None]);
     assert_eq!(turn(&log, 0, &[&block, &gone]).await, [None, None]);
     assert_eq!(turn_with(&log, 0, &[&block], &[CLAIM]).await, [None]);

@@ -196,7 +196,10 @@ impl Engine {
             return Err(Error::not_found("topic", &entry.name));
         };
         Ok((*first..first + count)
-            .map(|offset| MessageId { lane, offset })
+            .map(|offset| MessageId {
+                lane: lane.get(),
+                offset,
+            })
             .collect())
     }
 }
