@@ -15,7 +15,7 @@ use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 use crate::store::topic::TopicRow;
-use crate::store::{self, LaneId, Store};
+use crate::store::{self, LaneId, Store, TopicId};
 
 /// Most entries kept of each kind. When there are more, all are dropped, and read again when needed.
 const ENTRIES_MAX: usize = 100_000;
@@ -57,7 +57,7 @@ pub struct Catalog {
 
 #[derive(Debug, Default)]
 struct ByTopic {
-    topics: foldhash::HashMap<i64, Vec<Arc<Subscriber>>>,
+    topics: foldhash::HashMap<TopicId, Vec<Arc<Subscriber>>>,
     /// Number of subscriptions in `topics`.
     subscribers: usize,
 }
@@ -333,7 +333,7 @@ impl Catalog {
     }
 
     /// Calls `each` for the subscriptions of a topic that were used on this node.
-    pub fn of_topic(&self, topic: i64, mut each: impl FnMut(&Arc<Subscriber>)) {
+    pub fn of_topic(&self, topic: TopicId, mut each: impl FnMut(&Arc<Subscriber>)) {
         if let Some(of_topic) = self.by_topic.read().topics.get(&topic) {
             of_topic.iter().for_each(&mut each);
         }

@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{CursorKey, Error, Session, SubscriptionId};
+use super::{CursorKey, Error, Session, SubscriptionId, TopicId};
 
 /// Creates a cursor in every lane of a topic, at its end or at its oldest block. The caller holds the locks of the
 /// lanes, so that no publish runs in between.
@@ -14,7 +14,7 @@ use super::{CursorKey, Error, Session, SubscriptionId};
 pub async fn begin(
     session: &mut Session,
     subscription: SubscriptionId,
-    topic: i64,
+    topic: TopicId,
     from_start: bool,
 ) -> Result<(), Error> {
     sqlx::query(
@@ -93,7 +93,7 @@ pub async fn advance(
 pub async fn end(
     session: &mut Session,
     subscription: SubscriptionId,
-    topic: i64,
+    topic: TopicId,
 ) -> Result<(), Error> {
     sqlx::query(
         "-- cursor.end
@@ -130,7 +130,7 @@ pub async fn fill(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     subscription: SubscriptionId,
-    topic: i64,
+    topic: TopicId,
 ) -> Result<SubscriptionFill, Error> {
     Ok(sqlx::query_as(
         "-- cursor.fill

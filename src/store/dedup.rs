@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TopicId};
 
 /// The kind of a key, which is its name space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +49,7 @@ pub struct UsedKey {
 pub async fn reserve(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    topic: i64,
+    topic: TopicId,
     window_seconds: i32,
     keys: &[NewKey],
 ) -> Result<Vec<(i16, String)>, Error> {
@@ -83,7 +83,7 @@ pub async fn reserve(
 /// When the database call fails.
 pub async fn used(
     session: &mut Session,
-    topic: i64,
+    topic: TopicId,
     keys: &[NewKey],
 ) -> Result<Vec<UsedKey>, Error> {
     Ok(sqlx::query_as(
@@ -105,7 +105,7 @@ pub async fn used(
 /// When the database call fails.
 pub async fn answer(
     session: &mut Session,
-    topic: i64,
+    topic: TopicId,
     answers: &[(Scope, String, Vec<u8>)],
 ) -> Result<(), Error> {
     sqlx::query(

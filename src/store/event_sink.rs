@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TopicId};
 
 /// The key that signs deliveries; it must not be logged.
 #[derive(Clone, PartialEq, Eq, sqlx::Type)]
@@ -70,7 +70,7 @@ pub struct NewSink<'a> {
     /// Name.
     pub name: &'a str,
     /// The topic that events are published to.
-    pub topic: Option<i64>,
+    pub topic: Option<TopicId>,
     /// The URL that events are sent to.
     pub url: Option<&'a str>,
     /// The key to sign deliveries with, used if the sink has a URL and no key yet.
@@ -210,7 +210,7 @@ pub async fn by_name(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>, Error> {
+pub async fn that_need(session: &mut Session, topic: TopicId) -> Result<Vec<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- event_sink.that_need
          SELECT name FROM event_sink WHERE topic_id = $1 ORDER BY name LIMIT 10",

@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{CursorKey, Error, LaneId, Session, SubscriptionId};
+use super::{CursorKey, Error, LaneId, Session, SubscriptionId, TopicId};
 
 /// A row. All lists have the same length: one element per customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -168,7 +168,7 @@ pub async fn put(
 pub async fn end(
     session: &mut Session,
     subscription: SubscriptionId,
-    topic: i64,
+    topic: TopicId,
 ) -> Result<(), Error> {
     sqlx::query(
         "-- fairness.end

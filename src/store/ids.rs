@@ -51,6 +51,10 @@ id! {
     /// The id of a subscription.
     SubscriptionId
 }
+id! {
+    /// The id of a topic.
+    TopicId
+}
 
 /// The key of a cursor, and of what goes with it: the fair order and the waiting leases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session};
+use super::{Error, LaneId, Session, TopicId};
 
 /// Adds lane `number` to a topic of a tenant.
 ///
@@ -12,7 +12,8 @@ use super::{Error, LaneId, Session};
 /// When the database call fails or the lane exists.
 pub async fn insert(
     session: &mut Session,
-    (tenant, topic): (i64, i64),
+    tenant: i64,
+    topic: TopicId,
     number: i32,
 ) -> Result<LaneId, Error> {
     Ok(sqlx::query_scalar(
@@ -30,7 +31,7 @@ pub async fn insert(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<LaneId>, Error> {
+pub async fn of_topic(session: &mut Session, topic: TopicId) -> Result<Vec<LaneId>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.of_topic
          SELECT lane_id FROM lane WHERE topic_id = $1 AND NOT closed ORDER BY number",
@@ -44,7 +45,7 @@ pub async fn of_topic(session: &mut Session, topic: i64) -> Result<Vec<LaneId>, 
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock(session: &mut Session, topic: i64) -> Result<(), Error> {
+pub async fn lock(session: &mut Session, topic: TopicId) -> Result<(), Error> {
     sqlx::query(
         "-- lane.lock
          SELECT FROM lane WHERE topic_id = $1 ORDER BY lane_id FOR UPDATE",
@@ -59,7 +60,7 @@ pub async fn lock(session: &mut Session, topic: i64) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn close(session: &mut Session, topic: i64) -> Result<(), Error> {
+pub async fn close(session: &mut Session, topic: TopicId) -> Result<(), Error> {
     sqlx::query(
         "-- lane.close
          UPDATE lane SET closed = true WHERE topic_id = $1",
@@ -88,7 +89,11 @@ pub async fn start(session: &mut Session, lane: LaneId) -> Result<Option<i64>, E
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn topic(session: &mut Session, tenant: i64, lane: LaneId) -> Result<Option<i64>, Error> {
+pub async fn topic(
+    session: &mut Session,
+    tenant: i64,
+    lane: LaneId,
+) -> Result<Option<TopicId>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.topic
          SELECT topic_id FROM lane WHERE lane_id = $2 AND tenant_id = $1",
@@ -114,7 +119,7 @@ pub struct TopicFill {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn fill(session: &mut Session, topic: i64) -> Result<TopicFill, Error> {
+pub async fn fill(session: &mut Session, topic: TopicId) -> Result<TopicFill, Error> {
     Ok(sqlx::query_as(
         "-- lane.fill
          SELECT coalesce(sum(e.next_offset), 0)::bigint AS published,

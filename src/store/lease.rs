@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
+use super::{Error, LaneId, LeaseId, Session, SubscriptionId, TopicId};
 
 /// The key of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -311,7 +311,7 @@ pub async fn in_flight_of(
 pub async fn end(
     session: &mut Session,
     subscription: SubscriptionId,
-    topic: i64,
+    topic: TopicId,
 ) -> Result<u64, Error> {
     let ended = sqlx::query(
         "-- lease.end

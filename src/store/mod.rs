@@ -46,5 +46,5 @@ pub mod usage;
 pub mod usage_read;
 
 pub use error::Error;
-pub use ids::{CursorKey, LaneId, LeaseId, SubscriptionId};
+pub use ids::{CursorKey, LaneId, LeaseId, SubscriptionId, TopicId};
 pub use session::{Metrics, Session, Store};

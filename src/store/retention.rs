@@ -8,7 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::topic::Rules;
-use super::{Error, LaneId, Session, SubscriptionId};
+use super::{Error, LaneId, Session, SubscriptionId, TopicId};
 
 /// A lane, as returned by the scan of retention.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
@@ -16,7 +16,7 @@ pub struct LaneOnRound {
     /// The lane.
     pub lane_id: LaneId,
     /// Its topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// Whether its topic is deleted.
     pub closed: bool,
 }
@@ -60,7 +60,7 @@ pub struct Prospect {
     /// The lane.
     pub lane_id: LaneId,
     /// Its topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// The database's time.
     pub at: OffsetDateTime,
     /// Whether its leases were read.

@@ -7,7 +7,7 @@ use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, SubscriptionId};
+use super::{Error, LaneId, Session, SubscriptionId, TopicId};
 
 /// A row, with the names of its topics.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -17,7 +17,7 @@ pub struct SubscriptionRow {
     /// The tenant that it belongs to.
     pub tenant_id: i64,
     /// The topic that it reads.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// Name of that topic.
     pub topic_name: String,
     /// Name within the tenant.
@@ -27,7 +27,7 @@ pub struct SubscriptionRow {
     /// Attempts before a message is dead-lettered.
     pub max_attempts: i16,
     /// The topic that dead letters are published to; `None`: there is none.
-    pub dead_letter_topic_id: Option<i64>,
+    pub dead_letter_topic_id: Option<TopicId>,
     /// Name of that topic.
     pub dead_letter_topic_name: Option<String>,
     /// Most messages that may be leased at once.
@@ -45,7 +45,7 @@ pub struct SubscriptionRow {
 impl SubscriptionRow {
     /// A subscription that is not stored yet, with the default of each setting. [`insert`] gives it a number and times.
     #[must_use]
-    pub fn new(tenant_id: i64, (topic_id, topic_name): (i64, &str), name: &str) -> Self {
+    pub fn new(tenant_id: i64, topic_id: TopicId, topic_name: &str, name: &str) -> Self {
         Self {
             subscription_id: SubscriptionId::UNASSIGNED,
             tenant_id,
@@ -69,7 +69,7 @@ impl SubscriptionRow {
     pub fn sample() -> Self {
         Self {
             subscription_id: SubscriptionId::new(1),
-            ..Self::new(1, (1, "t"), "s")
+            ..Self::new(1, TopicId::new(1), "t", "s")
         }
     }
 }
@@ -240,7 +240,7 @@ pub async fn existing(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>, Error> {
+pub async fn that_need(session: &mut Session, topic: TopicId) -> Result<Vec<String>, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.that_need
          SELECT name FROM subscription WHERE topic_id = $1
@@ -256,7 +256,11 @@ pub async fn that_need(session: &mut Session, topic: i64) -> Result<Vec<String>,
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn is_read_by(session: &mut Session, topic: i64, like: &[String]) -> Result<bool, Error> {
+pub async fn is_read_by(
+    session: &mut Session,
+    topic: TopicId,
+    like: &[String],
+) -> Result<bool, Error> {
     Ok(sqlx::query_scalar(
         "-- subscription.is_read_by
          SELECT EXISTS (SELECT FROM subscription WHERE topic_id = $1 AND name LIKE ANY ($2))",

@@ -4,13 +4,13 @@
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, SubscriptionId};
+use super::{Error, LaneId, Session, SubscriptionId, TopicId};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct TopicRow {
     /// Internal number.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// The tenant that it belongs to.
     pub tenant_id: i64,
     /// Name within the tenant.
@@ -35,7 +35,7 @@ impl TopicRow {
     #[must_use]
     pub fn new(tenant_id: i64, name: &str) -> Self {
         Self {
-            topic_id: 0,
+            topic_id: TopicId::UNASSIGNED,
             tenant_id,
             name: name.to_owned(),
             lanes: Vec::new(),
@@ -125,7 +125,7 @@ pub async fn by_name(
 pub async fn by_id(
     session: &mut Session,
     tenant: i64,
-    topic: i64,
+    topic: TopicId,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
         "-- topic.by_id
@@ -141,7 +141,7 @@ pub async fn by_id(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn add_lane(session: &mut Session, topic: i64, lane: LaneId) -> Result<(), Error> {
+pub async fn add_lane(session: &mut Session, topic: TopicId, lane: LaneId) -> Result<(), Error> {
     sqlx::query(
         "-- topic.add_lane
          UPDATE topic SET lanes = lanes || $2 WHERE topic_id = $1 AND $2 <> ALL (lanes)",
@@ -177,7 +177,7 @@ pub async fn lanes(
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Rules {
     /// The topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// Retention: seconds for which a message is kept at most.
     pub retention_seconds: i32,
     /// Whether consumed messages are kept until their retention ends.
@@ -190,7 +190,7 @@ pub struct Rules {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn rules(session: &mut Session, topics: &[i64]) -> Result<Vec<Rules>, Error> {
+pub async fn rules(session: &mut Session, topics: &[TopicId]) -> Result<Vec<Rules>, Error> {
     Ok(sqlx::query_as(
         "-- topic.rules
          SELECT t.topic_id, t.retention_seconds, t.keep_consumed,
@@ -263,7 +263,7 @@ pub async fn lock_all(session: &mut Session, tenant: i64, names: &[&str]) -> Res
 ///
 /// # Errors
 /// When a subscription needs it, or the database call fails.
-pub async fn delete(session: &mut Session, topic: i64) -> Result<(), Error> {
+pub async fn delete(session: &mut Session, topic: TopicId) -> Result<(), Error> {
     sqlx::query(
         "-- topic.delete
          DELETE FROM topic WHERE topic_id = $1",

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::engine::subscriber::Subscriber;
 use crate::repeat::every;
-use crate::store;
+use crate::store::{self, TopicId};
 
 /// Time between two hints of a node.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
@@ -30,7 +30,7 @@ impl Engine {
             } else {
                 topics
                     .iter()
-                    .map(i64::to_string)
+                    .map(TopicId::to_string)
                     .collect::<Vec<_>>()
                     .join(",")
             };
@@ -71,7 +71,7 @@ impl Engine {
                 .split(',')
                 .filter_map(|topic| topic.parse().ok())
             {
-                self.turns().wake_here(topic);
+                self.turns().wake_here(TopicId::new(topic));
             }
         }
     }

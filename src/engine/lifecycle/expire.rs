@@ -18,7 +18,7 @@ use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::blocks::{self, LockedMeters};
 use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
 use crate::store::topic::{self, Rules};
-use crate::store::{self, LaneId, Store};
+use crate::store::{self, LaneId, Store, TopicId};
 
 /// Lanes read by one statement.
 const LANES: i64 = 1_000;
@@ -134,9 +134,9 @@ impl Duty for Expire {
 /// The retention rules of these topics now, by topic.
 async fn rules(
     session: &mut store::Session,
-    topics: impl Iterator<Item = i64>,
-) -> Result<HashMap<i64, Rules>, store::Error> {
-    let mut topics: Vec<i64> = topics.collect();
+    topics: impl Iterator<Item = TopicId>,
+) -> Result<HashMap<TopicId, Rules>, store::Error> {
+    let mut topics: Vec<TopicId> = topics.collect();
     topics.sort_unstable();
     topics.dedup();
     let rules = topic::rules(session, &topics).await?.into_iter();

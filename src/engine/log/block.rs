@@ -7,6 +7,7 @@ use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
 use crate::store::LaneId;
+use crate::store::TopicId;
 
 /// A block in memory: the whole block, or only the head of a block with one large message.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub struct StoredMessage {
     /// The topic it was published to.
     pub topic: Arc<TopicName>,
     /// Id of that topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
 }
 
 impl StoredMessage {

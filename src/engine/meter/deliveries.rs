@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::engine::meter::measure::Measure;
 use crate::repeat::every;
 use crate::store::usage::Flushed;
-use crate::store::{self, Store, SubscriptionId};
+use crate::store::{self, Store, SubscriptionId, TopicId};
 
 /// Shards of the counts, each with its own lock.
 const SHARDS: usize = 16;
@@ -38,7 +38,7 @@ pub struct Payer<'a> {
     /// The tenant.
     pub tenant: i64,
     /// Id of the topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// Name of the topic.
     pub topic: &'a Arc<TopicName>,
 }
@@ -50,7 +50,7 @@ type Key = (i64, Meter, CountedFor);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum CountedFor {
     Subscription(SubscriptionId),
-    Topic(i64),
+    Topic(TopicId),
     /// All names above [`NAMES_MAX`].
     Others,
 }
@@ -93,7 +93,7 @@ impl Tally {
         };
         let topic = payer.topic_id;
         let key = (payer.tenant, Meter::ColdRead, CountedFor::Topic(topic));
-        self.add(topic, key, measure, || Count {
+        self.add(topic.get(), key, measure, || Count {
             topic: Some(payer.topic.clone()),
             ..Count::default()
         });
@@ -220,7 +220,7 @@ mod tests {
         for tenant in [1, 2, 1] {
             let payer = Payer {
                 tenant,
-                topic_id: 7,
+                topic_id: TopicId::new(7),
                 topic: &topic,
             };
             tally.read_cold(payer, 10);
@@ -241,7 +241,7 @@ mod tests {
         let tally = Tally::default();
         let many = SHARDS * (NAMES_MAX + 1);
         let topic = Arc::new("t".parse::<TopicName>().unwrap());
-        for topic_id in 0..i64::try_from(many).unwrap() {
+        for topic_id in (0..i64::try_from(many).unwrap()).map(TopicId::new) {
             let payer = Payer {
                 tenant: 1,
                 topic_id,

@@ -14,10 +14,10 @@ use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
 use crate::store::subscription::SubscriptionRow;
-use crate::store::{self, Session};
+use crate::store::{self, Session, TopicId};
 
 /// The dead-letter topic in the settings: `None` keeps the present one, `Some(None)` removes it.
-type DeadLetters = Option<Option<i64>>;
+type DeadLetters = Option<Option<TopicId>>;
 
 impl Engine {
     /// Creates a subscription or changes the settings that are given. Returns true when it is new.
@@ -128,7 +128,7 @@ impl Engine {
             .await?
             .ok_or_else(|| Error::not_found("topic", topic))?;
         store::lane::lock(tx, row.topic_id).await?;
-        let defaults = SubscriptionRow::new(tenant.0, (row.topic_id, &row.name), name.as_str());
+        let defaults = SubscriptionRow::new(tenant.0, row.topic_id, &row.name, name.as_str());
         let new = merged(defaults, settings, dead_letters);
         let inserted = store::subscription::insert(tx, self.clock().now(), &new).await?;
         let Some(id) = inserted else {

@@ -43,7 +43,7 @@ impl Engine {
             self.quotas()
                 .check_count(&mut tx, tenant, Policy::Topics)
                 .await?;
-            let lane = store::lane::insert(&mut tx, (tenant.0, row.topic_id), 0).await?;
+            let lane = store::lane::insert(&mut tx, tenant.0, row.topic_id, 0).await?;
             store::lane_meter::begin(&mut tx, lane, name.as_str(), now).await?;
             store::topic::add_lane(&mut tx, row.topic_id, lane).await?;
         } else if let Some(old) = old {

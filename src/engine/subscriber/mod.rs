@@ -20,6 +20,7 @@ use crate::engine::error::Error;
 use crate::engine::meter::deliveries::Payer;
 use crate::store::LaneId;
 use crate::store::SubscriptionId;
+use crate::store::TopicId;
 use crate::store::subscription::SubscriptionRow;
 
 pub use due::Due;
@@ -40,7 +41,7 @@ pub struct Subscriber {
     /// The tenant that pays for it.
     pub tenant: i64,
     /// The topic it reads.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// That topic's name.
     pub topic: Arc<TopicName>,
     settings: RwLock<Arc<SubscriptionRow>>,

@@ -17,6 +17,7 @@ use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
 use crate::store::LaneId;
+use crate::store::TopicId;
 use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
 
 /// Messages of one block.
@@ -43,7 +44,7 @@ pub(super) struct Pending {
 /// A block of the turn, and the publishes that wait for it.
 pub(super) struct PendingBlock {
     pub(super) lane: LaneId,
-    pub(super) topic_id: i64,
+    pub(super) topic_id: TopicId,
     pub(super) count: u32,
     /// The uncompressed payload, for the cache; `None` when the payload is an object.
     pub(super) payload: Option<Bytes>,
@@ -68,7 +69,7 @@ impl Pending {
 
 /// A block that publishes are joined into.
 struct OpenBlock {
-    topic_id: i64,
+    topic_id: TopicId,
     content: Content,
     measure: Measure,
     replies: Vec<(u32, oneshot::Sender<Result<Placed, Error>>)>,

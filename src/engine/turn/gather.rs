@@ -15,7 +15,7 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
-use crate::store::{LaneId, LeaseId};
+use crate::store::{LaneId, LeaseId, TopicId};
 
 /// The messages of one publish request for one lane.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Publish {
     /// Whether it is inside the tenant's guarantee.
     pub capacity: Capacity,
     /// The topic.
-    pub topic_id: i64,
+    pub topic_id: TopicId,
     /// The lane.
     pub lane: LaneId,
     /// What to store.

@@ -5,18 +5,19 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::inbox::Inbox;
+use crate::store::TopicId;
 
 /// Topics published to since the last hint.
 #[derive(Debug, Default)]
 pub struct Hints {
     /// Whether there are other nodes, which need hints.
     wanted: AtomicBool,
-    topics: Inbox<HashSet<i64>>,
+    topics: Inbox<HashSet<TopicId>>,
 }
 
 impl Hints {
     /// Records a publish to a topic.
-    pub fn published(&self, topic: i64) {
+    pub fn published(&self, topic: TopicId) {
         if self.wanted.load(Ordering::Relaxed) {
             self.topics.put_if(|topics| topics.insert(topic));
         }
@@ -28,8 +29,8 @@ impl Hints {
     }
 
     /// Waits until there is a topic, and takes all topics since the last call.
-    pub async fn take(&self) -> HashSet<i64> {
-        let all = |held: &mut HashSet<i64>| (!held.is_empty()).then(|| std::mem::take(held));
+    pub async fn take(&self) -> HashSet<TopicId> {
+        let all = |held: &mut HashSet<TopicId>| (!held.is_empty()).then(|| std::mem::take(held));
         self.topics.take(all).await
     }
 }

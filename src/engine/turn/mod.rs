@@ -29,7 +29,7 @@ use crate::engine::catalog::Catalog;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
-use crate::store::{self, Session, Store};
+use crate::store::{self, Session, Store, TopicId};
 
 pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
 pub use hints::Hints;
@@ -156,8 +156,8 @@ impl Turns {
 
     /// The queue of the loop that a topic belongs to.
     #[must_use]
-    pub fn queue(&self, topic: i64) -> &Queue {
-        let index = usize::try_from(topic).unwrap_or(0) % self.queues.len();
+    pub fn queue(&self, topic: TopicId) -> &Queue {
+        let index = usize::try_from(topic.get()).unwrap_or(0) % self.queues.len();
         &self.queues[index]
     }
 
@@ -173,7 +173,7 @@ impl Turns {
     }
 
     /// Makes the next turn serve the receivers that wait on this node for messages of a topic.
-    pub fn wake_here(&self, topic: i64) {
+    pub fn wake_here(&self, topic: TopicId) {
         self.catalog.of_topic(topic, |subscriber| {
             if subscriber.has_waiters() {
                 subscriber.lanes.expect_fresh();
@@ -183,7 +183,7 @@ impl Turns {
     }
 
     /// The same on all nodes, after messages were published outside a turn.
-    pub fn wake_topic(&self, topic: i64) {
+    pub fn wake_topic(&self, topic: TopicId) {
         self.wake_here(topic);
         self.hints.published(topic);
     }

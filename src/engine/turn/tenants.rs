@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
     use crate::engine::turn::gather::Content;
-    use crate::store::LaneId;
+    use crate::store::{LaneId, TopicId};
 
     /// A publish that the test recognizes by its lane.
     fn publish(lane: i64, tenant: i64, capacity: Capacity, bytes: usize) -> Publish {
@@ -40,7 +40,7 @@ mod tests {
         Publish {
             tenant,
             capacity,
-            topic_id: tenant,
+            topic_id: TopicId::new(tenant),
             lane: LaneId::new(lane),
             measure: records.measure(),
             content: Content::Records(records),

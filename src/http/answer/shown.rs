@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::engine::log::block::Block;
     use crate::engine::log::payload::{Meta, Payload, Records, stream_head};
-    use crate::store::LaneId;
+    use crate::store::{LaneId, TopicId};
 
     fn block(payload: Vec<u8>, beyond: u64) -> Arc<Block> {
         let total = payload.len() as u64 + beyond;
@@ -219,7 +219,7 @@ mod tests {
             block: Arc::clone(block),
             index,
             topic: Arc::clone(&topic),
-            topic_id: 1,
+            topic_id: TopicId::new(1),
         };
         (0..block.payload.len()).map(message).collect()
     }

@@ -13,8 +13,8 @@ use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
-    LaneId, Store, SubscriptionId, block, cursor, hot_payload, installation, lane, lane_meter,
-    object, topic, turn,
+    LaneId, Store, SubscriptionId, TopicId, block, cursor, hot_payload, installation, lane,
+    lane_meter, object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -99,7 +99,7 @@ impl Log {
         name: &str,
         keep_consumed: bool,
         retention_seconds: i32,
-    ) -> (i64, LaneId) {
+    ) -> (TopicId, LaneId) {
         let topic = self
             .one(&format!(
                 "INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
@@ -107,8 +107,9 @@ impl Log {
                  RETURNING topic_id"
             ))
             .await;
+        let topic = TopicId::new(topic);
         let mut session = self.store.session().await.unwrap();
-        let lane = lane::insert(&mut session, (1, topic), 0).await.unwrap();
+        let lane = lane::insert(&mut session, 1, topic, 0).await.unwrap();
         let now = self.clock.now();
         lane_meter::begin(&mut session, lane, name, now)
             .await
@@ -118,7 +119,7 @@ impl Log {
     }
 
     /// A subscription that begins at the oldest message.
-    pub(crate) async fn subscription(&mut self, name: &str, topic: i64) -> SubscriptionId {
+    pub(crate) async fn subscription(&mut self, name: &str, topic: TopicId) -> SubscriptionId {
         let subscription = self
             .one(&format!(
                 "INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, max_in_flight, created_at, updated_at)

@@ -23,7 +23,7 @@ use crate::engine::meter::Metered;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute};
 use crate::store::dedup::{NewKey, Scope, UsedKey};
 use crate::store::turn::{NewBlock, TurnInput};
-use crate::store::{self, Session};
+use crate::store::{self, Session, TopicId};
 
 use plan::KeyedPlan;
 use stored::{encode, results_to_store, stored_results};
@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// Counts messages that were published outside of the turn loops, and wakes their receivers.
-    fn published(&self, topic: i64, messages: usize) {
+    fn published(&self, topic: TopicId, messages: usize) {
         self.turns().metrics.published.inc_by(messages as u64);
         self.turns().wake_topic(topic);
     }

@@ -7,23 +7,24 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::engine::error::Error;
+use crate::store::TopicId;
 use crate::store::dedup::{NewKey, Scope};
 
 /// Requests with an `Idempotency-Key` that are running on this node.
 #[derive(Debug, Default, Clone)]
 pub struct Running {
-    keys: Arc<Mutex<HashSet<(i64, Scope, String)>>>,
+    keys: Arc<Mutex<HashSet<(TopicId, Scope, String)>>>,
 }
 
 /// Marks a key as running until the request drops it.
 #[derive(Debug)]
 pub struct RunningKey {
     running: Running,
-    key: (i64, Scope, String),
+    key: (TopicId, Scope, String),
 }
 
 impl Running {
-    pub(super) fn begin(&self, topic: i64, key: &NewKey) -> Result<RunningKey, Error> {
+    pub(super) fn begin(&self, topic: TopicId, key: &NewKey) -> Result<RunningKey, Error> {
         let key = (topic, key.scope, key.key.clone());
         if !self.keys.lock().insert(key.clone()) {
             return Err(Error::KeyInUse);
