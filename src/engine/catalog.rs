@@ -15,7 +15,7 @@ use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::subscriber::Subscriber;
 use crate::store::topic::TopicRow;
-use crate::store::{self, LaneId, Store, TopicId};
+use crate::store::{self, LaneId, Store, TenantId, TopicId};
 
 /// Most entries kept of each kind. When there are more, all are dropped, and read again when needed.
 const ENTRIES_MAX: usize = 100_000;
@@ -38,7 +38,7 @@ struct Cached<T> {
     epoch: u64,
 }
 
-type ByName<N, T> = RwLock<foldhash::HashMap<i64, HashMap<N, Cached<T>>>>;
+type ByName<N, T> = RwLock<foldhash::HashMap<TenantId, HashMap<N, Cached<T>>>>;
 
 /// The catalog of a node.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ pub struct Catalog {
     topics: ByName<TopicName, TopicEntry>,
     subscribers: ByName<SubscriptionName, Subscriber>,
     /// Topics by tenant and lane, for message ids.
-    by_lane: RwLock<foldhash::HashMap<(i64, LaneId), Cached<TopicEntry>>>,
+    by_lane: RwLock<foldhash::HashMap<(TenantId, LaneId), Cached<TopicEntry>>>,
     /// The subscriptions of each topic that were used on this node: a publish wakes their receivers.
     by_topic: RwLock<ByTopic>,
 }

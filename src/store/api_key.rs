@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A row, with its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -14,7 +14,7 @@ pub struct KeyRow {
     /// The part of the key that may be displayed.
     pub key_id: String,
     /// The tenant that the key belongs to.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// A label from its creator.
     pub name: String,
     /// The permissions of the key.
@@ -37,7 +37,7 @@ pub struct ValidKey {
     /// The part of the key that may be displayed.
     pub key_id: String,
     /// The tenant that the key belongs to.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// The permissions of the key.
     pub scopes: Vec<String>,
     /// The key is refused from this time on; `None`: it does not expire.
@@ -67,7 +67,7 @@ pub struct InsertKey<'a> {
     /// SHA-256 of the secret.
     pub hash: &'a [u8; 32],
     /// The tenant that the key belongs to.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// A label from its creator.
     pub name: &'a str,
     /// The permissions of the key.
@@ -107,7 +107,7 @@ pub async fn insert(
 /// When the database call fails.
 pub async fn expire(
     session: &mut Session,
-    (tenant, id): (i64, &str),
+    (tenant, id): (TenantId, &str),
     overlap: Duration,
     now: Option<OffsetDateTime>,
 ) -> Result<Option<KeyRow>, Error> {
@@ -131,7 +131,7 @@ pub async fn expire(
 /// When the database call fails.
 pub async fn revoke(
     session: &mut Session,
-    (tenant, id): (i64, &str),
+    (tenant, id): (TenantId, &str),
     now: Option<OffsetDateTime>,
 ) -> Result<bool, Error> {
     let done = sqlx::query(
@@ -150,7 +150,11 @@ pub async fn revoke(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn by_id(session: &mut Session, tenant: i64, id: &str) -> Result<Option<KeyRow>, Error> {
+pub async fn by_id(
+    session: &mut Session,
+    tenant: TenantId,
+    id: &str,
+) -> Result<Option<KeyRow>, Error> {
     Ok(sqlx::query_as(
         "-- api_key.by_id
          SELECT * FROM api_key WHERE tenant_id = $1 AND key_id = $2",
@@ -165,7 +169,7 @@ pub async fn by_id(session: &mut Session, tenant: i64, id: &str) -> Result<Optio
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+pub async fn count(session: &mut Session, tenant: TenantId) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- api_key.count
          SELECT count(*) FROM api_key WHERE tenant_id = $1 AND revoked_at IS NULL",
@@ -181,7 +185,7 @@ pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     after: Option<&str>,
     limit: i64,
 ) -> Result<Vec<KeyRow>, Error> {

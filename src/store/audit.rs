@@ -2,13 +2,13 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// An entry to write.
 #[derive(Debug, Clone, Copy)]
 pub struct NewEntry<'a> {
     /// The tenant that the changed resource belongs to.
-    pub tenant: Option<i64>,
+    pub tenant: Option<TenantId>,
     /// The caller that made the change.
     pub actor: &'a str,
     /// The action.
@@ -68,7 +68,7 @@ pub async fn insert(
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    tenant: Option<i64>,
+    tenant: Option<TenantId>,
     before: i64,
     limit: i64,
 ) -> Result<Vec<EntryRow>, Error> {

@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A budget.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -41,7 +41,7 @@ pub struct NewBudget<'a> {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Vec<BudgetRow>, Error> {
+pub async fn of_tenant(session: &mut Session, tenant: TenantId) -> Result<Vec<BudgetRow>, Error> {
     Ok(sqlx::query_as(
         "-- budget.of_tenant
          SELECT budget_id, name, trim_scale(amount)::text AS amount, alert_percents, hard_stop, created_at, updated_at
@@ -56,7 +56,11 @@ pub async fn of_tenant(session: &mut Session, tenant: i64) -> Result<Vec<BudgetR
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn tenants(session: &mut Session, after: i64, limit: i64) -> Result<Vec<i64>, Error> {
+pub async fn tenants(
+    session: &mut Session,
+    after: TenantId,
+    limit: i64,
+) -> Result<Vec<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- budget.tenants
          SELECT DISTINCT tenant_id FROM budget WHERE tenant_id > $1 ORDER BY tenant_id LIMIT $2",
@@ -73,7 +77,7 @@ pub async fn tenants(session: &mut Session, after: i64, limit: i64) -> Result<Ve
 /// When the database call fails.
 pub async fn put(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     budget: &NewBudget<'_>,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -100,7 +104,7 @@ pub async fn put(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bool, Error> {
+pub async fn delete(session: &mut Session, tenant: TenantId, name: &str) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- budget.delete
          DELETE FROM budget WHERE tenant_id = $1 AND name = $2",

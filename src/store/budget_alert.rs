@@ -3,7 +3,7 @@
 
 use time::{Date, OffsetDateTime};
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// An alert that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -24,7 +24,7 @@ pub struct AlertRow {
 /// When the database call fails.
 pub async fn of_tenant(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     month: Date,
 ) -> Result<Vec<AlertRow>, Error> {
     Ok(sqlx::query_as(

@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// Tenants that are due: capacity was last posted before `posted_before`, or in an hour that is over. In order of id,
 /// from the one after `after` on.
@@ -12,10 +12,10 @@ use super::{Error, Session};
 /// When the database call fails.
 pub async fn due(
     session: &mut Session,
-    after: i64,
+    after: TenantId,
     limit: i64,
     (posted_before, at): (OffsetDateTime, OffsetDateTime),
-) -> Result<Vec<i64>, Error> {
+) -> Result<Vec<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- capacity_meter.due
          SELECT tenant_id FROM capacity_meter
@@ -36,7 +36,7 @@ pub async fn due(
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    tenants: &[i64],
+    tenants: &[TenantId],
     now: Option<OffsetDateTime>,
 ) -> Result<Option<OffsetDateTime>, Error> {
     let at: Vec<OffsetDateTime> = sqlx::query_scalar(
@@ -55,7 +55,11 @@ pub async fn lock(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) -> Result<(), Error> {
+pub async fn post(
+    session: &mut Session,
+    tenants: &[TenantId],
+    at: OffsetDateTime,
+) -> Result<(), Error> {
     sqlx::query(
         "-- capacity_meter.post
          WITH meter AS MATERIALIZED (
@@ -89,7 +93,7 @@ pub async fn post(session: &mut Session, tenants: &[i64], at: OffsetDateTime) ->
 /// When the database call fails.
 pub async fn set(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     guaranteed: i64,
     at: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -110,7 +114,7 @@ pub async fn set(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, tenant: i64) -> Result<(), Error> {
+pub async fn end(session: &mut Session, tenant: TenantId) -> Result<(), Error> {
     sqlx::query(
         "-- capacity_meter.end
          DELETE FROM capacity_meter WHERE tenant_id = $1",

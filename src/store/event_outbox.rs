@@ -3,7 +3,7 @@
 
 use uuid::Uuid;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// The values that all events of a tenant share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -18,7 +18,7 @@ pub struct Frame {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn frame(session: &mut Session, tenant: i64) -> Result<Frame, Error> {
+pub async fn frame(session: &mut Session, tenant: TenantId) -> Result<Frame, Error> {
     Ok(sqlx::query_as(
         "-- event_outbox.frame
          SELECT i.installation_id, t.name AS tenant FROM installation i CROSS JOIN tenant t WHERE t.tenant_id = $1",
@@ -44,7 +44,7 @@ pub struct NewEvent {
 /// When the database call fails.
 pub async fn emit(
     session: &mut Session,
-    (tenant, kind): (i64, &str),
+    (tenant, kind): (TenantId, &str),
     event: &NewEvent,
     held_max: i64,
 ) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Error, Session, TopicId};
+use super::{Error, Session, TenantId, TopicId};
 
 /// The key that signs deliveries; it must not be logged.
 #[derive(Clone, PartialEq, Eq, sqlx::Type)]
@@ -25,7 +25,7 @@ pub struct SinkRow {
     /// Internal number.
     pub sink_id: i64,
     /// Owner.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Name within the tenant.
     pub name: String,
     /// Name of the topic that events are published to; `None`: they are sent to a URL.
@@ -66,7 +66,7 @@ pub struct SinkRow {
 #[derive(Debug, Clone)]
 pub struct NewSink<'a> {
     /// Owner.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// Name.
     pub name: &'a str,
     /// The topic that events are published to.
@@ -146,7 +146,7 @@ pub async fn put(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+pub async fn count(session: &mut Session, tenant: TenantId) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- event_sink.count
          SELECT count(*) FROM event_sink WHERE tenant_id = $1",
@@ -163,7 +163,7 @@ pub async fn count(session: &mut Session, tenant: i64) -> Result<i64, Error> {
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (i64, &[String]),
+    (tenant, like): (TenantId, &[String]),
     after: &str,
     (limit, waiting_max): (i64, i64),
 ) -> Result<Vec<SinkRow>, Error> {
@@ -189,7 +189,7 @@ pub async fn list(
 /// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
-    (tenant, name): (i64, &str),
+    (tenant, name): (TenantId, &str),
     waiting_max: i64,
 ) -> Result<Option<SinkRow>, Error> {
     Ok(sqlx::query_as(
@@ -224,7 +224,7 @@ pub async fn that_need(session: &mut Session, topic: TopicId) -> Result<Vec<Stri
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete(session: &mut Session, tenant: i64, name: &str) -> Result<bool, Error> {
+pub async fn delete(session: &mut Session, tenant: TenantId, name: &str) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- event_sink.delete
          DELETE FROM event_sink WHERE tenant_id = $1 AND name = $2",
@@ -242,7 +242,7 @@ pub struct Cursor {
     /// Internal number.
     pub sink_id: i64,
     /// Owner.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Whether it gets the usage of all tenants.
     pub all_tenants: bool,
     /// Length of a window: `minute` or `hour`.
@@ -252,7 +252,7 @@ pub struct Cursor {
     /// Length of that window in seconds, once it was started.
     pub begun_seconds: Option<i32>,
     /// In that window, tenants up to this number are complete.
-    pub after_tenant: i64,
+    pub after_tenant: TenantId,
     /// Of the tenant after that, usage up to this position is complete.
     pub after_key: String,
 }
@@ -319,7 +319,7 @@ pub struct Claimed {
     /// Internal number.
     pub sink_id: i64,
     /// Owner.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Name of the topic that events are published to; `None`: they are sent to a URL.
     pub topic: Option<String>,
     /// The URL that events are sent to; `None`: they are published to a topic.

@@ -8,7 +8,7 @@ use std::fmt;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, sqlx::Type)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
         #[sqlx(transparent)]
         pub struct $name(i64);
 
@@ -54,6 +54,10 @@ id! {
 id! {
     /// The id of a topic.
     TopicId
+}
+id! {
+    /// The id of a tenant.
+    TenantId
 }
 
 /// The key of a cursor, and of what goes with it: the fair order and the waiting leases.

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A row, with the name of its tenant.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -51,7 +51,7 @@ pub struct NewIssuer<'a> {
     /// Accepted signature algorithms.
     pub algorithms: &'a [&'a str],
     /// The only tenant that its tokens give access to; `None`: a claim names the tenant.
-    pub tenant: Option<i64>,
+    pub tenant: Option<TenantId>,
     /// The claim that names the tenant.
     pub tenant_claim: Option<&'a str>,
     /// The claim that holds the scopes.

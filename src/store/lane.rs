@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, TopicId};
+use super::{Error, LaneId, Session, TenantId, TopicId};
 
 /// Adds lane `number` to a topic of a tenant.
 ///
@@ -12,7 +12,7 @@ use super::{Error, LaneId, Session, TopicId};
 /// When the database call fails or the lane exists.
 pub async fn insert(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     topic: TopicId,
     number: i32,
 ) -> Result<LaneId, Error> {
@@ -91,7 +91,7 @@ pub async fn start(session: &mut Session, lane: LaneId) -> Result<Option<i64>, E
 /// When the database call fails.
 pub async fn topic(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     lane: LaneId,
 ) -> Result<Option<TopicId>, Error> {
     Ok(sqlx::query_scalar(

@@ -8,7 +8,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session};
+use super::{Error, LaneId, Session, TenantId};
 
 /// Inserts the meter of a new lane of a topic of this name, in the transaction that creates the lane. An existing meter
 /// stays as it is.
@@ -114,7 +114,7 @@ pub async fn lock(
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Stored {
     /// The tenant that is charged.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Start of the hour.
     pub at: OffsetDateTime,
     /// `stored_hot` or `stored_object`.
@@ -173,7 +173,7 @@ pub struct Counted {
     /// The lane.
     pub lane_id: LaneId,
     /// The tenant that is charged.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Start of the minute of publication.
     pub at: OffsetDateTime,
     /// `publish` or `dead_letter`.
@@ -253,7 +253,7 @@ pub async fn count(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
 pub struct Totals {
     /// The tenant that is charged.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Messages.
     pub messages_total: i64,
     /// Metering units.

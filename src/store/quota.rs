@@ -3,13 +3,13 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A row; a limit of `None` means unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, sqlx::FromRow)]
 pub struct QuotaRow {
     /// The tenant.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Guaranteed requests per second.
     pub requests_guaranteed: Option<i64>,
     /// Most requests per second.
@@ -42,7 +42,7 @@ pub struct QuotaRow {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn get(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
+pub async fn get(session: &mut Session, tenant: TenantId) -> Result<Option<QuotaRow>, Error> {
     Ok(sqlx::query_as(
         "-- quota.get
          SELECT * FROM quota WHERE tenant_id = $1",
@@ -75,7 +75,7 @@ pub async fn changed_since(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>, Error> {
+pub async fn lock(session: &mut Session, tenant: TenantId) -> Result<Option<QuotaRow>, Error> {
     Ok(sqlx::query_as(
         "-- quota.lock
          SELECT * FROM quota WHERE tenant_id = $1 FOR UPDATE",
@@ -90,7 +90,7 @@ pub async fn lock(session: &mut Session, tenant: i64) -> Result<Option<QuotaRow>
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64>, Error> {
+pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.lock_tenant
          SELECT tenant_id FROM tenant WHERE name = $1 FOR UPDATE",
@@ -104,7 +104,7 @@ pub async fn lock_tenant(session: &mut Session, name: &str) -> Result<Option<i64
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock_tenant_id(session: &mut Session, tenant: i64) -> Result<(), Error> {
+pub async fn lock_tenant_id(session: &mut Session, tenant: TenantId) -> Result<(), Error> {
     sqlx::query(
         "-- quota.lock_tenant_id
          SELECT FROM tenant WHERE tenant_id = $1 FOR UPDATE",
@@ -121,7 +121,7 @@ pub async fn lock_tenant_id(session: &mut Session, tenant: i64) -> Result<(), Er
 /// When the database call fails.
 pub async fn stop(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     (until, version): (Option<OffsetDateTime>, i64),
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -185,7 +185,7 @@ pub async fn put(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn topics(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+pub async fn topics(session: &mut Session, tenant: TenantId) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.topics
          SELECT count(*) FROM topic WHERE tenant_id = $1",
@@ -199,7 +199,7 @@ pub async fn topics(session: &mut Session, tenant: i64) -> Result<i64, Error> {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn subscriptions(session: &mut Session, tenant: i64) -> Result<i64, Error> {
+pub async fn subscriptions(session: &mut Session, tenant: TenantId) -> Result<i64, Error> {
     Ok(sqlx::query_scalar(
         "-- quota.subscriptions
          SELECT count(*) FROM subscription WHERE tenant_id = $1",

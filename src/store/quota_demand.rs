@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// The demand on one rate of a tenant, as reported by a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -23,7 +23,7 @@ pub struct DemandOfRate {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Demand {
     /// The tenant.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// The rates: requests, messages and bytes.
     pub rates: [DemandOfRate; 3],
     /// Requests that run, and requests that were refused because too many ran.
@@ -34,7 +34,7 @@ pub struct Demand {
 
 #[derive(sqlx::FromRow)]
 struct Sums {
-    tenant_id: i64,
+    tenant_id: TenantId,
     wanted: Vec<f64>,
     taken: Vec<i64>,
     guaranteed: Vec<i64>,
@@ -53,7 +53,7 @@ pub async fn exchange(
     own: &[Demand],
     fresh: Duration,
 ) -> Result<Vec<Demand>, Error> {
-    let tenants: Vec<i64> = own.iter().map(|demand| demand.tenant).collect();
+    let tenants: Vec<TenantId> = own.iter().map(|demand| demand.tenant).collect();
     let [requests, messages, bytes] = [0, 1, 2].map(|at| Columns::of(own, at));
     let concurrent: Vec<f64> = own.iter().map(|demand| demand.concurrent_wanted).collect();
     let sums: Vec<Sums> = sqlx::query_as(

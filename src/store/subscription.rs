@@ -7,7 +7,7 @@ use sqlx::query::Query;
 use sqlx::{Postgres, Row};
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, SubscriptionId, TopicId};
+use super::{Error, LaneId, Session, SubscriptionId, TenantId, TopicId};
 
 /// A row, with the names of its topics.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -15,7 +15,7 @@ pub struct SubscriptionRow {
     /// Internal number.
     pub subscription_id: SubscriptionId,
     /// The tenant that it belongs to.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// The topic that it reads.
     pub topic_id: TopicId,
     /// Name of that topic.
@@ -45,7 +45,7 @@ pub struct SubscriptionRow {
 impl SubscriptionRow {
     /// A subscription that is not stored yet, with the default of each setting. [`insert`] gives it a number and times.
     #[must_use]
-    pub fn new(tenant_id: i64, topic_id: TopicId, topic_name: &str, name: &str) -> Self {
+    pub fn new(tenant_id: TenantId, topic_id: TopicId, topic_name: &str, name: &str) -> Self {
         Self {
             subscription_id: SubscriptionId::UNASSIGNED,
             tenant_id,
@@ -69,7 +69,7 @@ impl SubscriptionRow {
     pub fn sample() -> Self {
         Self {
             subscription_id: SubscriptionId::new(1),
-            ..Self::new(1, TopicId::new(1), "t", "s")
+            ..Self::new(TenantId::new(1), TopicId::new(1), "t", "s")
         }
     }
 }
@@ -137,7 +137,7 @@ pub async fn update(
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     name: &str,
 ) -> Result<Option<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
@@ -158,7 +158,7 @@ pub async fn lock(
 /// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     name: &str,
 ) -> Result<Option<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
@@ -179,7 +179,7 @@ pub async fn by_name(
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (i64, &[String]),
+    (tenant, like): (TenantId, &[String]),
     after: &str,
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, Error> {
@@ -204,7 +204,7 @@ pub async fn list(
 /// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     (after, limit): (&str, i64),
 ) -> Result<Vec<(String, SubscriptionId, Vec<LaneId>)>, Error> {
     Ok(sqlx::query_as(

@@ -2,13 +2,13 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct TenantRow {
     /// Internal number.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Its name.
     pub name: String,
     /// Its keys and tokens are refused from this time on; `None`: it is not suspended.
@@ -25,7 +25,7 @@ pub struct TenantRow {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn default(session: &mut Session) -> Result<i64, Error> {
+pub async fn default(session: &mut Session) -> Result<TenantId, Error> {
     Ok(sqlx::query_scalar(
         "-- tenant.default
          SELECT tenant_id FROM tenant WHERE name = 'default'",
@@ -60,7 +60,7 @@ pub async fn insert(
 /// When the database call fails.
 pub async fn suspend(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     (suspended, reason): (bool, Option<&str>),
     now: Option<OffsetDateTime>,
 ) -> Result<bool, Error> {
@@ -86,7 +86,7 @@ pub async fn suspend(
 /// When the database call fails.
 pub async fn touch(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
@@ -104,7 +104,7 @@ pub async fn touch(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn name(session: &mut Session, tenant: i64) -> Result<String, Error> {
+pub async fn name(session: &mut Session, tenant: TenantId) -> Result<String, Error> {
     Ok(sqlx::query_scalar(
         "-- tenant.name
          SELECT name FROM tenant WHERE tenant_id = $1",

@@ -3,13 +3,13 @@
 
 use time::{Date, OffsetDateTime};
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A row, with the currency of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct TenantPlanRow {
     /// The tenant.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// From the start of this day (UTC) on, until the next row.
     pub valid_from: Date,
     /// Name of the plan; `None`: usage has no price.
@@ -22,7 +22,7 @@ pub struct TenantPlanRow {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn of(session: &mut Session, tenants: &[i64]) -> Result<Vec<TenantPlanRow>, Error> {
+pub async fn of(session: &mut Session, tenants: &[TenantId]) -> Result<Vec<TenantPlanRow>, Error> {
     Ok(sqlx::query_as(
         "-- tenant_plan.of
          SELECT t.tenant_id, t.valid_from, t.plan, p.currency
@@ -61,7 +61,11 @@ pub async fn put(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete(session: &mut Session, tenant: i64, valid_from: Date) -> Result<(), Error> {
+pub async fn delete(
+    session: &mut Session,
+    tenant: TenantId,
+    valid_from: Date,
+) -> Result<(), Error> {
     sqlx::query(
         "-- tenant_plan.delete
          DELETE FROM tenant_plan WHERE tenant_id = $1 AND valid_from = $2",

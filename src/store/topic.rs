@@ -4,7 +4,7 @@
 use api::limits::{DEDUP_WINDOW_SECONDS_DEFAULT, RETENTION_SECONDS_DEFAULT};
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, SubscriptionId, TopicId};
+use super::{Error, LaneId, Session, SubscriptionId, TenantId, TopicId};
 
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -12,7 +12,7 @@ pub struct TopicRow {
     /// Internal number.
     pub topic_id: TopicId,
     /// The tenant that it belongs to.
-    pub tenant_id: i64,
+    pub tenant_id: TenantId,
     /// Name within the tenant.
     pub name: String,
     /// Its lanes in order of number.
@@ -33,7 +33,7 @@ impl TopicRow {
     /// A topic that is not stored yet, with the default of each setting. [`insert`] gives it a number and times,
     /// [`add_lane`] its lanes.
     #[must_use]
-    pub fn new(tenant_id: i64, name: &str) -> Self {
+    pub fn new(tenant_id: TenantId, name: &str) -> Self {
         Self {
             topic_id: TopicId::UNASSIGNED,
             tenant_id,
@@ -105,7 +105,7 @@ pub async fn update(
 /// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     name: &str,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
@@ -124,7 +124,7 @@ pub async fn by_name(
 /// When the database call fails.
 pub async fn by_id(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     topic: TopicId,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
@@ -159,7 +159,7 @@ pub async fn add_lane(session: &mut Session, topic: TopicId, lane: LaneId) -> Re
 /// When the database call fails.
 pub async fn lanes(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     (after, limit): (&str, i64),
 ) -> Result<Vec<(String, Vec<LaneId>)>, Error> {
     Ok(sqlx::query_as(
@@ -208,7 +208,7 @@ pub async fn rules(session: &mut Session, topics: &[TopicId]) -> Result<Vec<Rule
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (i64, &[String]),
+    (tenant, like): (TenantId, &[String]),
     after: &str,
     limit: i64,
 ) -> Result<Vec<TopicRow>, Error> {
@@ -230,7 +230,7 @@ pub async fn list(
 /// When the database call fails.
 pub async fn lock(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     name: &str,
 ) -> Result<Option<TopicRow>, Error> {
     Ok(sqlx::query_as(
@@ -247,7 +247,11 @@ pub async fn lock(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn lock_all(session: &mut Session, tenant: i64, names: &[&str]) -> Result<(), Error> {
+pub async fn lock_all(
+    session: &mut Session,
+    tenant: TenantId,
+    names: &[&str],
+) -> Result<(), Error> {
     sqlx::query(
         "-- topic.lock_all
          SELECT FROM topic WHERE tenant_id = $1 AND name = ANY ($2) ORDER BY topic_id FOR UPDATE",

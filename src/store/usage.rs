@@ -6,13 +6,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::lane_meter::{Counted, Stored};
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// The count of a node since its last flush, for one meter, topic and subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flushed {
     /// The tenant that is charged.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// The meter.
     pub meter: &'static str,
     /// Name of the topic, or empty.
@@ -66,7 +66,7 @@ pub async fn flush(
     .bind(node)
     .bind(sequence)
     .bind(now)
-    .bind(number(|row| row.tenant))
+    .bind(rows.iter().map(|row| row.tenant).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.meter).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| &*row.subscription).collect::<Vec<_>>())
@@ -99,7 +99,7 @@ pub async fn add_minutes(session: &mut Session, rows: &[Counted]) -> Result<(), 
          SET units = u.units + excluded.units, elastic_units = u.elastic_units + excluded.elastic_units,
              messages = u.messages + excluded.messages, bytes = u.bytes + excluded.bytes",
     )
-    .bind(number(|row| row.tenant_id))
+    .bind(rows.iter().map(|row| row.tenant_id).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| row.at).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| &*row.meter).collect::<Vec<_>>())
     .bind(rows.iter().map(|row| &*row.topic).collect::<Vec<_>>())

@@ -5,13 +5,13 @@
 use api::usage::Meter;
 use time::OffsetDateTime;
 
-use super::{Error, Session};
+use super::{Error, Session, TenantId};
 
 /// A request for a list of usage.
 #[derive(Debug, Clone)]
 pub struct UsageSelection<'a> {
     /// The tenant.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// Lists only usage of topics whose names match one of these patterns.
     pub topics: &'a [String],
     /// Start of the running totals: the month of the first row, or that row itself if nothing has a price.
@@ -159,7 +159,7 @@ pub struct FirstUse {
 /// When the database call fails.
 pub async fn first(
     session: &mut Session,
-    tenant: Option<i64>,
+    tenant: Option<TenantId>,
     from: OffsetDateTime,
 ) -> Result<FirstUse, Error> {
     let Some(tenant) = tenant else {
@@ -192,8 +192,8 @@ pub async fn tenants(
     session: &mut Session,
     (from, to): (OffsetDateTime, OffsetDateTime),
     hours_from: OffsetDateTime,
-    (after, limit): (i64, i64),
-) -> Result<Vec<i64>, Error> {
+    (after, limit): (TenantId, i64),
+) -> Result<Vec<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- usage_read.tenants
          SELECT u.tenant_id

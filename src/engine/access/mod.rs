@@ -26,13 +26,13 @@ use crate::clock::Clock;
 use crate::engine::error::Error;
 use crate::outbound::Outbound;
 use crate::store::api_key::ValidKey;
-use crate::store::{self, Store};
+use crate::store::{self, Store, TenantId};
 
 pub(in crate::engine) use secret::Secret;
 
 /// Id of a tenant that a key or token gave access to, or the default tenant of the embedded mode (I7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tenant(pub(crate) i64);
+pub struct Tenant(pub(crate) TenantId);
 
 /// Authenticates callers, and remembers those that it has let in.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Access {
     #[must_use]
     pub fn of_command_line() -> Self {
         let scopes = vec![Scope::all(Permission::Admin)];
-        Self::new(Tenant(0), "cli".to_owned(), scopes)
+        Self::new(Tenant(TenantId::UNASSIGNED), "cli".to_owned(), scopes)
     }
 
     /// The tenant that it has access to (I7).
@@ -313,7 +313,7 @@ mod tests {
 
     fn access(scopes: &[&str]) -> Access {
         let scopes = scopes.iter().map(|scope| scope.parse().unwrap()).collect();
-        Access::new(Tenant(1), "key:1".to_owned(), scopes)
+        Access::new(Tenant(TenantId::new(1)), "key:1".to_owned(), scopes)
     }
 
     #[test]

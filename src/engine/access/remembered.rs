@@ -121,12 +121,13 @@ impl Remembered {
 mod tests {
     use super::*;
     use crate::engine::access::Tenant;
+    use crate::store::TenantId;
 
     fn key(secret: &Secret) -> ValidKey {
         ValidKey {
             key_hash: secret.hash().to_vec(),
             key_id: secret.id().to_string(),
-            tenant_id: 1,
+            tenant_id: TenantId::new(1),
             scopes: vec!["publish".to_owned()],
             expires_at: None,
             suspended: false,
@@ -156,7 +157,7 @@ mod tests {
             let access = Arc::new(Access::of_key(key(&secret)));
             remembered.insert(secret, &access, 0);
         }
-        let of_token = Access::new(Tenant(1), "token".to_owned(), Vec::new());
+        let of_token = Access::new(Tenant(TenantId::new(1)), "token".to_owned(), Vec::new());
         remembered.insert(token, &Arc::new(of_token), 0);
         remembered.begin_epoch();
         let (_, fresh) = Secret::new();

@@ -16,7 +16,7 @@ use crate::engine::bill::spend::{self, Spent};
 use crate::engine::error::Error;
 use crate::store::budget::{BudgetRow, NewBudget};
 use crate::store::budget_alert::AlertRow;
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 impl Engine {
     /// Creates a budget or replaces its settings. Returns true when it is new.
@@ -143,7 +143,7 @@ fn one(budgets: Vec<Budget>, name: &BudgetName) -> Result<Budget, Error> {
 }
 
 /// The budgets of a tenant as API objects.
-async fn all(session: &mut Session, tenant: i64, spent: &Spent) -> Result<Vec<Budget>, Error> {
+async fn all(session: &mut Session, tenant: TenantId, spent: &Spent) -> Result<Vec<Budget>, Error> {
     let rows = store::budget::of_tenant(session, tenant).await?;
     let alerts =
         store::budget_alert::of_tenant(session, tenant, spent.month.start().date()).await?;

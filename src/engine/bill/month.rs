@@ -19,7 +19,7 @@ use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::{plans, usage};
 use crate::engine::error::Error;
 use crate::store::usage_read::{UsageRow, UsageSelection};
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 /// Most rows of a month: one per day and meter.
 #[expect(clippy::cast_possible_wrap, reason = "a few hundred")]
@@ -87,7 +87,7 @@ impl Engine {
 /// Cost of all usage of a tenant in a month so far, and its currency; `None`: no price plan applies in the month.
 pub(in crate::engine) async fn cost_of(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     month: Month,
 ) -> Result<Option<(Decimal, String)>, Error> {
     let prices = plans::of_tenant(session, tenant).await?;
@@ -103,7 +103,7 @@ pub(in crate::engine) async fn cost_of(
 /// Usage by day and meter in a month, restricted to topics whose names match one of the patterns.
 async fn days(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     topics: &[String],
     month: Month,
 ) -> Result<Vec<UsageRow>, Error> {

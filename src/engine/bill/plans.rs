@@ -16,7 +16,7 @@ use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::bill::plan_rows::{applied, corrupt, rows, shown};
 use crate::engine::bill::schedule::{Schedule, Version};
 use crate::engine::error::Error;
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 impl Engine {
     /// Creates a version of a plan, or changes one that has not begun. The first version also creates the plan. Returns
@@ -179,7 +179,7 @@ pub(in crate::engine) async fn today(
 /// The prices of a tenant over time.
 pub(in crate::engine) async fn of_tenant(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
 ) -> Result<Schedule, Error> {
     let spans = store::tenant_plan::of(session, &[tenant]).await?;
     let distinct: BTreeSet<&str> = spans.iter().filter_map(|row| row.plan.as_deref()).collect();

@@ -17,7 +17,7 @@ use crate::engine::error::Error;
 use crate::engine::events::{self, Event};
 use crate::store::budget::BudgetRow;
 use crate::store::budget_alert::AlertRow;
-use crate::store::{self, Session, Store};
+use crate::store::{self, Session, Store, TenantId};
 
 /// Tenants read by one statement.
 const TENANTS: i64 = 1_000;
@@ -82,7 +82,7 @@ impl Duty for Spend {
     ) -> Result<Done, DutyError> {
         let Context { store, clock } = context;
         let mut done = Done::default();
-        let mut after = -1;
+        let mut after = TenantId::BEFORE_ALL;
         let mut session = store.session().await?;
         loop {
             let tenants = store::budget::tenants(&mut session, after, TENANTS).await?;
@@ -106,7 +106,7 @@ impl Duty for Spend {
 async fn compare_one(
     store: &Store,
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
     let spent = spent(session, tenant, now).await?;
@@ -124,7 +124,7 @@ async fn compare_one(
 /// The cost of a tenant's current month so far.
 pub(in crate::engine) async fn spent(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     now: Option<OffsetDateTime>,
 ) -> Result<Spent, Error> {
     let at = store::usage::status(session, now).await?.at;
@@ -137,7 +137,7 @@ pub(in crate::engine) async fn spent(
 /// caller's transaction has locked the tenant.
 pub(in crate::engine) async fn compare(
     tx: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     spent: &Spent,
     now: Option<OffsetDateTime>,
 ) -> Result<u64, Error> {
@@ -154,7 +154,12 @@ pub(in crate::engine) async fn compare(
 }
 
 /// Records an alert and its event for the tenant's sinks. Returns `false` if it was sent before.
-async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> Result<bool, Error> {
+async fn send(
+    tx: &mut Session,
+    tenant: TenantId,
+    due: &DueAlert,
+    spent: &Spent,
+) -> Result<bool, Error> {
     let DueAlert { budget, percent } = due;
     let (cost, currency) = spent.cost.clone().unwrap_or_default();
     let which = (budget.budget_id, spent.month.start().date(), *percent);
@@ -190,7 +195,7 @@ async fn send(tx: &mut Session, tenant: i64, due: &DueAlert, spent: &Spent) -> R
 /// Reads the budgets of a tenant and returns the actions that they require.
 async fn due_actions(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     spent: &Spent,
 ) -> Result<DueActions, Error> {
     let budgets = store::budget::of_tenant(session, tenant).await?;
@@ -201,7 +206,7 @@ async fn due_actions(
 /// End of the stop that applies to a tenant now.
 async fn stopped_until(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
 ) -> Result<Option<OffsetDateTime>, Error> {
     let quota = store::quota::get(session, tenant).await?;
     Ok(quota.and_then(|quota| quota.stopped_until))

@@ -147,13 +147,14 @@ pub(in crate::engine) fn shown(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::TenantId;
 
     /// Rows from texts like `2030-01-01 a EUR`, or `2030-01-01` for no plan.
     fn rows(texts: &[&str]) -> Vec<TenantPlanRow> {
         let row = |text: &&str| {
             let mut words = text.split(' ');
             TenantPlanRow {
-                tenant_id: 1,
+                tenant_id: TenantId::new(1),
                 valid_from: words.next().unwrap().parse::<Day>().unwrap().0,
                 plan: words.next().map(str::to_owned),
                 currency: words.next().map(str::to_owned),

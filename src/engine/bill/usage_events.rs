@@ -22,7 +22,7 @@ use crate::engine::events::Event;
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
 use crate::store::usage_read::UsageSelection;
-use crate::store::{self, Session, Store, event_outbox, usage_read};
+use crate::store::{self, Session, Store, TenantId, event_outbox, usage_read};
 
 /// Sinks read in one run.
 const SINKS: i64 = 10_000;
@@ -185,7 +185,7 @@ async fn events_of(
         return Ok(stay_in_window(cursor, window, events));
     }
     (cursor.next_window, cursor.begun_seconds) = (window.end(), None);
-    (cursor.after_tenant, cursor.after_key) = (0, String::new());
+    (cursor.after_tenant, cursor.after_key) = (TenantId::UNASSIGNED, String::new());
     Ok(events)
 }
 
@@ -200,7 +200,7 @@ async fn next_tenants(
     tx: &mut Session,
     cursor: &Cursor,
     window: Window,
-) -> Result<Vec<i64>, DutyError> {
+) -> Result<Vec<TenantId>, DutyError> {
     let hours_from = match window.hour_of_storage() {
         Some(hour) => hour.start,
         None if window.is_minute() => window.end(),
@@ -215,7 +215,7 @@ async fn next_tenants(
 /// the minute: those of an hour follow the usage of its last minute.
 async fn items(
     tx: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     window: Window,
     after_key: &str,
     limit: usize,

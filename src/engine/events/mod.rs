@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 
 use crate::hex;
 use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 pub use deliver::{Delivery, claim, waiting};
 
@@ -82,7 +82,7 @@ pub struct Event<'a> {
 /// When the database is unavailable.
 pub async fn emit(
     session: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     event: &Event<'_>,
 ) -> Result<(), store::Error> {
     let frame = event_outbox::frame(session, tenant).await?;

@@ -253,7 +253,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        let permit = self.hot.reads.enter(payer.tenant).await;
+        let permit = self.hot.reads.enter(payer.tenant.get()).await;
         let mut session = self.store.session().await?;
         let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
         let rows =
@@ -348,8 +348,8 @@ impl Reader {
             return Ok(Vec::new());
         };
         let end = end + read_bytes(last).unsigned_abs();
-        let permit = self.cold.reads.enter(payer.tenant).await;
-        let data = self.blob.range(payer.tenant, key, start..end).await?;
+        let permit = self.cold.reads.enter(payer.tenant.get()).await;
+        let data = self.blob.range(payer.tenant.get(), key, start..end).await?;
         self.tally.read_cold(payer, data.len() as u64);
         drop(permit);
         decode(run, until, |row| {

@@ -15,7 +15,7 @@ use crate::engine::log::payload::{Records, streamed_measure};
 use crate::engine::meter::measure::Measure;
 use crate::store::installation::Installation;
 use crate::store::turn::{NewBlock, NewPlace};
-use crate::store::{self, LaneId, Store};
+use crate::store::{self, LaneId, Store, TenantId};
 
 /// Largest upload: the head of a streamed payload and a body of the largest size.
 const UPLOAD_BYTES_MAX: u64 = api::limits::RAW_BODY_BYTES_MAX + (64 << 10);
@@ -72,13 +72,13 @@ impl Uploads {
     /// Streams a payload into an object. It may wait behind the uploads of slow clients.
     pub async fn upload(
         &self,
-        tenant: i64,
+        tenant: TenantId,
         payload: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Uploaded, Error> {
         let (key, object_id) = self.new_object().await?;
         let bytes = self
             .blob
-            .upload(tenant, &key, payload, UPLOAD_BYTES_MAX)
+            .upload(tenant.get(), &key, payload, UPLOAD_BYTES_MAX)
             .await
             .map_err(upload_error)?;
         self.finish_object(object_id, bytes).await

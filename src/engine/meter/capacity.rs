@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::engine::duty::DutyError;
-use crate::store::{self, Session, Store, capacity_meter};
+use crate::store::{self, Session, Store, TenantId, capacity_meter};
 
 /// Tenants posted in one transaction.
 const TENANTS: i64 = 1_000;
@@ -21,7 +21,7 @@ pub(in crate::engine) async fn post_due(
     (posted_before, at): (OffsetDateTime, OffsetDateTime),
     stop: &CancellationToken,
 ) -> Result<(), DutyError> {
-    let mut after = -1;
+    let mut after = TenantId::BEFORE_ALL;
     while !stop.is_cancelled() {
         let mut tx = store.tx("meter_capacity").await?;
         let due = capacity_meter::due(&mut tx, after, TENANTS, (posted_before, at)).await?;
@@ -36,7 +36,7 @@ pub(in crate::engine) async fn post_due(
 /// Posts the capacity of some tenants until now.
 async fn post(
     tx: &mut Session,
-    tenants: &[i64],
+    tenants: &[TenantId],
     now: Option<OffsetDateTime>,
 ) -> Result<(), store::Error> {
     match capacity_meter::lock(tx, tenants, now).await? {
@@ -49,7 +49,7 @@ async fn post(
 /// tenant.
 pub(in crate::engine) async fn change(
     tx: &mut Session,
-    tenant: i64,
+    tenant: TenantId,
     guaranteed: Option<u64>,
     now: Option<OffsetDateTime>,
 ) -> Result<(), store::Error> {

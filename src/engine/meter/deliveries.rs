@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::engine::meter::measure::Measure;
 use crate::repeat::every;
 use crate::store::usage::Flushed;
-use crate::store::{self, Store, SubscriptionId, TopicId};
+use crate::store::{self, Store, SubscriptionId, TenantId, TopicId};
 
 /// Shards of the counts, each with its own lock.
 const SHARDS: usize = 16;
@@ -36,7 +36,7 @@ const LAST_WITHIN: Duration = Duration::from_secs(4);
 #[derive(Debug, Clone, Copy)]
 pub struct Payer<'a> {
     /// The tenant.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// Id of the topic.
     pub topic_id: TopicId,
     /// Name of the topic.
@@ -45,7 +45,7 @@ pub struct Payer<'a> {
 
 /// What is counted separately: tenant, meter, and the subscription or topic. It holds ids only, so adding to a count
 /// allocates nothing.
-type Key = (i64, Meter, CountedFor);
+type Key = (TenantId, Meter, CountedFor);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum CountedFor {
@@ -219,7 +219,7 @@ mod tests {
         let topic = Arc::new("t".parse::<TopicName>().unwrap());
         for tenant in [1, 2, 1] {
             let payer = Payer {
-                tenant,
+                tenant: TenantId::new(tenant),
                 topic_id: TopicId::new(7),
                 topic: &topic,
             };
@@ -227,7 +227,9 @@ mod tests {
         }
         let mut rows = tally.take();
         rows.sort_unstable_by_key(|row| row.tenant);
-        let short = rows.iter().map(|row| (row.tenant, row.meter, row.bytes));
+        let short = rows
+            .iter()
+            .map(|row| (row.tenant.get(), row.meter, row.bytes));
         assert_eq!(
             short.collect::<Vec<_>>(),
             [(1, "cold_read", 20), (2, "cold_read", 10)]
@@ -243,7 +245,7 @@ mod tests {
         let topic = Arc::new("t".parse::<TopicName>().unwrap());
         for topic_id in (0..i64::try_from(many).unwrap()).map(TopicId::new) {
             let payer = Payer {
-                tenant: 1,
+                tenant: TenantId::new(1),
                 topic_id,
                 topic: &topic,
             };

@@ -14,7 +14,7 @@ use crate::engine::meter::capacity;
 use crate::engine::operate::tenants;
 use crate::engine::quota::{count_stored_bytes, quota_of};
 use crate::store::quota::QuotaRow;
-use crate::store::{self, Session, Store};
+use crate::store::{self, Session, Store, TenantId};
 
 /// The quota of a tenant; without limits if none was ever set.
 ///
@@ -62,7 +62,7 @@ pub async fn put_quota(
 /// Fails if a cap is below the current use of the tenant.
 async fn refuse_below_use(
     tx: &mut Session,
-    id: i64,
+    id: TenantId,
     name: &TenantName,
     quota: &Quota,
 ) -> Result<(), Error> {
@@ -89,7 +89,7 @@ async fn refuse_below_use(
 }
 
 /// The row of a quota. Its limits are validated, so each fits its column.
-fn row(tenant_id: i64, quota: &Quota, version: i64) -> QuotaRow {
+fn row(tenant_id: TenantId, quota: &Quota, version: i64) -> QuotaRow {
     let cap = |cap: Option<u64>| cap.map(u64::cast_signed);
     let [requests, messages, bytes] = quota.rates().map(Option::unwrap_or_default);
     QuotaRow {

@@ -16,7 +16,7 @@ use crate::engine::bill::{plans, tenant_plans};
 use crate::engine::error::Error;
 use crate::store::tenant::TenantRow;
 use crate::store::tenant_plan::TenantPlanRow;
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 impl Engine {
     /// Creates a tenant or changes its plan. Returns `true` if it is new.
@@ -151,9 +151,9 @@ async fn all_shown(
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<tenant::Tenant>, Error> {
     let today = plans::today(session, now).await?;
-    let ids: Vec<i64> = rows.iter().map(|row| row.tenant_id).collect();
+    let ids: Vec<TenantId> = rows.iter().map(|row| row.tenant_id).collect();
     let all = store::tenant_plan::of(session, &ids).await?;
-    let by_tenant: HashMap<i64, _> = all
+    let by_tenant: HashMap<TenantId, _> = all
         .chunk_by(|one, next| one.tenant_id == next.tenant_id)
         .map(|rows| (rows[0].tenant_id, rows))
         .collect();

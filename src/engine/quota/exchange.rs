@@ -15,8 +15,8 @@ use crate::engine::inbox::Inbox;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 use crate::engine::quota::share::{OtherReports, Pace, RateReport, Shares, cautious, items, share};
-use crate::store;
 use crate::store::quota_demand::{Demand, DemandOfRate};
+use crate::store::{self, TenantId};
 
 /// Pause between two exchanges of a tenant.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -237,7 +237,7 @@ impl Quotas {
     fn begin_exchanges(&self, exchanges: &mut Vec<Exchange>, mut awakened: Vec<Arc<Limited>>) {
         let now = Instant::now();
         awakened.extend(self.awakened.with(take_all).into_iter().flatten());
-        let index: HashMap<i64, usize> = exchanges
+        let index: HashMap<TenantId, usize> = exchanges
             .iter()
             .enumerate()
             .map(|(at, exchange)| (exchange.limited.tenant, at))
@@ -267,7 +267,7 @@ impl Quotas {
             .iter_mut()
             .map(|exchange| exchange.measure(now, self))
             .collect();
-        let mut others: HashMap<i64, Demand> = HashMap::new();
+        let mut others: HashMap<TenantId, Demand> = HashMap::new();
         if self.nodes() > 1 {
             let mut session = self.store.session().await?;
             let demands =

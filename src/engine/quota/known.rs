@@ -14,7 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 use crate::store::quota::QuotaRow;
-use crate::store::{self, Session};
+use crate::store::{self, Session, TenantId};
 
 /// Most tenants remembered. When there are more, those without demand are forgotten, and read again when needed.
 const TENANTS_MAX: usize = 100_000;
@@ -27,7 +27,7 @@ pub(super) struct KnownTenants {
     /// The version of the installation's quotas up to which changes were read.
     version: AtomicI64,
     /// By tenant; `None`: the tenant has no limits.
-    tenants: RwLock<HashMap<i64, Option<Arc<Limited>>>>,
+    tenants: RwLock<HashMap<TenantId, Option<Arc<Limited>>>>,
 }
 
 impl KnownTenants {
@@ -42,7 +42,7 @@ impl KnownTenants {
         self.tenants.read().is_empty()
     }
 
-    fn get(&self, tenant: i64) -> Option<Option<Arc<Limited>>> {
+    fn get(&self, tenant: TenantId) -> Option<Option<Arc<Limited>>> {
         self.tenants.read().get(&tenant).cloned()
     }
 }

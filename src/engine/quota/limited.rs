@@ -13,6 +13,7 @@ use crate::engine::limit::Capacity;
 use crate::engine::quota::bucket::Bucket;
 use crate::engine::quota::share::{Pace, RateCount, Shares, cautious, items, whole};
 use crate::engine::quota::stored::CappedCount;
+use crate::store::TenantId;
 use crate::store::quota::QuotaRow;
 
 /// One rate of a tenant: a bucket for its guarantee and one for its ceiling.
@@ -151,7 +152,7 @@ impl Concurrency {
 #[derive(Debug, Default)]
 pub struct Limited {
     /// The tenant.
-    pub(super) tenant: i64,
+    pub(super) tenant: TenantId,
     pub(super) requests: Rate,
     pub(super) messages: Rate,
     pub(super) bytes: Rate,
@@ -183,7 +184,7 @@ struct Settings {
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
     /// The tenant.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// The version of its quota.
     pub version: i64,
     /// The limits.

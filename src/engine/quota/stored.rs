@@ -14,7 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::quota::Quotas;
 use crate::engine::quota::limited::Limited;
 use crate::repeat::every;
-use crate::store::{self, LaneId, Session, SubscriptionId};
+use crate::store::{self, LaneId, Session, SubscriptionId, TenantId};
 
 /// Pause between two scans for counts that are due.
 const ROUND: Duration = Duration::from_millis(250);
@@ -163,7 +163,10 @@ impl Quotas {
 
 /// Bytes of the payloads of a tenant's topics, as stored. Each page reads the lanes of some topics from the home
 /// tables, and then the blocks of these lanes, because no statement reads both groups of tables.
-pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
+pub async fn count_stored_bytes(
+    session: &mut Session,
+    tenant: TenantId,
+) -> Result<i64, store::Error> {
     let (mut bytes, mut after) = (0, String::new());
     loop {
         let page = store::topic::lanes(session, tenant, (&after, NAMES)).await?;
@@ -177,7 +180,7 @@ pub async fn count_stored_bytes(session: &mut Session, tenant: i64) -> Result<i6
 }
 
 /// Messages of a tenant that are handed out and not settled, read in the same way.
-async fn count_in_flight(session: &mut Session, tenant: i64) -> Result<i64, store::Error> {
+async fn count_in_flight(session: &mut Session, tenant: TenantId) -> Result<i64, store::Error> {
     let (mut messages, mut after) = (0, String::new());
     loop {
         let page = store::subscription::lanes(session, tenant, (&after, NAMES)).await?;

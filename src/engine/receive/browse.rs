@@ -136,7 +136,7 @@ impl Engine {
         let end = part.end.min(end - start);
         let range = at + part.start.min(end)..at + end;
         let bytes = range.end - range.start;
-        let body = self.blob().stream(tenant.0, &key, range).await?;
+        let body = self.blob().stream(tenant.0.get(), &key, range).await?;
         let payer = Payer {
             tenant: tenant.0,
             topic_id: message.topic_id,

@@ -20,6 +20,7 @@ use crate::engine::error::Error;
 use crate::engine::meter::deliveries::Payer;
 use crate::store::LaneId;
 use crate::store::SubscriptionId;
+use crate::store::TenantId;
 use crate::store::TopicId;
 use crate::store::subscription::SubscriptionRow;
 
@@ -39,7 +40,7 @@ pub struct Subscriber {
     /// Its name.
     pub name: Arc<str>,
     /// The tenant that pays for it.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// The topic it reads.
     pub topic_id: TopicId,
     /// That topic's name.

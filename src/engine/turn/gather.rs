@@ -15,13 +15,13 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
-use crate::store::{LaneId, LeaseId, TopicId};
+use crate::store::{LaneId, LeaseId, TenantId, TopicId};
 
 /// The messages of one publish request for one lane.
 #[derive(Debug)]
 pub struct Publish {
     /// The tenant that publishes.
-    pub tenant: i64,
+    pub tenant: TenantId,
     /// Whether it is inside the tenant's guarantee.
     pub capacity: Capacity,
     /// The topic.

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use crate::engine::limit::Capacity;
 use crate::engine::turn::gather::Publish;
+use crate::store::TenantId;
 
 /// Sorts publishes into the order in which the turn takes them.
 pub(super) fn alternate(publishes: Vec<Publish>) -> Vec<Publish> {
-    let mut bytes_ahead: HashMap<(Capacity, i64), usize> = HashMap::new();
+    let mut bytes_ahead: HashMap<(Capacity, TenantId), usize> = HashMap::new();
     let mut ordered: Vec<(Capacity, usize, Publish)> = Vec::with_capacity(publishes.len());
     for publish in publishes {
         // The sort key is the number of bytes that the same tenant has sent before this publish.
@@ -38,7 +39,7 @@ mod tests {
         let meta = crate::engine::log::payload::Meta::default();
         records.push(&meta, &vec![0; bytes]);
         Publish {
-            tenant,
+            tenant: TenantId::new(tenant),
             capacity,
             topic_id: TopicId::new(tenant),
             lane: LaneId::new(lane),

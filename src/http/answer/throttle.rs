@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::engine::limit::{Limit, Policy, Terms};
 use crate::engine::quota::{Left, Standing};
+use crate::store::TenantId;
 
 pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
@@ -102,7 +103,7 @@ const CACHED: usize = 1_024;
 pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<CachedTexts>>>]>);
 
 struct CachedTexts {
-    tenant: i64,
+    tenant: TenantId,
     version: i64,
     policies: Option<HeaderValue>,
     left: (Left, Option<HeaderValue>),
@@ -149,7 +150,7 @@ impl QuotaTexts {
     }
 
     fn texts(&self, standing: &Standing) -> [Option<HeaderValue>; 2] {
-        let entry = usize::try_from(standing.tenant).unwrap_or(0) % CACHED;
+        let entry = usize::try_from(standing.tenant.get()).unwrap_or(0) % CACHED;
         let mut cached = self.0[entry].lock();
         if cached
             .as_ref()
@@ -274,7 +275,10 @@ mod tests {
             [(1, 1, 9), (1, 1, 9), (1, 2, 8), (1_025, 2, 7), (1, 2, 8)]
         {
             let mut headers = HeaderMap::new();
-            texts.put(&mut headers, &standing(tenant, version, ceiling));
+            texts.put(
+                &mut headers,
+                &standing(TenantId::new(tenant), version, ceiling),
+            );
             let policy = format!(r#""requests";q={ceiling};w=1"#);
             assert_eq!(headers[RATE_LIMIT_POLICY], policy.as_str());
             let left = format!(r#""requests";r={};t=1"#, ceiling - 1);
@@ -287,7 +291,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         put_limit(&mut headers, Some(&Limit::Guesses));
         let standing = Standing {
-            tenant: 1,
+            tenant: TenantId::new(1),
             version: 1,
             quota: Quota::default(),
             left: [Some(1), None, None],

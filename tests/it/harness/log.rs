@@ -13,8 +13,8 @@ use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
-    LaneId, Store, SubscriptionId, TopicId, block, cursor, hot_payload, installation, lane,
-    lane_meter, object, topic, turn,
+    LaneId, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload, installation,
+    lane, lane_meter, object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -109,7 +109,9 @@ impl Log {
             .await;
         let topic = TopicId::new(topic);
         let mut session = self.store.session().await.unwrap();
-        let lane = lane::insert(&mut session, 1, topic, 0).await.unwrap();
+        let lane = lane::insert(&mut session, TenantId::new(1), topic, 0)
+            .await
+            .unwrap();
         let now = self.clock.now();
         lane_meter::begin(&mut session, lane, name, now)
             .await

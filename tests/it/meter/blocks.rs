@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use cursus::engine::meter::blocks::Meter;
+use cursus::store::TenantId;
 use cursus::store::turn::{self, TurnInput, Used};
 use cursus::store::usage::{Flushed, flush};
 use futures_util::future::join_all;
@@ -28,7 +29,7 @@ async fn a_flush_whose_answer_was_lost_counts_once() {
     let node = Uuid::new_v4();
     let rows = |units| {
         let row = Flushed {
-            tenant: 1,
+            tenant: TenantId::new(1),
             meter: "deliver_pull",
             topic: "t".to_owned(),
             subscription: "s".to_owned(),

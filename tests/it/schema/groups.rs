@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cursus::store::group::{self, CROSSING, FILES, Group, TABLES};
-use cursus::store::{TopicId, lane, migrate, topic, turn};
+use cursus::store::{TenantId, TopicId, lane, migrate, topic, turn};
 use sha2::{Digest, Sha256};
 use sqlx::{AssertSqlSafe, Connection};
 
@@ -282,7 +282,9 @@ fn a_transaction_that_may_cross_exists() {
 async fn a_transaction_that_is_not_listed_stays_in_one_group() {
     let log = Log::new().await;
     let mut tx = log.store.tx("not listed").await.unwrap();
-    topic::by_name(&mut tx, 1, "t").await.unwrap();
+    topic::by_name(&mut tx, TenantId::new(1), "t")
+        .await
+        .unwrap();
     let _ = lane::of_topic(&mut tx, TopicId::new(1)).await;
 }
 
