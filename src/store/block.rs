@@ -6,26 +6,26 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session};
+use super::{Error, LaneId, Offset, Session};
 
 /// A block and the location of its payload: a hot slot, or an object, whose key `object::keys` returns.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct BlockRow {
     /// Its lane.
     pub lane_id: LaneId,
+    /// Offset of its first message.
+    pub first_offset: Offset,
     /// Number of its messages.
-    pub first_offset: i64,
-    /// Messages.
     pub count: i32,
-    /// Whether the payload is zstd-compressed.
+    /// Bytes of the payload.
     pub bytes: i64,
-    /// Whether the payload is a zstd frame.
+    /// Whether the payload is zstd-compressed.
     pub compressed: bool,
-    /// The hot slot that holds the payload.
+    /// When it was published.
     pub published_at: OffsetDateTime,
-    /// The object that holds the payload.
+    /// The hot slot that holds the payload.
     pub slot: Option<i16>,
-    /// The offset of the payload in the object, in bytes.
+    /// The object that holds the payload.
     pub object_id: Option<i64>,
     /// First byte of the payload in the object.
     pub object_offset: Option<i64>,
@@ -38,8 +38,8 @@ pub struct BlockRow {
 pub async fn covering(
     session: &mut Session,
     lane: LaneId,
-    from: i64,
-    until: i64,
+    from: Offset,
+    until: Offset,
     limit: i64,
 ) -> Result<Vec<BlockRow>, Error> {
     // The bound is a sub-query without outer references: it is evaluated once, and the scan of the key starts there.
@@ -74,7 +74,7 @@ pub async fn after_time(
     session: &mut Session,
     lane: LaneId,
     at: OffsetDateTime,
-) -> Result<Option<i64>, Error> {
+) -> Result<Option<Offset>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.after_time
          WITH RECURSIVE search (low, high) AS (
@@ -105,7 +105,7 @@ pub async fn after_time(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn end(session: &mut Session, lane: LaneId) -> Result<Option<i64>, Error> {
+pub async fn end(session: &mut Session, lane: LaneId) -> Result<Option<Offset>, Error> {
     Ok(sqlx::query_scalar(
         "-- block.end
          SELECT coalesce((SELECT k.first_offset + k.count FROM block k
@@ -153,7 +153,7 @@ pub struct Moved {
     /// Lane of the block.
     pub lane_id: LaneId,
     /// First offset of the block.
-    pub first_offset: i64,
+    pub first_offset: Offset,
     /// The offset of the payload in the object, in bytes.
     pub object_offset: i64,
 }

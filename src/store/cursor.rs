@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{CursorKey, Error, Session, SubscriptionId, TopicId};
+use super::{CursorKey, Error, Offset, Session, SubscriptionId, TopicId};
 
 /// Creates a cursor in every lane of a topic, at its end or at its oldest block. The caller holds the locks of the
 /// lanes, so that no publish runs in between.
@@ -42,7 +42,7 @@ pub struct CursorRow {
     /// Raised with every move.
     pub version: i64,
     /// The next offset.
-    pub next_offset: i64,
+    pub next_offset: Offset,
 }
 
 /// Locks a cursor and waits for other holders; `None`: the subscription or the topic is deleted.
@@ -69,7 +69,7 @@ pub async fn advance(
     session: &mut Session,
     key: CursorKey,
     from: CursorRow,
-    until: i64,
+    until: Offset,
 ) -> Result<u64, Error> {
     let done = sqlx::query(
         "-- cursor.advance

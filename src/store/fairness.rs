@@ -3,7 +3,7 @@
 
 use time::OffsetDateTime;
 
-use super::{CursorKey, Error, LaneId, Session, SubscriptionId, TopicId};
+use super::{CursorKey, Error, LaneId, Offset, Session, SubscriptionId, TopicId};
 
 /// A row. All lists have the same length: one element per customer.
 #[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
@@ -15,7 +15,7 @@ pub struct FairnessRow {
     /// How far each customer is ahead of the virtual time.
     pub leads: Vec<i64>,
     /// Offset from which on the first waiting lease is searched.
-    pub heads: Vec<i64>,
+    pub heads: Vec<Offset>,
     /// Upper bound of the waiting messages.
     pub waiting: Vec<i64>,
     /// Upper bound of the waiting leases.
@@ -32,9 +32,9 @@ pub struct Ahead {
     /// The lane.
     pub lane_id: LaneId,
     /// The first offset that is not read yet; `None`: there is no cursor, because the subscription is deleted.
-    pub next_offset: Option<i64>,
+    pub next_offset: Option<Offset>,
     /// The end of the log of the lane.
-    pub until: i64,
+    pub until: Offset,
     /// Whether messages wait behind the cursor.
     pub is_waiting: bool,
 }

@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session};
+use super::{Error, LaneId, Offset, Session};
 
 /// Number of slots in the ring.
 pub const SLOTS: i16 = 8;
@@ -52,14 +52,14 @@ pub async fn read(
     session: &mut Session,
     slot: i16,
     lane: LaneId,
-    first_offsets: &[i64],
-) -> Result<Vec<(i64, Vec<u8>)>, Error> {
-    let parts: Vec<(i64, Vec<u8>)> = sqlx::query_as(of_slot(READ, slot)?)
+    first_offsets: &[Offset],
+) -> Result<Vec<(Offset, Vec<u8>)>, Error> {
+    let parts: Vec<(Offset, Vec<u8>)> = sqlx::query_as(of_slot(READ, slot)?)
         .bind(lane)
         .bind(first_offsets)
         .fetch_all(session.run("hot_payload.read"))
         .await?;
-    let mut payloads: Vec<(i64, Vec<u8>)> = Vec::new();
+    let mut payloads: Vec<(Offset, Vec<u8>)> = Vec::new();
     for (first_offset, part) in parts {
         match payloads.last_mut() {
             Some((last, data)) if *last == first_offset => data.extend_from_slice(&part),
@@ -124,7 +124,7 @@ pub struct Live {
     /// Lane of the block.
     pub lane_id: LaneId,
     /// First offset of the block.
-    pub first_offset: i64,
+    pub first_offset: Offset,
     /// Bytes of its payload.
     pub bytes: i64,
     /// When it was published.

@@ -1,6 +1,6 @@
-//! Types of ids, one a table, so that the compiler refuses a lane where a subscription belongs. In the database each is
-//! a `bigint` and is bound and read as one. `store` and `engine` use them everywhere; the codecs of receipts and other
-//! stored texts convert them with `new` and `get`.
+//! Types of ids, one a table, and of offsets, so that the compiler refuses a lane where a subscription belongs. In the
+//! database each is a `bigint`, and it is bound and read as one. `store` and `engine` use them everywhere. Codecs, logs
+//! and the shards of maps convert them with `new` and `get`.
 
 use std::fmt;
 
@@ -58,6 +58,48 @@ id! {
 id! {
     /// The id of a tenant.
     TenantId
+}
+
+/// The offset of a message in its lane. The first one is 0, and each message has the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Offset(i64);
+
+impl Offset {
+    /// The first offset of every lane.
+    pub const START: Self = Self(0);
+    /// Above the offsets of all messages.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// The offset with this number.
+    #[must_use]
+    pub const fn new(offset: i64) -> Self {
+        Self(offset)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// The offset that lies this many messages behind it, [`Offset::MAX`] at most.
+    #[must_use]
+    pub const fn plus(self, messages: i64) -> Self {
+        Self(self.0.saturating_add(messages))
+    }
+
+    /// The number of messages from `first` up to it; negative when it comes before `first`.
+    #[must_use]
+    pub const fn since(self, first: Self) -> i64 {
+        self.0 - first.0
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// The key of a cursor, and of what goes with it: the fair order and the waiting leases.

@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, TenantId, TopicId};
+use super::{Error, LaneId, Offset, Session, TenantId, TopicId};
 
 /// Adds lane `number` to a topic of a tenant.
 ///
@@ -75,7 +75,7 @@ pub async fn close(session: &mut Session, topic: TopicId) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn start(session: &mut Session, lane: LaneId) -> Result<Option<i64>, Error> {
+pub async fn start(session: &mut Session, lane: LaneId) -> Result<Option<Offset>, Error> {
     Ok(sqlx::query_scalar(
         "-- lane.start
          SELECT start_offset FROM lane WHERE lane_id = $1",

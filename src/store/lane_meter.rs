@@ -8,7 +8,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, Session, TenantId};
+use super::{Error, LaneId, Offset, Session, TenantId};
 
 /// Inserts the meter of a new lane of a topic of this name, in the transaction that creates the lane. An existing meter
 /// stays as it is.
@@ -81,7 +81,7 @@ pub struct Locked {
     /// The lane.
     pub lane_id: LaneId,
     /// The first offset that is not counted.
-    pub metered_offset: i64,
+    pub metered_offset: Offset,
     /// Byte-seconds are added up to this time.
     pub sampled_at: OffsetDateTime,
     /// When byte-seconds were last posted.
@@ -201,7 +201,7 @@ pub struct Counted {
 pub async fn count(
     session: &mut Session,
     lanes: &[LaneId],
-    until: &[i64],
+    until: &[Offset],
     limit: i64,
     at: OffsetDateTime,
 ) -> Result<Vec<Counted>, Error> {

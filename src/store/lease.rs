@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, LeaseId, Session, SubscriptionId, TopicId};
+use super::{Error, LaneId, LeaseId, Offset, Session, SubscriptionId, TopicId};
 
 /// The key of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,7 +27,7 @@ pub struct Lease {
     /// Its key.
     pub key: LeaseKey,
     /// Offset of bit 0.
-    pub base: i64,
+    pub base: Offset,
     /// Bits of the messages that are not settled.
     pub pending: u64,
     /// Its messages are hidden from other receives until then.
@@ -53,7 +53,7 @@ pub(super) struct Row {
     subscription_id: SubscriptionId,
     lease_id: LeaseId,
     part: i16,
-    base: i64,
+    base: Offset,
     pending: i64,
     deadline: OffsetDateTime,
     attempt: i32,

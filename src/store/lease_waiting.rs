@@ -4,7 +4,7 @@
 use time::OffsetDateTime;
 
 use super::lease::{Lease, Row};
-use super::{CursorKey, Error, LaneId, Session, SubscriptionId};
+use super::{CursorKey, Error, LaneId, Offset, Session, SubscriptionId};
 
 /// Locks leases of a lane that were handed out and are past their deadline, earliest first. Waiting leases are in the
 /// scanned range, too, because they are due at once: `low` should be near.
@@ -72,7 +72,7 @@ pub struct WaitingRange {
     /// The order key.
     pub order_key: i64,
     /// The lowest base to return.
-    pub base: i64,
+    pub base: Offset,
     /// Most leases to return.
     pub limit: i64,
 }

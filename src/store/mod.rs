@@ -46,5 +46,5 @@ pub mod usage;
 pub mod usage_read;
 
 pub use error::Error;
-pub use ids::{CursorKey, LaneId, LeaseId, SubscriptionId, TenantId, TopicId};
+pub use ids::{CursorKey, LaneId, LeaseId, Offset, SubscriptionId, TenantId, TopicId};
 pub use session::{Metrics, Session, Store};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::topic::Rules;
-use super::{Error, LaneId, Session, SubscriptionId, TopicId};
+use super::{Error, LaneId, Offset, Session, SubscriptionId, TopicId};
 
 /// A lane, as returned by the scan of retention.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
@@ -72,9 +72,9 @@ pub struct Prospect {
     pub deadline: Option<OffsetDateTime>,
     /// The lowest offset that is still needed: the minimum of its cursors and, if they were read, of its leases. It
     /// never falls: claims begin at the cursor, and redelivered messages were in a lease.
-    pub floor: Option<i64>,
+    pub floor: Option<Offset>,
     /// The youngest subscription whose cursor and leases the floor includes.
-    pub newest: Option<i64>,
+    pub newest: Option<SubscriptionId>,
 }
 
 /// The statement of [`prospects`]; a test checks its query plan.
@@ -222,9 +222,9 @@ pub struct Cut {
     /// The lane.
     pub lane_id: LaneId,
     /// The current start of the lane.
-    pub start: i64,
+    pub start: Offset,
     /// The new start: the end of a block, or the current start.
-    pub cut: i64,
+    pub cut: Offset,
     /// Whether a cursor or lease is below the cut.
     pub is_needed: bool,
     /// Whether the scan stopped at its limit.

@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
+use super::{Error, LaneId, LeaseId, Offset, Session, SubscriptionId};
 
 /// The version of `turn.sql`, as a literal for the statements below. Every change of that file raises it by one (see
 /// `migrations/README.md`).
@@ -141,7 +141,7 @@ pub struct Leased {
     /// Subscription.
     pub subscription: SubscriptionId,
     /// Offset of bit 0.
-    pub base: i64,
+    pub base: Offset,
     /// Number of its messages, 1 to 64.
     pub count: u32,
     /// Its id.
@@ -154,7 +154,7 @@ pub struct TurnOutput {
     /// The database's time.
     pub at: OffsetDateTime,
     /// First offset of each block; `None`: the lane is gone.
-    pub first_offsets: Vec<Option<i64>>,
+    pub first_offsets: Vec<Option<Offset>>,
     /// Pairs of a lease and its bits that were pending and that this turn settled.
     pub settled: Vec<(LeaseId, u64)>,
     /// Indices of the claims that could lock their cursor.
@@ -266,7 +266,7 @@ async fn run_all(
 }
 
 fn output(row: &PgRow) -> Result<TurnOutput, Error> {
-    let first_offsets: Option<Vec<Option<i64>>> = row.try_get("first_offsets")?;
+    let first_offsets: Option<Vec<Option<Offset>>> = row.try_get("first_offsets")?;
     let settled_lease: Option<Vec<LeaseId>> = row.try_get("settled_lease")?;
     let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
     let bits = settled_bits
@@ -327,7 +327,7 @@ fn leased(row: &PgRow) -> Result<Vec<Leased>, Error> {
         return Ok(Vec::new());
     };
     let subscriptions: Vec<SubscriptionId> = row.try_get("leased_sub")?;
-    let bases: Vec<i64> = row.try_get("leased_base")?;
+    let bases: Vec<Offset> = row.try_get("leased_base")?;
     let pending: Vec<i64> = row.try_get("leased_pending")?;
     let ids: Vec<LeaseId> = row.try_get("leased_id")?;
     let mut leased: Vec<Leased> = (0..lanes.len())

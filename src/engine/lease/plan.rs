@@ -302,7 +302,7 @@ pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::SubscriptionId;
+    use crate::store::{Offset, SubscriptionId};
 
     const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -314,7 +314,7 @@ mod tests {
                 lease: LeaseId::new(id),
                 part: 0,
             },
-            base,
+            base: Offset::new(base),
             pending,
             deadline: T0,
             attempt: 1,
@@ -344,7 +344,7 @@ mod tests {
         let split = changes.insert[0];
         assert_eq!(
             (split.key.lease, split.key.part, split.base, split.pending),
-            (LeaseId::new(5), 2, 100, 0b010)
+            (LeaseId::new(5), 2, Offset::new(100), 0b010)
         );
         assert_eq!(split.deadline, T0 + time::Duration::HOUR);
         let rows = [changes.update[0], split];

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use crate::store::{LaneId, LeaseId, SubscriptionId};
+use crate::store::{LaneId, LeaseId, Offset, SubscriptionId};
 
 const BODY: usize = 19;
 const MAC: usize = 14;
@@ -25,7 +25,7 @@ pub struct Receipt {
     /// Lease.
     pub lease: LeaseId,
     /// Offset of the message.
-    pub offset: i64,
+    pub offset: Offset,
     /// Its bit in the lease, 0 to 63.
     pub bit: u8,
 }
@@ -41,7 +41,7 @@ impl Receipt {
         let mut bytes = [0; BODY];
         bytes[..5].copy_from_slice(&self.lane.get().to_be_bytes()[3..]);
         bytes[5..11].copy_from_slice(&self.lease.get().to_be_bytes()[2..]);
-        bytes[11..18].copy_from_slice(&self.offset.to_be_bytes()[1..]);
+        bytes[11..18].copy_from_slice(&self.offset.get().to_be_bytes()[1..]);
         bytes[18] = self.bit;
         bytes
     }
@@ -55,7 +55,7 @@ impl Receipt {
         Self {
             lane: LaneId::new(number(0..5)),
             lease: LeaseId::new(number(5..11)),
-            offset: number(11..18),
+            offset: Offset::new(number(11..18)),
             bit: bytes[18],
         }
     }
@@ -130,7 +130,7 @@ mod tests {
         let receipt = Receipt {
             lane: LaneId::new((1 << 40) - 1),
             lease: LeaseId::new(1 << 47),
-            offset: (1 << 55) + 3,
+            offset: Offset::new((1 << 55) + 3),
             bit: 63,
         };
         let (own, other) = (SubscriptionId::new(9), SubscriptionId::new(8));

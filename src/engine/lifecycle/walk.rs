@@ -238,7 +238,7 @@ fn join(
         if filled != payload.len() {
             tracing::warn!(
                 lane = block.lane_id.get(),
-                offset = block.first_offset,
+                offset = block.first_offset.get(),
                 "payload is missing or was moved meanwhile"
             );
             continue;

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
-use crate::store::LaneId;
-use crate::store::TopicId;
+use crate::store::{LaneId, Offset, TopicId};
 
 /// A block in memory: the whole block, or only the head of a block with one large message.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub struct Block {
     /// Its lane.
     pub lane: LaneId,
     /// Offset of its first message.
-    pub first_offset: i64,
+    pub first_offset: Offset,
     /// When it was published.
     pub published_at: Timestamp,
     /// Its messages.
@@ -25,8 +24,18 @@ pub struct Block {
 impl Block {
     /// Offset after its last message.
     #[must_use]
-    pub fn end(&self) -> i64 {
-        self.first_offset + i64::try_from(self.payload.len()).unwrap_or(0)
+    pub fn end(&self) -> Offset {
+        let messages = i64::try_from(self.payload.len()).unwrap_or(0);
+        self.first_offset.plus(messages)
+    }
+}
+
+/// The id of a message as clients see it.
+#[must_use]
+pub fn message_id(lane: LaneId, offset: Offset) -> MessageId {
+    MessageId {
+        lane: lane.get(),
+        offset: offset.get(),
     }
 }
 
@@ -47,11 +56,14 @@ impl StoredMessage {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> MessageId {
+        message_id(self.block.lane, self.offset())
+    }
+
+    /// Its offset in its lane.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
         let index = i64::try_from(self.index).unwrap_or(0);
-        MessageId {
-            lane: self.block.lane.get(),
-            offset: self.block.first_offset + index,
-        }
+        self.block.first_offset.plus(index)
     }
 
     /// Bytes of its encoded body and attributes.

@@ -10,7 +10,7 @@ use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use crate::engine::log::block::Block;
-use crate::store::LaneId;
+use crate::store::{LaneId, Offset};
 
 /// How a block got into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,13 @@ pub struct Cache {
 /// used would not do better.
 #[derive(Debug, Default)]
 struct Half {
-    lanes: HashMap<LaneId, BTreeMap<i64, Arc<Block>>>,
-    order: VecDeque<(LaneId, i64)>,
+    lanes: HashMap<LaneId, BTreeMap<Offset, Arc<Block>>>,
+    order: VecDeque<(LaneId, Offset)>,
     bytes: usize,
 }
 
 impl Half {
-    fn get(&self, lane: LaneId, offset: i64) -> Option<Arc<Block>> {
+    fn get(&self, lane: LaneId, offset: Offset) -> Option<Arc<Block>> {
         let (_, block) = self.lanes.get(&lane)?.range(..=offset).next_back()?;
         (offset < block.end()).then(|| block.clone())
     }
@@ -82,7 +82,7 @@ impl Cache {
 
     /// The block that holds `offset` of `lane`, if it is in the cache.
     #[must_use]
-    pub fn get(&self, lane: LaneId, offset: i64) -> Option<Arc<Block>> {
+    pub fn get(&self, lane: LaneId, offset: Offset) -> Option<Arc<Block>> {
         let written = self.written.lock().get(lane, offset);
         written.or_else(|| self.read.lock().get(lane, offset))
     }
@@ -121,35 +121,36 @@ mod tests {
         let payload = Payload::parse(bytes, total).unwrap();
         Arc::new(Block {
             lane: LaneId::new(lane),
-            first_offset,
+            first_offset: Offset::new(first_offset),
             published_at: api::Timestamp(0),
             payload,
         })
     }
 
+    fn get(cache: &Cache, lane: i64, offset: i64) -> Option<Arc<Block>> {
+        cache.get(LaneId::new(lane), Offset::new(offset))
+    }
+
     #[test]
     fn a_block_is_found_by_any_of_its_offsets_and_no_other() {
-        let (lane, other) = (LaneId::new(1), LaneId::new(2));
         let cache = Cache::new(1 << 20);
         cache.insert(block(1, 10, 5), Origin::Written);
-        assert!(
-            cache.get(lane, 9).is_none()
-                && cache.get(lane, 15).is_none()
-                && cache.get(other, 10).is_none()
-        );
+        for (lane, offset) in [(1, 9), (1, 15), (2, 10)] {
+            assert!(get(&cache, lane, offset).is_none());
+        }
         for offset in 10..15 {
-            assert_eq!(cache.get(lane, offset).unwrap().first_offset, 10);
+            let found = get(&cache, 1, offset).unwrap();
+            assert_eq!(found.first_offset, Offset::new(10));
         }
     }
 
     #[test]
     fn the_oldest_blocks_are_evicted_when_the_limit_is_reached() {
-        let lane = LaneId::new(1);
         let cache = Cache::new(200_000);
         for first in 0..1_000 {
             cache.insert(block(1, first, 1), Origin::Read);
             assert!(cache.bytes() <= 100_000);
         }
-        assert!(cache.get(lane, 0).is_none() && cache.get(lane, 999).is_some());
+        assert!(get(&cache, 1, 0).is_none() && get(&cache, 1, 999).is_some());
     }
 }

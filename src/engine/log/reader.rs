@@ -24,7 +24,7 @@ use crate::engine::log::cache::{Cache, Origin};
 use crate::engine::log::payload::Payload;
 use crate::engine::meter::deliveries::{Payer, Tally};
 use crate::store::block::BlockRow;
-use crate::store::{self, LaneId, Session, Store};
+use crate::store::{self, LaneId, Offset, Session, Store};
 use crate::turnstile::Turnstile;
 
 /// Concurrent reads of the database on one node. Each holds a connection of the pool.
@@ -69,7 +69,7 @@ impl Blocks {
     }
 
     /// Adds the blocks of a read, from `offsets.start` on; returns the offset at which the rest begins.
-    fn extend(&mut self, read: Vec<Arc<Block>>, offsets: Range<i64>) -> i64 {
+    fn extend(&mut self, read: Vec<Arc<Block>>, offsets: Range<Offset>) -> Offset {
         let mut at = offsets.start;
         for block in read {
             if block.first_offset >= offsets.end {
@@ -155,9 +155,9 @@ impl Reader {
         &self,
         payer: Payer<'_>,
         lane: LaneId,
-        offset: i64,
+        offset: Offset,
     ) -> Result<Option<Arc<Block>>, Error> {
-        let offsets = offset..offset + 1;
+        let offsets = offset..offset.plus(1);
         let mut found = self.blocks(payer, lane, offsets, usize::MAX).await?;
         Ok(found.blocks.pop())
     }
@@ -171,7 +171,7 @@ impl Reader {
         &self,
         payer: Payer<'_>,
         lane: LaneId,
-        offsets: Range<i64>,
+        offsets: Range<Offset>,
         bytes_max: usize,
     ) -> Result<Blocks, Error> {
         let mut taken = Blocks {
@@ -194,7 +194,7 @@ impl Reader {
                 ReadOutcome::Moved => {
                     tracing::error!(
                         lane = lane.get(),
-                        offset = at,
+                        offset = at.get(),
                         "payload not found where its block points to"
                     );
                     return Err(Error::Internal);
@@ -213,7 +213,7 @@ impl Reader {
     pub async fn at_hand(
         &self,
         lane: LaneId,
-        offsets: Range<i64>,
+        offsets: Range<Offset>,
     ) -> Result<Vec<Arc<Block>>, Error> {
         let (from, until) = (offsets.start, offsets.end);
         let mut session = self.store.session().await?;
@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// Adds blocks from the cache up to the first gap; returns the offset at which the rest begins.
-    fn cached(&self, lane: LaneId, offsets: Range<i64>, taken: &mut Blocks) -> i64 {
+    fn cached(&self, lane: LaneId, offsets: Range<Offset>, taken: &mut Blocks) -> Offset {
         let mut at = offsets.start;
         while at < offsets.end && taken.room > 0 {
             let Some(block) = self.cache.get(lane, at) else {
@@ -246,7 +246,7 @@ impl Reader {
         &self,
         payer: Payer<'_>,
         lane: LaneId,
-        offsets: Range<i64>,
+        offsets: Range<Offset>,
     ) -> Result<ReadOutcome, Error> {
         let lane_lock = self.hot.lane(lane).lock().await;
         // Another reader of this lane may have read it meanwhile.
@@ -255,7 +255,7 @@ impl Reader {
         }
         let permit = self.hot.reads.enter(payer.tenant.get()).await;
         let mut session = self.store.session().await?;
-        let ahead = offsets.end.saturating_add(READ_AHEAD_MESSAGES);
+        let ahead = offsets.end.plus(READ_AHEAD_MESSAGES);
         let rows =
             store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
         let rows = bounded(rows, offsets.end);
@@ -306,7 +306,7 @@ impl Reader {
         &self,
         payer: Payer<'_>,
         (rows, keys): (&[BlockRow], &HashMap<i64, String>),
-        until: i64,
+        until: Offset,
     ) -> Result<Vec<Block>, Error> {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_adjacent).collect();
         let reads: Vec<_> = runs
@@ -337,7 +337,7 @@ impl Reader {
         &self,
         payer: Payer<'_>,
         (run, keys): (&[BlockRow], &HashMap<i64, String>),
-        until: i64,
+        until: Offset,
     ) -> Result<Vec<Block>, Error> {
         let start_of = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
@@ -365,7 +365,7 @@ impl Reader {
 }
 
 /// Limits rows to what one read may take: rows that hold offsets below `until`, and some rows after them.
-fn bounded(mut rows: Vec<BlockRow>, until: i64) -> Vec<BlockRow> {
+fn bounded(mut rows: Vec<BlockRow>, until: Offset) -> Vec<BlockRow> {
     let mut bytes = 0;
     let fits = |row: &&BlockRow| {
         let is_first = bytes == 0;
@@ -402,7 +402,7 @@ fn is_adjacent(one: &BlockRow, next: &BlockRow) -> bool {
 /// the list without an error.
 fn decode(
     rows: &[BlockRow],
-    until: i64,
+    until: Offset,
     payload: impl Fn(&BlockRow) -> Option<Bytes>,
 ) -> Result<Vec<Block>, Error> {
     let mut blocks = Vec::with_capacity(rows.len());
@@ -422,14 +422,14 @@ async fn hot_payloads(
     session: &mut Session,
     lane: LaneId,
     rows: &[BlockRow],
-) -> Result<Vec<(i64, Bytes)>, Error> {
+) -> Result<Vec<(Offset, Bytes)>, Error> {
     let mut slots: Vec<i16> = rows.iter().filter_map(|row| row.slot).collect();
     slots.sort_unstable();
     slots.dedup();
     let mut payloads = Vec::with_capacity(rows.len());
     for slot in slots {
         let of_slot = rows.iter().filter(|row| row.slot == Some(slot));
-        let firsts: Vec<i64> = of_slot.map(|row| row.first_offset).collect();
+        let firsts: Vec<Offset> = of_slot.map(|row| row.first_offset).collect();
         let read = store::hot_payload::read(session, slot, lane, &firsts).await?;
         payloads.extend(
             read.into_iter()

@@ -18,7 +18,7 @@ use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::capacity;
 use crate::store::lane_meter::{self, Locked};
 use crate::store::retention::Cut;
-use crate::store::{self, LaneId, Session, tenant_meter, usage};
+use crate::store::{self, LaneId, Offset, Session, tenant_meter, usage};
 
 /// Lanes read by one statement.
 const LANES: i64 = 1_000;
@@ -155,7 +155,7 @@ struct BlockCount {
 /// only those below its offset in `until`.
 async fn count(
     tx: &mut Session,
-    (lanes, until): (&[LaneId], &[i64]),
+    (lanes, until): (&[LaneId], &[Offset]),
     limit: i64,
     at: OffsetDateTime,
 ) -> Result<BlockCount, store::Error> {
@@ -183,7 +183,7 @@ async fn count_some(
         return Ok(BlockCount::default());
     };
     let lanes: Vec<LaneId> = locked.meters.iter().map(|meter| meter.lane_id).collect();
-    let until = vec![i64::MAX; lanes.len()];
+    let until = vec![Offset::MAX; lanes.len()];
     let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
     count(tx, (&lanes, &until), limit, locked.at).await
 }
@@ -243,7 +243,7 @@ pub(in crate::engine) async fn count_below(
     let uncounted: Vec<&Cut> = cuts.iter().filter(is_uncounted).collect();
     if !uncounted.is_empty() {
         let lanes: Vec<LaneId> = uncounted.iter().map(|cut| cut.lane_id).collect();
-        let until: Vec<i64> = uncounted.iter().map(|cut| cut.cut).collect();
+        let until: Vec<Offset> = uncounted.iter().map(|cut| cut.cut).collect();
         count(tx, (&lanes, &until), i64::MAX, locked.at).await?;
     }
     Ok(())

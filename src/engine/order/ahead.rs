@@ -17,7 +17,7 @@ use crate::engine::order::Dispenser;
 use crate::engine::order::dispense::Fresh;
 use crate::engine::order::fair::line::Line;
 use crate::engine::subscriber::Subscriber;
-use crate::store::{self, LaneId};
+use crate::store::{self, LaneId, Offset};
 
 /// Bytes of blocks that one read ahead holds in memory, unless the first block alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
@@ -32,11 +32,11 @@ pub(super) enum AheadBlock {
     Block(Arc<Block>),
     /// It is corrupt. Its offsets count as messages without a key, so that they are handed out, fail, and are
     /// dead-lettered.
-    Unreadable(Range<i64>),
+    Unreadable(Range<Offset>),
 }
 
 impl AheadBlock {
-    fn offsets(&self) -> Range<i64> {
+    fn offsets(&self) -> Range<Offset> {
         match self {
             Self::Block(block) => block.first_offset..block.end(),
             Self::Unreadable(offsets) => offsets.clone(),
@@ -50,9 +50,9 @@ impl Dispenser {
         &self,
         subscriber: &Subscriber,
         lane: LaneId,
-        offsets: Range<i64>,
+        offsets: Range<Offset>,
     ) -> Result<Vec<AheadBlock>, Error> {
-        let until = offsets.start + i64::from(FAIRNESS_AHEAD_MESSAGES);
+        let until = offsets.start.plus(i64::from(FAIRNESS_AHEAD_MESSAGES));
         let offsets = offsets.start..until.min(offsets.end);
         let read = tokio::time::timeout(READ_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
         read.await
@@ -63,7 +63,7 @@ impl Dispenser {
         &self,
         subscriber: &Subscriber,
         lane: LaneId,
-        offsets: Range<i64>,
+        offsets: Range<Offset>,
     ) -> Result<Vec<AheadBlock>, Error> {
         let payer = subscriber.payer();
         let (reader, mut blocks, mut next) = (&self.reader, Vec::new(), offsets.start);
@@ -90,12 +90,16 @@ impl Dispenser {
     }
 
     /// The offsets of the block that has `offset`, without reading it; `None` when it is gone.
-    async fn unreadable(&self, lane: LaneId, offset: i64) -> Result<Option<Range<i64>>, Error> {
+    async fn unreadable(
+        &self,
+        lane: LaneId,
+        offset: Offset,
+    ) -> Result<Option<Range<Offset>>, Error> {
         let mut session = self.store.session().await?;
-        let rows = store::block::covering(&mut session, lane, offset, offset + 1, 1).await?;
+        let rows = store::block::covering(&mut session, lane, offset, offset.plus(1), 1).await?;
         let offsets = rows
             .first()
-            .map(|row| row.first_offset..row.first_offset + i64::from(row.count));
+            .map(|row| row.first_offset..row.first_offset.plus(i64::from(row.count)));
         Ok(offsets)
     }
 }
@@ -105,9 +109,9 @@ impl Dispenser {
 pub(super) fn join(
     line: &mut Line,
     blocks: &[AheadBlock],
-    next: i64,
+    next: Offset,
     at: OffsetDateTime,
-) -> (Fresh, i64) {
+) -> (Fresh, Offset) {
     let (mut fresh, mut next) = (Fresh::default(), next);
     let waiting = line.runs();
     for block in blocks {
@@ -128,15 +132,15 @@ pub(super) fn join(
             };
             let slot = line.join(key.as_deref(), at);
             fresh.push(slot, next);
-            next += 1;
+            next = next.plus(1);
         }
     }
     (fresh, next)
 }
 
 /// The fairness key of a message, cut to `KEY_CHARS_MAX` characters.
-fn fairness_key(block: &Block, offset: i64) -> Option<Cow<'_, str>> {
-    let index = usize::try_from(offset - block.first_offset).ok()?;
+fn fairness_key(block: &Block, offset: Offset) -> Option<Cow<'_, str>> {
+    let index = usize::try_from(offset.since(block.first_offset)).ok()?;
     let attributes = block.payload.get(index)?.meta().attributes;
     let (_, value) = attributes
         .into_iter()
@@ -175,7 +179,7 @@ mod tests {
         let total = bytes.len() as u64;
         AheadBlock::Block(Arc::new(Block {
             lane: LaneId::new(1),
-            first_offset,
+            first_offset: Offset::new(first_offset),
             published_at: api::Timestamp(0),
             payload: Payload::parse(bytes, total).unwrap(),
         }))
@@ -191,16 +195,16 @@ mod tests {
     fn messages_join_from_the_cursor_on_as_far_as_there_is_no_gap() {
         let blocks = [
             block(10, &["a", "b", "a"]),
-            AheadBlock::Unreadable(13..20),
+            AheadBlock::Unreadable(Offset::new(13)..Offset::new(20)),
             block(20, &["", "b"]),
             block(30, &["c"]),
         ];
         let mut line = Line::default();
-        let (fresh, next) = join(&mut line, &blocks, 11, T0);
-        assert_eq!((next, fresh.runs()), (22, 3));
+        let (fresh, next) = join(&mut line, &blocks, Offset::new(11), T0);
+        assert_eq!((next, fresh.runs()), (Offset::new(22), 3));
         assert_eq!(waiting(&line), [(None, 8), (Some("b"), 2), (Some("a"), 1)]);
         // A cursor outside of these blocks: another node or retention has moved it.
-        for elsewhere in [9, 22, 40] {
+        for elsewhere in [9, 22, 40].map(Offset::new) {
             let mut line = Line::default();
             let (fresh, next) = join(&mut line, &blocks, elsewhere, T0);
             assert_eq!((next, fresh.runs()), (elsewhere, 0));
@@ -216,15 +220,20 @@ mod tests {
         line.get_mut(crate::engine::order::fair::line::NO_KEY)
             .unwrap()
             .runs = i64::from(FAIRNESS_RUNS_MAX) - 5;
-        let (fresh, next) = join(&mut line, &[block(0, &customers)], 0, T0);
-        assert_eq!((next, fresh.runs()), (5, 5));
+        let (fresh, next) = join(&mut line, &[block(0, &customers)], Offset::START, T0);
+        assert_eq!((next, fresh.runs()), (Offset::new(5), 5));
     }
 
     #[test]
     fn of_a_long_key_the_first_characters_count() {
         let long = "ä".repeat(KEY_CHARS_MAX + 1);
         let mut line = Line::default();
-        join(&mut line, &[block(0, &[&long, &long[2..]])], 0, T0);
+        join(
+            &mut line,
+            &[block(0, &[&long, &long[2..]])],
+            Offset::START,
+            T0,
+        );
         assert_eq!(waiting(&line), [(Some(&long[2..]), 2)]);
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::subscriber::Subscriber;
 use crate::store::cursor::CursorRow;
 use crate::store::fairness::Ahead;
 use crate::store::lease::Lease;
-use crate::store::{self, CursorKey, Session};
+use crate::store::{self, CursorKey, Offset, Session};
 
 /// Times that messages are picked again because fewer wait than the line counts.
 const CORRECTIONS_MAX: usize = 4;
@@ -163,7 +163,7 @@ async fn advance(
     tx: &mut Session,
     key: CursorKey,
     cursor: CursorRow,
-    passed: Range<i64>,
+    passed: Range<Offset>,
 ) -> Result<(), Error> {
     if passed.is_empty() {
         return Ok(());

@@ -11,13 +11,13 @@ use crate::engine::mask::lowest;
 use crate::engine::order::fair::line::Line;
 use crate::store::lease::{Lease, LeaseKey};
 use crate::store::lease_waiting::{WaitingCount, WaitingRange};
-use crate::store::{CursorKey, LeaseId};
+use crate::store::{CursorKey, LeaseId, Offset};
 
 /// Messages of one customer, at most 64 offsets apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Offset of bit 0.
-    pub base: i64,
+    pub base: Offset,
     /// The messages: bit n is the offset `base + n`.
     pub bits: u64,
 }
@@ -31,10 +31,10 @@ pub struct Fresh {
 
 impl Fresh {
     /// Adds a message. Offsets must rise from call to call.
-    pub fn push(&mut self, slot: i16, offset: i64) {
+    pub fn push(&mut self, slot: i16, offset: Offset) {
         let runs = self.by_slot.entry(slot).or_default();
         match runs.back_mut() {
-            Some(run) if offset - run.base < 64 => run.bits |= 1 << (offset - run.base),
+            Some(run) if offset.since(run.base) < 64 => run.bits |= 1 << offset.since(run.base),
             _ => {
                 runs.push_back(Run {
                     base: offset,
@@ -102,7 +102,7 @@ pub fn correct(line: &mut Line, fresh: &Fresh, slot: i16, stored: WaitingCount) 
     if let Some(customer) = line.get_mut(slot) {
         customer.waiting = stored.messages + fresh.messages(slot);
         customer.runs = stored.leases;
-        customer.head = 0;
+        customer.head = Offset::START;
     }
 }
 

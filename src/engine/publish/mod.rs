@@ -6,9 +6,9 @@ pub mod draft;
 pub mod expire_dedup;
 pub mod idempotent;
 
+use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
 use api::message::Published;
-use api::{MessageId, TopicName};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -19,12 +19,13 @@ use crate::engine::access::Tenant;
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::limit::Capacity;
+use crate::engine::log::block::message_id;
 use crate::engine::log::payload::stream_head;
 use crate::engine::meter::Metered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 use crate::engine::turn::{Content, Placed, Publish};
-use crate::store::LaneId;
+use crate::store::{LaneId, Offset};
 
 impl Engine {
     /// Publishes messages; one result per draft, in order. The outer error is for the whole request.
@@ -79,10 +80,7 @@ impl Engine {
             capacity,
         } = drafts;
         let lane = self.lane_of(entry);
-        let mut next = MessageId {
-            lane: lane.get(),
-            offset: 0,
-        };
+        let mut next = Offset::START;
         let measure = records.measure();
         if !records.is_empty() {
             let content = if records.bytes() > self.hot_limit_bytes() {
@@ -90,15 +88,15 @@ impl Engine {
             } else {
                 Content::Records(records)
             };
-            next.offset = self
+            next = self
                 .commit_content(entry, lane, (content, measure, capacity))
                 .await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
             Draft::Valid(_) => {
-                let id = next;
-                next.offset += 1;
+                let id = message_id(lane, next);
+                next = next.plus(1);
                 Ok(Published {
                     id,
                     duplicate: false,
@@ -138,10 +136,7 @@ impl Engine {
             let content = (Content::Object(object), measure, capacity);
             let offset = self.commit_content(&entry, lane, content).await?;
             let answer = Published {
-                id: MessageId {
-                    lane: lane.get(),
-                    offset,
-                },
+                id: message_id(lane, offset),
                 duplicate: false,
             };
             return Ok(Metered {
@@ -169,7 +164,7 @@ impl Engine {
         entry: &TopicEntry,
         lane: LaneId,
         (content, measure, capacity): (Content, Measure, Capacity),
-    ) -> Result<i64, Error> {
+    ) -> Result<Offset, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.turns().queue(topic_id).publish(Publish {

@@ -18,7 +18,7 @@ use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
 use crate::engine::meter::deliveries::Payer;
-use crate::store::{self, LaneId};
+use crate::store::{self, LaneId, Offset};
 
 /// Unfiltered pages read for one page of a browse at most.
 const PAGES_MAX: usize = 10;
@@ -65,7 +65,7 @@ impl Engine {
     /// When it does not exist (any more) for this caller, or the database or object storage is unavailable.
     pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
-        let lane = LaneId::new(id.lane);
+        let (lane, offset) = (LaneId::new(id.lane), Offset::new(id.offset));
         let entry = self
             .catalog()
             .topic_of_lane(self.store(), by.tenant(), lane)
@@ -76,10 +76,10 @@ impl Engine {
         }
         let block = self
             .reader()
-            .block(payer(&entry), lane, id.offset)
+            .block(payer(&entry), lane, offset)
             .await?
             .ok_or_else(missing)?;
-        let index = usize::try_from(id.offset - block.first_offset).map_err(|_| missing())?;
+        let index = usize::try_from(offset.since(block.first_offset)).map_err(|_| missing())?;
         let message = StoredMessage {
             block,
             index,
@@ -121,7 +121,7 @@ impl Engine {
         }
         let (lane, first) = (message.block.lane, message.block.first_offset);
         let mut session = self.store().session().await?;
-        let row = store::block::covering(&mut session, lane, first, first + 1, 1)
+        let row = store::block::covering(&mut session, lane, first, first.plus(1), 1)
             .await?
             .pop();
         let missing = || Error::not_found("message", message.id());
@@ -215,7 +215,7 @@ impl Engine {
             let mut at = self.first_offset(*lane, from).await?;
             while messages.len() <= limit && !cut {
                 let want = i64::try_from(limit + 1 - messages.len()).unwrap_or(1);
-                let offsets = at..at + want;
+                let offsets = at..at.plus(want);
                 let read = self
                     .reader()
                     .blocks(payer(entry), *lane, offsets, room)
@@ -226,7 +226,7 @@ impl Engine {
                 let until = last.end();
                 for block in read.blocks {
                     room = room.saturating_sub(block.payload.memory_bytes());
-                    let begin = usize::try_from(at - block.first_offset).unwrap_or(0);
+                    let begin = usize::try_from(at.since(block.first_offset)).unwrap_or(0);
                     let all = begin..block.payload.len();
                     messages.extend(all.map(|index| StoredMessage {
                         block: block.clone(),
@@ -249,16 +249,20 @@ impl Engine {
     }
 
     /// The offset at which a browse begins in a lane.
-    async fn first_offset(&self, lane: LaneId, from: BrowseFrom) -> Result<i64, Error> {
+    async fn first_offset(&self, lane: LaneId, from: BrowseFrom) -> Result<Offset, Error> {
         let mut session = self.store().session().await?;
         match from {
-            BrowseFrom::Message(id) => Ok(id.offset),
-            BrowseFrom::After(after) => Ok(after.message.offset + 1),
-            BrowseFrom::Start => Ok(store::lane::start(&mut session, lane).await?.unwrap_or(0)),
+            BrowseFrom::Message(id) => Ok(Offset::new(id.offset)),
+            BrowseFrom::After(after) => Ok(Offset::new(after.message.offset).plus(1)),
+            BrowseFrom::Start => Ok(store::lane::start(&mut session, lane)
+                .await?
+                .unwrap_or(Offset::START)),
             BrowseFrom::Time(at) => {
                 match store::block::after_time(&mut session, lane, at.into()).await? {
                     Some(first) => Ok(first),
-                    None => Ok(store::block::end(&mut session, lane).await?.unwrap_or(0)),
+                    None => Ok(store::block::end(&mut session, lane)
+                        .await?
+                        .unwrap_or(Offset::START)),
                 }
             }
         }

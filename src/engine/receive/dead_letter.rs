@@ -108,7 +108,7 @@ impl Engine {
             let view = message.view().ok_or(Error::Internal)?;
             let history = History::of(message, lease, reason);
             let meta = history.added_to(view.meta());
-            let bit = 1 << (message.id().offset - lease.base);
+            let bit = 1 << message.offset().since(lease.base);
             let Some(body) = view.body() else {
                 let head = stream::iter([Ok(Bytes::from(stream_head(&meta)))]);
                 let (start, end) = view.body_range();

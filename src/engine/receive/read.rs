@@ -60,7 +60,7 @@ impl Engine {
         mut read: LeasesRead,
     ) -> Result<Vec<Delivery>, Error> {
         for (grant, error) in &read.unreadable {
-            tracing::warn!(%error, lane = grant.lane.get(), base = grant.base, "messages could not be read");
+            tracing::warn!(%error, lane = grant.lane.get(), base = grant.base.get(), "messages could not be read");
             // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
             let step = if matches!(error, Error::Internal) {
                 Step::Return(UNREADABLE_SECONDS)
@@ -98,9 +98,9 @@ impl Engine {
                 beyond.push(*grant);
                 continue;
             }
-            let first = grant.base + i64::from(grant.bits.trailing_zeros());
-            let last = grant.base + i64::from(63 - grant.bits.leading_zeros());
-            let offsets = first..last + 1;
+            let first = grant.base.plus(i64::from(grant.bits.trailing_zeros()));
+            let last = grant.base.plus(i64::from(63 - grant.bits.leading_zeros()));
+            let offsets = first..last.plus(1);
             let blocks = self.reader().blocks(payer, grant.lane, offsets, room);
             let read = match blocks.await {
                 Ok(read) => read,
@@ -123,7 +123,7 @@ impl Engine {
             if read.cut {
                 room = 0;
                 let end = read.blocks.last().map_or(first, |block| block.end());
-                given.bits &= below(end - grant.base);
+                given.bits &= below(end.since(grant.base));
                 let bits = grant.bits & !given.bits;
                 beyond.extend((bits != 0).then_some(Grant { bits, ..*grant }));
             }
@@ -143,14 +143,15 @@ impl Engine {
         grant: &Grant,
         deliveries: &mut Vec<Delivery>,
     ) -> u64 {
-        let offsets = grant.base..grant.base + i64::from(u64::BITS - grant.bits.leading_zeros());
+        let messages = i64::from(u64::BITS - grant.bits.leading_zeros());
+        let offsets = grant.base..grant.base.plus(messages);
         let Ok(blocks) = self.reader().at_hand(grant.lane, offsets).await else {
             return 0;
         };
         let before = deliveries.len();
         self.append(subscriber, grant, &blocks, deliveries);
         deliveries[before..].iter().fold(0, |bits, delivery| {
-            bits | 1 << (delivery.message.id().offset - grant.base)
+            bits | 1 << delivery.message.offset().since(grant.base)
         })
     }
 
@@ -165,14 +166,14 @@ impl Engine {
         let mut block = blocks.iter();
         let mut current = block.next();
         for bit in ones(grant.bits) {
-            let offset = grant.base + i64::from(bit);
+            let offset = grant.base.plus(i64::from(bit));
             while current.is_some_and(|block| block.end() <= offset) {
                 current = block.next();
             }
             let Some(block) = current.filter(|block| block.first_offset <= offset) else {
                 continue;
             };
-            let Ok(index) = usize::try_from(offset - block.first_offset) else {
+            let Ok(index) = usize::try_from(offset.since(block.first_offset)) else {
                 continue;
             };
             let receipt = Receipt {

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use api::SubscriptionName;
 use api::settle::{Extended, Outcome, Settled};
-use api::{MessageId, SubscriptionName};
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
@@ -14,6 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::lease::SET_ASIDE_SECONDS;
 use crate::engine::lease::plan::{self, MessageStep, Step};
 use crate::engine::lease::receipt::Receipt;
+use crate::engine::log::block::message_id;
 use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Settle, SettleEntry};
@@ -237,10 +238,7 @@ impl Engine {
             let reason = reason.unwrap_or("dead_letter");
             outcome = self.move_to_dead_letters(subscriber, lease, reason).await?;
         }
-        let id = MessageId {
-            lane: receipt.lane.get(),
-            offset: receipt.offset,
-        };
+        let id = message_id(receipt.lane, receipt.offset);
         match outcome {
             Moved { kept: true, .. } => Err(Error::Conflict(format!(
                 "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \

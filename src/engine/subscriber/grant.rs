@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 
 use crate::engine::mask::lowest;
 use crate::store::lease::Lease;
-use crate::store::{LaneId, LeaseId};
+use crate::store::{LaneId, LeaseId, Offset};
 
 /// Messages of one lease given to one receiver.
 #[derive(Debug, Clone, Copy)]
@@ -14,7 +14,7 @@ pub struct Grant {
     /// Lease.
     pub lease: LeaseId,
     /// Offset of bit 0.
-    pub base: i64,
+    pub base: Offset,
     /// The messages that are given, as bits of the lease.
     pub bits: u64,
     /// How many times they have been handed out, including this time.

@@ -18,11 +18,8 @@ use parking_lot::RwLock;
 
 use crate::engine::error::Error;
 use crate::engine::meter::deliveries::Payer;
-use crate::store::LaneId;
-use crate::store::SubscriptionId;
-use crate::store::TenantId;
-use crate::store::TopicId;
 use crate::store::subscription::SubscriptionRow;
+use crate::store::{LaneId, SubscriptionId, TenantId, TopicId};
 
 pub use due::Due;
 pub use grant::Grant;

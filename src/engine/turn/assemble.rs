@@ -16,9 +16,8 @@ use crate::engine::meter::measure::Measure;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::gather::{Content, Gathered, Placed, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
-use crate::store::LaneId;
-use crate::store::TopicId;
 use crate::store::turn::{Claim, Clear, NewBlock, TurnInput};
+use crate::store::{LaneId, TopicId};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;

@@ -15,7 +15,7 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
-use crate::store::{LaneId, LeaseId, TenantId, TopicId};
+use crate::store::{LaneId, LeaseId, Offset, TenantId, TopicId};
 
 /// The messages of one publish request for one lane.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Content {
 #[derive(Debug, Clone, Copy)]
 pub struct Placed {
     /// Offset of the first message; `None` when the topic was deleted, and nothing was stored.
-    pub first_offset: Option<i64>,
+    pub first_offset: Option<Offset>,
 }
 
 /// Bits of one lease that a request wants settled.

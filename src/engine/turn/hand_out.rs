@@ -17,8 +17,8 @@ use crate::engine::subscriber::Grant;
 use crate::engine::turn::Turns;
 use crate::engine::turn::assemble::{Pending, PendingBlock, PendingClaim};
 use crate::engine::turn::gather::{Placed, Queue, Settle};
-use crate::store::LeaseId;
 use crate::store::turn::{Leased, TurnOutput};
+use crate::store::{LeaseId, Offset};
 
 /// Sends the results of a committed turn.
 pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &TurnOutput) {
@@ -85,7 +85,7 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
 fn reply_publishes(
     turns: &Turns,
     block: PendingBlock,
-    first_offset: Option<i64>,
+    first_offset: Option<Offset>,
     at: OffsetDateTime,
 ) {
     if let Some(first_offset) = first_offset {
@@ -95,13 +95,13 @@ fn reply_publishes(
         turns.hints.published(block.topic_id);
     }
     for (index, reply) in block.replies {
-        let first_offset = first_offset.map(|first| first + i64::from(index));
+        let first_offset = first_offset.map(|first| first.plus(i64::from(index)));
         let _ = reply.send(Ok(Placed { first_offset }));
     }
 }
 
 /// Puts a block into the cache, because a block that was just written is read soon.
-fn cache(turns: &Turns, block: &PendingBlock, first_offset: i64, at: OffsetDateTime) {
+fn cache(turns: &Turns, block: &PendingBlock, first_offset: Offset, at: OffsetDateTime) {
     let Some(raw) = &block.payload else { return };
     if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
         let block = Block {

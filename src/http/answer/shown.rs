@@ -201,13 +201,13 @@ mod tests {
     use super::*;
     use crate::engine::log::block::Block;
     use crate::engine::log::payload::{Meta, Payload, Records, stream_head};
-    use crate::store::{LaneId, TopicId};
+    use crate::store::{LaneId, Offset, TopicId};
 
     fn block(payload: Vec<u8>, beyond: u64) -> Arc<Block> {
         let total = payload.len() as u64 + beyond;
         Arc::new(Block {
             lane: LaneId::new(1),
-            first_offset: 5,
+            first_offset: Offset::new(5),
             published_at: Timestamp(1_769_860_800_123_456),
             payload: Payload::parse(Bytes::from(payload), total).unwrap(),
         })

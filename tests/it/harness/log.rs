@@ -13,8 +13,8 @@ use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
 use cursus::store::{
-    LaneId, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload, installation,
-    lane, lane_meter, object, topic, turn,
+    LaneId, Offset, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload,
+    installation, lane, lane_meter, object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -32,7 +32,7 @@ pub(crate) struct Log {
     pub(crate) expire: Expire,
     pub(crate) sql: PgConnection,
     /// All payloads ever published, by lane and first offset.
-    pub(crate) payloads: BTreeMap<(LaneId, i64), Vec<u8>>,
+    pub(crate) payloads: BTreeMap<(LaneId, Offset), Vec<u8>>,
 }
 
 /// Adds a second lane to the topic `t`.
@@ -303,12 +303,17 @@ impl Log {
     /// Blocks of a lane, by first offset and end.
     pub(crate) async fn blocks(&self, lane: LaneId) -> Vec<(i64, i64)> {
         let mut session = self.store.session().await.unwrap();
-        let blocks = block::covering(&mut session, lane, 0, i64::MAX, 100_000)
+        let blocks = block::covering(&mut session, lane, Offset::START, Offset::MAX, 100_000)
             .await
             .unwrap();
         blocks
             .iter()
-            .map(|b| (b.first_offset, b.first_offset + i64::from(b.count)))
+            .map(|b| {
+                (
+                    b.first_offset.get(),
+                    b.first_offset.plus(i64::from(b.count)).get(),
+                )
+            })
             .collect()
     }
 
@@ -320,7 +325,7 @@ impl Log {
             .unwrap();
         let mut session = self.store.session().await.unwrap();
         for lane in lanes {
-            for found in block::covering(&mut session, lane, 0, i64::MAX, 100_000)
+            for found in block::covering(&mut session, lane, Offset::START, Offset::MAX, 100_000)
                 .await
                 .unwrap()
             {

@@ -9,7 +9,7 @@ use cursus::engine::duty::DutyError;
 use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::store::block::{self, Moved};
 use cursus::store::turn::{self, TurnInput};
-use cursus::store::{LaneId, hot_payload, object};
+use cursus::store::{LaneId, Offset, hot_payload, object};
 use sqlx::Connection;
 
 use crate::harness::log::{Log, PROMPT, folder, hot, noise};
@@ -304,7 +304,7 @@ async fn publish_anywhere(
     log: Arc<Log>,
     lane: LaneId,
     stop: Arc<AtomicBool>,
-) -> Vec<((LaneId, i64), Vec<u8>)> {
+) -> Vec<((LaneId, Offset), Vec<u8>)> {
     let mut published = Vec::new();
     let mut session = log.store.session().await.unwrap();
     while !stop.load(Ordering::Relaxed) {
@@ -392,7 +392,7 @@ async fn a_block_that_is_being_deleted_is_left_alone_and_not_waited_for() {
     let id = object::insert(&mut tx, "x", log.clock.now()).await.unwrap();
     let moved = [0, 1].map(|n| Moved {
         lane_id: lane,
-        first_offset: n,
+        first_offset: Offset::new(n),
         object_offset: n * 300,
     });
     assert_eq!(block::point(&mut tx, 0, id, &moved, at).await.unwrap(), 1);

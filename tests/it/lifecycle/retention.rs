@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use cursus::engine::lifecycle::expire::Expire;
-use cursus::store::CursorKey;
-use cursus::store::lane;
 use cursus::store::retention::PROSPECTS;
+use cursus::store::{CursorKey, lane};
 use sqlx::Connection;
 use time::OffsetDateTime;
 

@@ -1,10 +1,10 @@
 //! The ring of hot slots: when it moves on, and reading blocks by offset and by time.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
-use cursus::store::LaneId;
-use cursus::store::block;
+use cursus::store::{LaneId, Offset, Session, block};
 use time::macros::datetime;
 
 use crate::harness::log::{AT_ONCE, Log};
@@ -68,86 +68,65 @@ async fn of_many_nodes_one_moves_the_slot() {
     assert_eq!((moved, log.slot().await), (1, 1));
 }
 
-#[expect(clippy::too_many_lines, reason = "one story, told in order")]
+/// First offsets of the blocks that hold these offsets.
+async fn firsts(session: &mut Session, lane: LaneId, of: Range<i64>, limit: i64) -> Vec<i64> {
+    let (from, until) = (Offset::new(of.start), Offset::new(of.end));
+    let blocks = block::covering(session, lane, from, until, limit);
+    let blocks = blocks.await.unwrap();
+    blocks.iter().map(|b| b.first_offset.get()).collect()
+}
+
 #[tokio::test]
 async fn blocks_are_found_by_offset_and_by_time() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     let mut session = log.store.session().await.unwrap();
     let start = datetime!(2030-01-01 00:00 UTC);
-    assert_eq!(block::end(&mut session, lane).await.unwrap(), Some(0));
+    assert_eq!(
+        block::end(&mut session, lane).await.unwrap(),
+        Some(Offset::new(0))
+    );
     assert_eq!(
         block::after_time(&mut session, lane, start).await.unwrap(),
-        Some(0)
+        Some(Offset::new(0))
     );
     for _ in 0..20 {
         log.publish(&[lane], 10, 100).await;
         log.clock.advance(MINUTE);
     }
-    let firsts =
-        |blocks: Vec<block::BlockRow>| blocks.iter().map(|b| b.first_offset).collect::<Vec<_>>();
     assert_eq!(
-        firsts(
-            block::covering(&mut session, lane, 35, 61, 100)
-                .await
-                .unwrap()
-        ),
+        firsts(&mut session, lane, 35..61, 100).await,
         [30, 40, 50, 60]
     );
-    assert_eq!(
-        firsts(
-            block::covering(&mut session, lane, 40, 50, 100)
-                .await
-                .unwrap()
-        ),
-        [40]
-    );
-    assert_eq!(
-        firsts(
-            block::covering(&mut session, lane, 0, 500, 3)
-                .await
-                .unwrap()
-        ),
-        [0, 10, 20]
-    );
-    assert_eq!(
-        firsts(
-            block::covering(&mut session, lane, 200, 500, 3)
-                .await
-                .unwrap()
-        ),
-        [0; 0]
-    );
+    assert_eq!(firsts(&mut session, lane, 40..50, 100).await, [40]);
+    assert_eq!(firsts(&mut session, lane, 0..500, 3).await, [0, 10, 20]);
+    assert_eq!(firsts(&mut session, lane, 200..500, 3).await, [0; 0]);
     for (minutes, offset) in [(0, 0), (1, 10), (7, 70), (19, 190), (20, 200)] {
         let at = start + minutes * MINUTE;
         assert_eq!(
             block::after_time(&mut session, lane, at).await.unwrap(),
-            Some(offset)
+            Some(Offset::new(offset))
         );
         let just_before = at - Duration::from_secs(1);
         assert_eq!(
             block::after_time(&mut session, lane, just_before)
                 .await
                 .unwrap(),
-            Some(offset)
+            Some(Offset::new(offset))
         );
     }
-    assert_eq!(block::end(&mut session, lane).await.unwrap(), Some(200));
+    assert_eq!(
+        block::end(&mut session, lane).await.unwrap(),
+        Some(Offset::new(200))
+    );
     let none = LaneId::new(lane.get() + 1);
     assert_eq!(block::end(&mut session, none).await.unwrap(), None);
 
     log.run("DELETE FROM block WHERE first_offset < 50").await;
     log.run("UPDATE lane SET start_offset = 50").await;
-    assert_eq!(
-        firsts(
-            block::covering(&mut session, lane, 35, 61, 100)
-                .await
-                .unwrap()
-        ),
-        [50, 60]
-    );
+    assert_eq!(firsts(&mut session, lane, 35..61, 100).await, [50, 60]);
     assert_eq!(
         block::after_time(&mut session, lane, start).await.unwrap(),
-        Some(50)
+        Some(Offset::new(50))
     );
 }

@@ -10,7 +10,7 @@ use cursus::engine::order::dispense::{self, Fresh, Service};
 use cursus::engine::order::fair::line::{Line, NO_KEY, OTHERS, SCALE, Weights};
 use cursus::store::lease::{Lease, LeaseKey};
 use cursus::store::lease_waiting::{WaitingCount, WaitingRange};
-use cursus::store::{CursorKey, LaneId, LeaseId, SubscriptionId};
+use cursus::store::{CursorKey, LaneId, LeaseId, Offset, SubscriptionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
@@ -127,7 +127,7 @@ struct World {
     line: Line,
     weights: Weights,
     /// Waiting leases by order key and base.
-    rows: BTreeMap<(i64, i64), Lease>,
+    rows: BTreeMap<(i64, Offset), Lease>,
     next_id: i64,
     published: Vec<(i64, Option<String>)>,
     cursor: usize,
@@ -159,7 +159,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn offsets(row: &Lease) -> impl Iterator<Item = i64> {
-    let (base, pending) = (row.base, row.pending);
+    let (base, pending) = (row.base.get(), row.pending);
     (0..64).filter_map(move |bit| (pending >> bit & 1 == 1).then_some(base + bit))
 }
 
@@ -188,7 +188,7 @@ impl World {
     fn stored(&self, ranges: &[(i16, WaitingRange)]) -> Vec<Lease> {
         let of_range = |range: &WaitingRange| -> Vec<Lease> {
             let (key, base) = (range.order_key, range.base);
-            let rows = self.rows.range((key, base)..=(key, i64::MAX));
+            let rows = self.rows.range((key, base)..=(key, Offset::MAX));
             let limit = usize::try_from(range.limit).unwrap();
             rows.map(|(_, row)| *row).take(limit).collect()
         };
@@ -204,7 +204,7 @@ impl World {
         let end = (self.cursor + ahead).min(self.published.len());
         for (offset, name) in &self.published[self.cursor..end] {
             let slot = self.line.join(name.as_deref(), T0);
-            fresh.push(slot, *offset);
+            fresh.push(slot, Offset::new(*offset));
         }
         self.cursor = end;
         let wanted = asks.iter().sum();
@@ -218,7 +218,7 @@ impl World {
             }
             for slot in missing {
                 let key = self.line.get(slot).unwrap().order_key;
-                let all = self.rows.range((key, 0)..=(key, i64::MAX));
+                let all = self.rows.range((key, Offset::START)..=(key, Offset::MAX));
                 let all: Vec<&Lease> = all.map(|(_, row)| row).collect();
                 let messages: i64 = all
                     .iter()
@@ -283,7 +283,7 @@ impl World {
     }
 
     fn steal(&mut self, mut messages: u32) {
-        let ids: Vec<(i64, i64)> = self.rows.keys().copied().collect();
+        let ids: Vec<(i64, Offset)> = self.rows.keys().copied().collect();
         for id in ids {
             let row = self.rows.get_mut(&id).unwrap();
             let bits = lowest(row.pending, messages);
@@ -301,13 +301,13 @@ impl World {
     }
 
     fn trim(&mut self, by: usize) {
-        let lowest = self.rows.values().map(|row| row.base).min();
+        let lowest = self.rows.values().map(|row| row.base.get()).min();
         let cut = lowest.unwrap_or(0) + i64::try_from(by).unwrap();
         for row in self.rows.values_mut() {
             let below = offsets(row).filter(|offset| *offset < cut);
             let below: Vec<i64> = below.collect();
             for offset in below {
-                row.pending &= !(1 << (offset - row.base));
+                row.pending &= !(1 << (offset - row.base.get()));
                 self.taken.insert(offset);
             }
         }

@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 
 use cursus::engine::lease::plan::{self, Changes, MessageStep, Step, Taker};
-use cursus::store::LeaseId;
 use cursus::store::lease::{Lease, LeaseKey};
-use cursus::store::{LaneId, SubscriptionId};
+use cursus::store::{LaneId, LeaseId, Offset, SubscriptionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use time::{Duration, OffsetDateTime};
@@ -62,7 +61,7 @@ fn event() -> impl Strategy<Value = Event> {
 struct Receipt {
     lease: LeaseId,
     bit: u8,
-    offset: i64,
+    offset: Offset,
 }
 
 /// The expected state of a message.
@@ -79,11 +78,11 @@ enum Place {
 
 struct World {
     rows: BTreeMap<LeaseKey, Lease>,
-    places: BTreeMap<i64, Place>,
+    places: BTreeMap<Offset, Place>,
     receipts: Vec<Receipt>,
     now: OffsetDateTime,
     next_lease: i64,
-    next_offset: i64,
+    next_offset: Offset,
 }
 
 impl World {
@@ -95,7 +94,7 @@ impl World {
             receipts: Vec::new(),
             now: T0,
             next_lease: 1,
-            next_offset: 0,
+            next_offset: Offset::START,
         }
     }
 
@@ -134,7 +133,7 @@ impl World {
         bits.map(|bit| Receipt {
             lease: row.key.lease,
             bit,
-            offset: row.base + i64::from(bit),
+            offset: row.base.plus(i64::from(bit)),
         })
         .collect()
     }
@@ -170,7 +169,7 @@ impl World {
             order_key: None,
             waiting: false,
         };
-        self.next_offset += i64::from(count);
+        self.next_offset = self.next_offset.plus(i64::from(count));
         let row = self.write(Changes {
             insert: vec![row],
             ..Changes::default()
@@ -253,7 +252,7 @@ impl World {
         let due = self.due();
         let deadline = self.now + Duration::seconds(VISIBILITY);
         let ready: u32 = due.iter().map(|row| row.pending.count_ones()).sum();
-        let before: BTreeMap<i64, Place> = self.places.clone();
+        let before: BTreeMap<Offset, Place> = self.places.clone();
         let given = self.write(plan::redeliver(&due, Taker { wanted, deadline }));
         let got: u32 = given.iter().map(|row| row.pending.count_ones()).sum();
         assert_eq!(
@@ -300,7 +299,7 @@ impl World {
                 assert!(twice.is_none(), "{receipt:?} is in two leases");
             }
         }
-        let expected: BTreeMap<i64, (i32, OffsetDateTime)> = self
+        let expected: BTreeMap<Offset, (i32, OffsetDateTime)> = self
             .places
             .iter()
             .filter_map(|(offset, place)| match place {

@@ -1,9 +1,8 @@
 //! The statements of a turn: a block alone, one with something else in its turn, and one of several take three ways, which
 //! must store the same.
 
-use cursus::store::LaneId;
-use cursus::store::SubscriptionId;
 use cursus::store::turn::{Claim, NewBlock, NewPlace, PART_BYTES, TurnInput, Used, run};
+use cursus::store::{LaneId, Offset, SubscriptionId};
 use cursus::store::{hot_payload, hot_payload::SLOTS};
 use sqlx::Row;
 
@@ -19,7 +18,7 @@ const CLAIM: Claim = Claim {
 };
 
 /// Commits blocks in one turn; returns their first offsets.
-async fn turn(log: &Log, slot: i16, blocks: &[&NewBlock]) -> Vec<Option<i64>> {
+async fn turn(log: &Log, slot: i16, blocks: &[&NewBlock]) -> Vec<Option<Offset>> {
     turn_with(log, slot, blocks, &[]).await
 }
 
@@ -29,7 +28,7 @@ async fn turn_with(
     slot: i16,
     blocks: &[&NewBlock],
     claims: &[Claim],
-) -> Vec<Option<i64>> {
+) -> Vec<Option<Offset>> {
     let input = TurnInput {
         blocks: blocks.iter().copied().cloned().collect(),
         claims: claims.to_vec(),
@@ -119,7 +118,7 @@ async fn a_lane_that_is_closed_or_gone_takes_no_block() {
     let mut log = Log::new().await;
     let (_, lane) = log.topic("t", false, 3_600).await;
     let block = hot(lane, 1, noise(100));
-    assert_eq!(turn(&log, 0, &[&block]).await, [Some(0)]);
+    assert_eq!(turn(&log, 0, &[&block]).await, [Some(Offset::START)]);
     log.run("UPDATE lane SET closed = true").await;
     assert_eq!(turn(&log, 0, &[&block]).await, [None]);
     let gone = hot(LaneId::new(lane.get() + 1_000), 1, noise(100));

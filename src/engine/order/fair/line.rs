@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 
 use crate::engine::order::fair::order_key;
 use crate::engine::subscriber::Subscriber;
+use crate::store::Offset;
 use crate::store::fairness::FairnessRow;
 
 /// Cost of a message in virtual time for a customer of weight 1.
@@ -46,7 +47,7 @@ pub struct Customer {
     pub lead: i64,
     /// Offset from which its waiting leases are searched. A lease that another transaction had locked may lie below it;
     /// a claim that finds too few messages resets it to 0.
-    pub head: i64,
+    pub head: Offset,
     /// Messages that wait. There may be fewer in the database.
     pub waiting: i64,
     /// Waiting leases. There may be fewer in the database.
@@ -216,7 +217,7 @@ impl Line {
                 name: name.map(str::to_owned),
                 order_key,
                 lead: 0,
-                head: 0,
+                head: Offset::START,
                 waiting: 0,
                 runs: 0,
                 handed_out: 0,
@@ -290,7 +291,7 @@ impl Line {
             customer.lead = customer.lead.saturating_sub(virtual_time).max(0);
             if customer.waiting == 0 {
                 // It has no waiting lease, so its slot may be given to another customer.
-                (customer.head, customer.runs) = (0, 0);
+                (customer.head, customer.runs) = (Offset::START, 0);
                 idle.push((Reverse(customer.served_at), *slot));
             }
         }

@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::engine::catalog::TopicEntry;
 use crate::engine::error::Error;
 use crate::engine::limit::Capacity;
+use crate::engine::log::block::message_id;
 use crate::engine::log::pack::hot_block;
 use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::Metered;
@@ -195,11 +196,8 @@ impl Engine {
             self.catalog().invalidate();
             return Err(Error::not_found("topic", &entry.name));
         };
-        Ok((*first..first + count)
-            .map(|offset| MessageId {
-                lane: lane.get(),
-                offset,
-            })
+        Ok((0..count)
+            .map(|index| message_id(lane, first.plus(index)))
             .collect())
     }
 }
