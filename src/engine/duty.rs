@@ -13,7 +13,8 @@ use crate::engine::error;
 use crate::store::Store;
 use crate::{blob, store};
 
-/// What every duty gets. A duty that needs more takes it in its constructor.
+/// The database and the clock: what every duty and every loop of a node gets. What needs more takes it in its
+/// constructor.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The database.

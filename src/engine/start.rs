@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::store::installation::Installation;
 
 use super::access::{Gate, Tenant};
+use super::duty::Context;
 use super::fleet::watch::Watched;
 use super::lease::Leases;
 use super::lease::receipt::Signer;
@@ -34,8 +35,9 @@ impl Engine {
         draining: CancellationToken,
         stop: CancellationToken,
     ) -> Result<Self, Error> {
-        let of_all = fleet::installation::ensure(&parts.store, &parts.clock).await?;
-        let inner = Inner::new(parts, of_all, draining)?;
+        let (installation, tenant) =
+            fleet::installation::ensure(&parts.store, &parts.clock).await?;
+        let inner = Inner::new(parts, installation, tenant, draining)?;
         let engine = Self {
             inner: Arc::new(inner),
         };
@@ -50,8 +52,11 @@ impl Engine {
         self.inner.turns.start(tracker, stop);
         self.inner.dispenser.start(tracker, stop);
         self.start_dead_letters(tracker, stop);
-        let counts = (self.store().clone(), self.clock().clone());
-        let flusher = Flusher::new(self.inner.tally.clone(), counts, self.inner.node);
+        let context = Context {
+            store: self.store().clone(),
+            clock: self.clock().clone(),
+        };
+        let flusher = Flusher::new(self.inner.tally.clone(), context, self.inner.node);
         tracker.spawn(flusher.run(stop.clone()));
         fleet::spawn(self, tracker, stop);
         let (engine, token) = (self.clone(), stop.clone());
@@ -62,25 +67,30 @@ impl Engine {
 impl Inner {
     fn new(
         parts: Parts,
-        (installation, default_tenant): (Installation, Tenant),
+        installation: Installation,
+        default_tenant: Tenant,
         draining: CancellationToken,
     ) -> Result<Self, Error> {
         let receipt_key = installation.receipt_key[..].try_into();
         let signer = Signer::new(&receipt_key.map_err(|_| Error::Internal)?);
         let node = Uuid::new_v4();
         let (store, clock) = (parts.store.clone(), parts.clock.clone());
-        let database = || (store.clone(), clock.clone());
+        let context = || Context {
+            store: store.clone(),
+            clock: clock.clone(),
+        };
         let open_to = parts.open.then_some(default_tenant);
-        let gate = Gate::new(database(), parts.outbound.clone(), open_to);
+        let gate = Gate::new(context(), parts.outbound.clone(), open_to);
         let shortage = Arc::new(Shortage::new(parts.turn_loops.max(1)));
         let version = installation.quota_version;
-        let quotas = Quotas::new(database(), node, version, shortage.clone());
+        let quotas = Quotas::new(context(), node, version, shortage.clone());
         let tally = Arc::new(Tally::default());
         let cache = Arc::new(Cache::new(parts.cache_bytes));
-        let objects = (parts.blob.clone(), tally.clone());
-        let reader = Arc::new(Reader::new(store.clone(), objects, cache.clone()));
+        let blob = parts.blob.clone();
+        let reader = Reader::new(store.clone(), blob, tally.clone(), cache.clone());
+        let reader = Arc::new(reader);
         let slot = installation.hot_slot;
-        let turns = Arc::new(Turns::new(database(), cache, slot, shortage));
+        let turns = Arc::new(Turns::new(context(), cache, slot, shortage));
         let leases = Arc::new(Leases::new(store.clone(), clock.clone()));
         let dispenser = Dispenser {
             store: store.clone(),

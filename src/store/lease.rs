@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, LeaseId, Offset, Session, SubscriptionId, TopicId};
+use super::{CursorKey, Error, LaneId, LeaseId, Offset, Session, SubscriptionId, TopicId};
 
 /// The key of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -86,18 +86,26 @@ impl From<Row> for Lease {
     }
 }
 
-/// Locks leases past their deadline, earliest first; leases that another transaction has locked are skipped. `low` is a
-/// lower bound of the deadlines. It skips index entries of deleted leases, which stay as long as any transaction may
-/// see them.
+/// A search for leases past their deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueRange {
+    /// The lane and subscription of the leases.
+    pub key: CursorKey,
+    /// A lower bound of their deadlines. It skips index entries of deleted leases, which stay as long as any transaction
+    /// may see them.
+    pub low: Option<OffsetDateTime>,
+    /// Most leases to return.
+    pub limit: i64,
+}
+
+/// Locks leases past their deadline, earliest first; leases that another transaction has locked are skipped.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn lock_due(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: SubscriptionId,
-    lane: LaneId,
-    (low, limit): (Option<OffsetDateTime>, i64),
+    range: DueRange,
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "-- lease.lock_due
@@ -107,11 +115,11 @@ pub async fn lock_due(
          ORDER BY deadline LIMIT $5
          FOR UPDATE SKIP LOCKED",
     )
-    .bind(lane)
-    .bind(subscription)
-    .bind(low)
+    .bind(range.key.lane)
+    .bind(range.key.subscription)
+    .bind(range.low)
     .bind(now)
-    .bind(limit)
+    .bind(range.limit)
     .fetch_all(session.run("lease.lock_due"))
     .await?;
     Ok(rows.into_iter().map(Lease::from).collect())

@@ -3,20 +3,18 @@
 
 use time::OffsetDateTime;
 
-use super::lease::{Lease, Row};
+use super::lease::{DueRange, Lease, Row};
 use super::{CursorKey, Error, LaneId, Offset, Session, SubscriptionId};
 
 /// Locks leases of a lane that were handed out and are past their deadline, earliest first. Waiting leases are in the
-/// scanned range, too, because they are due at once: `low` should be near.
+/// scanned range, too, because they are due at once: the bound `low` should be near.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn lock_due_again(
     session: &mut Session,
     now: Option<OffsetDateTime>,
-    subscription: SubscriptionId,
-    lane: LaneId,
-    (low, limit): (Option<OffsetDateTime>, i64),
+    range: DueRange,
 ) -> Result<Vec<Lease>, Error> {
     let rows: Vec<Row> = sqlx::query_as(
         "-- lease_waiting.lock_due_again
@@ -26,11 +24,11 @@ pub async fn lock_due_again(
          ORDER BY deadline LIMIT $5
          FOR UPDATE SKIP LOCKED",
     )
-    .bind(lane)
-    .bind(subscription)
-    .bind(low)
+    .bind(range.key.lane)
+    .bind(range.key.subscription)
+    .bind(range.low)
     .bind(now)
-    .bind(limit)
+    .bind(range.limit)
     .fetch_all(session.run("lease_waiting.lock_due_again"))
     .await?;
     Ok(rows.into_iter().map(Lease::from).collect())

@@ -23,6 +23,7 @@ use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
 
 use crate::clock::Clock;
+use crate::engine::duty::Context;
 use crate::engine::error::Error;
 use crate::outbound::Outbound;
 use crate::store::api_key::ValidKey;
@@ -50,14 +51,14 @@ pub struct Gate {
 impl Gate {
     /// A gate that remembers no caller yet. `open` is the tenant of requests without a key; `None` refuses them.
     #[must_use]
-    pub fn new((store, clock): (Store, Clock), outbound: Outbound, open: Option<Tenant>) -> Self {
+    pub fn new(context: Context, outbound: Outbound, open: Option<Tenant>) -> Self {
         let open = open.map(|tenant| {
             let scopes = Permission::ALL.map(Scope::all).to_vec();
             Arc::new(Access::new(tenant, "open".to_owned(), scopes))
         });
         Self {
-            store,
-            clock,
+            store: context.store,
+            clock: context.clock,
             outbound,
             remembered: remembered::Remembered::default(),
             issuers: key_sets::Issuers::default(),

@@ -13,8 +13,8 @@ use crate::engine::lease::plan::{self, Changes, Taker};
 use crate::engine::lease::reshape::write;
 use crate::engine::lease::set_aside::SET_ASIDE_SECONDS;
 use crate::engine::subscriber::{Grant, Subscriber};
-use crate::store::lease::{Lease, LeaseKey};
-use crate::store::{self, LaneId, Session};
+use crate::store::lease::{DueRange, Lease, LeaseKey};
+use crate::store::{self, CursorKey, LaneId, Session};
 
 /// Leases locked by one redelivery at most. It also locks no more leases than messages are wanted, so that concurrent
 /// redeliveries find others.
@@ -26,8 +26,11 @@ const FAIR_LEASES_MAX: u32 = 256;
 const LOW_MARGIN: time::Duration = time::Duration::seconds(1);
 
 /// The progress of one redelivery.
-#[derive(Default)]
 struct Progress<'a> {
+    /// The receivers.
+    ask: Ask,
+    /// No lease has a deadline below it.
+    low: Option<OffsetDateTime>,
     /// Leases that the receivers have got before it.
     before: &'a [Grant],
     /// Leases locked.
@@ -54,7 +57,8 @@ impl Leases {
     pub async fn redeliver(
         &self,
         subscriber: &Arc<Subscriber>,
-        (ask, before): (Ask, &[Grant]),
+        ask: Ask,
+        before: &[Grant],
         low: Option<OffsetDateTime>,
     ) -> Result<Vec<Grant>, Error> {
         let lanes = subscriber.lanes.all();
@@ -65,13 +69,16 @@ impl Leases {
         subscriber.due.expect(Duration::ZERO);
         let mut tx = self.store.tx("redeliver").await?;
         let mut progress = Progress {
+            ask,
+            low,
             before,
-            ..Progress::default()
+            locked: 0,
+            messages: 0,
+            given: Vec::new(),
+            spent: Vec::new(),
         };
         for lane in lanes.iter() {
-            let due = (*lane, low);
-            progress = self
-                .take_due(&mut tx, subscriber, due, (ask, progress))
+            self.take_due(&mut tx, subscriber, *lane, &mut progress)
                 .await?;
         }
         if progress.locked == 0 {
@@ -114,48 +121,56 @@ impl Leases {
         Ok(None)
     }
 
-    /// Locks leases of one lane that are due again. Also returns whether these are all that it can lock.
+    /// Locks leases of one lane that are due again; a fair subscription has a limit of its own. Also returns whether these
+    /// are all that it can lock.
     async fn lock_due(
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
-        (lane, low): (LaneId, Option<OffsetDateTime>),
-        limit: u32,
+        range: DueRange,
     ) -> Result<(Vec<Lease>, bool), Error> {
         let now = self.clock.now();
         if subscriber.is_fair() {
-            let bounds = (low, i64::from(FAIR_LEASES_MAX));
-            let due =
-                store::lease_waiting::lock_due_again(tx, now, subscriber.id, lane, bounds).await?;
+            let limit = i64::from(FAIR_LEASES_MAX);
+            let range = DueRange { limit, ..range };
+            let due = store::lease_waiting::lock_due_again(tx, now, range).await?;
             return Ok((due, true));
         }
-        let bounds = (low, i64::from(limit));
-        let due = store::lease::lock_due(tx, now, subscriber.id, lane, bounds).await?;
-        let is_all = due.len() < limit as usize;
+        let due = store::lease::lock_due(tx, now, range).await?;
+        let is_all = i64::try_from(due.len()).is_ok_and(|due| due < range.limit);
         Ok((due, is_all))
     }
 
     /// Takes leases that are due in one lane until there are enough messages. Leases whose attempts are used up are set
     /// aside, and others are taken instead.
-    async fn take_due<'a>(
+    async fn take_due(
         &self,
         tx: &mut Session,
         subscriber: &Subscriber,
-        (lane, low): (LaneId, Option<OffsetDateTime>),
-        (ask, mut progress): (Ask, Progress<'a>),
-    ) -> Result<Progress<'a>, Error> {
+        lane: LaneId,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
+        let ask = progress.ask;
         let settings = subscriber.settings();
         loop {
             let wanted = ask.wanted - progress.messages;
             let limit = wanted.min(LEASES_MAX.saturating_sub(progress.locked));
             if limit == 0 {
-                return Ok(progress);
+                return Ok(());
             }
-            let (mut due, is_all) = self.lock_due(tx, subscriber, (lane, low), limit).await?;
+            let range = DueRange {
+                key: CursorKey {
+                    lane,
+                    subscription: subscriber.id,
+                },
+                low: progress.low,
+                limit: i64::from(limit),
+            };
+            let (mut due, is_all) = self.lock_due(tx, subscriber, range).await?;
             due.retain(|row| !progress.has(row.key));
             if due.is_empty() {
-                return Ok(progress);
+                return Ok(());
             }
             progress.locked += u32::try_from(due.len()).unwrap_or(LEASES_MAX);
             // Read after the lock: retention relies on deadlines that are computed from a recent time.
@@ -185,7 +200,7 @@ impl Leases {
                 }
             }
             if is_all {
-                return Ok(progress);
+                return Ok(());
             }
         }
     }

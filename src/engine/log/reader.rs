@@ -136,7 +136,7 @@ impl Reader {
 
     /// A reader of the database, object storage and the cache.
     #[must_use]
-    pub fn new(store: Store, (blob, tally): (Arc<Blob>, Arc<Tally>), cache: Arc<Cache>) -> Self {
+    pub fn new(store: Store, blob: Arc<Blob>, tally: Arc<Tally>, cache: Arc<Cache>) -> Self {
         Self {
             store,
             blob,
@@ -284,7 +284,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        Ok(self.insert(self.in_objects(payer, (rows, &keys), offsets.end).await?))
+        Ok(self.insert(self.in_objects(payer, rows, &keys, offsets.end).await?))
     }
 
     /// Adds blocks to the cache. No block at all means that the first payload was moved.
@@ -305,13 +305,14 @@ impl Reader {
     async fn in_objects(
         &self,
         payer: Payer<'_>,
-        (rows, keys): (&[BlockRow], &HashMap<i64, String>),
+        rows: &[BlockRow],
+        keys: &HashMap<i64, String>,
         until: Offset,
     ) -> Result<Vec<Block>, Error> {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_adjacent).collect();
         let reads: Vec<_> = runs
             .iter()
-            .map(|run| self.in_object(payer, (run, keys), until))
+            .map(|run| self.in_object(payer, run, keys, until))
             .collect();
         let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
         let mut blocks = Vec::with_capacity(rows.len());
@@ -336,7 +337,8 @@ impl Reader {
     async fn in_object(
         &self,
         payer: Payer<'_>,
-        (run, keys): (&[BlockRow], &HashMap<i64, String>),
+        run: &[BlockRow],
+        keys: &HashMap<i64, String>,
         until: Offset,
     ) -> Result<Vec<Block>, Error> {
         let start_of = |row: &BlockRow| row.object_offset.map(i64::unsigned_abs);

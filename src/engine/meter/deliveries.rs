@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::engine::duty::Context;
 use crate::engine::meter::measure::Measure;
 use crate::repeat::every;
 use crate::store::usage::Flushed;
@@ -157,11 +158,11 @@ pub struct Flusher {
 impl Flusher {
     /// The task for `tally` on this run of a node.
     #[must_use]
-    pub fn new(tally: Arc<Tally>, (store, clock): (Store, Clock), node: Uuid) -> Self {
+    pub fn new(tally: Arc<Tally>, context: Context, node: Uuid) -> Self {
         Self {
             tally,
-            store,
-            clock,
+            store: context.store,
+            clock: context.clock,
             node,
             waiting: VecDeque::new(),
             done: 0,

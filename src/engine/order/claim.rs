@@ -60,19 +60,24 @@ impl Dispenser {
         let before = before.unwrap_or_default();
         let mut line = Line::of(before.clone());
         let (fresh, next) = ahead::join(&mut line, blocks, cursor.next_offset, at);
-        let wanted = want.messages();
+        let picking = Picking {
+            key,
+            fresh: &fresh,
+            weights: &weights,
+            wanted: want.messages(),
+        };
         let Picks {
             slots,
             stored,
             is_complete,
-        } = pick(&mut tx, key, (&mut line, &fresh), (wanted, &weights)).await?;
+        } = pick(&mut tx, &mut line, &picking).await?;
         let service = Service {
             key,
             at,
             deadline: plan::after(at, want.visibility_seconds),
         };
         let of_each = split(&slots, &want.asks);
-        let (changes, given) = dispense::hand_out(&mut line, (stored, fresh), &of_each, &service);
+        let (changes, given) = dispense::hand_out(&mut line, stored, fresh, &of_each, &service);
         line.served(&slots, &weights, at);
         let row = line.to_row();
         let passed = cursor.next_offset..next;
@@ -97,6 +102,16 @@ impl Dispenser {
     }
 }
 
+/// What messages are picked for, and what from, apart from the line.
+struct Picking<'a> {
+    key: CursorKey,
+    /// Messages that joined the line and are in no lease yet.
+    fresh: &'a Fresh,
+    weights: &'a Weights,
+    /// Messages to pick at most.
+    wanted: u32,
+}
+
 /// The messages that are next.
 #[derive(Default)]
 struct Picks {
@@ -110,14 +125,10 @@ struct Picks {
 
 /// Picks the next messages and locks their waiting leases. The line may count leases that are gone: retention deletes
 /// some, and nodes that do not know the setting yet redeliver others. Then the line is corrected and picks again.
-async fn pick(
-    tx: &mut Session,
-    key: CursorKey,
-    (line, fresh): (&mut Line, &Fresh),
-    (wanted, weights): (u32, &Weights),
-) -> Result<Picks, Error> {
+async fn pick(tx: &mut Session, line: &mut Line, picking: &Picking<'_>) -> Result<Picks, Error> {
+    let (key, fresh) = (picking.key, picking.fresh);
     for _ in 0..=CORRECTIONS_MAX {
-        let slots = line.pick(wanted, weights);
+        let slots = line.pick(picking.wanted, picking.weights);
         let needed = dispense::needed(line, fresh, &slots);
         let ranges: Vec<_> = needed.iter().map(|(_, range)| *range).collect();
         let stored = match &ranges[..] {

@@ -162,7 +162,8 @@ impl Service {
 #[must_use]
 pub fn hand_out(
     line: &mut Line,
-    (stored, fresh): (Vec<Lease>, Fresh),
+    stored: Vec<Lease>,
+    fresh: Fresh,
     picks: &[&[i16]],
     service: &Service,
 ) -> (Changes, usize) {
@@ -197,7 +198,7 @@ pub fn hand_out(
     }
     let given = changes.insert.len();
     for (slot, supply) in supplies {
-        keep_waiting(line, (slot, supply), service, &mut changes);
+        keep_waiting(line, slot, supply, service, &mut changes);
     }
     (changes, given)
 }
@@ -229,7 +230,8 @@ fn supplies(line: &Line, stored: Vec<Lease>, fresh: Fresh) -> BTreeMap<i16, VecD
 /// Writes the messages of a customer that were not handed out as waiting leases.
 fn keep_waiting(
     line: &mut Line,
-    (slot, supply): (i16, VecDeque<Supply>),
+    slot: i16,
+    supply: VecDeque<Supply>,
     service: &Service,
     changes: &mut Changes,
 ) {

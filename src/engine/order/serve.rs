@@ -22,9 +22,11 @@ use crate::store;
 /// Loops of a node. Reading ahead from slow object storage keeps one of them busy for seconds.
 const LOOPS: usize = 16;
 
-/// The messages handed out by one service.
-#[derive(Default)]
-struct HandedOut {
+/// What one service has done so far.
+struct Served {
+    /// What receivers still want.
+    want: Want,
+    /// The messages handed out.
     grants: Vec<Grant>,
     /// Whether another service should follow at once.
     again: bool,
@@ -65,16 +67,16 @@ impl Dispenser {
         let wanted = want.messages();
         match self.hand_out(subscriber, want).await {
             Err(error) => subscriber.fail(&error),
-            Ok(handed_out) => {
-                let got: u32 = handed_out.grants.iter().map(Grant::messages).sum();
-                let mut rest = handed_out.grants;
+            Ok(Served { grants, again, .. }) => {
+                let got: u32 = grants.iter().map(Grant::messages).sum();
+                let mut rest = grants;
                 rest.reverse();
                 let unwanted = subscriber.give(visibility_seconds, rest);
                 self.turns.returns.add(subscriber, unwanted);
-                if got < wanted && !handed_out.again {
+                if got < wanted && !again {
                     subscriber.dismiss_impatient();
                 }
-                if subscriber.has_waiters() && (got >= wanted || handed_out.again) {
+                if subscriber.has_waiters() && (got >= wanted || again) {
                     self.turns.off_turn.want(subscriber);
                 }
             }
@@ -83,21 +85,21 @@ impl Dispenser {
 
     /// Hands out messages: first a share of those due again, then those never handed out before, then more of those due
     /// again.
-    async fn hand_out(
-        &self,
-        subscriber: &Arc<Subscriber>,
-        mut want: Want,
-    ) -> Result<HandedOut, Error> {
-        let mut handed_out = HandedOut::default();
+    async fn hand_out(&self, subscriber: &Arc<Subscriber>, want: Want) -> Result<Served, Error> {
+        let mut served = Served {
+            want,
+            grants: Vec::new(),
+            again: false,
+        };
         let scan = subscriber.due.take_wanted();
         let mut has_more_due = scan.is_some();
         if let Some(low) = scan {
-            let share = subscriber.due.share_of(want.messages());
+            let share = subscriber.due.share_of(served.want.messages());
             has_more_due = self
-                .hand_out_due(subscriber, (share, low), &mut want, &mut handed_out)
+                .hand_out_due(subscriber, share, low, &mut served)
                 .await?;
         }
-        let mut first_want = want.clone();
+        let mut first_want = served.want.clone();
         let headroom = subscriber.headroom();
         if headroom < first_want.messages() {
             subscriber.in_flight.hold_back();
@@ -106,22 +108,22 @@ impl Dispenser {
         let mut outcome = Ok(());
         if first_want.messages() > 0 {
             outcome = self
-                .hand_out_first(subscriber, first_want, &mut want, &mut handed_out)
+                .hand_out_first(subscriber, first_want, &mut served)
                 .await;
         }
         if let (Some(low), true, Ok(())) = (scan, has_more_due, &outcome) {
-            let rest = want.messages();
-            let due = self.hand_out_due(subscriber, (rest, low), &mut want, &mut handed_out);
+            let rest = served.want.messages();
+            let due = self.hand_out_due(subscriber, rest, low, &mut served);
             outcome = due.await.map(|_| ());
         }
         match outcome {
-            Err(error) if handed_out.grants.is_empty() => Err(error),
+            Err(error) if served.grants.is_empty() => Err(error),
             Err(error) => {
                 // Messages handed out already go to the receivers, or they would stay hidden until their lease ends.
                 tracing::warn!(%error, "a fair subscription was served in part");
-                Ok(handed_out)
+                Ok(served)
             }
-            Ok(()) => Ok(handed_out),
+            Ok(()) => Ok(served),
         }
     }
 
@@ -129,30 +131,29 @@ impl Dispenser {
     async fn hand_out_due(
         &self,
         subscriber: &Arc<Subscriber>,
-        (share, low): (u32, Option<OffsetDateTime>),
-        want: &mut Want,
-        handed_out: &mut HandedOut,
+        share: u32,
+        low: Option<OffsetDateTime>,
+        served: &mut Served,
     ) -> Result<bool, Error> {
         if share == 0 {
             return Ok(true);
         }
-        let ask = Ask::at_once(share, want.visibility_seconds);
-        let before = &handed_out.grants;
-        let due = Box::pin(self.leases.redeliver(subscriber, (ask, before), low)).await?;
+        let ask = Ask::at_once(share, served.want.visibility_seconds);
+        let before = &served.grants;
+        let due = Box::pin(self.leases.redeliver(subscriber, ask, before, low)).await?;
         let messages = due.iter().map(Grant::messages).sum();
-        want.got(messages);
-        handed_out.grants.extend(due);
+        served.want.got(messages);
+        served.grants.extend(due);
         Ok(messages == share)
     }
 
-    /// Hands out messages for the first time, lane by lane: at most `first_want`, which is `want` under the limit in
-    /// flight.
+    /// Hands out messages for the first time, lane by lane: at most `first_want`, which is `served.want` under the
+    /// limit in flight.
     async fn hand_out_first(
         &self,
         subscriber: &Arc<Subscriber>,
         mut first_want: Want,
-        want: &mut Want,
-        handed_out: &mut HandedOut,
+        served: &mut Served,
     ) -> Result<(), Error> {
         let mut session = self.store.session().await?;
         let rotated = subscriber.lanes.rotated();
@@ -180,20 +181,20 @@ impl Dispenser {
             let given = claimed.given.iter();
             let messages: u32 = given.clone().map(|lease| lease.pending.count_ones()).sum();
             first_want.got(messages);
-            want.got(messages);
+            served.want.got(messages);
             subscriber.in_flight.moved(i64::from(messages));
             self.turns.metrics.claimed.inc_by(u64::from(messages));
-            handed_out.grants.extend(given.map(Grant::of));
+            served.grants.extend(given.map(Grant::of));
             // Blocks were read and no message came of them: another claim has moved the cursor meanwhile, so try again.
-            handed_out.again |= claimed.again || (messages == 0 && !blocks.is_empty());
+            served.again |= claimed.again || (messages == 0 && !blocks.is_empty());
         }
         if is_gone {
             self.turns.catalog.invalidate();
             let name = &subscriber.name;
             return Err(Error::not_found("subscription", name));
         }
-        if !handed_out.grants.is_empty() {
-            let visible = Duration::from_secs(u64::from(want.visibility_seconds));
+        if !served.grants.is_empty() {
+            let visible = Duration::from_secs(u64::from(served.want.visibility_seconds));
             subscriber.due.expect(visible);
             return Ok(());
         }

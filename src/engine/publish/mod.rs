@@ -6,9 +6,9 @@ pub mod draft;
 pub mod expire_dedup;
 pub mod idempotent;
 
-use api::TopicName;
 use api::limits::BATCH_BYTES_MAX;
 use api::message::Published;
+use api::{MessageId, TopicName};
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -79,8 +79,7 @@ impl Engine {
             items,
             capacity,
         } = drafts;
-        let lane = self.lane_of(entry);
-        let mut next = Offset::START;
+        let mut next = message_id(self.lane_of(entry), Offset::START);
         let measure = records.measure();
         if !records.is_empty() {
             let content = if records.bytes() > self.hot_limit_bytes() {
@@ -89,14 +88,14 @@ impl Engine {
                 Content::Records(records)
             };
             next = self
-                .commit_content(entry, lane, (content, measure, capacity))
+                .commit_content(entry, content, measure, capacity)
                 .await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
             Draft::Valid(_) => {
-                let id = message_id(lane, next);
-                next = next.plus(1);
+                let id = next;
+                next.offset += 1;
                 Ok(Published {
                     id,
                     duplicate: false,
@@ -127,16 +126,16 @@ impl Engine {
         let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
         let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {
-            let lane = self.lane_of(&entry);
             let object = self
                 .uploads()
                 .upload(tenant.0, head.chain(body).boxed())
                 .await?;
             let measure = object.streamed_measure();
-            let content = (Content::Object(object), measure, capacity);
-            let offset = self.commit_content(&entry, lane, content).await?;
+            let id = self
+                .commit_content(&entry, Content::Object(object), measure, capacity)
+                .await?;
             let answer = Published {
-                id: message_id(lane, offset),
+                id,
                 duplicate: false,
             };
             return Ok(Metered {
@@ -154,17 +153,19 @@ impl Engine {
             key,
             fingerprint: fingerprint.finish(),
         };
-        self.publish_keyed_object(&entry, (object, capacity), key)
+        self.publish_keyed_object(&entry, object, capacity, key)
             .await
     }
 
-    /// Queues the content for the next turn. Returns the offset of its first message when the turn has committed.
+    /// Queues the content for the next turn. Returns the id of its first message when the turn has committed.
     async fn commit_content(
         &self,
         entry: &TopicEntry,
-        lane: LaneId,
-        (content, measure, capacity): (Content, Measure, Capacity),
-    ) -> Result<Offset, Error> {
+        content: Content,
+        measure: Measure,
+        capacity: Capacity,
+    ) -> Result<MessageId, Error> {
+        let lane = self.lane_of(entry);
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.turns().queue(topic_id).publish(Publish {
@@ -177,11 +178,12 @@ impl Engine {
             reply,
         })?;
         let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
-        placed.first_offset.ok_or_else(|| {
+        let first = placed.first_offset.ok_or_else(|| {
             // Another node has deleted the topic, and the catalog of this node is old.
             self.catalog().invalidate();
             Error::not_found("topic", &entry.name)
-        })
+        })?;
+        Ok(message_id(lane, first))
     }
 
     /// The lane that this node publishes to.

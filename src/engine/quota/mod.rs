@@ -34,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::engine::duty::Context;
 use crate::engine::limit::Violation;
 use crate::engine::quota::known::KnownTenants;
 use crate::store::Store;
@@ -92,15 +93,10 @@ pub struct Quotas {
 impl Quotas {
     /// The quotas of a node. `version` is the installation's number of quota changes so far.
     #[must_use]
-    pub fn new(
-        (store, clock): (Store, Clock),
-        node: Uuid,
-        version: i64,
-        shortage: Arc<Shortage>,
-    ) -> Self {
+    pub fn new(context: Context, node: Uuid, version: i64, shortage: Arc<Shortage>) -> Self {
         let quotas = Self {
-            store,
-            clock,
+            store: context.store,
+            clock: context.clock,
             node,
             began: Instant::now(),
             in_use: InUse::default(),

@@ -118,7 +118,7 @@ impl Engine {
                     .upload(tenant.0, head.chain(body).boxed())
                     .await?;
                 let block = object.block(*lane, object.streamed_measure().free());
-                if !self.move_messages(subscriber, lease, (bit, block)).await? {
+                if !self.move_messages(subscriber, lease, bit, block).await? {
                     return kept(moved);
                 }
                 moved += 1;
@@ -127,7 +127,7 @@ impl Engine {
             if group.bits != 0 && group.records.bytes() + body.len() > self.hot_limit_bytes() {
                 let full = std::mem::take(&mut group);
                 let more = full.bits.count_ones();
-                if !self.move_group(subscriber, lease, (*lane, full)).await? {
+                if !self.move_group(subscriber, lease, *lane, full).await? {
                     return kept(moved);
                 }
                 moved += more;
@@ -137,7 +137,7 @@ impl Engine {
         }
         if group.bits != 0 {
             let more = group.bits.count_ones();
-            if !self.move_group(subscriber, lease, (*lane, group)).await? {
+            if !self.move_group(subscriber, lease, *lane, group).await? {
                 return kept(moved);
             }
             moved += more;
@@ -156,14 +156,15 @@ impl Engine {
         &self,
         subscriber: &Subscriber,
         lease: &Lease,
-        (lane, group): (LaneId, Group),
+        lane: LaneId,
+        group: Group,
     ) -> Result<bool, Error> {
         let measure = group.records.measure().free();
         let block = self
             .uploads()
             .block_of(lane, &group.records, measure)
             .await?;
-        self.move_messages(subscriber, lease, (group.bits, block))
+        self.move_messages(subscriber, lease, group.bits, block)
             .await
     }
 
@@ -173,7 +174,8 @@ impl Engine {
         &self,
         subscriber: &Subscriber,
         lease: &Lease,
-        (bits, block): (u64, NewBlock),
+        bits: u64,
+        block: NewBlock,
     ) -> Result<bool, Error> {
         let clear = Clear {
             lane: lease.key.lane,

@@ -40,7 +40,8 @@ impl Engine {
     /// database or object storage is unavailable.
     pub async fn receive(
         &self,
-        (tenant, capacity): (Tenant, Capacity),
+        tenant: Tenant,
+        capacity: Capacity,
         subscription: &SubscriptionName,
         request: ReceiveRequest,
     ) -> Result<Metered<Vec<Delivery>>, Error> {
@@ -94,7 +95,7 @@ impl Engine {
         limited: &Limited,
     ) -> Result<Vec<Grant>, Error> {
         let due = match subscriber.due.begin_scan() {
-            Some(low) => Box::pin(self.leases().redeliver(subscriber, (ask, &[]), low)).await?,
+            Some(low) => Box::pin(self.leases().redeliver(subscriber, ask, &[], low)).await?,
             None => Vec::new(),
         };
         if due.is_empty() {
@@ -117,7 +118,7 @@ impl Engine {
                 scan.into_iter()
                     .for_each(|low| subscriber.due.want_scan(low));
             } else if let Some(low) = scan {
-                let due = Box::pin(self.leases().redeliver(subscriber, (ask, &[]), low)).await?;
+                let due = Box::pin(self.leases().redeliver(subscriber, ask, &[], low)).await?;
                 if !due.is_empty() {
                     return Ok(due);
                 }

@@ -40,8 +40,7 @@ pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &
         outcomes[*index] = ClaimOutcome::Gone;
     }
     for (claim, outcome) in pending.claims.iter().zip(outcomes) {
-        let leased = leased(output, claim);
-        serve_receivers(turns, queue, claim, leased, (outcome, output.at));
+        serve_receivers(turns, queue, claim, outcome, output);
     }
 }
 
@@ -145,8 +144,8 @@ fn serve_receivers(
     turns: &Turns,
     queue: &Queue,
     claim: &PendingClaim,
-    leased: &[Leased],
-    (outcome, at): (ClaimOutcome, OffsetDateTime),
+    outcome: ClaimOutcome,
+    output: &TurnOutput,
 ) {
     let subscriber = &claim.subscriber;
     if outcome == ClaimOutcome::Gone {
@@ -155,10 +154,12 @@ fn serve_receivers(
         return subscriber.fail(&Error::not_found("subscription", name));
     }
     let tried = outcome == ClaimOutcome::Tried;
+    let leased = leased(output, claim);
     let got: u32 = leased.iter().map(|leased| leased.count).sum();
     subscriber.in_flight.moved(i64::from(got));
     turns.metrics.claimed.inc_by(u64::from(got));
-    let deadline = at + time::Duration::seconds(i64::from(claim.visibility_seconds));
+    let visible = time::Duration::seconds(i64::from(claim.visibility_seconds));
+    let deadline = output.at + visible;
     let grants: Vec<Grant> = leased
         .iter()
         .rev()

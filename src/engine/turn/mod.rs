@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::engine::catalog::Catalog;
+use crate::engine::duty::Context;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
@@ -125,15 +126,10 @@ pub struct Turns {
 impl Turns {
     /// Makes one queue for each turn loop that `shortage` knows. The loops do not run yet.
     #[must_use]
-    pub fn new(
-        (store, clock): (Store, Clock),
-        cache: Arc<Cache>,
-        slot: i16,
-        shortage: Arc<Shortage>,
-    ) -> Self {
+    pub fn new(context: Context, cache: Arc<Cache>, slot: i16, shortage: Arc<Shortage>) -> Self {
         Self {
-            store,
-            clock,
+            store: context.store,
+            clock: context.clock,
             cache,
             catalog: Catalog::default(),
             slot: AtomicI16::new(slot),

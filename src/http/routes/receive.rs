@@ -33,7 +33,7 @@ pub(in crate::http) async fn receive_messages(
         answer: messages,
         units,
     } = engine
-        .receive((caller.tenant(), caller.capacity), &subscription, request)
+        .receive(caller.tenant(), caller.capacity, &subscription, request)
         .await?;
     let answer = json_text(shown::received(&messages)?);
     Ok(Metered { answer, units })

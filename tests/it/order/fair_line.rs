@@ -249,7 +249,7 @@ impl World {
             deadline: T0 + Duration::MINUTE,
         };
         let (changes, given) =
-            dispense::hand_out(&mut self.line, (stored, fresh), &of_each, &service);
+            dispense::hand_out(&mut self.line, stored, fresh, &of_each, &service);
         self.line.served(&turns, &self.weights, T0);
         self.line = Line::of(self.line.to_row());
         self.write(changes, given);

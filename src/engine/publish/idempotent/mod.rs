@@ -116,7 +116,8 @@ impl Engine {
     pub(in crate::engine) async fn publish_keyed_object(
         &self,
         entry: &TopicEntry,
-        (object, capacity): (Uploaded, Capacity),
+        object: Uploaded,
+        capacity: Capacity,
         key: IdempotencyKey,
     ) -> Result<Metered<Published>, Error> {
         let topic = entry.row.topic_id;
