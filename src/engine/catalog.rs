@@ -223,7 +223,7 @@ impl Catalog {
             Some((value, _)) => Some(value),
             None => None,
         };
-        Box::pin(self.load_subscriber(store, tenant, name, (epoch, old))).await
+        Box::pin(self.load_subscriber(store, tenant, name, old)).await
     }
 
     async fn load_subscriber(
@@ -231,8 +231,10 @@ impl Catalog {
         store: &Store,
         tenant: Tenant,
         name: &SubscriptionName,
-        (epoch, old): (u64, Option<Arc<Subscriber>>),
+        old: Option<Arc<Subscriber>>,
     ) -> Result<Arc<Subscriber>, Error> {
+        // Read before the rows: a change that commits meanwhile makes this entry old.
+        let epoch = self.epoch();
         let mut session = store.session().await?;
         let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
         let Some(row) = row else {

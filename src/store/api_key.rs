@@ -107,7 +107,8 @@ pub async fn insert(
 /// When the database call fails.
 pub async fn expire(
     session: &mut Session,
-    (tenant, id): (TenantId, &str),
+    tenant: TenantId,
+    id: &str,
     overlap: Duration,
     now: Option<OffsetDateTime>,
 ) -> Result<Option<KeyRow>, Error> {
@@ -131,7 +132,8 @@ pub async fn expire(
 /// When the database call fails.
 pub async fn revoke(
     session: &mut Session,
-    (tenant, id): (TenantId, &str),
+    tenant: TenantId,
+    id: &str,
     now: Option<OffsetDateTime>,
 ) -> Result<bool, Error> {
     let done = sqlx::query(

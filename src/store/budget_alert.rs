@@ -39,26 +39,21 @@ pub async fn of_tenant(
     .await?)
 }
 
-/// Records an alert; `false`: it was sent before.
+/// Records an alert of a month; `false`: it was sent before.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn insert(
-    session: &mut Session,
-    (budget, month, percent): (i64, Date, i16),
-    cost: &str,
-    at: OffsetDateTime,
-) -> Result<bool, Error> {
+pub async fn insert(session: &mut Session, month: Date, alert: &AlertRow) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- budget_alert.insert
          INSERT INTO budget_alert (budget_id, month, percent, cost, at) VALUES ($1, $2, $3, $4::numeric, $5)
          ON CONFLICT (budget_id, month, percent) DO NOTHING",
     )
-    .bind(budget)
+    .bind(alert.budget_id)
     .bind(month)
-    .bind(percent)
-    .bind(cost)
-    .bind(at)
+    .bind(alert.percent)
+    .bind(&alert.cost)
+    .bind(alert.at)
     .execute(session.run("budget_alert.insert"))
     .await?;
     Ok(done.rows_affected() == 1)
@@ -71,7 +66,8 @@ pub async fn insert(
 /// When the database call fails.
 pub async fn forget(
     session: &mut Session,
-    (budget, month): (i64, Date),
+    budget: i64,
+    month: Date,
     percent: i16,
 ) -> Result<(), Error> {
     sqlx::query(

@@ -14,7 +14,8 @@ pub async fn due(
     session: &mut Session,
     after: TenantId,
     limit: i64,
-    (posted_before, at): (OffsetDateTime, OffsetDateTime),
+    posted_before: OffsetDateTime,
+    at: OffsetDateTime,
 ) -> Result<Vec<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- capacity_meter.due

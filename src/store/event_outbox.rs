@@ -44,7 +44,8 @@ pub struct NewEvent {
 /// When the database call fails.
 pub async fn emit(
     session: &mut Session,
-    (tenant, kind): (TenantId, &str),
+    tenant: TenantId,
+    kind: &str,
     event: &NewEvent,
     held_max: i64,
 ) -> Result<(), Error> {

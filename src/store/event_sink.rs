@@ -156,16 +156,26 @@ pub async fn count(session: &mut Session, tenant: TenantId) -> Result<i64, Error
     .await?)
 }
 
-/// Sinks of a tenant whose names match one of the patterns, in order of name, from the one after a name on. Waiting
-/// events are counted up to `waiting_max` per sink.
+/// A page of a list of sinks.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkPage<'a> {
+    /// The name that comes before the page.
+    pub after: &'a str,
+    /// Sinks at most.
+    pub limit: i64,
+    /// Waiting events of a sink are counted up to this number.
+    pub waiting_max: i64,
+}
+
+/// Sinks of a tenant whose names match one of the patterns, in order of name.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (TenantId, &[String]),
-    after: &str,
-    (limit, waiting_max): (i64, i64),
+    tenant: TenantId,
+    like: &[String],
+    page: SinkPage<'_>,
 ) -> Result<Vec<SinkRow>, Error> {
     Ok(sqlx::query_as(
         "-- event_sink.list
@@ -175,10 +185,10 @@ pub async fn list(
          WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3",
     )
     .bind(tenant)
-    .bind(after)
-    .bind(limit)
+    .bind(page.after)
+    .bind(page.limit)
     .bind(like)
-    .bind(waiting_max)
+    .bind(page.waiting_max)
     .fetch_all(session.run("event_sink.list"))
     .await?)
 }
@@ -189,7 +199,8 @@ pub async fn list(
 /// When the database call fails.
 pub async fn by_name(
     session: &mut Session,
-    (tenant, name): (TenantId, &str),
+    tenant: TenantId,
+    name: &str,
     waiting_max: i64,
 ) -> Result<Option<SinkRow>, Error> {
     Ok(sqlx::query_as(
@@ -370,7 +381,7 @@ pub async fn claim(
 /// When the database call fails.
 pub async fn delivered(
     session: &mut Session,
-    (sink, claim): (i64, i64),
+    sink: &Claimed,
     hold: Duration,
     now: Option<OffsetDateTime>,
 ) -> Result<bool, Error> {
@@ -380,8 +391,8 @@ pub async fn delivered(
                 delivered_at = coalesce($4, now()), attempts = 0
          WHERE sink_id = $1 AND claim = $2",
     )
-    .bind(sink)
-    .bind(claim)
+    .bind(sink.sink_id)
+    .bind(sink.claim)
     .bind(hold.as_secs_f64())
     .bind(now)
     .execute(session.run("event_sink.delivered"))
@@ -406,7 +417,7 @@ pub struct Failed<'a> {
 /// When the database call fails.
 pub async fn failed(
     session: &mut Session,
-    (sink, claim): (i64, i64),
+    sink: &Claimed,
     failed: Failed<'_>,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
@@ -417,8 +428,8 @@ pub async fn failed(
                 disabled_at = CASE WHEN $5 THEN coalesce($6, now()) END
          WHERE sink_id = $1 AND claim = $2",
     )
-    .bind(sink)
-    .bind(claim)
+    .bind(sink.sink_id)
+    .bind(sink.claim)
     .bind(failed.failure)
     .bind(failed.pause.as_secs_f64())
     .bind(failed.disable)
@@ -434,7 +445,7 @@ pub async fn failed(
 /// When the database call fails.
 pub async fn release(
     session: &mut Session,
-    (sink, claim): (i64, i64),
+    sink: &Claimed,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
@@ -442,8 +453,8 @@ pub async fn release(
          UPDATE event_sink SET claimed_until = NULL, next_attempt_at = greatest(next_attempt_at, coalesce($3, now()))
          WHERE sink_id = $1 AND claim = $2",
     )
-    .bind(sink)
-    .bind(claim)
+    .bind(sink.sink_id)
+    .bind(sink.claim)
     .bind(now)
     .execute(session.run("event_sink.release"))
     .await?;

@@ -117,7 +117,8 @@ pub async fn all(session: &mut Session) -> Result<Vec<IssuerRow>, Error> {
 /// When the database call fails.
 pub async fn keys_read(
     session: &mut Session,
-    (issuer_id, jwks_url): (i64, &str),
+    issuer_id: i64,
+    jwks_url: &str,
     jwks: &str,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {

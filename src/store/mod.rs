@@ -2,6 +2,7 @@
 //! `turn`, `retention`, `hot_payload`, `usage`, `usage_read` and `lease_waiting` cover several tables, or a part of
 //! one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine opens
 //! transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
+//! `ids` holds the types of ids and offsets.
 
 mod error;
 mod ids;

@@ -72,6 +72,15 @@ pub async fn give_up(
     Ok(marked.rows_affected())
 }
 
+/// A complete object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Internal number.
+    pub object_id: i64,
+    /// Whether it was completed longer ago than the grace period.
+    pub is_old: bool,
+}
+
 /// Complete objects in order of id from the one after `after` on, at most `limit`, each with whether it was completed
 /// more than `grace` ago.
 ///
@@ -83,8 +92,8 @@ pub async fn finished(
     limit: i64,
     grace: Duration,
     now: Option<OffsetDateTime>,
-) -> Result<Vec<(i64, bool)>, Error> {
-    Ok(sqlx::query_as(
+) -> Result<Vec<Finished>, Error> {
+    let rows: Vec<(i64, bool)> = sqlx::query_as(
         "-- object.finished
          SELECT o.object_id, o.created_at < coalesce($4, now()) - $3 * interval '1 second'
          FROM object o
@@ -96,7 +105,20 @@ pub async fn finished(
     .bind(grace.as_secs_f64())
     .bind(now)
     .fetch_all(session.run("object.finished"))
-    .await?)
+    .await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|(object_id, is_old)| Finished { object_id, is_old })
+        .collect())
+}
+
+/// Where an object is in object storage.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct ObjectKey {
+    /// Internal number.
+    pub object_id: i64,
+    /// Its key.
+    pub key: String,
 }
 
 /// The keys of objects that blocks refer to. An object is missing if it was deleted in between, together with its
@@ -104,7 +126,7 @@ pub async fn finished(
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn keys(session: &mut Session, objects: &[i64]) -> Result<Vec<(i64, String)>, Error> {
+pub async fn keys(session: &mut Session, objects: &[i64]) -> Result<Vec<ObjectKey>, Error> {
     Ok(sqlx::query_as(
         "-- object.keys
          SELECT object_id, key FROM object WHERE object_id = ANY ($1)",
@@ -146,7 +168,7 @@ pub async fn marked(
     grace: Duration,
     limit: i64,
     now: Option<OffsetDateTime>,
-) -> Result<Vec<(i64, String)>, Error> {
+) -> Result<Vec<ObjectKey>, Error> {
     Ok(sqlx::query_as(
         "-- object.marked
          SELECT object_id, key FROM object WHERE deleted_at < coalesce($3, now()) - $1 * interval '1 second' LIMIT $2",

@@ -122,7 +122,8 @@ pub async fn lock_tenant_id(session: &mut Session, tenant: TenantId) -> Result<(
 pub async fn stop(
     session: &mut Session,
     tenant: TenantId,
-    (until, version): (Option<OffsetDateTime>, i64),
+    until: Option<OffsetDateTime>,
+    version: i64,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(

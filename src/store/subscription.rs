@@ -179,7 +179,8 @@ pub async fn by_name(
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (TenantId, &[String]),
+    tenant: TenantId,
+    like: &[String],
     after: &str,
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, Error> {
@@ -197,6 +198,17 @@ pub async fn list(
     .await?)
 }
 
+/// The lanes that a subscription reads.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct SubscriptionLanes {
+    /// Name of the subscription.
+    pub name: String,
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// The lanes.
+    pub lanes: Vec<LaneId>,
+}
+
 /// Subscriptions of a tenant in order of name, from the one after a name on, at most `limit`, each with the lanes that
 /// it reads.
 ///
@@ -205,8 +217,9 @@ pub async fn list(
 pub async fn lanes(
     session: &mut Session,
     tenant: TenantId,
-    (after, limit): (&str, i64),
-) -> Result<Vec<(String, SubscriptionId, Vec<LaneId>)>, Error> {
+    after: &str,
+    limit: i64,
+) -> Result<Vec<SubscriptionLanes>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.lanes
          SELECT s.name, s.subscription_id, t.lanes FROM subscription s JOIN topic t USING (topic_id)

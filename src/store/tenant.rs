@@ -61,7 +61,8 @@ pub async fn insert(
 pub async fn suspend(
     session: &mut Session,
     tenant: TenantId,
-    (suspended, reason): (bool, Option<&str>),
+    suspended: bool,
+    reason: Option<&str>,
     now: Option<OffsetDateTime>,
 ) -> Result<bool, Error> {
     let done = sqlx::query(

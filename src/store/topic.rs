@@ -153,6 +153,15 @@ pub async fn add_lane(session: &mut Session, topic: TopicId, lane: LaneId) -> Re
     Ok(())
 }
 
+/// The lanes of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct TopicLanes {
+    /// Name of the topic.
+    pub name: String,
+    /// Its lanes.
+    pub lanes: Vec<LaneId>,
+}
+
 /// The lanes of a tenant's topics in order of the topic's name, from the one after a name on, at most `limit` topics.
 ///
 /// # Errors
@@ -160,8 +169,9 @@ pub async fn add_lane(session: &mut Session, topic: TopicId, lane: LaneId) -> Re
 pub async fn lanes(
     session: &mut Session,
     tenant: TenantId,
-    (after, limit): (&str, i64),
-) -> Result<Vec<(String, Vec<LaneId>)>, Error> {
+    after: &str,
+    limit: i64,
+) -> Result<Vec<TopicLanes>, Error> {
     Ok(sqlx::query_as(
         "-- topic.lanes
          SELECT name, lanes FROM topic WHERE tenant_id = $1 AND name > $2 ORDER BY name LIMIT $3",
@@ -208,7 +218,8 @@ pub async fn rules(session: &mut Session, topics: &[TopicId]) -> Result<Vec<Rule
 /// When the database call fails.
 pub async fn list(
     session: &mut Session,
-    (tenant, like): (TenantId, &[String]),
+    tenant: TenantId,
+    like: &[String],
     after: &str,
     limit: i64,
 ) -> Result<Vec<TopicRow>, Error> {

@@ -148,6 +148,15 @@ pub struct Leased {
     pub lease: LeaseId,
 }
 
+/// Messages of a lease that were pending and that a turn settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The messages, as bits of the lease.
+    pub bits: u64,
+}
+
 /// The result of a turn.
 #[derive(Debug, Clone)]
 pub struct TurnOutput {
@@ -155,8 +164,8 @@ pub struct TurnOutput {
     pub at: OffsetDateTime,
     /// First offset of each block; `None`: the lane is gone.
     pub first_offsets: Vec<Option<Offset>>,
-    /// Pairs of a lease and its bits that were pending and that this turn settled.
-    pub settled: Vec<(LeaseId, u64)>,
+    /// The messages that this turn settled, by lease.
+    pub settled: Vec<Settled>,
     /// Indices of the claims that could lock their cursor.
     pub tried: Vec<usize>,
     /// Indices of the claims without a cursor: the subscription is deleted.
@@ -280,6 +289,7 @@ fn output(row: &PgRow) -> Result<TurnOutput, Error> {
             .unwrap_or_default()
             .into_iter()
             .zip(bits)
+            .map(|(lease, bits)| Settled { lease, bits })
             .collect(),
         tried: claims(row, "tried")?,
         gone: claims(row, "gone")?,

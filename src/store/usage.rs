@@ -36,7 +36,8 @@ pub struct Flushed {
 /// When the database call fails. The caller retries with the same sequence number.
 pub async fn flush(
     session: &mut Session,
-    (node, sequence): (Uuid, i64),
+    node: Uuid,
+    sequence: i64,
     rows: &[Flushed],
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {

@@ -183,16 +183,26 @@ pub async fn first(
     .await?)
 }
 
-/// Tenants that have usage from `from` to `to`, in order of number, from the one after `after` on. Usage in the tables
-/// of hours and days counts from `hours_from` on.
+/// A time in which usage is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct UseRange {
+    /// Its start.
+    pub from: OffsetDateTime,
+    /// Its end, which is not included.
+    pub to: OffsetDateTime,
+    /// Usage in the tables of hours and days counts from this time on.
+    pub hours_from: OffsetDateTime,
+}
+
+/// Tenants that have usage in a time, in order of number, from the one after `after` on, at most `limit`.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn tenants(
     session: &mut Session,
-    (from, to): (OffsetDateTime, OffsetDateTime),
-    hours_from: OffsetDateTime,
-    (after, limit): (TenantId, i64),
+    range: UseRange,
+    after: TenantId,
+    limit: i64,
 ) -> Result<Vec<TenantId>, Error> {
     Ok(sqlx::query_scalar(
         "-- usage_read.tenants
@@ -202,9 +212,9 @@ pub async fn tenants(
                UNION SELECT tenant_id FROM usage_day WHERE at >= $3 AND at < $2) u
          WHERE u.tenant_id > $4 ORDER BY u.tenant_id LIMIT $5",
     )
-    .bind(from)
-    .bind(to)
-    .bind(hours_from)
+    .bind(range.from)
+    .bind(range.to)
+    .bind(range.hours_from)
     .bind(after)
     .bind(limit)
     .fetch_all(session.run("usage_read.tenants"))

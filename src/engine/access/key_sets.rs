@@ -184,8 +184,8 @@ impl Gate {
         *issuer.keys.write() = Keys { keys, read_at };
         let saved = async {
             let mut session = self.store.session().await?;
-            let row = (issuer.row.issuer_id, &*issuer.row.jwks_url);
-            store::issuer::keys_read(&mut session, row, text, read_at).await
+            let (id, url) = (issuer.row.issuer_id, &issuer.row.jwks_url);
+            store::issuer::keys_read(&mut session, id, url, text, read_at).await
         };
         if let Err(error) = saved.await {
             tracing::debug!(%error, "public keys of an issuer could not be stored for other nodes");

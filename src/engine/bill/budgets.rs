@@ -53,8 +53,8 @@ impl Engine {
                 // Alerts above the percentage that is reached now can be sent again.
                 let percent = spent.percent_of(settings.amount).unwrap_or(0);
                 let reached = i16::try_from(percent).unwrap_or(i16::MAX);
-                let month = (row.budget_id, spent.month.start().date());
-                store::budget_alert::forget(&mut tx, month, reached).await?;
+                let month = spent.month.start().date();
+                store::budget_alert::forget(&mut tx, row.budget_id, month, reached).await?;
             }
             let change = Change {
                 tenant: Some(tenant),

@@ -148,7 +148,7 @@ pub(in crate::engine) async fn compare(
     }
     if due.stop_until != stopped_until(tx, tenant).await? {
         let version = store::installation::bump_quota(tx).await?;
-        store::quota::stop(tx, tenant, (due.stop_until, version), now).await?;
+        store::quota::stop(tx, tenant, due.stop_until, version, now).await?;
     }
     Ok(sent)
 }
@@ -162,8 +162,13 @@ async fn send(
 ) -> Result<bool, Error> {
     let DueAlert { budget, percent } = due;
     let (cost, currency) = spent.cost.clone().unwrap_or_default();
-    let which = (budget.budget_id, spent.month.start().date(), *percent);
-    if !store::budget_alert::insert(tx, which, &cost.to_string(), spent.at).await? {
+    let alert = AlertRow {
+        budget_id: budget.budget_id,
+        percent: *percent,
+        cost: cost.to_string(),
+        at: spent.at,
+    };
+    if !store::budget_alert::insert(tx, spent.month.start().date(), &alert).await? {
         return Ok(false);
     }
     let amount = amount(budget)?;

@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::bill::plans;
 use crate::engine::bill::usage;
 use crate::engine::bill::usage_after::UsageAfter;
-use crate::engine::bill::window::{self, Window};
+use crate::engine::bill::window::{self, Metering, Window};
 use crate::engine::duty::{Context, Done, DutyError};
 use crate::engine::error::Error;
 use crate::engine::events::Event;
 use crate::store::event_outbox::{Frame, NewEvent};
 use crate::store::event_sink::{self, Cursor};
-use crate::store::usage_read::UsageSelection;
+use crate::store::usage_read::{UsageSelection, UseRange};
 use crate::store::{self, Session, Store, TenantId, event_outbox, usage_read};
 
 /// Sinks read in one run.
@@ -49,12 +49,15 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
     let Some(metered_until) = status.metered_until else {
         return Ok(done);
     };
-    let times = (status.at, metered_until);
+    let metering = Metering {
+        at: status.at,
+        until: metered_until,
+    };
     // A minute is the shortest window.
     let latest = metered_until - Duration::MINUTE;
     let mut behind = event_sink::behind(&mut session, latest, SINKS).await?;
     drop(session);
-    behind.retain(|cursor| is_due(cursor, times));
+    behind.retain(|cursor| is_due(cursor, metering));
     // The order starts at a random sink, so that a slow one does not use up the time of every run.
     let first = rand::random_range(0..behind.len().max(1));
     behind.rotate_left(first);
@@ -62,7 +65,7 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
     let mut failed = None;
     for cursor in &behind {
         // An error of one sink does not stop the others.
-        match run_steps(store, cursor.sink_id, times, is_over).await {
+        match run_steps(store, cursor.sink_id, metering, is_over).await {
             Ok((made, more)) => {
                 done.count += made;
                 done.more |= more;
@@ -80,12 +83,12 @@ pub async fn fill(context: &Context, stop: &CancellationToken) -> Result<Done, D
 async fn run_steps(
     store: &Store,
     sink: i64,
-    times: (OffsetDateTime, OffsetDateTime),
+    metering: Metering,
     is_over: impl Fn() -> bool,
 ) -> Result<(u64, bool), DutyError> {
     let mut count = 0;
     for _ in 0..STEPS {
-        let Some(made) = step(store, sink, times).await? else {
+        let Some(made) = step(store, sink, metering).await? else {
             return Ok((count, false));
         };
         count += made;
@@ -96,8 +99,8 @@ async fn run_steps(
     Ok((count, true))
 }
 
-fn is_due(cursor: &Cursor, (at, metered_until): (OffsetDateTime, OffsetDateTime)) -> bool {
-    window(cursor, at).is_final(metered_until)
+fn is_due(cursor: &Cursor, metering: Metering) -> bool {
+    window(cursor, metering.at).is_final(metering.until)
 }
 
 fn window(cursor: &Cursor, at: OffsetDateTime) -> Window {
@@ -115,11 +118,7 @@ fn granularity(cursor: &Cursor) -> EventGranularity {
 }
 
 /// One transaction of a sink. Returns the number of its events; `None`: nothing is to do now.
-async fn step(
-    store: &Store,
-    sink: i64,
-    (at, metered_until): (OffsetDateTime, OffsetDateTime),
-) -> Result<Option<u64>, DutyError> {
+async fn step(store: &Store, sink: i64, metering: Metering) -> Result<Option<u64>, DutyError> {
     let mut tx = store.tx("fill_events").await?;
     let Some(mut cursor) = event_sink::lock_cursor(&mut tx, sink).await? else {
         return Ok(None);
@@ -132,11 +131,11 @@ async fn step(
     if cursor.begun_seconds.is_none() {
         let of = (!cursor.all_tenants).then_some(cursor.tenant_id);
         let first = usage_read::first(&mut tx, of, cursor.next_window).await?;
-        let times = (at, metered_until);
-        cursor.next_window = window::skip(cursor.next_window, granularity(&cursor), times, first);
+        let granularity = granularity(&cursor);
+        cursor.next_window = window::skip(cursor.next_window, granularity, metering, first);
     }
-    let window = window(&cursor, at);
-    let events = if window.is_final(metered_until) {
+    let window = window(&cursor, metering.at);
+    let events = if window.is_final(metering.until) {
         events_of(&mut tx, &mut cursor, window).await?
     } else {
         Vec::new()
@@ -206,9 +205,12 @@ async fn next_tenants(
         None if window.is_minute() => window.end(),
         None => window.start,
     };
-    let range = (window.start, window.end());
-    let after = (cursor.after_tenant, TENANTS);
-    Ok(usage_read::tenants(tx, range, hours_from, after).await?)
+    let range = UseRange {
+        from: window.start,
+        to: window.end(),
+        hours_from,
+    };
+    Ok(usage_read::tenants(tx, range, cursor.after_tenant, TENANTS).await?)
 }
 
 /// Usage of a tenant in a window after a position, by meter, topic and subscription. Amounts over time are not kept by

@@ -101,16 +101,25 @@ impl Window {
     }
 }
 
+/// How far metering has come.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Metering {
+    /// The database's time.
+    pub(in crate::engine) at: OffsetDateTime,
+    /// All messages published before this time are counted.
+    pub(in crate::engine) until: OffsetDateTime,
+}
+
 /// Start of the first window from `start` on that has usage or may still get some.
 pub(in crate::engine) fn skip(
     mut start: OffsetDateTime,
     granularity: EventGranularity,
-    (at, metered_until): (OffsetDateTime, OffsetDateTime),
+    metering: Metering,
     first: FirstUse,
 ) -> OffsetDateTime {
     loop {
-        let window = Window::next(start, None, granularity, at);
-        if !window.is_final(metered_until) || !window.is_before(first) {
+        let window = Window::next(start, None, granularity, metering.at);
+        if !window.is_final(metering.until) || !window.is_before(first) {
             return start;
         }
         start = window.end();
@@ -189,7 +198,11 @@ mod tests {
         let metered = datetime!(2030-01-10 12:30 UTC);
         let skip = |granularity, minute, hour| {
             let first = FirstUse { minute, hour };
-            skip(start, granularity, (NOW, metered), first)
+            let metering = Metering {
+                at: NOW,
+                until: metered,
+            };
+            skip(start, granularity, metering, first)
         };
         assert_eq!(skip(Hour, None, None), datetime!(2030-01-10 12:00 UTC));
         assert_eq!(skip(Minute, None, None), metered);

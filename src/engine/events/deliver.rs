@@ -138,12 +138,7 @@ impl Delivery {
             }
         }
         let mut session = self.engine.store().session().await?;
-        event_sink::release(&mut session, self.claim(), self.engine.clock().now()).await
-    }
-
-    /// The sink and the number of this claim on it.
-    fn claim(&self) -> (i64, i64) {
-        (self.sink.sink_id, self.sink.claim)
+        event_sink::release(&mut session, &self.sink, self.engine.clock().now()).await
     }
 
     fn target(&self) -> Target {
@@ -159,7 +154,7 @@ impl Delivery {
         let seqs: Vec<i64> = events.iter().map(|event| event.seq).collect();
         let now = self.engine.clock().now();
         let mut tx = self.engine.store().tx("events_delivered").await?;
-        let is_ours = event_sink::delivered(&mut tx, self.claim(), HOLD, now).await?;
+        let is_ours = event_sink::delivered(&mut tx, &self.sink, HOLD, now).await?;
         event_outbox::delete(&mut tx, self.sink.sink_id, &seqs).await?;
         tx.commit().await?;
         Ok(is_ours)
@@ -176,13 +171,7 @@ impl Delivery {
             disable: failure.is_gone,
         };
         let mut session = self.engine.store().session().await?;
-        event_sink::failed(
-            &mut session,
-            self.claim(),
-            failed,
-            self.engine.clock().now(),
-        )
-        .await
+        event_sink::failed(&mut session, &self.sink, failed, self.engine.clock().now()).await
     }
 
     async fn send(&self, events: &[Waiting]) -> Result<(), DeliveryFailure> {
@@ -214,7 +203,7 @@ impl Delivery {
         let at = clock.estimate();
         let seconds = at.unix_timestamp();
         let key = self.sink.secret.as_ref();
-        let signature = key.and_then(|key| sign::signature(&key.0, (&id, seconds), &body));
+        let signature = key.and_then(|key| sign::signature(&key.0, &id, seconds, &body));
         let timestamp = seconds.to_string();
         let headers = [
             ("content-type", content_type),

@@ -88,7 +88,7 @@ pub async fn emit(
     let frame = event_outbox::frame(session, tenant).await?;
     let kind = event.kind.as_str();
     let event = framed(&frame, event);
-    event_outbox::emit(session, (tenant, kind), &event, EVENTS_HELD_MAX.into()).await
+    event_outbox::emit(session, tenant, kind, &event, EVENTS_HELD_MAX.into()).await
 }
 
 /// The complete event (CloudEvents 1.0, JSON format).

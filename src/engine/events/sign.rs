@@ -19,7 +19,7 @@ pub(super) fn shown(secret: &[u8]) -> String {
 }
 
 /// The value of the header `webhook-signature`, which signs `{id}.{timestamp}.{body}`.
-pub(super) fn signature(secret: &[u8], (id, timestamp): (&str, i64), body: &str) -> Option<String> {
+pub(super) fn signature(secret: &[u8], id: &str, timestamp: i64, body: &str) -> Option<String> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
     mac.update(format!("{id}.{timestamp}.").as_bytes());
     mac.update(body.as_bytes());
@@ -37,8 +37,8 @@ mod tests {
     fn the_example_of_the_standard_verifies() {
         // From the reference implementations of Standard Webhooks.
         let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
-        let of = ("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330);
-        let signed = signature(&secret, of, r#"{"test": 2432232314}"#);
+        let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+        let signed = signature(&secret, id, 1_614_265_330, r#"{"test": 2432232314}"#);
         let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
         assert_eq!(signed.as_deref(), Some(expected));
         assert_eq!(shown(&secret), "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");

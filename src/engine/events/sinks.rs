@@ -16,7 +16,7 @@ use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::events::sign;
 use crate::outbound;
-use crate::store::event_sink::{NewSink, SigningKey, SinkRow};
+use crate::store::event_sink::{NewSink, SigningKey, SinkPage, SinkRow};
 use crate::store::{self, Session};
 
 /// Waiting events are counted up to this number, a little above the number that may wait.
@@ -109,10 +109,13 @@ impl Engine {
     ) -> Result<Page<EventSink>, Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
-        let of = (by.tenant().0, &*by.like(&[Permission::Manage]));
-        let after = after.unwrap_or("");
-        let limits = (i64::from(limit) + 1, WAITING_SHOWN_MAX);
-        let rows = store::event_sink::list(&mut session, of, after, limits).await?;
+        let page = SinkPage {
+            after: after.unwrap_or(""),
+            limit: i64::from(limit) + 1,
+            waiting_max: WAITING_SHOWN_MAX,
+        };
+        let (tenant, like) = (by.tenant().0, by.like(&[Permission::Manage]));
+        let rows = store::event_sink::list(&mut session, tenant, &like, page).await?;
         let items = rows.into_iter().map(shown).collect::<Result<Vec<_>, _>>()?;
         Ok(crate::engine::page::page(items, limit, |sink| {
             sink.name.to_string()
@@ -172,8 +175,8 @@ async fn sink_of(
     tenant: Tenant,
     name: &EventSinkName,
 ) -> Result<EventSink, Error> {
-    let of = (tenant.0, name.as_str());
-    let row = store::event_sink::by_name(session, of, WAITING_SHOWN_MAX).await?;
+    let (tenant, text) = (tenant.0, name.as_str());
+    let row = store::event_sink::by_name(session, tenant, text, WAITING_SHOWN_MAX).await?;
     shown(row.ok_or_else(|| Error::not_found("event sink", name))?)
 }
 

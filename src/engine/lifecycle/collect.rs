@@ -68,10 +68,10 @@ impl Collect {
         while !stop.is_cancelled() {
             let page =
                 object::finished(&mut session, after, OBJECTS, grace, context.clock.now()).await?;
-            let Some((last, _)) = page.last() else { break };
-            after = *last;
-            let old = page.iter().filter(|(_, is_old)| *is_old);
-            let mut garbage: Vec<i64> = old.map(|(id, _)| *id).collect();
+            let Some(last) = page.last() else { break };
+            after = last.object_id;
+            let old = page.iter().filter(|object| object.is_old);
+            let mut garbage: Vec<i64> = old.map(|object| object.object_id).collect();
             // No block begins to refer to an object after its grace period, so an object without a block here stays
             // garbage.
             let referred = block::referred(&mut session, &garbage).await?;
@@ -95,7 +95,10 @@ impl Collect {
             if marked.is_empty() {
                 break;
             }
-            let (ids, keys): (Vec<i64>, Vec<String>) = marked.into_iter().unzip();
+            let (ids, keys): (Vec<i64>, Vec<String>) = marked
+                .into_iter()
+                .map(|object| (object.object_id, object.key))
+                .unzip();
             self.blob.delete(&keys).await?;
             let mut session = context.store.session().await?;
             deleted += object::delete(&mut session, &ids).await?;

@@ -275,10 +275,11 @@ impl Reader {
         }
         let mut objects: Vec<i64> = rows.iter().filter_map(|row| row.object_id).collect();
         objects.dedup();
-        let keys: HashMap<i64, String> = store::object::keys(&mut session, &objects)
-            .await?
+        let keys = store::object::keys(&mut session, &objects).await?;
+        let keys = keys
             .into_iter()
-            .collect();
+            .map(|object| (object.object_id, object.key));
+        let keys: HashMap<i64, String> = keys.collect();
         drop((session, permit, lane_lock));
         let _lane_lock = self.cold.lane(lane).lock().await;
         if let Some(block) = self.cache.get(lane, offsets.start) {

@@ -103,7 +103,7 @@ impl Duty for Meter {
                 }
             }
         }
-        capacity::post_due(store, clock, (began - POST_AFTER, began), stop).await?;
+        capacity::post_due(store, clock, began - POST_AFTER, began, stop).await?;
         if stop.is_cancelled() {
             return Ok(done);
         }
@@ -155,7 +155,8 @@ struct BlockCount {
 /// only those below its offset in `until`.
 async fn count(
     tx: &mut Session,
-    (lanes, until): (&[LaneId], &[Offset]),
+    lanes: &[LaneId],
+    until: &[Offset],
     limit: i64,
     at: OffsetDateTime,
 ) -> Result<BlockCount, store::Error> {
@@ -185,7 +186,7 @@ async fn count_some(
     let lanes: Vec<LaneId> = locked.meters.iter().map(|meter| meter.lane_id).collect();
     let until = vec![Offset::MAX; lanes.len()];
     let limit = i64::try_from(BLOCKS / lanes.len().max(1)).unwrap_or(1);
-    count(tx, (&lanes, &until), limit, locked.at).await
+    count(tx, &lanes, &until, limit, locked.at).await
 }
 
 /// The meters that a transaction has locked: at least one.
@@ -244,7 +245,7 @@ pub(in crate::engine) async fn count_below(
     if !uncounted.is_empty() {
         let lanes: Vec<LaneId> = uncounted.iter().map(|cut| cut.lane_id).collect();
         let until: Vec<Offset> = uncounted.iter().map(|cut| cut.cut).collect();
-        count(tx, (&lanes, &until), i64::MAX, locked.at).await?;
+        count(tx, &lanes, &until, i64::MAX, locked.at).await?;
     }
     Ok(())
 }

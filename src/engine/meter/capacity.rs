@@ -18,13 +18,14 @@ const TENANTS: i64 = 1_000;
 pub(in crate::engine) async fn post_due(
     store: &Store,
     clock: &Clock,
-    (posted_before, at): (OffsetDateTime, OffsetDateTime),
+    posted_before: OffsetDateTime,
+    at: OffsetDateTime,
     stop: &CancellationToken,
 ) -> Result<(), DutyError> {
     let mut after = TenantId::BEFORE_ALL;
     while !stop.is_cancelled() {
         let mut tx = store.tx("meter_capacity").await?;
-        let due = capacity_meter::due(&mut tx, after, TENANTS, (posted_before, at)).await?;
+        let due = capacity_meter::due(&mut tx, after, TENANTS, posted_before, at).await?;
         let Some(last) = due.last() else { break };
         after = *last;
         post(&mut tx, &due, clock.now()).await?;

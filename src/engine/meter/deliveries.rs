@@ -44,6 +44,19 @@ pub struct Payer<'a> {
     pub topic: &'a Arc<TopicName>,
 }
 
+/// Messages that were handed out for a subscription.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivered<'a> {
+    /// Id of the subscription.
+    pub subscription_id: SubscriptionId,
+    /// Name of the subscription.
+    pub subscription: &'a Arc<str>,
+    /// The meter that counts them.
+    pub meter: Meter,
+    /// Their measure.
+    pub measure: Measure,
+}
+
 /// What is counted separately: tenant, meter, and the subscription or topic. It holds ids only, so adding to a count
 /// allocates nothing.
 type Key = (TenantId, Meter, CountedFor);
@@ -70,18 +83,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds messages that were handed out for a subscription, given by its id and name.
-    pub fn delivered(
-        &self,
-        payer: Payer<'_>,
-        (subscription, name): (SubscriptionId, &Arc<str>),
-        meter: Meter,
-        measure: Measure,
-    ) {
-        let key = (payer.tenant, meter, CountedFor::Subscription(subscription));
-        self.add(subscription.get(), key, measure, || Count {
+    /// Adds messages that were handed out for a subscription.
+    pub fn delivered(&self, payer: Payer<'_>, delivered: Delivered<'_>) {
+        let id = delivered.subscription_id;
+        let key = (payer.tenant, delivered.meter, CountedFor::Subscription(id));
+        self.add(id.get(), key, delivered.measure, || Count {
             topic: Some(payer.topic.clone()),
-            subscription: Some(name.clone()),
+            subscription: Some(delivered.subscription.clone()),
             measure: Measure::default(),
         });
     }
@@ -197,8 +205,8 @@ impl Flusher {
         while let Some(rows) = self.waiting.front() {
             let sending = async {
                 let mut session = self.store.session().await?;
-                let number = (self.node, self.done + 1);
-                store::usage::flush(&mut session, number, rows, self.clock.now()).await
+                let number = self.done + 1;
+                store::usage::flush(&mut session, self.node, number, rows, self.clock.now()).await
             };
             tokio::time::timeout(FLUSH_TIMEOUT, sending)
                 .await

@@ -59,7 +59,7 @@ impl Engine {
             .ok_or_else(|| Error::not_found("key", id))?;
         may_grant(by, &scopes(&before)?)?;
         let overlap = Duration::from_secs(rotation.overlap_seconds().into());
-        let ended = store::api_key::expire(&mut tx, (tenant.0, &text), overlap, now).await?;
+        let ended = store::api_key::expire(&mut tx, tenant.0, &text, overlap, now).await?;
         ended.ok_or_else(|| {
             Error::Conflict(format!(
                 "key {id} is revoked or has expired; create another"
@@ -109,7 +109,7 @@ impl Engine {
         let row = store::api_key::by_id(&mut tx, tenant.0, &text).await?;
         row.ok_or_else(|| Error::not_found("key", id))?;
         // Revoking a revoked key changes nothing and is no error.
-        if store::api_key::revoke(&mut tx, (tenant.0, &text), now).await? {
+        if store::api_key::revoke(&mut tx, tenant.0, &text, now).await? {
             let change = Change {
                 tenant: Some(tenant),
                 action: "key.revoke",

@@ -50,8 +50,8 @@ impl Engine {
         let now = self.clock().now();
         let mut tx = self.store().tx("suspend_tenant").await?;
         let tenant = Tenant(found(&mut tx, name).await?.tenant_id);
-        let how = (why.is_some(), why.and_then(|why| why.reason.as_deref()));
-        if store::tenant::suspend(&mut tx, tenant.0, how, now).await? {
+        let reason = why.and_then(|why| why.reason.as_deref());
+        if store::tenant::suspend(&mut tx, tenant.0, why.is_some(), reason, now).await? {
             let change = Change {
                 tenant: Some(tenant),
                 action: why.map_or("tenant.resume", |_| "tenant.suspend"),

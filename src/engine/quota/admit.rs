@@ -52,6 +52,13 @@ impl Drop for Admission {
     }
 }
 
+/// What a request takes of a rate.
+struct RateUse {
+    policy: Policy,
+    quota: Option<RateQuota>,
+    items: u64,
+}
+
 /// What an admitted publish has taken of its tenant's rates.
 #[derive(Debug, Clone, Default)]
 pub struct PublishAdmission {
@@ -112,20 +119,19 @@ impl Quotas {
             capacity: Capacity::Guaranteed,
             at,
         };
-        let (rate, of) = (quota.requests_per_second, Policy::Requests);
-        admission.capacity = self.take(&admission.limited.requests, (of, rate), 1, at)?;
+        let one = RateUse {
+            policy: Policy::Requests,
+            quota: quota.requests_per_second,
+            items: 1,
+        };
+        admission.capacity = self.take(&admission.limited.requests, one, at)?;
         Ok(Some(admission))
     }
 
-    /// Takes `items` of a rate, or refuses them.
-    fn take(
-        &self,
-        rate: &Rate,
-        (policy, quota): (Policy, Option<RateQuota>),
-        items: u64,
-        now: u64,
-    ) -> Result<Capacity, Error> {
-        let quota = quota.unwrap_or_default();
+    /// Takes items of a rate, or refuses them.
+    fn take(&self, rate: &Rate, wanted: RateUse, now: u64) -> Result<Capacity, Error> {
+        let RateUse { policy, items, .. } = wanted;
+        let quota = wanted.quota.unwrap_or_default();
         let capacity = rate.take(items, now).map_err(|wait| {
             // Rounded up, so that there is room by then.
             let seconds = wait
@@ -136,8 +142,12 @@ impl Quotas {
         })?;
         if capacity == Capacity::Elastic && self.is_short() {
             rate.give_back(items, capacity);
-            let of = (quota.guaranteed.unwrap_or(0), None);
-            let violation = self.violated(policy, of, SOON_SECONDS);
+            let violation = self.count_refused(Violation {
+                policy,
+                quota: quota.guaranteed.unwrap_or(0),
+                used: None,
+                again_seconds: SOON_SECONDS,
+            });
             return Err(Error::Limited(Limit::Guarantee(violation)));
         }
         Ok(capacity)
@@ -159,13 +169,21 @@ impl Quotas {
         if let Some((cap, used)) = limited.stored.check()
             && used.saturating_add(bytes) > cap
         {
-            return Err(self.full(Policy::StoredBytes, (cap, used), LATER_SECONDS));
+            return Err(self.full(Policy::StoredBytes, cap, used, LATER_SECONDS));
         }
-        let rate = (Policy::Messages, quota.messages_per_second);
-        let of_messages = self.take(&limited.messages, rate, messages, now)?;
-        let rate = (Policy::Bytes, quota.bytes_per_second);
+        let all_messages = RateUse {
+            policy: Policy::Messages,
+            quota: quota.messages_per_second,
+            items: messages,
+        };
+        let of_messages = self.take(&limited.messages, all_messages, now)?;
+        let all_bytes = RateUse {
+            policy: Policy::Bytes,
+            quota: quota.bytes_per_second,
+            items: bytes,
+        };
         let of_bytes = self
-            .take(&limited.bytes, rate, bytes, now)
+            .take(&limited.bytes, all_bytes, now)
             .inspect_err(|_| limited.messages.give_back(messages, of_messages))?;
         let has_rate = quota.messages_per_second.is_some() || quota.bytes_per_second.is_some();
         Ok(PublishAdmission {
@@ -225,7 +243,7 @@ impl Quotas {
     pub fn too_much_in_flight(&self, limited: &Limited) -> Error {
         let cap = limited.quota().in_flight_messages.unwrap_or(0);
         let used = limited.in_flight.used();
-        self.full(Policy::InFlight, (cap, used), SOON_SECONDS)
+        self.full(Policy::InFlight, cap, used, SOON_SECONDS)
     }
 
     /// Counts topics or subscriptions inside the transaction that has just created one, and refuses it when there are
@@ -252,36 +270,34 @@ impl Quotas {
         match cap {
             // `count` includes the one that was just created.
             Some(cap) if count.unsigned_abs() > cap => {
-                Err(self.full(policy, (cap, count.unsigned_abs() - 1), LATER_SECONDS))
+                Err(self.full(policy, cap, count.unsigned_abs() - 1, LATER_SECONDS))
             }
             _ => Ok(()),
         }
     }
 
     fn exceeded(&self, policy: Policy, quota: Option<u64>, again_seconds: u32) -> Error {
-        let of = (quota.unwrap_or(0), None);
-        Error::Limited(Limit::Quota(self.violated(policy, of, again_seconds)))
-    }
-
-    fn full(&self, policy: Policy, (quota, used): (u64, u64), again_seconds: u32) -> Error {
-        Error::Limited(Limit::Quota(self.violated(
-            policy,
-            (quota, Some(used)),
-            again_seconds,
-        )))
-    }
-
-    fn violated(
-        &self,
-        policy: Policy,
-        (quota, used): (u64, Option<u64>),
-        again_seconds: u32,
-    ) -> Violation {
-        self.count_refused(Violation {
+        let quota = quota.unwrap_or(0);
+        let used = None;
+        self.refused(Violation {
             policy,
             quota,
             used,
             again_seconds,
         })
+    }
+
+    fn full(&self, policy: Policy, quota: u64, used: u64, again_seconds: u32) -> Error {
+        let used = Some(used);
+        self.refused(Violation {
+            policy,
+            quota,
+            used,
+            again_seconds,
+        })
+    }
+
+    fn refused(&self, violation: Violation) -> Error {
+        Error::Limited(Limit::Quota(self.count_refused(violation)))
     }
 }

@@ -130,7 +130,7 @@ impl Quotas {
 
 impl Quotas {
     fn new_limited(&self, row: &QuotaRow) -> Arc<Limited> {
-        Arc::new(Limited::new(row, (self.nodes(), self.now())))
+        Arc::new(Limited::new(row, self.nodes(), self.now()))
     }
 
     /// Applies changes to the tenants that are remembered. Others are read with their next request.

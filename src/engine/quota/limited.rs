@@ -201,7 +201,7 @@ const LEFT_STEPS: u64 = 64;
 
 impl Limited {
     /// The limits of a tenant before any report of other nodes was read: an even share for each of `nodes`.
-    pub(super) fn new(row: &QuotaRow, (nodes, now): (u32, u64)) -> Self {
+    pub(super) fn new(row: &QuotaRow, nodes: u32, now: u64) -> Self {
         let limited = Self {
             tenant: row.tenant_id,
             ..Self::default()

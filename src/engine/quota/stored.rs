@@ -169,12 +169,12 @@ pub async fn count_stored_bytes(
 ) -> Result<i64, store::Error> {
     let (mut bytes, mut after) = (0, String::new());
     loop {
-        let page = store::topic::lanes(session, tenant, (&after, NAMES)).await?;
-        let Some((last, _)) = page.last() else {
+        let page = store::topic::lanes(session, tenant, &after, NAMES).await?;
+        let Some(last) = page.last() else {
             return Ok(bytes);
         };
-        after.clone_from(last);
-        let lanes: Vec<LaneId> = page.into_iter().flat_map(|(_, lanes)| lanes).collect();
+        after.clone_from(&last.name);
+        let lanes: Vec<LaneId> = page.into_iter().flat_map(|topic| topic.lanes).collect();
         bytes += store::block::stored_bytes(session, &lanes).await?;
     }
 }
@@ -183,15 +183,16 @@ pub async fn count_stored_bytes(
 async fn count_in_flight(session: &mut Session, tenant: TenantId) -> Result<i64, store::Error> {
     let (mut messages, mut after) = (0, String::new());
     loop {
-        let page = store::subscription::lanes(session, tenant, (&after, NAMES)).await?;
-        let Some((last, ..)) = page.last() else {
+        let page = store::subscription::lanes(session, tenant, &after, NAMES).await?;
+        let Some(last) = page.last() else {
             return Ok(messages);
         };
-        after.clone_from(last);
+        after.clone_from(&last.name);
         let (lanes, subscriptions): (Vec<LaneId>, Vec<SubscriptionId>) = page
             .into_iter()
-            .flat_map(|(_, subscription, lanes)| {
-                lanes.into_iter().map(move |lane| (lane, subscription))
+            .flat_map(|of| {
+                let lanes = of.lanes.into_iter();
+                lanes.map(move |lane| (lane, of.subscription_id))
             })
             .unzip();
         messages += store::lease::in_flight_of(session, &lanes, &subscriptions).await?;

@@ -130,7 +130,7 @@ impl Engine {
             .ok_or_else(missing)?;
         let key = store::object::keys(&mut session, &[object]).await?.pop();
         drop(session);
-        let (_, key) = key.ok_or_else(missing)?;
+        let key = key.ok_or_else(missing)?.key;
         let (start, end) = view.body_range();
         let at = at.unsigned_abs() + start;
         let end = part.end.min(end - start);

@@ -191,7 +191,7 @@ impl Engine {
         };
         let mut tx = self.store().tx("dead_letter").await?;
         let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
-        let cleared = output.settled.iter().fold(0, |all, (_, bits)| all | bits);
+        let cleared = output.settled.iter().fold(0, |all, of| all | of.bits);
         if output.first_offsets == [None] || cleared != bits {
             return Ok(false);
         }

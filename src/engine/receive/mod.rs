@@ -27,6 +27,7 @@ use crate::engine::lease::ask::Ask;
 use crate::engine::limit::Capacity;
 use crate::engine::log::block::Delivery;
 use crate::engine::meter::Metered;
+use crate::engine::meter::deliveries::Delivered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Limited;
 use crate::engine::subscriber::{Grant, Subscriber, Waiter};
@@ -75,10 +76,13 @@ impl Engine {
             measure.add(Measure::message(delivery.message.bytes()));
         }
         if !deliveries.is_empty() {
-            let measure = measure.under(capacity);
-            let reader = (subscriber.id, &subscriber.name);
-            self.tally()
-                .delivered(subscriber.payer(), reader, Meter::DeliverPull, measure);
+            let delivered = Delivered {
+                subscription_id: subscriber.id,
+                subscription: &subscriber.name,
+                meter: Meter::DeliverPull,
+                measure: measure.under(capacity),
+            };
+            self.tally().delivered(subscriber.payer(), delivered);
         }
         Ok(Metered {
             answer: deliveries,

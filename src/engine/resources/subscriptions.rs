@@ -19,6 +19,13 @@ use crate::store::{self, Session, TopicId};
 /// The dead-letter topic in the settings: `None` keeps the present one, `Some(None)` removes it.
 type DeadLetters = Option<Option<TopicId>>;
 
+/// Settings whose dead-letter topic was looked up.
+#[derive(Debug, Clone, Copy)]
+struct Resolved<'a> {
+    settings: &'a SubscriptionSettings,
+    dead_letters: DeadLetters,
+}
+
 impl Engine {
     /// Creates a subscription or changes the settings that are given. Returns true when it is new.
     ///
@@ -41,11 +48,14 @@ impl Engine {
             let topics: Vec<&str> = topic.chain(dead_letters).collect();
             store::topic::lock_all(&mut tx, tenant.0, &topics).await?;
         }
-        let dead_letters = self.dead_letter_topic(&mut tx, tenant, settings).await?;
+        let resolved = Resolved {
+            settings,
+            dead_letters: self.dead_letter_topic(&mut tx, tenant, settings).await?,
+        };
         let created = match old {
             Some(_) => false,
             None => {
-                self.insert_subscription(&mut tx, by, (name, settings), dead_letters)
+                self.insert_subscription(&mut tx, by, name, resolved)
                     .await?
             }
         };
@@ -56,9 +66,7 @@ impl Engine {
             let old = store::subscription::lock(&mut tx, tenant.0, name.as_str())
                 .await?
                 .ok_or_else(gone)?;
-            changed = self
-                .update_subscription(&mut tx, old, settings, dead_letters)
-                .await?;
+            changed = self.update_subscription(&mut tx, old, resolved).await?;
         }
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
         if changed || created {
@@ -116,9 +124,10 @@ impl Engine {
         &self,
         tx: &mut Session,
         by: &Access,
-        (name, settings): (&SubscriptionName, &SubscriptionSettings),
-        dead_letters: DeadLetters,
+        name: &SubscriptionName,
+        resolved: Resolved<'_>,
     ) -> Result<bool, Error> {
+        let settings = resolved.settings;
         let tenant = by.tenant();
         let Some(topic) = &settings.topic else {
             let detail = "is needed to create a subscription";
@@ -129,7 +138,7 @@ impl Engine {
             .ok_or_else(|| Error::not_found("topic", topic))?;
         store::lane::lock(tx, row.topic_id).await?;
         let defaults = SubscriptionRow::new(tenant.0, row.topic_id, &row.name, name.as_str());
-        let new = merged(defaults, settings, dead_letters);
+        let new = merged(defaults, resolved);
         let inserted = store::subscription::insert(tx, self.clock().now(), &new).await?;
         let Some(id) = inserted else {
             return Ok(false);
@@ -147,9 +156,12 @@ impl Engine {
         &self,
         tx: &mut Session,
         old: SubscriptionRow,
-        settings: &SubscriptionSettings,
-        dead_letters: DeadLetters,
+        resolved: Resolved<'_>,
     ) -> Result<bool, Error> {
+        let Resolved {
+            settings,
+            dead_letters,
+        } = resolved;
         if settings
             .topic
             .as_ref()
@@ -167,7 +179,7 @@ impl Engine {
                 detail,
             )]));
         }
-        let new = merged(old.clone(), settings, dead_letters);
+        let new = merged(old.clone(), resolved);
         if new == old {
             return Ok(false);
         }
@@ -202,8 +214,9 @@ impl Engine {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let after = after.unwrap_or("");
-        let of = (by.tenant().0, &*by.like(&[Permission::Manage]));
-        let rows = store::subscription::list(&mut session, of, after, i64::from(limit) + 1).await?;
+        let (tenant, like) = (by.tenant().0, by.like(&[Permission::Manage]));
+        let more = i64::from(limit) + 1;
+        let rows = store::subscription::list(&mut session, tenant, &like, after, more).await?;
         let items = rows
             .into_iter()
             .map(subscription)
@@ -301,11 +314,11 @@ fn may_link(by: &Access, settings: &SubscriptionSettings) -> Result<(), Error> {
 }
 
 /// The row with the settings that are given; the other columns stay.
-fn merged(
-    mut row: SubscriptionRow,
-    settings: &SubscriptionSettings,
-    dead_letters: DeadLetters,
-) -> SubscriptionRow {
+fn merged(mut row: SubscriptionRow, resolved: Resolved<'_>) -> SubscriptionRow {
+    let Resolved {
+        settings,
+        dead_letters,
+    } = resolved;
     if let Some(seconds) = settings.visibility_timeout_seconds {
         row.visibility_seconds = seconds.cast_signed();
     }

@@ -102,7 +102,8 @@ impl Engine {
         let mut session = self.store().session().await?;
         let rows = store::topic::list(
             &mut session,
-            (by.tenant().0, &by.like(&[Permission::Manage])),
+            by.tenant().0,
+            &by.like(&[Permission::Manage]),
             after.unwrap_or(""),
             i64::from(limit) + 1,
         )

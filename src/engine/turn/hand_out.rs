@@ -27,7 +27,8 @@ pub(super) fn hand_out(turns: &Turns, queue: &Queue, pending: Pending, output: &
         reply_publishes(turns, block, *first_offset, output.at);
     }
     if !pending.settles.is_empty() {
-        let mut bits: HashMap<LeaseId, u64> = output.settled.iter().copied().collect();
+        let settled = output.settled.iter();
+        let mut bits: HashMap<LeaseId, u64> = settled.map(|of| (of.lease, of.bits)).collect();
         for settle in pending.settles {
             reply_settle(turns, queue, settle, &mut bits);
         }

@@ -339,7 +339,7 @@ impl Log {
                     }
                     (None, Some(object)) => {
                         let keys = object::keys(&mut session, &[object]).await.unwrap();
-                        let key = &keys[0].1;
+                        let key = &keys[0].key;
                         let start = found.object_offset.unwrap().cast_unsigned();
                         blob.range(SERVICE, key, start..start + found.bytes.cast_unsigned())
                             .await

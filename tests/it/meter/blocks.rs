@@ -44,7 +44,7 @@ async fn a_flush_whose_answer_was_lost_counts_once() {
     let (store, now) = (log.store.clone(), log.clock.now());
     let send = async |sequence, units| {
         let mut session = store.session().await.unwrap();
-        flush(&mut session, (node, sequence), &rows(units), now).await
+        flush(&mut session, node, sequence, &rows(units), now).await
     };
     send(1, 1).await.unwrap();
     send(1, 1).await.unwrap();
