@@ -91,8 +91,8 @@ impl From<Row> for Lease {
 pub struct DueRange {
     /// The lane and subscription of the leases.
     pub key: CursorKey,
-    /// A lower bound of their deadlines. It skips index entries of deleted leases, which stay as long as any transaction
-    /// may see them.
+    /// A lower bound of their deadlines. It skips index entries of deleted leases, which stay as long as any
+    /// transaction may see them.
     pub low: Option<OffsetDateTime>,
     /// Most leases to return.
     pub limit: i64,

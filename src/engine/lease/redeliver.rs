@@ -121,8 +121,8 @@ impl Leases {
         Ok(None)
     }
 
-    /// Locks leases of one lane that are due again; a fair subscription has a limit of its own. Also returns whether these
-    /// are all that it can lock.
+    /// Locks leases of one lane that are due again; a fair subscription has a limit of its own. Also returns whether
+    /// these are all that it can lock.
     async fn lock_due(
         &self,
         tx: &mut Session,

@@ -32,7 +32,8 @@ pub(super) struct LaneClaim {
 }
 
 impl Dispenser {
-    /// Claims messages in one lane, from the blocks read ahead and from waiting leases. `lane` is what was found in the lane before the blocks were read.
+    /// Claims messages in one lane, from the blocks read ahead and from waiting leases. `lane` is what was found in it
+    /// before the blocks were read.
     pub(super) async fn claim(
         &self,
         subscriber: &Subscriber,
