@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 
 use crate::engine::limit::{Limit, Policy, Terms};
 use crate::engine::quota::{Left, Standing};
-use crate::store::TenantId;
 
 pub(in crate::http) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 pub(in crate::http) const RATE_LIMIT_POLICY: HeaderName =
@@ -103,7 +102,7 @@ const CACHED: usize = 1_024;
 pub(in crate::http) struct QuotaTexts(Box<[Mutex<Option<Box<CachedTexts>>>]>);
 
 struct CachedTexts {
-    tenant: TenantId,
+    tenant: i64,
     version: i64,
     policies: Option<HeaderValue>,
     left: (Left, Option<HeaderValue>),
@@ -112,7 +111,7 @@ struct CachedTexts {
 impl CachedTexts {
     fn of(standing: &Standing) -> Box<Self> {
         Box::new(Self {
-            tenant: standing.tenant,
+            tenant: standing.tenant.get(),
             version: standing.version,
             policies: value(policies(&standing.quota)),
             left: (standing.left, value(left(&standing.left))),
@@ -120,7 +119,7 @@ impl CachedTexts {
     }
 
     fn is_of(&self, standing: &Standing) -> bool {
-        (self.tenant, self.version) == (standing.tenant, standing.version)
+        (self.tenant, self.version) == (standing.tenant.get(), standing.version)
     }
 }
 
@@ -170,6 +169,7 @@ impl QuotaTexts {
 mod tests {
     use super::*;
     use crate::engine::limit::Violation;
+    use crate::store::TenantId;
 
     fn written(limit: Option<&Limit>) -> [String; 3] {
         let mut headers = HeaderMap::new();
