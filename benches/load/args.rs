@@ -7,9 +7,10 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::Result;
+use crate::redis;
 
 /// All scenarios, in the order of the README's table.
-pub(crate) const NAMES: [&str; 16] = [
+pub(crate) const NAMES: [&str; 28] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -17,14 +18,26 @@ pub(crate) const NAMES: [&str; 16] = [
     "cycle-10-c256",
     "cycle-1-c256",
     "cycle-1-c64",
+    "cycle-100-c64",
     "cycle-10-c64-backlog",
     "cycle-10-c64-held",
+    "publish-1-c64-dedup",
+    "publish-10-c64-dedup",
+    "publish-1-c64-key",
+    "cycle-10-c64-extend",
+    "cycle-1-c64-extend",
+    "cycle-10-c64-nack",
+    "dead-letter-100",
+    "due-100000",
     "topics-10000",
+    "two-nodes",
     "latency",
     "wakeup",
     "isolation",
     "fair",
     "offload",
+    "redis-publish-10-c64",
+    "redis-cycle-10-c64",
     "echo",
 ];
 
@@ -32,7 +45,7 @@ pub(crate) const NAMES: [&str; 16] = [
 #[derive(Clone, Debug, Parser)]
 #[command(name = "load", bin_name = "cargo bench --bench load --")]
 pub(crate) struct Args {
-    /// Scenarios to run; `all` runs every one, a wrong name lists them
+    /// Scenarios to run; `all` runs every one (those with Redis only if `redis-server` is found), a wrong name lists them
     #[arg(long, num_args = 1.., default_value = "all")]
     scenario: Vec<String>,
     /// Measured seconds of each round
@@ -78,6 +91,9 @@ pub(crate) struct Args {
     /// Messages of the burst of the fair scenario [default: 100000]
     #[arg(long)]
     burst: Option<u64>,
+    /// Messages of the scenarios of dead letters and of messages that are due again [default: 100000]
+    #[arg(long)]
+    messages: Option<u64>,
     /// Topics of the topics scenario [default: 10000]
     #[arg(long)]
     topics: Option<usize>,
@@ -101,7 +117,10 @@ impl Args {
     /// The requested scenarios, in the requested order.
     pub(crate) fn scenarios(&self) -> Result<Vec<&'static str>> {
         if self.scenario.iter().any(|name| name == "all") {
-            return Ok(NAMES.into_iter().filter(|name| *name != "echo").collect());
+            let has_redis = redis::program().is_some();
+            let belongs =
+                |name: &&str| *name != "echo" && (has_redis || !name.starts_with("redis-"));
+            return Ok(NAMES.into_iter().filter(belongs).collect());
         }
         let find = |wanted: &String| {
             let known = NAMES.into_iter().find(|name| name == wanted);
@@ -155,6 +174,10 @@ impl Args {
 
     pub(crate) fn burst(&self) -> u64 {
         self.burst.unwrap_or(self.pick(100_000, 10_000))
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.unwrap_or(self.pick(100_000, 10_000))
     }
 
     pub(crate) fn topics(&self) -> usize {

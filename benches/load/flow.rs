@@ -1,5 +1,7 @@
 //! The work that one connection repeats: publish (or echo), publish to many topics in turn, or a cycle of publish,
-//! receive and ack. Every response is checked; an error is counted in the tally and fails the run.
+//! receive and settle. Every response is checked; an error is counted in the tally and fails the run.
+
+mod settle;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,9 +10,12 @@ use memchr::memmem::Finder;
 
 use crate::Result;
 use crate::client::{Answer, Client};
-use crate::requests::{ManyTopics, Pool, Server};
+use crate::requests::{ManyTopics, Pool};
 use crate::run::Tally;
+use crate::unique::{Numbers, UniquePool};
 use crate::wire;
+
+pub(crate) use settle::{Action, Subscription, acked};
 
 /// A kind of load; cloned for every connection.
 #[derive(Clone)]
@@ -19,27 +24,16 @@ pub(crate) enum Flow {
     Echo(Pool),
     /// The response must contain an id for each message.
     Publish(Pool),
+    /// The same, and no message may be a duplicate.
+    PublishUnique(UniquePool),
     /// One message to the next topic.
     Topics(ManyTopics),
     /// Publishes a batch, receives as many messages and acks the received ones.
     Cycle(Pool, Arc<Subscription>),
-}
-
-/// The prepared requests of one subscription.
-pub(crate) struct Subscription {
-    receive: Vec<u8>,
-    ack_path: String,
-    server: Server,
-}
-
-impl Subscription {
-    pub(crate) fn new(server: &Server, name: &str, max_messages: usize) -> Self {
-        Self {
-            receive: server.receive(name, max_messages, 1),
-            ack_path: format!("/v1/subscriptions/{name}/ack"),
-            server: server.clone(),
-        }
-    }
+    /// A cycle that changes the visibility timeout of the received messages before it acks them.
+    Extend(Pool, Arc<Subscription>),
+    /// A cycle that nacks every tenth message, and acks it when it is delivered again. Only acked messages count.
+    Nack(Pool, Arc<Subscription>),
 }
 
 /// One connection and its counts.
@@ -48,8 +42,12 @@ pub(crate) struct Worker {
     pub(crate) tally: Tally,
     at: usize,
     step: usize,
+    numbers: Numbers,
     request: Vec<u8>,
-    receipts: String,
+    /// JSON items of the next request that settles.
+    items: String,
+    /// Messages received for the first time by a flow that nacks.
+    first_times: u64,
 }
 
 impl Worker {
@@ -60,8 +58,10 @@ impl Worker {
             tally,
             at: start,
             step,
+            numbers: Numbers::new(),
             request: Vec::new(),
-            receipts: String::new(),
+            items: String::new(),
+            first_times: 0,
         }
     }
 
@@ -70,12 +70,24 @@ impl Worker {
         self.at = self.at.wrapping_add(self.step);
         match flow {
             Flow::Echo(pool) => self.echo(pool).await,
-            Flow::Publish(pool) => self.publish(pool).await,
+            Flow::Publish(pool) => self.publish(pool, pool.batch).await,
+            Flow::PublishUnique(pool) => self.publish_unique(pool).await,
             Flow::Topics(topics) => self.publish_to_next(topics).await,
             Flow::Cycle(pool, subscription) => {
-                self.publish(pool).await?;
+                self.publish(pool, pool.batch).await?;
                 let count = self.receive(subscription, pool.batch).await?;
                 self.ack(subscription, count).await
+            }
+            Flow::Extend(pool, subscription) => {
+                self.publish(pool, pool.batch).await?;
+                let count = self.receive_to_extend(subscription, pool.batch).await?;
+                self.extend(subscription, count).await?;
+                self.ack(subscription, count).await
+            }
+            Flow::Nack(pool, subscription) => {
+                self.publish(pool, 0).await?;
+                let (count, nacked) = self.receive_to_nack(subscription, pool.batch).await?;
+                self.settle(subscription, count, nacked).await
             }
         }
     }
@@ -88,11 +100,23 @@ impl Worker {
         Ok(())
     }
 
-    async fn publish(&mut self, pool: &Pool) -> Result<()> {
+    /// `counted` is the number of messages in the tally: none when they count as soon as they are acked.
+    async fn publish(&mut self, pool: &Pool, counted: usize) -> Result<()> {
         let started = Instant::now();
         let answer = self.client.send(pool.get(self.at)).await?;
         self.tally
             .check(published(&answer, pool.batch), || answer.describe());
+        self.tally.request(started, counted);
+        self.tally.published += pool.batch as u64;
+        Ok(())
+    }
+
+    async fn publish_unique(&mut self, pool: &UniquePool) -> Result<()> {
+        pool.write(self.at, &mut self.numbers, &mut self.request);
+        let started = Instant::now();
+        let answer = self.client.send(&self.request).await?;
+        let is_new = published(&answer, pool.batch) && !has_duplicate(answer.body);
+        self.tally.check(is_new, || answer.describe());
         self.tally.request(started, pool.batch);
         self.tally.published += pool.batch as u64;
         Ok(())
@@ -108,49 +132,6 @@ impl Worker {
         self.tally.published += 1;
         Ok(())
     }
-
-    /// Receives once, keeps the receipts and returns the number of messages.
-    pub(crate) async fn receive(
-        &mut self,
-        subscription: &Subscription,
-        wanted: usize,
-    ) -> Result<usize> {
-        let started = Instant::now();
-        let answer = self.client.send(&subscription.receive).await?;
-        self.receipts.clear();
-        let mut count = 0;
-        for receipt in wire::strings_of(answer.body, &Finder::new(br#""receipt":""#)) {
-            self.receipts
-                .push_str(if count == 0 { "\"" } else { ",\"" });
-            self.receipts.push_str(std::str::from_utf8(receipt)?);
-            self.receipts.push('"');
-            count += 1;
-        }
-        self.tally
-            .check(answer.is_success() && count <= wanted, || answer.describe());
-        self.tally.request(started, 0);
-        self.tally.received += count as u64;
-        self.tally.short_receives += u64::from(count < wanted);
-        Ok(count)
-    }
-
-    /// Acks the receipts of the last receive. The response must have as many results, none of them an error.
-    pub(crate) async fn ack(&mut self, subscription: &Subscription, count: usize) -> Result<()> {
-        if count == 0 {
-            return Ok(());
-        }
-        let body = [r#"{"receipts":["#, &self.receipts, "]}"].concat();
-        self.request = subscription
-            .server
-            .request("POST", &subscription.ack_path, &body);
-        let started = Instant::now();
-        let answer = self.client.send(&self.request).await?;
-        let acked = acked(&answer, count);
-        self.tally.check(acked, || answer.describe());
-        self.tally.request(started, 0);
-        self.tally.acked += if acked { count as u64 } else { 0 };
-        Ok(())
-    }
 }
 
 fn published(answer: &Answer<'_>, batch: usize) -> bool {
@@ -158,16 +139,11 @@ fn published(answer: &Answer<'_>, batch: usize) -> bool {
     answer.is_success() && ids == batch && !has_error(answer.body)
 }
 
-/// Whether every receipt of an ack was accepted.
-pub(crate) fn acked(answer: &Answer<'_>, count: usize) -> bool {
-    answer.is_success() && !has_error(answer.body) && results(answer.body) == count
-}
-
 fn has_error(body: &[u8]) -> bool {
     Finder::new(br#""error":"#).find(body).is_some()
 }
 
-/// The number of results in an ack response without errors: each is `{}`, or at least an object without nested objects.
-fn results(body: &[u8]) -> usize {
-    memchr::memchr_iter(b'{', body).count().saturating_sub(1)
+/// The field is absent when it is false.
+fn has_duplicate(body: &[u8]) -> bool {
+    Finder::new(br#""duplicate":true"#).find(body).is_some()
 }

@@ -1,7 +1,8 @@
 //! The load bench: closed-loop clients over real HTTP against a node that this program starts, compared with a bare
 //! axum echo in the same run. `cargo bench --bench load -- --help` lists its flags, `README.md` explains what is
 //! measured. It uses a node only as a client does, and its Postgres only to count and to hold a transaction open. It
-//! links nothing of the service, so it measures the binary that ships.
+//! links nothing of the service, so it measures the binary that ships. Some scenarios compare with Redis Streams if
+//! `redis-server` is in PATH.
 
 mod args;
 mod bodies;
@@ -13,10 +14,14 @@ mod machine;
 mod node;
 mod postgres;
 mod probe;
+mod redis;
 mod report;
 mod requests;
+mod resp;
+mod row;
 mod run;
 mod scenario;
+mod unique;
 mod wire;
 
 use clap::Parser;
@@ -64,7 +69,7 @@ async fn bench(args: Args) -> Result<bool> {
         eprintln!("{name} …");
         match scenario::run(&context, name).await {
             Ok(row) => report.add(row),
-            Err(error) => report.add(report::Row::broken(name, &error.to_string())),
+            Err(error) => report.add(row::Row::broken(name, &error.to_string())),
         }
     }
     report.postgres = context.postgres_settings();

@@ -51,6 +51,10 @@ impl DataDir {
         std::fs::create_dir_all(&path)?;
         Ok(Self(path))
     }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
 }
 
 impl Drop for DataDir {
@@ -109,6 +113,7 @@ impl Node {
         args: &Args,
         data_dir: &DataDir,
         first: &Self,
+        flags: &[&str],
     ) -> Result<Self> {
         let (None, Some(postgres)) = (&args.server, &first.probe.postgres) else {
             return Err("needs nodes of its own, with their Postgres".into());
@@ -124,7 +129,7 @@ impl Node {
                 .env("S3_SECRET_ACCESS_KEY", "none");
             command
         };
-        let (child, address) = spawn(&mut command(&["serve"]), &data_dir.0)?;
+        let (child, address) = spawn(command(&["serve"]).args(flags), &data_dir.0)?;
         let mut node = Self::new(Some(child), address, None);
         node.wait_until("/healthz", &data_dir.0).await?;
         node.server = first.server.clone();
@@ -268,7 +273,7 @@ fn log_path(data_dir: &Path) -> PathBuf {
     data_dir.join("node.log")
 }
 
-fn terminate(child: &Child) -> Result<()> {
+pub(crate) fn terminate(child: &Child) -> Result<()> {
     Ok(kill_process(Pid::from_child(child), Signal::TERM)?)
 }
 

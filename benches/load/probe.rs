@@ -34,12 +34,29 @@ pub(crate) struct Usage {
 }
 
 impl Probe {
-    /// Costs between two times; waits for both.
-    pub(crate) async fn between(&self, from: Instant, to: Instant) -> Result<Usage> {
+    /// Costs of all nodes between two times; waits for both. `None` without a node.
+    pub(crate) async fn between(
+        nodes: &[&Self],
+        from: Instant,
+        to: Instant,
+    ) -> Result<Option<Usage>> {
+        if nodes.is_empty() {
+            return Ok(None);
+        }
         tokio::time::sleep_until(from.into()).await;
-        let before = self.read().await?;
+        let before = Self::read_all(nodes).await?;
         tokio::time::sleep_until(to.into()).await;
-        Ok(self.read().await?.since(&before))
+        Ok(Some(Self::read_all(nodes).await?.since(&before)))
+    }
+
+    /// Costs of all nodes; that of their common Postgres is read through the first one.
+    async fn read_all(nodes: &[&Self]) -> Result<Usage> {
+        let mut all: Option<Usage> = None;
+        for node in nodes {
+            let usage = node.read().await?;
+            all = Some(all.map_or(usage, |first| first.with_node(&usage)));
+        }
+        Ok(all.unwrap_or_default())
     }
 
     /// Costs since the node started.
@@ -88,6 +105,18 @@ impl Probe {
 }
 
 impl Usage {
+    /// Adds the costs of another node on the same Postgres.
+    fn with_node(self, other: &Self) -> Self {
+        let total = |one: Option<u64>, two: Option<u64>| Some(one? + two?);
+        Self {
+            node_cpu_micros: total(self.node_cpu_micros, other.node_cpu_micros),
+            statements: total(self.statements, other.statements),
+            commits: total(self.commits, other.commits),
+            object_puts: total(self.object_puts, other.object_puts),
+            ..self
+        }
+    }
+
     pub(crate) fn since(self, before: &Self) -> Self {
         let difference = |now: Option<u64>, then: Option<u64>| Some(now?.saturating_sub(then?));
         Self {

@@ -51,8 +51,7 @@ impl Pool {
 
     fn made(to: &Server, path: &str, batch: usize, body: impl Fn(&mut Random) -> String) -> Self {
         let mut random = Random(batch as u64);
-        let count = if batch == 1 { 4096 } else { 1024 };
-        let requests = (0..count).map(|_| to.request("POST", path, &body(&mut random)));
+        let requests = (0..pool_size(batch)).map(|_| to.request("POST", path, &body(&mut random)));
         Self {
             requests: Arc::new(requests.collect()),
             batch,
@@ -112,13 +111,24 @@ impl Server {
 
     /// Everything before the body, including the blank line.
     pub(crate) fn head(&self, method: &str, path: &str, length: usize) -> Vec<u8> {
+        self.head_with(method, path, "", length)
+    }
+
+    /// The same with additional header lines.
+    pub(crate) fn head_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        length: usize,
+    ) -> Vec<u8> {
         let authorization = match &self.api_key {
             Some(key) => format!("authorization: Bearer {key}\r\n"),
             None => String::new(),
         };
         format!(
-            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{authorization}content-type: application/json\r\n\
-             content-length: {length}\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\n{authorization}{headers}\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
         )
         .into_bytes()
     }
@@ -154,7 +164,12 @@ impl Server {
     }
 }
 
-fn json_batch(batch: usize, mut message: impl FnMut() -> Value) -> String {
+/// Number of requests in a pool.
+pub(crate) fn pool_size(batch: usize) -> usize {
+    if batch == 1 { 4096 } else { 1024 }
+}
+
+pub(crate) fn json_batch(batch: usize, mut message: impl FnMut() -> Value) -> String {
     let messages: Vec<Value> = (0..batch).map(|_| message()).collect();
     json!({ "messages": messages }).to_string()
 }

@@ -59,6 +59,7 @@ pub(crate) struct Tally {
     pub(crate) published: u64,
     pub(crate) received: u64,
     pub(crate) acked: u64,
+    pub(crate) nacked: u64,
     pub(crate) short_receives: u64,
     pub(crate) errors: u64,
     pub(crate) first_error: Option<String>,
@@ -115,11 +116,30 @@ impl Tally {
         self.published += other.published;
         self.received += other.received;
         self.acked += other.acked;
+        self.nacked += other.nacked;
         self.short_receives += other.short_receives;
         self.errors += other.errors;
         if self.first_error.is_none() {
             self.first_error.clone_from(&other.first_error);
         }
+    }
+}
+
+/// Work that a connection of a closed loop repeats, and its counts.
+pub(crate) trait Repeat: Send + 'static {
+    fn turn(&mut self) -> impl Future<Output = Result<()>> + Send;
+
+    fn tally(&mut self) -> &mut Tally;
+}
+
+/// A connection to a node or to the echo, with its flow.
+impl Repeat for (Worker, Flow) {
+    async fn turn(&mut self) -> Result<()> {
+        self.0.turn(&self.1).await
+    }
+
+    fn tally(&mut self) -> &mut Tally {
+        &mut self.0.tally
     }
 }
 
@@ -130,22 +150,39 @@ pub(crate) async fn closed_loop(
     flow: &Flow,
     probe: Option<&Probe>,
 ) -> Result<Outcome> {
-    let mut clients = Vec::with_capacity(plan.connections);
-    for _ in 0..plan.connections {
-        clients.push(Client::connect(address).await?);
+    let workers = connect(address, plan.connections, flow).await?;
+    repeat(plan, workers, probe.as_slice()).await
+}
+
+/// Opens connections that start at different offsets of the pool, so that a block rarely contains a body twice.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    connections: usize,
+    flow: &Flow,
+) -> Result<Vec<(Worker, Flow)>> {
+    let mut workers = Vec::with_capacity(connections);
+    for at in 0..connections {
+        let client = Client::connect(address).await?;
+        let worker = Worker::new(client, Tally::default(), at, connections);
+        workers.push((worker, flow.clone()));
     }
+    Ok(workers)
+}
+
+/// Runs open connections, and measures the costs of the nodes with these probes.
+pub(crate) async fn repeat(
+    plan: Plan,
+    connections: Vec<impl Repeat>,
+    probes: &[&Probe],
+) -> Result<Outcome> {
     let from = Instant::now() + plan.warmup;
     let to = from + plan.measured;
     let mut workers = tokio::task::JoinSet::new();
-    for (at, client) in clients.into_iter().enumerate() {
-        // Connections start at different offsets of the pool, so that a block rarely contains a body twice.
-        let worker = Worker::new(client, Tally::within(from, to), at, plan.connections);
-        workers.spawn(work(worker, flow.clone(), to));
+    for mut connection in connections {
+        *connection.tally() = Tally::within(from, to);
+        workers.spawn(work(connection, to));
     }
-    let usage = match probe {
-        Some(probe) => Some(probe.between(from, to).await?),
-        None => None,
-    };
+    let usage = Probe::between(probes, from, to).await?;
     let mut tally = Tally::default();
     while let Some(finished) = workers.join_next().await {
         tally.merge(&finished?);
@@ -157,12 +194,12 @@ pub(crate) async fn closed_loop(
     })
 }
 
-async fn work(mut worker: Worker, flow: Flow, until: Instant) -> Tally {
+async fn work(mut connection: impl Repeat, until: Instant) -> Tally {
     while Instant::now() < until {
-        if let Err(error) = worker.turn(&flow).await {
-            worker.tally.error(error.to_string());
+        if let Err(error) = connection.turn().await {
+            connection.tally().error(error.to_string());
             break;
         }
     }
-    worker.tally
+    std::mem::take(connection.tally())
 }

@@ -1,6 +1,9 @@
 //! The scenarios by name, and their shared parts: the echo, a topic with its subscription, and the check after a cycle.
 //! The floors of all scenarios are here and nowhere else.
 
+mod burst;
+mod dead_letter;
+mod due;
 mod echo_only;
 mod fair;
 mod isolation;
@@ -9,12 +12,16 @@ mod offload;
 mod ratio;
 mod relative;
 mod topics;
+mod turns;
+mod two_nodes;
+mod variant;
 mod wakeup;
+mod yardstick;
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Result;
 use crate::args::Args;
@@ -22,10 +29,11 @@ use crate::client::Client;
 use crate::echo::Echo;
 use crate::flow::{Flow, Subscription, Worker};
 use crate::node::Node;
-use crate::report::Row;
 use crate::requests::Pool;
+use crate::row::Row;
 use crate::run::{Outcome, Plan, Tally, closed_loop};
-use ratio::{Kind, Ratio};
+use ratio::{Base, Kind, Ratio};
+use variant::{Change, Variant};
 
 /// Shared by all scenarios of a run.
 pub(crate) struct Context {
@@ -78,13 +86,8 @@ impl Context {
             measured: self.args.echo_measured(),
             ..self.plan(connections)
         };
-        let outcome = closed_loop(
-            self.echo.address,
-            plan,
-            &Flow::Echo(Pool::echo(batch)),
-            None,
-        )
-        .await?;
+        let flow = Flow::Echo(Pool::echo(batch));
+        let outcome = closed_loop(self.echo.address, plan, &flow, None).await?;
         match outcome.tally.first_error {
             Some(error) => Err(format!("the echo failed: {error}").into()),
             None => Ok(outcome),
@@ -105,15 +108,24 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
     let publish = |batch, connections, floor| Ratio {
         name,
         kind: Kind::Publish,
+        base: Base::Echo,
         batch,
         connections,
         floor,
     };
     let cycle = |batch, connections, floor| Ratio {
-        name,
         kind: Kind::Cycle,
+        ..publish(batch, connections, floor)
+    };
+    let against_redis = |kind, floor| Ratio {
+        kind,
+        base: Base::Redis,
+        ..publish(10, 64, Some(floor))
+    };
+    let variant = |change, batch, floor| Variant {
+        name,
+        change,
         batch,
-        connections,
         floor,
     };
     match name {
@@ -124,14 +136,26 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "cycle-10-c256" => cycle(10, 256, Some(0.35)).run(context).await,
         "cycle-1-c256" => cycle(1, 256, Some(0.35)).run(context).await,
         "cycle-1-c64" => cycle(1, 64, None).run(context).await,
+        "cycle-100-c64" => cycle(100, 64, None).run(context).await,
         "cycle-10-c64-backlog" => relative::backlog(context, name, 0.90).await,
         "cycle-10-c64-held" => relative::held(context, name, 0.90).await,
-        "topics-10000" => topics::run(context, name, 0.50).await,
+        "publish-1-c64-dedup" => variant(Change::DedupIds, 1, 0.50).run(context).await,
+        "publish-10-c64-dedup" => variant(Change::DedupIds, 10, 0.40).run(context).await,
+        "publish-1-c64-key" => variant(Change::Keys, 1, 0.50).run(context).await,
+        "cycle-10-c64-extend" => variant(Change::Extend, 10, 0.50).run(context).await,
+        "cycle-1-c64-extend" => variant(Change::Extend, 1, 0.45).run(context).await,
+        "cycle-10-c64-nack" => variant(Change::Nack, 10, 0.50).run(context).await,
+        "dead-letter-100" => dead_letter::run(context, name, 0.25).await,
+        "due-100000" => due::run(context, name, 0.70).await,
+        "topics-10000" => topics::run(context, name, 0.60).await,
+        "two-nodes" => two_nodes::run(context, name, 0.85).await,
         "latency" => latency::run(context, name).await,
         "wakeup" => wakeup::run(context, name).await,
         "isolation" => isolation::run(context, name).await,
         "fair" => fair::run(context, name).await,
         "offload" => offload::run(context, name).await,
+        "redis-publish-10-c64" => against_redis(Kind::Publish, 1.30).run(context).await,
+        "redis-cycle-10-c64" => against_redis(Kind::Cycle, 1.10).run(context).await,
         "echo" => echo_only::run(context, name).await,
         _ => Err(format!("no scenario `{name}`").into()),
     }
@@ -140,11 +164,17 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
 /// Creates a topic and a subscription of the same name. The subscription is needed for publishes too, because messages
 /// without a subscription would be cheaper.
 async fn prepare(node: &Node, topic: &str) -> Result<()> {
+    prepare_with(node, topic, json!({})).await
+}
+
+/// The same with settings of the subscription.
+async fn prepare_with(node: &Node, topic: &str, mut settings: Value) -> Result<()> {
     let mut client = Client::connect(node.address).await?;
     client.must(&node.server.put_topic(topic)).await?;
-    client
-        .must(&node.server.put_subscription(topic, topic))
-        .await?;
+    settings["topic"] = topic.into();
+    let path = format!("/v1/subscriptions/{topic}");
+    let subscribe = node.server.request("PUT", &path, &settings.to_string());
+    client.must(&subscribe).await?;
     Ok(())
 }
 
@@ -156,7 +186,8 @@ fn cycle_flow(node: &Node, topic: &str, batch: usize) -> Flow {
     )
 }
 
-/// Receives what is left after a cycle, and checks that each published message was received once and acked.
+/// Receives what is left after a cycle, and checks that each published message was acked once, and received again only after a
+/// nack.
 async fn check_counts(node: &Node, topic: &str, outcome: &mut Outcome) -> Result<()> {
     let subscription = Subscription::new(&node.server, topic, 100);
     let mut worker = Worker::new(Client::connect(node.address).await?, Tally::default(), 0, 0);
@@ -169,13 +200,10 @@ async fn check_counts(node: &Node, topic: &str, outcome: &mut Outcome) -> Result
     }
     let rest = worker.tally;
     let tally = &mut outcome.tally;
-    let (published, received, acked) = (
-        tally.published,
-        tally.received + rest.received,
-        tally.acked + rest.acked,
-    );
-    tally.check(published == received && received == acked, || {
-        format!("published {published}, received {received}, acked {acked}")
+    let (published, nacked) = (tally.published, tally.nacked);
+    let (received, acked) = (tally.received + rest.received, tally.acked + rest.acked);
+    tally.check(published == acked && received == acked + nacked, || {
+        format!("published {published}, received {received}, acked {acked}, nacked {nacked}")
     });
     tally.check(rest.errors == 0, || {
         format!("while draining: {}", rest.first_error.unwrap_or_default())

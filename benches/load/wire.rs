@@ -106,3 +106,12 @@ pub(crate) fn strings_of<'a>(
         value.get(..memchr::memchr(b'"', value)?)
     })
 }
+
+/// The values of every `"name":` with a whole number, found in the same way.
+pub(crate) fn numbers_of(json: &[u8], name: &memmem::Finder<'_>) -> impl Iterator<Item = usize> {
+    name.find_iter(json).filter_map(|at| {
+        let value = json.get(at + name.needle().len()..)?;
+        let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+        decimal(value.get(..digits.count())?)
+    })
+}

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::Result;
-use crate::report::Row;
+use crate::row::Row;
 use crate::scenario::Context;
 
 pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {

@@ -17,10 +17,10 @@ use crate::client::Client;
 use crate::flow;
 use crate::histogram::Histogram;
 use crate::node::{DataDir, Node};
-use crate::report::{Row, median};
 use crate::requests::{Pool, Server};
+use crate::row::{Row, median};
 use crate::run::Tally;
-use crate::scenario::{Context, fill};
+use crate::scenario::{Context, fill, prepare_with};
 
 /// Number of consumers.
 const CONNECTIONS: usize = 16;
@@ -68,12 +68,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
 
 /// Publishes a burst, then consumes it while another customer publishes.
 async fn observe(node: &Node, topic: &str, fairness: &Value, count: u64) -> Result<Observed> {
-    let path = format!("/v1/subscriptions/{topic}");
-    let settings = json!({"topic": topic, "fairness": fairness}).to_string();
-    let mut client = Client::connect(node.address).await?;
-    client.must(&node.server.put_topic(topic)).await?;
-    let subscribe = node.server.request("PUT", &path, &settings);
-    client.must(&subscribe).await?;
+    prepare_with(node, topic, json!({ "fairness": fairness })).await?;
     let burst = Pool::of_customer(&node.server, topic, 100, "bursting");
     let count = fill(node, &burst, count).await?;
 

@@ -12,8 +12,8 @@ use crate::Result;
 use crate::client::Client;
 use crate::histogram::Histogram;
 use crate::node::{DataDir, Node};
-use crate::report::Row;
 use crate::requests::{Pool, Server};
+use crate::row::Row;
 use crate::scenario::Context;
 
 /// Messages per second that the noisy tenant may publish.

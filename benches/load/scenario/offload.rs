@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::Result;
 use crate::node::{DataDir, Node};
-use crate::report::Row;
 use crate::requests::Pool;
+use crate::row::Row;
 use crate::scenario::{Context, fill, prepare};
 
 const PUTS_PER_MILLION_MAX: f64 = 200.0;

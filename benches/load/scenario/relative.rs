@@ -7,9 +7,10 @@ use serde_json::json;
 
 use crate::Result;
 use crate::node::{DataDir, Node};
-use crate::report::{Row, median};
 use crate::requests::Pool;
+use crate::row::{Row, median};
 use crate::run::{Outcome, Plan, closed_loop};
+use crate::scenario::turns::Turns;
 use crate::scenario::{Context, check_counts, cycle_flow, fill, prepare};
 
 const BATCH: usize = 10;
@@ -38,39 +39,43 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     let mut peak = node.probe.peak_node_bytes();
     node.stop().await?;
 
-    let mut bases = vec![plain(context, &plain_dir, name).await?];
-    let (mut outcomes, mut ratios) = (Vec::new(), Vec::new());
-    for _ in 0..context.args.rounds() {
-        let node = Node::start(&context.args, &full_dir).await?;
-        context.note_settings(&node).await;
-        let flow = cycle_flow(&node, name, BATCH);
-        let mut outcome = closed_loop(
-            node.address,
-            context.plan(CONNECTIONS),
-            &flow,
-            Some(&node.probe),
-        )
-        .await?;
-        peak = peak.max(node.probe.peak_node_bytes());
-        node.stop().await?;
-        let short = outcome.tally.short_receives;
-        outcome.tally.check(short == 0, || {
-            format!("{short} receives were short in spite of the backlog")
-        });
-        let (received, acked) = (outcome.tally.received, outcome.tally.acked);
-        outcome.tally.check(received == acked, || {
-            format!("received {received}, acked {acked}")
-        });
-        let before = bases.last().copied().unwrap_or_default();
-        let after = plain(context, &plain_dir, name).await?;
-        bases.push(after);
-        ratios.push(outcome.requests_per_second() / f64::midpoint(before, after));
-        outcomes.push(outcome);
-    }
-    let mut row = Row::new(name, &outcomes).relative_to("no backlog", &bases, ratios, Some(floor));
+    let turns = Turns::measure(
+        context.args.rounds(),
+        Outcome::requests_per_second,
+        async || plain(context, &plain_dir, name).await,
+        async || {
+            let node = Node::start(&context.args, &full_dir).await?;
+            context.note_settings(&node).await;
+            let outcome = cycle_in_backlog(context, &node, name).await?;
+            peak = peak.max(node.probe.peak_node_bytes());
+            node.stop().await?;
+            Ok(outcome)
+        },
+    )
+    .await?;
+    let mut row = turns.row(name, "no backlog", Some(floor));
     row.memory(peak);
     row.more = json!({ "backlog_messages": count });
     Ok(row)
+}
+
+/// No receive may be short, as there is always enough to receive.
+async fn cycle_in_backlog(context: &Context, node: &Node, topic: &str) -> Result<Outcome> {
+    let flow = cycle_flow(node, topic, BATCH);
+    let plan = context.plan(CONNECTIONS);
+    let mut outcome = closed_loop(node.address, plan, &flow, Some(&node.probe)).await?;
+    let (short, received, acked) = (
+        outcome.tally.short_receives,
+        outcome.tally.received,
+        outcome.tally.acked,
+    );
+    outcome.tally.check(short == 0, || {
+        format!("{short} receives were short in spite of the backlog")
+    });
+    outcome.tally.check(received == acked, || {
+        format!("received {received}, acked {acked}")
+    });
+    Ok(outcome)
 }
 
 /// The throughput of the last fifth of the held time, relative to cycles before it and, on fresh data, after it.
@@ -100,7 +105,7 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     let after = plain(context, &DataDir::new(&context.args, name)?, name).await?;
 
     let at_end = outcome.requests_per_second_at_end();
-    let bases = [before.requests_per_second(), after];
+    let bases = [before.requests_per_second(), after.requests_per_second()];
     let ratio = at_end / median(bases.into_iter()).unwrap_or(f64::NAN);
     let more = json!({
         "held_seconds": outcome.seconds,
@@ -110,21 +115,19 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     let mut row =
         Row::new(name, &[outcome]).relative_to("none held", &bases, vec![ratio], Some(floor));
     row.count_errors(&before.tally);
+    row.count_errors(&after.tally);
     row.memory(peak);
     row.more = more;
     Ok(row)
 }
 
-/// Requests per second of the cycle without burden, on its own node.
-async fn plain(context: &Context, data_dir: &DataDir, name: &str) -> Result<f64> {
+/// The cycle without burden, on its own node.
+async fn plain(context: &Context, data_dir: &DataDir, name: &str) -> Result<Outcome> {
     let node = Node::start(&context.args, data_dir).await?;
     let topic = format!("{name}-plain");
     let outcome = cycle(&node, &topic, context.plan(CONNECTIONS)).await?;
     node.stop().await?;
-    match outcome.tally.first_error {
-        Some(error) => Err(format!("the cycle without burden failed: {error}").into()),
-        None => Ok(outcome.requests_per_second()),
-    }
+    Ok(outcome)
 }
 
 async fn cycle(node: &Node, topic: &str, plan: Plan) -> Result<Outcome> {

@@ -7,9 +7,10 @@ use crate::Result;
 use crate::client::Client;
 use crate::flow::Flow;
 use crate::node::{DataDir, Node};
-use crate::report::Row;
 use crate::requests::{ManyTopics, Pool};
-use crate::run::closed_loop;
+use crate::row::Row;
+use crate::run::{Outcome, closed_loop};
+use crate::scenario::turns::Turns;
 use crate::scenario::{Context, prepare};
 
 const CONNECTIONS: usize = 64;
@@ -29,28 +30,14 @@ pub(crate) async fn run(context: &Context, name: &str, floor: f64) -> Result<Row
     let many = Flow::Topics(ManyTopics::new(&node.server, &topics));
     let plan = context.plan(CONNECTIONS);
 
-    let mut all_of_one = vec![closed_loop(node.address, plan, &one, None).await?];
-    let (mut outcomes, mut ratios) = (Vec::new(), Vec::new());
-    for _ in 0..context.args.rounds() {
-        let before = all_of_one
-            .last()
-            .map_or(0.0, |outcome| outcome.requests_per_second());
-        let outcome = closed_loop(node.address, plan, &many, Some(&node.probe)).await?;
-        let after = closed_loop(node.address, plan, &one, None).await?;
-        ratios.push(
-            outcome.requests_per_second() / f64::midpoint(before, after.requests_per_second()),
-        );
-        outcomes.push(outcome);
-        all_of_one.push(after);
-    }
-    let bases: Vec<f64> = all_of_one
-        .iter()
-        .map(|outcome| outcome.requests_per_second())
-        .collect();
-    let mut row = Row::new(name, &outcomes).relative_to("one topic", &bases, ratios, Some(floor));
-    all_of_one
-        .iter()
-        .for_each(|outcome| row.count_errors(&outcome.tally));
+    let turns = Turns::measure(
+        context.args.rounds(),
+        Outcome::requests_per_second,
+        async || closed_loop(node.address, plan, &one, None).await,
+        async || closed_loop(node.address, plan, &many, Some(&node.probe)).await,
+    )
+    .await?;
+    let mut row = turns.row(name, "one topic", Some(floor));
     row.memory(node.probe.peak_node_bytes());
     row.more = json!({ "topics": topics.len() });
     node.stop().await?;

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::Result;
 use crate::client::Client;
 use crate::node::{DataDir, Node};
-use crate::report::Row;
+use crate::row::Row;
 use crate::scenario::{Context, latency, prepare};
 
 /// Limits in milliseconds from one node to another: median and 99th percentile.
@@ -19,7 +19,7 @@ pub(crate) async fn run(context: &Context, name: &str) -> Result<Row> {
     let first = Node::start(&context.args, &data_dir).await?;
     context.note_settings(&first).await;
     prepare(&first, name).await?;
-    let second = Node::start_second(&context.args, &data_dir, &first).await?;
+    let second = Node::start_second(&context.args, &data_dir, &first, &[]).await?;
     let idle = idle(context, name, (&first, &second)).await?;
     let mut row = latency::measure(context, name, (&first, &second), ACROSS_NODES).await?;
     row.memory(first.probe.peak_node_bytes());
