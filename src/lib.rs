@@ -26,7 +26,7 @@
 //! resources           topics and subscriptions: create, change, delete
 //! publish   receive   the verbs; receive has settle, dead letters and browse
 //! order               who is next when it is not the order of the log; fair is the first such order
-//! lease               leases off the turn: redeliver, reshape, set aside, receipts
+//! lease               receipts, and leases off the turn: redelivery of subscriptions with an order of their own
 //! turn                the commit loop: gather, assemble, commit, hand out
 //! catalog             topics and subscriptions as this node knows them
 //! subscriber          a subscription on this node: waiters, lanes, what is in flight and what is due
@@ -60,18 +60,19 @@
 //! # The life of a message
 //!
 //! - **Publish.** `http::routes::publish` encodes it into records (`log::payload`); `publish` queues them for the turn of their
-//!   topic's loop. While one turn commits the next one gathers: publishes are joined into one block a lane, acks folded into
-//!   one mask a lease, receivers into one claim a subscription (`turn::assemble`). One call of a function of `store/turn.sql`
-//!   does it in one commit, and only then do the requests get their answers (`turn::hand_out`). Bodies above the hot limit are
-//!   streamed to an object first (`log::upload`); keys that guard against publishing twice have a transaction of their own
-//!   (`publish::idempotent`).
-//! - **Receive.** `receive` first scans for leases past their deadline (`lease`), then waits in the subscription's wait queue
-//!   (`subscriber`) for a turn to claim fresh messages. The payload comes from the cache, the hot slot, or a ranged read of
-//!   an object (`log::reader`).
+//!   topic's loop. While one turn commits the next one gathers: publishes are joined into one block a lane, changes of leases
+//!   folded into one mask per lease and action, receivers into one claim a subscription (`turn::assemble`). One call of a
+//!   function of `store/turn.sql` does it in one commit, and only then do the requests get their answers (`turn::hand_out`).
+//!   Bodies above the hot limit are streamed to an object first (`log::upload`). Keys that guard against publishing twice are
+//!   looked up and stored by the turn; when one is known, the turn stores nothing of its block, and `publish::idempotent`
+//!   answers from what was stored.
+//! - **Receive.** A receiver waits in the subscription's wait queue (`subscriber`) for a turn, which claims messages that are due
+//!   again and then fresh ones (`turn::claims`). The payload comes from the cache, the hot slot, or a ranged read of an object
+//!   (`log::reader`).
 //! - **Order.** A subscription with an order of its own is served off the turn (`order`): messages from ahead of the cursor join
 //!   a line as waiting leases, and the line decides which are next. A plain subscription costs nothing for it.
-//! - **Settle.** An ack clears a bit in the next turn. What splits a lease (extend, nack, dead letter) locks its rows, plans in
-//!   pure functions (`lease::plan`) and writes the difference.
+//! - **Settle.** Acks, nacks and changes of visibility are masked changes of leases in the next turn. A dead letter is set aside
+//!   by a turn, and moved to its topic by a task, many at once (`receive::dead_letter`).
 //! - **Quotas.** `quota` is asked before a request is read, before a publish and a receive, and in the transaction that creates
 //!   a topic or subscription. Rates are buckets in memory that fill at the node's share of the fleet's quota; nodes exchange
 //!   their demand four times a second (`quota::exchange`), so no request waits for the database. When publishes wait too long,
@@ -98,7 +99,7 @@
 //! - **I1 durable** a publish is answered after its block is committed: `engine::turn`.
 //! - **I2 one place** a message is ahead of the cursor, in one lease, or done: `store/turn.sql`, `engine::lease::plan`,
 //!   `engine::order::dispense`.
-//! - **I3 current lease** only the current lease settles: `engine::lease`.
+//! - **I3 current lease** only the current lease settles: `store/turn.sql`.
 //! - **I4 order of commit** offsets are given under the lane's lock, which is taken and never updated: `store/turn.sql`.
 //! - **I5 reachable** payloads outlive every reader that may need them: `engine::lifecycle`.
 //! - **I7 tenant first** every look-up starts from a tenant, and a tenant from a caller: `engine::catalog`, `engine::access`.

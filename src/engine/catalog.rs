@@ -31,6 +31,14 @@ pub struct TopicEntry {
     pub lanes: Vec<LaneId>,
 }
 
+impl TopicEntry {
+    /// The lane of publishes with keys.
+    #[must_use]
+    pub fn first_lane(&self) -> LaneId {
+        self.lanes.first().copied().unwrap_or(LaneId::UNASSIGNED)
+    }
+}
+
 #[derive(Debug)]
 struct Cached<T> {
     value: Arc<T>,

@@ -91,7 +91,7 @@ impl Inner {
         let reader = Arc::new(reader);
         let slot = installation.hot_slot;
         let turns = Arc::new(Turns::new(context(), cache, slot, shortage));
-        let leases = Arc::new(Leases::new(store.clone(), clock.clone()));
+        let leases = Arc::new(Leases::new(context(), turns.clone()));
         let dispenser = Dispenser {
             store: store.clone(),
             clock: clock.clone(),

@@ -1,161 +1,101 @@
-//! Table `dedup`: the keys of publishes that must not happen twice. The transaction that publishes inserts a row and
-//! writes its response. A second publish with the same key waits for that transaction and then finds the row.
+//! Tables `dedup_0` to `dedup_5`: keys of publishes that must not happen twice. The turn looks keys up and inserts them
+//! (`turn.sql`); rows are never updated or deleted one by one. The tables are two rings of three, by the length of the
+//! window. The statements here truncate a table when the windows of all its keys are over.
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Error, Session, TopicId};
+use super::error::is_code;
+use super::{Error, Offset, Session};
 
-/// The kind of a key, which is its name space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(i16)]
-pub enum Scope {
-    /// `dedup_id` of a message.
-    DedupId = 0,
-    /// `Idempotency-Key` of a single publish.
-    Single = 1,
-    /// `Idempotency-Key` of a batch.
-    Batch = 2,
-}
+/// Number of tables: two rings of three.
+pub const TABLES: i16 = 6;
+/// Longest window of the first ring, and the time for which each of its tables takes new keys, in seconds.
+pub const SHORT_SECONDS: i32 = 600;
+/// The same of the second ring.
+pub const LONG_SECONDS: i32 = 86_400;
 
-/// A key to reserve.
+/// A key that a turn looks up, and inserts if it is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
-    /// The kind of the key.
-    pub scope: Scope,
-    /// The key.
-    pub key: String,
-    /// SHA-256 of the request; empty if none is compared.
-    pub fingerprint: Vec<u8>,
+    /// Hash of lane, scope and key.
+    pub key: Uuid,
+    /// Index in the request of the message that it stands for.
+    pub index: u32,
+    /// Length of its window in seconds.
+    pub window_seconds: i32,
+    /// Hash of the request; `None` if none is compared.
+    pub fingerprint: Option<Uuid>,
+    /// Results of the request, if they are not just its messages in order.
+    pub results: Option<Vec<u8>>,
 }
 
-/// A key that was used before, with the response.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct UsedKey {
-    /// The kind of the key.
-    pub scope: i16,
-    /// The key.
-    pub key: String,
-    /// SHA-256 of the request; empty if none is compared.
-    pub fingerprint: Vec<u8>,
-    /// The response to the first publish.
-    pub answer: Option<Vec<u8>>,
+/// A key that was used before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKey {
+    /// Hash of lane, scope and key.
+    pub key: Uuid,
+    /// Offset of its message; of a request, of its first new message.
+    pub first_offset: Offset,
+    /// Hash of the request; `None` if none is compared.
+    pub fingerprint: Option<Uuid>,
+    /// Results of the request, if they are not just its messages in order.
+    pub results: Option<Vec<u8>>,
 }
 
-/// Reserves keys, sorted by scope and key, and returns those that were free. Waits for transactions that hold the
-/// others.
+/// The tables with keys whose windows are all over. A table is reported only in the middle of the time in which its ring
+/// leaves it alone: a turn may be slow to commit, and after a failover the database's time may be some seconds behind.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn reserve(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-    topic: TopicId,
-    window_seconds: i32,
-    keys: &[NewKey],
-) -> Result<Vec<(i16, String)>, Error> {
-    Ok(sqlx::query_as(
-        "-- dedup.reserve
-         INSERT INTO dedup AS d (topic_id, scope, key, fingerprint, expires_at)
-         SELECT $1, k.scope, k.key, k.fingerprint, coalesce($2, now()) + $3 * interval '1 second'
-         FROM unnest($4::smallint[], $5::text[], $6::bytea[]) AS k (scope, key, fingerprint)
-         ON CONFLICT (topic_id, scope, key) DO UPDATE
-             SET fingerprint = excluded.fingerprint, answer = NULL, expires_at = excluded.expires_at
-             WHERE d.expires_at <= coalesce($2, now())
-         RETURNING scope, key",
+pub async fn over(session: &mut Session, now: Option<OffsetDateTime>) -> Result<Vec<i16>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- dedup.over
+         SELECT t.number FROM (SELECT extract(epoch FROM coalesce($1, now()))::float8 AS at) n
+         CROSS JOIN (VALUES (0, $2::integer), (3, $3)) AS r (first, seconds)
+         CROSS JOIN LATERAL (SELECT (r.first + (floor(n.at / r.seconds)::bigint + 1) % 3)::smallint AS number) t
+         WHERE n.at / r.seconds - floor(n.at / r.seconds) BETWEEN 0.1 AND 0.9
+           AND pg_relation_size(format('dedup_%s', t.number)::regclass) > 0",
     )
-    .bind(topic)
     .bind(now)
-    .bind(window_seconds)
-    .bind(keys.iter().map(|k| k.scope as i16).collect::<Vec<_>>())
-    .bind(keys.iter().map(|k| k.key.clone()).collect::<Vec<_>>())
-    .bind(
-        keys.iter()
-            .map(|k| k.fingerprint.clone())
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(session.run("dedup.reserve"))
+    .bind(SHORT_SECONDS)
+    .bind(LONG_SECONDS)
+    .fetch_all(session.run("dedup.over"))
     .await?)
 }
 
-/// Reads keys that were used before.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn used(
-    session: &mut Session,
-    topic: TopicId,
-    keys: &[NewKey],
-) -> Result<Vec<UsedKey>, Error> {
-    Ok(sqlx::query_as(
-        "-- dedup.used
-         SELECT d.scope, d.key, d.fingerprint, d.answer
-         FROM unnest($2::smallint[], $3::text[]) AS k (scope, key)
-         JOIN dedup d ON d.topic_id = $1 AND d.scope = k.scope AND d.key = k.key",
-    )
-    .bind(topic)
-    .bind(keys.iter().map(|k| k.scope as i16).collect::<Vec<_>>())
-    .bind(keys.iter().map(|k| k.key.clone()).collect::<Vec<_>>())
-    .fetch_all(session.run("dedup.used"))
-    .await?)
-}
+const TRUNCATE: [&str; TABLES as usize] = [
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_0",
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_1",
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_2",
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_3",
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_4",
+    "-- dedup.truncate\nTRUNCATE TABLE dedup_5",
+];
 
-/// Writes the responses for keys that this transaction reserved.
+/// Truncates a table that [`over`] has reported. `false`: another transaction holds it; this transaction is aborted
+/// then, and the caller tries again later.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn answer(
-    session: &mut Session,
-    topic: TopicId,
-    answers: &[(Scope, String, Vec<u8>)],
-) -> Result<(), Error> {
-    sqlx::query(
-        "-- dedup.answer
-         UPDATE dedup d SET answer = k.answer
-         FROM unnest($2::smallint[], $3::text[], $4::bytea[]) AS k (scope, key, answer)
-         WHERE d.topic_id = $1 AND d.scope = k.scope AND d.key = k.key",
-    )
-    .bind(topic)
-    .bind(
-        answers
-            .iter()
-            .map(|(scope, _, _)| *scope as i16)
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        answers
-            .iter()
-            .map(|(_, key, _)| key.clone())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        answers
-            .iter()
-            .map(|(_, _, answer)| answer.clone())
-            .collect::<Vec<_>>(),
-    )
-    .execute(session.run("dedup.answer"))
-    .await?;
-    Ok(())
-}
-
-/// Deletes keys whose window is over, at most `limit`, and returns their number.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn expire(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-    limit: i64,
-) -> Result<u64, Error> {
-    let done = sqlx::query(
-        "-- dedup.expire
-         DELETE FROM dedup WHERE (topic_id, scope, key) IN (
-             SELECT topic_id, scope, key FROM dedup WHERE expires_at <= coalesce($1, now()) ORDER BY expires_at LIMIT $2
-             FOR UPDATE SKIP LOCKED)",
-    )
-    .bind(now)
-    .bind(limit)
-    .execute(session.run("dedup.expire"))
-    .await?;
-    Ok(done.rows_affected())
+pub async fn truncate(session: &mut Session, table: i16) -> Result<bool, Error> {
+    let statement = usize::try_from(table).ok().and_then(|at| TRUNCATE.get(at));
+    let statement = *statement.ok_or_else(|| Error::Corrupt {
+        table: "dedup",
+        column: "number",
+        row: table.to_string(),
+    })?;
+    // No turn waits for this lock, because none reads the table now. A backup may hold it for hours.
+    sqlx::query("-- dedup.patience\nSELECT set_config('lock_timeout', '50ms', true)")
+        .execute(session.run("dedup.patience"))
+        .await?;
+    let truncated = sqlx::query(statement)
+        .execute(session.run("dedup.truncate"))
+        .await;
+    match truncated {
+        Ok(_) => Ok(true),
+        // 55P03: lock_not_available
+        Err(error) if is_code(&error, "55P03") => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

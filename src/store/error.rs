@@ -66,3 +66,9 @@ impl Error {
         Self::Unavailable(sqlx::Error::PoolTimedOut)
     }
 }
+
+/// Whether the database refused a statement with this code.
+pub(super) fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    let found = error.as_database_error().and_then(|error| error.code());
+    found.as_deref() == Some(code)
+}

@@ -15,7 +15,7 @@ pub enum Group {
 
 use Group::{Home, Lane};
 
-/// Every table. The ring `hot_payload_0` to `hot_payload_7` counts as one.
+/// Every table. The rings `hot_payload_0` to `hot_payload_7` and `dedup_0` to `dedup_5` count as one each.
 #[rustfmt::skip]
 pub const TABLES: [(&str, Group); 36] = [
     ("api_key", Home), ("audit", Home), ("block", Lane), ("budget", Home), ("budget_alert", Home), ("capacity_meter", Home),

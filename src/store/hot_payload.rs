@@ -6,6 +6,7 @@
 
 use time::OffsetDateTime;
 
+use super::error::is_code;
 use super::{Error, LaneId, Offset, Session};
 
 /// Number of slots in the ring.
@@ -267,11 +268,6 @@ pub async fn lock(session: &mut Session, slot: i16, pages: i64) -> Result<bool, 
         Err(error) if is_code(&error, "55P03") => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-fn is_code(error: &sqlx::Error, code: &str) -> bool {
-    let found = error.as_database_error().and_then(|error| error.code());
-    found.as_deref() == Some(code)
 }
 
 const IS_NEEDED: [&str; SLOTS as usize] = per_slot!(

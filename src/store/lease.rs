@@ -1,5 +1,5 @@
-//! Table `lease`, for statements outside the turn. Redelivery and changes of visibility lock rows, compute their new
-//! state in Rust (`engine/lease/plan.rs`) and write the difference. The turn creates leases and applies plain acks.
+//! Table `lease`, for statements outside the turn: subscriptions with an order of their own lock rows, compute their new
+//! state in Rust (`engine/lease/plan.rs`) and write the difference. The turn creates and changes all other leases.
 //!
 //! A waiting lease belongs to a subscription with an order of its own (`engine/order`). Its messages were read ahead of
 //! the cursor and are not handed out yet. It has attempt 0, is due at once and has no receipt.
@@ -17,7 +17,7 @@ pub struct LeaseKey {
     pub subscription: SubscriptionId,
     /// Lease.
     pub lease: LeaseId,
-    /// 0, or bit + 1 of a message that was split off into a lease of its own.
+    /// 0, or the number of a part that was split off when its messages were hidden for longer.
     pub part: i16,
 }
 
@@ -96,90 +96,6 @@ pub struct DueRange {
     pub low: Option<OffsetDateTime>,
     /// Most leases to return.
     pub limit: i64,
-}
-
-/// Locks leases past their deadline, earliest first; leases that another transaction has locked are skipped.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn lock_due(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-    range: DueRange,
-) -> Result<Vec<Lease>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "-- lease.lock_due
-         SELECT * FROM lease
-         WHERE lane_id = $1 AND subscription_id = $2
-           AND attempt >= 0 AND deadline >= coalesce($3, '-infinity') AND deadline <= coalesce($4, now())
-         ORDER BY deadline LIMIT $5
-         FOR UPDATE SKIP LOCKED",
-    )
-    .bind(range.key.lane)
-    .bind(range.key.subscription)
-    .bind(range.low)
-    .bind(now)
-    .bind(range.limit)
-    .fetch_all(session.run("lease.lock_due"))
-    .await?;
-    Ok(rows.into_iter().map(Lease::from).collect())
-}
-
-/// The database's time, and whether a lease of a subscription is past its deadline. Both ends of the range are
-/// constants for the planner (`now()`, not `clock_timestamp()`). While an open transaction holds back vacuum, the index
-/// keeps the entries of all leases settled since; the range restricts the scan to those between `low` and now.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn is_due(
-    session: &mut Session,
-    now: Option<OffsetDateTime>,
-    subscription: SubscriptionId,
-    lanes: &[LaneId],
-    low: Option<OffsetDateTime>,
-) -> Result<(OffsetDateTime, bool), Error> {
-    Ok(sqlx::query_as(
-        "-- lease.is_due
-         SELECT coalesce($1, now()), EXISTS (
-             SELECT FROM unnest($3::bigint[]) AS k (lane_id)
-             CROSS JOIN LATERAL (
-                 SELECT FROM lease l
-                 WHERE l.lane_id = k.lane_id AND l.subscription_id = $2
-                   AND l.attempt >= 0 AND l.deadline >= coalesce($4, '-infinity') AND l.deadline <= coalesce($1, now())
-                 ORDER BY l.deadline LIMIT 1
-             ) d)",
-    )
-    .bind(now)
-    .bind(subscription)
-    .bind(lanes)
-    .bind(low)
-    .fetch_one(session.run("lease.is_due"))
-    .await?)
-}
-
-/// Locks the leases with these ids and all parts of them, in the lock order of the turn.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn lock(
-    session: &mut Session,
-    subscription: SubscriptionId,
-    lanes: &[LaneId],
-    leases: &[LeaseId],
-) -> Result<Vec<Lease>, Error> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "-- lease.lock
-         SELECT l.* FROM unnest($2::bigint[], $3::bigint[]) AS k (lane_id, lease_id)
-         JOIN lease l ON l.lane_id = k.lane_id AND l.subscription_id = $1 AND l.lease_id = k.lease_id
-         ORDER BY l.lane_id, l.subscription_id, l.lease_id, l.part
-         FOR UPDATE OF l",
-    )
-    .bind(subscription)
-    .bind(lanes)
-    .bind(leases)
-    .fetch_all(session.run("lease.lock"))
-    .await?;
-    Ok(rows.into_iter().map(Lease::from).collect())
 }
 
 /// Deletes leases that the caller has locked; returns their number.

@@ -5,7 +5,7 @@
 use sqlx::{AssertSqlSafe, Executor};
 
 use super::hot_payload::SLOTS;
-use super::{Error, Session, Store, turn};
+use super::{Error, Session, Store, dedup, turn};
 
 /// Names of migrations with their texts.
 macro_rules! migrations {
@@ -16,9 +16,9 @@ macro_rules! migrations {
 
 /// The migrations in order. Append only: a test compares them with `migrations/SHA256SUMS`.
 #[rustfmt::skip]
-const MIGRATIONS: [(&str, &str); 10] = migrations![
+const MIGRATIONS: [(&str, &str); 11] = migrations![
     "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
-    "0009_budget", "0010_event",
+    "0009_budget", "0010_event", "0011_dedup",
 ];
 
 /// Applies the missing migrations.
@@ -83,20 +83,29 @@ pub async fn install_turn(tx: &mut Session, version: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Expands a template: the text between `{for slot}` and `{end}` is repeated for each slot, and the version is filled
-/// in.
+/// Expands a template: the text between `{for slot}` or `{for dedup}` and `{end}` is repeated for each table, and the
+/// version and other numbers are filled in.
 fn rendered(template: &str, version: i64) -> String {
+    repeated(&repeated(template, "slot", SLOTS), "dedup", dedup::TABLES)
+        .replace("{version}", &version.to_string())
+        .replace("{short}", &dedup::SHORT_SECONDS.to_string())
+        .replace("{long}", &dedup::LONG_SECONDS.to_string())
+        .replace("{due}", &turn::DUE_LEASES_MAX.to_string())
+}
+
+/// Repeats the text between `{for <name>}` and `{end}`, with each number below `count` for `{<name>}`.
+fn repeated(template: &str, name: &str, count: i16) -> String {
     let (mut text, mut rest) = (String::new(), template);
-    while let Some((before, from_loop)) = rest.split_once("{for slot}") {
+    while let Some((before, from_loop)) = rest.split_once(&format!("{{for {name}}}")) {
         let (body, after) = from_loop.split_once("{end}").unwrap_or((from_loop, ""));
         text.push_str(before);
-        for slot in 0..SLOTS {
-            text.push_str(&body.replace("{slot}", &slot.to_string()));
+        for number in 0..count {
+            text.push_str(&body.replace(&format!("{{{name}}}"), &number.to_string()));
         }
         rest = after;
     }
     text.push_str(rest);
-    text.replace("{version}", &version.to_string())
+    text
 }
 
 /// When two nodes run `CREATE TABLE IF NOT EXISTS` at once, it can fail in one of them. A second try succeeds.
@@ -126,9 +135,12 @@ mod tests {
     #[test]
     fn a_template_repeats_its_loop_for_each_slot_and_names_its_version() {
         let text = rendered(
-            "f_{version} {for slot}[{slot}]{end} '{}' {for slot}{slot}{end}.",
+            "f_{version} {for slot}[{slot}]{end} '{}' {for slot}{slot}{end}. {for dedup}{dedup}{end} {short} {long} {due}",
             3,
         );
-        assert_eq!(text, "f_3 [0][1][2][3][4][5][6][7] '{}' 01234567.");
+        assert_eq!(
+            text,
+            "f_3 [0][1][2][3][4][5][6][7] '{}' 01234567. 012345 600 86400 1024"
+        );
     }
 }

@@ -43,6 +43,7 @@ pub mod tenant_meter;
 pub mod tenant_plan;
 pub mod topic;
 pub mod turn;
+mod turn_output;
 pub mod usage;
 pub mod usage_read;
 

@@ -1,19 +1,20 @@
 //! The statements of the turn: `turn_<version>` with its arguments and results, and `turn_block_<version>` for a single
-//! block. `turn.sql` defines both functions and explains their steps and locks. Publishes outside a turn (deduplicated
-//! ones, dead letters) run them inside their own transaction, so only one place inserts blocks.
+//! block. `turn.sql` defines both functions and explains their steps and locks. Dead letters run them inside their own
+//! transaction, so only one place inserts blocks. `turn_output` is the result.
 
 use bytes::Bytes;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
 use time::OffsetDateTime;
 
-use super::{Error, LaneId, LeaseId, Offset, Session, SubscriptionId};
+use super::dedup::NewKey;
+use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
+
+pub use super::turn_output::{Leased, TurnOutput};
 
 /// The version of `turn.sql`, as a literal for the statements below. Every change of that file raises it by one (see
 /// `migrations/README.md`).
 macro_rules! version {
     () => {
-        1
+        2
     };
 }
 
@@ -92,20 +93,63 @@ impl NewBlock {
     }
 }
 
-/// Message bits to clear in a lease: a settle.
+/// What a change does with messages of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LeaseAction {
+    /// They are done.
+    Settle,
+    /// They are hidden for this many seconds, and their receipts stay valid.
+    Hide(u32),
+    /// They failed: they are due again after this many seconds in a new lease, so their receipts are void.
+    Return(u32),
+    /// They were not handed out after all: they are due again after this many seconds in a new lease, and this does not
+    /// count as an attempt.
+    GiveBack(u32),
+    /// They failed, and the result has the new lease, in which they are hidden for this many seconds.
+    SetAside(u32),
+}
+
+impl LeaseAction {
+    /// Its number in the statement.
+    fn kind(self) -> i16 {
+        match self {
+            Self::Settle => 0,
+            Self::Hide(_) => 1,
+            Self::Return(_) => 2,
+            Self::GiveBack(_) => 3,
+            Self::SetAside(_) => 4,
+        }
+    }
+
+    /// Its delay.
+    #[must_use]
+    pub fn seconds(self) -> u32 {
+        match self {
+            Self::Settle => 0,
+            Self::Hide(seconds)
+            | Self::Return(seconds)
+            | Self::GiveBack(seconds)
+            | Self::SetAside(seconds) => seconds,
+        }
+    }
+}
+
+/// A change of some messages of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Clear {
+pub struct LeaseChange {
     /// Lane.
     pub lane: LaneId,
     /// Subscription.
     pub subscription: SubscriptionId,
     /// Lease.
     pub lease: LeaseId,
-    /// The bits.
+    /// What to do.
+    pub action: LeaseAction,
+    /// The messages, one bit each.
     pub mask: u64,
 }
 
-/// A claim of fresh messages.
+/// A claim of messages for the receivers of a subscription: first those that are due again, then fresh ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
     /// Lane.
@@ -113,66 +157,48 @@ pub struct Claim {
     /// Subscription.
     pub subscription: SubscriptionId,
     /// Most messages to claim.
-    pub wanted: i32,
+    pub wanted: u32,
+    /// Most fresh messages among them.
+    pub fresh: u32,
     /// Visibility timeout in seconds.
-    pub visibility_seconds: i32,
+    pub visibility_seconds: u32,
+    /// Whether to look for messages that are due again.
+    pub scan: Option<Scan>,
 }
 
-/// The input of one turn. The caller sorts blocks by lane (at most one per lane), clears by lane, subscription and
-/// lease (at most one per lease), and claims by lane and subscription (at most one per pair). That is the order of the
-/// locks.
+/// How a claim looks for leases that are due again.
+#[derive(Debug, Clone, Copy)]
+pub struct Scan {
+    /// No lease has an earlier deadline. It skips index entries of deleted leases, which stay as long as any transaction
+    /// may see them. `None`: not known.
+    pub low: Option<OffsetDateTime>,
+    /// Leases with this many attempts are set aside instead of handed out; `None`: none is.
+    pub max_attempts: Option<i32>,
+}
+
+/// The input of one turn. The caller sorts blocks by lane (at most one per lane), changes by lane, subscription and
+/// lease (with disjoint masks in one lease), and claims by lane and subscription (at most one per pair). That is the
+/// order of the locks.
 #[derive(Debug, Clone, Default)]
 pub struct TurnInput {
-    /// Blocks.
+    /// Blocks. One of 0 messages only locks its lane, for its keys.
     pub blocks: Vec<NewBlock>,
-    /// Settles.
-    pub clears: Vec<Clear>,
+    /// Keys, each with the index of its block; the index of its message counts from the start of the block.
+    pub keys: Vec<(usize, NewKey)>,
+    /// Changes of leases.
+    pub changes: Vec<LeaseChange>,
     /// Claims.
     pub claims: Vec<Claim>,
     /// The hot slot that new payloads are written to.
     pub slot: i16,
 }
 
-/// A lease that a claim made.
-#[derive(Debug, Clone, Copy)]
-pub struct Leased {
-    /// Lane.
-    pub lane: LaneId,
-    /// Subscription.
-    pub subscription: SubscriptionId,
-    /// Offset of bit 0.
-    pub base: Offset,
-    /// Number of its messages, 1 to 64.
-    pub count: u32,
-    /// Its id.
-    pub lease: LeaseId,
-}
+/// Leases that are due again and that one claim takes at most.
+pub const DUE_LEASES_MAX: u32 = 1_024;
 
-/// Messages of a lease that were pending and that a turn settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settled {
-    /// The lease.
-    pub lease: LeaseId,
-    /// The messages, as bits of the lease.
-    pub bits: u64,
-}
-
-/// The result of a turn.
-#[derive(Debug, Clone)]
-pub struct TurnOutput {
-    /// The database's time.
-    pub at: OffsetDateTime,
-    /// First offset of each block; `None`: the lane is gone.
-    pub first_offsets: Vec<Option<Offset>>,
-    /// The messages that this turn settled, by lease.
-    pub settled: Vec<Settled>,
-    /// Indices of the claims that could lock their cursor.
-    pub tried: Vec<usize>,
-    /// Indices of the claims without a cursor: the subscription is deleted.
-    pub gone: Vec<usize>,
-    /// New leases, in order of lane, subscription and base.
-    pub leased: Vec<Leased>,
-}
+/// For how long a claim sets leases aside whose attempts are used up, in seconds. Messages that are not moved to the
+/// dead-letter topic by then are due again.
+pub const ASIDE_SECONDS: u32 = 60;
 
 /// Runs a turn.
 ///
@@ -186,7 +212,8 @@ pub async fn run(
 ) -> Result<TurnOutput, Error> {
     match &input.blocks[..] {
         [block]
-            if input.clears.is_empty()
+            if input.keys.is_empty()
+                && input.changes.is_empty()
                 && input.claims.is_empty()
                 && block.hot().is_none_or(|data| data.len() <= PART_BYTES) =>
         {
@@ -221,32 +248,31 @@ async fn run_block(
     .bind(block.hot())
     .fetch_one(session.run("turn.block"))
     .await?;
-    Ok(TurnOutput {
-        at: row.try_get("at")?,
-        first_offsets: vec![row.try_get("first_offset")?],
-        settled: Vec::new(),
-        tried: Vec::new(),
-        gone: Vec::new(),
-        leased: Vec::new(),
-    })
+    TurnOutput::of_block(&row)
 }
 
-/// Runs a turn with all of its blocks, clears and claims.
+/// Runs a turn with all that it has.
 async fn run_all(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     input: &TurnInput,
 ) -> Result<TurnOutput, Error> {
-    let blocks = &input.blocks;
-    let slots: Vec<Option<i16>> = blocks.iter().map(|b| b.hot().map(|_| input.slot)).collect();
+    let TurnInput {
+        blocks,
+        keys,
+        changes,
+        claims,
+        slot,
+    } = input;
+    let slots: Vec<Option<i16>> = blocks.iter().map(|b| b.hot().map(|_| *slot)).collect();
     let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
     let parts = Parts::of(blocks);
-    let row = sqlx::query(
-        concat!(
-            "-- turn.run\nSELECT * FROM turn_", version!(),
-            "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
-        ),
-    )
+    let row = sqlx::query(concat!(
+        "-- turn.run\nSELECT * FROM turn_",
+        version!(),
+        "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, \
+         $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)",
+    ))
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
     .bind(blocks.iter().map(|b| b.count).collect::<Vec<_>>())
@@ -257,54 +283,43 @@ async fn run_all(
     .bind(used(|used| used.units))
     .bind(used(|used| used.elastic_units))
     .bind(blocks.iter().map(|b| b.used.message_bytes).collect::<Vec<_>>())
-    .bind(input.slot)
+    .bind(slot)
     .bind(parts.block)
     .bind(parts.part)
     .bind(parts.data)
-    .bind(input.clears.iter().map(|c| c.lane).collect::<Vec<_>>())
-    .bind(input.clears.iter().map(|c| c.subscription).collect::<Vec<_>>())
-    .bind(input.clears.iter().map(|c| c.lease).collect::<Vec<_>>())
-    .bind(input.clears.iter().map(|c| c.mask.cast_signed()).collect::<Vec<_>>())
-    .bind(input.claims.iter().map(|c| c.lane).collect::<Vec<_>>())
-    .bind(input.claims.iter().map(|c| c.subscription).collect::<Vec<_>>())
-    .bind(input.claims.iter().map(|c| c.wanted).collect::<Vec<_>>())
-    .bind(input.claims.iter().map(|c| c.visibility_seconds).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(block, _)| position(*block)).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, k)| k.key).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, k)| k.index.cast_signed()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, k)| k.window_seconds).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, k)| k.fingerprint).collect::<Vec<_>>())
+    .bind(keys.iter().map(|(_, k)| k.results.as_deref()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.lane).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.subscription).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.lease).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.mask.cast_signed()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.action.kind()).collect::<Vec<_>>())
+    .bind(changes.iter().map(|c| c.action.seconds().cast_signed()).collect::<Vec<_>>())
+    .bind(changes.iter().all(|c| c.action == LeaseAction::Settle))
+    .bind(claims.iter().map(|c| c.lane).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.subscription).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.wanted.cast_signed()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.fresh.cast_signed()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.visibility_seconds.cast_signed()).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.scan.map(|scan| scan.low.unwrap_or(LONG_AGO))).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.scan.and_then(|scan| scan.max_attempts)).collect::<Vec<_>>())
+    .bind(claims.iter().any(|c| c.scan.is_some()))
+    .bind(ASIDE_SECONDS.cast_signed())
     .fetch_one(session.run("turn.run"))
     .await?;
-    output(&row)
+    TurnOutput::of_row(&row, input)
 }
 
-fn output(row: &PgRow) -> Result<TurnOutput, Error> {
-    let first_offsets: Option<Vec<Option<Offset>>> = row.try_get("first_offsets")?;
-    let settled_lease: Option<Vec<LeaseId>> = row.try_get("settled_lease")?;
-    let settled_bits: Option<Vec<i64>> = row.try_get("settled_bits")?;
-    let bits = settled_bits
-        .unwrap_or_default()
-        .into_iter()
-        .map(i64::cast_unsigned);
-    Ok(TurnOutput {
-        at: row.try_get("at")?,
-        first_offsets: first_offsets.unwrap_or_default(),
-        settled: settled_lease
-            .unwrap_or_default()
-            .into_iter()
-            .zip(bits)
-            .map(|(lease, bits)| Settled { lease, bits })
-            .collect(),
-        tried: claims(row, "tried")?,
-        gone: claims(row, "gone")?,
-        leased: leased(row)?,
-    })
-}
+/// A deadline before all others.
+const LONG_AGO: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
-/// Converts positions of claims, which the statement counts from 1, to indices.
-fn claims(row: &PgRow, column: &str) -> Result<Vec<usize>, Error> {
-    let positions: Option<Vec<i32>> = row.try_get(column)?;
-    Ok(positions
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|position| usize::try_from(position - 1).ok())
-        .collect())
+/// The statement counts from 1.
+fn position(index: usize) -> i32 {
+    i32::try_from(index + 1).unwrap_or(i32::MAX)
 }
 
 /// The parts of all hot payloads, as arrays of the statement.
@@ -320,7 +335,10 @@ impl<'a> Parts<'a> {
     fn of(blocks: &'a [NewBlock]) -> Self {
         let mut parts = Self::default();
         for (block, position) in blocks.iter().zip(1..) {
-            if let Some(payload) = block.hot() {
+            // The payload of a block of 0 messages is never read, and a later block would begin at the same offset.
+            if let Some(payload) = block.hot()
+                && block.count > 0
+            {
                 for (data, part) in payload.chunks(PART_BYTES).zip(0..) {
                     parts.block.push(position);
                     parts.part.push(part);
@@ -330,25 +348,4 @@ impl<'a> Parts<'a> {
         }
         parts
     }
-}
-
-fn leased(row: &PgRow) -> Result<Vec<Leased>, Error> {
-    let Some(lanes) = row.try_get::<Option<Vec<LaneId>>, _>("leased_lane")? else {
-        return Ok(Vec::new());
-    };
-    let subscriptions: Vec<SubscriptionId> = row.try_get("leased_sub")?;
-    let bases: Vec<Offset> = row.try_get("leased_base")?;
-    let pending: Vec<i64> = row.try_get("leased_pending")?;
-    let ids: Vec<LeaseId> = row.try_get("leased_id")?;
-    let mut leased: Vec<Leased> = (0..lanes.len())
-        .map(|i| Leased {
-            lane: lanes[i],
-            subscription: subscriptions[i],
-            base: bases[i],
-            count: pending[i].count_ones(),
-            lease: ids[i],
-        })
-        .collect();
-    leased.sort_unstable_by_key(|l| (l.lane, l.subscription, l.base));
-    Ok(leased)
 }

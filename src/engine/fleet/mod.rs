@@ -1,8 +1,7 @@
 //! This node as one of the nodes of an installation. Each node runs these loops: it reports that it is running
 //! (`heartbeat`), polls for changes by other nodes (`watch`), wakes receivers on them (`wake`), retires subscriptions
 //! that they deleted (`deleted`), counts messages that they settled (`in_flight`), and records which keys were used
-//! (`used_keys`). No message is lost without these loops. `returns` returns messages whose receivers disconnected.
-//! `expire_nodes` is a duty. `nodes` and `readiness` are for operators, and `installation` holds the values that all
+//! (`used_keys`). No message is lost without these loops. `expire_nodes` is a duty. `nodes` and `readiness` are for operators, and `installation` holds the values that all
 //! nodes share.
 
 mod deleted;
@@ -12,7 +11,6 @@ mod in_flight;
 pub(in crate::engine) mod installation;
 mod nodes;
 pub(in crate::engine) mod readiness;
-mod returns;
 mod used_keys;
 pub(in crate::engine) mod wake;
 pub(in crate::engine) mod watch;
@@ -33,5 +31,4 @@ pub(in crate::engine) fn spawn(engine: &Engine, tracker: &TaskTracker, stop: &Ca
     tracker.spawn(engine.clone().retire_deleted(stop.clone()));
     tracker.spawn(engine.clone().count_in_flight(stop.clone()));
     tracker.spawn(engine.clone().record_used_keys(stop.clone()));
-    tracker.spawn(engine.clone().return_unwanted(stop.clone()));
 }

@@ -1,13 +1,11 @@
 //! Plans of lease changes, as pure functions: locked rows go in, and the rows to write come out. Nothing here awaits,
 //! reads a clock or knows SQL, so that property tests can try every order of events against I2 and I3.
 
-use std::collections::BTreeMap;
-
 use time::OffsetDateTime;
 
 use crate::engine::mask::lowest;
+use crate::store::LeaseId;
 use crate::store::lease::{Lease, LeaseKey};
-use crate::store::{LaneId, LeaseId};
 
 /// Rows to write. An inserted row with lease id 0 gets a new id.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -29,122 +27,10 @@ impl Changes {
     }
 }
 
-/// A step for one message of one lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageStep {
-    /// Lane.
-    pub lane: LaneId,
-    /// Lease.
-    pub lease: LeaseId,
-    /// Its bit.
-    pub bit: u8,
-    /// What to do with it.
-    pub step: Step,
-}
-
-/// What can be done with a message of a current lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// It is done.
-    Done,
-    /// It is hidden for this many seconds, and its receipt stays valid.
-    Hide(u32),
-    /// It failed: it is due again after this many seconds, in a new lease, so its receipt is void.
-    Return(u32),
-    /// It was not handed out after all: it is due again after this many seconds, and this does not count as an attempt.
-    GiveBack(u32),
-}
-
 /// The time that lies `seconds` after `at`.
 #[must_use]
 pub fn after(at: OffsetDateTime, seconds: u32) -> OffsetDateTime {
     at + time::Duration::seconds(i64::from(seconds))
-}
-
-/// Applies items in order to the locked rows. Returns for each item whether its lease was current (I3), and what to
-/// write. `now` must be read after the rows were locked, because retention relies on deadlines that are computed from a
-/// recent time.
-#[must_use]
-pub fn settle(rows: &[Lease], items: &[MessageStep], now: OffsetDateTime) -> (Vec<bool>, Changes) {
-    let mut table: BTreeMap<LeaseKey, Lease> = rows.iter().map(|row| (row.key, *row)).collect();
-    let mut returned = Vec::new();
-    let current = items
-        .iter()
-        .map(|item| apply(&mut table, &mut returned, item, now))
-        .collect();
-    (current, difference(rows, table, returned))
-}
-
-/// Applies one item; false when its lease is not current. A message is in part 0 of its lease, or in a part of its own
-/// that an earlier `Hide` split off.
-fn apply(
-    table: &mut BTreeMap<LeaseKey, Lease>,
-    returned: &mut Vec<Lease>,
-    item: &MessageStep,
-    now: OffsetDateTime,
-) -> bool {
-    let mask = 1_u64 << item.bit;
-    let split = i16::from(item.bit) + 1;
-    let found = table
-        .values()
-        .find(|row| {
-            (row.key.lane, row.key.lease) == (item.lane, item.lease)
-                && (row.key.part == 0 || row.key.part == split)
-                && row.pending & mask != 0
-        })
-        .copied();
-    let Some(row) = found else { return false };
-    match item.step {
-        Step::Hide(seconds) if row.pending == mask => {
-            table.insert(
-                row.key,
-                Lease {
-                    deadline: after(now, seconds),
-                    ..row
-                },
-            );
-            return true;
-        }
-        Step::Hide(seconds) => {
-            let key = LeaseKey {
-                part: split,
-                ..row.key
-            };
-            table.insert(
-                key,
-                Lease {
-                    key,
-                    pending: mask,
-                    deadline: after(now, seconds),
-                    ..row
-                },
-            );
-        }
-        Step::Return(seconds) => {
-            let failed = Lease {
-                first_failed_at: row.first_failed_at.or(Some(now)),
-                last_failed_at: Some(now),
-                ..row
-            };
-            merge(returned, &detached(failed, mask, after(now, seconds)));
-        }
-        Step::GiveBack(seconds) => {
-            let untried = Lease {
-                attempt: row.attempt.saturating_sub(1).max(0),
-                ..row
-            };
-            merge(returned, &detached(untried, mask, after(now, seconds)));
-        }
-        Step::Done => {}
-    }
-    table.insert(
-        row.key,
-        Lease {
-            pending: row.pending & !mask,
-            ..row
-        },
-    );
-    true
 }
 
 /// These messages as a new lease, for which no receipt exists.
@@ -160,37 +46,6 @@ fn detached(row: Lease, mask: u64, until: OffsetDateTime) -> Lease {
         delayed: true,
         ..row
     }
-}
-
-/// Adds a returned lease. Messages returned from one lease with the same deadline stay in one row.
-fn merge(returned: &mut Vec<Lease>, new: &Lease) {
-    let same = returned.iter_mut().find(|old| {
-        Lease {
-            pending: new.pending,
-            ..**old
-        } == *new
-    });
-    match same {
-        Some(old) => old.pending |= new.pending,
-        None => returned.push(*new),
-    }
-}
-
-/// What to write so that the locked rows become those of `table`, and `returned` is inserted.
-fn difference(rows: &[Lease], table: BTreeMap<LeaseKey, Lease>, returned: Vec<Lease>) -> Changes {
-    let mut changes = Changes {
-        insert: returned,
-        ..Changes::default()
-    };
-    for (key, row) in table {
-        match rows.iter().find(|old| old.key == key) {
-            Some(_) if row.pending == 0 => changes.delete.push(key),
-            Some(old) if *old != row => changes.update.push(row),
-            None if row.pending != 0 => changes.insert.push(row),
-            Some(_) | None => {}
-        }
-    }
-    changes
 }
 
 /// The receivers of one redelivery.
@@ -302,6 +157,7 @@ pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LaneId;
     use crate::store::{Offset, SubscriptionId};
 
     const T0: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -324,47 +180,6 @@ mod tests {
             order_key: None,
             waiting: false,
         }
-    }
-
-    fn item(lease: i64, bit: u8, step: Step) -> MessageStep {
-        MessageStep {
-            lane: LaneId::new(1),
-            lease: LeaseId::new(lease),
-            bit,
-            step,
-        }
-    }
-
-    #[test]
-    fn hiding_one_message_splits_it_off_and_keeps_its_receipt() {
-        let hidden = [item(5, 1, Step::Hide(3_600))];
-        let (current, changes) = settle(&[lease(5, 100, 0b111)], &hidden, T0);
-        assert_eq!(current, [true]);
-        assert_eq!(changes.update[0].pending, 0b101);
-        let split = changes.insert[0];
-        assert_eq!(
-            (split.key.lease, split.key.part, split.base, split.pending),
-            (LeaseId::new(5), 2, Offset::new(100), 0b010)
-        );
-        assert_eq!(split.deadline, T0 + time::Duration::HOUR);
-        let rows = [changes.update[0], split];
-        let (current, changes) =
-            settle(&rows, &[item(5, 1, Step::Done), item(5, 1, Step::Done)], T0);
-        assert_eq!(current, [true, false]);
-        assert_eq!(changes.delete, [split.key]);
-    }
-
-    #[test]
-    fn messages_returned_together_stay_in_one_lease_without_receipts() {
-        let items = [0, 2].map(|bit| item(5, bit, Step::Return(0)));
-        let (current, changes) = settle(&[lease(5, 100, 0b111)], &items, T0);
-        assert_eq!(current, [true, true]);
-        assert_eq!(changes.insert.len(), 1);
-        assert_eq!(
-            (changes.insert[0].pending, changes.insert[0].key.lease),
-            (0b101, LeaseId::UNASSIGNED)
-        );
-        assert_eq!(changes.update[0].pending, 0b010);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Dispenser {
         let service = Service {
             key,
             at,
-            deadline: plan::after(at, want.visibility_seconds),
+            deadline: plan::after(at, want.group.visibility_seconds),
         };
         let of_each = split(&slots, &want.asks);
         let (changes, given) = dispense::hand_out(&mut line, stored, fresh, &of_each, &service);

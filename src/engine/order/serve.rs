@@ -63,7 +63,7 @@ impl Dispenser {
         let Some(want) = Want::gather(subscriber) else {
             return;
         };
-        let visibility_seconds = want.visibility_seconds;
+        let group = want.group;
         let wanted = want.messages();
         match self.hand_out(subscriber, want).await {
             Err(error) => subscriber.fail(&error),
@@ -71,8 +71,8 @@ impl Dispenser {
                 let got: u32 = grants.iter().map(Grant::messages).sum();
                 let mut rest = grants;
                 rest.reverse();
-                let unwanted = subscriber.give(visibility_seconds, rest);
-                self.turns.returns.add(subscriber, unwanted);
+                let unwanted = subscriber.give(group, rest);
+                self.turns.give_back_later(subscriber, &unwanted);
                 if got < wanted && !again {
                     subscriber.dismiss_impatient();
                 }
@@ -138,7 +138,7 @@ impl Dispenser {
         if share == 0 {
             return Ok(true);
         }
-        let ask = Ask::at_once(share, served.want.visibility_seconds);
+        let ask = Ask::at_once(share, served.want.group.visibility_seconds);
         let before = &served.grants;
         let due = Box::pin(self.leases.redeliver(subscriber, ask, before, low)).await?;
         let messages = due.iter().map(Grant::messages).sum();
@@ -194,7 +194,7 @@ impl Dispenser {
             return Err(Error::not_found("subscription", name));
         }
         if !served.grants.is_empty() {
-            let visible = Duration::from_secs(u64::from(served.want.visibility_seconds));
+            let visible = Duration::from_secs(u64::from(served.want.group.visibility_seconds));
             subscriber.due.expect(visible);
             return Ok(());
         }

@@ -1,8 +1,8 @@
 //! The messages that the receivers of one service want. It shrinks as they are served.
 
-use crate::engine::subscriber::Subscriber;
+use crate::engine::subscriber::{Group, Subscriber};
 
-/// Messages handed out by one service at most: as many as by a turn.
+/// Messages handed out by one service at most.
 const MESSAGES_MAX: u32 = 1_024;
 
 /// The messages that receivers want.
@@ -10,19 +10,19 @@ const MESSAGES_MAX: u32 = 1_024;
 pub(super) struct Want {
     /// Messages that each receiver still wants, in order.
     pub(super) asks: Vec<u32>,
-    /// The visibility timeout of all of them.
-    pub(super) visibility_seconds: u32,
+    /// The receivers.
+    pub(super) group: Group,
 }
 
 impl Want {
     /// The wants of the first receivers that have the same visibility timeout; `None` when no receiver waits.
     pub(super) fn gather(subscriber: &Subscriber) -> Option<Self> {
         let mut asks = Vec::new();
-        let visibility_seconds = subscriber.ask_alike(|wanted| asks.push(wanted))?;
-        let mut want = Self {
-            asks,
-            visibility_seconds,
-        };
+        let group = subscriber.ask_group(|wanted| {
+            asks.push(wanted);
+            true
+        })?;
+        let mut want = Self { asks, group };
         want.limit(MESSAGES_MAX);
         Some(want)
     }

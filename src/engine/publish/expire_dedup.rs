@@ -1,17 +1,12 @@
-//! Duty `expire_dedup`: deletes the keys of idempotent publishes when their window is over. A publish does not depend
-//! on it, because a key whose window is over counts as free.
+//! Duty `expire_dedup`: truncates tables of keys whose windows are all over. A publish does not depend on it, because a
+//! key whose window is over counts as free.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::store::dedup;
-
-/// Keys that one statement deletes at most.
-const KEYS: i64 = 1_000;
-/// A run ends after this time.
-const TIME: Duration = Duration::from_millis(300);
 
 /// The duty.
 #[derive(Debug)]
@@ -19,27 +14,21 @@ pub struct ExpireDedup;
 
 impl Duty for ExpireDedup {
     const NAME: &'static str = "expire_dedup";
-    const BUSY: Duration = Duration::from_secs(1);
+    const BUSY: Duration = Duration::from_secs(5);
     const IDLE: Duration = Duration::from_secs(5);
-    // Keys expire as fast as publishes create them, so the duty may run half of the time, and no more.
-    const PAUSE_FACTOR: u32 = 1;
 
-    /// Returns the number of keys deleted. Stops between two statements.
-    async fn run(
-        &mut self,
-        context: &Context,
-        stop: &CancellationToken,
-    ) -> Result<Done, DutyError> {
-        let began = Instant::now();
-        let mut done = Done {
-            count: 0,
-            more: true,
-        };
+    /// Returns the number of tables truncated.
+    async fn run(&mut self, context: &Context, _: &CancellationToken) -> Result<Done, DutyError> {
         let mut session = context.store.session().await?;
-        while done.more && began.elapsed() < TIME && !stop.is_cancelled() {
-            let deleted = dedup::expire(&mut session, context.clock.now(), KEYS).await?;
-            done.count += deleted;
-            done.more = deleted == KEYS.unsigned_abs();
+        let over = dedup::over(&mut session, context.clock.now()).await?;
+        drop(session);
+        let mut done = Done::default();
+        for table in over {
+            let mut tx = context.store.tx("expire_dedup").await?;
+            if dedup::truncate(&mut tx, table).await? {
+                tx.commit().await?;
+                done.count += 1;
+            }
         }
         Ok(done)
     }

@@ -1,6 +1,6 @@
 //! Publish: messages join the next turn of their topic's loop, and the publish returns when the turn has committed
 //! (I1). A body or batch above the hot limit is written to object storage first. `draft` is the input, `idempotent`
-//! handles publishes with keys, `expire_dedup` deletes old keys.
+//! handles publishes with keys, `expire_dedup` truncates old keys.
 
 pub mod draft;
 pub mod expire_dedup;
@@ -25,6 +25,7 @@ use crate::engine::meter::Metered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 use crate::engine::turn::{Content, Placed, Publish};
+use crate::store::dedup::NewKey;
 use crate::store::{LaneId, Offset};
 
 impl Engine {
@@ -87,9 +88,7 @@ impl Engine {
             } else {
                 Content::Records(records)
             };
-            next = self
-                .commit_content(entry, content, measure, capacity)
-                .await?;
+            next = self.commit_plain(entry, content, measure, capacity).await?;
         }
         let results = items.into_iter().map(|item| match item {
             Draft::Refused(error) => Err(error),
@@ -132,7 +131,7 @@ impl Engine {
                 .await?;
             let measure = object.streamed_measure();
             let id = self
-                .commit_content(&entry, Content::Object(object), measure, capacity)
+                .commit_plain(&entry, Content::Object(object), measure, capacity)
                 .await?;
             let answer = Published {
                 id,
@@ -157,8 +156,8 @@ impl Engine {
             .await
     }
 
-    /// Queues the content for the next turn. Returns the id of its first message when the turn has committed.
-    async fn commit_content(
+    /// Commits content without keys by the next turn. Returns the id of its first message.
+    async fn commit_plain(
         &self,
         entry: &TopicEntry,
         content: Content,
@@ -166,31 +165,57 @@ impl Engine {
         capacity: Capacity,
     ) -> Result<MessageId, Error> {
         let lane = self.lane_of(entry);
+        let commit = Commit {
+            lane,
+            content,
+            measure,
+            capacity,
+            keys: Vec::new(),
+        };
+        match self.commit(entry, commit).await? {
+            Placed::At(first) => Ok(message_id(lane, first)),
+            Placed::Gone | Placed::Known(_) => Err(self.is_gone(entry)),
+        }
+    }
+
+    /// Queues a publish for the next turn, and waits until the turn has committed.
+    async fn commit(&self, entry: &TopicEntry, commit: Commit) -> Result<Placed, Error> {
         let (reply, placed) = oneshot::channel();
         let topic_id = entry.row.topic_id;
         self.turns().queue(topic_id).publish(Publish {
             tenant: entry.row.tenant_id,
-            capacity,
+            capacity: commit.capacity,
             topic_id,
-            lane,
-            content,
-            measure,
+            lane: commit.lane,
+            content: commit.content,
+            measure: commit.measure,
+            keys: commit.keys,
+            is_free: false,
             reply,
         })?;
-        let placed: Placed = placed.await.map_err(|_| Error::Unavailable("the node"))??;
-        let first = placed.first_offset.ok_or_else(|| {
-            // Another node has deleted the topic, and the catalog of this node is old.
-            self.catalog().invalidate();
-            Error::not_found("topic", &entry.name)
-        })?;
-        Ok(message_id(lane, first))
+        placed.await.map_err(|_| Error::Unavailable("the node"))?
+    }
+
+    /// The error of a publish to a topic that another node has deleted: the catalog of this node is old.
+    fn is_gone(&self, entry: &TopicEntry) -> Error {
+        self.catalog().invalidate();
+        Error::not_found("topic", &entry.name)
     }
 
     /// The lane that this node publishes to.
-    pub(in crate::engine) fn lane_of(&self, entry: &TopicEntry) -> LaneId {
+    fn lane_of(&self, entry: &TopicEntry) -> LaneId {
         let lanes = &entry.lanes;
         let home = usize::try_from(self.node().as_u128() % 65_536).unwrap_or(0);
         let lane = lanes.get(home % lanes.len().max(1)).copied();
         lane.unwrap_or(LaneId::UNASSIGNED)
     }
+}
+
+/// What a publish commits.
+struct Commit {
+    lane: LaneId,
+    content: Content,
+    measure: Measure,
+    capacity: Capacity,
+    keys: Vec<NewKey>,
 }

@@ -1,5 +1,4 @@
-//! Receive: hands out first messages that are due again, then fresh messages from the next turn. When there are none,
-//! the receiver waits until a message is published or falls due, or until its wait is over. A message that is handed
+//! Receive: the next turn hands out messages that are due again, then fresh ones. When there are none, the receiver waits until a message is published or falls due, or until its wait is over. A message that is handed
 //! out is in exactly one lease (I2). `read` turns leases into messages, `settle` ends or changes leases, `dead_letter`
 //! moves messages to the dead-letter topic, `browse` returns messages without leasing them.
 
@@ -30,7 +29,7 @@ use crate::engine::meter::Metered;
 use crate::engine::meter::deliveries::Delivered;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Limited;
-use crate::engine::subscriber::{Grant, Subscriber, Waiter};
+use crate::engine::subscriber::{Grant, Served, Subscriber, Waiter};
 
 impl Engine {
     /// Hands out messages; waits up to `wait_seconds` for the first. Empty when there are none, or when the node
@@ -98,9 +97,15 @@ impl Engine {
         ask: Ask,
         limited: &Limited,
     ) -> Result<Vec<Grant>, Error> {
-        let due = match subscriber.due.begin_scan() {
-            Some(low) => Box::pin(self.leases().redeliver(subscriber, ask, &[], low)).await?,
-            None => Vec::new(),
+        self.expect_jumps(subscriber);
+        let due = if subscriber.is_fair() {
+            match subscriber.due.begin_scan() {
+                Some(low) => Box::pin(self.leases().redeliver(subscriber, ask, &[], low)).await?,
+                None => Vec::new(),
+            }
+        } else {
+            let served = self.enqueue(subscriber, ask, Patience::DueOnly)?;
+            served.await.map_err(|_| Error::Unavailable("the node"))??
         };
         if due.is_empty() {
             return Err(self.quotas().too_much_in_flight(limited));
@@ -108,40 +113,51 @@ impl Engine {
         Ok(due)
     }
 
+    /// A manual clock jumps, so leases may be due earlier than instants show.
+    fn expect_jumps(&self, subscriber: &Subscriber) {
+        if self.clock().now().is_some() {
+            subscriber.due.expect(Duration::ZERO);
+        }
+    }
+
+    /// Adds a receiver to the wait queue, and makes the next turn claim messages for it.
+    fn enqueue(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        ask: Ask,
+        patience: Patience,
+    ) -> Result<oneshot::Receiver<Served>, Error> {
+        let (reply, served) = oneshot::channel();
+        subscriber.enqueue(Waiter {
+            wanted: ask.wanted,
+            visibility_seconds: ask.visibility_seconds,
+            due_only: patience == Patience::DueOnly,
+            patient: patience == Patience::Waits,
+            asked: false,
+            reply,
+        })?;
+        self.turns().queue(subscriber.topic_id).want(subscriber);
+        Ok(served)
+    }
+
     /// Leases for one receiver.
     async fn grants(&self, subscriber: &Arc<Subscriber>, ask: Ask) -> Result<Vec<Grant>, Error> {
         let until = Instant::now() + ask.wait;
-        if self.clock().now().is_some() {
-            // A manual clock jumps, so leases may be due earlier than instants show.
-            subscriber.due.expect(Duration::ZERO);
-        }
+        self.expect_jumps(subscriber);
         loop {
-            let scan = subscriber.due.begin_scan();
-            if subscriber.is_fair() {
-                // `order` scans instead, because messages due again may fill only half of what its receivers want.
-                scan.into_iter()
-                    .for_each(|low| subscriber.due.want_scan(low));
-            } else if let Some(low) = scan {
-                let due = Box::pin(self.leases().redeliver(subscriber, ask, &[], low)).await?;
-                if !due.is_empty() {
-                    return Ok(due);
-                }
+            if subscriber.is_fair()
+                && let Some(low) = subscriber.due.begin_scan()
+            {
+                // `order` scans, because messages due again may fill only half of what its receivers want.
+                subscriber.due.want_scan(low);
             }
             let patient = Instant::now() < until && !self.draining().is_cancelled();
-            let (reply, mut served) = oneshot::channel();
-            let Ask {
-                wanted,
-                visibility_seconds,
-                ..
-            } = ask;
-            subscriber.enqueue(Waiter {
-                wanted,
-                visibility_seconds,
-                patient,
-                asked: false,
-                reply,
-            })?;
-            self.turns().queue(subscriber.topic_id).want(subscriber);
+            let patience = if patient {
+                Patience::Waits
+            } else {
+                Patience::Leaves
+            };
+            let mut served = self.enqueue(subscriber, ask, patience)?;
             let answer = if patient {
                 let scan = subscriber.due.next_scan().min(until);
                 tokio::select! {
@@ -165,4 +181,15 @@ impl Engine {
             }
         }
     }
+}
+
+/// How a receiver waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Until messages come.
+    Waits,
+    /// It leaves when a claim finds none.
+    Leaves,
+    /// It leaves when a claim finds none that are due again, and takes no others.
+    DueOnly,
 }

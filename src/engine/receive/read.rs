@@ -4,15 +4,16 @@
 
 use std::sync::Arc;
 
+use api::Timestamp;
 use api::limits::RECEIVE_BLOCKS_BYTES_MAX;
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
-use crate::engine::lease::plan::Step;
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::log::block::{Block, Delivery, StoredMessage};
 use crate::engine::mask::{below, ones};
 use crate::engine::subscriber::{Grant, Subscriber};
+use crate::store::turn::LeaseAction;
 
 /// Seconds until messages that could not be read are due again.
 const UNREADABLE_SECONDS: u32 = 5;
@@ -20,12 +21,22 @@ const UNREADABLE_SECONDS: u32 = 5;
 /// The messages of some leases, as far as they could be read.
 #[derive(Debug)]
 pub(super) struct LeasesRead {
-    /// Messages with their receipts.
-    pub(super) deliveries: Vec<Delivery>,
+    /// The messages.
+    pub(super) messages: Vec<ReadMessage>,
     /// Messages that were not read, because their blocks would exceed the limit of bytes.
     beyond: Vec<Grant>,
     /// Messages that could not be read, and why.
     pub(super) unreadable: Vec<(Grant, Error)>,
+}
+
+/// A message of a lease.
+#[derive(Debug)]
+pub(super) struct ReadMessage {
+    receipt: Receipt,
+    /// The message.
+    pub(super) message: StoredMessage,
+    attempt: u32,
+    visible_until: Timestamp,
 }
 
 impl Engine {
@@ -41,13 +52,12 @@ impl Engine {
         let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
         let read = self.read_leases(subscriber, grants, bytes_max).await;
         if !read.beyond.is_empty() {
-            let give_back = self
-                .leases()
-                .give_back(subscriber, &read.beyond, Step::GiveBack(0));
-            Box::pin(give_back).await;
+            self.turns()
+                .give_back(subscriber, &read.beyond, LeaseAction::GiveBack(0))
+                .await;
         }
         if read.unreadable.is_empty() {
-            return Ok(read.deliveries);
+            return Ok(self.signed(subscriber, read.messages));
         }
         Box::pin(self.without_unreadable(subscriber, read)).await
     }
@@ -62,22 +72,33 @@ impl Engine {
         for (grant, error) in &read.unreadable {
             tracing::warn!(%error, lane = grant.lane.get(), base = grant.base.get(), "messages could not be read");
             // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
-            let step = if matches!(error, Error::Internal) {
-                Step::Return(UNREADABLE_SECONDS)
+            let action = if matches!(error, Error::Internal) {
+                LeaseAction::Return(UNREADABLE_SECONDS)
             } else {
-                Step::GiveBack(UNREADABLE_SECONDS)
+                LeaseAction::GiveBack(UNREADABLE_SECONDS)
             };
             let grants = std::slice::from_ref(grant);
-            self.leases().give_back(subscriber, grants, step).await;
+            self.turns().give_back(subscriber, grants, action).await;
         }
         let (_, error) = read.unreadable.swap_remove(0);
-        if read.deliveries.is_empty() {
+        if read.messages.is_empty() {
             return Err(error);
         }
-        Ok(read.deliveries)
+        Ok(self.signed(subscriber, read.messages))
     }
 
-    /// The messages of some leases, with their receipts. Messages that retention has deleted meanwhile are left out.
+    /// Messages with their receipts.
+    fn signed(&self, subscriber: &Subscriber, messages: Vec<ReadMessage>) -> Vec<Delivery> {
+        let signed = messages.into_iter().map(|read| Delivery {
+            receipt: self.signer().sign(subscriber.id, read.receipt),
+            message: read.message,
+            attempt: read.attempt,
+            visible_until: read.visible_until,
+        });
+        signed.collect()
+    }
+
+    /// The messages of some leases. Messages that retention has deleted meanwhile are left out.
     /// Stops reading when the blocks hold about `bytes_max`.
     pub(super) async fn read_leases(
         &self,
@@ -89,7 +110,7 @@ impl Engine {
             .iter()
             .map(|grant| grant.bits.count_ones() as usize)
             .sum();
-        let mut deliveries: Vec<Delivery> = Vec::with_capacity(messages);
+        let mut found: Vec<ReadMessage> = Vec::with_capacity(messages);
         let (mut beyond, mut unreadable) = (Vec::new(), Vec::new());
         let payer = subscriber.payer();
         let mut room = bytes_max;
@@ -105,13 +126,13 @@ impl Engine {
             let read = match blocks.await {
                 Ok(read) => read,
                 Err(error) => {
-                    let given = self.append_at_hand(subscriber, grant, &mut deliveries);
+                    let given = self.append_at_hand(subscriber, grant, &mut found);
                     let bits = grant.bits & !Box::pin(given).await;
                     unreadable.extend((bits != 0).then_some((Grant { bits, ..*grant }, error)));
                     continue;
                 }
             };
-            let held = deliveries.last().map(|delivery| &delivery.message.block);
+            let held = found.last().map(|read| &read.message.block);
             let new_bytes: usize = read
                 .blocks
                 .iter()
@@ -127,10 +148,10 @@ impl Engine {
                 let bits = grant.bits & !given.bits;
                 beyond.extend((bits != 0).then_some(Grant { bits, ..*grant }));
             }
-            self.append(subscriber, &given, &read.blocks, &mut deliveries);
+            append(subscriber, &given, &read.blocks, &mut found);
         }
         LeasesRead {
-            deliveries,
+            messages: found,
             beyond,
             unreadable,
         }
@@ -141,58 +162,57 @@ impl Engine {
         &self,
         subscriber: &Subscriber,
         grant: &Grant,
-        deliveries: &mut Vec<Delivery>,
+        found: &mut Vec<ReadMessage>,
     ) -> u64 {
         let messages = i64::from(u64::BITS - grant.bits.leading_zeros());
         let offsets = grant.base..grant.base.plus(messages);
         let Ok(blocks) = self.reader().at_hand(grant.lane, offsets).await else {
             return 0;
         };
-        let before = deliveries.len();
-        self.append(subscriber, grant, &blocks, deliveries);
-        deliveries[before..].iter().fold(0, |bits, delivery| {
-            bits | 1 << delivery.message.offset().since(grant.base)
+        let before = found.len();
+        append(subscriber, grant, &blocks, found);
+        found[before..].iter().fold(0, |bits, read| {
+            bits | 1 << read.message.offset().since(grant.base)
         })
     }
+}
 
-    /// Appends the messages of a lease that are in `blocks`.
-    fn append(
-        &self,
-        subscriber: &Subscriber,
-        grant: &Grant,
-        blocks: &[Arc<Block>],
-        deliveries: &mut Vec<Delivery>,
-    ) {
-        let mut block = blocks.iter();
-        let mut current = block.next();
-        for bit in ones(grant.bits) {
-            let offset = grant.base.plus(i64::from(bit));
-            while current.is_some_and(|block| block.end() <= offset) {
-                current = block.next();
-            }
-            let Some(block) = current.filter(|block| block.first_offset <= offset) else {
-                continue;
-            };
-            let Ok(index) = usize::try_from(offset.since(block.first_offset)) else {
-                continue;
-            };
-            let receipt = Receipt {
-                lane: grant.lane,
-                lease: grant.lease,
-                offset,
-                bit,
-            };
-            deliveries.push(Delivery {
-                receipt: self.signer().sign(subscriber.id, receipt),
-                message: StoredMessage {
-                    block: block.clone(),
-                    index,
-                    topic: subscriber.topic.clone(),
-                    topic_id: subscriber.topic_id,
-                },
-                attempt: grant.attempt,
-                visible_until: grant.deadline.into(),
-            });
+/// Appends the messages of a lease that are in `blocks`.
+fn append(
+    subscriber: &Subscriber,
+    grant: &Grant,
+    blocks: &[Arc<Block>],
+    found: &mut Vec<ReadMessage>,
+) {
+    let mut block = blocks.iter();
+    let mut current = block.next();
+    for bit in ones(grant.bits) {
+        let offset = grant.base.plus(i64::from(bit));
+        while current.is_some_and(|block| block.end() <= offset) {
+            current = block.next();
         }
+        let Some(block) = current.filter(|block| block.first_offset <= offset) else {
+            continue;
+        };
+        let Ok(index) = usize::try_from(offset.since(block.first_offset)) else {
+            continue;
+        };
+        let receipt = Receipt {
+            lane: grant.lane,
+            lease: grant.lease,
+            offset,
+            bit,
+        };
+        found.push(ReadMessage {
+            receipt,
+            message: StoredMessage {
+                block: block.clone(),
+                index,
+                topic: subscriber.topic.clone(),
+                topic_id: subscriber.topic_id,
+            },
+            attempt: grant.attempt,
+            visible_until: grant.deadline.into(),
+        });
     }
 }

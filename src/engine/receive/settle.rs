@@ -1,6 +1,6 @@
-//! Settle: acks join the next turn. Everything that splits a lease locks its rows, plans and writes in a transaction of
-//! its own: changes of visibility, nacks, dead letters, and acks of messages that were split off before. Each item
-//! succeeds or fails by itself, and only the current lease of a message can settle it (I3).
+//! Settle: acks, nacks, changes of visibility and dead letters join the next turn, one masked change per lease and action.
+//! Each item succeeds or fails by itself, and only the current lease of a message can settle it (I3). A turn takes
+//! messages for the dead-letter topic out of their leases, and `dead_letter` moves them.
 
 use std::sync::Arc;
 
@@ -11,14 +11,13 @@ use tokio::sync::oneshot;
 use crate::engine::Engine;
 use crate::engine::access::Tenant;
 use crate::engine::error::Error;
-use crate::engine::lease::SET_ASIDE_SECONDS;
-use crate::engine::lease::plan::{self, MessageStep, Step};
+use crate::engine::lease::plan::after;
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::log::block::message_id;
-use crate::engine::receive::dead_letter::Moved;
 use crate::engine::subscriber::Subscriber;
-use crate::engine::turn::{Settle, SettleEntry};
-use crate::store::LeaseId;
+use crate::engine::turn::{Changed, Moved, Settle, SettleEntry};
+use crate::store::subscription::SubscriptionRow;
+use crate::store::turn::{ASIDE_SECONDS, LeaseAction};
 
 /// What to do with a message.
 #[derive(Debug, Clone)]
@@ -42,10 +41,63 @@ pub enum Action {
     },
 }
 
+/// `cursus-dead-letter-reason` of a message whose consumer gave none.
+const NO_REASON: &str = "dead_letter";
+
 type Results = Vec<Result<Outcome, Error>>;
 
+/// An item whose receipt is valid.
+struct Item<'a> {
+    /// Its index in the request.
+    index: usize,
+    token: &'a str,
+    receipt: Receipt,
+    /// The index of its entry in the turn.
+    entry: usize,
+    /// Why it is to be moved to the dead-letter topic.
+    reason: Option<String>,
+}
+
+/// Items that one turn can take: no message is in it twice.
+#[derive(Default)]
+struct Round<'a> {
+    items: Vec<Item<'a>>,
+    entries: Vec<SettleEntry>,
+}
+
+impl<'a> Round<'a> {
+    /// Adds an item. False when its message is in the round already.
+    fn add(&mut self, item: Item<'a>, action: LeaseAction) -> Result<(), Item<'a>> {
+        let (lane, lease, mask) = (item.receipt.lane, item.receipt.lease, item.receipt.mask());
+        let mut found = None;
+        for (index, entry) in self.entries.iter().enumerate() {
+            if (entry.lane, entry.lease) == (lane, lease) {
+                if entry.mask & mask != 0 {
+                    return Err(item);
+                }
+                if entry.action == action {
+                    found = Some(index);
+                }
+            }
+        }
+        let entry = found.unwrap_or_else(|| {
+            self.entries.push(SettleEntry {
+                lane,
+                lease,
+                action,
+                mask: 0,
+            });
+            self.entries.len() - 1
+        });
+        self.entries[entry].mask |= mask;
+        self.items.push(Item { entry, ..item });
+        Ok(())
+    }
+}
+
 impl Engine {
-    /// Settles messages by their receipts; one result per item, in order.
+    /// Settles messages by their receipts; one result per item, in order. When a message is in several items, each one
+    /// applies to its lease as the items before have left it.
     ///
     /// # Errors
     /// When the subscription does not exist, or the database is unavailable.
@@ -59,220 +111,156 @@ impl Engine {
             .catalog()
             .subscriber(self.store(), tenant, subscription)
             .await?;
+        let settings = subscriber.settings();
         let mut results: Results = Vec::with_capacity(items.len());
-        let (mut acks, mut others) = (Vec::new(), Vec::new());
+        let mut round = Round::default();
         for (index, (token, action)) in items.into_iter().enumerate() {
             results.push(Ok(Outcome::Settled(Settled {})));
-            match (self.signer().verify(subscriber.id, token), action) {
-                (None, _) => results[index] = Err(Error::ReceiptInvalid),
-                (Some(receipt), Action::Ack) => acks.push((index, receipt)),
-                (Some(receipt), action) => others.push((index, receipt, action)),
+            let Some(receipt) = self.signer().verify(subscriber.id, token) else {
+                results[index] = Err(Error::ReceiptInvalid);
+                continue;
+            };
+            let (action, reason) = match lease_action(action, &settings) {
+                Ok(action) => action,
+                Err(error) => {
+                    results[index] = Err(error);
+                    continue;
+                }
+            };
+            let item = Item {
+                index,
+                token,
+                receipt,
+                entry: 0,
+                reason,
+            };
+            if let Err(item) = round.add(item, action) {
+                let full = std::mem::take(&mut round);
+                self.settle_round(&subscriber, full, &mut results).await?;
+                let _ = round.add(item, action);
             }
         }
-        if !others.is_empty() && names_one_twice(&acks, &others) {
-            // The order of items matters: each one applies to the lease as the items before it left it.
-            others.extend(
-                acks.drain(..)
-                    .map(|(index, receipt)| (index, receipt, Action::Ack)),
-            );
-            others.sort_unstable_by_key(|(index, ..)| *index);
-            for round in others.chunk_by(|(.., a), (.., b)| is_dead_letter(a) == is_dead_letter(b))
-            {
-                Box::pin(self.change(&subscriber, round, &mut results)).await?;
-            }
-            return Ok(results);
-        }
-        if !acks.is_empty() {
-            self.ack(&subscriber, &acks, &mut results).await?;
-        }
-        if !others.is_empty() {
-            Box::pin(self.change(&subscriber, &others, &mut results)).await?;
+        if !round.items.is_empty() {
+            self.settle_round(&subscriber, round, &mut results).await?;
         }
         Ok(results)
     }
 
-    /// Acks messages by the next turn; those that the turn did not find in their lease by `reshape`.
-    async fn ack(
+    /// Settles items by the next turn.
+    async fn settle_round(
         &self,
         subscriber: &Arc<Subscriber>,
-        acks: &[(usize, Receipt)],
+        round: Round<'_>,
         results: &mut Results,
     ) -> Result<(), Error> {
-        let mut entries: Vec<SettleEntry> = Vec::with_capacity(2);
-        for (_, receipt) in acks {
-            match entries
-                .iter_mut()
-                .find(|entry| entry.lease == receipt.lease)
-            {
-                Some(entry) => entry.mask |= receipt.mask(),
-                None => entries.push(SettleEntry {
-                    lane: receipt.lane,
-                    lease: receipt.lease,
-                    mask: receipt.mask(),
-                }),
-            }
-        }
-        let leases: Vec<LeaseId> = entries.iter().map(|entry| entry.lease).collect();
-        let (reply, settled) = oneshot::channel();
+        let actions: Vec<LeaseAction> = round.entries.iter().map(|entry| entry.action).collect();
+        let (reply, changed) = oneshot::channel();
         self.turns().queue(subscriber.topic_id).settle(Settle {
             subscriber: subscriber.clone(),
-            entries,
+            entries: round.entries,
             reply,
         });
-        let mut bits = settled
+        let changed = changed
             .await
             .map_err(|_| Error::Unavailable("the node"))??;
-        let mut missed = Vec::new();
-        for (index, receipt) in acks {
-            let at = leases
-                .iter()
-                .position(|lease| *lease == receipt.lease)
-                .unwrap_or(0);
-            if bits[at] & receipt.mask() == 0 {
-                missed.push((*index, *receipt));
+        for item in &round.items {
+            if changed.bits[item.entry] & item.receipt.mask() == 0 {
+                results[item.index] = Err(Error::LeaseLost);
+            } else if let LeaseAction::Hide(seconds) = actions[item.entry] {
+                results[item.index] = Ok(Outcome::Extended(Extended {
+                    receipt: item.token.to_owned(),
+                    visible_until: after(changed.at, seconds).into(),
+                }));
             }
-            bits[at] &= !receipt.mask();
         }
-        if missed.is_empty() {
-            return Ok(());
-        }
-        // These are not in the lease as it was handed out: a change of visibility split them off, or the lease is lost.
-        let items: Vec<MessageStep> = missed
-            .iter()
-            .map(|(_, receipt)| item(receipt, Step::Done))
-            .collect();
-        let (current, _, _) = Box::pin(self.leases().reshape(subscriber, &items)).await?;
-        let done = current.iter().filter(|current| **current).count();
-        subscriber
-            .in_flight
-            .moved(-i64::try_from(done).unwrap_or(0));
-        for ((index, _), current) in missed.iter().zip(current) {
-            if !current {
-                results[*index] = Err(Error::LeaseLost);
-            }
+        if !changed.aside.is_empty() {
+            Box::pin(self.move_aside(subscriber, round.items, changed, results)).await;
         }
         Ok(())
     }
 
-    /// Settles items by transactions of their own. Dead letters come last.
-    async fn change(
+    /// Has the messages moved that a turn has set aside, and waits for it.
+    async fn move_aside(
         &self,
         subscriber: &Arc<Subscriber>,
-        others: &[(usize, Receipt, Action)],
+        items: Vec<Item<'_>>,
+        changed: Changed,
         results: &mut Results,
-    ) -> Result<(), Error> {
-        let default_seconds = subscriber.settings().visibility_seconds.unsigned_abs();
-        let (mut steps, mut dead_letters) = (Vec::new(), Vec::new());
-        for (index, receipt, action) in others {
-            match action {
-                Action::Ack => steps.push((*index, receipt, Step::Done)),
-                Action::Nack { delay_seconds } => {
-                    steps.push((*index, receipt, Step::Return(*delay_seconds)))
-                }
-                Action::Extend { visibility_seconds } => {
-                    let seconds = visibility_seconds.unwrap_or(default_seconds);
-                    steps.push((*index, receipt, Step::Hide(seconds)));
-                }
-                Action::DeadLetter { reason } => {
-                    dead_letters.push((*index, receipt, reason.as_deref()))
-                }
-            }
+    ) {
+        let mut moves = Vec::with_capacity(changed.aside.len());
+        for lease in changed.aside {
+            let of_lease = |item: &&Item<'_>| {
+                let base = lease.base.plus(i64::from(item.receipt.bit));
+                // An old receipt of the same message has lost its lease.
+                results[item.index].is_ok()
+                    && item.reason.is_some()
+                    && item.receipt.lane == lease.key.lane
+                    && item.receipt.offset == base
+                    && lease.pending & item.receipt.mask() != 0
+            };
+            let of_lease: Vec<&Item<'_>> = items.iter().filter(of_lease).collect();
+            let reasons = of_lease.iter().filter_map(|item| {
+                let reason = item.reason.clone()?;
+                Some((item.receipt.bit, reason))
+            });
+            let moved = self
+                .turns()
+                .set_aside
+                .ask(subscriber, lease, reasons.collect());
+            moves.push((of_lease, moved));
         }
-        let items: Vec<MessageStep> = steps
-            .iter()
-            .map(|(_, receipt, step)| item(receipt, *step))
-            .collect();
-        if !items.is_empty() {
-            let (current, _, at) = self.leases().reshape(subscriber, &items).await?;
-            let done = current
-                .iter()
-                .zip(&steps)
-                .filter(|(current, (.., step))| **current && *step == Step::Done)
-                .count();
-            subscriber
-                .in_flight
-                .moved(-i64::try_from(done).unwrap_or(0));
-            for ((index, receipt, step), current) in steps.into_iter().zip(current) {
-                results[index] = match step {
-                    _ if !current => Err(Error::LeaseLost),
-                    Step::Hide(seconds) => Ok(Outcome::Extended(Extended {
-                        receipt: self.signer().sign(subscriber.id, *receipt),
-                        visible_until: plan::after(at, seconds).into(),
-                    })),
-                    Step::Done | Step::Return(_) | Step::GiveBack(_) => {
-                        Ok(Outcome::Settled(Settled {}))
-                    }
+        for (of_lease, moved) in moves {
+            let moved = moved.await;
+            for item in of_lease {
+                results[item.index] = match &moved {
+                    Ok(moved) => outcome(item, moved, subscriber),
+                    Err(_) => Err(Error::Unavailable("the node")),
                 };
             }
         }
-        for (index, receipt, reason) in dead_letters {
-            results[index] = self.dead_letter(subscriber, receipt, reason).await;
-        }
-        Ok(())
-    }
-
-    /// Takes one message out of its lease and moves it to the dead-letter topic.
-    async fn dead_letter(
-        &self,
-        subscriber: &Arc<Subscriber>,
-        receipt: &Receipt,
-        reason: Option<&str>,
-    ) -> Result<Outcome, Error> {
-        let settings = subscriber.settings();
-        if settings.dead_letter_topic_id.is_none() {
-            return Err(Error::Conflict(format!(
-                "subscription {} has no dead_letter_topic",
-                settings.name
-            )));
-        }
-        let step = Step::Return(SET_ASIDE_SECONDS);
-        let (current, taken, _) = self
-            .leases()
-            .reshape(subscriber, &[item(receipt, step)])
-            .await?;
-        if current != [true] {
-            return Err(Error::LeaseLost);
-        }
-        let mut outcome = Moved::default();
-        for lease in &taken {
-            let reason = reason.unwrap_or("dead_letter");
-            outcome = self.move_to_dead_letters(subscriber, lease, reason).await?;
-        }
-        let id = message_id(receipt.lane, receipt.offset);
-        match outcome {
-            Moved { kept: true, .. } => Err(Error::Conflict(format!(
-                "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was \
-                 settled at the same moment; it is handed out again after {SET_ASIDE_SECONDS} seconds unless it was",
-                settings.name,
-            ))),
-            // Retention deleted it before it could be read.
-            Moved { messages: 0, .. } => Err(Error::not_found("message", id)),
-            Moved { .. } => Ok(Outcome::Settled(Settled {})),
-        }
     }
 }
 
-/// Whether the same message occurs more than once.
-fn names_one_twice(acks: &[(usize, Receipt)], others: &[(usize, Receipt, Action)]) -> bool {
-    let mut messages: Vec<_> = acks
-        .iter()
-        .map(|(_, receipt)| receipt)
-        .chain(others.iter().map(|(_, receipt, _)| receipt))
-        .map(|receipt| (receipt.lane, receipt.offset))
-        .collect();
-    messages.sort_unstable();
-    messages.windows(2).any(|pair| pair[0] == pair[1])
+/// What an action does with the lease, and why a message is to be moved to the dead-letter topic.
+fn lease_action(
+    action: Action,
+    settings: &SubscriptionRow,
+) -> Result<(LeaseAction, Option<String>), Error> {
+    Ok(match action {
+        Action::Ack => (LeaseAction::Settle, None),
+        Action::Nack { delay_seconds } => (LeaseAction::Return(delay_seconds), None),
+        Action::Extend { visibility_seconds } => {
+            let default_seconds = settings.visibility_seconds.unsigned_abs();
+            let seconds = visibility_seconds.unwrap_or(default_seconds);
+            (LeaseAction::Hide(seconds), None)
+        }
+        Action::DeadLetter { .. } if settings.dead_letter_topic_id.is_none() => {
+            let name = &settings.name;
+            let why = format!("subscription {name} has no dead_letter_topic");
+            return Err(Error::Conflict(why));
+        }
+        Action::DeadLetter { reason } => {
+            let reason = reason.unwrap_or_else(|| NO_REASON.to_owned());
+            (LeaseAction::SetAside(ASIDE_SECONDS), Some(reason))
+        }
+    })
 }
 
-fn is_dead_letter(action: &Action) -> bool {
-    matches!(action, Action::DeadLetter { .. })
-}
-
-fn item(receipt: &Receipt, step: Step) -> MessageStep {
-    MessageStep {
-        lane: receipt.lane,
-        lease: receipt.lease,
-        bit: receipt.bit,
-        step,
+/// The result of an item whose message was to be moved to the dead-letter topic.
+fn outcome(item: &Item<'_>, moved: &Moved, subscriber: &Subscriber) -> Result<Outcome, Error> {
+    let mask = item.receipt.mask();
+    let id = message_id(item.receipt.lane, item.receipt.offset);
+    if moved.moved & mask != 0 {
+        return Ok(Outcome::Settled(Settled {}));
     }
+    if moved.kept & mask != 0 {
+        return Err(Error::Conflict(format!(
+            "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was settled at \
+             the same moment; it is handed out again after {ASIDE_SECONDS} seconds unless it was",
+            subscriber.name,
+        )));
+    }
+    // Without an error, retention deleted it before it could be read.
+    let deleted = || Error::not_found("message", id);
+    Err(moved.error.clone().unwrap_or_else(deleted))
 }

@@ -17,6 +17,10 @@ const SCAN_LATEST: Duration = Duration::from_secs(1);
 /// below it.
 const LOW_AGE: Duration = Duration::from_secs(30);
 
+/// A turn that is slow to commit may add a lease with a deadline below a bound that a scan found. Bounds are lowered by
+/// this margin.
+const LOW_MARGIN: time::Duration = time::Duration::seconds(1);
+
 /// A lower bound of deadlines in the database's time: no lease in any lane has an earlier deadline. `None`: not known.
 pub type Low = Option<OffsetDateTime>;
 
@@ -84,7 +88,7 @@ impl Due {
 
     /// Sets the bound: a scan found no lease due below `low`.
     pub fn none_below(&self, low: OffsetDateTime) {
-        self.state.lock().low = Some(low);
+        self.state.lock().low = Some(low - LOW_MARGIN);
     }
 
     /// Schedules the next scan after a pause, because other transactions have locked the leases that are due.

@@ -25,7 +25,7 @@ pub use due::Due;
 pub use grant::Grant;
 pub use in_flight::InFlight;
 pub use lanes::Lanes;
-pub use waiters::Waiter;
+pub use waiters::{Group, Served, Waiter};
 
 use waiters::Waiters;
 
@@ -125,11 +125,11 @@ impl Subscriber {
         !self.waiters.is_empty()
     }
 
-    /// Begins a claim for the first receivers that have the same visibility timeout. Calls `each` with the number of
-    /// messages that each of them wants, and returns the timeout in seconds; `None` when no receiver waits. Marks all
-    /// receivers as asked for.
-    pub fn ask_alike(&self, each: impl FnMut(u32)) -> Option<u32> {
-        self.waiters.ask_alike(each)
+    /// Begins a claim for the first group of receivers, which have the same visibility timeout. Calls `each` with the
+    /// number of messages that each of them wants, as long as it returns true, and returns the group; `None` when no
+    /// receiver waits. Marks all receivers as asked for.
+    pub fn ask_group(&self, each: impl FnMut(u32) -> bool) -> Option<Group> {
+        self.waiters.ask_group(each)
     }
 
     /// Takes all receivers out of the wait queue.
@@ -138,12 +138,12 @@ impl Subscriber {
         self.waiters.take_all()
     }
 
-    /// Gives leases to the receivers with this visibility timeout, first come, first served. `rest` is in reverse
-    /// order: its last lease is given first. Returns the leases that no receiver takes.
+    /// Gives leases to the receivers of this group, first come, first served. `rest` is in reverse order: its last lease
+    /// is given first. Returns the leases that no receiver takes.
     #[must_use]
-    pub fn give(&self, visibility_seconds: u32, mut rest: Vec<Grant>) -> Vec<Grant> {
+    pub fn give(&self, group: Group, mut rest: Vec<Grant>) -> Vec<Grant> {
         while !rest.is_empty() {
-            let Some(waiter) = self.waiters.pop(visibility_seconds) else {
+            let Some(waiter) = self.waiters.pop(group) else {
                 break;
             };
             let taken = grant::take(&mut rest, waiter.wanted);
@@ -164,12 +164,21 @@ impl Subscriber {
 
     /// Sends an empty result to the receivers that do not wait, if a claim has asked for them.
     pub fn dismiss_impatient(&self) {
-        for waiter in self.waiters.take_impatient() {
+        self.send_nothing(false);
+    }
+
+    /// The same for receivers that take only messages that are due again.
+    pub fn dismiss_due_only(&self) {
+        self.send_nothing(true);
+    }
+
+    fn send_nothing(&self, due_only: bool) {
+        for waiter in self.waiters.take_impatient(due_only) {
             let _ = waiter.reply.send(Ok(Vec::new()));
         }
     }
 
-    /// Does the same, but only when all lanes were tried, or `max_in_flight` allows no more messages.
+    /// Sends an empty result to the receivers that do not wait, but only when all lanes were tried, or `max_in_flight` allows no more messages.
     pub fn dismiss(&self) {
         if !self.lanes.has_untried() || self.headroom() == 0 {
             self.dismiss_impatient();

@@ -20,6 +20,8 @@ pub struct Waiter {
     pub wanted: u32,
     /// Visibility timeout in seconds.
     pub visibility_seconds: u32,
+    /// Whether it takes only messages that are due again, because its tenant has too much in flight. It does not wait.
+    pub due_only: bool,
     /// Whether it goes on waiting when there are no messages.
     pub patient: bool,
     /// Whether a claim has asked for it. Only then an empty claim means that there are no messages for it.
@@ -32,6 +34,24 @@ impl Waiter {
     /// Whether its receiver has gone away.
     fn is_gone(&self) -> bool {
         self.reply.is_closed()
+    }
+}
+
+/// What the first receivers in the wait queue have in common. They are served together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// Visibility timeout in seconds.
+    pub visibility_seconds: u32,
+    /// Whether they take only messages that are due again.
+    pub due_only: bool,
+}
+
+impl Waiter {
+    fn group(&self) -> Group {
+        Group {
+            visibility_seconds: self.visibility_seconds,
+            due_only: self.due_only,
+        }
     }
 }
 
@@ -63,27 +83,27 @@ impl Waiters {
         self.waiting.lock().is_empty()
     }
 
-    /// Calls `each` with the number of messages that each of the first receivers with the same visibility timeout
-    /// wants, and returns the timeout. Removes receivers that have gone away, and marks all others as asked for.
-    pub(super) fn ask_alike(&self, mut each: impl FnMut(u32)) -> Option<u32> {
+    /// Calls `each` with the number of messages that each receiver of the first group wants, as long as it returns true,
+    /// and returns the group. Removes receivers that have gone away, and marks all others as asked for.
+    pub(super) fn ask_group(&self, mut each: impl FnMut(u32) -> bool) -> Option<Group> {
         let mut waiting = self.waiting.lock();
         waiting.retain_mut(|waiter| {
             waiter.asked = true;
             !waiter.is_gone()
         });
-        let visibility_seconds = waiting.front()?.visibility_seconds;
-        waiting
+        let group = waiting.front()?.group();
+        let _ = waiting
             .iter()
-            .take_while(|waiter| waiter.visibility_seconds == visibility_seconds)
-            .for_each(|waiter| each(waiter.wanted));
-        Some(visibility_seconds)
+            .take_while(|waiter| waiter.group() == group)
+            .all(|waiter| each(waiter.wanted));
+        Some(group)
     }
 
-    /// Takes the first receiver, if it has this visibility timeout.
-    pub(super) fn pop(&self, visibility_seconds: u32) -> Option<Waiter> {
+    /// Takes the first receiver, if it is of this group.
+    pub(super) fn pop(&self, group: Group) -> Option<Waiter> {
         let mut waiting = self.waiting.lock();
         let first = waiting.front()?;
-        (first.visibility_seconds == visibility_seconds).then(|| waiting.pop_front())?
+        (first.group() == group).then(|| waiting.pop_front())?
     }
 
     /// Takes all receivers.
@@ -91,12 +111,13 @@ impl Waiters {
         std::mem::take(&mut *self.waiting.lock())
     }
 
-    /// Takes the receivers that do not wait for messages, if a claim has asked for them.
-    pub(super) fn take_impatient(&self) -> Vec<Waiter> {
+    /// Takes the receivers that do not wait for messages, if a claim has asked for them: all of them, or only those that
+    /// take nothing but messages that are due again.
+    pub(super) fn take_impatient(&self, due_only: bool) -> Vec<Waiter> {
         let mut waiting = self.waiting.lock();
         let (rest, impatient) = std::mem::take(&mut *waiting)
             .into_iter()
-            .partition(|waiter| waiter.patient || !waiter.asked);
+            .partition(|waiter| waiter.patient || !waiter.asked || (due_only && !waiter.due_only));
         *waiting = rest;
         Vec::from(impatient)
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
+use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
 use crate::engine::error::Error;
@@ -15,6 +16,9 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
+use crate::store::dedup::{KnownKey, NewKey};
+use crate::store::lease::Lease;
+use crate::store::turn::LeaseAction;
 use crate::store::{LaneId, LeaseId, Offset, TenantId, TopicId};
 
 /// The messages of one publish request for one lane.
@@ -32,6 +36,10 @@ pub struct Publish {
     pub content: Content,
     /// The measure of its messages, for the bill.
     pub measure: Measure,
+    /// Its keys. If one of them was used before, nothing is stored.
+    pub keys: Vec<NewKey>,
+    /// Whether an earlier turn has found its keys free.
+    pub is_free: bool,
     /// Gets the result of the publish.
     pub reply: oneshot::Sender<Result<Placed, Error>>,
 }
@@ -43,6 +51,12 @@ pub enum Content {
     Records(Records),
     /// A block of its own, already in object storage.
     Object(Uploaded),
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Records(Records::default())
+    }
 }
 
 impl Content {
@@ -57,32 +71,49 @@ impl Content {
 }
 
 /// Result of a committed turn for one publish.
-#[derive(Debug, Clone, Copy)]
-pub struct Placed {
-    /// Offset of the first message; `None` when the topic was deleted, and nothing was stored.
-    pub first_offset: Option<Offset>,
+#[derive(Debug)]
+pub enum Placed {
+    /// Its messages are stored, from this offset on.
+    At(Offset),
+    /// These of its keys were used before, so nothing is stored.
+    Known(Vec<KnownKey>),
+    /// The topic was deleted, so nothing is stored.
+    Gone,
 }
 
-/// Bits of one lease that a request wants settled.
+/// A change of messages of one lease.
 #[derive(Debug, Clone, Copy)]
 pub struct SettleEntry {
     /// Lane.
     pub lane: LaneId,
     /// Lease.
     pub lease: LeaseId,
-    /// The bits, one a message.
+    /// What to do.
+    pub action: LeaseAction,
+    /// The messages, one bit each.
     pub mask: u64,
 }
 
-/// The acks of one request.
+/// The changes of leases of one request.
 #[derive(Debug)]
 pub struct Settle {
     /// The subscription.
     pub subscriber: Arc<Subscriber>,
-    /// One entry per lease.
+    /// One entry per lease and action; no message is in two entries.
     pub entries: Vec<SettleEntry>,
-    /// Gets, for each entry, the bits that this request has settled.
-    pub reply: oneshot::Sender<Result<Vec<u64>, Error>>,
+    /// Gets the result.
+    pub reply: oneshot::Sender<Result<Changed, Error>>,
+}
+
+/// Result of a committed turn for the changes of one request.
+#[derive(Debug)]
+pub struct Changed {
+    /// The database's time.
+    pub at: OffsetDateTime,
+    /// For each entry, the messages that it has changed. The lease of the others was not current.
+    pub bits: Vec<u64>,
+    /// The new leases of messages that were set aside.
+    pub aside: Vec<Lease>,
 }
 
 /// The requests that go into the next turn.
@@ -142,7 +173,7 @@ impl Queue {
         })
     }
 
-    /// Adds the acks of a request.
+    /// Adds the changes of a request.
     pub fn settle(&self, settle: Settle) {
         self.gathered.put(|gathered| gathered.settles.push(settle));
     }
@@ -155,9 +186,9 @@ impl Queue {
         }
     }
 
-    /// Puts publishes that did not fit into this turn in front of the next.
-    pub fn put_back(&self, mut publishes: Vec<Publish>) {
-        if publishes.is_empty() {
+    /// Puts what did not fit into this turn in front of the next.
+    pub fn put_back(&self, mut publishes: Vec<Publish>, mut settles: Vec<Settle>) {
+        if publishes.is_empty() && settles.is_empty() {
             return;
         }
         let bytes: usize = publishes.iter().map(|one| one.content.queued_bytes()).sum();
@@ -167,6 +198,8 @@ impl Queue {
             gathered.since = self.pressure.oldest().or(gathered.since);
             publishes.append(&mut gathered.publishes);
             gathered.publishes = publishes;
+            settles.append(&mut gathered.settles);
+            gathered.settles = settles;
         });
     }
 

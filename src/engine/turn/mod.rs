@@ -1,17 +1,28 @@
-//! The turn: a loop that commits publishes, settles and claims in one transaction each time (I1). While a turn commits,
-//! requests gather for the next one; an idle loop takes a request at once. A topic belongs to one loop of the node, so
-//! its publishes, settles and claims meet in the same turn, and a waiting receiver is served in the transaction that
-//! publishes.
+//! The turn: a loop that commits publishes, changes of leases and claims in one transaction each time (I1). While a turn
+//! commits, requests gather for the next one; an idle loop takes a request at once. A topic belongs to one loop of the
+//! node, so its publishes, settles and claims meet in the same turn, and a waiting receiver is served in the transaction
+//! that publishes.
 //!
-//! `gather` is the queue in front of a loop. `assemble` turns the gathered requests into the arrays of the statement.
-//! `hand_out` sends the results of the commit to the waiting requests.
+//! `gather` is the queue in front of a loop. `assemble` turns the gathered requests into the arrays of the statement:
+//! `blocks` joins publishes, with their keys, `fold` folds changes of leases, `claims` makes claims, of fresh messages
+//! and of those that are due again. `hand_out` sends the results of the commit to the waiting requests.
+//!
+//! Everything that a client does with messages is part of a turn, but for these, which have a commit of their own:
+//! - a claim or redelivery of a subscription with an order of its own (`order`): it reads messages before it can choose
+//!   them, which may need object storage (bench `fair`);
+//! - a move to the dead-letter topic (`receive::dead_letter`): it is a publish to one topic and a settle in another,
+//!   which may belong to different loops, so it commits both by itself, many messages at once (bench `dead-letter-100`);
+//! - browsing reads and commits nothing.
 
 mod assemble;
+mod blocks;
+mod claims;
+mod fold;
 mod gather;
 mod hand_out;
 mod hints;
 mod off_turn;
-mod returns;
+mod set_aside;
 mod tenants;
 
 use std::sync::Arc;
@@ -21,6 +32,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,15 +42,21 @@ use crate::engine::duty::Context;
 use crate::engine::error::Error;
 use crate::engine::log::cache::Cache;
 use crate::engine::quota::Shortage;
+use crate::engine::subscriber::{Grant, Subscriber};
+use crate::store::turn::LeaseAction;
 use crate::store::{self, Session, Store, TopicId};
 
-pub use gather::{Content, Placed, Publish, Queue, Settle, SettleEntry};
+pub use gather::{Changed, Content, Placed, Publish, Queue, Settle, SettleEntry};
 pub use hints::Hints;
 pub use off_turn::OffTurn;
-pub use returns::Returns;
+pub use set_aside::{Aside, Moved, SetAside};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A turn that waits this long for its lanes competes with another node.
+const CONTENDED: Duration = Duration::from_micros(500);
+/// Longest pause between two turns.
+const GATHER_MAX: Duration = Duration::from_millis(3);
 /// Time for one turn, longer than the timeout of its statements. It ends a turn whose connection is lost without an
 /// error.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(35);
@@ -115,8 +133,8 @@ pub struct Turns {
     pub hints: Hints,
     /// Subscriptions with an order of their own whose receivers wait. Loops outside the turn serve them.
     pub off_turn: OffTurn,
-    /// Messages whose receivers went away before they got them.
-    pub returns: Returns,
+    /// Leases whose messages are to be moved to the dead-letter topic.
+    pub set_aside: SetAside,
     shortage: Arc<Shortage>,
     /// Metrics of turns.
     pub metrics: Metrics,
@@ -135,7 +153,7 @@ impl Turns {
             slot: AtomicI16::new(slot),
             hints: Hints::default(),
             off_turn: OffTurn::default(),
-            returns: Returns::default(),
+            set_aside: SetAside::default(),
             queues: shortage.loops().iter().cloned().map(Queue::new).collect(),
             shortage,
             metrics: Metrics::default(),
@@ -184,13 +202,63 @@ impl Turns {
         self.hints.published(topic);
     }
 
+    /// Gives back messages that were not handed out to any receiver, by `action`. If that fails, they are due again when
+    /// their lease ends.
+    pub async fn give_back(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        grants: &[Grant],
+        action: LeaseAction,
+    ) {
+        let changed = self.send_back(subscriber, grants, action).await;
+        let changed = changed.unwrap_or(Err(Error::Unavailable("the node")));
+        if let Err(error) = changed {
+            tracing::warn!(%error, "messages could not be given back and stay hidden until their lease ends");
+        }
+    }
+
+    /// Gives back messages whose receivers went away before they got them, with the next turn.
+    pub fn give_back_later(&self, subscriber: &Arc<Subscriber>, grants: &[Grant]) {
+        if !grants.is_empty() {
+            drop(self.send_back(subscriber, grants, LeaseAction::GiveBack(0)));
+        }
+    }
+
+    fn send_back(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        grants: &[Grant],
+        action: LeaseAction,
+    ) -> oneshot::Receiver<Result<Changed, Error>> {
+        let entries = grants.iter().map(|grant| SettleEntry {
+            lane: grant.lane,
+            lease: grant.lease,
+            action,
+            mask: grant.bits,
+        });
+        let (reply, changed) = oneshot::channel();
+        self.queue(subscriber.topic_id).settle(Settle {
+            subscriber: subscriber.clone(),
+            entries: entries.collect(),
+            reply,
+        });
+        changed
+    }
+
     /// Runs one loop until `stop`, and then commits what has gathered until the queue is empty.
     async fn run(&self, queue: &Queue, stop: CancellationToken) {
         let mut session = None;
+        let mut waited = Duration::ZERO;
         loop {
             // Lets requests that have arrived already join this turn, because throughput depends on the size of a
-            // commit. On an idle node this costs one poll of the sockets.
-            tokio::task::yield_now().await;
+            // commit. On an idle node this costs one poll of the sockets. When the last turn waited for another node
+            // that publishes to the same lane, this one would wait too, with the few requests that are here now. It lets
+            // more gather instead.
+            match waited {
+                Duration::ZERO => tokio::task::yield_now().await,
+                waited => tokio::time::sleep(waited).await,
+            }
+            waited = Duration::ZERO;
             let gathered = tokio::select! {
                 biased;
                 gathered = queue.take() => gathered,
@@ -214,7 +282,10 @@ impl Turns {
             let seconds = began.elapsed().as_secs_f64();
             self.metrics.turn_seconds.observe(seconds);
             match outcome {
-                Ok(output) => hand_out::hand_out(self, queue, pending, &output),
+                Ok(output) => {
+                    waited = gather_time(output.waited);
+                    hand_out::hand_out(self, queue, pending, &input, &output);
+                }
                 Err(error) => hand_out::fail(queue, pending, &Error::from(error)),
             }
             // After the commit, so that their loops find what was published.
@@ -224,6 +295,15 @@ impl Turns {
             }
         }
     }
+}
+
+/// For how long requests gather after a turn that waited this long for its lanes: half of it, so that the loop is in the
+/// line for the lane again before the other node has committed.
+fn gather_time(waited: Duration) -> Duration {
+    if waited < CONTENDED {
+        return Duration::ZERO;
+    }
+    (waited / 2).min(GATHER_MAX)
 }
 
 async fn commit(

@@ -45,6 +45,8 @@ mod tests {
             lane: LaneId::new(lane),
             measure: records.measure(),
             content: Content::Records(records),
+            keys: Vec::new(),
+            is_free: false,
             reply: oneshot::channel().0,
         }
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cursus::store::turn::{self, Claim, TurnInput};
-use cursus::store::{LaneId, SubscriptionId};
+use cursus::store::{LaneId, SubscriptionId, dedup};
 use serde_json::{Value, json};
-use sqlx::{Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use crate::harness::{Fleet, all, code, until};
 
@@ -117,49 +117,45 @@ async fn a_put_that_changes_nothing_is_no_news_to_other_nodes() {
 }
 
 #[tokio::test]
-async fn keys_that_are_over_are_cleared_away_as_fast_as_they_come() {
+async fn tables_of_keys_are_truncated_when_all_their_windows_are_over() {
     let fleet = Fleet::new().await;
     let mut connection = fleet.database.connect().await;
-    let mut come = 0;
-    let mut add = async |connection: &mut PgConnection, count: i64| {
-        let keys = "INSERT INTO dedup (topic_id, scope, key, fingerprint, expires_at)
-                    SELECT 1, 0, n::text, '', '2029-01-01' FROM generate_series($1 + 1, $1 + $2) n";
-        let keys = sqlx::query(keys).bind(come).bind(count);
-        keys.execute(connection).await.unwrap();
-        come += count;
-    };
-    let left = "SELECT count(*) FROM dedup";
-    add(&mut connection, 60_000).await;
-    let node = fleet.node().await;
-    until("the backlog is cleared away while more come", async || {
-        add(&mut connection, 100).await;
-        (one(&mut connection, left).await <= 1_000).then_some(())
-    })
-    .await;
-    until("all are cleared away", async || {
-        (one(&mut connection, left).await == 0).then_some(())
-    })
-    .await;
-    fleet.finish([node]).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn subscriptions_with_each_others_topics_are_made_at_the_same_time() {
-    let fleet = Fleet::new().await;
-    let node = fleet.node().await;
-    node.topic("one").await;
-    node.topic("two").await;
-    for n in 0..25 {
-        let (a, b) = (
-            format!("/v1/subscriptions/a{n}"),
-            format!("/v1/subscriptions/b{n}"),
+    for table in 0..dedup::TABLES {
+        let key = format!(
+            "INSERT INTO dedup_{table} (lane_id, key, first_offset, expires_at) VALUES (1, gen_random_uuid(), 0, '2029-01-01')"
         );
-        let (a, b) = tokio::join!(
-            node.put(&a, json!({"topic": "one", "dead_letter_topic": "two"})),
-            node.put(&b, json!({"topic": "two", "dead_letter_topic": "one"})),
-        );
-        assert_eq!((a.0, b.0), (201, 201), "{} {}", a.1, b.1);
+        sqlx::query(AssertSqlSafe(key))
+            .execute(&mut connection)
+            .await
+            .unwrap();
     }
+    let mut filled = async || -> Vec<i64> {
+        let count = "SELECT ARRAY[(SELECT count(*) FROM dedup_0), (SELECT count(*) FROM dedup_1), (SELECT count(*) FROM dedup_2),
+                                  (SELECT count(*) FROM dedup_3), (SELECT count(*) FROM dedup_4), (SELECT count(*) FROM dedup_5)]";
+        let counts = sqlx::query_scalar(count).fetch_one(&mut connection).await;
+        counts.unwrap()
+    };
+    // To the middle of a time in which the tables 1 and 4 take new keys.
+    let (short, long) = (
+        i64::from(dedup::SHORT_SECONDS),
+        i64::from(dedup::LONG_SECONDS),
+    );
+    let middle = long + long / 2 + short + short / 2;
+    let now = fleet.clock.now().unwrap().unix_timestamp();
+    let seconds = (middle - now).rem_euclid(3 * long);
+    fleet
+        .clock
+        .advance(Duration::from_secs(seconds.unsigned_abs()));
+    let node = fleet.node().await;
+    until("the tables that are over are truncated", async || {
+        (filled().await == [1, 1, 0, 1, 1, 0]).then_some(())
+    })
+    .await;
+    fleet.clock.advance(Duration::from_secs(600));
+    until("one more is truncated", async || {
+        (filled().await == [0, 1, 0, 1, 1, 0]).then_some(())
+    })
+    .await;
     fleet.finish([node]).await;
 }
 
@@ -218,7 +214,9 @@ async fn a_claim_that_ends_while_its_subscription_is_deleted_leaves_no_lease() {
         lane,
         subscription,
         wanted: 1,
+        fresh: 1,
         visibility_seconds: 30,
+        scan: None,
     }];
     let input = TurnInput {
         claims,

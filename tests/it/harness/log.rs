@@ -11,7 +11,9 @@ use cursus::engine::duty::{Context, Duty, DutyError};
 use cursus::engine::lifecycle::expire::{Expire, ExpireSettings};
 use cursus::engine::lifecycle::offload::{Offload, OffloadSettings};
 use cursus::engine::lifecycle::rotate::{Rotate, RotateSettings};
-use cursus::store::turn::{Claim, Clear, Leased, NewBlock, NewPlace, TurnInput, Used};
+use cursus::store::turn::{
+    Claim, LeaseAction, LeaseChange, Leased, NewBlock, NewPlace, TurnInput, Used,
+};
 use cursus::store::{
     LaneId, Offset, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload,
     installation, lane, lane_meter, object, topic, turn,
@@ -202,13 +204,15 @@ impl Log {
         &self,
         lane: LaneId,
         subscription: SubscriptionId,
-        wanted: i32,
+        wanted: u32,
     ) -> Vec<Leased> {
         let claims = vec![Claim {
             lane,
             subscription,
             wanted,
+            fresh: wanted,
             visibility_seconds: 30,
+            scan: None,
         }];
         let mut session = self.store.session().await.unwrap();
         let input = TurnInput {
@@ -229,15 +233,16 @@ impl Log {
             lease,
             ..
         } = *lease;
-        let clears = vec![Clear {
+        let changes = vec![LeaseChange {
             lane,
             subscription,
             lease,
+            action: LeaseAction::Settle,
             mask,
         }];
         let mut session = self.store.session().await.unwrap();
         let input = TurnInput {
-            clears,
+            changes,
             ..TurnInput::default()
         };
         turn::run(&mut session, self.clock.now(), &input)

@@ -171,6 +171,31 @@ async fn a_key_belongs_to_its_route_and_its_answer_comes_back_word_for_word() {
 }
 
 #[tokio::test]
+async fn a_request_of_nothing_but_duplicates_is_remembered_and_leaves_no_trace_in_the_lane() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let duplicate = r#"{"messages":[{"body":"a","dedup_id":"a"}]}"#;
+    let other = r#"{"messages":[{"body":"b"}]}"#;
+    node.post(BATCH, json!({"messages": [{"body": "a", "dedup_id": "a"}]}))
+        .await;
+
+    let first = keyed(&node, BATCH, "k", duplicate).await;
+    let second = keyed(&node, BATCH, "l", duplicate).await;
+    let next = keyed(&node, BATCH, "m", other).await;
+    let again = keyed(&node, BATCH, "k", duplicate).await;
+    let mismatch = keyed(&node, BATCH, "k", other).await;
+
+    assert_eq!(first.1["results"][0]["duplicate"], true);
+    assert_eq!([&second, &again], [&first; 2]);
+    assert_eq!((next.0, mismatch.0), (200, 422));
+    let received = node.receive(10).await;
+    assert_eq!(all(&received, "body"), ["a", "b"]);
+    assert_eq!(received[0]["id"], first.1["results"][0]["id"]);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
 async fn a_large_batch_with_keys_goes_through_object_storage() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;

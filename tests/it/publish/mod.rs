@@ -1,5 +1,7 @@
 //! Publishing: repeated publishes, large bodies and batches, and headers of a message.
 
 mod dedup;
+mod keys;
 mod large;
+mod races;
 mod traces;

@@ -1,9 +1,12 @@
-//! Receiving and settling: the life of a message over HTTP, the plans of leases, and browsing.
+//! Receiving and settling: the life of a message over HTTP, changes of leases by the turn, and browsing.
 
 mod browse;
+mod dead_letters;
+mod full;
 mod long_poll;
+mod mask_events;
+mod masks;
 mod messages;
 mod model;
-mod plan;
 mod races;
 mod settle;

@@ -151,8 +151,13 @@ fn tables(sql: &str) -> BTreeSet<String> {
         let is_function = may_be_function && at(next + 1) == "(";
         if is_word(name) && !is_function && !with.contains(name) && !name.starts_with("pg_") {
             let ring = name.trim_end_matches(|c: char| c.is_ascii_digit());
-            let is_ring = ring == "hot_payload_";
-            named.insert(if is_ring { "hot_payload" } else { name }.to_owned());
+            let is_ring = ["hot_payload_", "dedup_"].contains(&ring);
+            let name = if is_ring {
+                ring.trim_end_matches('_')
+            } else {
+                name
+            };
+            named.insert(name.to_owned());
         }
     }
     named
@@ -246,7 +251,7 @@ fn the_reader_of_statements_finds_what_they_name() {
 async fn every_table_is_in_a_group() {
     let database = Database::new().await;
     let mut sql = database.connect().await;
-    let tables = "SELECT DISTINCT regexp_replace(relname, '^hot_payload_[0-9]$', 'hot_payload') FROM pg_class
+    let tables = "SELECT DISTINCT regexp_replace(relname, '^(hot_payload|dedup)_[0-9]$', '\\1') FROM pg_class
                   WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1";
     let tables: Vec<String> = sqlx::query_scalar(tables)
         .fetch_all(&mut sql)

@@ -14,7 +14,9 @@ const CLAIM: Claim = Claim {
     lane: LaneId::new(1),
     subscription: SubscriptionId::new(1_000),
     wanted: 1,
+    fresh: 1,
     visibility_seconds: 30,
+    scan: None,
 };
 
 /// Commits blocks in one turn; returns their first offsets.

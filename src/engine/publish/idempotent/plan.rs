@@ -1,102 +1,117 @@
-//! Which drafts of a publish with keys are new, and which are duplicates of a message published before or in the same batch.
-//! Pure: the keys that were used before go in, the messages to publish and the results come out.
+//! Which drafts of a publish with keys are new, and which are duplicates of a message published before or in the same
+//! batch. Pure: the keys that were used before go in, the messages to publish and the results come out.
 
 use std::collections::HashMap;
 
-use api::MessageId;
 use api::message::Published;
+use uuid::Uuid;
 
 use super::Results;
-use super::stored::decode;
+use super::key::{Scope, stored};
 use crate::engine::error::Error;
+use crate::engine::log::block::message_id;
 use crate::engine::log::payload::Records;
-use crate::engine::meter::measure::Measure;
 use crate::engine::publish::draft::{Draft, Drafts};
-use crate::store::dedup::{Scope, UsedKey};
+use crate::store::dedup::{KnownKey, NewKey};
+use crate::store::{LaneId, Offset};
 
 /// Which drafts are published, and which were published before.
 pub(super) struct KeyedPlan {
+    lane: LaneId,
     /// The messages to publish.
     pub(super) records: Records,
-    /// Their measure: a message that was published before costs nothing.
-    pub(super) measure: Measure,
     /// One per draft, in order.
-    decisions: Vec<Decision>,
-    /// The `dedup_id`s of messages in `records`, with their index there.
-    pub(super) new_ids: Vec<(String, usize)>,
+    pub(super) decisions: Vec<Decision>,
+    /// The keys of messages in `records`, with their index there.
+    new_ids: Vec<(Uuid, u32)>,
 }
 
 /// What a publish does with a draft.
-enum Decision {
+#[derive(Debug)]
+pub(super) enum Decision {
     /// It was refused by the checks.
     Refused(Error),
-    /// Its `dedup_id` was published before, as this message.
-    Duplicate(MessageId),
+    /// Its `dedup_id` was published before, as the message with this offset.
+    Duplicate(Offset),
     /// It is published; the index in the records.
-    New(usize),
+    New(u32),
     /// It has the `dedup_id` of a new message before it in the batch; the index of that message in the records.
-    DuplicateOfNew(usize),
+    DuplicateOfNew(u32),
 }
 
 impl KeyedPlan {
-    pub(super) fn of(drafts: &Drafts, used: &HashMap<(i16, String), UsedKey>) -> Self {
+    /// The plan for these drafts, when these keys were used before.
+    pub(super) fn of(lane: LaneId, drafts: &Drafts, known: &HashMap<Uuid, KnownKey>) -> Self {
         let mut plan = Self {
+            lane,
             records: Records::default(),
-            measure: Measure::default(),
-            decisions: Vec::new(),
+            decisions: Vec::with_capacity(drafts.items.len()),
             new_ids: Vec::new(),
         };
-        let mut record = 0;
+        let (mut record, mut index, mut published) = (0, 0, Vec::new());
         for item in &drafts.items {
             let id = match item {
                 Draft::Refused(error) => {
                     plan.decisions.push(Decision::Refused(error.clone()));
                     continue;
                 }
-                Draft::Valid(id) => id.as_ref(),
+                Draft::Valid(id) => id.as_deref().map(|id| stored(lane, Scope::DedupId, id)),
             };
-            let index = plan.records.len();
+            let twin = |id: Uuid| {
+                let mut new = plan.new_ids.iter();
+                new.find(|(new, _)| *new == id).map(|(_, index)| *index)
+            };
             let duplicate = id.and_then(|id| {
-                let published = used
-                    .get(&(Scope::DedupId as i16, id.clone()))
-                    .and_then(|used| decode(used.answer.as_deref()?).pop())
-                    .map(|first| Decision::Duplicate(first.id));
-                let in_batch = plan
-                    .new_ids
-                    .iter()
-                    .find(|(new, _)| new == id)
-                    .map(|(_, index)| Decision::DuplicateOfNew(*index));
-                published.or(in_batch)
+                let published = known
+                    .get(&id)
+                    .map(|known| Decision::Duplicate(known.first_offset));
+                published.or_else(|| twin(id).map(Decision::DuplicateOfNew))
             });
-            if duplicate.is_none() {
-                plan.records.append_one(&drafts.records, record);
-                plan.new_ids.extend(id.map(|id| (id.clone(), index)));
-            }
-            plan.decisions
-                .push(duplicate.unwrap_or(Decision::New(index)));
+            plan.decisions.push(duplicate.unwrap_or_else(|| {
+                plan.new_ids.extend(id.map(|id| (id, index)));
+                published.push(record);
+                index += 1;
+                Decision::New(index - 1)
+            }));
             record += 1;
         }
-        plan.measure = plan.records.measure().under(drafts.capacity);
+        plan.records = if published.len() == record {
+            drafts.records.clone()
+        } else {
+            let mut records = Records::default();
+            for record in published {
+                records.append(&drafts.records.part(record..record + 1));
+            }
+            records
+        };
         plan
     }
 
-    /// One result per draft, given the ids of the new messages.
-    pub(super) fn results(&self, ids: &[MessageId]) -> Results {
-        let id = |index: &usize| ids.get(*index).copied().ok_or(Error::Internal);
-        let results = self.decisions.iter().map(|decision| match decision {
-            Decision::Refused(error) => Err(error.clone()),
-            Decision::Duplicate(id) => Ok(Published {
-                id: *id,
-                duplicate: true,
-            }),
-            Decision::New(index) => Ok(Published {
-                id: id(index)?,
-                duplicate: false,
-            }),
-            Decision::DuplicateOfNew(index) => Ok(Published {
-                id: id(index)?,
-                duplicate: true,
-            }),
+    /// The keys to look up and store: those of new messages.
+    pub(super) fn keys(&self, window_seconds: i32) -> impl Iterator<Item = NewKey> {
+        self.new_ids.iter().map(move |(key, index)| NewKey {
+            key: *key,
+            index: *index,
+            window_seconds,
+            fingerprint: None,
+            results: None,
+        })
+    }
+
+    /// One result per draft, given the offset of the first new message.
+    pub(super) fn results(self, first: Offset) -> Results {
+        let lane = self.lane;
+        let results = self.decisions.into_iter().map(|decision| {
+            let (offset, duplicate) = match decision {
+                Decision::Refused(error) => return Err(error),
+                Decision::Duplicate(offset) => (offset, true),
+                Decision::New(index) => (first.plus(i64::from(index)), false),
+                Decision::DuplicateOfNew(index) => (first.plus(i64::from(index)), true),
+            };
+            Ok(Published {
+                id: message_id(lane, offset),
+                duplicate,
+            })
         });
         results.collect()
     }

@@ -5,28 +5,26 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use crate::engine::error::Error;
-use crate::store::TopicId;
-use crate::store::dedup::{NewKey, Scope};
 
 /// Requests with an `Idempotency-Key` that are running on this node.
 #[derive(Debug, Default, Clone)]
 pub struct Running {
-    keys: Arc<Mutex<HashSet<(TopicId, Scope, String)>>>,
+    keys: Arc<Mutex<HashSet<Uuid>>>,
 }
 
 /// Marks a key as running until the request drops it.
 #[derive(Debug)]
 pub struct RunningKey {
     running: Running,
-    key: (TopicId, Scope, String),
+    key: Uuid,
 }
 
 impl Running {
-    pub(super) fn begin(&self, topic: TopicId, key: &NewKey) -> Result<RunningKey, Error> {
-        let key = (topic, key.scope, key.key.clone());
-        if !self.keys.lock().insert(key.clone()) {
+    pub(super) fn begin(&self, key: Uuid) -> Result<RunningKey, Error> {
+        if !self.keys.lock().insert(key) {
             return Err(Error::KeyInUse);
         }
         Ok(RunningKey {

@@ -1,78 +1,123 @@
-//! Results as they are stored with a key, so that a repeated request returns exactly the first response.
+//! Results of a request as they are stored with its key, so that a repeated request returns exactly the first response.
+//! They are made before the turn gives out offsets, so new messages stand relative to the first one.
 
-use api::MessageId;
 use api::message::Published;
 
 use super::Results;
+use super::plan::Decision;
 use crate::engine::error::Error;
+use crate::engine::log::block::message_id;
 use crate::engine::publish::draft::Draft;
-use crate::store::dedup::{NewKey, Scope, UsedKey};
+use crate::store::dedup::KnownKey;
+use crate::store::{LaneId, Offset};
 
-/// The results that the first request with this key got.
-pub(super) fn stored_results(
-    items: &[Draft],
-    first: &UsedKey,
-    fingerprint: &[u8],
-) -> Result<Results, Error> {
-    if first.fingerprint != fingerprint {
-        return Err(Error::KeyMismatch);
-    }
-    let mut stored = decode(first.answer.as_deref().unwrap_or_default()).into_iter();
-    let results = items.iter().map(|item| match item {
-        Draft::Refused(error) => Err(error.clone()),
-        Draft::Valid(_) => stored.next().ok_or(Error::KeyMismatch),
-    });
-    Ok(results.collect())
-}
-
-/// The results to store by key: of each new `dedup_id` its message, and of the request all of them.
-pub(super) fn results_to_store(
-    results: &Results,
-    new_ids: &[(String, usize)],
-    request: Option<&NewKey>,
-) -> Vec<(Scope, String, Vec<u8>)> {
-    let fresh: Vec<&Published> = results
-        .iter()
-        .flatten()
-        .filter(|published| !published.duplicate)
-        .collect();
-    let ids = new_ids.iter().filter_map(|(id, index)| {
-        let result = encode(std::iter::once(*fresh.get(*index)?));
-        Some((Scope::DedupId, id.clone(), result))
-    });
-    let whole = |key: &NewKey| {
-        let result = encode(results.iter().flatten());
-        (key.scope, key.key.clone(), result)
-    };
-    ids.chain(request.map(whole)).collect()
-}
-
-/// Bit in the stored lane of a message that was a duplicate. With it a repeated request returns exactly the first
-/// response.
+/// Bit in the stored lane of a message that was a duplicate.
 const DUPLICATE: i64 = 1 << 62;
+/// Bit in the stored lane of a message that the request has published: its offset counts from the first of them.
+const RELATIVE: i64 = 1 << 61;
 
-/// Results as they are stored: lane and offset of each message, 8 bytes each.
-pub(super) fn encode<'a>(results: impl Iterator<Item = &'a Published>) -> Vec<u8> {
-    let numbers = results.map(|published| {
-        let flag = if published.duplicate { DUPLICATE } else { 0 };
-        [published.id.lane | flag, published.id.offset]
+/// The results of the valid items of a request: lane and offset of each message, 8 bytes each. `None` when they are its
+/// messages in order, which needs no storage.
+pub(super) fn encode(lane: LaneId, decisions: &[Decision]) -> Option<Vec<u8>> {
+    let is_new = |decision: &Decision| matches!(decision, Decision::New(_) | Decision::Refused(_));
+    if decisions.iter().all(is_new) {
+        return None;
+    }
+    let numbers = decisions.iter().filter_map(|decision| {
+        let (flags, offset) = match decision {
+            Decision::Refused(_) => return None,
+            Decision::New(index) => (RELATIVE, i64::from(*index)),
+            Decision::DuplicateOfNew(index) => (RELATIVE | DUPLICATE, i64::from(*index)),
+            Decision::Duplicate(offset) => (DUPLICATE, offset.get()),
+        };
+        Some([lane.get() | flags, offset])
     });
-    numbers.flatten().flat_map(i64::to_be_bytes).collect()
+    Some(numbers.flatten().flat_map(i64::to_be_bytes).collect())
 }
 
-/// The inverse of `encode`.
-pub(super) fn decode(stored: &[u8]) -> Vec<Published> {
+/// The results that the first request with this key got, for the items of this one.
+pub(super) fn results(lane: LaneId, known: &KnownKey, items: &[Draft]) -> Results {
+    let stored = known.results.as_deref().map(decode);
+    let mut index = 0;
+    let results = items.iter().map(|item| {
+        if let Draft::Refused(error) = item {
+            return Err(error.clone());
+        }
+        let result = match &stored {
+            Some(stored) => stored.get(index).copied(),
+            None => i64::try_from(index).ok().map(|index| (RELATIVE, index)),
+        };
+        index += 1;
+        let (flags, offset) = result.ok_or(Error::KeyMismatch)?;
+        let offset = if flags & RELATIVE == 0 {
+            Offset::new(offset)
+        } else {
+            known.first_offset.plus(offset)
+        };
+        Ok(Published {
+            id: message_id(lane, offset),
+            duplicate: flags & DUPLICATE != 0,
+        })
+    });
+    results.collect()
+}
+
+/// The flags and offset of each message.
+fn decode(stored: &[u8]) -> Vec<(i64, i64)> {
     let (numbers, _) = stored.as_chunks::<8>();
     let (pairs, _) = numbers.as_chunks::<2>();
     pairs
         .iter()
         .map(|pair| pair.map(i64::from_be_bytes))
-        .map(|[lane, offset]| Published {
-            id: MessageId {
-                lane: lane & !DUPLICATE,
-                offset,
-            },
-            duplicate: lane & DUPLICATE != 0,
-        })
+        .map(|[lane, offset]| (lane & (DUPLICATE | RELATIVE), offset))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_repeated_request_gets_the_results_of_the_first() {
+        let lane = LaneId::new(7);
+        let known = |results| KnownKey {
+            key: Uuid::nil(),
+            first_offset: Offset::new(100),
+            fingerprint: None,
+            results,
+        };
+        let items = || {
+            [
+                Draft::Valid(None),
+                Draft::Refused(Error::Internal),
+                Draft::Valid(None),
+            ]
+        };
+        let offsets = |known: &KnownKey| -> Vec<Option<(i64, bool)>> {
+            let results = results(lane, known, &items());
+            let shown = results.into_iter().map(|result| {
+                let published = result.ok()?;
+                assert_eq!(published.id.lane, 7);
+                Some((published.id.offset, published.duplicate))
+            });
+            shown.collect()
+        };
+        let in_order = [
+            Decision::New(0),
+            Decision::Refused(Error::Internal),
+            Decision::New(1),
+        ];
+        assert_eq!(encode(lane, &in_order), None);
+        let expected = [Some((100, false)), None, Some((101, false))];
+        assert_eq!(offsets(&known(None)), expected);
+        let mixed = [
+            Decision::Duplicate(Offset::new(5)),
+            Decision::Refused(Error::Internal),
+            Decision::DuplicateOfNew(0),
+        ];
+        let expected = [Some((5, true)), None, Some((100, true))];
+        assert_eq!(offsets(&known(encode(lane, &mixed))), expected);
+    }
 }
