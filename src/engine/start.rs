@@ -104,7 +104,6 @@ impl Inner {
             blob: parts.blob.clone(),
             clock,
             installation,
-            hot_limit_bytes: parts.hot_limit_bytes,
         };
         Ok(Self {
             parts,

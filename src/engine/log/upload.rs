@@ -10,8 +10,7 @@ use futures_util::stream::BoxStream;
 use crate::blob::{self, Blob};
 use crate::clock::Clock;
 use crate::engine::error::Error;
-use crate::engine::log::pack::hot_block;
-use crate::engine::log::payload::{Records, streamed_measure};
+use crate::engine::log::payload::streamed_measure;
 use crate::engine::meter::measure::Measure;
 use crate::store::installation::Installation;
 use crate::store::turn::{NewBlock, NewPlace};
@@ -64,8 +63,6 @@ pub struct Uploads {
     pub clock: Clock,
     /// The installation, which names the objects.
     pub installation: Installation,
-    /// Largest payload that goes through the database, in bytes.
-    pub hot_limit_bytes: usize,
 }
 
 impl Uploads {
@@ -109,20 +106,6 @@ impl Uploads {
             return Err(Error::Unavailable("object storage"));
         }
         Ok(Uploaded { object_id, bytes })
-    }
-
-    /// Makes a block of messages. Its payload is stored in the database up to the hot limit, and in an object above it.
-    pub async fn block_of(
-        &self,
-        lane: LaneId,
-        records: &Records,
-        measure: Measure,
-    ) -> Result<NewBlock, Error> {
-        if records.bytes() <= self.hot_limit_bytes {
-            return Ok(hot_block(lane, records, measure).0);
-        }
-        let object = self.put(records.to_payload()).await?;
-        Ok(object.block(lane, measure))
     }
 }
 

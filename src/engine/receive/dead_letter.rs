@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::log::block::StoredMessage;
+use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::{Meta, Records, stream_head};
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::engine::turn::{Aside, Moved};
@@ -28,6 +29,8 @@ use crate::store::{self, LaneId};
 
 /// Tasks that move dead letters: while one waits for object storage, the others go on.
 const MOVES_AT_ONCE: usize = 4;
+/// Bytes of messages that are moved as one block.
+const GROUP_BYTES_MAX: usize = 1 << 20;
 /// `cursus-dead-letter-reason` of a message whose attempts are used up.
 const ATTEMPTS_USED_UP: &str = "max_attempts";
 
@@ -105,7 +108,7 @@ impl Engine {
                     }
                     continue;
                 };
-                if group.records.bytes() + body.len() > self.hot_limit_bytes() {
+                if group.records.bytes() + body.len() > GROUP_BYTES_MAX {
                     let full = std::mem::take(&mut group);
                     self.move_group(subscriber, lane, full, moves).await?;
                 }
@@ -149,20 +152,17 @@ impl Engine {
         if group.records.is_empty() {
             return Ok(());
         }
-        let block = self.dead_block(lane, &group.records).await?;
-        if self.try_move(subscriber, block, &group, moves).await? {
+        if self
+            .try_move(subscriber, group.block(lane), &group, moves)
+            .await?
+        {
             return Ok(());
         }
         for part in group.by_lease() {
-            let block = self.dead_block(lane, &part.records).await?;
-            self.move_messages(subscriber, block, &part, moves).await?;
+            self.move_messages(subscriber, part.block(lane), &part, moves)
+                .await?;
         }
         Ok(())
-    }
-
-    async fn dead_block(&self, lane: LaneId, records: &Records) -> Result<NewBlock, Error> {
-        let measure = records.measure().free();
-        self.uploads().block_of(lane, records, measure).await
     }
 
     /// Moves messages as this block. They are kept when that cannot be done.
@@ -285,6 +285,11 @@ impl Group {
             Some((last, bits)) if *last == index => *bits |= 1 << bit,
             _ => self.bits.push((index, 1 << bit)),
         }
+    }
+
+    /// The messages as a block, which costs nothing.
+    fn block(&self, lane: LaneId) -> NewBlock {
+        hot_block(lane, &self.records, self.records.measure().free()).0
     }
 
     /// A group for each lease.
