@@ -277,12 +277,13 @@ BEGIN
             SELECT array_agg(s.ordinal::integer), array_agg(l.row_at), array_agg(l.pending), array_agg(l.pending & s.mask),
                    array_agg(l.pending & ~s.mask), count(*) = cardinality(s_lane) AND bool_and(l.pending & s.mask = s.mask)
             INTO changed, found_at, found_bits, changed_bits, left_bits, complete
-            FROM unnest(s_lane, s_subscription, s_lease, s_mask) WITH ORDINALITY
-                AS s (lane_id, subscription_id, lease_id, mask, ordinal)
+            FROM unnest(s_lane, s_subscription, s_lease, s_mask, s_kind) WITH ORDINALITY
+                AS s (lane_id, subscription_id, lease_id, mask, kind, ordinal)
             CROSS JOIN LATERAL (
                 SELECT x.ctid AS row_at, x.pending FROM lease x
                 WHERE x.lane_id = s.lane_id AND x.subscription_id = s.subscription_id AND x.lease_id = s.lease_id
-                  AND x.pending & s.mask <> 0
+                  -- All parts of a lease that may be split, because two turns must not give two new parts one number.
+                  AND (x.pending & s.mask <> 0 OR s.kind = 1)
                 ORDER BY x.part
                 FOR UPDATE
             ) l;
@@ -298,6 +299,7 @@ BEGIN
                     SELECT h.entry, h.row_at, h.pending, h.bits, s_kind[h.entry] AS kind,
                            at + s_seconds[h.entry] * interval '1 second' AS until
                     FROM unnest(changed, found_at, found_bits, changed_bits) AS h (entry, row_at, pending, bits)
+                    WHERE h.bits <> 0
                 ) f
             ), leaving AS MATERIALIZED (
                 SELECT h.entry, h.kind, h.bits, h.until, l.lane_id, l.subscription_id, l.base, l.delayed, l.order_key,

@@ -1,6 +1,5 @@
 //! Makes a block for the statements of the store from encoded messages. The payload is compressed when that makes it
-//! smaller. Called by the turn, and by transactions outside the turn that publish (deduplicated publishes, dead
-//! letters).
+//! smaller. Called by the turn, and by the transaction outside the turn that publishes (dead letters).
 
 use std::cell::RefCell;
 

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cursus::store::turn::{self, Claim, TurnInput};
-use cursus::store::{LaneId, SubscriptionId, dedup};
+use cursus::store::turn::{self, Claim, LeaseAction, LeaseChange, TurnInput};
+use cursus::store::{LaneId, LeaseId, SubscriptionId, dedup};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -191,6 +191,50 @@ async fn a_message_that_is_split_off_while_it_is_extended_keeps_its_receipt() {
     );
     let again = node.ack(&[&received[1]["receipt"]]).await;
     assert_eq!(code(&again[0]), "lease_lost");
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn two_nodes_can_extend_different_parts_of_a_lease_at_once() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let batch = json!({"messages": [{"body": "a"}, {"body": "b"}, {"body": "c"}, {"body": "d"}]});
+    node.post("/v1/topics/t/messages/batch", batch).await;
+    let received = node.receive(4).await;
+    let extend = |message: &Value, seconds: u32| json!({"receipt": message["receipt"], "action": "extend", "visibility_timeout_seconds": seconds});
+    let parts = json!([extend(&received[2], 100), extend(&received[3], 100)]);
+    node.settle(parts).await;
+    let mut look = fleet.database.connect().await;
+    let lane = LaneId::new(one(&mut look, "SELECT lane_id FROM lane").await);
+    let subscription = one(&mut look, "SELECT subscription_id FROM subscription").await;
+    let lease = LeaseId::new(one(&mut look, "SELECT min(lease_id) FROM lease").await);
+    // Another node extends the first message, which is in one part, and this one the third, which is in the other.
+    let store = fleet.database.store();
+    let mut other = store.tx("extend").await.unwrap();
+    let change = LeaseChange {
+        lane,
+        subscription: SubscriptionId::new(subscription),
+        lease,
+        action: LeaseAction::Hide(200),
+        mask: 0b0001,
+    };
+    let input = TurnInput {
+        changes: vec![change],
+        ..TurnInput::default()
+    };
+    let output = turn::run(&mut other, fleet.clock.now(), &input).await;
+    assert_eq!(output.unwrap().changed, [0b0001]);
+    let commit = async {
+        a_session_waits(&mut look).await;
+        other.commit().await.unwrap();
+    };
+    let (results, ()) = tokio::join!(node.settle(json!([extend(&received[2], 300)])), commit);
+    assert_eq!(results[0]["visible_until"], "2030-01-01T00:05:00.000Z");
+    assert_eq!(
+        node.ack(&all(&received, "receipt")).await,
+        vec![json!({}); 4]
+    );
     fleet.finish([node]).await;
 }
 

@@ -206,3 +206,47 @@ async fn what_falls_due_is_redelivered_to_one_of_two_nodes() {
     }
     fleet.finish(nodes).await;
 }
+
+/// Both nodes change messages of the same leases at the same moment, each its own ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_of_a_lease_that_many_change_at_once_keep_their_receipts() {
+    let fleet = Fleet::new().await;
+    let nodes = [fleet.node().await, fleet.node().await];
+    nodes[0].topic_and_subscription(json!({})).await;
+    let messages: Vec<Value> = (0..100).map(|n| json!({"body": n.to_string()})).collect();
+    nodes[0]
+        .post("/v1/topics/t/messages/batch", json!({"messages": messages}))
+        .await;
+    let received = nodes[0].receive(100).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..10 {
+        let client = Client::of(&nodes[n % 2]);
+        let mine: Vec<Value> = received.iter().skip(n).step_by(10).cloned().collect();
+        tasks.spawn(async move {
+            for round in 1..=20 {
+                let some = mine.iter().skip(round % 3).step_by(1 + round % 4);
+                let seconds = 60 + (n * round) % 7;
+                let items = some.map(|message| json!({"receipt": message["receipt"], "action": "extend", "visibility_timeout_seconds": seconds}));
+                let items: Vec<Value> = items.collect();
+                let answer = client
+                    .post("/v1/subscriptions/s/settle", json!({"items": items}))
+                    .await;
+                for result in answer["results"].as_array().unwrap() {
+                    assert!(result.get("error").is_none(), "{result}");
+                }
+            }
+            let items = mine.iter().map(|message| json!({"receipt": message["receipt"], "action": "nack"}));
+            let answer = client
+                .post("/v1/subscriptions/s/settle", json!({"items": items.collect::<Vec<_>>()}))
+                .await;
+            assert_eq!(answer["results"], json!(vec![json!({}); 10]));
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let again = nodes[1].receive(100).await;
+    assert_eq!(again.len(), 100);
+    assert!(again.iter().all(|message| message["attempt"] == 2));
+    fleet.finish(nodes).await;
+}
