@@ -10,7 +10,7 @@ use crate::Result;
 use crate::redis;
 
 /// All scenarios, in the order of the README's table.
-pub(crate) const NAMES: [&str; 28] = [
+pub(crate) const NAMES: [&str; 29] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -24,6 +24,7 @@ pub(crate) const NAMES: [&str; 28] = [
     "publish-1-c64-dedup",
     "publish-10-c64-dedup",
     "publish-1-c64-key",
+    "publish-1-c64-dedup-held",
     "cycle-10-c64-extend",
     "cycle-1-c64-extend",
     "cycle-10-c64-nack",
@@ -82,7 +83,10 @@ pub(crate) struct Args {
     /// Messages of the backlog scenario [default: 5000000]
     #[arg(long)]
     backlog: Option<u64>,
-    /// Seconds for which the held scenario keeps its transaction open [default: 300]
+    /// Keys that are remembered in the held scenario with keys [default: 1000000]
+    #[arg(long)]
+    keys: Option<u64>,
+    /// Seconds for which the held scenarios keep their transaction open [default: 300]
     #[arg(long)]
     held_seconds: Option<f64>,
     /// Messages of the offload scenario [default: 1000000]
@@ -162,6 +166,10 @@ impl Args {
 
     pub(crate) fn backlog(&self) -> u64 {
         self.backlog.unwrap_or(self.pick(5_000_000, 200_000))
+    }
+
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys.unwrap_or(self.pick(1_000_000, 50_000))
     }
 
     pub(crate) fn held(&self) -> Duration {

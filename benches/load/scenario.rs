@@ -33,6 +33,7 @@ use crate::requests::Pool;
 use crate::row::Row;
 use crate::run::{Outcome, Plan, Tally, closed_loop};
 use ratio::{Base, Kind, Ratio};
+use relative::Load;
 use variant::{Change, Variant};
 
 /// Shared by all scenarios of a run.
@@ -138,7 +139,8 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "cycle-1-c64" => cycle(1, 64, None).run(context).await,
         "cycle-100-c64" => cycle(100, 64, None).run(context).await,
         "cycle-10-c64-backlog" => relative::backlog(context, name, 0.90).await,
-        "cycle-10-c64-held" => relative::held(context, name, 0.90).await,
+        "cycle-10-c64-held" => relative::held(context, name, Load::Cycle, 0.90).await,
+        "publish-1-c64-dedup-held" => relative::held(context, name, Load::Keys, 0.90).await,
         "publish-1-c64-dedup" => variant(Change::DedupIds, 1, 0.50).run(context).await,
         "publish-10-c64-dedup" => variant(Change::DedupIds, 10, 0.40).run(context).await,
         "publish-1-c64-key" => variant(Change::Keys, 1, 0.50).run(context).await,
@@ -213,9 +215,13 @@ async fn check_counts(node: &Node, topic: &str, outcome: &mut Outcome) -> Result
 
 /// Publishes about `count` messages of a pool at full speed, and returns their number.
 async fn fill(node: &Node, pool: &Pool, count: u64) -> Result<u64> {
+    fill_by(node, &Flow::Publish(pool.clone()), pool.batch, count).await
+}
+
+/// The same by a flow that publishes `batch` messages a turn.
+async fn fill_by(node: &Node, flow: &Flow, batch: usize, count: u64) -> Result<u64> {
     const CONNECTIONS: u64 = 16;
-    let turns = count.div_ceil(pool.batch as u64 * CONNECTIONS);
-    let flow = Flow::Publish(pool.clone());
+    let turns = count.div_ceil(batch as u64 * CONNECTIONS);
     let mut workers = tokio::task::JoinSet::new();
     for at in 0..CONNECTIONS {
         let client = Client::connect(node.address).await?;

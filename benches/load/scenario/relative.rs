@@ -1,17 +1,19 @@
-//! Cycles of 10 under a burden, relative to the same cycle without it: a backlog that is never consumed, and a session
-//! of Postgres that holds back vacuum. Neither may reduce throughput; with one row per message both would.
+//! A load under a burden, relative to the same load without it: a backlog that is never consumed, a session of Postgres
+//! that holds back vacuum, and keys to remember. None may reduce throughput; with one row per message they would.
 
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::Result;
+use crate::flow::Flow;
 use crate::node::{DataDir, Node};
 use crate::requests::Pool;
 use crate::row::{Row, median};
 use crate::run::{Outcome, Plan, closed_loop};
 use crate::scenario::turns::Turns;
-use crate::scenario::{Context, check_counts, cycle_flow, fill, prepare};
+use crate::scenario::{Context, check_counts, cycle_flow, fill, fill_by, prepare};
+use crate::unique::UniquePool;
 
 const BATCH: usize = 10;
 const CONNECTIONS: usize = 64;
@@ -25,12 +27,8 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     );
     let node = Node::start(&context.args, &full_dir).await?;
     prepare(&node, name).await?;
-    let count = fill(
-        &node,
-        &Pool::publish(&node.server, name, 100),
-        context.args.backlog(),
-    )
-    .await?;
+    let batches = Pool::publish(&node.server, name, 100);
+    let count = fill(&node, &batches, context.args.backlog()).await?;
     if !super::offload::wait_until_done(&node, OFFLOADED_WITHIN).await? {
         return Err(
             "the backlog was not offloaded in time, so its offloading would be measured".into(),
@@ -42,7 +40,7 @@ pub(crate) async fn backlog(context: &Context, name: &str, floor: f64) -> Result
     let turns = Turns::measure(
         context.args.rounds(),
         Outcome::requests_per_second,
-        async || plain(context, &plain_dir, name).await,
+        async || plain(context, &plain_dir, name, Load::Cycle).await,
         async || {
             let node = Node::start(&context.args, &full_dir).await?;
             context.note_settings(&node).await;
@@ -78,8 +76,30 @@ async fn cycle_in_backlog(context: &Context, node: &Node, topic: &str) -> Result
     Ok(outcome)
 }
 
-/// The throughput of the last fifth of the held time, relative to cycles before it and, on fresh data, after it.
-pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Row> {
+/// What runs while a transaction is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Cycles of 10.
+    Cycle,
+    /// Publishes of one message with a `dedup_id`, while many others are remembered.
+    Keys,
+}
+
+impl Load {
+    async fn run(self, node: &Node, topic: &str, plan: Plan) -> Result<Outcome> {
+        match self {
+            Self::Cycle => cycle(node, topic, plan).await,
+            Self::Keys => {
+                prepare(node, topic).await?;
+                let flow = Flow::PublishUnique(UniquePool::with_dedup_ids(&node.server, topic, 1));
+                closed_loop(node.address, plan, &flow, Some(&node.probe)).await
+            }
+        }
+    }
+}
+
+/// The throughput of the last fifth of the held time, relative to the load before it and, on fresh data, after it.
+pub(crate) async fn held(context: &Context, name: &str, load: Load, floor: f64) -> Result<Row> {
     let data_dir = DataDir::new(&context.args, name)?;
     let node = Node::start(&context.args, &data_dir).await?;
     context.note_settings(&node).await;
@@ -88,13 +108,18 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
         .postgres
         .as_ref()
         .ok_or("needs the Postgres of the node: give --postgres-url")?;
-    let before = cycle(&node, name, context.plan(CONNECTIONS)).await?;
+    let before = load.run(&node, name, context.plan(CONNECTIONS)).await?;
+    let mut keys = 0;
+    if load == Load::Keys {
+        let ids = Flow::PublishUnique(UniquePool::with_dedup_ids(&node.server, name, 100));
+        keys = fill_by(&node, &ids, 100, context.args.keys()).await?;
+    }
     let held = postgres.hold().await?;
     let plan = Plan {
         measured: context.args.held(),
         ..context.plan(CONNECTIONS)
     };
-    let mut outcome = cycle(&node, name, plan).await?;
+    let mut outcome = load.run(&node, name, plan).await?;
     let released = held.release().await;
     outcome.tally.check(released.is_ok(), || {
         format!("the transaction was not held to the end: {released:?}")
@@ -102,13 +127,14 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     let peak = node.probe.peak_node_bytes();
     node.stop().await?;
     drop(data_dir);
-    let after = plain(context, &DataDir::new(&context.args, name)?, name).await?;
+    let after = plain(context, &DataDir::new(&context.args, name)?, name, load).await?;
 
     let at_end = outcome.requests_per_second_at_end();
     let bases = [before.requests_per_second(), after.requests_per_second()];
     let ratio = at_end / median(bases.into_iter()).unwrap_or(f64::NAN);
     let more = json!({
         "held_seconds": outcome.seconds,
+        "keys": keys,
         "requests_per_second_at_end": at_end,
         "requests_by_second": outcome.tally.per_second,
     });
@@ -121,11 +147,11 @@ pub(crate) async fn held(context: &Context, name: &str, floor: f64) -> Result<Ro
     Ok(row)
 }
 
-/// The cycle without burden, on its own node.
-async fn plain(context: &Context, data_dir: &DataDir, name: &str) -> Result<Outcome> {
+/// The load without burden, on its own node.
+async fn plain(context: &Context, data_dir: &DataDir, name: &str, load: Load) -> Result<Outcome> {
     let node = Node::start(&context.args, data_dir).await?;
     let topic = format!("{name}-plain");
-    let outcome = cycle(&node, &topic, context.plan(CONNECTIONS)).await?;
+    let outcome = load.run(&node, &topic, context.plan(CONNECTIONS)).await?;
     node.stop().await?;
     Ok(outcome)
 }
