@@ -97,7 +97,8 @@ impl From<store::Error> for Error {
                 );
                 Self::Unavailable("the database")
             }
-            store::Error::Conflict(_)
+            store::Error::Strict
+            | store::Error::Conflict(_)
             | store::Error::Database(_)
             | store::Error::Corrupt { .. } => {
                 tracing::error!(error = &error as &dyn std::error::Error, "store failed");

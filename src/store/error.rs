@@ -10,6 +10,9 @@ pub enum Error {
     /// and a retry helps.
     #[error("another transaction was in the way")]
     Raced(#[source] sqlx::Error),
+    /// A strict turn did nothing: a lane is gone, or a lease has changed.
+    #[error("a lane is gone or a lease has changed")]
+    Strict,
     /// A constraint was violated; its name.
     #[error("constraint {0} is violated")]
     Conflict(String),

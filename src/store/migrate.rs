@@ -91,6 +91,7 @@ fn rendered(template: &str, version: i64) -> String {
         .replace("{short}", &dedup::SHORT_SECONDS.to_string())
         .replace("{long}", &dedup::LONG_SECONDS.to_string())
         .replace("{due}", &turn::DUE_LEASES_MAX.to_string())
+        .replace("{strict}", turn::STRICT)
 }
 
 /// Repeats the text between `{for <name>}` and `{end}`, with each number below `count` for `{<name>}`.
@@ -135,12 +136,12 @@ mod tests {
     #[test]
     fn a_template_repeats_its_loop_for_each_slot_and_names_its_version() {
         let text = rendered(
-            "f_{version} {for slot}[{slot}]{end} '{}' {for slot}{slot}{end}. {for dedup}{dedup}{end} {short} {long} {due}",
+            "f_{version} {for slot}[{slot}]{end} '{}' {for slot}{slot}{end}. {for dedup}{dedup}{end} {short} {long} {due} {strict}",
             3,
         );
         assert_eq!(
             text,
-            "f_3 [0][1][2][3][4][5][6][7] '{}' 01234567. 012345 600 86400 1024"
+            "f_3 [0][1][2][3][4][5][6][7] '{}' 01234567. 012345 600 86400 1024 CU001"
         );
     }
 }

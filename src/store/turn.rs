@@ -6,6 +6,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::dedup::NewKey;
+use super::error::is_code;
 use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
 
 pub use super::turn_output::{Leased, TurnOutput};
@@ -176,9 +177,9 @@ pub struct Scan {
     pub max_attempts: Option<i32>,
 }
 
-/// The input of one turn. The caller sorts blocks by lane (at most one per lane), changes by lane, subscription and
-/// lease (with disjoint masks in one lease), and claims by lane and subscription (at most one per pair). That is the
-/// order of the locks.
+/// The input of one turn. The caller sorts blocks by lane (at most one per lane), changes by lane, subscription, lease
+/// and action (at most one of each, with disjoint masks in one lease), and claims by lane and subscription (at most one
+/// per pair). That is the order of the locks.
 #[derive(Debug, Clone, Default)]
 pub struct TurnInput {
     /// Blocks. One of 0 messages only locks its lane, for its keys.
@@ -191,7 +192,13 @@ pub struct TurnInput {
     pub claims: Vec<Claim>,
     /// The hot slot that new payloads are written to.
     pub slot: i16,
+    /// Whether the turn fails as a whole, with [`Error::Strict`], if a lane is gone or a change does not find all of its
+    /// messages. Such a turn has changes.
+    pub strict: bool,
 }
+
+/// The code of the error of a strict turn.
+pub(super) const STRICT: &str = "CU001";
 
 /// Leases that are due again and that one claim takes at most.
 pub const DUE_LEASES_MAX: u32 = 1_024;
@@ -263,6 +270,7 @@ async fn run_all(
         changes,
         claims,
         slot,
+        strict,
     } = input;
     let slots: Vec<Option<i16>> = blocks.iter().map(|b| b.hot().map(|_| *slot)).collect();
     let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
@@ -271,7 +279,7 @@ async fn run_all(
         "-- turn.run\nSELECT * FROM turn_",
         version!(),
         "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, \
-         $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36)",
+         $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)",
     ))
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
@@ -300,6 +308,7 @@ async fn run_all(
     .bind(changes.iter().map(|c| c.action.kind()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.action.seconds().cast_signed()).collect::<Vec<_>>())
     .bind(changes.iter().all(|c| c.action == LeaseAction::Settle))
+    .bind(strict)
     .bind(claims.iter().map(|c| c.lane).collect::<Vec<_>>())
     .bind(claims.iter().map(|c| c.subscription).collect::<Vec<_>>())
     .bind(claims.iter().map(|c| c.wanted.cast_signed()).collect::<Vec<_>>())
@@ -310,8 +319,12 @@ async fn run_all(
     .bind(claims.iter().any(|c| c.scan.is_some()))
     .bind(ASIDE_SECONDS.cast_signed())
     .fetch_one(session.run("turn.run"))
-    .await?;
-    TurnOutput::of_row(&row, input)
+    .await;
+    match row {
+        Ok(row) => TurnOutput::of_row(&row, input),
+        Err(error) if is_code(&error, STRICT) => Err(Error::Strict),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// A deadline before all others.

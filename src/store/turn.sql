@@ -17,7 +17,7 @@
 -- before. The node learns the known keys and publishes the rest in its next turn. Keys live in two rings of three tables,
 -- one for windows of at most ten minutes and one for windows of at most a day. Which table of a ring takes new keys follows
 -- from the database's time alone. Keys are found in it and in the table before; in the third one all windows are over, so a
--- duty truncates it while no turn reads it.
+-- duty truncates it (src/store/dedup.rs) while no turn reads it.
 --
 -- Snapshots. Each statement of a function has a snapshot of its own, taken when it begins. So the end of a lane is read by a
 -- statement that begins after the lane is locked, and sees all that was committed there (I4); so a claim sees the blocks that
@@ -123,6 +123,7 @@ CREATE FUNCTION turn_{version}(
     s_kind          smallint[],
     s_seconds       integer[],
     p_settles       boolean,  -- all kinds are 0
+    p_strict        boolean,  -- all or nothing: an error if a lane is gone, or a message is not in its lease any more
     -- claims, one per lane and subscription, sorted: messages at most, of these fresh ones at most, visibility timeout in
     -- seconds, lower bound of the deadlines of leases that are due again (null: no look for them), attempts after which a
     -- lease is set aside (null: never) for p_aside seconds
@@ -172,6 +173,7 @@ DECLARE
     one        record;        -- what became of the only block
     starts     bigint[];      -- start_offset of each lane, locked; null where it is gone or closed
     rings      integer[] := '{}'; -- the tables that take new keys, of each ring
+    looked     integer[];     -- the tables that may have a key
     ring       integer;
     held       integer[];     -- blocks with a known key
     found_at   tid[];         -- leases to change, locked, …
@@ -203,7 +205,12 @@ BEGIN
 
         IF k_block <> '{}' THEN
             rings := ARRAY[floor(extract(epoch FROM at) / {short})::bigint % 3, 3 + floor(extract(epoch FROM at) / {long})::bigint % 3];
-            FOREACH ring IN ARRAY rings || ARRAY[(rings[1] + 2) % 3, 3 + (rings[2] + 2) % 3] LOOP
+            -- After a failover the database's time may be some seconds behind: near the end of a table's time, the next
+            -- table may have keys already.
+            looked := rings || ARRAY[(rings[1] + 2) % 3, 3 + (rings[2] + 2) % 3]
+                   || CASE WHEN extract(epoch FROM at) % {short} > {short} * 0.9 THEN ARRAY[(rings[1] + 1) % 3] END
+                   || CASE WHEN extract(epoch FROM at) % {long} > {long} * 0.9 THEN ARRAY[3 + (rings[2] + 1) % 3] END;
+            FOREACH ring IN ARRAY looked LOOP
                 CASE ring
                     {for dedup}
                     WHEN {dedup} THEN
@@ -277,18 +284,22 @@ BEGIN
             SELECT array_agg(s.ordinal::integer), array_agg(l.row_at), array_agg(l.pending), array_agg(l.pending & s.mask),
                    array_agg(l.pending & ~s.mask), count(*) = cardinality(s_lane) AND bool_and(l.pending & s.mask = s.mask)
             INTO changed, found_at, found_bits, changed_bits, left_bits, complete
-            FROM unnest(s_lane, s_subscription, s_lease, s_mask, s_kind) WITH ORDINALITY
-                AS s (lane_id, subscription_id, lease_id, mask, kind, ordinal)
+            FROM unnest(s_lane, s_subscription, s_lease, s_mask) WITH ORDINALITY
+                AS s (lane_id, subscription_id, lease_id, mask, ordinal)
             CROSS JOIN LATERAL (
                 SELECT x.ctid AS row_at, x.pending FROM lease x
                 WHERE x.lane_id = s.lane_id AND x.subscription_id = s.subscription_id AND x.lease_id = s.lease_id
-                  -- All parts of a lease that may be split, because two turns must not give two new parts one number.
-                  AND (x.pending & s.mask <> 0 OR s.kind = 1)
+                  -- All parts of a lease with changes of several kinds: its first change locks them in their order, and no
+                  -- other turn gives a new part the same number.
+                  AND (x.pending & s.mask <> 0 OR NOT p_settles)
                 ORDER BY x.part
                 FOR UPDATE
             ) l;
             EXIT WHEN complete;
         END LOOP;
+        IF p_strict AND (complete IS NOT TRUE OR array_position(first_offsets, NULL) IS NOT NULL) THEN
+            RAISE EXCEPTION 'a lane is gone or a lease has changed' USING ERRCODE = '{strict}';
+        END IF;
 
         IF NOT p_settles AND found_at IS NOT NULL THEN
             WITH hit AS MATERIALIZED (

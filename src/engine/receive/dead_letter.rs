@@ -1,7 +1,7 @@
 //! Dead letters: a message moves to the subscription's dead-letter topic when its attempts are used up, or when a
 //! consumer asks for it. A turn or redelivery has set its lease aside before (`turn::SetAside`). Background tasks move
 //! what has gathered, many messages at once. Messages are read first, with no transaction open, because that may need
-//! object storage. One transaction then publishes them to the dead-letter topic as one block and takes them out of
+//! object storage. A turn of their own then publishes them to the dead-letter topic as one block and takes them out of
 //! their leases, so a crash neither loses nor duplicates any. Only the consumer that asked waits for the move.
 //!
 //! A dead letter costs nothing, because no client published it: its block has 0 units, and it is metered as
@@ -181,8 +181,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Publishes a block and takes its messages out of their leases in one transaction. Does neither and returns false
-    /// when another transaction has changed a lease meanwhile, or the topic was deleted.
+    /// Publishes a block and takes its messages out of their leases in one turn. Does neither and returns false when
+    /// another transaction has changed a lease meanwhile, or the topic was deleted.
     async fn try_move(
         &self,
         subscriber: &Subscriber,
@@ -206,15 +206,15 @@ impl Engine {
             blocks: vec![block],
             changes,
             slot: self.turns().slot(),
+            strict: true,
             ..TurnInput::default()
         };
-        let mut tx = self.store().tx("dead_letter").await?;
-        let output = store::turn::run(&mut tx, self.clock().now(), &input).await?;
-        let masks = input.changes.iter().map(|change| change.mask);
-        if output.first_offsets == [None] || !masks.eq(output.changed.iter().copied()) {
-            return Ok(false);
-        }
-        tx.commit().await?;
+        let mut session = self.store().session().await?;
+        match store::turn::run(&mut session, self.clock().now(), &input).await {
+            Err(store::Error::Strict) => return Ok(false),
+            done => done?,
+        };
+        drop(session);
         let mut messages = 0;
         for (index, bits) in &group.bits {
             moves.outcomes[*index].moved |= bits;

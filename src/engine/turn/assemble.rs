@@ -84,6 +84,7 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
         changes: folded.changes,
         claims: pending.claims.iter().map(PendingClaim::to_claim).collect(),
         slot: turns.slot(),
+        strict: false,
     };
     (input, pending)
 }

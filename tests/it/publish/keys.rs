@@ -265,3 +265,33 @@ fn a_key_is_known_exactly_within_its_window() {
     done.unwrap_or_else(|error| panic!("{error}"));
     runtime.block_on(check_invariants(&mut log.borrow_mut().1.sql));
 }
+
+/// As after a failover to a server whose clock is behind.
+#[tokio::test]
+async fn a_key_is_known_when_time_steps_back_over_the_end_of_a_table() {
+    let mut log = Log::new().await;
+    let (_, lane) = log.topic("t", false, 3_600).await;
+    let long = i64::from(LONG_SECONDS);
+    let now = log.clock.now().unwrap().unix_timestamp();
+    let boundary = OffsetDateTime::from_unix_timestamp((now / long + 1) * long).unwrap();
+    let mut session = log.store.session().await.unwrap();
+    for (number, window_seconds) in [(1, SHORT_SECONDS), (2, LONG_SECONDS)] {
+        let key = NewKey {
+            key: key(lane, number),
+            index: 0,
+            window_seconds,
+            fingerprint: None,
+            results: None,
+        };
+        let input = TurnInput {
+            blocks: vec![hot(lane, 1, noise(30))],
+            keys: vec![(0, key)],
+            ..TurnInput::default()
+        };
+        let [first, second] = [2, -3].map(|seconds| boundary + Duration::seconds(seconds));
+        let stored = run(&mut session, Some(first), &input).await.unwrap();
+        assert_eq!(stored.known, []);
+        let repeated = run(&mut session, Some(second), &input).await.unwrap();
+        assert_eq!(repeated.known.len(), 1, "{window_seconds}");
+    }
+}
