@@ -56,16 +56,16 @@ impl Engine {
 
     /// Moves the next leases that were set aside.
     async fn move_next(&self) {
-        let mut leases = self.turns().set_aside.next().await;
+        let set_aside = &self.turns().set_aside;
+        let (subscriber, mut leases) = set_aside.next().await;
         leases.retain(|aside| !aside.is_over());
-        let Some(first) = leases.first() else { return };
-        let subscriber = first.subscriber.clone();
         let mut moves = Moves::of(leases);
         if let Err(error) = self.move_all(&subscriber, &mut moves).await {
             tracing::warn!(%error, "dead letters could not be moved; they are due again in a while");
             moves.fail(&error);
         }
         moves.reply();
+        set_aside.done(&subscriber);
     }
 
     /// Moves the messages of leases of one subscription to its dead-letter topic: small messages in groups, each large

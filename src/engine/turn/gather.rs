@@ -132,6 +132,12 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// The number of publishes and settles.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.publishes.len() + self.settles.len()
+    }
+
     fn is_empty(&self) -> bool {
         self.publishes.is_empty() && self.settles.is_empty() && self.subscribers.is_empty()
     }
@@ -201,6 +207,18 @@ impl Queue {
             settles.append(&mut gathered.settles);
             gathered.settles = settles;
         });
+    }
+
+    /// The number of publishes and settles that wait.
+    #[must_use]
+    pub fn requests(&self) -> usize {
+        self.gathered.with(|gathered| gathered.requests())
+    }
+
+    /// Waits until this many requests have gathered, but not longer than `at_most`.
+    pub async fn gather(&self, requests: usize, at_most: Duration) {
+        let enough = |gathered: &mut Gathered| (gathered.requests() >= requests).then_some(());
+        let _ = tokio::time::timeout(at_most, self.gathered.take(enough)).await;
     }
 
     /// Waits until something has gathered, and takes all of it.

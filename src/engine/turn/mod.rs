@@ -54,9 +54,9 @@ pub use set_aside::{Aside, Moved, SetAside};
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A turn that waits this long for its lanes competes with another node.
-const CONTENDED: Duration = Duration::from_micros(500);
+const CONTENDED: Duration = Duration::from_micros(100);
 /// Longest pause between two turns.
-const GATHER_MAX: Duration = Duration::from_millis(3);
+const GATHER_MAX: Duration = Duration::from_millis(2);
 /// Time for one turn, longer than the timeout of its statements. It ends a turn whose connection is lost without an
 /// error.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(35);
@@ -248,17 +248,16 @@ impl Turns {
     /// Runs one loop until `stop`, and then commits what has gathered until the queue is empty.
     async fn run(&self, queue: &Queue, stop: CancellationToken) {
         let mut session = None;
-        let mut waited = Duration::ZERO;
+        let mut crowd = None;
         loop {
             // Lets requests that have arrived already join this turn, because throughput depends on the size of a
             // commit. On an idle node this costs one poll of the sockets. When the last turn waited for another node
             // that publishes to the same lane, this one would wait too, with the few requests that are here now. It lets
-            // more gather instead.
-            match waited {
-                Duration::ZERO => tokio::task::yield_now().await,
-                waited => tokio::time::sleep(waited).await,
+            // as many gather as the node had then.
+            match crowd.take() {
+                None => tokio::task::yield_now().await,
+                Some((requests, at_most)) => queue.gather(requests, at_most).await,
             }
-            waited = Duration::ZERO;
             let gathered = tokio::select! {
                 biased;
                 gathered = queue.take() => gathered,
@@ -267,6 +266,7 @@ impl Turns {
                     None => return,
                 },
             };
+            let requests = gathered.requests();
             let (input, mut pending) = assemble::assemble(gathered, self);
             let off_turn = std::mem::take(&mut pending.off_turn);
             if pending.is_idle() {
@@ -283,7 +283,10 @@ impl Turns {
             self.metrics.turn_seconds.observe(seconds);
             match outcome {
                 Ok(output) => {
-                    waited = gather_time(output.waited);
+                    if output.waited >= CONTENDED {
+                        let requests = (requests + queue.requests()) * 3 / 4;
+                        crowd = Some((requests, output.waited.min(GATHER_MAX)));
+                    }
                     hand_out::hand_out(self, queue, pending, &input, &output);
                 }
                 Err(error) => hand_out::fail(queue, pending, &Error::from(error)),
@@ -295,15 +298,6 @@ impl Turns {
             }
         }
     }
-}
-
-/// For how long requests gather after a turn that waited this long for its lanes: half of it, so that the loop is in the
-/// line for the lane again before the other node has committed.
-fn gather_time(waited: Duration) -> Duration {
-    if waited < CONTENDED {
-        return Duration::ZERO;
-    }
-    (waited / 2).min(GATHER_MAX)
 }
 
 async fn commit(

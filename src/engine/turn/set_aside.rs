@@ -3,7 +3,7 @@
 //! once. Bounded (I9): a lease beyond the limit whose attempts are used up is not queued, falls due again when its time
 //! is over, and a later claim finds it. Leases of consumers are bounded by the requests that wait for them.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,13 +12,14 @@ use tokio::sync::oneshot;
 use crate::engine::error::Error;
 use crate::engine::inbox::Inbox;
 use crate::engine::subscriber::Subscriber;
+use crate::store::SubscriptionId;
 use crate::store::lease::Lease;
 use crate::store::turn::ASIDE_SECONDS;
 
 /// Leases queued on one node at most.
 const WAITING_MAX: usize = 1_024;
 /// Messages that are moved together at most.
-const MESSAGES_MAX: u32 = 1_024;
+const MESSAGES_MAX: u32 = 4_096;
 
 /// A lease that was set aside.
 #[derive(Debug)]
@@ -70,7 +71,15 @@ impl Aside {
 /// The queue of leases that were set aside.
 #[derive(Debug, Default)]
 pub struct SetAside {
-    inbox: Inbox<VecDeque<Aside>>,
+    inbox: Inbox<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Aside>,
+    /// Subscriptions whose leases a task moves now. More leases gather meanwhile, because moves to one topic cannot commit
+    /// at the same time.
+    moving: HashSet<SubscriptionId>,
 }
 
 impl SetAside {
@@ -79,15 +88,17 @@ impl SetAside {
         if leases.is_empty() {
             return;
         }
-        self.inbox.put(|waiting| {
-            let room = WAITING_MAX.saturating_sub(waiting.len());
-            waiting.extend(leases.into_iter().take(room).map(|lease| Aside {
-                subscriber: subscriber.clone(),
-                lease,
-                reasons: Vec::new(),
-                since: Instant::now(),
-                reply: None,
-            }));
+        self.inbox.put(|state| {
+            let room = WAITING_MAX.saturating_sub(state.waiting.len());
+            state
+                .waiting
+                .extend(leases.into_iter().take(room).map(|lease| Aside {
+                    subscriber: subscriber.clone(),
+                    lease,
+                    reasons: Vec::new(),
+                    since: Instant::now(),
+                    reply: None,
+                }));
         });
     }
 
@@ -99,8 +110,8 @@ impl SetAside {
         reasons: Vec<(u8, String)>,
     ) -> oneshot::Receiver<Moved> {
         let (reply, moved) = oneshot::channel();
-        self.inbox.put(|waiting| {
-            waiting.push_back(Aside {
+        self.inbox.put(|state| {
+            state.waiting.push_back(Aside {
                 subscriber: subscriber.clone(),
                 lease,
                 reasons,
@@ -111,23 +122,35 @@ impl SetAside {
         moved
     }
 
-    /// Takes leases of one subscription that are moved together; waits until there are some.
-    pub async fn next(&self) -> Vec<Aside> {
-        self.inbox.take_one(group).await
+    /// Takes leases of one subscription that are moved together; waits until there are some. The caller calls
+    /// [`SetAside::done`] afterwards.
+    pub async fn next(&self) -> (Arc<Subscriber>, Vec<Aside>) {
+        self.inbox.take_one(State::group).await
+    }
+
+    /// Ends the move of leases of a subscription.
+    pub fn done(&self, subscriber: &Subscriber) {
+        self.inbox.put(|state| state.moving.remove(&subscriber.id));
     }
 }
 
-/// The first lease, and others of its subscription up to the limit.
-fn group(waiting: &mut VecDeque<Aside>) -> Option<Vec<Aside>> {
-    let first = waiting.front()?.subscriber.id;
-    let mut messages = 0;
-    let (group, rest): (VecDeque<_>, _) = std::mem::take(waiting).into_iter().partition(|aside| {
-        let more = aside.lease.pending.count_ones();
-        let fits = messages == 0 || messages + more <= MESSAGES_MAX;
-        let is_taken = aside.subscriber.id == first && fits;
-        messages += if is_taken { more } else { 0 };
-        is_taken
-    });
-    *waiting = rest;
-    Some(group.into())
+impl State {
+    /// The first lease whose subscription is not being moved, and others of its subscription up to the limit.
+    fn group(&mut self) -> Option<(Arc<Subscriber>, Vec<Aside>)> {
+        let mut waiting = self.waiting.iter();
+        let first = waiting.find(|aside| !self.moving.contains(&aside.subscriber.id))?;
+        let subscriber = first.subscriber.clone();
+        let mut messages = 0;
+        let (group, rest) = self.waiting.drain(..).partition(|aside: &Aside| {
+            let more = aside.lease.pending.count_ones();
+            let fits = messages == 0 || messages + more <= MESSAGES_MAX;
+            let is_taken = aside.subscriber.id == subscriber.id && fits;
+            messages += if is_taken { more } else { 0 };
+            is_taken
+        });
+        let (group, rest): (VecDeque<Aside>, VecDeque<Aside>) = (group, rest);
+        self.waiting = rest;
+        self.moving.insert(subscriber.id);
+        Some((subscriber, group.into()))
+    }
 }
