@@ -299,8 +299,9 @@ async fn run_all(
     .bind(keys.iter().map(|(_, k)| k.key).collect::<Vec<_>>())
     .bind(keys.iter().map(|(_, k)| k.index.cast_signed()).collect::<Vec<_>>())
     .bind(keys.iter().map(|(_, k)| k.window_seconds).collect::<Vec<_>>())
-    .bind(keys.iter().map(|(_, k)| k.fingerprint).collect::<Vec<_>>())
-    .bind(keys.iter().map(|(_, k)| k.results.as_deref()).collect::<Vec<_>>())
+    // `unnest` fills what is missing with null: `dedup_id`s have neither.
+    .bind(if_any(keys.iter().map(|(_, k)| k.fingerprint)))
+    .bind(if_any(keys.iter().map(|(_, k)| k.results.as_deref())))
     .bind(changes.iter().map(|c| c.lane).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.subscription).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.lease).collect::<Vec<_>>())
@@ -329,6 +330,15 @@ async fn run_all(
 
 /// A deadline before all others.
 const LONG_AGO: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+/// All of a column, or nothing if it has no value.
+fn if_any<T>(column: impl Iterator<Item = Option<T>> + Clone) -> Vec<Option<T>> {
+    if column.clone().any(|value| value.is_some()) {
+        column.collect()
+    } else {
+        Vec::new()
+    }
+}
 
 /// The statement counts from 1.
 fn position(index: usize) -> i32 {

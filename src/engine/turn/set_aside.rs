@@ -3,7 +3,8 @@
 //! once. Bounded (I9): a lease beyond the limit whose attempts are used up is not queued, falls due again when its time
 //! is over, and a later claim finds it. Leases of consumers are bounded by the requests that wait for them.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use crate::store::turn::ASIDE_SECONDS;
 
 /// Leases queued on one node at most.
 const WAITING_MAX: usize = 1_024;
+/// Tasks that move leases of one subscription: while one commits, the other reads and encodes.
+const MOVES_OF_ONE: usize = 2;
 /// Messages that are moved together at most.
 const MESSAGES_MAX: u32 = 4_096;
 
@@ -77,9 +80,9 @@ pub struct SetAside {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Aside>,
-    /// Subscriptions whose leases a task moves now. More leases gather meanwhile, because moves to one topic cannot commit
-    /// at the same time.
-    moving: HashSet<SubscriptionId>,
+    /// How many tasks move leases of a subscription now. More leases gather meanwhile, because moves to one topic cannot
+    /// commit at the same time.
+    moving: HashMap<SubscriptionId, usize>,
 }
 
 impl SetAside {
@@ -130,15 +133,25 @@ impl SetAside {
 
     /// Ends the move of leases of a subscription.
     pub fn done(&self, subscriber: &Subscriber) {
-        self.inbox.put(|state| state.moving.remove(&subscriber.id));
+        self.inbox.put(|state| {
+            if let Entry::Occupied(mut moving) = state.moving.entry(subscriber.id) {
+                *moving.get_mut() -= 1;
+                if *moving.get() == 0 {
+                    moving.remove();
+                }
+            }
+        });
     }
 }
 
 impl State {
-    /// The first lease whose subscription is not being moved, and others of its subscription up to the limit.
+    /// The first lease whose subscription has a task to spare, and others of its subscription up to the limit.
     fn group(&mut self) -> Option<(Arc<Subscriber>, Vec<Aside>)> {
         let mut waiting = self.waiting.iter();
-        let first = waiting.find(|aside| !self.moving.contains(&aside.subscriber.id))?;
+        let first = waiting.find(|aside| {
+            let moving = self.moving.get(&aside.subscriber.id);
+            moving.is_none_or(|moving| *moving < MOVES_OF_ONE)
+        })?;
         let subscriber = first.subscriber.clone();
         let mut messages = 0;
         let (group, rest) = self.waiting.drain(..).partition(|aside: &Aside| {
@@ -150,7 +163,7 @@ impl State {
         });
         let (group, rest): (VecDeque<Aside>, VecDeque<Aside>) = (group, rest);
         self.waiting = rest;
-        self.moving.insert(subscriber.id);
+        *self.moving.entry(subscriber.id).or_default() += 1;
         Some((subscriber, group.into()))
     }
 }
