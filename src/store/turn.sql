@@ -298,7 +298,7 @@ BEGIN
             EXIT WHEN complete;
         END LOOP;
         IF p_strict AND (complete IS NOT TRUE OR array_position(first_offsets, NULL) IS NOT NULL) THEN
-            RAISE EXCEPTION 'a lane is gone or a lease has changed' USING ERRCODE = '{strict}';
+            RAISE EXCEPTION SQLSTATE '{strict}';
         END IF;
 
         IF NOT p_settles AND found_at IS NOT NULL THEN
