@@ -114,10 +114,26 @@ async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Stor
         (Mode::Embedded { .. }, None) => return Err("the private Postgres does not run".into()),
     };
     let store = Store::new(options, config.tuning.database_connections);
+    check_settings(&store).await?;
     store::migrate::migrate(&store)
         .await
         .map_err(|error| explain(&error))?;
     Ok(store)
+}
+
+/// Fails when the database, or a pooler in front of it, does not take the settings of a session.
+async fn check_settings(store: &Store) -> Result<(), Error> {
+    let lost = store::session::lost_settings(store)
+        .await
+        .map_err(|error| explain(&error))?;
+    let Some((name, value)) = lost.first() else {
+        return Ok(());
+    };
+    Err(format!(
+        "the database has {name} = {value}, not what this node asked for: a pooler drops the settings of sessions; connect \
+         directly or in session mode"
+    )
+    .into())
 }
 
 /// An error and its causes, in one line.

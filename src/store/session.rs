@@ -28,6 +28,25 @@ const KEEPALIVES: [(&str, &str); 3] = [
     ("tcp_keepalives_interval", "10"),
     ("tcp_keepalives_count", "3"),
 ];
+/// Settings that the statements rely on. A role or a database may have other defaults, and they must not reach a session.
+const SETTINGS: [(&str, &str); 10] = [
+    ("statement_timeout", STATEMENT_TIMEOUT),
+    (
+        "idle_in_transaction_session_timeout",
+        IDLE_IN_TRANSACTION_TIMEOUT,
+    ),
+    // The connection of a turn loop may be idle for long.
+    ("idle_session_timeout", "0"),
+    ("lock_timeout", "0"),
+    // A turn reads what others have committed after it took its locks.
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("jit", "off"),
+    // A plan that was made for a small table stays in use while the table grows. Every look-up has an index.
+    ("enable_seqscan", "off"),
+    ("timezone", "UTC"),
+    ("bytea_output", "hex"),
+];
 /// Longest wait for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that returns to the pool is closed if it does not respond within this time.
@@ -79,24 +98,14 @@ impl Store {
     pub fn new(options: PgConnectOptions, connections: u32) -> Self {
         let options = options
             .application_name("cursus")
-            .options([
-                ("statement_timeout", STATEMENT_TIMEOUT),
-                (
-                    "idle_in_transaction_session_timeout",
-                    IDLE_IN_TRANSACTION_TIMEOUT,
-                ),
-                ("jit", "off"),
-                // A plan that was made for a small table stays in use while the table grows. Every look-up has an
-                // index.
-                ("enable_seqscan", "off"),
-                ("timezone", "UTC"),
-            ])
+            .options(SETTINGS)
             .options(KEEPALIVES)
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .idle_timeout(Duration::from_secs(300))
+            .after_connect(|connection, _| Box::pin(make_durable(connection)))
             .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_lazy_with(options.clone());
         Self {
@@ -150,7 +159,8 @@ impl Store {
             ("enable_sort", "off"),
             ("enable_bitmapscan", "off"),
         ]);
-        let connection = options.connect().await?;
+        let mut connection = options.connect().await?;
+        make_durable(&mut connection).await?;
         Ok(Session {
             inner: Inner::Own(Box::new(connection)),
             metrics: self.metrics.clone(),
@@ -172,6 +182,37 @@ impl Store {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// Makes the commits of a connection durable before they are answered (I1), whatever the defaults of its role and database
+/// are. What waits for standbys stays as the operator has set it.
+async fn make_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let set = sqlx::raw_sql(
+        "-- session.make_durable
+         SELECT set_config('synchronous_commit', 'on', false)
+         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
+    );
+    connection.execute(set).await?;
+    Ok(())
+}
+
+/// The settings of a new connection that are not as it asked for, by name with the value found. A pooler between node and
+/// database may drop them.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn lost_settings(store: &Store) -> Result<Vec<(String, String)>, Error> {
+    let mut session = store.session().await?;
+    let (names, values): (Vec<&str>, Vec<&str>) = SETTINGS.into_iter().unzip();
+    Ok(sqlx::query_as(
+        "-- session.settings
+         SELECT k.name, current_setting(k.name) FROM unnest($1::text[], $2::text[]) AS k (name, value)
+         WHERE current_setting(k.name) IS DISTINCT FROM k.value",
+    )
+    .bind(names)
+    .bind(values)
+    .fetch_all(session.run("session.settings"))
+    .await?)
 }
 
 /// Whether a connection that returns to the pool is outside of any transaction; if not, or after an error, it is

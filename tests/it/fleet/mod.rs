@@ -4,4 +4,5 @@ mod binary;
 mod crash;
 mod embedded;
 mod nodes;
+mod settings;
 mod worker;

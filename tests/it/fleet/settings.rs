@@ -1,0 +1,51 @@
+//! The defaults of a database or a role do not reach the sessions of a node.
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Row};
+
+use crate::harness::{Fleet, all};
+
+const DEFAULTS: [(&str, &str); 7] = [
+    ("default_transaction_isolation", "serializable"),
+    ("default_transaction_read_only", "on"),
+    ("lock_timeout", "1ms"),
+    ("statement_timeout", "1ms"),
+    ("synchronous_commit", "off"),
+    ("timezone", "Asia/Tokyo"),
+    ("bytea_output", "escape"),
+];
+
+#[tokio::test]
+async fn a_database_with_other_defaults_serves_like_any_other() {
+    let fleet = Fleet::new().await;
+    let mut sql = fleet.database.connect().await;
+    let name = sqlx::query("SELECT current_database()").fetch_one(&mut sql).await;
+    let name: String = name.unwrap().get(0);
+    for (setting, value) in DEFAULTS {
+        let default = format!("ALTER DATABASE \"{name}\" SET {setting} TO '{value}'");
+        sqlx::query(AssertSqlSafe(default)).execute(&mut sql).await.unwrap();
+    }
+    let store = fleet.database.store();
+    let sessions = [store.session().await.unwrap(), store.turn_session().await.unwrap()];
+    for mut session in sessions {
+        let found = sqlx::query(
+            "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'),
+                    current_setting('lock_timeout'), current_setting('statement_timeout'),
+                    current_setting('synchronous_commit'), current_setting('timezone'), current_setting('bytea_output')",
+        );
+        let found = found.fetch_one(session.run("session.test")).await.unwrap();
+        let found: Vec<String> = (0..DEFAULTS.len()).map(|at| found.get(at)).collect();
+        assert_eq!(
+            found,
+            ["read committed", "off", "0", "30s", "on", "UTC", "hex"]
+        );
+    }
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    node.publish("a").await;
+    let received = node.receive(1).await;
+    assert_eq!(node.ack(&all(&received, "receipt")).await, [json!({})]);
+    let reset = format!("ALTER DATABASE \"{name}\" RESET ALL");
+    sqlx::query(AssertSqlSafe(reset)).execute(&mut sql).await.unwrap();
+    fleet.finish([node]).await;
+}
