@@ -19,14 +19,22 @@ const DEFAULTS: [(&str, &str); 7] = [
 async fn a_database_with_other_defaults_serves_like_any_other() {
     let fleet = Fleet::new().await;
     let mut sql = fleet.database.connect().await;
-    let name = sqlx::query("SELECT current_database()").fetch_one(&mut sql).await;
+    let name = sqlx::query("SELECT current_database()")
+        .fetch_one(&mut sql)
+        .await;
     let name: String = name.unwrap().get(0);
     for (setting, value) in DEFAULTS {
         let default = format!("ALTER DATABASE \"{name}\" SET {setting} TO '{value}'");
-        sqlx::query(AssertSqlSafe(default)).execute(&mut sql).await.unwrap();
+        sqlx::query(AssertSqlSafe(default))
+            .execute(&mut sql)
+            .await
+            .unwrap();
     }
     let store = fleet.database.store();
-    let sessions = [store.session().await.unwrap(), store.turn_session().await.unwrap()];
+    let sessions = [
+        store.session().await.unwrap(),
+        store.turn_session().await.unwrap(),
+    ];
     for mut session in sessions {
         let found = sqlx::query(
             "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'),
@@ -46,6 +54,9 @@ async fn a_database_with_other_defaults_serves_like_any_other() {
     let received = node.receive(1).await;
     assert_eq!(node.ack(&all(&received, "receipt")).await, [json!({})]);
     let reset = format!("ALTER DATABASE \"{name}\" RESET ALL");
-    sqlx::query(AssertSqlSafe(reset)).execute(&mut sql).await.unwrap();
+    sqlx::query(AssertSqlSafe(reset))
+        .execute(&mut sql)
+        .await
+        .unwrap();
     fleet.finish([node]).await;
 }
