@@ -39,7 +39,7 @@ pub async fn begin(
 
 /// A lane, as returned by the scan for due lanes.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub struct LaneOnRound {
+pub struct LaneToMeter {
     /// The lane.
     pub lane_id: LaneId,
     /// Whether it has blocks that are not counted, or byte-seconds that are due to be posted.
@@ -56,7 +56,7 @@ pub async fn round(
     after: LaneId,
     limit: i64,
     posted_before: OffsetDateTime,
-) -> Result<Vec<LaneOnRound>, Error> {
+) -> Result<Vec<LaneToMeter>, Error> {
     Ok(sqlx::query_as(
         "-- lane_meter.round
          SELECT l.lane_id,

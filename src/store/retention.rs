@@ -12,7 +12,7 @@ use super::{Error, LaneId, Offset, Session, SubscriptionId, TopicId};
 
 /// A lane, as returned by the scan of retention.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
-pub struct LaneOnRound {
+pub struct LaneToClear {
     /// The lane.
     pub lane_id: LaneId,
     /// Its topic.
@@ -29,7 +29,7 @@ pub async fn lanes(
     session: &mut Session,
     after: LaneId,
     limit: i64,
-) -> Result<Vec<LaneOnRound>, Error> {
+) -> Result<Vec<LaneToClear>, Error> {
     Ok(sqlx::query_as(
         "-- retention.lanes
          SELECT lane_id, topic_id, closed FROM lane WHERE lane_id > $1 ORDER BY lane_id LIMIT $2",
@@ -42,7 +42,7 @@ pub async fn lanes(
 
 /// What a node remembers of a lane from earlier rounds of retention; `None`: nothing.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Known {
+pub struct LaneMemory {
     /// No lease of the lane has an earlier deadline. Leases are found by the index on deadlines, from here on. An index
     /// in order of id would scan the entries of deleted leases again in every round, while a long transaction keeps
     /// them.
@@ -157,7 +157,7 @@ pub struct Candidate<'a> {
     /// The lane.
     pub lane_id: LaneId,
     /// What the node remembers of it.
-    pub known: Known,
+    pub known: LaneMemory,
     /// The rules of its topic, read a moment ago.
     pub rules: &'a Rules,
 }
@@ -174,7 +174,7 @@ pub async fn prospects(
     now: Option<OffsetDateTime>,
 ) -> Result<Vec<Prospect>, Error> {
     let arrays = Arrays::of(lanes.iter().map(|lane| lane.rules));
-    let known = |of: fn(&Known) -> Option<OffsetDateTime>| {
+    let known = |of: fn(&LaneMemory) -> Option<OffsetDateTime>| {
         lanes.iter().map(|lane| of(&lane.known)).collect::<Vec<_>>()
     };
     Ok(sqlx::query_as(PROSPECTS)

@@ -46,7 +46,7 @@ const WAITING_COUNTED_MAX: i64 = 100_000;
 
 /// The delivery of the events that wait for one sink.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct SinkRun {
     engine: Engine,
     sink: Claimed,
     /// The topic of the sink, if it is not a URL.
@@ -68,7 +68,7 @@ struct DeliveryFailure {
 ///
 /// # Errors
 /// When the database is unavailable.
-pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<Delivery>, DutyError> {
+pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<SinkRun>, DutyError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut session = engine.store().session().await?;
     let claimed = event_sink::claim(&mut session, limit, HOLD, engine.clock().now()).await?;
@@ -79,7 +79,7 @@ pub async fn claim(engine: &Engine, limit: usize) -> Result<Vec<Delivery>, DutyE
             column: "name",
             row: sink.sink_id.to_string(),
         };
-        Ok(Delivery {
+        Ok(SinkRun {
             topic: topic.map_err(corrupt)?,
             engine: engine.clone(),
             sink,
@@ -97,7 +97,7 @@ pub async fn waiting(store: &Store) -> Result<i64, DutyError> {
     Ok(event_outbox::waiting_in_all(&mut session, WAITING_COUNTED_MAX).await?)
 }
 
-impl Delivery {
+impl SinkRun {
     /// Delivers until no event waits, an attempt fails, the time is over, or `stop` is cancelled.
     pub async fn run(self, stop: &CancellationToken) {
         if let Err(error) = self.deliver(stop).await {

@@ -24,7 +24,7 @@ use crate::hex;
 use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
 use crate::store::{self, Session, TenantId};
 
-pub use deliver::{Delivery, claim, waiting};
+pub use deliver::{SinkRun, claim, waiting};
 
 /// Bytes of the hash that are used as an id.
 const ID_BYTES: usize = 16;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::meter::blocks::{self, LockedMeters};
-use crate::store::retention::{self, Candidate, Cut, Known, LaneOnRound, Prospect};
+use crate::store::retention::{self, Candidate, Cut, LaneMemory, LaneToClear, Prospect};
 use crate::store::topic::{self, Rules};
 use crate::store::{self, LaneId, Store, TopicId};
 
@@ -53,7 +53,7 @@ impl Default for ExpireSettings {
 pub struct Expire {
     settings: ExpireSettings,
     /// What the last round learned of lanes. It only makes a round faster.
-    known: HashMap<LaneId, Known>,
+    known: HashMap<LaneId, LaneMemory>,
 }
 
 impl Expire {
@@ -90,7 +90,7 @@ impl Duty for Expire {
             let lanes = retention::lanes(&mut session, after, LANES).await?;
             let Some(last) = lanes.last() else { break };
             after = last.lane_id;
-            let (closed, open): (Vec<LaneOnRound>, Vec<LaneOnRound>) =
+            let (closed, open): (Vec<LaneToClear>, Vec<LaneToClear>) =
                 lanes.iter().partition(|lane| lane.closed);
             let of_lane = |lane: &LaneId| self.known.get(lane).copied().unwrap_or_default();
             let rules = rules(&mut session, open.iter().map(|lane| lane.topic_id)).await?;
@@ -144,7 +144,7 @@ async fn rules(
 }
 
 /// What is known of a lane after this round has read it.
-fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
+fn learn(before: LaneMemory, prospect: &Prospect, age: Duration) -> LaneMemory {
     if !prospect.is_walked {
         return before;
     }
@@ -153,7 +153,7 @@ fn learn(before: Known, prospect: &Prospect, age: Duration) -> Known {
     let earliest = prospect
         .deadline
         .map_or(prospect.at, |deadline| deadline.min(prospect.at));
-    Known {
+    LaneMemory {
         low: Some(earliest - COMMIT_WITHIN),
         again: Some(prospect.at + age),
         suspect: before.suspect.or(Some(prospect.at)),
