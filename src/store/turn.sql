@@ -53,17 +53,21 @@ CREATE FUNCTION turn_block_{version}(
     p_message_bytes  bigint,
     p_data           bytea,   -- one part of at most 8,096 bytes
     OUT at           timestamptz,
-    OUT waited       interval, -- for the lock of the lane
+    OUT waited       interval, -- for the lock of the lane; null where it was free
     OUT first_offset bigint    -- null where the lane is gone or closed
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_closed boolean;
     v_start  bigint;
 BEGIN
-    SELECT l.closed, l.start_offset INTO v_closed, v_start FROM lane l WHERE l.lane_id = p_lane FOR UPDATE;
-    at := clock_timestamp();
-    waited := at - statement_timestamp();
-    at := coalesce(p_now, at);
+    SELECT l.closed, l.start_offset INTO v_closed, v_start FROM lane l WHERE l.lane_id = p_lane FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        -- Another transaction has the lane, or it is gone.
+        at := clock_timestamp();
+        SELECT l.closed, l.start_offset INTO v_closed, v_start FROM lane l WHERE l.lane_id = p_lane FOR UPDATE;
+        waited := clock_timestamp() - at;
+    END IF;
+    at := coalesce(p_now, clock_timestamp());
     IF v_closed IS DISTINCT FROM false THEN
         RETURN;
     END IF;
@@ -137,7 +141,7 @@ CREATE FUNCTION turn_{version}(
     p_scans         boolean,  -- some c_low is not null
     p_aside         integer,
     OUT at              timestamptz,   -- the database's time of this turn
-    OUT waited          interval,      -- for the locks of the lanes; null without a publish
+    OUT waited          interval,      -- of a single block, for the lock of its lane; null where it was free
     OUT first_offsets   bigint[],      -- per block; null where the lane is gone or closed, or a key is known
     OUT known_key       uuid[],        -- keys that were used before …
     OUT known_offset    bigint[],      -- … the offset of the first message, …
@@ -199,9 +203,7 @@ BEGIN
             SELECT CASE WHEN NOT x.closed THEN x.start_offset END AS start_offset
             FROM lane x WHERE x.lane_id = b.lane_id FOR UPDATE
         ) l ON true;
-        at := clock_timestamp();
-        waited := at - statement_timestamp();
-        at := coalesce(p_now, at);
+        at := coalesce(p_now, clock_timestamp());
 
         IF k_block <> '{}' THEN
             rings := ARRAY[floor(extract(epoch FROM at) / {short})::bigint % 3, 3 + floor(extract(epoch FROM at) / {long})::bigint % 3];

@@ -34,7 +34,7 @@ pub struct Leased {
 pub struct TurnOutput {
     /// The database's time.
     pub at: OffsetDateTime,
-    /// How long it waited for its lanes, because other nodes published to them.
+    /// How long its single block waited for its lane, because another node published to it.
     pub waited: Duration,
     /// First offset of each block; `None`: the lane is gone, or one of its keys is known.
     pub first_offsets: Vec<Option<Offset>>,

@@ -53,7 +53,7 @@ pub use set_aside::{Aside, Moved, SetAside};
 
 /// A connection that cannot be made within this time fails the turn that waits for it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A turn that waits this long for its lanes competes with another node.
+/// A turn that waits this long for its lane competes with another node.
 const CONTENDED: Duration = Duration::from_micros(100);
 /// Longest pause between two turns.
 const GATHER_MAX: Duration = Duration::from_millis(2);
