@@ -9,6 +9,7 @@ pub(crate) mod log;
 mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod property;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod scratch;

@@ -1,7 +1,6 @@
 //! Keys of publishes through the statement of the turn: at random times, with windows of both rings of tables, in turns
 //! of several lanes, with and without truncation of old tables. A model has the window of each key.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use cursus::store::dedup::{self, KnownKey, LONG_SECONDS, NewKey, SHORT_SECONDS};
@@ -10,12 +9,11 @@ use cursus::store::{LaneId, Offset};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::harness::invariants::check_invariants;
 use crate::harness::log::{Log, hot, noise};
+use crate::harness::property::each_case;
 
 const CASES: u32 = 40;
 const EVENTS: usize = 40;
@@ -231,39 +229,18 @@ async fn truncate(log: &Log) {
 
 #[test]
 fn a_key_is_known_exactly_within_its_window() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let log = RefCell::new((0, runtime.block_on(Log::new())));
-    let mut runner = TestRunner::new(ProptestConfig {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 256,
-        ..ProptestConfig::default()
-    });
-    let done = runner.run(&vec(event(), 1..=EVENTS), |events| {
-        let mut log = log.borrow_mut();
-        let (case, log) = &mut *log;
-        *case += 1;
-        runtime.block_on(async {
-            let mut world = World::new(log, *case).await;
-            for event in &events {
-                match event {
-                    Event::Pass(seconds) => {
-                        log.clock.advance(std::time::Duration::from_secs(*seconds))
-                    }
-                    Event::Truncate => truncate(log).await,
-                    Event::Turn(blocks) => world.turn(log, blocks).await,
-                    Event::Close(place) => world.close(log, *place).await,
-                }
+    each_case(CASES, EVENTS, event(), async |log, case, events| {
+        let mut world = World::new(log, case).await;
+        for event in events {
+            match event {
+                Event::Pass(seconds) => log.clock.advance(std::time::Duration::from_secs(*seconds)),
+                Event::Truncate => truncate(log).await,
+                Event::Turn(blocks) => world.turn(log, blocks).await,
+                Event::Close(place) => world.close(log, *place).await,
             }
-            world.check(log).await;
-        });
-        Ok(())
+        }
+        world.check(log).await;
     });
-    done.unwrap_or_else(|error| panic!("{error}"));
-    runtime.block_on(check_invariants(&mut log.borrow_mut().1.sql));
 }
 
 /// As after a failover to a server whose clock is behind.

@@ -2,7 +2,6 @@
 //! state of each message. After every turn it is compared with the turn's results and with the rows (I2: each message
 //! in one place; I3: only the current lease changes a message).
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cursus::store::lease::Lease;
@@ -10,13 +9,10 @@ use cursus::store::turn::{
     ASIDE_SECONDS, Claim, LeaseAction, LeaseChange, Scan, TurnInput, TurnOutput, run,
 };
 use cursus::store::{LaneId, LeaseId, Offset, SubscriptionId};
-use proptest::collection::vec;
-use proptest::prelude::*;
-use proptest::test_runner::TestRunner;
 use time::{Duration, OffsetDateTime};
 
-use crate::harness::invariants::check_invariants;
 use crate::harness::log::{Log, hot, noise};
+use crate::harness::property::each_case;
 use crate::receive::mask_events::{Ask, Event, Pick, SUBSCRIPTIONS, Turn, event};
 
 const CASES: u32 = 48;
@@ -425,35 +421,14 @@ struct Row {
 
 #[test]
 fn no_order_of_events_puts_a_message_in_two_places_or_lets_an_old_receipt_change_it() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let log = RefCell::new((0, runtime.block_on(Log::new())));
-    let mut runner = TestRunner::new(ProptestConfig {
-        cases: CASES,
-        failure_persistence: None,
-        max_shrink_iters: 256,
-        ..ProptestConfig::default()
-    });
-    let done = runner.run(&vec(event(), 1..=EVENTS), |events| {
-        let mut log = log.borrow_mut();
-        let (case, log) = &mut *log;
-        *case += 1;
-        runtime.block_on(async {
-            let mut world = World::new(log, *case).await;
-            for event in &events {
-                match event {
-                    Event::Pass(seconds) => {
-                        log.clock.advance(std::time::Duration::from_secs(*seconds))
-                    }
-                    Event::Turn(turn) => world.turn(log, turn).await,
-                }
-                world.check(log).await;
+    each_case(CASES, EVENTS, event(), async |log, case, events| {
+        let mut world = World::new(log, case).await;
+        for event in events {
+            match event {
+                Event::Pass(seconds) => log.clock.advance(std::time::Duration::from_secs(*seconds)),
+                Event::Turn(turn) => world.turn(log, turn).await,
             }
-        });
-        Ok(())
+            world.check(log).await;
+        }
     });
-    done.unwrap_or_else(|error| panic!("{error}"));
-    runtime.block_on(check_invariants(&mut log.borrow_mut().1.sql));
 }
