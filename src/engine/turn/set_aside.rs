@@ -154,14 +154,14 @@ impl State {
         })?;
         let subscriber = first.subscriber.clone();
         let mut messages = 0;
-        let (group, rest) = self.waiting.drain(..).partition(|aside: &Aside| {
+        let taken = |aside: &Aside| {
             let more = aside.lease.pending.count_ones();
             let fits = messages == 0 || messages + more <= MESSAGES_MAX;
             let is_taken = aside.subscriber.id == subscriber.id && fits;
             messages += if is_taken { more } else { 0 };
             is_taken
-        });
-        let (group, rest): (VecDeque<Aside>, VecDeque<Aside>) = (group, rest);
+        };
+        let (group, rest): (VecDeque<_>, _) = self.waiting.drain(..).partition(taken);
         self.waiting = rest;
         *self.moving.entry(subscriber.id).or_default() += 1;
         Some((subscriber, group.into()))

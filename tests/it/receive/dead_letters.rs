@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use crate::harness::{Fleet, Node, all, code, send, text};
+use crate::harness::{Fleet, Node, all, code, text};
 
 /// Nodes with a topic `t`, its subscription `s`, and the dead-letter topic `dead` with a subscription `d`.
 async fn node_with_dead_letters(fleet: &Fleet) -> Node {
@@ -79,14 +79,7 @@ async fn a_large_message_among_dead_letters_is_moved_by_itself() {
     let node = node_with_dead_letters(&fleet).await;
     let large = "x".repeat(1 << 20);
     for body in ["a", &large, "b", "c"] {
-        let request = node.request(Method::POST, "/v1/topics/t/messages");
-        let (status, answer) = send(
-            request
-                .header("content-type", "text/plain")
-                .body(body.to_owned()),
-        )
-        .await;
-        assert_eq!(status, 200, "{answer}");
+        node.publish(body).await;
     }
     let received = node.receive(10).await;
     assert_eq!(received.len(), 4);
