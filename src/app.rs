@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use api::TenantName;
 use api::key::KeySettings;
-use axum::Router;
 use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blob::{Blob, Storage};
+use crate::blob::{self, Blob, Storage};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
+use crate::descriptors;
 use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
-use crate::listen::{self, Listener, tls};
+use crate::listen::{self, Bound, Listener, Routers, tls};
 use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
 use crate::store::{self, Store};
@@ -45,19 +45,21 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     let shutdown = Shutdown::default();
     shutdown.listen()?;
-    let served = match start_embedded(&config, &shutdown).await {
+    // What is wrong with the address, the certificate or the limits is found before anything is made.
+    let bound = bind(&config)?;
+    match start_embedded(&config, &shutdown).await {
         Ok(embedded) => {
-            let served = serve(&config, embedded.as_ref(), &shutdown).await;
+            let served = serve(&config, embedded.as_ref(), bound, &shutdown).await;
             if let Some(embedded) = embedded {
                 embedded.stop().await;
             }
-            served
+            served?;
         }
-        Err(embedded::Error::Ending) => Ok(()),
-        Err(error) => Err(error.into()),
-    };
+        Err(embedded::Error::Ending) => {}
+        Err(error) => return Err(error.into()),
+    }
     tracing::info!("stopped");
-    served
+    Ok(())
 }
 
 /// Creates an API key for a tenant, and the tenant if it does not exist, and returns the key.
@@ -159,6 +161,7 @@ async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, 
 async fn serve(
     config: &Config,
     embedded: Option<&Embedded>,
+    bound: Bound,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
     let opened = shutdown.unless_ending(Box::pin(async {
@@ -170,8 +173,11 @@ async fn serve(
         return Ok(());
     };
     let (store, blob) = opened?;
-    // Bound before the loops and duties start: a node that cannot listen must not take a duty from the others.
-    let listener = bind(config)?;
+    let max_connections = bound.max_connections();
+    // Before the loops and duties start: a node that cannot listen must not take a duty from the others.
+    let listener = bound
+        .listen()
+        .map_err(|error| cannot_listen(config, &error))?;
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
@@ -187,14 +193,15 @@ async fn serve(
     let settings = Settings {
         duties: duty_settings(config),
         request_timeout: config.serving.request_timeout.duration(),
+        max_connections,
     };
-    let (_, router) = assemble(parts, settings, shutdown, &stop).await?;
+    let (_, routers) = assemble(parts, settings, shutdown, &stop).await?;
     announce(config, embedded, &listener)?;
     let asked = async {
         shutdown.token.cancelled().await;
         Instant::now()
     };
-    let ((), asked) = tokio::join!(listener.serve(router, shutdown), asked);
+    let ((), asked) = tokio::join!(listener.serve(routers, shutdown), asked);
     stop.cancel();
     let drain_timeout = config.serving.drain_timeout.duration();
     let left = drain_timeout.saturating_sub(asked.elapsed());
@@ -215,6 +222,8 @@ pub struct Settings {
     pub duties: worker::Settings,
     /// How long a request may take unless its route says otherwise.
     pub request_timeout: Duration,
+    /// Connections that the listener serves at the same time.
+    pub max_connections: u32,
 }
 
 /// Makes a node of its parts, ready to serve: its loops and duties run on the tracker of `shutdown` until `stop`, and its
@@ -227,7 +236,7 @@ pub async fn assemble(
     settings: Settings,
     shutdown: &Shutdown,
     stop: &CancellationToken,
-) -> Result<(Engine, Router), Error> {
+) -> Result<(Engine, Routers), Error> {
     let (tracker, draining) = (&shutdown.tracker, shutdown.token.clone());
     let engine = Engine::start(parts, tracker, draining, stop.clone()).await?;
     let mut registry = telemetry::registry();
@@ -237,11 +246,12 @@ pub async fn assemble(
     metrics.register(&mut registry);
     let http = HttpSettings {
         request_timeout: settings.request_timeout,
+        max_connections: settings.max_connections,
         metrics,
         telemetry: Telemetry::of(registry),
     };
-    let router = http::router(engine.clone(), http);
-    Ok((engine, router))
+    let routers = http::routers(engine.clone(), http);
+    Ok((engine, routers))
 }
 
 fn duty_settings(config: &Config) -> worker::Settings {
@@ -254,18 +264,37 @@ fn duty_settings(config: &Config) -> worker::Settings {
     settings
 }
 
-fn bind(config: &Config) -> Result<Listener, Error> {
-    let address = config.serving.listen;
+/// Takes the address to listen on, and counts the connections that it may serve.
+fn bind(config: &Config) -> Result<Bound, Error> {
+    let wanted = config.serving.max_connections;
+    let limit = descriptors::raise();
+    let max_connections = descriptors::connections(limit, wanted, own_files(config))?;
+    if max_connections < wanted {
+        tracing::warn!(
+            "the limit of open files, {limit}, leaves {max_connections} connections, not {wanted} (--max-connections): raise it \
+             (ulimit -n, or LimitNOFILE= of systemd)"
+        );
+    }
     listen::bind(listen::Options {
-        address,
-        max_connections: config.serving.max_connections,
+        address: config.serving.listen,
+        max_connections,
         header_timeout: config.serving.header_timeout.duration(),
         drain_timeout: config.serving.drain_timeout.duration(),
         tls: config.tls.as_ref().map(tls::identity).transpose()?,
     })
-    .map_err(|error| {
-        format!("cannot listen on {address}: {error} (choose another with --listen)").into()
-    })
+    .map_err(|error| cannot_listen(config, &error))
+}
+
+fn cannot_listen(config: &Config, error: &std::io::Error) -> Error {
+    let address = config.serving.listen;
+    format!("cannot listen on {address}: {error} (choose another with --listen)").into()
+}
+
+/// Files that the node opens at most for its database, its object storage and spare connections.
+fn own_files(config: &Config) -> u32 {
+    let tuning = &config.tuning;
+    let database = tuning.database_connections + tuning.turn_loops + LISTENERS;
+    database + blob::REQUESTS_MAX + listen::SPARE_SEATS
 }
 
 /// Logs where the node listens and stores its data.

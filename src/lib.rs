@@ -10,6 +10,7 @@
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
 //! below: config  telemetry  shutdown  clock  hex  repeat  turnstile (slots shared fairly by tenants)  embedded (Postgres)
+//!        descriptors (open files)
 //! ```
 //!
 //! A request makes three hops: a handler of `http::routes` (typed extractors, one call), a verb of `engine`, a statement of
@@ -130,6 +131,7 @@ pub mod app;
 pub mod blob;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod embedded;
 pub mod engine;
 pub mod hex;

@@ -1,7 +1,9 @@
 //! The program `cursus`: reads its settings, starts the runtime and runs the requested task. The library does
 //! everything else.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use cursus::config::{self, Task};
 use cursus::{app, http, telemetry};
@@ -9,22 +11,28 @@ use cursus::{app, http, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Time that calls of the system without a deadline get to end, such as a look-up of a name or a read of a file that a
+/// network drive does not answer.
+const CALLS_WITHIN: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     let task = match config::parse() {
         Ok(task) => task,
         Err(config::Error::Args(err)) => err.exit(),
         Err(err) => {
-            eprintln!("error: {err}");
+            telemetry::say(&format!("error: {err}"));
             return ExitCode::from(2);
         }
     };
-    match run(task) {
+    let ended = match run(task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            eprintln!("error: {err}");
+            telemetry::say(&format!("error: {err}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry::flush();
+    ended
 }
 
 fn run(task: Task) -> Result<(), app::Error> {
@@ -33,24 +41,32 @@ fn run(task: Task) -> Result<(), app::Error> {
             telemetry::init(&config.logging);
             block_on(config.tuning.worker_threads, app::run(config))
         }
-        Task::ShowConfig(table) => {
-            print!("{table}");
-            Ok(())
-        }
+        Task::ShowConfig(table) => show(&table),
         Task::CreateKey {
             config,
             tenant,
             settings,
         } => {
             let created = app::create_key(config, &tenant, &settings);
-            println!("{}", block_on(1, created)?);
-            Ok(())
+            let key = block_on(1, created)?;
+            Ok(print(&format!("{key}\n"))?)
         }
-        Task::PrintOpenapi => {
-            print!("{}", http::openapi_text());
-            Ok(())
-        }
+        Task::PrintOpenapi => show(&http::openapi_text()),
     }
+}
+
+/// Writes a text to standard output. A reader that has seen enough of it and left is no error.
+fn show(text: &str) -> Result<(), app::Error> {
+    match print(text) {
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(err.into()),
+        _ => Ok(()),
+    }
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn block_on<T>(
@@ -58,9 +74,12 @@ fn block_on<T>(
     work: impl Future<Output = Result<T, app::Error>>,
 ) -> Result<T, app::Error> {
     let threads = usize::try_from(threads)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .enable_all()
-        .build()?
-        .block_on(work)
+        .build()?;
+    let done = runtime.block_on(work);
+    // Dropping it would wait for such a call without limit.
+    runtime.shutdown_timeout(CALLS_WITHIN);
+    done
 }

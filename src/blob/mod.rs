@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{BoxError, Error};
 pub use metrics::{Metrics, Op};
+pub use pool::REQUESTS_MAX;
 pub use s3::{S3Settings, Timeouts};
 
 use backend::{Backend, Uploading};

@@ -16,6 +16,8 @@ const WRITES: usize = 32;
 const UPLOADS: usize = 16;
 /// Bodies streamed to clients; each is as slow as its client.
 const STREAMS: usize = 64;
+/// All of them: the connections or files that object storage may take at the same time.
+pub const REQUESTS_MAX: u32 = 144;
 
 #[derive(Debug)]
 pub(super) struct Pools {
@@ -42,6 +44,8 @@ impl Pools {
         }
     }
 }
+
+const _: () = assert!(REQUESTS_MAX as usize == READS + WRITES + UPLOADS + STREAMS);
 
 #[derive(Debug)]
 pub(super) struct Pool {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use api::{Scope, TenantName};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
 
 use super::secret::Secret;
 use super::units::{ByteSize, Period, within};
@@ -105,7 +106,8 @@ pub struct Serving {
     #[arg(long, env = "CURSUS_HEADER_TIMEOUT", value_name = "TIME", default_value = "75s",
         value_parser = within(Period::millis(100)..=Period::seconds(600)))]
     pub header_timeout: Period,
-    /// Connections served at the same time; further ones wait in the backlog
+    /// Connections served at the same time, as far as the limit of open files allows; further ones get health checks and
+    /// metrics only
     #[arg(long, env = "CURSUS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = within(1u32..=1_000_000))]
     pub max_connections: u32,
@@ -250,10 +252,27 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
     )
 }
 
+/// Parses the directives of the log. `tracing` takes a bare word that is no level for the name of a module, and logs
+/// nothing else then.
 fn directives(text: &str) -> Result<String, String> {
+    const ALLOWED: &str =
+        "allowed are error, warn, info, debug, trace, off, or directives such as info,cursus=debug";
+    let is_level =
+        |text: &str| text.trim().parse::<LevelFilter>().is_ok() && !text.trim().is_empty();
+    // A directive with fields of a span may contain commas, so such a text is left to `tracing`.
+    if !text.contains('[') {
+        for directive in text.split(',') {
+            let level = directive
+                .rsplit_once('=')
+                .map_or(directive, |(_, level)| level);
+            if !is_level(level) {
+                return Err(format!("{level:?} is no level; {ALLOWED}"));
+            }
+        }
+    }
     tracing_subscriber::EnvFilter::try_new(text)
         .map(|_| text.to_owned())
-        .map_err(|err| format!("{err}; allowed are error, warn, info, debug, trace, or directives"))
+        .map_err(|err| format!("{err}; {ALLOWED}"))
 }
 
 /// Parses a path that may be empty. clap's own parser refuses that, but compose files pass empty variables on.

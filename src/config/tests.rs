@@ -144,3 +144,22 @@ fn secrets_are_never_shown() {
     );
     assert!(table.contains("256KiB") && table.contains("default"));
 }
+
+#[test]
+fn a_word_that_is_no_level_of_the_log_is_refused() {
+    for level in ["verbose", "", "info,loud", "cursus=much", "hyper"] {
+        let refused = serve(&["--log-level", level]).unwrap_err();
+        assert!(refused.contains("error, warn, info"), "{level}: {refused}");
+    }
+    for level in [
+        "warn",
+        "OFF",
+        "info,cursus=debug",
+        "cursus[turn{loop=1,x=2}]=trace",
+    ] {
+        assert_eq!(
+            serve(&["--log-level", level]).unwrap().logging.log_level,
+            level
+        );
+    }
+}

@@ -28,6 +28,8 @@ pub enum Limit {
     QueuedTransfers,
     /// Receivers of one subscription that wait on the node.
     Receivers,
+    /// Connections to the node, and how many it serves at the same time.
+    Connections(u32),
     /// Invalid keys from one address.
     Guesses,
     /// A quota of the tenant.
@@ -48,6 +50,7 @@ impl Limit {
                 let quota = WAITING_RECEIVERS_MAX as u64;
                 ("receivers", "concurrent-requests", quota)
             }
+            Self::Connections(limit) => ("connections", "connections", *limit as u64),
             Self::Guesses => ("guesses", "requests", GUESSES_MAX as u64),
             Self::Quota(violation) | Self::Guarantee(violation) => {
                 return violation.policy.terms(violation.quota);
@@ -65,9 +68,11 @@ impl Limit {
     #[must_use]
     pub const fn again_seconds(&self) -> u32 {
         match self {
-            Self::QueuedPublishes | Self::QueuedTransfers | Self::Receivers | Self::Guesses => {
-                NODE_AGAIN_SECONDS
-            }
+            Self::QueuedPublishes
+            | Self::QueuedTransfers
+            | Self::Receivers
+            | Self::Connections(_)
+            | Self::Guesses => NODE_AGAIN_SECONDS,
             Self::Quota(violation) | Self::Guarantee(violation) => violation.again_seconds,
         }
     }
@@ -86,6 +91,10 @@ impl fmt::Display for Limit {
             Self::Receivers => write!(
                 f,
                 "{WAITING_RECEIVERS_MAX} receivers of this subscription wait on this node already"
+            ),
+            Self::Connections(limit) => write!(
+                f,
+                "this node serves {limit} connections, and all are in use (--max-connections, and the limit of open files)"
             ),
             Self::Guesses => f.write_str(
                 "too many invalid keys came from this address; a key that this node does not know yet has to wait",

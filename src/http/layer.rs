@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 
 use super::RequestMetrics;
 use super::answer::encoding;
-use super::answer::problem::Refusal;
+use super::answer::problem::{Refusal, Shed};
 use super::answer::throttle::QuotaTexts;
 use super::request::admission::Slot;
 use super::request::deadline::{Deadline, Timeouts, too_late};
@@ -191,7 +191,12 @@ impl RequestRecord {
         let took = self.began.elapsed();
         let status = response.status().as_u16();
         let (id, method, route) = (&self.id, &self.method, self.route());
-        if status >= 500 {
+        let shed = response.extensions().get::<Shed>();
+        if let Some(Shed(limit)) = shed {
+            shared.metrics.count_shed(limit);
+        }
+        // What a limit refuses is counted and not warned of: there is a refusal for every request above the limit.
+        if status >= 500 && shed.is_none() {
             tracing::warn!(request_id = ?id, %method, route, status, ?took, "request failed");
         } else {
             tracing::debug!(request_id = ?id, %method, route, status, ?took, "request");

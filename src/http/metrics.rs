@@ -1,5 +1,5 @@
-//! Durations of requests by route and class of status. The label is the pattern of the route, never a path, so the
-//! number of series is bounded by the number of routes.
+//! Durations of requests by route and class of status, and requests that a limit refused. The label is the pattern of
+//! the route, never a path, so the number of series is bounded by the number of routes.
 
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::MatchedPath;
 use axum::http::Method;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -16,9 +17,18 @@ const BUCKETS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 60.0,
 ];
 
-/// Durations of requests.
+/// Durations of requests, and requests that a limit refused.
 #[derive(Debug, Clone)]
-pub struct RequestMetrics(Family<Labels, Histogram, fn() -> Histogram>);
+pub struct RequestMetrics {
+    durations: Family<Labels, Histogram, fn() -> Histogram>,
+    shed: Family<ShedLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShedLabels {
+    /// The name of the limit, as in `violated-policies`.
+    limit: &'static str,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, EncodeLabelSet)]
 struct Labels {
@@ -62,7 +72,10 @@ impl EncodeLabelValue for Route {
 
 impl Default for RequestMetrics {
     fn default() -> Self {
-        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
+        Self {
+            durations: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
+            shed: Family::default(),
+        }
     }
 }
 
@@ -72,8 +85,17 @@ impl RequestMetrics {
         registry.register(
             "http_request_duration_seconds",
             "Time from the head of a request to the head of its answer, long polls included",
-            self.0.clone(),
+            self.durations.clone(),
         );
+        registry.register(
+            "http_shed_requests",
+            "Requests refused by a limit of the node or of the tenant's quota, by limit",
+            self.shed.clone(),
+        );
+    }
+
+    pub(super) fn count_shed(&self, limit: &'static str) {
+        self.shed.get_or_create(&ShedLabels { limit }).inc();
     }
 
     pub(super) fn observe(
@@ -102,6 +124,8 @@ impl RequestMetrics {
                 _ => "5xx",
             },
         };
-        self.0.get_or_create(&labels).observe(took.as_secs_f64());
+        self.durations
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 }

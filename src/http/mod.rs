@@ -29,8 +29,9 @@ use routes::{
     receive, service, settle, subscriptions, tenants, topics, usage,
 };
 
-use crate::engine::Engine;
 use crate::engine::quota::InUse;
+use crate::engine::{Engine, Limit};
+use crate::listen::Routers;
 use crate::telemetry::{self, Telemetry};
 
 /// The HTTP settings of a node.
@@ -38,6 +39,8 @@ use crate::telemetry::{self, Telemetry};
 pub struct HttpSettings {
     /// Longest time for a request, without the wait of a long poll and the transfer of a large body.
     pub request_timeout: Duration,
+    /// Connections that the listener serves at the same time.
+    pub max_connections: u32,
     /// Receives the duration of each request.
     pub metrics: RequestMetrics,
     /// The metrics that `/metrics` returns.
@@ -46,7 +49,7 @@ pub struct HttpSettings {
 
 /// All routes, each inside `layer`. The deadline of a route is the request timeout unless the list has another one.
 /// `/metrics` returns `telemetry`; no other route gets it.
-fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engine> {
+fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenApiRouter<Engine> {
     OpenApiRouter::with_openapi(document::head())
         .routes(routes!(topics::list_topics))
         .routes(routes!(
@@ -109,7 +112,7 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engin
         .routes(routes!(audit::read_audit_log))
         .routes(routes!(nodes::list_nodes))
         .routes(routes!(service::get_health))
-        .routes(routes!(service::get_readiness).layer(Extension(Probe::default())))
+        .routes(routes!(service::get_readiness).layer(Extension(probe)))
         .routes(routes!(service::get_metrics).layer(Extension(telemetry)))
         .routes(routes!(service::get_openapi))
         .routes(routes!(service::get_problem))
@@ -119,8 +122,8 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry) -> OpenApiRouter<Engin
         .routes(routes!(receive::receive_messages).layer(layer.within(Deadline::LongPoll)))
 }
 
-/// The router of a node.
-pub fn router(engine: Engine, settings: HttpSettings) -> Router {
+/// The routers of a node.
+pub fn routers(engine: Engine, settings: HttpSettings) -> Routers {
     let timeouts = Timeouts {
         request: settings.request_timeout,
         held_max: engine.hot_limit_bytes(),
@@ -131,14 +134,25 @@ pub fn router(engine: Engine, settings: HttpSettings) -> Router {
     };
     let quotas = engine.quotas().in_use();
     let layer = RequestLayer::new(rules, settings.metrics, quotas);
-    let (router, _) = all_routes(&layer, settings.telemetry).split_for_parts();
+    let (probe, telemetry) = (Probe::default(), settings.telemetry);
+    let spare = OpenApiRouter::new()
+        .routes(routes!(service::get_health))
+        .routes(routes!(service::get_readiness).layer(Extension(probe.clone())))
+        .routes(routes!(service::get_metrics).layer(Extension(telemetry.clone())));
+    let (spare, _) = spare.split_for_parts();
+    let limit = Limit::Connections(settings.max_connections);
+    let spare = spare.fallback(async move || problem::closing(limit));
+    let (all, _) = all_routes(&layer, telemetry, probe).split_for_parts();
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     let swagger = Router::from(SwaggerUi::new("/docs").config(swagger));
-    router
+    let all = all
         .merge(swagger.layer(layer.clone()))
         .fallback(problem::no_route.layer(layer.clone()))
-        .method_not_allowed_fallback(problem::no_method.layer(layer))
-        .with_state(engine)
+        .method_not_allowed_fallback(problem::no_method.layer(layer.clone()));
+    Routers {
+        all: all.with_state(engine.clone()),
+        spare: spare.layer(layer).with_state(engine),
+    }
 }
 
 /// The OpenAPI document of all routes.
@@ -147,7 +161,7 @@ pub fn openapi() -> OpenApi {
     let metrics = RequestMetrics::default();
     let layer = RequestLayer::new(Rules::default(), metrics, InUse::default());
     let telemetry = Telemetry::of(telemetry::registry());
-    document::finish(all_routes(&layer, telemetry).into_openapi())
+    document::finish(all_routes(&layer, telemetry, Probe::default()).into_openapi())
 }
 
 /// The document as text, in the form that is committed.

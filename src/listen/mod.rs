@@ -3,6 +3,7 @@
 //! request it adds nothing to hyper and the router: no box, no channel, no lock.
 
 mod connection;
+mod seats;
 pub mod tls;
 
 use std::io;
@@ -12,26 +13,26 @@ use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Shutdown;
 use connection::{Closing, Protocols};
+use seats::{Accepted, Seat, Seats};
+
+pub use seats::{Routers, SPARE_SEATS};
 
 /// Connections that the kernel completes while none is accepted.
 const BACKLOG: u32 = 4096;
-const ACCEPT_RETRY_FIRST: Duration = Duration::from_millis(10);
-const ACCEPT_RETRY_MOST: Duration = Duration::from_secs(1);
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Address to listen on; port 0 selects a free port.
     pub address: SocketAddr,
-    /// Connections served at the same time; further ones wait in the backlog.
+    /// Connections served at the same time, apart from [`SPARE_SEATS`] for checks.
     pub max_connections: u32,
     /// Time limit of a TLS handshake, of the head of a request, and between two requests of a connection.
     pub header_timeout: Duration,
@@ -41,19 +42,26 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// A bound socket; `serve` accepts connections from it.
+/// An address that this process has, and on which it does not listen yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: TcpSocket,
+    options: Options,
+}
+
+/// A socket that listens; `serve` accepts connections from it.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     options: Options,
 }
 
-/// Binds the address.
+/// Takes the address. Clients are refused until [`Bound::listen`].
 ///
 /// # Errors
 ///
 /// When the address is in use or not one of this machine.
-pub fn bind(options: Options) -> io::Result<Listener> {
+pub fn bind(options: Options) -> io::Result<Bound> {
     let socket = if options.address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -61,10 +69,27 @@ pub fn bind(options: Options) -> io::Result<Listener> {
     }?;
     socket.set_reuseaddr(true)?;
     socket.bind(options.address)?;
-    Ok(Listener {
-        socket: socket.listen(BACKLOG)?,
-        options,
-    })
+    Ok(Bound { socket, options })
+}
+
+impl Bound {
+    /// Connections that will be served at the same time.
+    #[must_use]
+    pub fn max_connections(&self) -> u32 {
+        self.options.max_connections
+    }
+
+    /// Lets clients connect.
+    ///
+    /// # Errors
+    ///
+    /// When another process listens on the address since.
+    pub fn listen(self) -> io::Result<Listener> {
+        Ok(Listener {
+            socket: self.socket.listen(BACKLOG)?,
+            options: self.options,
+        })
+    }
 }
 
 impl Listener {
@@ -78,8 +103,8 @@ impl Listener {
     }
 
     /// Serves until shutdown, then until the requests in flight are done or the drain timeout is over.
-    pub async fn serve(self, router: Router, shutdown: &Shutdown) {
-        let slots = Arc::new(Semaphore::new(self.options.max_connections as usize));
+    pub async fn serve(self, routers: Routers, shutdown: &Shutdown) {
+        let seats = Seats::new(self.options.max_connections);
         let protocols = Arc::new(Protocols::new(
             self.options.header_timeout,
             shutdown.tracker.clone(),
@@ -88,7 +113,7 @@ impl Listener {
             acceptor: self.options.tls.map(TlsAcceptor::from),
             opening_timeout: self.options.header_timeout,
             protocols,
-            router,
+            routers,
             closing: Closing::default(),
         };
         let mut connections = JoinSet::new();
@@ -96,8 +121,8 @@ impl Listener {
             tokio::select! {
                 // Ended connections are removed one by one, so the set never grows beyond the number of slots.
                 Some(_) = connections.join_next() => {}
-                (accepted, slot) = next(&self.socket, &slots) => {
-                    connections.spawn(shared.clone().serve(accepted, slot));
+                (accepted, seat) = seats.next(&self.socket) => {
+                    connections.spawn(shared.clone().serve(accepted, seat));
                 }
                 () = shutdown.token.cancelled() => break,
             }
@@ -120,50 +145,23 @@ impl Listener {
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// A connection and the address of its peer.
-type Accepted = (TcpStream, SocketAddr);
-
-/// Waits for a free slot and for the next connection. Errors of `accept` are retried after a pause, because file
-/// descriptors become free again.
-async fn next(socket: &TcpListener, slots: &Arc<Semaphore>) -> (Accepted, OwnedSemaphorePermit) {
-    let mut wait = ACCEPT_RETRY_FIRST;
-    loop {
-        let Ok(slot) = Arc::clone(slots).acquire_owned().await else {
-            // The semaphore is never closed.
-            return std::future::pending().await;
-        };
-        match socket.accept().await {
-            Ok(accepted) => return (accepted, slot),
-            Err(err) if is_of_one_connection(&err) => {}
-            Err(err) => {
-                tracing::warn!(%err, "accepting connections");
-                sleep(wait).await;
-                wait = (wait * 2).min(ACCEPT_RETRY_MOST);
-            }
-        }
-    }
-}
-
-fn is_of_one_connection(err: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    matches!(
-        err.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset
-    )
-}
-
 /// What every connection shares.
 #[derive(Clone)]
 struct Shared {
     acceptor: Option<TlsAcceptor>,
     opening_timeout: Duration,
     protocols: Arc<Protocols>,
-    router: Router,
+    routers: Routers,
     closing: Closing,
 }
 
 impl Shared {
-    async fn serve(self, (stream, from): Accepted, _slot: OwnedSemaphorePermit) {
+    async fn serve(self, accepted: Accepted, seat: Seat) {
+        let router = seat.router(self.routers.clone());
+        seat.serve(self.serve_with(router, accepted)).await;
+    }
+
+    async fn serve_with(self, router: Router, (stream, from): Accepted) {
         // Responses are small and written at once; waiting for a full packet would only delay them.
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = &self.acceptor else {
@@ -171,7 +169,7 @@ impl Shared {
                 Some(Ok(h2)) => {
                     let protocols = self.protocols;
                     protocols
-                        .serve(stream, (h2, Peer(from.ip())), self.router, self.closing)
+                        .serve(stream, (h2, Peer(from.ip())), router, self.closing)
                         .await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
@@ -184,7 +182,7 @@ impl Shared {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let protocols = self.protocols;
-                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), self.router, self.closing))
+                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), router, self.closing))
                     .await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),

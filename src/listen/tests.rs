@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use axum::routing::{get, post};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::*;
 
@@ -33,7 +34,9 @@ fn start(change: impl FnOnce(&mut Options)) -> Running {
                 "slow"
             }),
         );
-    let listener = bind(options).unwrap();
+    let spare = Router::new().route("/healthz", get(async || "well"));
+    let routers = Routers { all: router, spare };
+    let listener = bind(options).unwrap().listen().unwrap();
     let address = listener.address().unwrap();
     let shutdown = Shutdown::default();
     let ending = shutdown.clone();
@@ -41,7 +44,7 @@ fn start(change: impl FnOnce(&mut Options)) -> Running {
         url: format!("http://{address}"),
         address,
         shutdown,
-        served: tokio::spawn(async move { listener.serve(router, &ending).await }),
+        served: tokio::spawn(async move { listener.serve(routers, &ending).await }),
     }
 }
 
@@ -176,16 +179,39 @@ async fn a_head_over_the_limit_is_refused() {
     assert_eq!(answer.status(), 200);
 }
 
+/// The status of a GET on a connection of its own.
+async fn status(address: SocketAddr, path: &str) -> u16 {
+    let url = format!("http://{address}{path}");
+    let answer = client(false).get(url).send().await.unwrap();
+    answer.status().as_u16()
+}
+
 #[tokio::test]
-async fn connections_above_the_limit_wait_for_a_slot() {
+async fn connections_above_the_limit_get_health_checks_and_nothing_else() {
     let server = start(|options| options.max_connections = 1);
     let first = TcpStream::connect(server.address).await.unwrap();
-    let url = format!("{}/hello", server.url);
-    let second = tokio::spawn(async move { client(false).get(url).send().await.unwrap().status() });
-    sleep(Duration::from_millis(100)).await;
-    assert!(!second.is_finished());
+    assert_eq!(status(server.address, "/healthz").await, 200);
+    assert_eq!(status(server.address, "/hello").await, 404);
     drop(first);
-    assert_eq!(second.await.unwrap(), 200);
+    let began = Instant::now();
+    while status(server.address, "/hello").await != 200 {
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn connections_above_the_spare_ones_wait_for_a_seat() {
+    let server = start(|options| options.max_connections = 1);
+    let mut held = Vec::new();
+    for _ in 0..=SPARE_SEATS {
+        held.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let address = server.address;
+    let waiting = tokio::spawn(async move { status(address, "/healthz").await });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    drop(held.pop());
+    assert_eq!(waiting.await.unwrap(), 200);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
@@ -13,6 +13,10 @@ use crate::engine::{self, Limit};
 /// A problem to be sent to the client. It is boxed, because every handler's result has room for it.
 #[derive(Debug)]
 pub(in crate::http) struct Refusal(Box<Details>);
+
+/// Attached to the response of a request that a limit refused: the name of the limit.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct Shed(pub(in crate::http) &'static str);
 
 /// The problem and its limit.
 #[derive(Debug)]
@@ -79,6 +83,7 @@ impl From<&engine::Error> for Problem {
                 Limit::QueuedPublishes
                 | Limit::QueuedTransfers
                 | Limit::Receivers
+                | Limit::Connections(_)
                 | Limit::Guarantee(_),
             ) => ErrorCode::ReducedCapacity,
             E::Forbidden(_) | E::Suspended => ErrorCode::Forbidden,
@@ -101,6 +106,9 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::BAD_REQUEST);
         let text = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, text).into_response();
+        if let Some(limit) = &limit {
+            response.extensions_mut().insert(Shed(limit.terms().name));
+        }
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,
@@ -117,6 +125,14 @@ impl IntoResponse for Refusal {
         }
         response
     }
+}
+
+/// Responds to requests on a connection beyond the limit, which ends with the response.
+pub(in crate::http) fn closing(limit: Limit) -> Response {
+    let mut response = Refusal::from(engine::Error::Limited(limit)).into_response();
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// Responds to requests that match no route.

@@ -34,6 +34,9 @@ pub(crate) struct Node {
     serving: JoinHandle<()>,
 }
 
+/// More than any test opens.
+const CONNECTIONS_MAX: u32 = 1_000;
+
 impl Node {
     pub(crate) async fn start(fleet: &Fleet) -> Self {
         // What a node complains of is shown with the test that fails.
@@ -57,21 +60,22 @@ impl Node {
         let settings = app::Settings {
             duties: worker::Settings::default(),
             request_timeout: Duration::from_secs(30),
+            max_connections: CONNECTIONS_MAX,
         };
-        let (engine, router) = app::assemble(parts, settings, &shutdown, &stop)
+        let (engine, routers) = app::assemble(parts, settings, &shutdown, &stop)
             .await
             .unwrap();
         let listener = listen::bind(listen::Options {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
-            max_connections: 1_000,
+            max_connections: CONNECTIONS_MAX,
             header_timeout: Duration::from_secs(30),
             drain_timeout: DRAIN,
             tls: None,
-        })
-        .unwrap();
+        });
+        let listener = listener.unwrap().listen().unwrap();
         let address = listener.address().unwrap();
         let ending = shutdown.clone();
-        let serving = tokio::spawn(async move { listener.serve(router, &ending).await });
+        let serving = tokio::spawn(async move { listener.serve(routers, &ending).await });
         Self {
             address,
             client: client(),

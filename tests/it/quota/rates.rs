@@ -102,6 +102,11 @@ async fn a_request_above_the_ceiling_is_refused_with_when_to_come_back() {
         r#"cursus_throttled_requests_total{policy="requests"}"#,
     )
     .await;
+    assert_shows(
+        &node,
+        r#"cursus_http_shed_requests_total{limit="requests"}"#,
+    )
+    .await;
     fleet.finish([node]).await;
 }
 

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 18] = [
+const LAYERS: [(&str, &[&str]); 19] = [
     (
         "app",
         &[
             "blob",
             "clock",
             "config",
+            "descriptors",
             "embedded",
             "engine",
             "http",
@@ -27,6 +28,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ("blob", &["turnstile"]),
     ("clock", &[]),
     ("config", &["blob"]),
+    ("descriptors", &[]),
     ("embedded", &["hex"]),
     (
         "engine",
