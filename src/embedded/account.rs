@@ -21,9 +21,9 @@ const HANDED_OVER: &str = "/proc/self/fd/9";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Account {
     pub(super) uid: u32,
-    gid: u32,
+    pub(super) gid: u32,
     /// Whether this process is root and starts commands as this user.
-    drops: bool,
+    pub(super) drops: bool,
 }
 
 impl Account {
@@ -101,6 +101,11 @@ impl Account {
     }
 }
 
+/// What a command of [`Account::command`] said, with the path of the directory instead of the one that it was given.
+pub(super) fn with_real_path(said: &str, dir: &Path) -> String {
+    said.trim().replace(HANDED_OVER, &dir.display().to_string())
+}
+
 fn ids_of(name: &str, passwd: &str) -> Option<(u32, u32)> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -115,7 +120,16 @@ fn ids_of(name: &str, passwd: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::ids_of;
+    use super::*;
+
+    #[test]
+    fn messages_name_the_real_directory() {
+        let said = "FATAL:  data directory \"/proc/self/fd/9\" has wrong ownership\n";
+        assert_eq!(
+            with_real_path(said, Path::new("/srv/data/postgres")),
+            "FATAL:  data directory \"/srv/data/postgres\" has wrong ownership"
+        );
+    }
 
     #[test]
     fn ids_are_read_from_the_user_database() {

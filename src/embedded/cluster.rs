@@ -13,10 +13,10 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::account::Account;
+use super::account::{Account, with_real_path};
 use super::binaries::Binaries;
 use super::process::{self, Postmaster};
-use super::{Error, settings};
+use super::{Error, repair, settings};
 use crate::hex;
 
 /// The only role: a superuser without password. Other users cannot enter the socket's directory.
@@ -25,6 +25,8 @@ pub(super) const USER: &str = "cursus";
 /// Interval of the log line while Postgres starts. Crash recovery replays up to `max_wal_size`, which takes many
 /// minutes on a slow disk. It has no time limit, because a killed recovery would begin again.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
+/// Interval of the check whether the socket is still there.
+const SOCKET_CHECK: Duration = Duration::from_secs(1);
 const FAST_TIMEOUT: Duration = Duration::from_secs(20);
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -65,12 +67,18 @@ impl Cluster {
         if version.is_none() {
             cluster.create(ending).await?;
         }
+        repair::repair(&cluster.dir, &cluster.account)?;
         cluster.settings = settings::arguments(connections, cluster.has_lz4().await);
         Ok(cluster)
     }
 
     async fn create(&self, ending: &CancellationToken) -> Result<(), Error> {
-        if self.dir.exists() {
+        if self.dir.join("global/pg_control").exists() {
+            return Err(Error::NoVersion(self.dir.clone()));
+        }
+        // An empty directory is replaced by the new cluster.
+        let mut entries = fs::read_dir(&self.dir).into_iter().flatten();
+        if self.dir.exists() && (!self.dir.is_dir() || entries.next().is_some()) {
             return Err(Error::NotCluster(self.dir.clone()));
         }
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
@@ -123,9 +131,8 @@ impl Cluster {
             .await
             .map_err(Error::file("run initdb on", half))?;
         if !output.status.success() {
-            return Err(Error::Initdb(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Initdb(with_real_path(&said, half)));
         }
         Ok(())
     }
@@ -209,7 +216,7 @@ impl Cluster {
         let output = fs::read_to_string(&self.start_log).unwrap_or_default();
         Error::Start {
             status: status.to_owned(),
-            output: output.trim().to_owned(),
+            output: with_real_path(&output, &self.dir),
             log: self.dir.join("log"),
         }
     }
@@ -231,6 +238,14 @@ impl Cluster {
             }
         }
         self.make_sockets()
+    }
+
+    /// Returns when the socket is gone, because someone has cleaned /tmp: Postgres goes on, and no connection can reach it.
+    pub(super) async fn socket_gone(&self) {
+        let socket = self.sockets.join(".s.PGSQL.5432");
+        while tokio::fs::try_exists(&socket).await.unwrap_or(true) {
+            sleep(SOCKET_CHECK).await;
+        }
     }
 
     fn make_sockets(&self) -> Result<(), Error> {

@@ -49,8 +49,28 @@ pub enum Error {
     /// Something other than a cluster is at its path.
     #[error("{} is not a Postgres cluster: remove it, or set another --data-dir", .0.display())]
     NotCluster(PathBuf),
+    /// The cluster has lost the file with its version.
+    #[error(
+        "{} has data of Postgres, but its PG_VERSION is missing or empty: restore this file from the backup, or write the \
+         major version of the Postgres that made the cluster into it",
+        .0.display()
+    )]
+    NoVersion(PathBuf),
+    /// This process may not write to a directory.
+    #[error("cannot write to {}: run as its owner, or give it away (chown -R {uid} '{}')", dir.display(), dir.display())]
+    NotWritable {
+        /// The directory.
+        dir: PathBuf,
+        /// User id of this process.
+        uid: u32,
+    },
     /// The cluster belongs to another user.
-    #[error("{} belongs to user {owner}, but this process runs as {uid}: run it as that user, or as root", cluster.display())]
+    #[error(
+        "{} belongs to user {owner}, but this process runs as {uid}: run it as that user or as root, or give it away \
+         (chown -R {uid} '{}')",
+        cluster.display(),
+        cluster.display()
+    )]
     Owner {
         /// The cluster.
         cluster: PathBuf,

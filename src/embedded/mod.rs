@@ -15,6 +15,7 @@ mod cluster;
 mod error;
 mod hold;
 mod process;
+mod repair;
 mod settings;
 mod supervise;
 
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +70,12 @@ impl Embedded {
         builder
             .create(&objects)
             .map_err(Error::file("create", &objects))?;
+        rustix::fs::access(&objects, Access::WRITE_OK | Access::EXEC_OK).map_err(|_| {
+            Error::NotWritable {
+                dir: objects.clone(),
+                uid: rustix::process::geteuid().as_raw(),
+            }
+        })?;
         let cluster = Cluster::open(&data_dir, postgres_bin, connections, ending).await?;
         let child = supervise::first_launch(&cluster, ending).await?;
         let stop = CancellationToken::new();

@@ -46,6 +46,13 @@ pub(super) fn works_in(pid: u32, _cluster: &Path) -> bool {
     output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("postgres"))
 }
 
+/// Whether any process works in the cluster. Unknown on systems other than Linux.
+pub(super) fn any_works_in(cluster: &Path) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.any(|pid: u32| works_in(pid, cluster))
+}
+
 /// Whether a process with this id exists.
 pub(super) fn exists(pid: u32) -> bool {
     to_pid(pid).is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))

@@ -1,5 +1,5 @@
 //! Keeps the private Postgres running: one loop, started by `Embedded::start` and ended by `stop`. When Postgres dies
-//! it is started again, with no limit of attempts, because backends of the dead one may still hold its shared memory.
+//! or its socket is removed, it is started again, with no limit of attempts, because backends of the dead one may still hold its shared memory.
 //! Statements fail meanwhile, and the store reports them as `unavailable`.
 
 use std::time::Duration;
@@ -24,6 +24,11 @@ pub(super) async fn run(cluster: Cluster, mut child: Child, stop: CancellationTo
             status = child.wait() => {
                 let status = status.map_or_else(|err| err.to_string(), |status| status.to_string());
                 tracing::error!(status, "Postgres ended by itself; starting it again");
+            }
+            () = cluster.socket_gone() => {
+                let dir = cluster.sockets.display();
+                tracing::error!(%dir, "the socket of Postgres was removed; starting Postgres again");
+                cluster.shut(child).await;
             }
             () = stop.cancelled() => break,
         }

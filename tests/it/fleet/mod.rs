@@ -3,6 +3,7 @@
 mod binary;
 mod crash;
 mod embedded;
+mod machine;
 mod nodes;
 mod settings;
 mod worker;

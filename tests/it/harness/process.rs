@@ -26,7 +26,12 @@ impl Place {
     }
 
     pub(crate) fn start(&self) -> Node {
-        let mut node = self.spawn();
+        self.start_by(&mut self.command())
+    }
+
+    /// A node that this command starts.
+    pub(crate) fn start_by(&self, command: &mut Command) -> Node {
+        let mut node = Node(command.spawn().unwrap());
         self.eventually("the node listens", || {
             assert!(node.0.try_wait().unwrap().is_none(), "{}", self.log());
             let note = fs::read_to_string(self.data.join("cursus.lock")).unwrap_or_default();
