@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use api::TenantName;
 use api::key::KeySettings;
-use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,15 +20,13 @@ use crate::http::{self, HttpSettings, RequestMetrics};
 use crate::listen::{self, Bound, Listener, Routers, tls};
 use crate::outbound::Outbound;
 use crate::shutdown::Shutdown;
-use crate::store::{self, Store};
+use crate::store::{self, Hosts, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::worker;
 
 /// Any error that keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Connections for the listener for hints between nodes.
-const LISTENERS: u32 = 1;
 /// Time that the loops of the node get to end after the last response, even if less of the drain timeout is left.
 const LOOPS_WITHIN: Duration = Duration::from_secs(5);
 /// Time that the aborts of uploads and the database connections get to end, after everything else.
@@ -100,7 +97,7 @@ async fn start_embedded(
         return Ok(None);
     };
     let tuning = &config.tuning;
-    let connections = tuning.database_connections + tuning.turn_loops + LISTENERS;
+    let connections = tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS;
     let bin = postgres_bin.as_deref();
     tokio::select! {
         started = Embedded::start(data_dir, bin, connections, &shutdown.token) => started.map(Some),
@@ -110,32 +107,18 @@ async fn start_embedded(
 
 /// Connects to the database and migrates its schema.
 async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Store, Error> {
-    let options: PgConnectOptions = match (&config.mode, embedded) {
+    let hosts: Hosts = match (&config.mode, embedded) {
         (Mode::Fleet { database_url, .. }, _) => database_url.expose().parse()?,
-        (Mode::Embedded { .. }, Some(embedded)) => embedded.connect_options(),
+        (Mode::Embedded { .. }, Some(embedded)) => embedded.connect_options().into(),
         (Mode::Embedded { .. }, None) => return Err("the private Postgres does not run".into()),
     };
-    let store = Store::new(options, config.tuning.database_connections);
-    check_settings(&store).await?;
-    store::migrate::migrate(&store)
-        .await
-        .map_err(|error| explain(&error))?;
-    Ok(store)
-}
-
-/// Fails when the database, or a pooler in front of it, does not take the settings of a session.
-async fn check_settings(store: &Store) -> Result<(), Error> {
-    let lost = store::session::lost_settings(store)
-        .await
-        .map_err(|error| explain(&error))?;
-    let Some((name, value)) = lost.first() else {
-        return Ok(());
+    let store = Store::new(hosts, config.tuning.database_connections);
+    let ready = async {
+        store.check_sessions().await?;
+        store::migrate::migrate(&store).await
     };
-    Err(format!(
-        "the database has {name} = {value}, not what this node asked for: a pooler drops the settings of sessions; connect \
-         directly or in session mode"
-    )
-    .into())
+    ready.await.map_err(|error| explain(&error))?;
+    Ok(store)
 }
 
 /// An error and its causes, in one line.
@@ -293,7 +276,7 @@ fn cannot_listen(config: &Config, error: &std::io::Error) -> Error {
 /// Files that the node opens at most for its database, its object storage and spare connections.
 fn own_files(config: &Config) -> u32 {
     let tuning = &config.tuning;
-    let database = tuning.database_connections + tuning.turn_loops + LISTENERS;
+    let database = tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS;
     database + blob::REQUESTS_MAX + listen::SPARE_SEATS
 }
 

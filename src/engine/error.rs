@@ -69,7 +69,7 @@ pub enum Error {
     BodyStalled,
     /// The database or object storage is unavailable. The outcome may be unknown.
     #[error(
-        "{0} does not answer; nothing is lost, try again (with the same idempotency key to be safe)"
+        "{0} cannot be used at the moment; nothing is lost, try again (with the same idempotency key to be safe)"
     )]
     Unavailable(&'static str),
     /// A fault of the service.
@@ -90,7 +90,9 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         match &error {
-            store::Error::Unavailable(_) | store::Error::Raced(_) => {
+            store::Error::Unreachable(_)
+            | store::Error::Unavailable(_)
+            | store::Error::Raced(_) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "database unavailable"

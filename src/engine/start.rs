@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::store::Session;
 use crate::store::installation::Installation;
 
 use super::access::{Gate, Tenant};
@@ -42,14 +43,15 @@ impl Engine {
             inner: Arc::new(inner),
         };
         // Before any request: it must know which callers to let in.
-        engine.poll().await?;
-        engine.spawn(tracker, &stop);
+        engine.poll_once().await?;
+        let sessions = engine.inner.turns.connect().await?;
+        engine.spawn(sessions, tracker, &stop);
         Ok(engine)
     }
 
-    fn spawn(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+    fn spawn(&self, sessions: Vec<Session>, tracker: &TaskTracker, stop: &CancellationToken) {
         self.inner.quotas.start(tracker, stop);
-        self.inner.turns.start(tracker, stop);
+        self.inner.turns.start(sessions, tracker, stop);
         self.inner.dispenser.start(tracker, stop);
         self.start_dead_letters(tracker, stop);
         let context = Context {

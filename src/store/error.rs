@@ -1,10 +1,17 @@
 //! The errors of the database, by cause.
 
+use std::sync::Arc;
+
+use super::trouble::Trouble;
+
 /// Why a statement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The database does not respond, or the connection broke: the outcome may be unknown.
-    #[error("the database does not answer")]
+    /// There is no connection.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    /// The database cannot do its work at the moment, or the connection broke: the outcome may be unknown.
+    #[error("{}", Trouble::of(.0).summary())]
     Unavailable(#[source] sqlx::Error),
     /// The transaction was rolled back because of another one (a deadlock, a serialization failure). It had no effect,
     /// and a retry helps.
@@ -27,8 +34,36 @@ pub enum Error {
         row: String,
     },
     /// Any other error of the database.
-    #[error("the database refused a statement")]
+    #[error("the database refused a statement{}", advice(.0))]
     Database(#[source] sqlx::Error),
+}
+
+/// What to do about a refusal, in brackets.
+fn advice(error: &sqlx::Error) -> String {
+    match Trouble::of(error).advice() {
+        "" => String::new(),
+        advice => format!(" ({advice})"),
+    }
+}
+
+/// No connection could be made, or none was free.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{detail}")]
+pub struct Unreachable {
+    pub(super) trouble: Trouble,
+    /// Each host with its refusal, and what to do.
+    pub(super) detail: Arc<str>,
+}
+
+impl Unreachable {
+    /// A trouble of the node itself.
+    pub(super) fn here(trouble: Trouble) -> Self {
+        let detail = format!("{}: {}", trouble.summary(), trouble.advice());
+        Self {
+            trouble,
+            detail: detail.into(),
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {
@@ -43,6 +78,7 @@ impl From<sqlx::Error> for Error {
             .iter()
             .any(|class| code.starts_with(class))
             || ["25006", "25P03"].contains(&&*code)
+            || Trouble::of(&error) == Trouble::Full
         {
             return Self::Unavailable(error);
         }
@@ -67,6 +103,37 @@ impl Error {
     #[must_use]
     pub fn timed_out() -> Self {
         Self::Unavailable(sqlx::Error::PoolTimedOut)
+    }
+
+    /// Whether the connection is of no further use, or there is none.
+    #[must_use]
+    pub fn is_of_connection(&self) -> bool {
+        let Self::Unavailable(error) = self else {
+            return matches!(self, Self::Unreachable(_));
+        };
+        // 57P01 to 57P05 end the session. 57014 ends a statement.
+        error.as_database_error().is_none_or(|refusal| {
+            let code = refusal.code().unwrap_or_default();
+            code.starts_with("08") || code.starts_with("57P") || code.starts_with("25")
+        })
+    }
+
+    /// Whether the database is at fault, and not the statement.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Unavailable(_))
+    }
+
+    /// What is the matter with the database.
+    #[must_use]
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Unreachable(unreachable) => unreachable.trouble,
+            Self::Unavailable(error) | Self::Raced(error) | Self::Database(error) => {
+                Trouble::of(error)
+            }
+            Self::Strict | Self::Conflict(_) | Self::Corrupt { .. } => Trouble::Other,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Brings the schema up to date: the migrations of `migrations/`, then the functions of the turn (`turn.sql`). Every
-//! node runs this at startup. Nodes that start at the same time run it one after the other, under a lock on the table
-//! of applied migrations. All changes of one run are one transaction.
+//! node runs this at startup. If nothing is missing it only reads, so that the role of a node needs no right to change
+//! the schema. Else nodes that start at the same time run it one after the other, under a lock on the table of applied
+//! migrations. All changes of one run are one transaction.
 
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -26,15 +27,15 @@ const MIGRATIONS: [(&str, &str); 11] = migrations![
 /// # Errors
 /// When the database call fails, or refuses a migration.
 pub async fn migrate(store: &Store) -> Result<(), Error> {
+    if is_current(store).await? {
+        return Ok(());
+    }
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
     sqlx::query("-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
         .execute(tx.run("migrate.lock"))
         .await?;
-    let applied: Vec<String> =
-        sqlx::query_scalar("-- migrate.list\nSELECT name FROM migration ORDER BY name")
-            .fetch_all(tx.run("migrate.list"))
-            .await?;
+    let applied = applied(&mut tx).await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {
             continue;
@@ -52,6 +53,53 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     tx.commit().await
 }
 
+/// Whether nothing is to be done.
+async fn is_current(store: &Store) -> Result<bool, Error> {
+    let mut session = store.session().await?;
+    let is_there: bool = sqlx::query_scalar(
+        "-- migrate.is_there
+         SELECT to_regclass(format('%I.migration', current_schema())) IS NOT NULL",
+    )
+    .fetch_one(session.run("migrate.is_there"))
+    .await?;
+    if !is_there {
+        return Ok(false);
+    }
+    let applied = applied(&mut session).await?;
+    let is_applied = |(name, _): &(&str, &str)| applied.iter().any(|done| done == name);
+    let version = i64::from(turn::VERSION);
+    let turns = turns(&mut session).await?;
+    Ok(MIGRATIONS.iter().all(is_applied)
+        && turns.iter().any(|(_, found)| *found == version)
+        && !turns.iter().any(|(_, found)| is_old(*found, version)))
+}
+
+/// The names of the applied migrations.
+async fn applied(session: &mut Session) -> Result<Vec<String>, Error> {
+    Ok(
+        sqlx::query_scalar("-- migrate.list\nSELECT name FROM migration ORDER BY name")
+            .fetch_all(session.run("migrate.list"))
+            .await?,
+    )
+}
+
+/// The functions of the turn, each with its version.
+async fn turns(session: &mut Session) -> Result<Vec<(String, i64)>, Error> {
+    Ok(sqlx::query_as(
+        "-- migrate.turns
+         SELECT p.oid::regprocedure::text, substring(p.proname FROM '[0-9]+$')::bigint
+         FROM pg_proc p
+         WHERE p.pronamespace = current_schema()::regnamespace AND p.proname ~ '^turn_(block_)?[0-9]{1,9}$'",
+    )
+    .fetch_all(session.run("migrate.turns"))
+    .await?)
+}
+
+/// Whether no node of this version or the one before uses a turn.
+fn is_old(found: i64, version: i64) -> bool {
+    found <= version - 2
+}
+
 /// Installs the functions of the turn in the current version if they are missing, and drops those that are two or more
 /// versions older. During an upgrade, nodes of this version and of the previous one run at the same time, each with its
 /// own functions.
@@ -60,16 +108,9 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
 /// When the database call fails, or refuses the text.
 pub async fn install_turn(tx: &mut Session, version: u32) -> Result<(), Error> {
     let version = i64::from(version);
-    let found: Vec<(String, i64)> = sqlx::query_as(
-        "-- migrate.turns
-         SELECT p.oid::regprocedure::text, substring(p.proname FROM '[0-9]+$')::bigint
-         FROM pg_proc p
-         WHERE p.pronamespace = current_schema()::regnamespace AND p.proname ~ '^turn_(block_)?[0-9]{1,9}$'",
-    )
-    .fetch_all(tx.run("migrate.turns"))
-    .await?;
+    let found = turns(tx).await?;
     for (function, old) in &found {
-        if *old <= version - 2 {
+        if is_old(*old, version) {
             let drop = format!("DROP FUNCTION {function}");
             tx.run("migrate.apply").execute(AssertSqlSafe(drop)).await?;
             tracing::info!(function, "turn dropped");

@@ -2,10 +2,16 @@
 //! `turn`, `retention`, `hot_payload`, `usage`, `usage_read` and `lease_waiting` cover several tables, or a part of
 //! one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine opens
 //! transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
-//! `ids` holds the types of ids and offsets.
+//! `ids` holds the types of ids and offsets. `hosts` reads where the database is, `connect` makes connections with
+//! `settings`, `pool` shares them, `session` and `run` run statements on them, and `trouble` says why one cannot.
 
+mod connect;
 mod error;
+mod hosts;
 mod ids;
+mod pool;
+mod settings;
+mod trouble;
 
 pub mod api_key;
 pub mod audit;
@@ -36,6 +42,7 @@ pub mod price_version;
 pub mod quota;
 pub mod quota_demand;
 pub mod retention;
+mod run;
 pub mod session;
 pub mod subscription;
 pub mod tenant;
@@ -47,6 +54,8 @@ mod turn_output;
 pub mod usage;
 pub mod usage_read;
 
-pub use error::Error;
+pub use error::{Error, Unreachable};
+pub use hosts::{Hosts, UrlError};
 pub use ids::{CursorKey, LaneId, LeaseId, Offset, SubscriptionId, TenantId, TopicId};
 pub use session::{Metrics, Session, Store};
+pub use trouble::Trouble;

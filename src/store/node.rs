@@ -31,6 +31,26 @@ pub async fn heartbeat(
     Ok(())
 }
 
+/// Writes what a heartbeat writes, but for the row of a node that has deleted it. For readiness.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn touch(
+    session: &mut Session,
+    node: Uuid,
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- node.touch
+         UPDATE node SET seen_at = coalesce($2, now()) WHERE node_id = $1",
+    )
+    .bind(node)
+    .bind(now)
+    .execute(session.run("node.touch"))
+    .await?;
+    Ok(())
+}
+
 /// A row.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct NodeRow {

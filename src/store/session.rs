@@ -1,56 +1,26 @@
-//! Connections: the pool, and sessions taken from it with or without a transaction. Every statement goes through
-//! [`Session::run`], which counts it by name.
+//! Sessions: connections with or without a transaction, on which statements run. Every statement goes through
+//! [`Session::run`], which counts it by name. `pool` holds the connections that sessions share, `connect` makes them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use super::Error;
+use super::connect::{Connector, Server};
+use super::error::Unreachable;
 use super::group::Touched;
-
-/// A statement is cancelled after this time; those of the hot path take milliseconds.
-const STATEMENT_TIMEOUT: &str = "30s";
-/// The server ends a transaction that is idle for this long. No network call runs inside a transaction, so its node has
-/// vanished, and its locks block others.
-const IDLE_IN_TRANSACTION_TIMEOUT: &str = "10s";
-/// The server probes an idle connection after 30 s, then every 10 s, and closes it after 3 probes without a response.
-/// Otherwise the locks of a node that vanished during a statement would stay for hours.
-const KEEPALIVES: [(&str, &str); 3] = [
-    ("tcp_keepalives_idle", "30"),
-    ("tcp_keepalives_interval", "10"),
-    ("tcp_keepalives_count", "3"),
-];
-/// Settings that the statements rely on. A role or a database may have other defaults, and they must not reach a session.
-const SETTINGS: [(&str, &str); 10] = [
-    ("statement_timeout", STATEMENT_TIMEOUT),
-    (
-        "idle_in_transaction_session_timeout",
-        IDLE_IN_TRANSACTION_TIMEOUT,
-    ),
-    // The connection of a turn loop may be idle for long.
-    ("idle_session_timeout", "0"),
-    ("lock_timeout", "0"),
-    // A turn reads what others have committed after it took its locks.
-    ("default_transaction_isolation", "read committed"),
-    ("default_transaction_read_only", "off"),
-    ("jit", "off"),
-    // A plan that was made for a small table stays in use while the table grows. Every look-up has an index.
-    ("enable_seqscan", "off"),
-    ("timezone", "UTC"),
-    ("bytea_output", "hex"),
-];
-/// Longest wait for a connection of the pool.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that returns to the pool is closed if it does not respond within this time.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
+use super::hosts::Hosts;
+use super::pool::{Pool, Pooled, Transaction};
+use super::run::{Reached, Run};
+use super::settings;
+use super::trouble::Trouble;
 
 /// Label of the statement counter.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -87,30 +57,19 @@ impl Metrics {
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pool: PgPool,
-    options: PgConnectOptions,
+    pool: Arc<Pool>,
     metrics: Arc<Metrics>,
 }
 
 impl Store {
-    /// A store with at most `connections` connections; it connects at the first use.
+    /// Connections that a node has apart from its pool and its turn loops: the listener for hints and the watch.
+    pub const OWN_CONNECTIONS: u32 = 2;
+
+    /// A store whose sessions share at most `connections` connections; it connects at the first use.
     #[must_use]
-    pub fn new(options: PgConnectOptions, connections: u32) -> Self {
-        let options = options
-            .application_name("cursus")
-            .options(SETTINGS)
-            .options(KEEPALIVES)
-            .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .idle_timeout(Duration::from_secs(300))
-            .after_connect(|connection, _| Box::pin(make_durable(connection)))
-            .after_release(|connection, _| Box::pin(is_clean(connection)))
-            .connect_lazy_with(options.clone());
+    pub fn new(hosts: impl Into<Hosts>, connections: u32) -> Self {
         Self {
-            pool,
-            options,
+            pool: Pool::new(Connector::new(&hosts.into()), connections),
             metrics: Arc::default(),
         }
     }
@@ -121,61 +80,109 @@ impl Store {
         &self.metrics
     }
 
+    fn with(&self, inner: Inner, transaction: Option<&'static str>) -> Session {
+        Session {
+            inner,
+            metrics: self.metrics.clone(),
+            touched: Touched::new(transaction),
+        }
+    }
+
     /// A connection where each statement commits by itself.
     ///
     /// # Errors
-    /// When the database call fails.
+    /// When there is no connection.
     pub async fn session(&self) -> Result<Session, Error> {
-        Ok(Session {
-            inner: Inner::Pooled(self.pool.acquire().await?),
-            metrics: self.metrics.clone(),
-            touched: Touched::new(None),
-        })
+        Ok(self.with(Inner::Pooled(self.pool.acquire().await?), None))
     }
 
     /// A transaction called `name`. It is rolled back when dropped without [`Session::commit`].
     ///
     /// # Errors
-    /// When the database call fails.
+    /// When there is no connection, or the database call fails.
     pub async fn tx(&self, name: &'static str) -> Result<Session, Error> {
         tracing::trace!(name, "transaction");
-        Ok(Session {
-            inner: Inner::Tx(self.pool.begin().await?),
-            metrics: self.metrics.clone(),
-            touched: Touched::new(Some(name)),
-        })
+        let mut pooled = self.pool.acquire().await?;
+        pooled.transaction = Transaction::Open;
+        let begin = sqlx::raw_sql("-- session.begin\nBEGIN");
+        pooled.run().execute(begin).await?;
+        Ok(self.with(Inner::Pooled(pooled), Some(name)))
     }
 
-    /// A dedicated connection for a turn loop. It caches plans, and they always scan their arrays in order, so that
-    /// rows are locked in the order of the caller.
+    /// A connection of its own for a turn loop.
     ///
     /// # Errors
-    /// When the database call fails.
+    /// When there is no connection.
     pub async fn turn_session(&self) -> Result<Session, Error> {
-        let options = self.options.clone().options([
-            ("plan_cache_mode", "force_generic_plan"),
-            ("enable_hashjoin", "off"),
-            ("enable_mergejoin", "off"),
-            ("enable_sort", "off"),
-            ("enable_bitmapscan", "off"),
-        ]);
-        let mut connection = options.connect().await?;
-        make_durable(&mut connection).await?;
-        Ok(Session {
-            inner: Inner::Own(Box::new(connection)),
-            metrics: self.metrics.clone(),
-            touched: Touched::new(None),
-        })
+        self.own_session(&settings::OF_TURN).await
+    }
+
+    /// A connection of its own for the watch: it learns of a failure while all connections of the pool hang.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn watch_session(&self) -> Result<Session, Error> {
+        self.own_session(&[]).await
+    }
+
+    async fn own_session(&self, more: &[settings::Setting]) -> Result<Session, Error> {
+        let trust = self.pool.distrusted();
+        let (connection, server) = self.pool.connector.connect(more).await?;
+        let own = Own {
+            connection: Box::new(connection),
+            reached: Reached::new(server, self.pool.connector.server()),
+            trust,
+            pool: self.pool.clone(),
+        };
+        Ok(self.with(Inner::Own(own), None))
+    }
+
+    /// Why no connection can be made, if none can.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.pool.connector.trouble()
+    }
+
+    /// A connection could not do its work: those that were made before are not used again.
+    pub fn distrust(&self) {
+        self.pool.distrust();
     }
 
     /// A listener for the hints of other nodes.
     ///
     /// # Errors
-    /// When the database call fails.
-    pub async fn listen(&self, channel: &str) -> Result<PgListener, Error> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+    /// When there is no connection.
+    pub async fn listen(&self, channel: &str) -> Result<Hints, Error> {
+        let server = self.pool.connector.server();
+        let options = self.pool.connector.options();
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.eager_reconnect(false);
         listener.listen(channel).await?;
-        Ok(listener)
+        Ok(Hints {
+            listener,
+            server,
+            _pool: pool,
+        })
+    }
+
+    /// Fails if a pooler gives a session another connection to the server from one transaction to the next.
+    ///
+    /// # Errors
+    /// When it does, or there is no connection.
+    pub async fn check_sessions(&self) -> Result<(), Error> {
+        // The pool tries again while the database starts; its connection is not needed.
+        drop(self.pool.acquire().await?);
+        let connector = &self.pool.connector;
+        let (other, _) = connector.connect(&[]).await?;
+        let (session, _) = connector.connect(&[]).await?;
+        if settings::are_kept(session, other).await? {
+            Ok(())
+        } else {
+            Err(Unreachable::here(Trouble::Pooler).into())
+        }
     }
 
     /// Closes all connections of the pool.
@@ -184,49 +191,22 @@ impl Store {
     }
 }
 
-/// Makes the commits of a connection durable before they are answered (I1), whatever the defaults of its role and database
-/// are. What waits for standbys stays as the operator has set it.
-async fn make_durable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let set = sqlx::raw_sql(
-        "-- session.make_durable
-         SELECT set_config('synchronous_commit', 'on', false)
-         WHERE current_setting('synchronous_commit') IN ('off', 'local')",
-    );
-    connection.execute(set).await?;
-    Ok(())
+/// Hints of other nodes.
+#[derive(Debug)]
+pub struct Hints {
+    listener: PgListener,
+    server: watch::Receiver<Option<Server>>,
+    /// The pool of the one connection of the listener.
+    _pool: PgPool,
 }
 
-/// The settings of a new connection that are not as it asked for, by name with the value found. A pooler between node and
-/// database may drop them.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn lost_settings(store: &Store) -> Result<Vec<(String, String)>, Error> {
-    let mut session = store.session().await?;
-    let (names, values): (Vec<&str>, Vec<&str>) = SETTINGS.into_iter().unzip();
-    Ok(sqlx::query_as(
-        "-- session.settings
-         SELECT k.name, current_setting(k.name) FROM unnest($1::text[], $2::text[]) AS k (name, value)
-         WHERE current_setting(k.name) IS DISTINCT FROM k.value",
-    )
-    .bind(names)
-    .bind(values)
-    .fetch_all(session.run("session.settings"))
-    .await?)
-}
-
-/// Whether a connection that returns to the pool is outside of any transaction; if not, or after an error, it is
-/// closed, which rolls back. A future that is dropped while it waits for the response to its BEGIN leaves a transaction
-/// open, unknown to sqlx (transact-rs/sqlx #4385). The next user of the connection would write into it and never
-/// commit. The check: inside a transaction, the time of the transaction differs from the time of the statement.
-async fn is_clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let asked = connection.fetch_one(sqlx::raw_sql(
-        "-- session.is_clean
-         SELECT now() = statement_timestamp()",
-    ));
-    match tokio::time::timeout(RELEASE_TIMEOUT, asked).await {
-        Ok(answer) => answer?.try_get(0),
-        Err(_) => Err(sqlx::Error::PoolTimedOut),
+impl Hints {
+    /// The next hint; `None` when the connection broke, or the server was replaced.
+    pub async fn next(&mut self) -> Option<String> {
+        tokio::select! {
+            hint = self.listener.try_recv() => Some(hint.ok()??.payload().to_owned()),
+            _ = self.server.changed() => None,
+        }
     }
 }
 
@@ -240,15 +220,23 @@ pub struct Session {
 
 #[derive(Debug)]
 enum Inner {
-    Pooled(PoolConnection<Postgres>),
-    Tx(Transaction<'static, Postgres>),
-    Own(Box<PgConnection>),
+    Pooled(Pooled),
+    Own(Own),
+}
+
+/// A connection outside of the pool.
+#[derive(Debug)]
+struct Own {
+    connection: Box<PgConnection>,
+    reached: Reached,
+    trust: u64,
+    pool: Arc<Pool>,
 }
 
 impl Session {
     /// The connection for the statement `name` (`table.verb`). Panics in a debug build if a transaction that is not
     /// listed in `group` runs statements of both groups of tables.
-    pub fn run(&mut self, statement: &'static str) -> &mut PgConnection {
+    pub fn run(&mut self, statement: &'static str) -> Run<'_> {
         debug_assert!(
             self.touched.may_run(statement),
             "{statement} is of another group of tables than what {:?} ran before",
@@ -259,14 +247,15 @@ impl Session {
             .get_or_create(&Statement { statement })
             .inc();
         match &mut self.inner {
-            Inner::Pooled(connection) => {
-                self.metrics.commits.inc();
-                connection
+            Inner::Pooled(pooled) => {
+                if pooled.transaction == Transaction::None {
+                    self.metrics.commits.inc();
+                }
+                pooled.run()
             }
-            Inner::Tx(tx) => tx,
-            Inner::Own(connection) => {
+            Inner::Own(own) => {
                 self.metrics.commits.inc();
-                connection
+                Run::new(&mut own.connection, &own.reached)
             }
         }
     }
@@ -275,13 +264,52 @@ impl Session {
     ///
     /// # Errors
     /// When the outcome is unknown, or a deferred constraint failed.
-    pub async fn commit(self) -> Result<(), Error> {
-        if let Inner::Tx(tx) = self.inner {
+    pub async fn commit(mut self) -> Result<(), Error> {
+        if let Inner::Pooled(pooled) = &mut self.inner
+            && pooled.transaction == Transaction::Open
+        {
             self.metrics.commits.inc();
-            tx.commit().await?;
+            pooled.transaction = Transaction::Ending;
+            let commit = sqlx::raw_sql("-- session.commit\nCOMMIT");
+            pooled.run().execute(commit).await?;
+            pooled.transaction = Transaction::None;
         }
         Ok(())
     }
+
+    /// Whether a connection of its own is as good as a new one. One of the pool is not to be kept.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        match &self.inner {
+            Inner::Pooled(_) => false,
+            Inner::Own(own) => own.trust == own.pool.distrusted() && own.reached.is_current(),
+        }
+    }
+
+    /// Closes a connection of its own in an orderly way, when its owner ends. One of the pool goes back.
+    pub async fn close(self) {
+        if let Inner::Own(own) = self.inner {
+            // The server notices in any case.
+            let _ = own.connection.close().await;
+        }
+    }
+}
+
+/// Fails if the session takes no writes.
+///
+/// # Errors
+/// When it takes none, or the database call fails.
+pub async fn check_writable(session: &mut Session) -> Result<(), Error> {
+    let is_read_only: bool = sqlx::query_scalar(
+        "-- session.check_writable
+         SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool",
+    )
+    .fetch_one(session.run("session.check_writable"))
+    .await?;
+    if is_read_only {
+        return Err(Unreachable::here(Trouble::ReadOnly).into());
+    }
+    Ok(())
 }
 
 /// The database's time.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::store;
+use crate::store::{self, Trouble};
 
 /// A part that does not respond within this time is not ready.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -18,33 +18,37 @@ pub struct Readiness {
 }
 
 impl Engine {
-    /// The readiness of all parts.
+    /// The readiness of all parts. It tries what requests need: a write, and an object.
     pub async fn readiness(&self) -> Vec<Readiness> {
-        let database = tokio::time::timeout(TIMEOUT, async {
-            let mut session = self.store().session().await?;
-            store::installation::catalog_version(&mut session).await
-        });
         let storage = tokio::time::timeout(TIMEOUT, self.blob().check());
-        let (database, storage) = tokio::join!(database, storage);
-        let missing =
-            |answered: bool, what: &str| (!answered).then(|| format!("{what} does not answer"));
-        let node = self
-            .draining()
-            .is_cancelled()
-            .then(|| "the node is stopping".to_owned());
+        let (database, storage) = tokio::join!(self.database_trouble(), storage);
+        let is_stored = matches!(storage, Ok(Ok(())));
+        let is_stopping = self.draining().is_cancelled();
+        let part = |part, missing: Option<&str>| Readiness {
+            part,
+            missing: missing.map(ToOwned::to_owned),
+        };
         vec![
-            Readiness {
-                part: "database",
-                missing: missing(matches!(database, Ok(Ok(_))), "the database"),
-            },
-            Readiness {
-                part: "object_storage",
-                missing: missing(matches!(storage, Ok(Ok(()))), "object storage"),
-            },
-            Readiness {
-                part: "node",
-                missing: node,
-            },
+            part("database", database.map(Trouble::summary)),
+            part(
+                "object_storage",
+                (!is_stored).then_some("object storage does not answer"),
+            ),
+            part("node", is_stopping.then_some("the node is stopping")),
         ]
+    }
+
+    /// What keeps the database from serving requests.
+    async fn database_trouble(&self) -> Option<Trouble> {
+        let written = tokio::time::timeout(TIMEOUT, async {
+            let mut session = self.store().session().await?;
+            store::node::touch(&mut session, self.node(), None).await
+        });
+        match written.await {
+            Ok(Ok(())) => self.turns().health.trouble(),
+            Ok(Err(error)) => Some(error.trouble()),
+            // The pool waits longer for a connection.
+            Err(_) => Some(self.store().trouble().unwrap_or(Trouble::NoAnswer)),
+        }
     }
 }

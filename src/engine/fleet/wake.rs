@@ -57,20 +57,16 @@ impl Engine {
 
     /// Receives hints until the connection breaks.
     async fn receive_hints_once(&self) {
-        let Ok(mut listener) = self.store().listen(store::node::HINTS).await else {
+        let Ok(mut hints) = self.store().listen(store::node::HINTS).await else {
             return;
         };
-        while let Ok(hint) = listener.recv().await {
-            if hint.payload() == "*" {
+        while let Some(hint) = hints.next().await {
+            if hint == "*" {
                 for subscriber in self.catalog().subscribers_where(Subscriber::has_waiters) {
                     self.turns().wake_here(subscriber.topic_id);
                 }
             }
-            for topic in hint
-                .payload()
-                .split(',')
-                .filter_map(|topic| topic.parse().ok())
-            {
+            for topic in hint.split(',').filter_map(|topic| topic.parse().ok()) {
                 self.turns().wake_here(TopicId::new(topic));
             }
         }

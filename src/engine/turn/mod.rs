@@ -20,6 +20,7 @@ mod claims;
 mod fold;
 mod gather;
 mod hand_out;
+mod health;
 mod hints;
 mod off_turn;
 mod set_aside;
@@ -47,12 +48,13 @@ use crate::store::turn::LeaseAction;
 use crate::store::{self, Session, Store, TopicId};
 
 pub use gather::{Changed, Content, Placed, Publish, Queue, Settle, SettleEntry};
+pub use health::Health;
 pub use hints::Hints;
 pub use off_turn::OffTurn;
 pub use set_aside::{Aside, Moved, SetAside};
 
-/// A connection that cannot be made within this time fails the turn that waits for it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two attempts to connect while nothing waits.
+const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// A turn that waits this long for its lane competes with another node.
 const CONTENDED: Duration = Duration::from_micros(100);
 /// Longest pause between two turns.
@@ -136,6 +138,8 @@ pub struct Turns {
     /// Leases whose messages are to be moved to the dead-letter topic.
     pub set_aside: SetAside,
     shortage: Arc<Shortage>,
+    /// What stands in the way of turns.
+    pub health: Health,
     /// Metrics of turns.
     pub metrics: Metrics,
     queues: Vec<Queue>,
@@ -156,15 +160,34 @@ impl Turns {
             set_aside: SetAside::default(),
             queues: shortage.loops().iter().cloned().map(Queue::new).collect(),
             shortage,
+            health: Health::default(),
             metrics: Metrics::default(),
         }
     }
 
-    /// Starts the loops on `tracker`; they end after `stop`.
-    pub fn start(self: &Arc<Self>, tracker: &TaskTracker, stop: &CancellationToken) {
-        for index in 0..self.queues.len() {
+    /// A connection for each loop. They are made before a node serves: later there may be none left for it.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn connect(&self) -> Result<Vec<Session>, store::Error> {
+        let mut sessions = Vec::new();
+        for _ in &self.queues {
+            sessions.push(self.store.turn_session().await?);
+        }
+        Ok(sessions)
+    }
+
+    /// Starts the loops on `tracker`, each with its connection; they end after `stop`.
+    pub fn start(
+        self: &Arc<Self>,
+        sessions: Vec<Session>,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        for (index, session) in sessions.into_iter().enumerate() {
             let (turns, stop) = (self.clone(), stop.clone());
-            tracker.spawn(async move { turns.run(&turns.queues[index], stop).await });
+            let run = async move { turns.run(&turns.queues[index], session, stop).await };
+            tracker.spawn(run);
         }
     }
 
@@ -246,8 +269,8 @@ impl Turns {
     }
 
     /// Runs one loop until `stop`, and then commits what has gathered until the queue is empty.
-    async fn run(&self, queue: &Queue, stop: CancellationToken) {
-        let mut session = None;
+    async fn run(&self, queue: &Queue, session: Session, stop: CancellationToken) {
+        let mut session = Some(session);
         let mut crowd = None;
         loop {
             // Lets requests that have arrived already join this turn, because throughput depends on the size of a
@@ -263,8 +286,12 @@ impl Turns {
                 gathered = queue.take() => gathered,
                 () = stop.cancelled() => match queue.take_now() {
                     Some(gathered) => gathered,
-                    None => return,
+                    None => break,
                 },
+                opened = self.reconnect(), if session.is_none() => {
+                    session = Some(opened);
+                    continue;
+                }
             };
             let requests = gathered.requests();
             let (input, mut pending) = assemble::assemble(gathered, self);
@@ -297,6 +324,21 @@ impl Turns {
                 self.shortage.observe(waited);
             }
         }
+        if let Some(session) = session {
+            session.close().await;
+        }
+    }
+}
+
+impl Turns {
+    /// Takes the place at the database again that a loop has lost, as soon as there is one.
+    async fn reconnect(&self) -> Session {
+        loop {
+            match self.store.turn_session().await {
+                Ok(session) => return session,
+                Err(_) => tokio::time::sleep(CONNECT_PAUSE).await,
+            }
+        }
     }
 }
 
@@ -305,19 +347,26 @@ async fn commit(
     session: &mut Option<Session>,
     input: &store::turn::TurnInput,
 ) -> Result<store::turn::TurnOutput, store::Error> {
-    let mut open = match session.take() {
+    let mut open = match session.take().filter(Session::is_trusted) {
         Some(open) => open,
-        None => tokio::time::timeout(CONNECT_TIMEOUT, turns.store.turn_session())
-            .await
-            .map_err(|_| store::Error::timed_out())??,
+        None => {
+            let made = turns.store.turn_session().await;
+            made.inspect_err(|error| turns.health.failed(error.trouble()))?
+        }
     };
     let turn = store::turn::run(&mut open, turns.clock.now(), input);
     let output = tokio::time::timeout(COMMIT_TIMEOUT, turn)
         .await
         .unwrap_or_else(|_| Err(store::Error::timed_out()));
-    // A session that failed is dropped, because its state is unknown.
-    if !matches!(output, Err(store::Error::Unavailable(_))) {
-        *session = Some(open);
+    match &output {
+        Ok(_) => turns.health.succeeded(),
+        Err(error) if error.is_passing() => turns.health.failed(error.trouble()),
+        Err(_) => {}
+    }
+    match &output {
+        // Its state is unknown, and others have met the same server.
+        Err(error) if error.is_of_connection() => turns.store.distrust(),
+        _ => *session = Some(open),
     }
     output
 }

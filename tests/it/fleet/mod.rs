@@ -3,7 +3,10 @@
 mod binary;
 mod crash;
 mod embedded;
+mod failover;
 mod machine;
 mod nodes;
+mod pooler;
+mod refusals;
 mod settings;
 mod worker;

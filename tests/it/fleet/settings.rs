@@ -5,9 +5,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 use crate::harness::{Fleet, all};
 
-const DEFAULTS: [(&str, &str); 7] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("default_transaction_isolation", "serializable"),
-    ("default_transaction_read_only", "on"),
     ("lock_timeout", "1ms"),
     ("statement_timeout", "1ms"),
     ("synchronous_commit", "off"),
@@ -37,16 +36,12 @@ async fn a_database_with_other_defaults_serves_like_any_other() {
     ];
     for mut session in sessions {
         let found = sqlx::query(
-            "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only'),
-                    current_setting('lock_timeout'), current_setting('statement_timeout'),
+            "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'), current_setting('statement_timeout'),
                     current_setting('synchronous_commit'), current_setting('timezone'), current_setting('bytea_output')",
         );
         let found = found.fetch_one(session.run("session.test")).await.unwrap();
         let found: Vec<String> = (0..DEFAULTS.len()).map(|at| found.get(at)).collect();
-        assert_eq!(
-            found,
-            ["read committed", "off", "0", "30s", "on", "UTC", "hex"]
-        );
+        assert_eq!(found, ["read committed", "0", "30s", "on", "UTC", "hex"]);
     }
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

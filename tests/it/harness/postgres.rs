@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use cursus::store::{Store, migrate};
+use cursus::store::{Hosts, Store, migrate};
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection};
@@ -49,7 +49,9 @@ pub(crate) struct Postgres {
 #[derive(Clone)]
 pub(crate) struct Database {
     pub(crate) options: PgConnectOptions,
-    _server: Arc<Postgres>,
+    /// As a node is given it.
+    hosts: Hosts,
+    server: Arc<Postgres>,
 }
 
 impl Database {
@@ -63,15 +65,37 @@ impl Database {
         } else {
             FIRST.to_owned()
         };
+        let hosts = server.options(&name).into();
+        Self::of(server, &name, hosts)
+    }
+
+    /// A database of a server that nodes reach in their own way.
+    pub(crate) fn of(server: Arc<Postgres>, name: &str, hosts: Hosts) -> Self {
         Self {
-            options: server.options(&name),
-            _server: server,
+            options: server.options(name),
+            hosts,
+            server,
         }
+    }
+
+    /// Its name on the server.
+    pub(crate) fn name(&self) -> &str {
+        self.options.get_database().unwrap()
+    }
+
+    /// Where the sockets of its server are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.server.folder()
+    }
+
+    /// Nodes that are started from now on reach it in another way.
+    pub(crate) fn set_hosts(&mut self, hosts: Hosts) {
+        self.hosts = hosts;
     }
 
     /// A store as a node has it.
     pub(crate) fn store(&self) -> Store {
-        Store::new(self.options.clone(), 8)
+        Store::new(self.hosts.clone(), 8)
     }
 
     /// A connection without any of our code.
@@ -86,16 +110,26 @@ impl Postgres {
         if let Some(running) = shared.upgrade() {
             return running;
         }
-        let folder = Scratch::new("postgres");
-        copy_prototype(&folder.path().join("data")).await;
-        let started = Arc::new(Self::start(folder));
-        started.answers().await;
+        let started = Arc::new(Self::own(&[]).await);
         *shared = Arc::downgrade(&started);
         started
     }
 
-    /// The server of the cluster in the folder `data` of this one.
-    fn start(folder: Scratch) -> Self {
+    /// A server for one test, with more settings. Its first database has the migrations.
+    pub(crate) async fn own(settings: &[&str]) -> Self {
+        let folder = Scratch::new("postgres");
+        copy_prototype(&folder.path().join("data")).await;
+        Self::over(folder, settings).await
+    }
+
+    /// The server of the cluster in the folder `data` of this one, once it answers.
+    pub(crate) async fn over(folder: Scratch, settings: &[&str]) -> Self {
+        let started = Self::start(folder, settings);
+        started.answers().await;
+        started
+    }
+
+    fn start(folder: Scratch, settings: &[&str]) -> Self {
         let owner = owner();
         if let Some((user, group)) = owner {
             std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).unwrap();
@@ -108,6 +142,7 @@ impl Postgres {
             .arg(folder.path())
             .args(["-h", ""])
             .args(SETTINGS.map(|setting| format!("--{setting}")))
+            .args(settings.iter().map(|setting| format!("--{setting}")))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -121,6 +156,20 @@ impl Postgres {
         }
     }
 
+    /// Where its sockets are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        Pid::from_child(&self.server).as_raw_nonzero().get()
+    }
+
+    /// A program of the server.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        binary(name, owner(), self.folder.path())
+    }
+
     fn end(&mut self, signal: Signal) {
         if kill_process(Pid::from_child(&self.server), signal).is_err() {
             self.server.kill().ok();
@@ -128,15 +177,19 @@ impl Postgres {
         self.server.wait().ok();
     }
 
-    fn options(&self, database: &str) -> PgConnectOptions {
+    pub(crate) fn options(&self, database: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(self.folder.path())
             .username("postgres")
             .database(database)
     }
 
-    async fn run(&self, sql: &str) {
-        let mut connection = self.options(ADMIN).connect().await.unwrap();
+    pub(crate) async fn connect(&self) -> PgConnection {
+        self.options(ADMIN).connect().await.unwrap()
+    }
+
+    pub(crate) async fn run(&self, sql: &str) {
+        let mut connection = self.connect().await;
         connection
             .execute(AssertSqlSafe(sql.to_owned()))
             .await
@@ -207,8 +260,7 @@ fn build() -> String {
 async fn make_prototype(at: &Path) {
     let folder = Scratch::new("postgres");
     init(&folder);
-    let mut server = Postgres::start(folder);
-    server.answers().await;
+    let mut server = Postgres::over(folder, &[]).await;
     server.run(&format!("CREATE DATABASE {TEMPLATE}")).await;
     let store = Store::new(server.options(TEMPLATE), 1);
     migrate::migrate(&store).await.unwrap();
