@@ -42,8 +42,10 @@ pub enum ErrorCode {
     ReceiptInvalid,
     /// The service is short of capacity and refuses requests above their guaranteed rate.
     ReducedCapacity,
-    /// The request took longer than the service allows.
+    /// The request took longer to arrive than the service allows.
     RequestTimeout,
+    /// A part of the service did not respond in time. The outcome is unknown: retry with the same idempotency key.
+    Timeout,
     /// The request carries no valid API key or token.
     Unauthenticated,
     /// A dependency of the service, such as its database, does not respond. The outcome may be unknown: retry with the
@@ -55,7 +57,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
@@ -73,6 +75,7 @@ impl ErrorCode {
         Self::ReceiptInvalid,
         Self::ReducedCapacity,
         Self::RequestTimeout,
+        Self::Timeout,
         Self::Unauthenticated,
         Self::Unavailable,
         Self::UnsupportedMediaType,
@@ -99,6 +102,7 @@ impl ErrorCode {
             Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::ReducedCapacity | Self::Unavailable => 503,
+            Self::Timeout => 504,
         }
     }
 
@@ -111,6 +115,7 @@ impl ErrorCode {
             | Self::QuotaExceeded
             | Self::ReducedCapacity
             | Self::RequestTimeout
+            | Self::Timeout
             | Self::Unavailable => true,
             Self::AlreadyExists
             | Self::BodyTooLarge
@@ -133,7 +138,7 @@ impl ErrorCode {
     #[must_use]
     pub const fn had_no_effect(self) -> bool {
         match self {
-            Self::Internal | Self::RequestTimeout | Self::Unavailable => false,
+            Self::Internal | Self::RequestTimeout | Self::Timeout | Self::Unavailable => false,
             Self::AlreadyExists
             | Self::BodyTooLarge
             | Self::Conflict
@@ -175,6 +180,7 @@ impl ErrorCode {
             Self::ReceiptInvalid => "Receipt invalid",
             Self::ReducedCapacity => "Reduced capacity",
             Self::RequestTimeout => "Request timeout",
+            Self::Timeout => "Timeout",
             Self::Unauthenticated => "Unauthenticated",
             Self::Unavailable => "Unavailable",
             Self::UnsupportedMediaType => "Unsupported media type",
@@ -202,6 +208,7 @@ impl ErrorCode {
             Self::ReceiptInvalid => "receipt_invalid",
             Self::ReducedCapacity => "reduced_capacity",
             Self::RequestTimeout => "request_timeout",
+            Self::Timeout => "timeout",
             Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
             Self::UnsupportedMediaType => "unsupported_media_type",

@@ -298,46 +298,46 @@ macro_rules! errors {
 
 errors! {
     /// Lists of resources of the tenant.
-    ListErrors: 400 401 403 408 415 429 431 500 503
+    ListErrors: 400 401 403 408 415 429 431 500 503 504
 }
 errors! {
     /// Exports of the tenant's data, which may conflict with its state.
-    ExportErrors: 400 401 403 408 409 415 429 431 500 503
+    ExportErrors: 400 401 403 408 409 415 429 431 500 503 504
 }
 errors! {
     /// Lists of what belongs to a named resource.
-    ListOfErrors: 400 401 403 404 408 415 429 431 500 503
+    ListOfErrors: 400 401 403 404 408 415 429 431 500 503 504
 }
 errors! {
     /// Reads of a resource that is named in the path.
-    ReadErrors: 400 401 403 404 408 415 429 431 500 503
+    ReadErrors: 400 401 403 404 408 415 429 431 500 503 504
 }
 errors! {
     /// Downloads of a body.
-    BodyErrors: 400 401 403 404 408 415 416 429 431 500 503
+    BodyErrors: 400 401 403 404 408 415 416 429 431 500 503 504
 }
 errors! {
     /// JSON requests that change a resource that is named in the path.
-    WriteErrors: 400 401 403 404 408 413 415 429 431 500 503
+    WriteErrors: 400 401 403 404 408 413 415 429 431 500 503 504
 }
 errors! {
     /// JSON requests that create a resource that is named in the path, which may conflict with its state.
-    PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503
+    PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503 504
 }
 errors! {
     /// Publishes, with or without an idempotency key.
-    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503
+    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503 504
 }
 errors! {
     /// Deletes, which may conflict with other resources.
-    DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503
+    DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503 504
 }
 errors! {
     /// What every route may return: a head that cannot be served, and in embedded mode a request of another site's
     /// page.
-    ServiceErrors: 403 408 415 431 500
+    ServiceErrors: 403 408 415 431 500 504
 }
 errors! {
     /// Look-ups that need no tenant.
-    NotFoundError: 403 404 408 415 431 500
+    NotFoundError: 403 404 408 415 431 500 504
 }

@@ -26,6 +26,7 @@ use super::answer::throttle::QuotaTexts;
 use super::request::admission::Slot;
 use super::request::deadline::{Deadline, Timeouts, too_late};
 use super::request::head::{Head, REQUEST_ID};
+use super::request::waiting::Waiting;
 use super::request::{cors, decoding};
 use crate::engine::quota::InUse;
 
@@ -128,7 +129,10 @@ where
             return Box::pin(std::future::ready(Ok(response)));
         }
         let accept = head.accept_encoding.cloned();
-        if head.is_coded {
+        let is_coded = head.is_coded;
+        let (watched, waiting) = Waiting::of(request);
+        request = watched;
+        if is_coded {
             request = decoding::decoded(request);
         }
         let deadline = self.layer.deadline.of(&mut request, shared.rules.timeouts);
@@ -150,7 +154,7 @@ where
             let mut response = match answer {
                 Ok(Ok(response)) => response,
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
-                Err(_) => too_late(deadline).into_response(),
+                Err(_) => too_late(deadline, waiting.is_for_client()).into_response(),
             };
             if let Some(slot) = slot {
                 slot.finish(&shared.quota_texts, &mut response);

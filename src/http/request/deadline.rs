@@ -1,5 +1,5 @@
 //! The longest time of a request. Each route has a [`Deadline`], set in `http/mod.rs`; when it is over, `layer` ends
-//! the request with `request_timeout`.
+//! the request: with `request_timeout` if its body has not arrived, else with `timeout`.
 
 use std::time::Duration;
 
@@ -67,18 +67,22 @@ impl ShortBody {
     ) -> Result<T, Refusal> {
         match tokio::time::timeout(self.0, publish).await {
             Ok(done) => Ok(done?),
-            Err(_) => Err(too_late(self.0)),
+            Err(_) => Err(too_late(self.0, false)),
         }
     }
 }
 
-/// The refusal of a request whose deadline is over.
-pub(in crate::http) fn too_late(deadline: Duration) -> Refusal {
+/// The refusal of a request whose deadline is over, while it waited for its client or for the service.
+pub(in crate::http) fn too_late(deadline: Duration, is_for_client: bool) -> Refusal {
+    let seconds = deadline.as_secs();
+    if is_for_client {
+        let detail = format!("the request has not arrived within {seconds} seconds");
+        return Refusal::new(ErrorCode::RequestTimeout, detail);
+    }
     let detail = format!(
-        "the request took longer than {} seconds; it may have had an effect",
-        deadline.as_secs()
+        "the service took longer than {seconds} seconds; the request may have had an effect"
     );
-    Refusal::new(ErrorCode::RequestTimeout, detail)
+    Refusal::new(ErrorCode::Timeout, detail)
 }
 
 #[cfg(test)]
@@ -123,6 +127,6 @@ mod tests {
     async fn a_publish_of_a_short_body_is_ended_at_its_own_deadline() {
         let short = ShortBody(Duration::ZERO);
         let refused = short.bound(std::future::pending::<Result<(), _>>()).await;
-        assert_eq!(refused.unwrap_err().into_response().status(), 408);
+        assert_eq!(refused.unwrap_err().into_response().status(), 504);
     }
 }

@@ -17,3 +17,4 @@ pub(in crate::http) mod options;
 pub(in crate::http) mod path;
 pub(in crate::http) mod query;
 pub(in crate::http) mod trace;
+pub(in crate::http) mod waiting;
