@@ -148,20 +148,29 @@ impl Pool {
 
     /// A connection that can do its work.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Pooled, Unreachable> {
+        if self.closed.is_cancelled() {
+            return Err(Unreachable::here(Trouble::Connection));
+        }
         let ends = Instant::now() + ACQUIRE_TIMEOUT;
         let (shelf, permit) = tokio::time::timeout(ACQUIRE_TIMEOUT, self.permit())
             .await
             .map_err(|_| Unreachable::here(Trouble::AllInUse))?;
-        while let Some(mut idle) = take_idle(&shelf) {
-            if idle.since.elapsed() > CHECK_AFTER
-                && check(&mut idle.connection, IDLE_CHECK_TIMEOUT).await != Found::Able
-            {
-                self.distrust();
-                continue;
-            }
-            return Ok(self.pooled((shelf, permit), idle.connection, idle.reached, idle.ends));
-        }
         loop {
+            while let Some(mut idle) = take_idle(&shelf) {
+                if idle.since.elapsed() > CHECK_AFTER
+                    && check(&mut idle.connection, IDLE_CHECK_TIMEOUT).await != Found::Able
+                {
+                    self.distrust();
+                    continue;
+                }
+                let Idle {
+                    connection,
+                    reached,
+                    ends,
+                    ..
+                } = idle;
+                return Ok(self.pooled((shelf, permit), connection, reached, ends));
+            }
             let refused = match self.connector.connect(&[]).await {
                 Ok((connection, server)) => {
                     let jitter = LIFETIME.mul_f64(rand::random_range(0.0..0.1));
@@ -171,6 +180,7 @@ impl Pool {
                 }
                 Err(refused) => refused,
             };
+            // Until then one that is in use may come back, or the server may have room again.
             if !refused.trouble.may_pass() || Instant::now() + TRY_AGAIN > ends {
                 return Err(refused);
             }

@@ -155,8 +155,8 @@ fn a_node_that_cannot_serve_says_so_before_it_makes_anything() {
     }
 }
 
-#[tokio::test]
-async fn a_socket_that_is_cleaned_away_is_made_again() {
+#[test]
+fn a_socket_that_is_cleaned_away_is_made_again() {
     let place = Place::new("cleaned");
     let node = place.start();
     let postgres = place.postgres().unwrap();
@@ -165,7 +165,7 @@ async fn a_socket_that_is_cleaned_away_is_made_again() {
         place.postgres().is_some_and(|pid| pid != postgres)
     });
     assert_eq!(place.sql("SELECT 1::bigint"), 1);
-    end(node).await;
+    assert!(node.end(Signal::TERM).success());
 }
 
 #[test]

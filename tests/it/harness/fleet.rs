@@ -185,6 +185,7 @@ impl Fleet {
             node.stop().await;
         }
         check_invariants(&mut self.database.connect().await).await;
+        self.database.check_log();
         self.blob.drain().await;
     }
 }

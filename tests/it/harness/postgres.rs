@@ -98,6 +98,13 @@ impl Database {
         Store::new(self.hosts.clone(), 8)
     }
 
+    /// Checks that the server has not complained of what nodes do: of a commit or rollback without a transaction, or of a
+    /// transaction inside another one.
+    pub(crate) fn check_log(&self) {
+        let said = fs::read_to_string(self.folder().join("log")).unwrap();
+        assert!(!said.contains("transaction in progress"), "{said}");
+    }
+
     /// A connection without any of our code.
     pub(crate) async fn connect(&self) -> PgConnection {
         self.options.connect().await.unwrap()

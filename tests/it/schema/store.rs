@@ -46,6 +46,29 @@ async fn a_transaction_given_up_while_it_begins_is_not_left_open() {
 }
 
 #[tokio::test]
+async fn a_commit_given_up_on_is_not_followed_by_a_rollback() {
+    let log = Log::new().await;
+    let store = Store::new(log.database.options.clone(), 1);
+    for polls in 1..4 {
+        let mut tx = store.tx("given up").await.unwrap();
+        let one = sqlx::query("SELECT 1").execute(tx.run("test.one"));
+        one.await.unwrap();
+        let mut commit = Box::pin(tx.commit());
+        for _ in 0..polls {
+            if poll!(commit.as_mut()).is_ready() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        drop(commit);
+        // The only connection: what is done with it is done before it is used again.
+        drop(store.session().await.unwrap());
+    }
+    store.close().await;
+    log.database.check_log();
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again() {
     let log = Log::new().await;
     let store = Store::new(log.database.options.clone(), 1);
