@@ -138,7 +138,16 @@ async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, 
         (Mode::Embedded { .. }, Some(directory)) => Storage::Directory(directory.to_owned()),
         (Mode::Embedded { .. }, None) => return Err("there is no directory for objects".into()),
     };
-    Ok(Blob::open(storage).await?)
+    let blob = Blob::open(storage.clone()).await?;
+    // Small messages are served without it, so it is no reason to stop.
+    if let Err(error) = blob.check().await {
+        tracing::error!(
+            "object storage {storage} cannot be used: {} ({})",
+            error.cause(),
+            error.remedy()
+        );
+    }
+    Ok(blob)
 }
 
 async fn serve(
@@ -166,6 +175,7 @@ async fn serve(
         blob: blob.clone(),
         outbound: Outbound::new()?,
         clock: Clock::default(),
+        room: embedded.map(Embedded::room).unwrap_or_default(),
         open: embedded.is_some(),
         cache_bytes: usize::try_from(config.tuning.cache_bytes.bytes())?,
         hot_limit_bytes: usize::try_from(config.tuning.hot_limit.bytes())?,

@@ -10,7 +10,7 @@
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
 //! below: config  telemetry  shutdown  clock  hex  repeat  turnstile (slots shared fairly by tenants)  embedded (Postgres)
-//!        descriptors (open files)
+//!        descriptors (open files)  disk (room on it)
 //! ```
 //!
 //! A request makes three hops: a handler of `http::routes` (typed extractors, one call), a verb of `engine`, a statement of
@@ -132,6 +132,7 @@ pub mod blob;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
+pub mod disk;
 pub mod embedded;
 pub mod engine;
 pub mod hex;

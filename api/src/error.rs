@@ -24,6 +24,8 @@ pub enum ErrorCode {
     IdempotencyKeyInUse,
     /// The idempotency key was used before with a different request body.
     IdempotencyKeyMismatch,
+    /// The disk of the service is nearly full. Messages can still be received and settled, which makes room.
+    InsufficientStorage,
     /// Internal fault of the service.
     Internal,
     /// The request is malformed, or a value is out of range.
@@ -57,7 +59,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
@@ -65,6 +67,7 @@ impl ErrorCode {
         Self::HeadersTooLarge,
         Self::IdempotencyKeyInUse,
         Self::IdempotencyKeyMismatch,
+        Self::InsufficientStorage,
         Self::Internal,
         Self::InvalidRequest,
         Self::LeaseLost,
@@ -103,6 +106,7 @@ impl ErrorCode {
             Self::Internal => 500,
             Self::ReducedCapacity | Self::Unavailable => 503,
             Self::Timeout => 504,
+            Self::InsufficientStorage => 507,
         }
     }
 
@@ -111,6 +115,7 @@ impl ErrorCode {
     pub const fn is_retryable(self) -> bool {
         match self {
             Self::IdempotencyKeyInUse
+            | Self::InsufficientStorage
             | Self::Internal
             | Self::QuotaExceeded
             | Self::ReducedCapacity
@@ -146,6 +151,7 @@ impl ErrorCode {
             | Self::HeadersTooLarge
             | Self::IdempotencyKeyInUse
             | Self::IdempotencyKeyMismatch
+            | Self::InsufficientStorage
             | Self::InvalidRequest
             | Self::LeaseLost
             | Self::MethodNotAllowed
@@ -170,6 +176,7 @@ impl ErrorCode {
             Self::HeadersTooLarge => "Headers too large",
             Self::IdempotencyKeyInUse => "Idempotency key in use",
             Self::IdempotencyKeyMismatch => "Idempotency key used with another body",
+            Self::InsufficientStorage => "Insufficient storage",
             Self::Internal => "Internal error",
             Self::InvalidRequest => "Invalid request",
             Self::LeaseLost => "Lease lost",
@@ -198,6 +205,7 @@ impl ErrorCode {
             Self::HeadersTooLarge => "headers_too_large",
             Self::IdempotencyKeyInUse => "idempotency_key_in_use",
             Self::IdempotencyKeyMismatch => "idempotency_key_mismatch",
+            Self::InsufficientStorage => "insufficient_storage",
             Self::Internal => "internal",
             Self::InvalidRequest => "invalid_request",
             Self::LeaseLost => "lease_lost",

@@ -20,6 +20,7 @@ use super::backend::{Backend, Pieces, Request, Uploading};
 use super::metrics::Op;
 use super::source::Source;
 use super::{Error, Listed};
+use crate::disk::Space;
 
 /// Directory of unfinished files. Begins with a dot, so no key can name it.
 const UNFINISHED: &str = ".unfinished";
@@ -78,6 +79,7 @@ impl Backend for Directory {
             let (target, unfinished) = (self.path(key), self.unfinished());
             let root = Arc::clone(&self.root);
             blocking("writing a file", move || {
+                check_room(&root, body.len() as u64)?;
                 let mut file = File::create_new(&unfinished.0)?;
                 file.write_all(&body)?;
                 file.sync_all()?;
@@ -220,6 +222,17 @@ impl Drop for Unfinished {
             tracing::warn!(path = %self.0.display(), %error, "an unfinished file stays until the next sweep");
         }
     }
+}
+
+/// Refuses an object that would leave too little on the disk for Postgres, which shares it.
+fn check_room(root: &Path, bytes: u64) -> io::Result<()> {
+    if Space::of(root)?.takes(bytes) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::StorageFull,
+        "the disk is nearly full",
+    ))
 }
 
 /// Renames a synced temporary file to its final name and makes that durable. A new folder is durable only after its

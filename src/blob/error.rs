@@ -61,12 +61,14 @@ pub enum Error {
         limit: usize,
     },
     /// Storage refused, and a retry would be refused as well: wrong keys, missing bucket, missing permission.
-    #[error("object storage refused {action}: {code}")]
+    #[error("object storage refused {action}: {code}: {says}")]
     Refused {
         /// What was attempted.
         action: &'static str,
         /// The error code of the storage, e.g. `SignatureDoesNotMatch`.
         code: String,
+        /// The words of the storage; may be empty.
+        says: String,
         /// The SDK's error.
         source: BoxError,
     },
@@ -93,6 +95,62 @@ impl Error {
             | Self::SourceStalled { .. }
             | Self::TakerStalled { .. }
             | Self::Refused { .. } => false,
+        }
+    }
+
+    /// The error with its first cause, for the log: what the storage said, or why it was not reached.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let Self::Unavailable { source, .. } = self else {
+            return self.to_string();
+        };
+        let mut first: &dyn std::error::Error = source.as_ref();
+        while let Some(next) = first.source() {
+            first = next;
+        }
+        format!("{self}: {first}")
+    }
+
+    /// The code with which storage refuses requests, if it does.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            Self::NotFound { .. }
+            | Self::InvalidKey { .. }
+            | Self::TooLarge { .. }
+            | Self::Source(_)
+            | Self::SourceStalled { .. }
+            | Self::TakerStalled { .. }
+            | Self::Truncated { .. }
+            | Self::Busy { .. }
+            | Self::Unavailable { .. } => None,
+        }
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self.code() {
+            Some("NoSuchBucket" | "404") => {
+                "create the bucket, or correct S3_BUCKET or S3_ENDPOINT"
+            }
+            Some(
+                "InvalidAccessKeyId"
+                | "SignatureDoesNotMatch"
+                | "InvalidToken"
+                | "ExpiredToken"
+                | "401",
+            ) => "check S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY",
+            Some("AccessDenied" | "403" | "AllAccessDisabled") => {
+                "the key needs to list, read, write and delete objects of the bucket"
+            }
+            Some("PermanentRedirect" | "AuthorizationHeaderMalformed" | "301" | "307") => {
+                "set S3_REGION to the region of the bucket"
+            }
+            Some("NotImplemented" | "501") => "set S3_CHECKSUMS=false",
+            Some(_) => "check the S3_* settings",
+            None => "check S3_ENDPOINT, and whether object storage runs",
         }
     }
 

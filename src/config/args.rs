@@ -134,7 +134,7 @@ pub struct Places {
     /// Object storage of a fleet in one value: s3://bucket/prefix
     #[arg(long, env = "OBJECT_STORE", value_name = "URL")]
     pub object_store: Option<String>,
-    /// Endpoint of the S3 service, unless it is AWS
+    /// Endpoint of the S3 service, unless it is AWS; may have a path
     #[arg(long, env = "S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
     /// Bucket for payloads
@@ -163,6 +163,11 @@ pub struct Places {
     #[arg(long, env = "S3_FORCE_PATH_STYLE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         value_parser = optional_bool)]
     pub s3_force_path_style: Option<Toggle>,
+    /// Send a checksum of every body, which storage verifies; false for storage that refuses it [default: true]
+    /// [possible: true, false]
+    #[arg(long, env = "S3_CHECKSUMS", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        value_parser = optional_bool)]
+    pub s3_checksums: Option<Toggle>,
 }
 
 /// Settings of the engine and its workers.
@@ -259,15 +264,12 @@ fn directives(text: &str) -> Result<String, String> {
         "allowed are error, warn, info, debug, trace, off, or directives such as info,cursus=debug";
     let is_level =
         |text: &str| text.trim().parse::<LevelFilter>().is_ok() && !text.trim().is_empty();
-    // A directive with fields of a span may contain commas, so such a text is left to `tracing`.
-    if !text.contains('[') {
-        for directive in text.split(',') {
-            let level = directive
-                .rsplit_once('=')
-                .map_or(directive, |(_, level)| level);
-            if !is_level(level) {
-                return Err(format!("{level:?} is no level; {ALLOWED}"));
-            }
+    for directive in text.split(',') {
+        let level = directive
+            .rsplit_once('=')
+            .map_or(directive, |(_, level)| level);
+        if !is_level(level) {
+            return Err(format!("{level:?} is no level; {ALLOWED}"));
         }
     }
     tracing_subscriber::EnvFilter::try_new(text)

@@ -131,15 +131,8 @@ fn objects_of(places: Places) -> Result<Storage, Error> {
         }
     };
     let endpoint = set(&places.s3_endpoint);
-    if let Some(endpoint) = &endpoint
-        && !["http://", "https://"]
-            .iter()
-            .any(|scheme| endpoint.starts_with(scheme))
-    {
-        return Err(conflict(format!(
-            "S3_ENDPOINT {endpoint}: expected http://host:port or https://host"
-        )));
-    }
+    let endpoint = endpoint.map(|text| endpoint_of(&text)).transpose()?;
+    let checksums = places.s3_checksums.and_then(|Toggle(value)| value);
     let path_style = places.s3_force_path_style.and_then(|Toggle(value)| value);
     let (access_key, secret) = credentials.unzip();
     Ok(Storage::S3(S3Settings {
@@ -150,8 +143,38 @@ fn objects_of(places: Places) -> Result<Storage, Error> {
         region: set(&places.s3_region),
         access_key: access_key.map(|key: Secret| key.expose().to_owned()),
         secret: secret.map(|key: Secret| key.expose().to_owned()),
+        checksums: checksums.unwrap_or(true),
         timeouts: Timeouts::default(),
     }))
+}
+
+/// A valid endpoint. Its path ends with a slash: the SDK appends the bucket to it as it is.
+fn endpoint_of(text: &str) -> Result<String, Error> {
+    let wrong = |why: &str| {
+        conflict(format!(
+            "S3_ENDPOINT {text}: {why}; expected http://host:port or https://host/path"
+        ))
+    };
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .ok_or_else(|| wrong("it begins with neither http:// nor https://"))?;
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') {
+        return Err(conflict(
+            "S3_ENDPOINT has a user or a password: set S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY",
+        ));
+    }
+    if host.is_empty() || rest.contains(['?', '#', ' ']) {
+        return Err(wrong("it has no host, or more than a host and a path"));
+    }
+    let bare = text.trim_end_matches('/');
+    let has_path = rest.trim_end_matches('/').contains('/');
+    Ok(if has_path {
+        format!("{bare}/")
+    } else {
+        bare.to_owned()
+    })
 }
 
 fn bucket_and_prefix(url: &str) -> Result<(String, String), Error> {

@@ -47,7 +47,7 @@ impl Cluster {
     pub(super) async fn open(
         data_dir: &Path,
         postgres_bin: Option<&Path>,
-        connections: u32,
+        (connections, disk_bytes): (u32, Option<u64>),
         ending: &CancellationToken,
     ) -> Result<Self, Error> {
         remove_unfinished(data_dir);
@@ -68,7 +68,7 @@ impl Cluster {
             cluster.create(ending).await?;
         }
         repair::repair(&cluster.dir, &cluster.account)?;
-        cluster.settings = settings::arguments(connections, cluster.has_lz4().await);
+        cluster.settings = settings::arguments(connections, disk_bytes, cluster.has_lz4().await);
         Ok(cluster)
     }
 

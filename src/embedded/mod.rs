@@ -7,6 +7,7 @@
 //!            postgres/            the cluster, owned by the user that Postgres runs as
 //!            postgres-start.log   output of Postgres before its own log in postgres/log was open
 //!            objects/             payloads that were moved out of Postgres
+//!            reserve              room on the disk, to be used when it is full
 //! ```
 
 mod account;
@@ -16,6 +17,7 @@ mod error;
 mod hold;
 mod process;
 mod repair;
+mod reserve;
 mod settings;
 mod supervise;
 
@@ -33,12 +35,17 @@ pub use error::Error;
 
 use cluster::Cluster;
 use hold::Hold;
+use reserve::Reserve;
+
+use crate::disk::Room;
 
 /// A running private Postgres.
 #[derive(Debug)]
 pub struct Embedded {
     sockets: PathBuf,
     objects: PathBuf,
+    room: Room,
+    watch: JoinHandle<()>,
     stop: CancellationToken,
     supervisor: JoinHandle<()>,
     hold: Hold,
@@ -66,6 +73,9 @@ impl Embedded {
             .map_err(Error::file("create", data_dir))?;
         let data_dir = fs::canonicalize(data_dir).map_err(Error::file("find", data_dir))?;
         let hold = Hold::take(&data_dir)?;
+        let reserve = Reserve::new(&data_dir);
+        // A Postgres on a full disk does not start without the reserve.
+        reserve.look();
         let objects = data_dir.join("objects");
         builder
             .create(&objects)
@@ -76,10 +86,19 @@ impl Embedded {
                 uid: rustix::process::geteuid().as_raw(),
             }
         })?;
-        let cluster = Cluster::open(&data_dir, postgres_bin, connections, ending).await?;
+        let cluster = Cluster::open(
+            &data_dir,
+            postgres_bin,
+            (connections, reserve.disk_bytes()),
+            ending,
+        )
+        .await?;
         let child = supervise::first_launch(&cluster, ending).await?;
         let stop = CancellationToken::new();
+        let room = reserve.room();
         Ok(Self {
+            room,
+            watch: tokio::spawn(reserve.watch(stop.clone())),
             sockets: cluster.sockets.clone(),
             objects,
             supervisor: tokio::spawn(supervise::run(cluster, child, stop.clone())),
@@ -104,6 +123,12 @@ impl Embedded {
         &self.objects
     }
 
+    /// Whether there is room on its disk.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        self.room.clone()
+    }
+
     /// Records the node's address for the error of a second start on the same directory.
     ///
     /// # Errors
@@ -119,5 +144,7 @@ impl Embedded {
         if let Err(err) = self.supervisor.await {
             tracing::error!(%err, "stopping Postgres");
         }
+        // It ends with the same token, at once.
+        let _ = self.watch.await;
     }
 }

@@ -9,12 +9,10 @@ const DURABLE: [(&str, &str); 3] = [
 ];
 
 /// Payload rows are inserted and truncated: this writes much WAL and few pages that live long. So checkpoints are rare,
-/// and WAL segments are kept for reuse.
-const WORK: [(&str, &str); 13] = [
+/// and WAL segments are kept for reuse, as far as the disk allows (`wal_mib`).
+const WORK: [(&str, &str); 11] = [
     ("shared_buffers", "128MB"),
     ("wal_buffers", "16MB"),
-    ("max_wal_size", "4GB"),
-    ("min_wal_size", "512MB"),
     ("checkpoint_timeout", "15min"),
     ("checkpoint_completion_target", "0.9"),
     ("huge_pages", "off"),
@@ -47,7 +45,16 @@ const LOG: [(&str, &str); 7] = [
 /// Connections in addition to the node's own: for psql, and those that Postgres reserves.
 const SPARE_CONNECTIONS: u32 = 16;
 
-pub(super) fn arguments(connections: u32, lz4: bool) -> Vec<String> {
+/// WAL to keep for reuse and WAL between two checkpoints, in MiB: on a small disk, an eighth of it.
+fn wal_mib(disk_bytes: Option<u64>) -> (u64, u64) {
+    let eighth = disk_bytes.map_or(u64::MAX, |bytes| bytes >> 23);
+    let most = eighth.clamp(32, 4_096);
+    ((most / 8).max(32), most)
+}
+
+pub(super) fn arguments(connections: u32, disk_bytes: Option<u64>, lz4: bool) -> Vec<String> {
+    let (wal_min, wal_max) = wal_mib(disk_bytes);
+    let (wal_min, wal_max) = (format!("{wal_min}MB"), format!("{wal_max}MB"));
     let wal_compression = if lz4 { "lz4" } else { "off" };
     let max_connections = connections
         .saturating_add(SPARE_CONNECTIONS)
@@ -55,6 +62,8 @@ pub(super) fn arguments(connections: u32, lz4: bool) -> Vec<String> {
         .to_string();
     let mut variable = vec![
         ("wal_compression", wal_compression),
+        ("min_wal_size", wal_min.as_str()),
+        ("max_wal_size", wal_max.as_str()),
         ("max_connections", max_connections.as_str()),
     ];
     if cfg!(target_os = "linux") {
@@ -70,11 +79,18 @@ pub(super) fn arguments(connections: u32, lz4: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::arguments;
+    use super::*;
+
+    #[test]
+    fn the_log_of_postgres_fits_its_disk() {
+        assert_eq!(wal_mib(Some(300 << 20)), (32, 37));
+        assert_eq!(wal_mib(Some(1 << 40)), (512, 4_096));
+        assert_eq!(wal_mib(None), (512, 4_096));
+    }
 
     #[test]
     fn there_are_connections_to_spare() {
-        assert!(arguments(16, true).contains(&"max_connections=64".to_owned()));
-        assert!(arguments(100, false).contains(&"max_connections=116".to_owned()));
+        assert!(arguments(16, None, true).contains(&"max_connections=64".to_owned()));
+        assert!(arguments(100, None, false).contains(&"max_connections=116".to_owned()));
     }
 }

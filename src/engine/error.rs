@@ -72,6 +72,11 @@ pub enum Error {
         "{0} cannot be used at the moment; nothing is lost, try again (with the same idempotency key to be safe)"
     )]
     Unavailable(&'static str),
+    /// There is no room on the disk for further messages.
+    #[error(
+        "the disk of the service is nearly full: it takes messages again when some are consumed and gone, or the disk is larger"
+    )]
+    DiskFull,
     /// A fault of the service.
     #[error("the request failed by a fault of the service")]
     Internal,
@@ -112,10 +117,7 @@ impl From<store::Error> for Error {
 
 impl From<blob::Error> for Error {
     fn from(error: blob::Error) -> Self {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "object storage failed"
-        );
+        tracing::warn!(error = error.cause(), "object storage failed");
         // All slots of this node are in use; object storage itself may be available.
         if matches!(error, blob::Error::Busy { .. }) {
             return Self::Limited(Limit::QueuedTransfers);

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blob::Blob;
 use crate::clock::Clock;
+use crate::disk::Room;
 use crate::outbound::Outbound;
 use crate::store::Store;
 use crate::store::installation::Installation;
@@ -60,6 +61,8 @@ pub struct Parts {
     pub outbound: Outbound,
     /// Source of `$now`.
     pub clock: Clock,
+    /// Room on the disk of the embedded mode; a fleet has always room.
+    pub room: Room,
     /// Whether requests without a key belong to the default tenant (embedded mode).
     pub open: bool,
     /// Bytes of blocks kept in memory.

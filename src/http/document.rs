@@ -326,7 +326,7 @@ errors! {
 }
 errors! {
     /// Publishes, with or without an idempotency key.
-    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503 504
+    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503 504 507
 }
 errors! {
     /// Deletes, which may conflict with other resources.

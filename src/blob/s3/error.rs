@@ -17,6 +17,7 @@ where
             .raw_response()
             .map(|response| response.status().as_u16());
         let code = error.code().map(str::to_owned);
+        let says = error.message().unwrap_or_default().to_owned();
         match (status, code, key) {
             (Some(404), code, Some(key)) if code.as_deref().is_none_or(is_missing_key) => {
                 Error::NotFound {
@@ -26,9 +27,11 @@ where
             // Conflict, rate limit or timeout of the server: worth a retry. S3 responds with 400 to a body that was too slow.
             (Some(408 | 409 | 425 | 429), ..) => unavailable(action, error),
             (Some(400), Some(code), _) if code == "RequestTimeout" => unavailable(action, error),
-            (Some(status @ 400..500), code, _) => Error::Refused {
+            // 3xx is another region or endpoint, 501 a header that the storage does not know.
+            (Some(status @ (300..=499 | 501)), code, _) => Error::Refused {
                 action,
                 code: code.unwrap_or_else(|| status.to_string()),
+                says,
                 source: error.into(),
             },
             _ => unavailable(action, error),

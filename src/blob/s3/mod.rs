@@ -39,6 +39,8 @@ pub(super) struct S3 {
     bucket: String,
     /// Empty, or ends with a slash.
     prefix: String,
+    /// Of every body; `None` when the storage refuses checksums.
+    checksum: Option<ChecksumAlgorithm>,
     timeouts: Timeouts,
     /// Aborts of uploads whose future was dropped.
     aborts: TaskTracker,
@@ -54,6 +56,7 @@ impl S3 {
             client: settings.client().await,
             bucket: settings.bucket,
             prefix,
+            checksum: settings.checksums.then_some(ChecksumAlgorithm::Crc32),
             timeouts: settings.timeouts,
             aborts: TaskTracker::new(),
         }
@@ -132,7 +135,7 @@ impl Backend for S3 {
                 .put_object()
                 .bucket(&self.bucket)
                 .key(self.full(key))
-                .checksum_algorithm(ChecksumAlgorithm::Crc32)
+                .set_checksum_algorithm(self.checksum.clone())
                 .body(ByteStream::from(body))
                 .customize()
                 .config_override(timeouts)
@@ -210,6 +213,7 @@ impl Backend for S3 {
                 Some(error) if error.code() == Some("AccessDenied") => Err(Error::Refused {
                     action,
                     code: "AccessDenied".to_owned(),
+                    says: error.message().unwrap_or_default().to_owned(),
                     source: format!("{error:?}").into(),
                 }),
                 Some(error) => Err(Error::unavailable(action)(format!("{error:?}"))),

@@ -2,9 +2,7 @@
 //! invisible and cost money, so every outcome but success aborts the upload, and the sweep finds what a crash left.
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, MultipartUpload,
-};
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, MultipartUpload};
 use bytes::Bytes;
 use time::OffsetDateTime;
 use tokio::runtime::Handle;
@@ -73,7 +71,7 @@ impl S3 {
             .create_multipart_upload()
             .bucket(&self.bucket)
             .key(&key)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .set_checksum_algorithm(self.checksum.clone())
             .send()
             .await
             .map_err(failed(action, None))?;
@@ -177,7 +175,7 @@ impl Begun {
             .key(&self.key)
             .upload_id(&self.id)
             .part_number(number)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
+            .set_checksum_algorithm(self.s3.checksum.clone())
             .body(ByteStream::from(body))
             .customize()
             .config_override(timeouts)

@@ -40,6 +40,8 @@ pub struct S3Settings {
     pub secret: Option<String>,
     /// `host/bucket/key` instead of `bucket.host/key`; most storage other than AWS requires it.
     pub force_path_style: bool,
+    /// Send a CRC of every body; some storage other than AWS refuses its headers.
+    pub checksums: bool,
     /// Deadlines.
     pub timeouts: Timeouts,
 }
@@ -104,6 +106,7 @@ impl fmt::Debug for S3Settings {
             .field("region", &self.region)
             .field("has_keys", &self.access_key.is_some())
             .field("force_path_style", &self.force_path_style)
+            .field("checksums", &self.checksums)
             .finish_non_exhaustive()
     }
 }
@@ -131,8 +134,12 @@ impl S3Settings {
                     .operation_timeout(self.timeouts.overall)
                     .build(),
             )
-            // A CRC of every body, which storage verifies before it responds.
-            .request_checksum_calculation(RequestChecksumCalculation::WhenSupported)
+            .request_checksum_calculation(if self.checksums {
+                // A CRC of every body, which storage verifies before it responds.
+                RequestChecksumCalculation::WhenSupported
+            } else {
+                RequestChecksumCalculation::WhenRequired
+            })
             // All reads are ranges, and S3 has no checksum of a range.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             // The deadlines above and in `exact` replace it; it would treat a slow client as a failure.

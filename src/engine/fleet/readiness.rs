@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use crate::blob;
 use crate::engine::Engine;
 use crate::store::{self, Trouble};
 
 /// A part that does not respond within this time is not ready.
 const TIMEOUT: Duration = Duration::from_secs(2);
+const STORAGE_SILENT: &str = "object storage does not answer";
 
 /// A part of the service, and why it is not ready.
 #[derive(Debug, Clone)]
@@ -22,7 +24,10 @@ impl Engine {
     pub async fn readiness(&self) -> Vec<Readiness> {
         let storage = tokio::time::timeout(TIMEOUT, self.blob().check());
         let (database, storage) = tokio::join!(self.database_trouble(), storage);
-        let is_stored = matches!(storage, Ok(Ok(())));
+        let storage = storage.map_or_else(
+            |_| Some(STORAGE_SILENT.to_owned()),
+            |answer| answer.err().map(|error| of_storage(&error)),
+        );
         let is_stopping = self.draining().is_cancelled();
         let part = |part, missing: Option<&str>| Readiness {
             part,
@@ -30,10 +35,7 @@ impl Engine {
         };
         vec![
             part("database", database.map(Trouble::summary)),
-            part(
-                "object_storage",
-                (!is_stored).then_some("object storage does not answer"),
-            ),
+            part("object_storage", storage.as_deref()),
             part("node", is_stopping.then_some("the node is stopping")),
         ]
     }
@@ -50,5 +52,13 @@ impl Engine {
             // The pool waits longer for a connection.
             Err(_) => Some(self.store().trouble().unwrap_or(Trouble::NoAnswer)),
         }
+    }
+}
+
+/// What is wrong with object storage, with its own code but without its words: this is shown to everyone.
+fn of_storage(error: &blob::Error) -> String {
+    match error.code() {
+        Some(code) => format!("object storage refuses requests: {code}"),
+        None => STORAGE_SILENT.to_owned(),
     }
 }

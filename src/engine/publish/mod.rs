@@ -14,6 +14,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 
+use crate::disk::Room;
 use crate::engine::Engine;
 use crate::engine::access::Tenant;
 use crate::engine::catalog::TopicEntry;
@@ -41,6 +42,7 @@ impl Engine {
         mut drafts: Drafts,
         key: Option<IdempotencyKey>,
     ) -> Result<Metered<Vec<Result<Published, Error>>>, Error> {
+        self.check_room()?;
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         if drafts.records.bytes() > BATCH_BYTES_MAX {
             return Err(Error::TooLarge {
@@ -119,8 +121,11 @@ impl Engine {
         publish: Streamed<'_>,
         body: BoxStream<'static, Result<Bytes, Error>>,
     ) -> Result<Metered<Published>, Error> {
+        self.check_room()?;
         let entry = self.catalog().topic(self.store(), tenant, topic).await?;
         let admitted = self.quotas().admit_publish(tenant, 1, 0)?;
+        let room = self.inner.parts.room.clone();
+        let body = body.map(move |piece| check(&room).and(piece)).boxed();
         let body = self.quotas().charged(&admitted, body);
         let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
         let capacity = admitted.capacity(publish.capacity);
@@ -154,6 +159,11 @@ impl Engine {
         };
         self.publish_keyed_object(&entry, object, capacity, key)
             .await
+    }
+
+    /// Refuses publishes while there is no room on the disk. Receives and settles go on, which makes room.
+    fn check_room(&self) -> Result<(), Error> {
+        check(&self.inner.parts.room)
     }
 
     /// Commits content without keys by the next turn. Returns the id of its first message.
@@ -209,6 +219,13 @@ impl Engine {
         let lane = lanes.get(home % lanes.len().max(1)).copied();
         lane.unwrap_or(LaneId::UNASSIGNED)
     }
+}
+
+fn check(room: &Room) -> Result<(), Error> {
+    if room.is_low() {
+        return Err(Error::DiskFull);
+    }
+    Ok(())
 }
 
 /// What a publish commits.

@@ -91,6 +91,7 @@ impl From<&engine::Error> for Problem {
             E::BodyBroken => ErrorCode::InvalidRequest,
             E::BodyStalled => ErrorCode::RequestTimeout,
             E::Unavailable(_) => ErrorCode::Unavailable,
+            E::DiskFull => ErrorCode::InsufficientStorage,
             E::Internal => ErrorCode::Internal,
         };
         let mut problem = Self::new(code, error.to_string());

@@ -85,13 +85,17 @@ impl Installation {
     }
 
     async fn node(&self, key: &str) -> Server {
+        let serve = ["serve", "--listen=127.0.0.1:0", "--log-level=debug"];
+        self.node_by(self.command(&serve), key).await
+    }
+
+    /// A node that this command starts.
+    async fn node_by(&self, mut command: Command, key: &str) -> Server {
         let log = self
             .folder
             .path()
             .join(format!("{:016x}", rand::random::<u64>()));
-        let serve = ["serve", "--listen=127.0.0.1:0", "--log-level=debug"];
-        let child = self
-            .command(&serve)
+        let child = command
             .stdout(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn();
@@ -257,6 +261,39 @@ async fn a_node_that_cannot_listen_takes_no_duty_from_the_others() {
         .await
         .unwrap();
     assert_eq!(held, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_object_storage_refuses_is_said_at_the_start_and_to_probes() {
+    let fleet = Installation::new().await;
+    for (name, value, code, remedy) in [
+        (
+            "S3_SECRET_ACCESS_KEY",
+            "wrong",
+            "SignatureDoesNotMatch",
+            "check S3_ACCESS_KEY_ID",
+        ),
+        (
+            "S3_BUCKET",
+            "no-such-bucket",
+            "NoSuchBucket",
+            "correct S3_BUCKET",
+        ),
+    ] {
+        let mut command = fleet.command(&["serve", "--listen=127.0.0.1:0"]);
+        command.env(name, value);
+        let node = fleet.node_by(command, "").await;
+
+        let ready = node.client.get(format!("http://{}/readyz", node.address));
+        let (status, ready) = send(ready).await;
+
+        assert_eq!(status, 503, "{ready}");
+        let missing = format!("object storage refuses requests: {code}");
+        assert_eq!(ready["parts"][1]["missing"], missing, "{ready}");
+        let log = fleet.logs();
+        assert!(log.contains(code) && log.contains(remedy), "{log}");
+        node.end().await;
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
+use cursus::disk::Room;
 use cursus::engine::lifecycle::expire::ExpireSettings;
 use cursus::engine::lifecycle::offload::OffloadSettings;
 use cursus::engine::lifecycle::rotate::RotateSettings;
@@ -64,6 +65,7 @@ async fn the_duties_run_drain_and_are_counted() {
         blob: blob.clone(),
         outbound: Outbound::new().unwrap(),
         clock: log.clock.clone(),
+        room: Room::default(),
         open: true,
         cache_bytes: 1 << 20,
         hot_limit_bytes: 256 << 10,

@@ -8,6 +8,7 @@ use api::key::KeySettings;
 use api::quota::Quota;
 use cursus::blob::Blob;
 use cursus::clock::Clock;
+use cursus::disk::Room;
 use cursus::engine::bill::spend::Spend;
 use cursus::engine::duty::{Context, Duty};
 use cursus::engine::lifecycle::expire::Expire;
@@ -33,6 +34,8 @@ pub(crate) struct Fleet {
     pub(crate) database: Database,
     pub(crate) blob: Arc<Blob>,
     pub(crate) clock: Clock,
+    /// Of the disk, as the embedded mode finds it.
+    pub(crate) room: Room,
     /// Requests without a key belong to the default tenant.
     pub(crate) open: bool,
     /// Block cache of each node started from now on.
@@ -74,6 +77,7 @@ impl Fleet {
             database: Database::new().await,
             blob,
             clock: Clock::manual(datetime!(2030-01-01 00:00 UTC)),
+            room: Room::default(),
             open: true,
             cache_bytes: 16 << 20,
             hot_limit_bytes: 256 << 10,

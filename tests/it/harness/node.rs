@@ -52,6 +52,7 @@ impl Node {
             blob: fleet.blob.clone(),
             outbound: Outbound::new().unwrap(),
             clock: fleet.clock.clone(),
+            room: fleet.room.clone(),
             open: fleet.open,
             cache_bytes: fleet.cache_bytes,
             hot_limit_bytes: fleet.hot_limit_bytes,

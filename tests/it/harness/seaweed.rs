@@ -118,6 +118,7 @@ impl Seaweed {
             access_key: Some(ACCESS_KEY.to_owned()),
             secret: Some(SECRET.to_owned()),
             force_path_style: true,
+            checksums: true,
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 attempt: Duration::from_secs(5),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 19] = [
+const LAYERS: [(&str, &[&str]); 20] = [
     (
         "app",
         &[
@@ -25,16 +25,18 @@ const LAYERS: [(&str, &[&str]); 19] = [
             "worker",
         ],
     ),
-    ("blob", &["turnstile"]),
+    ("blob", &["disk", "turnstile"]),
     ("clock", &[]),
     ("config", &["blob"]),
     ("descriptors", &[]),
-    ("embedded", &["hex"]),
+    ("disk", &[]),
+    ("embedded", &["disk", "hex"]),
     (
         "engine",
         &[
             "blob",
             "clock",
+            "disk",
             "hex",
             "outbound",
             "repeat",
