@@ -57,6 +57,8 @@ struct RateUse {
     policy: Policy,
     quota: Option<RateQuota>,
     items: u64,
+    /// Whether it is refused above the guarantee while the service is short of capacity.
+    yields: bool,
 }
 
 /// What an admitted publish has taken of its tenant's rates.
@@ -100,9 +102,9 @@ impl Quotas {
     /// Admits a request of a tenant, if its limits allow; `None` when it has no limits.
     ///
     /// # Errors
-    /// When a limit refuses it, when it is above the guarantee while the service is short of capacity, or when the
+    /// When a limit refuses it, when it `yields` and is above the guarantee while the service is short of capacity, or when the
     /// database does not respond.
-    pub async fn admit(&self, tenant: Tenant) -> Result<Option<Admission>, Error> {
+    pub async fn admit(&self, tenant: Tenant, yields: bool) -> Result<Option<Admission>, Error> {
         let Some(limited) = self.limited(tenant).await? else {
             return Ok(None);
         };
@@ -123,6 +125,7 @@ impl Quotas {
             policy: Policy::Requests,
             quota: quota.requests_per_second,
             items: 1,
+            yields,
         };
         admission.capacity = self.take(&admission.limited.requests, one, at)?;
         Ok(Some(admission))
@@ -130,7 +133,12 @@ impl Quotas {
 
     /// Takes items of a rate, or refuses them.
     fn take(&self, rate: &Rate, wanted: RateUse, now: u64) -> Result<Capacity, Error> {
-        let RateUse { policy, items, .. } = wanted;
+        let RateUse {
+            policy,
+            items,
+            yields,
+            ..
+        } = wanted;
         let quota = wanted.quota.unwrap_or_default();
         let capacity = rate.take(items, now).map_err(|wait| {
             // Rounded up, so that there is room by then.
@@ -140,7 +148,7 @@ impl Quotas {
             let again = u32::try_from(seconds).unwrap_or(u32::MAX).max(SOON_SECONDS);
             self.exceeded(policy, quota.ceiling, again)
         })?;
-        if capacity == Capacity::Elastic && self.is_short() {
+        if yields && capacity == Capacity::Elastic && self.is_short() {
             rate.give_back(items, capacity);
             let violation = self.count_refused(Violation {
                 policy,
@@ -175,12 +183,14 @@ impl Quotas {
             policy: Policy::Messages,
             quota: quota.messages_per_second,
             items: messages,
+            yields: true,
         };
         let of_messages = self.take(&limited.messages, all_messages, now)?;
         let all_bytes = RateUse {
             policy: Policy::Bytes,
             quota: quota.bytes_per_second,
             items: bytes,
+            yields: true,
         };
         let of_bytes = self
             .take(&limited.bytes, all_bytes, now)

@@ -18,16 +18,17 @@ use crate::http::answer::throttle::QuotaTexts;
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Slot(Arc<OnceLock<Admission>>);
 
-/// Admits the request if the tenant's quota allows, and returns the capacity that serves it.
+/// Admits the request if the tenant's quota allows, and, if it `yields`, the shortage of the service; and returns the capacity that serves it.
 pub(in crate::http) async fn admit(
     parts: &Parts,
     engine: &Engine,
     tenant: Tenant,
+    yields: bool,
 ) -> Result<Capacity, Refusal> {
     let Some(slot) = parts.extensions.get::<Slot>() else {
         return Ok(Capacity::Guaranteed);
     };
-    let Some(admission) = engine.quotas().admit(tenant).await? else {
+    let Some(admission) = engine.quotas().admit(tenant, yields).await? else {
         return Ok(Capacity::Guaranteed);
     };
     let capacity = admission.capacity();

@@ -29,6 +29,8 @@ pub(in crate::http) trait Requirement: Send + Sync {
     /// Whether the route reads its query. All other routes refuse any query parameter, because the client expects an
     /// effect of it.
     const READS_QUERY: bool = false;
+    /// Whether the request is refused above the tenant's guarantee while the service is short of capacity.
+    const YIELDS: bool = true;
 }
 
 macro_rules! requirements {
@@ -48,7 +50,7 @@ macro_rules! requirements {
 requirements! {
     /// Publishing to a topic.
     Publish: Publish;
-    /// Receiving and settling messages of a subscription, or reading a message.
+    /// Receiving messages of a subscription, or reading a message.
     Receive: Receive;
     /// Browsing the messages of a topic.
     BrowseTopic: Receive, true;
@@ -70,6 +72,14 @@ requirements! {
     Operate: Admin;
     /// Listing tenants and their resources.
     OperateList: Admin, true;
+}
+
+/// Settling messages of a subscription. It makes room, so it is served also when publishes and receives are refused.
+pub(in crate::http) struct Settle;
+
+impl Requirement for Settle {
+    const PERMISSIONS: &'static [Permission] = Receive::PERMISSIONS;
+    const YIELDS: bool = false;
 }
 
 /// An authenticated caller whose request was admitted by its quota.
@@ -141,7 +151,8 @@ impl<A: Requirement> FromRequestParts<Engine> for Caller<A> {
         let access = authenticate(parts, engine).await?;
         access.check(A::PERMISSIONS, None)?;
         check_query::<A>(parts)?;
-        Ok(Self(admitted(access, parts, engine).await?, PhantomData))
+        let caller = admitted::<A>(access, parts, engine).await?;
+        Ok(Self(caller, PhantomData))
     }
 }
 
@@ -155,7 +166,7 @@ impl<A: Requirement, N: PathName> FromRequestParts<Engine> for To<A, N> {
         let name: N = path::parse(parts, N::PARAMETER).await?;
         access.check(A::PERMISSIONS, Some(name.text()))?;
         check_query::<A>(parts)?;
-        let caller = admitted(access, parts, engine).await?;
+        let caller = admitted::<A>(access, parts, engine).await?;
         Ok(Self(caller, name, PhantomData))
     }
 }
@@ -167,12 +178,12 @@ fn check_query<A: Requirement>(parts: &Parts) -> Result<(), Refusal> {
     query::none(&parts.uri)
 }
 
-async fn admitted(
+async fn admitted<A: Requirement>(
     access: Arc<Access>,
     parts: &Parts,
     engine: &Engine,
 ) -> Result<Admitted, Refusal> {
-    let capacity = admission::admit(parts, engine, access.tenant()).await?;
+    let capacity = admission::admit(parts, engine, access.tenant(), A::YIELDS).await?;
     Ok(Admitted { access, capacity })
 }
 

@@ -14,7 +14,7 @@ use crate::engine::{Action, Engine, Error, Tenant};
 use crate::http::answer::problem::Refusal;
 use crate::http::document::WriteErrors;
 use crate::http::request::batch::{self, Batch, Results};
-use crate::http::request::caller::{Receive, To};
+use crate::http::request::caller::{Settle, To};
 use crate::http::request::json::{Json, JsonText};
 
 /// Acknowledge messages
@@ -23,13 +23,13 @@ use crate::http::request::json::{Json, JsonText};
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(To<Receive, SubscriptionName>),
+    params(To<Settle, SubscriptionName>),
     request_body = AckRequest,
     responses((status = 200, description = "One result per receipt, in order", body = SettleResults), WriteErrors)
 )]
 pub(in crate::http) async fn ack_messages(
     State(engine): State<Engine>,
-    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    To(caller, subscription, ..): To<Settle, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
     settle::<AckRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
@@ -42,13 +42,13 @@ pub(in crate::http) async fn ack_messages(
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(To<Receive, SubscriptionName>),
+    params(To<Settle, SubscriptionName>),
     request_body = VisibilityRequest,
     responses((status = 200, description = "One result per change, in order", body = SettleResults), WriteErrors)
 )]
 pub(in crate::http) async fn change_visibility(
     State(engine): State<Engine>,
-    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    To(caller, subscription, ..): To<Settle, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
     settle::<VisibilityRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
@@ -60,13 +60,13 @@ pub(in crate::http) async fn change_visibility(
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
-    params(To<Receive, SubscriptionName>),
+    params(To<Settle, SubscriptionName>),
     request_body = SettleRequest,
     responses((status = 200, description = "One result per item, in order", body = SettleResults), WriteErrors)
 )]
 pub(in crate::http) async fn settle_messages(
     State(engine): State<Engine>,
-    To(caller, subscription, ..): To<Receive, SubscriptionName>,
+    To(caller, subscription, ..): To<Settle, SubscriptionName>,
     JsonText(text): JsonText,
 ) -> Result<Json<Results<Outcome>>, Refusal> {
     settle::<SettleRequest<'_>>(&engine, caller.tenant(), &subscription, &text).await
