@@ -110,6 +110,9 @@
 //! - **I9 bounded** every queue, batch, body, wait and cache has a limit: `api::limits`.
 //! - **I10 one clock** the database's: `clock`.
 //!
+//! What was committed may be lost with a database that is replaced by an older one. Then all that nodes remember is dropped,
+//! and no id is given out again: `store::history`.
+//!
 //! I6 (ordering keys) belongs to a capability that does not exist yet.
 //!
 //! # What a long transaction must not bend

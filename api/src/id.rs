@@ -1,5 +1,7 @@
-//! Message ids: an opaque, sortable text for (lane, offset). 20 characters of Crockford's base 32 in lower case encode
-//! 40 bits of lane and 60 bits of offset. There is no `.` in them, so that an id can be a `webhook-id`. An id
+//! Message ids: an opaque, sortable text for (lane, era, offset). 20 characters of Crockford's base 32 in lower case
+//! encode 40 bits of lane, 16 bits of era and 44 bits of offset. A database that was restored, or that a replica took
+//! over, may give out offsets again that messages had which are lost. The era differs then, so an id never becomes the
+//! id of another message. There is no `.` in them, so that an id can be a `webhook-id`. An id
 //! identifies a message and grants no access.
 
 use std::fmt;
@@ -14,16 +16,19 @@ use crate::text::as_text;
 
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const CHARS: usize = 20;
-const OFFSET_BITS: u32 = 60;
+const OFFSET_BITS: u32 = 44;
+const ERA_BITS: u32 = 16;
 const LANE_BITS: u32 = 40;
 
-/// Position of a message: its lane and its offset in the lane.
+/// Position of a message: its lane, the era in which it was published, and its offset in the lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 #[serde(try_from = "String")]
 pub struct MessageId {
     /// Lane, 1 to 2^40 − 1.
     pub lane: i64,
-    /// Offset in the lane, 0 to 2^60 − 1.
+    /// Number of the database's history in which it was published; 0 until messages may have been lost.
+    pub era: u16,
+    /// Offset in the lane, 0 to 2^44 − 1.
     pub offset: i64,
 }
 
@@ -36,7 +41,8 @@ impl MessageId {
     /// The id as 20 ASCII characters.
     #[must_use]
     pub fn to_chars(self) -> [u8; CHARS] {
-        let bits = (u128::from(self.lane.unsigned_abs()) << OFFSET_BITS)
+        let bits = (u128::from(self.lane.unsigned_abs()) << (ERA_BITS + OFFSET_BITS))
+            | (u128::from(self.era) << OFFSET_BITS)
             | u128::from(self.offset.unsigned_abs());
         std::array::from_fn(|i| {
             let shift = 5 * (CHARS - 1 - i);
@@ -63,10 +69,12 @@ impl FromStr for MessageId {
             let digit = ALPHABET.iter().position(|&c| c == byte).ok_or(InvalidId)?;
             bits = (bits << 5) | digit as u128;
         }
-        let lane = bits >> OFFSET_BITS & ((1 << LANE_BITS) - 1);
+        let lane = bits >> (ERA_BITS + OFFSET_BITS) & ((1 << LANE_BITS) - 1);
+        let era = bits >> OFFSET_BITS & ((1 << ERA_BITS) - 1);
         let offset = bits & ((1 << OFFSET_BITS) - 1);
         Ok(Self {
             lane: i64::try_from(lane).map_err(|_| InvalidId)?,
+            era: u16::try_from(era).map_err(|_| InvalidId)?,
             offset: i64::try_from(offset).map_err(|_| InvalidId)?,
         })
     }
@@ -103,14 +111,16 @@ mod tests {
     #[test]
     fn an_id_reads_back_and_sorts_like_its_place() {
         let places = [
-            (1, 0),
-            (1, 1),
-            (1, (1 << 60) - 1),
-            (2, 0),
-            ((1 << 40) - 1, 7),
+            (1, 0, 0),
+            (1, 0, 1),
+            (1, 0, (1 << 44) - 1),
+            (1, 1, 0),
+            (1, u16::MAX, 9),
+            (2, 0, 0),
+            ((1 << 40) - 1, 0, 7),
         ];
         let ids: Vec<_> = places
-            .map(|(lane, offset)| MessageId { lane, offset })
+            .map(|(lane, era, offset)| MessageId { lane, era, offset })
             .to_vec();
         let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
         assert!(texts.is_sorted());

@@ -98,6 +98,15 @@ impl Catalog {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Forgets all that this node has learned, because the database has lost something. Receivers go on waiting.
+    pub fn forget_all(&self) {
+        self.invalidate();
+        let of_topics = self.by_topic.read();
+        for subscriber in of_topics.topics.values().flatten() {
+            subscriber.forget();
+        }
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }

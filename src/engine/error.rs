@@ -97,7 +97,9 @@ impl From<store::Error> for Error {
         match &error {
             store::Error::Unreachable(_)
             | store::Error::Unavailable(_)
-            | store::Error::Raced(_) => {
+            | store::Error::Raced(_)
+            | store::Error::Locked(_)
+            | store::Error::OtherHistory => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "database unavailable"

@@ -42,6 +42,12 @@ impl Engine {
         let engine = Self {
             inner: Arc::new(inner),
         };
+        let inner = Arc::downgrade(&engine.inner);
+        engine.store().when_it_changes(move || {
+            if let Some(inner) = inner.upgrade() {
+                inner.forget();
+            }
+        });
         // Before any request: it must know which callers to let in.
         engine.poll_once().await?;
         let sessions = engine.inner.turns.connect().await?;
@@ -67,6 +73,14 @@ impl Engine {
 }
 
 impl Inner {
+    /// Forgets all that this node remembers of the database, because it has lost something (`store::history`).
+    fn forget(&self) {
+        self.turns.forget();
+        self.gate.distrust();
+        self.watched.forget();
+        self.quotas.forget();
+    }
+
     fn new(
         parts: Parts,
         installation: Installation,

@@ -12,7 +12,9 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
 use tokio::sync::watch;
 
 use super::error::Unreachable;
+use super::history::{History, Present};
 use super::hosts::{self, Hosts};
+use super::run::Reached;
 use super::settings::{self, Setting};
 use super::trouble::{self, Trouble};
 
@@ -54,6 +56,7 @@ pub(super) struct Connector {
     /// Held during an attempt that follows a failed one.
     attempt: tokio::sync::Mutex<()>,
     server: watch::Sender<Option<Server>>,
+    pub(super) history: Arc<History>,
 }
 
 impl Connector {
@@ -71,6 +74,7 @@ impl Connector {
             failing: Mutex::new(None),
             attempt: tokio::sync::Mutex::default(),
             server: watch::Sender::new(None),
+            history: Arc::default(),
         }
     }
 
@@ -83,16 +87,16 @@ impl Connector {
     pub(super) async fn connect(
         &self,
         more: &[Setting],
-    ) -> Result<(PgConnection, Server), Unreachable> {
+    ) -> Result<(PgConnection, Reached), Unreachable> {
         let _one = match self.in_pause() {
             Some(Err(last)) => return Err(last),
             Some(Ok(last)) => Some(self.attempt.try_lock().map_err(|_| last)?),
             None => None,
         };
-        let made = self.try_hosts(more).await;
+        let made = self.try_history(more).await;
         let mut failing = self.failing.lock();
         match &made {
-            Ok((_, server)) => {
+            Ok((_, server, _)) => {
                 *failing = None;
                 self.server.send_if_modified(|known| {
                     let is_new = *known != Some(*server);
@@ -110,7 +114,29 @@ impl Connector {
                 });
             }
         }
-        made
+        drop(failing);
+        made.map(|(connection, server, present)| {
+            let reached = Reached::new(server, self.server(), present, self.history.clone());
+            (connection, reached)
+        })
+    }
+
+    /// A connection whose history is known.
+    async fn try_history(
+        &self,
+        more: &[Setting],
+    ) -> Result<(PgConnection, Server, Present), Unreachable> {
+        let (mut connection, server) = self.try_hosts(more).await?;
+        let check = self.history.check(&mut connection);
+        let error = match tokio::time::timeout(HOST_TIMEOUT, check).await {
+            Ok(Ok(present)) => return Ok((connection, server, present)),
+            Ok(Err(error)) => error,
+            Err(_) => sqlx::Error::PoolTimedOut,
+        };
+        Err(Unreachable {
+            trouble: Trouble::of(&error),
+            detail: Arc::from(trouble::chain(&error)),
+        })
     }
 
     /// Why attempts fail, if they do.

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::is_code;
-use super::{Error, Offset, Session};
+use super::{Era, Error, Offset, Session};
 
 /// Number of tables: two rings of three.
 pub const TABLES: i16 = 6;
@@ -30,17 +30,46 @@ pub struct NewKey {
     pub results: Option<Vec<u8>>,
 }
 
+impl NewKey {
+    /// What is stored as its results: in a later era than the first, the results end with the era of the messages.
+    pub(super) fn stored_results(&self, era: Era) -> Option<Vec<u8>> {
+        if era == Era::FIRST {
+            return self.results.clone();
+        }
+        let mut results = self.results.clone().unwrap_or_default();
+        results.extend(era.get().to_be_bytes());
+        Some(results)
+    }
+}
+
 /// A key that was used before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownKey {
     /// Hash of lane, scope and key.
     pub key: Uuid,
+    /// The era in which it was used.
+    pub era: Era,
     /// Offset of its message; of a request, of its first new message.
     pub first_offset: Offset,
     /// Hash of the request; `None` if none is compared.
     pub fingerprint: Option<Uuid>,
     /// Results of the request, if they are not just its messages in order.
     pub results: Option<Vec<u8>>,
+}
+
+/// Takes stored results apart: the era, and the results of the request, which are pairs of numbers of 8 bytes.
+pub(super) fn era_and_results(stored: Option<Vec<u8>>) -> (Era, Option<Vec<u8>>) {
+    let Some(mut results) = stored else {
+        return (Era::FIRST, None);
+    };
+    match results.len() % 8 {
+        2 => {
+            let era = results.split_off(results.len() - 2);
+            let era = Era::new(u16::from_be_bytes([era[0], era[1]]));
+            (era, (!results.is_empty()).then_some(results))
+        }
+        _ => (Era::FIRST, Some(results)),
+    }
 }
 
 /// The tables with keys whose windows are all over. A table is reported only in the middle of the time in which its ring
@@ -97,5 +126,28 @@ pub async fn truncate(session: &mut Session, table: i16) -> Result<bool, Error> 
         // 55P03: lock_not_available
         Err(error) if is_code(&error, "55P03") => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_era_of_a_key_reads_back_and_the_first_costs_nothing() {
+        for results in [None, Some(vec![7; 16])] {
+            let key = NewKey {
+                key: Uuid::nil(),
+                index: 0,
+                window_seconds: 1,
+                fingerprint: None,
+                results: results.clone(),
+            };
+            assert_eq!(key.stored_results(Era::FIRST), results);
+            for era in [0, 1, u16::MAX].map(Era::new) {
+                let stored = key.stored_results(era);
+                assert_eq!(era_and_results(stored), (era, results.clone()));
+            }
+        }
     }
 }

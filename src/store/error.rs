@@ -17,6 +17,12 @@ pub enum Error {
     /// and a retry helps.
     #[error("another transaction was in the way")]
     Raced(#[source] sqlx::Error),
+    /// Another transaction holds a row for longer than the session waits for a lock. Nothing was done.
+    #[error("another transaction holds a lock for too long")]
+    Locked(#[source] sqlx::Error),
+    /// The database turned out to have another history than what the statement was made for. Nothing was done.
+    #[error("the database has another history now")]
+    OtherHistory,
     /// A strict turn did nothing: a lane is gone, or a lease has changed.
     #[error("a lane is gone or a lease has changed")]
     Strict,
@@ -82,6 +88,9 @@ impl From<sqlx::Error> for Error {
         {
             return Self::Unavailable(error);
         }
+        if code == "55P03" {
+            return Self::Locked(error);
+        }
         // Class 40 is a transaction rollback. Except for 40003: there it is unknown whether the statement was
         // completed.
         if code.starts_with("40") {
@@ -129,10 +138,13 @@ impl Error {
     pub fn trouble(&self) -> Trouble {
         match self {
             Self::Unreachable(unreachable) => unreachable.trouble,
-            Self::Unavailable(error) | Self::Raced(error) | Self::Database(error) => {
-                Trouble::of(error)
+            Self::Unavailable(error)
+            | Self::Raced(error)
+            | Self::Locked(error)
+            | Self::Database(error) => Trouble::of(error),
+            Self::Strict | Self::OtherHistory | Self::Conflict(_) | Self::Corrupt { .. } => {
+                Trouble::Other
             }
-            Self::Strict | Self::Conflict(_) | Self::Corrupt { .. } => Trouble::Other,
         }
     }
 }

@@ -60,6 +60,34 @@ id! {
     TenantId
 }
 
+/// The number of a history of the database (`history`). It is part of the ids of messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Era(i32);
+
+impl Era {
+    /// The era of a database that has never lost anything, as far as its nodes know.
+    pub const FIRST: Self = Self(0);
+
+    /// The era with this number.
+    #[must_use]
+    pub const fn new(number: u16) -> Self {
+        Self(number as i32)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn get(self) -> u16 {
+        u16::try_from(self.0).unwrap_or(0)
+    }
+
+    /// The next one. After 65,535 they begin again.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self::new(self.get().wrapping_add(1))
+    }
+}
+
 /// The offset of a message in its lane. The first one is 0, and each message has the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
 #[sqlx(transparent)]

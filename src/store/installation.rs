@@ -7,7 +7,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Session};
+use super::{Era, Error, Session};
 
 /// The row that all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -24,6 +24,8 @@ pub struct Installation {
     pub access_version: i64,
     /// Raised when a quota changes.
     pub quota_version: i64,
+    /// The era of the database, raised when it has lost something (`history`).
+    pub era: Era,
     /// The database's time.
     pub at: OffsetDateTime,
 }
@@ -49,7 +51,7 @@ impl Installation {
 pub async fn get(session: &mut Session) -> Result<Option<Installation>, Error> {
     Ok(sqlx::query_as(
         "-- installation.get
-         SELECT installation_id, receipt_key, hot_slot, catalog_version, access_version, quota_version,
+         SELECT installation_id, receipt_key, hot_slot, catalog_version, access_version, quota_version, era,
                 clock_timestamp() AS at FROM installation",
     )
     .fetch_optional(session.run("installation.get"))

@@ -56,6 +56,24 @@ pub async fn lock(session: &mut Session, topic: TopicId) -> Result<(), Error> {
     Ok(())
 }
 
+/// Which of these lanes another transaction has locked.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn held(session: &mut Session, lanes: &[LaneId]) -> Result<Vec<LaneId>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lane.held
+         WITH free AS MATERIALIZED (
+             SELECT lane_id FROM lane WHERE lane_id = ANY ($1) ORDER BY lane_id FOR UPDATE SKIP LOCKED
+         )
+         SELECT l.lane_id FROM lane l
+         WHERE l.lane_id = ANY ($1) AND NOT EXISTS (SELECT FROM free f WHERE f.lane_id = l.lane_id)",
+    )
+    .bind(lanes)
+    .fetch_all(session.run("lane.held"))
+    .await?)
+}
+
 /// Closes a topic's lanes: publishes are refused from now on, and retention deletes the lanes.
 ///
 /// # Errors

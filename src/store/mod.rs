@@ -1,12 +1,14 @@
 //! All SQL. Each file covers one table, and its statements are named after the file; no other module sends statements.
-//! `turn`, `retention`, `hot_payload`, `usage`, `usage_read` and `lease_waiting` cover several tables, or a part of
-//! one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine opens
-//! transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
+//! `turn`, `retention`, `hot_payload`, `usage`, `usage_read`, `history` and `lease_waiting` cover several tables, or a
+//! part of one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine
+//! opens transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
 //! `ids` holds the types of ids and offsets. `hosts` reads where the database is, `connect` makes connections with
-//! `settings`, `pool` shares them, `session` and `run` run statements on them, and `trouble` says why one cannot.
+//! `settings`, `history` notices when the database has lost something, `pool` shares connections, `session` and `run` run
+//! statements on them, and `trouble` says why one cannot.
 
 mod connect;
 mod error;
+mod history;
 mod hosts;
 mod ids;
 mod pool;
@@ -56,6 +58,6 @@ pub mod usage_read;
 
 pub use error::{Error, Unreachable};
 pub use hosts::{Hosts, UrlError};
-pub use ids::{CursorKey, LaneId, LeaseId, Offset, SubscriptionId, TenantId, TopicId};
+pub use ids::{CursorKey, Era, LaneId, LeaseId, Offset, SubscriptionId, TenantId, TopicId};
 pub use session::{Metrics, Session, Store};
 pub use trouble::Trouble;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Error, Session};
 
-/// Records that a node is up.
+/// Records that a node is up, and returns the time of this heartbeat.
 ///
 /// # Errors
 /// When the database call fails.
@@ -17,18 +17,18 @@ pub async fn heartbeat(
     node: Uuid,
     version: &str,
     now: Option<OffsetDateTime>,
-) -> Result<(), Error> {
-    sqlx::query(
+) -> Result<OffsetDateTime, Error> {
+    Ok(sqlx::query_scalar(
         "-- node.heartbeat
          INSERT INTO node (node_id, version, started_at, seen_at) VALUES ($1, $2, coalesce($3, now()), coalesce($3, now()))
-         ON CONFLICT (node_id) DO UPDATE SET seen_at = excluded.seen_at",
+         ON CONFLICT (node_id) DO UPDATE SET seen_at = excluded.seen_at
+         RETURNING seen_at",
     )
     .bind(node)
     .bind(version)
     .bind(now)
-    .execute(session.run("node.heartbeat"))
-    .await?;
-    Ok(())
+    .fetch_one(session.run("node.heartbeat"))
+    .await?)
 }
 
 /// Writes what a heartbeat writes, but for the row of a node that has deleted it. For readiness.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connect::{Connector, Server};
 use super::error::Unreachable;
+use super::history::Present;
 use super::run::{Reached, Run};
 use super::trouble::Trouble;
 
@@ -163,6 +164,9 @@ impl Pool {
                     self.distrust();
                     continue;
                 }
+                if !idle.reached.is_current() {
+                    continue;
+                }
                 let Idle {
                     connection,
                     reached,
@@ -172,10 +176,9 @@ impl Pool {
                 return Ok(self.pooled((shelf, permit), connection, reached, ends));
             }
             let refused = match self.connector.connect(&[]).await {
-                Ok((connection, server)) => {
+                Ok((connection, reached)) => {
                     let jitter = LIFETIME.mul_f64(rand::random_range(0.0..0.1));
                     let ends = Instant::now() + LIFETIME + jitter;
-                    let reached = Reached::new(server, self.connector.server());
                     return Ok(self.pooled((shelf, permit), Box::new(connection), reached, ends));
                 }
                 Err(refused) => refused,
@@ -265,6 +268,11 @@ async fn check(connection: &mut PgConnection, within: Duration) -> Found {
 }
 
 impl Pooled {
+    /// The history of the database that it belongs to.
+    pub(super) fn present(&self) -> Present {
+        self.reached.present()
+    }
+
     /// The connection, for one statement.
     pub(super) fn run(&mut self) -> Run<'_> {
         // It is there until the drop.

@@ -1,6 +1,7 @@
 //! A statement on its connection. It ends with an error when another server takes the place of the one that works on it: a
 //! server that vanished says nothing, and whoever waits for it would wait for ever.
 
+use std::sync::Arc;
 use std::task::Poll;
 
 use futures_util::future::{BoxFuture, FutureExt};
@@ -10,22 +11,40 @@ use sqlx::{Either, Error, Execute, Executor, PgConnection, Postgres, SqlStr};
 use tokio::sync::watch;
 
 use super::connect::Server;
+use super::history::{History, Present};
 
-/// Which server a connection has reached, and which one new connections reach.
+/// Which server and history a connection has reached, and which ones new connections reach.
 #[derive(Debug, Clone)]
 pub(super) struct Reached {
     server: Server,
     current: watch::Receiver<Option<Server>>,
+    present: Present,
+    history: Arc<History>,
 }
 
 impl Reached {
-    pub(super) fn new(server: Server, current: watch::Receiver<Option<Server>>) -> Self {
-        Self { server, current }
+    pub(super) fn new(
+        server: Server,
+        current: watch::Receiver<Option<Server>>,
+        present: Present,
+        history: Arc<History>,
+    ) -> Self {
+        Self {
+            server,
+            current,
+            present,
+            history,
+        }
+    }
+
+    /// The history of the database that it belongs to.
+    pub(super) fn present(&self) -> Present {
+        self.present
     }
 
     /// Whether it is the one that new connections reach.
     pub(super) fn is_current(&self) -> bool {
-        *self.current.borrow() == Some(self.server)
+        *self.current.borrow() == Some(self.server) && self.history.present() == self.present
     }
 
     /// Ends when it is not any more.

@@ -11,16 +11,18 @@ use sqlx::postgres::{PgListener, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use uuid::Uuid;
 
-use super::Error;
 use super::connect::{Connector, Server};
 use super::error::Unreachable;
 use super::group::Touched;
+use super::history::Present;
 use super::hosts::Hosts;
 use super::pool::{Pool, Pooled, Transaction};
 use super::run::{Reached, Run};
 use super::settings;
 use super::trouble::Trouble;
+use super::{Era, Error};
 
 /// Label of the statement counter.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -127,14 +129,49 @@ impl Store {
 
     async fn own_session(&self, more: &[settings::Setting]) -> Result<Session, Error> {
         let trust = self.pool.distrusted();
-        let (connection, server) = self.pool.connector.connect(more).await?;
+        let (connection, reached) = self.pool.connector.connect(more).await?;
         let own = Own {
             connection: Box::new(connection),
-            reached: Reached::new(server, self.pool.connector.server()),
+            reached,
             trust,
             pool: self.pool.clone(),
         };
         Ok(self.with(Inner::Own(own), None))
+    }
+
+    /// The present era of the database, as this node knows it (`history`).
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.pool.connector.history.present().era
+    }
+
+    /// Calls `forget` whenever the database turns out to have another history than before, before any session of it is
+    /// used. Only the first call counts.
+    pub fn when_it_changes(&self, forget: impl Fn() + Send + Sync + 'static) {
+        self.pool.connector.history.when_it_changes(forget);
+    }
+
+    /// Learns the history of a database that has just got its schema and its row `installation`.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn learn_history(&self) -> Result<(), Error> {
+        let (connection, _) = self.pool.connector.connect(&[]).await?;
+        // The server notices in any case.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
+    /// Turns to the era that another node has raised, if it is not the present one.
+    pub fn observe_era(&self, era: Era) {
+        self.pool.connector.history.observe(era);
+    }
+
+    /// Records a heartbeat of this node that the database has confirmed to this session; `None`: the node ends, and its
+    /// row with it.
+    pub fn confirm_heartbeat(&self, session: &Session, heartbeat: Option<(Uuid, OffsetDateTime)>) {
+        let history = &self.pool.connector.history;
+        history.confirm(session.present(), heartbeat);
     }
 
     /// Why no connection can be made, if none can.
@@ -258,6 +295,19 @@ impl Session {
                 Run::new(&mut own.connection, &own.reached)
             }
         }
+    }
+
+    fn present(&self) -> Present {
+        match &self.inner {
+            Inner::Pooled(pooled) => pooled.present(),
+            Inner::Own(own) => own.reached.present(),
+        }
+    }
+
+    /// The era of the database that it belongs to.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.present().era
     }
 
     /// Commits a transaction. On other sessions it does nothing.

@@ -37,7 +37,9 @@ const ALL: [Setting; 12] = [
 
 /// The settings of a turn loop. It caches plans, and they always scan their arrays in order, so that rows are locked in
 /// the order of the caller.
-pub(super) const OF_TURN: [Setting; 5] = [
+pub(super) const OF_TURN: [Setting; 6] = [
+    // The other lanes of a turn wait with it (`engine::turn`).
+    ("lock_timeout", "200ms"),
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::dedup::NewKey;
 use super::error::is_code;
-use super::{Error, LaneId, LeaseId, Session, SubscriptionId};
+use super::{Era, Error, LaneId, LeaseId, Session, SubscriptionId};
 
 pub use super::turn_output::{Leased, TurnOutput};
 
@@ -58,6 +58,8 @@ pub struct Used {
 pub struct NewBlock {
     /// Its lane.
     pub lane: LaneId,
+    /// The era that its payload has recorded.
+    pub era: Era,
     /// Number of its messages.
     pub count: i32,
     /// Whether the payload is zstd-compressed.
@@ -210,13 +212,17 @@ pub const ASIDE_SECONDS: u32 = 60;
 /// Runs a turn.
 ///
 /// # Errors
-/// When the database call fails: with [`Error::Unavailable`] the outcome is unknown, with any other error nothing is
-/// done.
+/// When the session is of another era than a block. When the database call fails: with [`Error::Unavailable`] the
+/// outcome is unknown, with any other error nothing is done.
 pub async fn run(
     session: &mut Session,
     now: Option<OffsetDateTime>,
     input: &TurnInput,
 ) -> Result<TurnOutput, Error> {
+    let era = session.era();
+    if input.blocks.iter().any(|block| block.era != era) {
+        return Err(Error::OtherHistory);
+    }
     match &input.blocks[..] {
         [block]
             if input.keys.is_empty()
@@ -272,6 +278,7 @@ async fn run_all(
         slot,
         strict,
     } = input;
+    let era = session.era();
     let slots: Vec<Option<i16>> = blocks.iter().map(|b| b.hot().map(|_| *slot)).collect();
     let used = |of: fn(&Used) -> i32| blocks.iter().map(|b| of(&b.used)).collect::<Vec<_>>();
     let parts = Parts::of(blocks);
@@ -301,7 +308,7 @@ async fn run_all(
     .bind(keys.iter().map(|(_, k)| k.window_seconds).collect::<Vec<_>>())
     // `unnest` fills what is missing with null: `dedup_id`s have neither.
     .bind(if_any(keys.iter().map(|(_, k)| k.fingerprint)))
-    .bind(if_any(keys.iter().map(|(_, k)| k.results.as_deref())))
+    .bind(if_any(keys.iter().map(|(_, k)| k.stored_results(era))))
     .bind(changes.iter().map(|c| c.lane).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.subscription).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.lease).collect::<Vec<_>>())

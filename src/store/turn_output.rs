@@ -9,7 +9,7 @@ use sqlx::postgres::types::PgInterval;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::dedup::KnownKey;
+use super::dedup::{self, KnownKey};
 use super::lease::{Lease, LeaseKey};
 use super::turn::{ASIDE_SECONDS, Claim, LeaseChange, TurnInput};
 use super::{CursorKey, Error, LaneId, LeaseId, Offset, SubscriptionId};
@@ -137,11 +137,15 @@ fn known(row: &PgRow) -> Result<Vec<KnownKey>, Error> {
     Ok(keys
         .into_iter()
         .zip(stored)
-        .map(|(key, ((first_offset, fingerprint), results))| KnownKey {
-            key,
-            first_offset,
-            fingerprint,
-            results,
+        .map(|(key, ((first_offset, fingerprint), stored))| {
+            let (era, results) = dedup::era_and_results(stored);
+            KnownKey {
+                key,
+                era,
+                first_offset,
+                fingerprint,
+                results,
+            }
         })
         .collect())
 }

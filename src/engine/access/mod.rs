@@ -290,6 +290,11 @@ impl Gate {
         Ok(())
     }
 
+    /// Lets nobody in by what this node remembers, until it has read again who may come in.
+    pub fn distrust(&self) {
+        self.remembered.distrust();
+    }
+
     /// Records that this node knows of every change up to now.
     pub fn confirm_current(&self) {
         self.remembered.confirm_current();

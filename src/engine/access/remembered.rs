@@ -103,6 +103,12 @@ impl Remembered {
         });
     }
 
+    /// Trusts no entry until [`Remembered::confirm_current`], and forgets the results of lookups that run now.
+    pub(super) fn distrust(&self) {
+        self.begin_epoch();
+        self.state.write().current_at = None;
+    }
+
     /// Records that all entries are current now.
     pub(super) fn confirm_current(&self) {
         self.state.write().current_at = Some(Instant::now());
@@ -186,5 +192,7 @@ mod tests {
         assert!(remembered.get(&secret).is_none());
         remembered.confirm_current();
         assert!(remembered.get(&secret).is_some());
+        remembered.distrust();
+        assert!(remembered.get(&secret).is_none());
     }
 }

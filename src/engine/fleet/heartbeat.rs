@@ -27,6 +27,7 @@ impl Engine {
         if let Ok(mut session) = self.store().session().await {
             // If this fails, other nodes stop counting the node after a while, and the duty `expire_nodes` deletes its
             // row.
+            self.store().confirm_heartbeat(&session, None);
             let _ = store::node::delete(&mut session, self.node()).await;
         }
     }
@@ -34,7 +35,9 @@ impl Engine {
     async fn heartbeat(&self) -> Result<(), Error> {
         let mut session = self.store().session().await?;
         let version = env!("CARGO_PKG_VERSION");
-        store::node::heartbeat(&mut session, self.node(), version, None).await?;
+        let at = store::node::heartbeat(&mut session, self.node(), version, None).await?;
+        self.store()
+            .confirm_heartbeat(&session, Some((self.node(), at)));
         let alive = store::node::count_alive(&mut session, ALIVE, None).await?;
         self.turns().hints.want(alive > 1);
         self.quotas().observe_nodes(alive);

@@ -14,6 +14,7 @@ pub(in crate::engine) async fn ensure(
     let mut session = store.session().await?;
     let key: [u8; 32] = rand::random();
     store::installation::ensure(&mut session, &key, clock.now()).await?;
+    store.learn_history().await?;
     let installation = store::installation::get(&mut session)
         .await?
         .ok_or(Error::Internal)?;

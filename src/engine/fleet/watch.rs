@@ -35,6 +35,13 @@ impl Default for Watched {
     }
 }
 
+impl Watched {
+    /// Makes the next poll read again who may come in.
+    pub(in crate::engine) fn forget(&self) {
+        self.access_version.store(-1, Ordering::Release);
+    }
+}
+
 impl Engine {
     /// Polls once a second until `stop`.
     pub(super) async fn watch(self, stop: CancellationToken) {
@@ -105,6 +112,8 @@ impl Engine {
             return Ok(());
         };
         self.clock().hear(installation.at);
+        // Before all else: what follows is of this era.
+        self.store().observe_era(installation.era);
         // First, because a payload in a slot that is no longer current delays the truncation of that slot.
         self.turns().move_to(installation.hot_slot);
         self.catalog().observe(installation.catalog_version);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
-use crate::store::{LaneId, Offset, TopicId};
+use crate::store::{Era, LaneId, Offset, TopicId};
 
 /// A block in memory: the whole block, or only the head of a block with one large message.
 #[derive(Debug)]
@@ -32,9 +32,10 @@ impl Block {
 
 /// The id of a message as clients see it.
 #[must_use]
-pub fn message_id(lane: LaneId, offset: Offset) -> MessageId {
+pub fn message_id(lane: LaneId, era: Era, offset: Offset) -> MessageId {
     MessageId {
         lane: lane.get(),
+        era: era.get(),
         offset: offset.get(),
     }
 }
@@ -56,7 +57,7 @@ impl StoredMessage {
     /// Its id.
     #[must_use]
     pub fn id(&self) -> MessageId {
-        message_id(self.block.lane, self.offset())
+        message_id(self.block.lane, self.block.payload.era(), self.offset())
     }
 
     /// Its offset in its lane.

@@ -1,10 +1,12 @@
-//! The cache of blocks in memory, bounded by bytes (I9). Blocks never change, so no entry can be out of date. A block
+//! The cache of blocks in memory, bounded by bytes (I9). Blocks never change, so no entry can be out of date, unless the
+//! database loses what was committed (`store::history`): then all are dropped, and a new epoch begins. A block
 //! that retention has deleted meanwhile may still be served to a lease that was made before. Blocks that this node
 //! wrote and blocks that it read have one half of the cache each, so that a consumer of old messages does not evict the
 //! newest ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foldhash::HashMap;
 use parking_lot::Mutex;
@@ -27,6 +29,8 @@ pub struct Cache {
     written: Mutex<Half>,
     read: Mutex<Half>,
     half_bytes: usize,
+    /// Raised when all blocks are dropped.
+    epoch: AtomicU64,
 }
 
 /// One half of the cache. It evicts the oldest entry first: a log is read in the order of writing, so least recently
@@ -77,6 +81,7 @@ impl Cache {
             written: Mutex::default(),
             read: Mutex::default(),
             half_bytes: bytes / 2,
+            epoch: AtomicU64::new(0),
         }
     }
 
@@ -87,8 +92,23 @@ impl Cache {
         written.or_else(|| self.read.lock().get(lane, offset))
     }
 
-    /// Adds a block, unless it is so large that it would evict many others.
-    pub fn insert(&self, block: Arc<Block>, origin: Origin) {
+    /// The present epoch. Pass it to [`Cache::insert`] with what a connection has read or written that was opened later,
+    /// or found to be of the present history later.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Drops all blocks, and refuses those of earlier epochs from now on.
+    pub fn forget(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        for half in [&self.written, &self.read] {
+            *half.lock() = Half::default();
+        }
+    }
+
+    /// Adds a block of this epoch, unless it is so large that it would evict many others.
+    pub fn insert(&self, block: Arc<Block>, origin: Origin, epoch: u64) {
         if block.payload.memory_bytes() > self.half_bytes / 4 {
             return;
         }
@@ -96,7 +116,11 @@ impl Cache {
             Origin::Written => &self.written,
             Origin::Read => &self.read,
         };
-        half.lock().insert(block, self.half_bytes);
+        let mut half = half.lock();
+        // Under the lock: what is added before a new epoch begins is dropped with it.
+        if epoch == self.epoch() {
+            half.insert(block, self.half_bytes);
+        }
     }
 
     /// Bytes in use.
@@ -110,13 +134,14 @@ impl Cache {
 mod tests {
     use super::*;
     use crate::engine::log::payload::{Meta, Payload, Records};
+    use crate::store::Era;
 
     fn block(lane: i64, first_offset: i64, messages: usize) -> Arc<Block> {
         let mut records = Records::default();
         for _ in 0..messages {
             records.push(&Meta::default(), &[b'x'; 1_000]);
         }
-        let bytes = bytes::Bytes::from(records.to_payload());
+        let bytes = bytes::Bytes::from(records.to_payload(Era::FIRST));
         let total = bytes.len() as u64;
         let payload = Payload::parse(bytes, total).unwrap();
         Arc::new(Block {
@@ -134,7 +159,7 @@ mod tests {
     #[test]
     fn a_block_is_found_by_any_of_its_offsets_and_no_other() {
         let cache = Cache::new(1 << 20);
-        cache.insert(block(1, 10, 5), Origin::Written);
+        cache.insert(block(1, 10, 5), Origin::Written, 0);
         for (lane, offset) in [(1, 9), (1, 15), (2, 10)] {
             assert!(get(&cache, lane, offset).is_none());
         }
@@ -148,9 +173,23 @@ mod tests {
     fn the_oldest_blocks_are_evicted_when_the_limit_is_reached() {
         let cache = Cache::new(200_000);
         for first in 0..1_000 {
-            cache.insert(block(1, first, 1), Origin::Read);
+            cache.insert(block(1, first, 1), Origin::Read, 0);
             assert!(cache.bytes() <= 100_000);
         }
         assert!(get(&cache, 1, 0).is_none() && get(&cache, 1, 999).is_some());
+    }
+    #[test]
+    fn what_was_read_before_all_is_forgotten_is_not_remembered_after_it() {
+        let cache = Cache::new(1 << 20);
+        let epoch = cache.epoch();
+        for origin in [Origin::Read, Origin::Written] {
+            cache.insert(block(1, 0, 1), origin, epoch);
+        }
+        cache.forget();
+        assert!(get(&cache, 1, 0).is_none() && cache.bytes() == 0);
+        cache.insert(block(1, 0, 1), Origin::Read, epoch);
+        assert!(get(&cache, 1, 0).is_none());
+        cache.insert(block(1, 0, 1), Origin::Read, cache.epoch());
+        assert!(get(&cache, 1, 0).is_some());
     }
 }

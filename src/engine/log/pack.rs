@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
-use crate::store::LaneId;
 use crate::store::turn::{NewBlock, NewPlace};
+use crate::store::{Era, LaneId};
 
 /// Below this many bytes compression costs more than it saves.
 const COMPRESS_BYTES_MIN: usize = 512;
@@ -23,11 +23,12 @@ thread_local! {
 
 /// A block whose payload is stored in the database, and that payload uncompressed.
 #[must_use]
-pub fn hot_block(lane: LaneId, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
-    let raw = Bytes::from(records.to_payload());
+pub fn hot_block(lane: LaneId, era: Era, records: &Records, measure: Measure) -> (NewBlock, Bytes) {
+    let raw = Bytes::from(records.to_payload(era));
     let packed = compress(&raw);
     let block = NewBlock {
         lane,
+        era,
         count: i32::try_from(records.len()).unwrap_or(i32::MAX),
         compressed: packed.is_some(),
         place: NewPlace::Hot(packed.map_or_else(|| raw.clone(), Bytes::from)),

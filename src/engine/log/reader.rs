@@ -248,6 +248,7 @@ impl Reader {
         lane: LaneId,
         offsets: Range<Offset>,
     ) -> Result<ReadOutcome, Error> {
+        let epoch = self.cache.epoch();
         let lane_lock = self.hot.lane(lane).lock().await;
         // Another reader of this lane may have read it meanwhile.
         if let Some(block) = self.cache.get(lane, offsets.start) {
@@ -271,7 +272,7 @@ impl Reader {
                 let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
                 payload.map(|(_, data)| data.clone())
             })?;
-            return Ok(self.insert(blocks));
+            return Ok(self.insert(blocks, epoch));
         }
         let mut objects: Vec<i64> = rows.iter().filter_map(|row| row.object_id).collect();
         objects.dedup();
@@ -285,17 +286,18 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        Ok(self.insert(self.in_objects(payer, rows, &keys, offsets.end).await?))
+        let blocks = self.in_objects(payer, rows, &keys, offsets.end).await?;
+        Ok(self.insert(blocks, epoch))
     }
 
     /// Adds blocks to the cache. No block at all means that the first payload was moved.
-    fn insert(&self, blocks: Vec<Block>) -> ReadOutcome {
+    fn insert(&self, blocks: Vec<Block>, epoch: u64) -> ReadOutcome {
         if blocks.is_empty() {
             return ReadOutcome::Moved;
         }
         let blocks: Vec<Arc<Block>> = blocks.into_iter().map(Arc::new).collect();
         for block in &blocks {
-            self.cache.insert(block.clone(), Origin::Read);
+            self.cache.insert(block.clone(), Origin::Read, epoch);
         }
         ReadOutcome::Blocks(blocks)
     }

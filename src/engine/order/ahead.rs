@@ -175,7 +175,7 @@ mod tests {
             };
             records.push(&meta, b"");
         }
-        let bytes = bytes::Bytes::from(records.to_payload());
+        let bytes = bytes::Bytes::from(records.to_payload(store::Era::FIRST));
         let total = bytes.len() as u64;
         AheadBlock::Block(Arc::new(Block {
             lane: LaneId::new(1),

@@ -27,7 +27,7 @@ use crate::engine::meter::measure::Measure;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey, PublishRoute, Streamed};
 use crate::engine::turn::{Content, Placed, Publish};
 use crate::store::dedup::NewKey;
-use crate::store::{LaneId, Offset};
+use crate::store::{Era, LaneId, Offset};
 
 impl Engine {
     /// Publishes messages; one result per draft, in order. The outer error is for the whole request.
@@ -82,11 +82,11 @@ impl Engine {
             items,
             capacity,
         } = drafts;
-        let mut next = message_id(self.lane_of(entry), Offset::START);
+        let mut next = message_id(self.lane_of(entry), Era::FIRST, Offset::START);
         let measure = records.measure();
         if !records.is_empty() {
             let content = if records.bytes() > self.hot_limit_bytes() {
-                Content::Object(Box::pin(self.uploads().put(records.to_payload())).await?)
+                Content::Object(Box::pin(self.uploads().put(&records)).await?)
             } else {
                 Content::Records(records)
             };
@@ -127,12 +127,13 @@ impl Engine {
         let room = self.inner.parts.room.clone();
         let body = body.map(move |piece| check(&room).and(piece)).boxed();
         let body = self.quotas().charged(&admitted, body);
-        let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta)))]);
+        let era = self.store().era();
+        let head = stream::iter([Ok(Bytes::from(stream_head(&publish.meta, era)))]);
         let capacity = admitted.capacity(publish.capacity);
         let Some(key) = publish.key else {
             let object = self
                 .uploads()
-                .upload(tenant.0, head.chain(body).boxed())
+                .upload(tenant.0, era, head.chain(body).boxed())
                 .await?;
             let measure = object.streamed_measure();
             let id = self
@@ -150,7 +151,7 @@ impl Engine {
         let (body, fingerprint) = idempotent::fingerprinted(body);
         let object = self
             .uploads()
-            .upload(tenant.0, head.chain(body).boxed())
+            .upload(tenant.0, era, head.chain(body).boxed())
             .await?;
         let key = IdempotencyKey {
             route: PublishRoute::Single,
@@ -183,7 +184,7 @@ impl Engine {
             keys: Vec::new(),
         };
         match self.commit(entry, commit).await? {
-            Placed::At(first) => Ok(message_id(lane, first)),
+            Placed::At(first) => Ok(first),
             Placed::Gone | Placed::Known(_) => Err(self.is_gone(entry)),
         }
     }

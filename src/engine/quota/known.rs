@@ -18,6 +18,8 @@ use crate::store::{self, Session, TenantId};
 
 /// Most tenants remembered. When there are more, those without demand are forgotten, and read again when needed.
 const TENANTS_MAX: usize = 100_000;
+/// Below the version of every change.
+const NONE_READ: i64 = -1;
 /// Changes read by one statement.
 const CHANGES: i64 = 1_000;
 
@@ -110,6 +112,16 @@ impl Quotas {
             let limited = tenants.entry(tenant.0).or_insert(limited).clone();
             return Ok(limited.filter(|limited| limited.has_limits()));
         }
+    }
+
+    /// Forgets all quotas, because the database has lost some. They are read again at the next poll; until then nothing
+    /// is limited.
+    pub fn forget(&self) {
+        let tenants = self.known.tenants.write();
+        for limited in tenants.values().flatten() {
+            limited.forget();
+        }
+        self.known.version.store(NONE_READ, Ordering::Release);
     }
 
     /// Reads the quotas that have changed, when `version` of the installation is newer than what was read.

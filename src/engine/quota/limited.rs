@@ -232,6 +232,15 @@ impl Limited {
         is_other
     }
 
+    /// Takes away all limits, until a row of any version is applied.
+    pub(super) fn forget(&self) {
+        self.settings.write().version = i64::MIN;
+        self.change(&QuotaRow {
+            version: i64::MIN,
+            ..QuotaRow::default()
+        });
+    }
+
     /// Until when a spent budget refuses publishes and receives, in seconds since the Unix epoch; `None` when no budget
     /// does.
     pub(super) fn stopped_until(&self) -> Option<i64> {

@@ -86,7 +86,8 @@ impl Engine {
             topic: entry.name.clone(),
             topic_id: entry.row.topic_id,
         };
-        if message.view().is_none() {
+        // The message of another era at this offset is another message.
+        if message.view().is_none() || message.id() != id {
             return Err(missing());
         }
         Ok(message)

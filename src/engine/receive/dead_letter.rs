@@ -25,7 +25,7 @@ use crate::engine::subscriber::{Grant, Subscriber};
 use crate::engine::turn::{Aside, Moved};
 use crate::store::lease::Lease;
 use crate::store::turn::{LeaseAction, LeaseChange, NewBlock, TurnInput};
-use crate::store::{self, LaneId};
+use crate::store::{self, Era, LaneId};
 
 /// Tasks that move dead letters: while one waits for object storage, the others go on.
 const MOVES_AT_ONCE: usize = 4;
@@ -85,7 +85,9 @@ impl Engine {
         let mut group = Group::default();
         for index in 0..moves.leases.len() {
             let grants = [Grant::of(&moves.leases[index].lease)];
-            let read = self.read_leases(subscriber, &grants, usize::MAX).await;
+            let read = self
+                .read_leases(subscriber, &grants, usize::MAX, None)
+                .await;
             moves.outcomes[index].error =
                 read.unreadable.into_iter().next().map(|(_, error)| error);
             let mut history = History::of(&moves.leases[index].lease, &subscriber.topic);
@@ -131,12 +133,13 @@ impl Engine {
     ) -> Result<NewBlock, Error> {
         let tenant = Tenant(subscriber.tenant);
         let view = message.view().ok_or(Error::Internal)?;
-        let head = stream::iter([Ok(Bytes::from(stream_head(meta)))]);
+        let era = self.store().era();
+        let head = stream::iter([Ok(Bytes::from(stream_head(meta, era)))]);
         let (start, end) = view.body_range();
         let body = self.body_part(tenant, message, 0..end - start).await?;
         let object = self
             .uploads()
-            .upload(tenant.0, head.chain(body).boxed())
+            .upload(tenant.0, era, head.chain(body).boxed())
             .await?;
         Ok(object.block(lane, object.streamed_measure().free()))
     }
@@ -152,14 +155,15 @@ impl Engine {
         if group.records.is_empty() {
             return Ok(());
         }
+        let era = self.store().era();
         if self
-            .try_move(subscriber, group.block(lane), &group, moves)
+            .try_move(subscriber, group.block(lane, era), &group, moves)
             .await?
         {
             return Ok(());
         }
         for part in group.by_lease() {
-            self.move_messages(subscriber, part.block(lane), &part, moves)
+            self.move_messages(subscriber, part.block(lane, era), &part, moves)
                 .await?;
         }
         Ok(())
@@ -288,8 +292,8 @@ impl Group {
     }
 
     /// The messages as a block, which costs nothing.
-    fn block(&self, lane: LaneId) -> NewBlock {
-        hot_block(lane, &self.records, self.records.measure().free()).0
+    fn block(&self, lane: LaneId, era: Era) -> NewBlock {
+        hot_block(lane, era, &self.records, self.records.measure().free()).0
     }
 
     /// A group for each lease.

@@ -69,7 +69,8 @@ impl Engine {
                 self.grants(&subscriber, Ask { wanted, ..ask }).await?
             }
         };
-        let deliveries = self.read_grants(&subscriber, &grants).await?;
+        let visibility = ask.visibility_seconds;
+        let deliveries = self.read_grants(&subscriber, &grants, visibility).await?;
         let mut measure = Measure::default();
         for delivery in &deliveries {
             measure.add(Measure::message(delivery.message.bytes()));

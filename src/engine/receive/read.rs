@@ -1,22 +1,59 @@
 //! Reads the messages of leases and signs their receipts. Messages that cannot be read are given back: they are handed
 //! out again later and do not hold up the messages behind them. Messages that retention has deleted meanwhile are left
 //! out.
+//!
+//! When object storage is slow or away, what can be read without it is handed out soon, and nothing after its visibility
+//! timeout (`Patience`). What was not read in time was not handed out to anybody, so it is no attempt.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Timestamp;
 use api::limits::RECEIVE_BLOCKS_BYTES_MAX;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::log::block::{Block, Delivery, StoredMessage};
+use crate::engine::log::reader::Blocks;
 use crate::engine::mask::{below, ones};
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::store::turn::LeaseAction;
 
 /// Seconds until messages that could not be read are due again.
 const UNREADABLE_SECONDS: u32 = 5;
+
+/// While other messages can be handed out, those in object storage are waited for until then at most.
+const SOON: Duration = Duration::from_secs(2);
+/// Messages in object storage are waited for until then at most.
+const LATE: Duration = Duration::from_secs(10);
+
+/// How long a receiver waits for messages that have to be read. They must reach it well within their visibility timeout.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until when they are waited for while others can be handed out.
+    soon: Instant,
+    /// Until when they are waited for.
+    late: Instant,
+    /// Until when they may be handed out.
+    visible: Instant,
+}
+
+impl Patience {
+    /// For messages that were leased just now.
+    pub(super) fn of(visibility_seconds: u32) -> Self {
+        let now = Instant::now();
+        // Messages that are due again at once are read nevertheless.
+        let visibility = Duration::from_secs(u64::from(visibility_seconds.max(1)));
+        Self {
+            soon: now + SOON.min(visibility / 4),
+            late: now + LATE.min(visibility / 2),
+            visible: now + visibility,
+        }
+    }
+}
 
 /// The messages of some leases, as far as they could be read.
 #[derive(Debug)]
@@ -27,6 +64,8 @@ pub(super) struct LeasesRead {
     beyond: Vec<Grant>,
     /// Messages that could not be read, and why.
     pub(super) unreadable: Vec<(Grant, Error)>,
+    /// Bytes of blocks that may still be added.
+    room: usize,
 }
 
 /// A message of a lease.
@@ -40,26 +79,35 @@ pub(super) struct ReadMessage {
 }
 
 impl Engine {
-    /// The messages of these grants, maybe none. Gives back those that are not handed out.
+    /// The messages of these grants, which were leased just now; maybe none. Gives back those that are not handed out.
     pub(super) async fn read_grants(
         &self,
         subscriber: &Arc<Subscriber>,
         grants: &[Grant],
+        visibility_seconds: u32,
     ) -> Result<Vec<Delivery>, Error> {
         if grants.is_empty() {
             return Ok(Vec::new());
         }
-        let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
-        let read = self.read_leases(subscriber, grants, bytes_max).await;
+        let (bytes_max, patience) = (RECEIVE_BLOCKS_BYTES_MAX, Patience::of(visibility_seconds));
+        let read = self
+            .read_leases(subscriber, grants, bytes_max, Some(patience))
+            .await;
         if !read.beyond.is_empty() {
             self.turns()
                 .give_back(subscriber, &read.beyond, LeaseAction::GiveBack(0))
                 .await;
         }
-        if read.unreadable.is_empty() {
-            return Ok(self.signed(subscriber, read.messages));
+        let messages = if read.unreadable.is_empty() {
+            read.messages
+        } else {
+            Box::pin(self.without_unreadable(subscriber, read)).await?
+        };
+        if Instant::now() >= patience.visible {
+            // Others may have them by now.
+            return Err(Error::Unavailable("the database"));
         }
-        Box::pin(self.without_unreadable(subscriber, read)).await
+        Ok(self.signed(subscriber, messages))
     }
 
     /// The messages that could be read. The others were not handed out to any receiver, so they are given back and fall
@@ -67,24 +115,31 @@ impl Engine {
     async fn without_unreadable(
         &self,
         subscriber: &Arc<Subscriber>,
-        mut read: LeasesRead,
-    ) -> Result<Vec<Delivery>, Error> {
-        for (grant, error) in &read.unreadable {
+        read: LeasesRead,
+    ) -> Result<Vec<ReadMessage>, Error> {
+        let (mut corrupt, mut late, mut first) = (Vec::new(), Vec::new(), None);
+        for (grant, error) in read.unreadable {
             tracing::warn!(%error, lane = grant.lane.get(), base = grant.base.get(), "messages could not be read");
-            // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
-            let action = if matches!(error, Error::Internal) {
-                LeaseAction::Return(UNREADABLE_SECONDS)
+            if matches!(error, Error::Internal) {
+                corrupt.push(grant);
             } else {
-                LeaseAction::GiveBack(UNREADABLE_SECONDS)
-            };
-            let grants = std::slice::from_ref(grant);
-            self.turns().give_back(subscriber, grants, action).await;
+                late.push(grant);
+            }
+            first.get_or_insert(error);
         }
-        let (_, error) = read.unreadable.swap_remove(0);
-        if read.messages.is_empty() {
-            return Err(error);
+        // A corrupt message stays corrupt. This counts as an attempt, so that it is dead-lettered in the end.
+        for (grants, action) in [
+            (corrupt, LeaseAction::Return(UNREADABLE_SECONDS)),
+            (late, LeaseAction::GiveBack(UNREADABLE_SECONDS)),
+        ] {
+            if !grants.is_empty() {
+                self.turns().give_back(subscriber, &grants, action).await;
+            }
         }
-        Ok(self.signed(subscriber, read.messages))
+        match first {
+            Some(error) if read.messages.is_empty() => Err(error),
+            _ => Ok(read.messages),
+        }
     }
 
     /// Messages with their receipts.
@@ -98,82 +153,152 @@ impl Engine {
         signed.collect()
     }
 
-    /// The messages of some leases. Messages that retention has deleted meanwhile are left out.
-    /// Stops reading when the blocks hold about `bytes_max`.
+    /// The messages of some leases. Messages that retention has deleted meanwhile are left out. Stops reading when the
+    /// blocks hold about `bytes_max`, and leaves out what needs object storage when that takes too long.
     pub(super) async fn read_leases(
         &self,
         subscriber: &Subscriber,
         grants: &[Grant],
         bytes_max: usize,
+        patience: Option<Patience>,
     ) -> LeasesRead {
         let messages = grants
             .iter()
             .map(|grant| grant.bits.count_ones() as usize)
             .sum();
-        let mut found: Vec<ReadMessage> = Vec::with_capacity(messages);
-        let (mut beyond, mut unreadable) = (Vec::new(), Vec::new());
-        let payer = subscriber.payer();
-        let mut room = bytes_max;
-        for grant in grants {
-            if room == 0 {
-                beyond.push(*grant);
+        let mut read = LeasesRead {
+            messages: Vec::with_capacity(messages),
+            beyond: Vec::new(),
+            unreadable: Vec::new(),
+            room: bytes_max,
+        };
+        for (index, grant) in grants.iter().enumerate() {
+            if read.room == 0 {
+                read.beyond.push(*grant);
                 continue;
             }
-            let first = grant.base.plus(i64::from(grant.bits.trailing_zeros()));
-            let last = grant.base.plus(i64::from(63 - grant.bits.leading_zeros()));
-            let offsets = first..last.plus(1);
-            let blocks = self.reader().blocks(payer, grant.lane, offsets, room);
-            let read = match blocks.await {
-                Ok(read) => read,
-                Err(error) => {
-                    let given = self.append_at_hand(subscriber, grant, &mut found);
-                    let bits = grant.bits & !Box::pin(given).await;
-                    unreadable.extend((bits != 0).then_some((Grant { bits, ..*grant }, error)));
-                    continue;
+            let blocks = self.in_time(subscriber, &grants[index..], patience, &read);
+            match blocks.await {
+                Ok(blocks) => read.add(subscriber, grant, &blocks),
+                Err(error @ Error::Internal) => {
+                    let given = Box::pin(self.add_at_hand(subscriber, grant, &mut read)).await;
+                    read.fail(grant, given, error);
                 }
-            };
-            let held = found.last().map(|read| &read.message.block);
-            let new_bytes: usize = read
-                .blocks
-                .iter()
-                .filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)))
-                .map(|block| block.payload.memory_bytes())
-                .sum();
-            room = room.saturating_sub(new_bytes);
-            let mut given = *grant;
-            if read.cut {
-                room = 0;
-                let end = read.blocks.last().map_or(first, |block| block.end());
-                given.bits &= below(end.since(grant.base));
-                let bits = grant.bits & !given.bits;
-                beyond.extend((bits != 0).then_some(Grant { bits, ..*grant }));
+                Err(error) => {
+                    // The others would wait as well.
+                    for grant in &grants[index..] {
+                        let given = Box::pin(self.add_at_hand(subscriber, grant, &mut read)).await;
+                        read.fail(grant, given, error.clone());
+                    }
+                    break;
+                }
             }
-            append(subscriber, &given, &read.blocks, &mut found);
         }
-        LeasesRead {
-            messages: found,
-            beyond,
-            unreadable,
-        }
+        read
     }
 
-    /// Appends the messages of a lease that can be read without object storage. Returns the mask of these messages.
-    async fn append_at_hand(
+    /// The blocks of the first of these grants. Waits for them only soon when other messages can be handed out: those
+    /// read before, or those of any of these grants that need no object storage.
+    async fn in_time(
+        &self,
+        subscriber: &Subscriber,
+        grants: &[Grant],
+        patience: Option<Patience>,
+        before: &LeasesRead,
+    ) -> Result<Blocks, Error> {
+        let Some(grant) = grants.first() else {
+            return Err(Error::Internal);
+        };
+        let (lane, offsets) = (grant.lane, grant.offsets());
+        let blocks = self
+            .reader()
+            .blocks(subscriber.payer(), lane, offsets, before.room);
+        let Some(patience) = patience else {
+            return blocks.await;
+        };
+        let mut blocks = pin!(blocks);
+        if let Ok(blocks) = timeout_at(patience.soon, &mut blocks).await {
+            return blocks;
+        }
+        if before.messages.is_empty()
+            && !Box::pin(self.has_at_hand(subscriber, grants)).await
+            && let Ok(blocks) = timeout_at(patience.late, blocks).await
+        {
+            return blocks;
+        }
+        Err(Error::Unavailable("object storage"))
+    }
+
+    /// Whether a message of these leases can be read without object storage.
+    async fn has_at_hand(&self, subscriber: &Subscriber, grants: &[Grant]) -> bool {
+        for grant in grants {
+            let Ok(blocks) = self.reader().at_hand(grant.lane, grant.offsets()).await else {
+                return false;
+            };
+            let mut found = Vec::new();
+            append(subscriber, grant, &blocks, &mut found);
+            if !found.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Adds the messages of a lease that can be read without object storage. Returns the mask of these messages.
+    async fn add_at_hand(
         &self,
         subscriber: &Subscriber,
         grant: &Grant,
-        found: &mut Vec<ReadMessage>,
+        read: &mut LeasesRead,
     ) -> u64 {
-        let messages = i64::from(u64::BITS - grant.bits.leading_zeros());
-        let offsets = grant.base..grant.base.plus(messages);
-        let Ok(blocks) = self.reader().at_hand(grant.lane, offsets).await else {
+        if read.room == 0 {
+            return 0;
+        }
+        let Ok(blocks) = self.reader().at_hand(grant.lane, grant.offsets()).await else {
             return 0;
         };
-        let before = found.len();
-        append(subscriber, grant, &blocks, found);
-        found[before..].iter().fold(0, |bits, read| {
+        read.take_room(&blocks);
+        let before = read.messages.len();
+        append(subscriber, grant, &blocks, &mut read.messages);
+        read.messages[before..].iter().fold(0, |bits, read| {
             bits | 1 << read.message.offset().since(grant.base)
         })
+    }
+}
+
+impl LeasesRead {
+    /// Adds the messages of a lease, as far as its blocks were read.
+    fn add(&mut self, subscriber: &Subscriber, grant: &Grant, read: &Blocks) {
+        self.take_room(&read.blocks);
+        let mut given = *grant;
+        if read.cut {
+            self.room = 0;
+            let first = grant.offsets().start;
+            let end = read.blocks.last().map_or(first, |block| block.end());
+            given.bits &= below(end.since(grant.base));
+            let bits = grant.bits & !given.bits;
+            self.beyond
+                .extend((bits != 0).then_some(Grant { bits, ..*grant }));
+        }
+        append(subscriber, &given, &read.blocks, &mut self.messages);
+    }
+
+    /// Records that the messages of a lease could not be read, but for those `given`.
+    fn fail(&mut self, grant: &Grant, given: u64, error: Error) {
+        let bits = grant.bits & !given;
+        self.unreadable
+            .extend((bits != 0).then_some((Grant { bits, ..*grant }, error)));
+    }
+
+    /// Takes the room of blocks that are added. Two leases may share a block.
+    fn take_room(&mut self, blocks: &[Arc<Block>]) {
+        let held = self.messages.last().map(|read| &read.message.block);
+        let new_bytes: usize = blocks
+            .iter()
+            .filter(|block| held.is_none_or(|held| !Arc::ptr_eq(held, block)))
+            .map(|block| block.payload.memory_bytes())
+            .sum();
+        self.room = self.room.saturating_sub(new_bytes);
     }
 }
 

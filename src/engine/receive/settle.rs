@@ -13,7 +13,6 @@ use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::lease::plan::after;
 use crate::engine::lease::receipt::Receipt;
-use crate::engine::log::block::message_id;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Changed, Moved, Settle, SettleEntry};
 use crate::store::subscription::SubscriptionRow;
@@ -249,18 +248,17 @@ fn lease_action(
 /// The result of an item whose message was to be moved to the dead-letter topic.
 fn outcome(item: &Item<'_>, moved: &Moved, subscriber: &Subscriber) -> Result<Outcome, Error> {
     let mask = item.receipt.mask();
-    let id = message_id(item.receipt.lane, item.receipt.offset);
     if moved.moved & mask != 0 {
         return Ok(Outcome::Settled(Settled {}));
     }
     if moved.kept & mask != 0 {
         return Err(Error::Conflict(format!(
-            "message {id} was not moved: the dead_letter_topic of subscription {} is gone, or the message was settled at \
+            "the message was not moved: the dead_letter_topic of subscription {} is gone, or the message was settled at \
              the same moment; it is handed out again after {ASIDE_SECONDS} seconds unless it was",
             subscriber.name,
         )));
     }
     // Without an error, retention deleted it before it could be read.
-    let deleted = || Error::not_found("message", id);
+    let deleted = || Error::not_found("message", "of this receipt");
     Err(moved.error.clone().unwrap_or_else(deleted))
 }

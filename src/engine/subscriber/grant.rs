@@ -1,5 +1,7 @@
 //! Grants: messages of one lease for one receiver, made by a turn, a redelivery or a claim of `order`.
 
+use std::ops::Range;
+
 use time::OffsetDateTime;
 
 use crate::engine::mask::lowest;
@@ -24,6 +26,14 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// The offsets from its first message to its last.
+    #[must_use]
+    pub fn offsets(&self) -> Range<Offset> {
+        let first = self.base.plus(i64::from(self.bits.trailing_zeros()));
+        let after = self.base.plus(i64::from(64 - self.bits.leading_zeros()));
+        first..after
+    }
+
     /// All pending messages of a lease.
     #[must_use]
     pub fn of(lease: &Lease) -> Self {

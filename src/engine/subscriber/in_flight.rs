@@ -65,6 +65,12 @@ impl InFlight {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
+    /// Forgets the count. It is taken again soon.
+    pub(super) fn forget(&self) {
+        *self.count_after.lock() = Instant::now();
+        self.hold_back();
+    }
+
     /// From now on, moves of the count also move the tenant's count.
     pub fn count_for(&self, limited: &Arc<Limited>) {
         self.limited.get_or_init(|| limited.clone());

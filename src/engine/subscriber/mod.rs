@@ -103,6 +103,14 @@ impl Subscriber {
         self.lanes.set(lanes);
     }
 
+    /// Forgets what it knows of the database: any lease may be due, any lane may have messages, and those in flight are
+    /// counted again.
+    pub fn forget(&self) {
+        self.due.forget();
+        self.lanes.expect_fresh();
+        self.in_flight.forget();
+    }
+
     /// Whether customers share its messages. If so it is served off the turn.
     #[must_use]
     pub fn is_fair(&self) -> bool {

@@ -11,11 +11,14 @@ use crate::engine::turn::claims::{self, PendingClaim};
 use crate::engine::turn::fold;
 use crate::engine::turn::gather::{Gathered, Publish, Settle};
 use crate::engine::turn::{Turns, tenants};
+use crate::store::Era;
 use crate::store::turn::{LeaseAction, TurnInput};
 
 /// The requests that wait for a turn.
 #[derive(Default)]
 pub(super) struct Pending {
+    /// The epoch of the cache in which the connection of the turn was opened, or a later one.
+    pub(super) epoch: u64,
     pub(super) blocks: Vec<PendingBlock>,
     pub(super) settles: Vec<Settle>,
     pub(super) claims: Vec<PendingClaim>,
@@ -34,8 +37,9 @@ impl Pending {
     }
 }
 
-/// Builds the input of the turn's statement, and the list of requests that wait for its result.
-pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending) {
+/// Builds the input of the turn's statement for a database of this era, and the list of requests that wait for its
+/// result.
+pub(super) fn assemble(gathered: Gathered, turns: &Turns, era: Era) -> (TurnInput, Pending) {
     let mut pending = Pending::default();
     // When all publishes fit into the turn, they stay in the order of arrival.
     let publishes = if gathered.bytes > TURN_BYTES_MAX {
@@ -43,7 +47,7 @@ pub(super) fn assemble(gathered: Gathered, turns: &Turns) -> (TurnInput, Pending
     } else {
         gathered.publishes
     };
-    let joined = blocks::join(publishes, &mut pending.left_over);
+    let joined = blocks::join(publishes, era, &mut pending.left_over);
     let folded = fold::fold(gathered.settles);
     let mut subscribers = gathered.subscribers;
     for subscriber in &subscribers {

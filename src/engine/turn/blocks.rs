@@ -7,13 +7,15 @@ use bytes::Bytes;
 use foldhash::{HashMap, HashSet};
 use uuid::Uuid;
 
+use crate::engine::log::block::message_id;
 use crate::engine::log::pack::hot_block;
 use crate::engine::log::payload::Records;
+use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::turn::gather::{Content, Placed, Publish};
 use crate::store::dedup::{KnownKey, NewKey};
 use crate::store::turn::NewBlock;
-use crate::store::{LaneId, Offset, TopicId};
+use crate::store::{self, Era, LaneId, Offset, TopicId};
 
 /// Messages of one block.
 const BLOCK_MESSAGES_MAX: usize = 4_096;
@@ -25,14 +27,21 @@ pub(super) const TURN_BYTES_MAX: usize = 8 << 20;
 /// A block of the turn, and the publishes that wait for it.
 pub(super) struct PendingBlock {
     pub(super) lane: LaneId,
+    era: Era,
     pub(super) topic_id: TopicId,
     pub(super) count: u32,
     /// The uncompressed payload, for the cache; `None` when the payload is an object.
     pub(super) payload: Option<Bytes>,
     /// The publishes without their content, each with the index of its first message in the block.
     pub(super) publishes: Vec<(u32, Publish)>,
-    /// The messages, if some have keys: the block may have to be taken apart again.
-    records: Option<Records>,
+    /// What it stores: the block may have to be taken apart again.
+    stored: Stored,
+}
+
+/// What a block stores.
+enum Stored {
+    Records(Records),
+    Object(Uploaded),
 }
 
 /// A block that publishes are joined into.
@@ -57,11 +66,19 @@ pub(super) struct Blocks {
     pub(super) keys: Vec<(usize, NewKey)>,
 }
 
-/// Joins publishes into one block a lane. Publishes that do not fit are left over, in their order.
-pub(super) fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Blocks {
+/// Joins publishes into one block a lane, for a database of this era. Publishes that do not fit are left over, in their
+/// order.
+pub(super) fn join(publishes: Vec<Publish>, era: Era, left_over: &mut Vec<Publish>) -> Blocks {
     let mut lanes: HashMap<LaneId, OpenBlock> = HashMap::default();
     let mut bytes = 0;
     for mut publish in publishes {
+        if let Content::Object(object) = &publish.content
+            && !object.is_of(era)
+        {
+            // Its row may be lost.
+            let _ = publish.reply.send(Err(store::Error::OtherHistory.into()));
+            continue;
+        }
         let size = publish.content.queued_bytes();
         match lanes.entry(publish.lane) {
             Entry::Vacant(_) if bytes > 0 && bytes + size > TURN_BYTES_MAX => {
@@ -100,7 +117,7 @@ pub(super) fn join(publishes: Vec<Publish>, left_over: &mut Vec<Publish>) -> Blo
     joined.sort_unstable_by_key(|(lane, _)| *lane);
     let mut blocks = Blocks::default();
     for (lane, block) in joined {
-        block.close(lane, &mut blocks);
+        block.close(lane, era, &mut blocks);
     }
     blocks
 }
@@ -141,17 +158,20 @@ impl OpenBlock {
         self.publishes.iter().any(|(_, publish)| publish.is_free)
     }
 
-    fn close(self, lane: LaneId, blocks: &mut Blocks) {
+    fn close(self, lane: LaneId, era: Era, blocks: &mut Blocks) {
         let Some((_, first)) = self.publishes.first() else {
             return;
         };
         let topic_id = first.topic_id;
-        let (block, payload, records) = match self.content {
+        let (block, payload, stored) = match self.content {
             Content::Records(records) => {
-                let (block, raw) = hot_block(lane, &records, self.measure);
-                (block, Some(raw), (!self.keys.is_empty()).then_some(records))
+                let (block, raw) = hot_block(lane, era, &records, self.measure);
+                (block, Some(raw), Stored::Records(records))
             }
-            Content::Object(object) => (object.block(lane, self.measure), None, None),
+            Content::Object(object) => {
+                let block = object.block(lane, self.measure);
+                (block, None, Stored::Object(object))
+            }
         };
         for (start, publish) in &self.publishes {
             blocks.keys.extend(publish.keys.iter().map(|key| {
@@ -165,11 +185,12 @@ impl OpenBlock {
         }
         blocks.pending.push(PendingBlock {
             lane,
+            era,
             topic_id,
             count: block.count.cast_unsigned(),
             payload,
             publishes: self.publishes,
-            records,
+            stored,
         });
         blocks.new.push(block);
     }
@@ -194,30 +215,39 @@ impl PendingBlock {
         if !is_held {
             for (start, publish) in self.publishes {
                 let placed = first_offset.map_or(Placed::Gone, |first| {
-                    Placed::At(first.plus(i64::from(start)))
+                    let offset = first.plus(i64::from(start));
+                    Placed::At(message_id(self.lane, self.era, offset))
                 });
                 let _ = publish.reply.send(Ok(placed));
             }
             return Vec::new();
         }
-        let starts = self.publishes.iter().map(|(start, _)| *start as usize);
-        let ends: Vec<usize> = starts.skip(1).chain([self.count as usize]).collect();
         let mut again = Vec::new();
-        for ((start, publish), end) in self.publishes.into_iter().zip(ends) {
+        for mut publish in self.take_apart() {
             let known = of(&publish);
-            let records = self.records.as_ref();
-            match records.filter(|_| known.is_empty()) {
-                // A block without records is an object of a single publish.
-                None => {
-                    let _ = publish.reply.send(Ok(Placed::Known(known)));
-                }
-                Some(records) => again.push(Publish {
-                    content: Content::Records(records.part(start as usize..end)),
-                    is_free: true,
-                    ..publish
-                }),
+            if known.is_empty() {
+                publish.is_free = true;
+                again.push(publish);
+            } else {
+                let _ = publish.reply.send(Ok(Placed::Known(known)));
             }
         }
         again
+    }
+
+    /// The publishes with their content, as they were before they were joined.
+    pub(super) fn take_apart(self) -> Vec<Publish> {
+        let starts = self.publishes.iter().map(|(start, _)| *start as usize);
+        let ends: Vec<usize> = starts.skip(1).chain([self.count as usize]).collect();
+        let parts = self.publishes.into_iter().zip(ends);
+        let whole = parts.map(|((start, publish), end)| {
+            let content = match &self.stored {
+                Stored::Records(records) => Content::Records(records.part(start as usize..end)),
+                // An object is of a single publish.
+                Stored::Object(object) => Content::Object(*object),
+            };
+            Publish { content, ..publish }
+        });
+        whole.collect()
     }
 }

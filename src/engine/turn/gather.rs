@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use api::MessageId;
 use api::limits::QUEUED_PUBLISH_BYTES_MAX;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -16,10 +17,11 @@ use crate::engine::log::upload::Uploaded;
 use crate::engine::meter::measure::Measure;
 use crate::engine::quota::Pressure;
 use crate::engine::subscriber::Subscriber;
+use crate::engine::turn::stuck::Stuck;
 use crate::store::dedup::{KnownKey, NewKey};
 use crate::store::lease::Lease;
 use crate::store::turn::LeaseAction;
-use crate::store::{LaneId, LeaseId, Offset, TenantId, TopicId};
+use crate::store::{LaneId, LeaseId, TenantId, TopicId};
 
 /// The messages of one publish request for one lane.
 #[derive(Debug)]
@@ -73,8 +75,8 @@ impl Content {
 /// Result of a committed turn for one publish.
 #[derive(Debug)]
 pub enum Placed {
-    /// Its messages are stored, from this offset on.
-    At(Offset),
+    /// Its messages are stored, this one first.
+    At(MessageId),
     /// These of its keys were used before, so nothing is stored.
     Known(Vec<KnownKey>),
     /// The topic was deleted, so nothing is stored.
@@ -147,6 +149,8 @@ impl Gathered {
 #[derive(Debug)]
 pub struct Queue {
     gathered: Inbox<Gathered>,
+    /// Publishes to lanes that others hold.
+    pub(super) stuck: Stuck,
     /// What this queue reports to the quotas of the node.
     pressure: Arc<Pressure>,
 }
@@ -157,6 +161,7 @@ impl Queue {
     pub fn new(pressure: Arc<Pressure>) -> Self {
         Self {
             gathered: Inbox::default(),
+            stuck: Stuck::default(),
             pressure,
         }
     }
@@ -166,6 +171,9 @@ impl Queue {
     /// # Errors
     /// When too many bytes wait already.
     pub fn publish(&self, publish: Publish) -> Result<(), Error> {
+        let Some(publish) = self.stuck.hold(publish) else {
+            return Ok(());
+        };
         let bytes = publish.content.queued_bytes();
         self.gathered.put(|gathered| {
             if gathered.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
@@ -193,7 +201,10 @@ impl Queue {
     }
 
     /// Puts what did not fit into this turn in front of the next.
-    pub fn put_back(&self, mut publishes: Vec<Publish>, mut settles: Vec<Settle>) {
+    pub fn put_back(&self, publishes: Vec<Publish>, mut settles: Vec<Settle>) {
+        let publishes = publishes.into_iter();
+        let mut publishes: Vec<Publish> =
+            publishes.filter_map(|one| self.stuck.hold(one)).collect();
         if publishes.is_empty() && settles.is_empty() {
             return;
         }

@@ -23,6 +23,13 @@ use crate::store::Offset;
 use crate::store::dedup::KnownKey;
 use crate::store::turn::{LeaseAction, TurnInput, TurnOutput};
 
+/// When a turn was committed: in the database's time, and in the epoch of the cache.
+#[derive(Clone, Copy)]
+struct Committed {
+    at: OffsetDateTime,
+    epoch: u64,
+}
+
 /// Sends the results of a committed turn.
 pub(super) fn hand_out(
     turns: &Turns,
@@ -33,13 +40,17 @@ pub(super) fn hand_out(
 ) {
     let known = output.known.iter().map(|key| (key.key, key.clone()));
     let known: HashMap<Uuid, KnownKey> = known.collect();
+    let committed = Committed {
+        at: output.at,
+        epoch: pending.epoch,
+    };
     let mut again = Vec::new();
     for (block, first_offset) in pending.blocks.into_iter().zip(&output.first_offsets) {
         again.extend(reply_publishes(
             turns,
             block,
             *first_offset,
-            output.at,
+            committed,
             &known,
         ));
     }
@@ -71,18 +82,37 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
     }
 }
 
+/// Puts all requests of a turn that has done nothing into the next one. Those that settle fail when `settles` has an error.
+pub(super) fn put_back(queue: &Queue, pending: Pending, settles: Option<&Error>) {
+    let blocks = pending.blocks.into_iter();
+    let mut publishes: Vec<Publish> = blocks.flat_map(PendingBlock::take_apart).collect();
+    publishes.extend(pending.left_over);
+    let mut again = pending.settles;
+    if let Some(error) = settles {
+        for settle in again.drain(..) {
+            let _ = settle.reply.send(Err(error.clone()));
+        }
+    }
+    again.extend(pending.settle_later);
+    queue.put_back(publishes, again);
+    for claim in pending.claims {
+        claim.subscriber.due.expect(Duration::ZERO);
+        queue.want(&claim.subscriber);
+    }
+}
+
 /// Sends the results of the publishes of a block. Returns those that have to be tried again.
 fn reply_publishes(
     turns: &Turns,
     block: PendingBlock,
     first_offset: Option<Offset>,
-    at: OffsetDateTime,
+    committed: Committed,
     known: &HashMap<Uuid, KnownKey>,
 ) -> Vec<Publish> {
     if let Some(first_offset) = first_offset
         && block.count > 0
     {
-        cache(turns, &block, first_offset, at);
+        cache(turns, &block, first_offset, committed);
         turns.metrics.published.inc_by(u64::from(block.count));
         turns.metrics.flush_messages.observe(f64::from(block.count));
         turns.hints.published(block.topic_id);
@@ -91,16 +121,18 @@ fn reply_publishes(
 }
 
 /// Puts a block into the cache, because a block that was just written is read soon.
-fn cache(turns: &Turns, block: &PendingBlock, first_offset: Offset, at: OffsetDateTime) {
+fn cache(turns: &Turns, block: &PendingBlock, first_offset: Offset, committed: Committed) {
     let Some(raw) = &block.payload else { return };
     if let Ok(payload) = Payload::parse(raw.clone(), raw.len() as u64) {
         let block = Block {
             lane: block.lane,
             first_offset,
-            published_at: Timestamp::from(at),
+            published_at: Timestamp::from(committed.at),
             payload,
         };
-        turns.cache.insert(Arc::new(block), Origin::Written);
+        turns
+            .cache
+            .insert(Arc::new(block), Origin::Written, committed.epoch);
     }
 }
 

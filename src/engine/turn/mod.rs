@@ -13,6 +13,9 @@
 //! - a move to the dead-letter topic (`receive::dead_letter`): it is a publish to one topic and a settle in another,
 //!   which may belong to different loops, so it commits both by itself, many messages at once (bench `dead-letter-100`);
 //! - browsing reads and commits nothing.
+//!
+//! A turn waits for a lock only briefly. When another transaction holds one of its lanes for longer, the publishes to that
+//! lane wait aside until it is free (`stuck`), and the others go into the next turn.
 
 mod assemble;
 mod blocks;
@@ -24,6 +27,7 @@ mod health;
 mod hints;
 mod off_turn;
 mod set_aside;
+mod stuck;
 mod tenants;
 
 use std::sync::Arc;
@@ -186,8 +190,13 @@ impl Turns {
     ) {
         for (index, session) in sessions.into_iter().enumerate() {
             let (turns, stop) = (self.clone(), stop.clone());
-            let run = async move { turns.run(&turns.queues[index], session, stop).await };
-            tracker.spawn(run);
+            tracker.spawn(async move {
+                let queue = &turns.queues[index];
+                tokio::select! {
+                    () = turns.run(queue, session, stop) => (),
+                    () = turns.free_stuck(queue) => (),
+                }
+            });
         }
     }
 
@@ -207,6 +216,12 @@ impl Turns {
     /// Makes new blocks go to another slot, from the next turn on.
     pub fn move_to(&self, slot: i16) {
         self.slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Forgets blocks, topics, and what is known of subscriptions.
+    pub fn forget(&self) {
+        self.cache.forget();
+        self.catalog.forget_all();
     }
 
     /// Makes the next turn serve the receivers that wait on this node for messages of a topic.
@@ -294,14 +309,25 @@ impl Turns {
                 }
             };
             let requests = gathered.requests();
-            let (input, mut pending) = assemble::assemble(gathered, self);
+            // Before the turn is made: a new connection may be of another history, and then what this node remembered
+            // is forgotten by now.
+            let epoch = self.cache.epoch();
+            let opened = open(self, &mut session).await;
+            let era = session
+                .as_ref()
+                .map_or_else(|| self.store.era(), Session::era);
+            let (input, mut pending) = assemble::assemble(gathered, self, era);
+            pending.epoch = epoch;
             let off_turn = std::mem::take(&mut pending.off_turn);
             if pending.is_idle() {
                 off_turn.iter().for_each(|one| self.off_turn.want(one));
                 continue;
             }
             let began = std::time::Instant::now();
-            let mut outcome = commit(self, &mut session, &input).await;
+            let mut outcome = match opened {
+                Ok(()) => commit(self, &mut session, &input).await,
+                Err(error) => Err(error),
+            };
             if let Err(store::Error::Raced(_)) = outcome {
                 // Serialization failure or deadlock: the turn was rolled back and the other transaction has finished.
                 outcome = commit(self, &mut session, &input).await;
@@ -315,6 +341,9 @@ impl Turns {
                         crowd = Some((requests, output.waited.min(GATHER_MAX)));
                     }
                     hand_out::hand_out(self, queue, pending, &input, &output);
+                }
+                Err(error @ store::Error::Locked(_)) => {
+                    stuck::step_aside(self, queue, pending, &input, error).await;
                 }
                 Err(error) => hand_out::fail(queue, pending, &Error::from(error)),
             }
@@ -342,18 +371,23 @@ impl Turns {
     }
 }
 
+/// Opens a session if there is none that is as good as a new one.
+async fn open(turns: &Turns, session: &mut Option<Session>) -> Result<(), store::Error> {
+    if session.as_ref().is_some_and(Session::is_trusted) {
+        return Ok(());
+    }
+    *session = None;
+    let made = turns.store.turn_session().await;
+    *session = Some(made.inspect_err(|error| turns.health.failed(error.trouble()))?);
+    Ok(())
+}
+
 async fn commit(
     turns: &Turns,
     session: &mut Option<Session>,
     input: &store::turn::TurnInput,
 ) -> Result<store::turn::TurnOutput, store::Error> {
-    let mut open = match session.take().filter(Session::is_trusted) {
-        Some(open) => open,
-        None => {
-            let made = turns.store.turn_session().await;
-            made.inspect_err(|error| turns.health.failed(error.trouble()))?
-        }
-    };
+    let mut open = session.take().ok_or_else(store::Error::timed_out)?;
     let turn = store::turn::run(&mut open, turns.clock.now(), input);
     let output = tokio::time::timeout(COMMIT_TIMEOUT, turn)
         .await

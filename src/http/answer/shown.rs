@@ -201,7 +201,7 @@ mod tests {
     use super::*;
     use crate::engine::log::block::Block;
     use crate::engine::log::payload::{Meta, Payload, Records, stream_head};
-    use crate::store::{LaneId, Offset, TopicId};
+    use crate::store::{Era, LaneId, Offset, TopicId};
 
     fn block(payload: Vec<u8>, beyond: u64) -> Arc<Block> {
         let total = payload.len() as u64 + beyond;
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_a_receive_writes_is_what_the_wire_type_reads() {
-        let block = block(records().to_payload(), 0);
+        let block = block(records().to_payload(Era::FIRST), 0);
         let deliveries: Vec<_> = messages(&block)
             .into_iter()
             .map(|message| Delivery {
@@ -272,11 +272,11 @@ mod tests {
 
     #[test]
     fn a_page_and_a_large_message_read_back() {
-        let block1 = block(records().to_payload(), 0);
+        let block1 = block(records().to_payload(Era::FIRST), 0);
         let text = page(&messages(&block1), Some("next")).unwrap();
         let read: Page<Message> = serde_json::from_slice(&text).unwrap();
         assert_eq!((read.items.len(), read.next.as_deref()), (3, Some("next")));
-        let large = block(stream_head(&Meta::default()), 1_000);
+        let large = block(stream_head(&Meta::default(), Era::FIRST), 1_000);
         let read: Message = serde_json::from_slice(&one(&messages(&large)[0]).unwrap()).unwrap();
         assert!(read.body_url.is_some() && read.body_base64.is_none());
     }

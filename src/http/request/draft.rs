@@ -120,6 +120,7 @@ mod tests {
 
     use super::*;
     use crate::engine::log::payload::{Payload, TEXT_PLAIN};
+    use crate::store::Era;
 
     #[test]
     fn messages_are_encoded_with_the_type_of_their_body() {
@@ -130,7 +131,7 @@ mod tests {
             matches!(&drafts.items[3], Draft::Refused(Error::Invalid(fields)) if fields[0].pointer == "/messages/3/body_base64")
         );
         assert!(matches!(&drafts.items[4], Draft::Valid(Some(id)) if id == "d"));
-        let bytes = Bytes::from(drafts.records.to_payload());
+        let bytes = Bytes::from(drafts.records.to_payload(Era::FIRST));
         let payload = Payload::parse(bytes.clone(), bytes.len() as u64).unwrap();
         let seen = |index: usize| {
             let view = payload.get(index).unwrap();

@@ -4,6 +4,7 @@ mod binary;
 mod crash;
 mod embedded;
 mod failover;
+mod history;
 mod machine;
 mod nodes;
 mod pooler;

@@ -31,17 +31,18 @@ async fn a_database_with_other_defaults_serves_like_any_other() {
     }
     let store = fleet.database.store();
     let sessions = [
-        store.session().await.unwrap(),
-        store.turn_session().await.unwrap(),
+        (store.session().await.unwrap(), "0"),
+        (store.turn_session().await.unwrap(), "200ms"),
     ];
-    for mut session in sessions {
+    for (mut session, lock_timeout) in sessions {
         let found = sqlx::query(
             "SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'), current_setting('statement_timeout'),
                     current_setting('synchronous_commit'), current_setting('timezone'), current_setting('bytea_output')",
         );
         let found = found.fetch_one(session.run("session.test")).await.unwrap();
         let found: Vec<String> = (0..DEFAULTS.len()).map(|at| found.get(at)).collect();
-        assert_eq!(found, ["read committed", "0", "30s", "on", "UTC", "hex"]);
+        let expected = ["read committed", lock_timeout, "30s", "on", "UTC", "hex"];
+        assert_eq!(found, expected);
     }
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;

@@ -56,6 +56,14 @@ impl Fleet {
         }
     }
 
+    /// The same on a database of the test's own.
+    pub(crate) async fn on(database: Database) -> Self {
+        Self {
+            database,
+            ..Self::new().await
+        }
+    }
+
     /// The same, but requests without a key are refused.
     pub(crate) async fn closed() -> Self {
         Self {

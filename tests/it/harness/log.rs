@@ -15,7 +15,7 @@ use cursus::store::turn::{
     Claim, LeaseAction, LeaseChange, Leased, NewBlock, NewPlace, TurnInput, Used,
 };
 use cursus::store::{
-    LaneId, Offset, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload,
+    Era, LaneId, Offset, Store, SubscriptionId, TenantId, TopicId, block, cursor, hot_payload,
     installation, lane, lane_meter, object, topic, turn,
 };
 use cursus::turnstile::SERVICE;
@@ -373,6 +373,7 @@ pub(crate) fn hot(lane: LaneId, count: i32, payload: Vec<u8>) -> NewBlock {
     };
     NewBlock {
         lane,
+        era: Era::FIRST,
         count,
         compressed: false,
         place: NewPlace::Hot(payload.into()),

@@ -1,6 +1,7 @@
 //! What the tests stand on: servers they start, faults they inject, folders they throw away. Every part ends with the
 //! value that holds it, also when the test panics.
 
+pub(crate) mod backup;
 mod client;
 mod fleet;
 pub(crate) mod invariants;

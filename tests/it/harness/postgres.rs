@@ -23,7 +23,7 @@ const START_WAIT: Duration = Duration::from_secs(30);
 pub(crate) const ADMIN: &str = "template1";
 const TEMPLATE: &str = "cursus_template";
 /// A copy of the template in the prototype, for the first test of a process.
-const FIRST: &str = "test_first";
+pub(super) const FIRST: &str = "test_first";
 const SETTINGS: [&str; 8] = [
     "fsync=off",
     "full_page_writes=off",
@@ -38,7 +38,7 @@ const SETTINGS: [&str; 8] = [
 static SHARED: Mutex<Weak<Postgres>> = Mutex::const_new(Weak::new());
 
 pub(crate) struct Postgres {
-    server: Child,
+    server: parking_lot::Mutex<Child>,
     folder: Scratch,
     is_first_taken: AtomicBool,
     /// `CREATE DATABASE` of two at once can fail.
@@ -137,26 +137,8 @@ impl Postgres {
     }
 
     fn start(folder: Scratch, settings: &[&str]) -> Self {
-        let owner = owner();
-        if let Some((user, group)) = owner {
-            std::os::unix::fs::chown(folder.path(), Some(user), Some(group)).unwrap();
-        }
-        let log = File::create(folder.path().join("log")).unwrap();
-        let server = binary("postgres", owner, folder.path())
-            .arg("-D")
-            .arg(folder.path().join("data"))
-            .arg("-k")
-            .arg(folder.path())
-            .args(["-h", ""])
-            .args(SETTINGS.map(|setting| format!("--{setting}")))
-            .args(settings.iter().map(|setting| format!("--{setting}")))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
         Self {
-            server,
+            server: parking_lot::Mutex::new(serve(folder.path(), settings)),
             folder,
             is_first_taken: AtomicBool::new(false),
             creating: Mutex::default(),
@@ -169,7 +151,7 @@ impl Postgres {
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        Pid::from_child(&self.server).as_raw_nonzero().get()
+        Pid::from_child(&self.server.lock()).as_raw_nonzero().get()
     }
 
     /// A program of the server.
@@ -177,11 +159,18 @@ impl Postgres {
         binary(name, owner(), self.folder.path())
     }
 
-    fn end(&mut self, signal: Signal) {
-        if kill_process(Pid::from_child(&self.server), signal).is_err() {
-            self.server.kill().ok();
+    /// Starts it again after [`Postgres::end`].
+    pub(super) async fn start_again(&self, settings: &[&str]) {
+        *self.server.lock() = serve(self.folder.path(), settings);
+        self.answers().await;
+    }
+
+    pub(super) fn end(&self, signal: Signal) {
+        let mut server = self.server.lock();
+        if kill_process(Pid::from_child(&server), signal).is_err() {
+            server.kill().ok();
         }
-        self.server.wait().ok();
+        server.wait().ok();
     }
 
     pub(crate) fn options(&self, database: &str) -> PgConnectOptions {
@@ -224,10 +213,32 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // At once, as its data is thrown away; but by itself, so that no shared memory stays behind.
-        if matches!(self.server.try_wait(), Ok(None)) {
+        if matches!(self.server.get_mut().try_wait(), Ok(None)) {
             self.end(Signal::QUIT);
         }
     }
+}
+
+/// Starts the server of the cluster in the folder `data` of this one.
+fn serve(folder: &Path, settings: &[&str]) -> Child {
+    let owner = owner();
+    if let Some((user, group)) = owner {
+        std::os::unix::fs::chown(folder, Some(user), Some(group)).unwrap();
+    }
+    let log = File::create(folder.join("log")).unwrap();
+    binary("postgres", owner, folder)
+        .arg("-D")
+        .arg(folder.join("data"))
+        .arg("-k")
+        .arg(folder)
+        .args(["-h", ""])
+        .args(SETTINGS.map(|setting| format!("--{setting}")))
+        .args(settings.iter().map(|setting| format!("--{setting}")))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
 }
 
 /// Copies the prototype, which is made before if there is none of this build: another build may have other migrations.
@@ -267,7 +278,7 @@ fn build() -> String {
 async fn make_prototype(at: &Path) {
     let folder = Scratch::new("postgres");
     init(&folder);
-    let mut server = Postgres::over(folder, &[]).await;
+    let server = Postgres::over(folder, &[]).await;
     server.run(&format!("CREATE DATABASE {TEMPLATE}")).await;
     let store = Store::new(server.options(TEMPLATE), 1);
     migrate::migrate(&store).await.unwrap();
@@ -301,7 +312,7 @@ fn init(folder: &Scratch) {
 }
 
 /// A folder with all that it holds, owners and modes included.
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success(), "{} is copied", from.display());
 }

@@ -1,10 +1,11 @@
 //! Reading from object storage: what it costs, what it must not hold up, and what becomes of payloads on the way there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cursus::blob::{Blob, Op};
+use cursus::clock::Clock;
 use futures_util::{StreamExt, stream};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
@@ -133,6 +134,68 @@ async fn what_was_just_published_is_received_while_other_reads_hang_in_object_st
         assert_eq!(status, 200, "{answer}");
     }
     let reader = Arc::into_inner(reader).expect("the others have ended");
+    fleet.finish([writer, reader]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_in_time_is_given_back_without_an_attempt_and_holds_up_nothing() {
+    let (mut fleet, proxy, _seaweed) = over_s3().await;
+    fleet.clock = Clock::default();
+    let writer = fleet.node().await;
+    let settings =
+        json!({"visibility_timeout_seconds": 4, "max_attempts": 2, "dead_letter_topic": "dead"});
+    writer.topic("dead").await;
+    writer.topic_and_subscription(settings).await;
+    for n in 0..3 {
+        writer.publish(&format!("cold {n}")).await;
+    }
+    assert_eq!(fleet.offload().await, 3);
+    writer.publish("hot").await;
+    // Another node, which has nothing in memory.
+    let reader = fleet.node().await;
+    proxy.set(Mode::Blackhole);
+
+    let began = Instant::now();
+    let received = reader.receive(10).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "at once: {:?}",
+        began.elapsed()
+    );
+    assert_eq!(all(&received, "body"), ["hot"]);
+    assert_eq!(reader.ack(&all(&received, "receipt")).await, [json!({})]);
+    // More often than they may be attempted.
+    for _ in 0..3 {
+        let ask = json!({"max_messages": 10, "wait_seconds": 8});
+        let began = Instant::now();
+        let (status, answer) = reader.post("/v1/subscriptions/s/receive", ask).await;
+        assert_eq!(
+            (status, &answer["code"]),
+            (503, &json!("unavailable")),
+            "{answer}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(12),
+            "{:?}",
+            began.elapsed()
+        );
+    }
+    proxy.set(Mode::Pass);
+
+    let mut bodies = Vec::new();
+    while bodies.len() < 3 {
+        let received = reader
+            .receive_with(json!({"max_messages": 10, "wait_seconds": 8}))
+            .await;
+        assert_ne!(received, [] as [Value; 0], "{bodies:?}");
+        for message in &received {
+            assert_eq!(message["attempt"], 1, "{message}");
+            bodies.push(text(&message["body"]));
+        }
+        reader.ack(&all(&received, "receipt")).await;
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["cold 0", "cold 1", "cold 2"]);
     fleet.finish([writer, reader]).await;
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cursus::store::dedup::{self, KnownKey, LONG_SECONDS, NewKey, SHORT_SECONDS};
 use cursus::store::turn::{TurnInput, run};
-use cursus::store::{LaneId, Offset};
+use cursus::store::{Era, LaneId, Offset};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -57,7 +57,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => SHORT_SECONDS + 1..=LONG_SECONDS,
         1 => Just(LONG_SECONDS),
     ];
-    let results = option::of(vec(any::<u8>(), 0..40));
+    // Pairs of numbers of 8 bytes.
+    let results = option::of(vec(any::<[u8; 16]>().prop_map(|pair| pair.to_vec()), 1..4));
+    let results = results.prop_map(|pairs| pairs.map(|pairs| pairs.concat()));
     let stored = (seconds, any::<u8>(), option::of(any::<u128>()), results).prop_map(
         |(seconds, index, fingerprint, results)| Stored {
             seconds,
@@ -176,6 +178,7 @@ impl World {
             for key in keys {
                 let known = KnownKey {
                     key: key.key,
+                    era: Era::FIRST,
                     first_offset: first.plus(key.index.into()),
                     fingerprint: key.fingerprint,
                     results: key.results.clone(),

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -326,4 +327,69 @@ async fn a_publish_that_committed_and_was_not_answered_is_a_duplicate_on_another
         [&id("c"), &id("d")]
     );
     fleet.finish([dying, other]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_another_transaction_holds_delays_no_other_lane() {
+    let fleet = Fleet::new().await;
+    let node = Arc::new(fleet.node().await);
+    node.topic_and_subscription(json!({})).await;
+    // Some of them belong to the same turn loop as `t`.
+    for name in ["a", "b", "c"] {
+        node.topic(name).await;
+        let settings = json!({"topic": name});
+        node.put(&format!("/v1/subscriptions/{name}"), settings)
+            .await;
+    }
+    let first = node.receive_with(json!({})).await;
+    assert_eq!(first, [] as [Value; 0]);
+    let mut other = fleet.database.connect().await;
+    let mut held = other.begin().await.unwrap();
+    let lane = "SELECT FROM lane WHERE topic_id = (SELECT topic_id FROM topic WHERE name = 't') FOR UPDATE";
+    sqlx::query(lane).execute(&mut *held).await.unwrap();
+    let publish = |topic: &str, key: Option<&str>| {
+        let path = format!("/v1/topics/{topic}/messages");
+        let request = node.request(Method::POST, &path).body("m");
+        send(match key {
+            Some(key) => request.header("idempotency-key", format!("\"{key}\"")),
+            None => request,
+        })
+    };
+    let stuck: Vec<_> = (0..4)
+        .map(|n| tokio::spawn(publish("t", (n == 0).then_some("k"))))
+        .collect();
+
+    for round in 0..5 {
+        for name in ["a", "b", "c"] {
+            let began = Instant::now();
+            for key in [None, Some(&*format!("{round}"))] {
+                let (status, answer) = publish(name, key).await;
+                assert_eq!(status, 200, "{answer}");
+            }
+            let (status, answer) = node
+                .post(&format!("/v1/subscriptions/{name}/receive"), json!({}))
+                .await;
+            assert_eq!(status, 200, "{answer}");
+            assert!(
+                began.elapsed() < Duration::from_secs(2),
+                "{round} {name}: {:?}",
+                began.elapsed()
+            );
+        }
+        assert!(stuck.iter().all(|one| !one.is_finished()));
+    }
+    held.commit().await.unwrap();
+
+    let mut ids = Vec::new();
+    for one in stuck {
+        let (status, answer) = one.await.unwrap();
+        assert_eq!(status, 200, "{answer}");
+        ids.push(text(&answer["id"]));
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 4);
+    assert_eq!(node.receive(10).await.len(), 4);
+    let node = Arc::into_inner(node).expect("all requests have ended");
+    fleet.finish([node]).await;
 }

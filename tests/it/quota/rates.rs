@@ -24,6 +24,12 @@ async fn ask(node: &Node) -> Response {
     request.send().await.unwrap()
 }
 
+/// Looks at a subscription: a request that yields when the service is short of capacity.
+async fn see(node: &Node) -> Response {
+    let request = node.request(Method::GET, "/v1/subscriptions/s");
+    request.send().await.unwrap()
+}
+
 /// The metrics of a node have this text.
 async fn assert_shows(node: &Node, text: &str) {
     let request = node.request(Method::GET, "/metrics");
@@ -302,15 +308,15 @@ async fn when_the_database_is_short_only_what_is_guaranteed_is_served() {
     tokio::time::sleep(Duration::from_millis(1_900)).await;
     node.with_key(&free);
     assert_eq!(
-        ask(&node).await.status().as_u16(),
+        see(&node).await.status().as_u16(),
         200,
         "above its guarantee, while there is room"
     );
 
-    // A turn that waits for a lock.
+    // Turns that wait for a lock.
     let mut other = fleet.database.connect().await;
     let mut lock = other.begin().await.unwrap();
-    let everything = "SELECT FROM lane FOR UPDATE";
+    let everything = "LOCK TABLE block IN SHARE ROW EXCLUSIVE MODE";
     sqlx::query(everything).execute(&mut *lock).await.unwrap();
     node.with_key(&none);
     let stuck = node
@@ -319,7 +325,7 @@ async fn when_the_database_is_short_only_what_is_guaranteed_is_served() {
     let stuck = tokio::spawn(stuck.send());
     node.with_key(&free);
     let shed = until("the wait is noticed", async || {
-        let response = ask(&node).await;
+        let response = see(&node).await;
         (response.status().as_u16() == 503).then_some(response)
     })
     .await;
@@ -335,23 +341,32 @@ async fn when_the_database_is_short_only_what_is_guaranteed_is_served() {
         node.with_key(key);
         for _ in 0..20 {
             assert_eq!(
-                ask(&node).await.status().as_u16(),
+                see(&node).await.status().as_u16(),
                 200,
                 "inside the guarantee"
             );
         }
     }
     assert_eq!(
-        said(&ask(&node).await),
+        said(&see(&node).await),
         ["", "", ""].map(String::from),
         "it has no quota"
     );
+    // A settle makes room, so it is served above the guarantee as well.
+    node.with_key(&free);
+    for verb in ["ack", "visibility", "settle"] {
+        let nothing = node
+            .post(&format!("/v1/subscriptions/s/{verb}"), json!({}))
+            .await;
+        assert_eq!(nothing.0, 400, "{verb}: {}", nothing.1);
+    }
+    assert_eq!(see(&node).await.status().as_u16(), 503);
     assert_shows(&node, "cursus_capacity_short 1").await;
     lock.commit().await.unwrap();
     assert_eq!(stuck.await.unwrap().unwrap().status().as_u16(), 200);
     node.with_key(&free);
     until("it is over", async || {
-        (ask(&node).await.status().as_u16() == 200).then_some(())
+        (see(&node).await.status().as_u16() == 200).then_some(())
     })
     .await;
     fleet.finish([node]).await;

@@ -2,7 +2,7 @@
 //! must store the same.
 
 use cursus::store::turn::{Claim, NewBlock, NewPlace, PART_BYTES, TurnInput, Used, run};
-use cursus::store::{LaneId, Offset, SubscriptionId};
+use cursus::store::{Era, LaneId, Offset, SubscriptionId};
 use cursus::store::{hot_payload, hot_payload::SLOTS};
 use sqlx::Row;
 
@@ -79,6 +79,7 @@ async fn a_block_is_stored_alike_alone_and_with_others() {
     for ((slot, place), number) in places.into_iter().zip(1..) {
         let block = |lane| NewBlock {
             lane,
+            era: Era::FIRST,
             count: number,
             compressed: number % 2 == 0,
             place: place.clone(),

@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::encode::size;
 use super::{
-    ATTRIBUTES, CONTENT_TYPE, ENTRY, HEAD, KEY, Meta, OCTET_STREAM, TAG, TEXT, TEXT_PLAIN,
-    TRACEPARENT, TRACESTATE, VERSION,
+    ATTRIBUTES, CONTENT_TYPE, ENTRY, ERA, HEAD, KEY, Meta, OCTET_STREAM, TAG, TEXT, TEXT_PLAIN,
+    TRACEPARENT, TRACESTATE, VERSION, VERSION_WITH_ERA,
 };
+use crate::store::Era;
 
 /// A payload that does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,7 @@ pub struct Corrupt;
 #[derive(Debug, Clone)]
 pub struct Payload {
     data: Bytes,
+    era: Era,
     /// For each message, the start of its meta and the start of its body.
     starts: Vec<(u32, u32)>,
     /// End of the last body. It is beyond `data` when only the head of a large payload was read.
@@ -41,17 +43,25 @@ impl Payload {
     /// # Errors
     /// [`Corrupt`] when it is not a payload.
     pub fn parse(data: Bytes, total: u64) -> Result<Self, Corrupt> {
-        let count = match data.get(..HEAD) {
-            Some([VERSION, count @ ..]) => {
-                u32::from_le_bytes(count.try_into().map_err(|_| Corrupt)?) as usize
+        let (version, count) = data
+            .get(..HEAD)
+            .and_then(<[u8]>::split_first)
+            .ok_or(Corrupt)?;
+        let count = u32::from_le_bytes(count.try_into().map_err(|_| Corrupt)?) as usize;
+        let (era, head) = match *version {
+            VERSION => (Era::FIRST, HEAD),
+            VERSION_WITH_ERA => {
+                let era = data.get(HEAD..HEAD + ERA).ok_or(Corrupt)?;
+                let era = era.try_into().map_err(|_| Corrupt)?;
+                (Era::new(u16::from_le_bytes(era)), HEAD + ERA)
             }
             _ => return Err(Corrupt),
         };
         let index_end = ENTRY
             .checked_mul(count)
-            .and_then(|bytes| bytes.checked_add(HEAD))
+            .and_then(|bytes| bytes.checked_add(head))
             .ok_or(Corrupt)?;
-        let index = data.get(HEAD..index_end).ok_or(Corrupt)?;
+        let index = data.get(head..index_end).ok_or(Corrupt)?;
         let mut at = size(index_end);
         let mut starts = Vec::with_capacity(count);
         for entry in index.chunks_exact(ENTRY) {
@@ -71,9 +81,16 @@ impl Payload {
         }
         Ok(Self {
             data,
+            era,
             starts,
             end: total,
         })
+    }
+
+    /// The era in which it was published.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.era
     }
 
     /// Number of messages.

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::{ATTRIBUTES, ENTRY, HEAD, Meta, TEXT, VERSION};
+use super::{ATTRIBUTES, ENTRY, ERA, HEAD, Meta, TEXT, VERSION, VERSION_WITH_ERA};
 use crate::engine::meter::measure::{Measure, units};
+use crate::store::Era;
 
 /// Messages encoded one after the other, ready to be joined into a block.
 #[derive(Debug, Clone, Default)]
@@ -86,12 +87,17 @@ impl Records {
         }
     }
 
-    /// The payload of a block that holds these messages.
+    /// The payload of a block that holds these messages, published in this era.
     #[must_use]
-    pub fn to_payload(&self) -> Vec<u8> {
-        let mut payload = Vec::with_capacity(HEAD + ENTRY * self.sizes.len() + self.data.len());
-        payload.push(VERSION);
+    pub fn to_payload(&self, era: Era) -> Vec<u8> {
+        let index = ENTRY * self.sizes.len();
+        let mut payload = Vec::with_capacity(head_bytes(era) + index + self.data.len());
+        let is_first = era == Era::FIRST;
+        payload.push(if is_first { VERSION } else { VERSION_WITH_ERA });
         payload.extend_from_slice(&size(self.sizes.len()).to_le_bytes());
+        if !is_first {
+            payload.extend_from_slice(&era.get().to_le_bytes());
+        }
         for (meta, body) in &self.sizes {
             payload.extend_from_slice(&meta.to_le_bytes());
             payload.extend_from_slice(&body.to_le_bytes());
@@ -104,20 +110,25 @@ impl Records {
 /// The start of the payload of a block with one message, whose body follows as a stream. The body cannot be checked for
 /// UTF-8 beforehand, so it counts as text only when its content type begins with `text/`.
 #[must_use]
-pub fn stream_head(meta: &Meta<'_>) -> Vec<u8> {
+pub fn stream_head(meta: &Meta<'_>, era: Era) -> Vec<u8> {
     let mut records = Records::default();
     let text = meta
         .content_type
         .is_some_and(|media| media.starts_with("text/"));
     put_meta(&mut records.data, meta, text);
     records.sizes.push((size(records.data.len()), 0));
-    records.to_payload()
+    records.to_payload(era)
+}
+
+/// Bytes before the index.
+fn head_bytes(era: Era) -> usize {
+    HEAD + if era == Era::FIRST { 0 } else { ERA }
 }
 
 /// The measure of the one message in a streamed payload.
 #[must_use]
-pub fn streamed_measure(payload_bytes: u64) -> Measure {
-    Measure::message(payload_bytes.saturating_sub((HEAD + ENTRY) as u64))
+pub fn streamed_measure(payload_bytes: u64, era: Era) -> Measure {
+    Measure::message(payload_bytes.saturating_sub((head_bytes(era) + ENTRY) as u64))
 }
 
 /// A length as it is encoded.

@@ -2,7 +2,8 @@
 //! them to encode, the turn to join publishes, and the reader and receives to decode.
 //!
 //! ```text
-//! payload := version:u8 count:u32 (meta_bytes:u32 body_bytes:u32)×count (meta body)×count     integers little-endian
+//! payload := version:u8 count:u32 [era:u16] (meta_bytes:u32 body_bytes:u32)×count (meta body)×count
+//! integers little-endian; version 1: no era, which is the first one; version 2: with an era
 //! meta    := flags:u8 [content_type] [tag] [key] [traceparent] [tracestate] [attributes:u8 (name value)×n]
 //! texts as len:u16 bytes
 //! ```
@@ -16,8 +17,11 @@ pub use decode::{Corrupt, Payload, View};
 pub use encode::{Records, stream_head, streamed_measure};
 
 const VERSION: u8 = 1;
-/// Bytes before the index.
+const VERSION_WITH_ERA: u8 = 2;
+/// Bytes before the index, without an era.
 const HEAD: usize = 5;
+/// Bytes of an era.
+const ERA: usize = 2;
 /// Bytes of the index for each message.
 const ENTRY: usize = 8;
 
@@ -84,6 +88,9 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::store::Era;
+
+    const ERAS: [Era; 2] = [Era::FIRST, Era::new(513)];
 
     fn meta() -> Meta<'static> {
         Meta {
@@ -104,9 +111,15 @@ mod tests {
         let mut more = Records::default();
         more.push(&Meta::default(), b"");
         records.append(&more);
-        let bytes = Bytes::from(records.to_payload());
-        let payload = Payload::parse(bytes.clone(), bytes.len() as u64).unwrap();
-        assert_eq!(payload.len(), 3);
+        for era in ERAS {
+            let bytes = Bytes::from(records.to_payload(era));
+            let payload = Payload::parse(bytes.clone(), bytes.len() as u64).unwrap();
+            assert_eq!((payload.len(), payload.era()), (3, era));
+            check_three(&records, &payload);
+        }
+    }
+
+    fn check_three(records: &Records, payload: &Payload) {
         let first = payload.get(0).unwrap();
         assert_eq!(first.text(), Some(r#"{"n":1}"#));
         assert_eq!(first.meta().attributes, meta().attributes);
@@ -134,36 +147,43 @@ mod tests {
 
     #[test]
     fn the_head_of_a_streamed_body_contains_where_the_body_is() {
-        let head = stream_head(&meta());
-        let total = head.len() as u64 + 1_000;
-        let payload = Payload::parse(Bytes::from(head.clone()), total).unwrap();
-        let view = payload.get(0).unwrap();
-        assert_eq!(view.body_range(), (head.len() as u64, total));
-        assert_eq!(view.body(), None);
-        assert_eq!(view.meta().key, Some("42"));
-        let measure = streamed_measure(total);
-        assert_eq!(measure.bytes, payload.message_bytes(0));
-        let mut whole = Records::default();
-        whole.push(&meta(), &[0; 1_000]);
-        assert_eq!(
-            measure,
-            whole.measure(),
-            "streamed or not, it costs the same"
-        );
+        for era in ERAS {
+            let head = stream_head(&meta(), era);
+            let total = head.len() as u64 + 1_000;
+            let payload = Payload::parse(Bytes::from(head.clone()), total).unwrap();
+            let view = payload.get(0).unwrap();
+            assert_eq!(view.body_range(), (head.len() as u64, total));
+            assert_eq!(view.body(), None);
+            assert_eq!(view.meta().key, Some("42"));
+            let measure = streamed_measure(total, era);
+            assert_eq!(measure.bytes, payload.message_bytes(0));
+            let mut whole = Records::default();
+            whole.push(&meta(), &[0; 1_000]);
+            assert_eq!(
+                measure,
+                whole.measure(),
+                "streamed or not, it costs the same"
+            );
+        }
     }
 
     #[test]
     fn a_damaged_payload_is_corrupt_and_never_panics() {
         let mut records = Records::default();
         records.push(&meta(), b"hello");
-        let good = records.to_payload();
+        for good in ERAS.map(|era| records.to_payload(era)) {
+            check_damaged(&good);
+        }
+    }
+
+    fn check_damaged(good: &[u8]) {
         for cut in 0..good.len() - 5 {
             let cut = Bytes::copy_from_slice(&good[..cut]);
             assert!(Payload::parse(cut.clone(), cut.len() as u64).is_err());
         }
         for at in 0..good.len() {
             for value in [0, 1, 127, 255] {
-                let mut bad = good.clone();
+                let mut bad = good.to_vec();
                 bad[at] = value;
                 let total = bad.len() as u64;
                 if let Ok(payload) = Payload::parse(Bytes::from(bad), total) {

@@ -26,7 +26,7 @@ use crate::engine::publish::Commit;
 use crate::engine::publish::draft::{Draft, Drafts, IdempotencyKey};
 use crate::engine::turn::{Content, Placed};
 use crate::store::dedup::{KnownKey, NewKey};
-use crate::store::{LaneId, Offset};
+use crate::store::{Era, LaneId, Offset};
 
 use key::Scope;
 use plan::KeyedPlan;
@@ -104,13 +104,13 @@ impl Engine {
             let keys: Vec<NewKey> = plan.keys(window_seconds).chain(whole).collect();
             if plan.records.is_empty() && keys.is_empty() {
                 return Ok(Metered {
-                    answer: plan.results(Offset::START),
+                    answer: plan.results(message_id(lane, Era::FIRST, Offset::START)),
                     units: 0,
                 });
             }
             let records = std::mem::take(&mut plan.records);
             let content = if records.bytes() > self.hot_limit_bytes() {
-                Content::Object(Box::pin(self.uploads().put(records.to_payload())).await?)
+                Content::Object(Box::pin(self.uploads().put(&records)).await?)
             } else {
                 Content::Records(records)
             };
@@ -161,9 +161,9 @@ impl Engine {
             keys: vec![request.new_key(entry.row.dedup_window_seconds, None)],
         };
         match self.commit(entry, commit).await? {
-            Placed::At(offset) => Ok(Metered {
+            Placed::At(id) => Ok(Metered {
                 answer: Published {
-                    id: message_id(lane, offset),
+                    id,
                     duplicate: false,
                 },
                 units: measure.units,

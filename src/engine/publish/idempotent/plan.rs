@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use api::MessageId;
 use api::message::Published;
 use uuid::Uuid;
 
@@ -12,12 +13,11 @@ use crate::engine::error::Error;
 use crate::engine::log::block::message_id;
 use crate::engine::log::payload::Records;
 use crate::engine::publish::draft::{Draft, Drafts};
+use crate::store::LaneId;
 use crate::store::dedup::{KnownKey, NewKey};
-use crate::store::{LaneId, Offset};
 
 /// Which drafts are published, and which were published before.
 pub(super) struct KeyedPlan {
-    lane: LaneId,
     /// The messages to publish.
     pub(super) records: Records,
     /// One per draft, in order.
@@ -31,8 +31,8 @@ pub(super) struct KeyedPlan {
 pub(super) enum Decision {
     /// It was refused by the checks.
     Refused(Error),
-    /// Its `dedup_id` was published before, as the message with this offset.
-    Duplicate(Offset),
+    /// Its `dedup_id` was published before, as this message.
+    Duplicate(MessageId),
     /// It is published; the index in the records.
     New(u32),
     /// It has the `dedup_id` of a new message before it in the batch; the index of that message in the records.
@@ -43,7 +43,6 @@ impl KeyedPlan {
     /// The plan for these drafts, when these keys were used before.
     pub(super) fn of(lane: LaneId, drafts: &Drafts, known: &HashMap<Uuid, KnownKey>) -> Self {
         let mut plan = Self {
-            lane,
             records: Records::default(),
             decisions: Vec::with_capacity(drafts.items.len()),
             new_ids: Vec::new(),
@@ -62,9 +61,9 @@ impl KeyedPlan {
                 new.find(|(new, _)| *new == id).map(|(_, index)| *index)
             };
             let duplicate = id.and_then(|id| {
-                let published = known
-                    .get(&id)
-                    .map(|known| Decision::Duplicate(known.first_offset));
+                let published = known.get(&id).map(|known| {
+                    Decision::Duplicate(message_id(lane, known.era, known.first_offset))
+                });
                 published.or_else(|| twin(id).map(Decision::DuplicateOfNew))
             });
             plan.decisions.push(duplicate.unwrap_or_else(|| {
@@ -98,20 +97,20 @@ impl KeyedPlan {
         })
     }
 
-    /// One result per draft, given the offset of the first new message.
-    pub(super) fn results(self, first: Offset) -> Results {
-        let lane = self.lane;
+    /// One result per draft, given the first new message.
+    pub(super) fn results(self, first: MessageId) -> Results {
+        let new = |index: u32| MessageId {
+            offset: first.offset + i64::from(index),
+            ..first
+        };
         let results = self.decisions.into_iter().map(|decision| {
-            let (offset, duplicate) = match decision {
+            let (id, duplicate) = match decision {
                 Decision::Refused(error) => return Err(error),
-                Decision::Duplicate(offset) => (offset, true),
-                Decision::New(index) => (first.plus(i64::from(index)), false),
-                Decision::DuplicateOfNew(index) => (first.plus(i64::from(index)), true),
+                Decision::Duplicate(id) => (id, true),
+                Decision::New(index) => (new(index), false),
+                Decision::DuplicateOfNew(index) => (new(index), true),
             };
-            Ok(Published {
-                id: message_id(lane, offset),
-                duplicate,
-            })
+            Ok(Published { id, duplicate })
         });
         results.collect()
     }
