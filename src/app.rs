@@ -272,6 +272,7 @@ fn bind(config: &Config) -> Result<Bound, Error> {
         address: config.serving.listen,
         max_connections,
         header_timeout: config.serving.header_timeout.duration(),
+        pause_max: Duration::from_secs(api::limits::ANSWER_IDLE_SECONDS),
         drain_timeout: config.serving.drain_timeout.duration(),
         tls: config.tls.as_ref().map(tls::identity).transpose()?,
     })

@@ -9,7 +9,7 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store      Postgres: all SQL, one table a file
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
-//! below: config  telemetry  shutdown  clock  hex  repeat  turnstile (slots shared fairly by tenants)  embedded (Postgres)
+//! below: config  telemetry  shutdown  clock  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
 //!        descriptors (open files)  disk (room on it)
 //! ```
 //!
@@ -142,6 +142,7 @@ pub mod hex;
 pub mod http;
 pub mod listen;
 pub mod outbound;
+mod pace;
 pub mod repeat;
 pub mod shutdown;
 pub mod store;

@@ -74,6 +74,12 @@ impl Turnstile {
         }
     }
 
+    /// Whether an owner waits for a place. Includes those that gave up since a place became free.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        !self.0.lock().turns.is_empty()
+    }
+
     fn place(&self, owner: Owner) -> Place {
         Place {
             turnstile: self.clone(),

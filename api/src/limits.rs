@@ -93,6 +93,9 @@ pub const BROWSE_BLOCKS_BYTES_MAX: usize = 16 << 20;
 pub const RECEIVE_BLOCKS_BYTES_MAX: usize = 32 << 20;
 /// Seconds without a byte of a request body after which the request fails.
 pub const BODY_IDLE_SECONDS: u64 = 30;
+/// Seconds without progress of a client that reads a response, after which its connection or stream is closed. On
+/// average it must read 16 KiB per second.
+pub const ANSWER_IDLE_SECONDS: u64 = 30;
 /// Scopes of one key or token.
 pub const SCOPES_MAX: usize = 32;
 /// Characters of the name of a key.

@@ -10,7 +10,6 @@ mod error;
 mod exact;
 mod key;
 mod metrics;
-mod pace;
 mod pool;
 mod pump;
 mod s3;
@@ -19,6 +18,7 @@ mod source;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,6 +35,7 @@ pub use s3::{S3Settings, Timeouts};
 use backend::{Backend, Uploading};
 use directory::Directory;
 use pool::Pools;
+use pump::Streaming;
 use s3::S3;
 use source::Source;
 
@@ -80,7 +81,7 @@ impl fmt::Display for Storage {
 /// A handle on object storage, to be shared in an `Arc`.
 #[derive(Debug)]
 pub struct Blob {
-    backend: Box<dyn Backend>,
+    backend: Arc<dyn Backend>,
     pools: Pools,
     metrics: Metrics,
     /// Longest pause of a client that uploads or downloads.
@@ -101,16 +102,16 @@ impl Blob {
     /// Objects in a bucket. Sends no request unless the credentials come from the cloud's provider chain.
     pub async fn s3(settings: S3Settings) -> Self {
         let timeouts = settings.timeouts;
-        Self::over(Box::new(S3::new(settings).await), timeouts)
+        Self::over(Arc::new(S3::new(settings).await), timeouts)
     }
 
     /// Objects in a directory of this machine, created when missing; for the embedded mode.
     pub async fn directory(root: &Path) -> Result<Self, Error> {
         let directory = Directory::open(root).await?;
-        Ok(Self::over(Box::new(directory), Timeouts::default()))
+        Ok(Self::over(Arc::new(directory), Timeouts::default()))
     }
 
-    fn over(backend: Box<dyn Backend>, timeouts: Timeouts) -> Self {
+    fn over(backend: Arc<dyn Backend>, timeouts: Timeouts) -> Self {
         Self {
             backend,
             pools: Pools::new(timeouts.overall),
@@ -181,7 +182,7 @@ impl Blob {
     }
 
     /// Streams exactly `range` of an object at the pace of the reader. The stream ends with an error when storage
-    /// returns less. It holds a slot of the pool for streams until it is dropped or its reader is too slow.
+    /// returns less. It holds a slot of the pool for streams while its reader reads, or no other request needs it.
     pub async fn stream(
         &self,
         owner: Owner,
@@ -189,18 +190,19 @@ impl Blob {
         range: Range<u64>,
     ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
         key::check(key)?;
-        let want = range.end.saturating_sub(range.start);
-        if want == 0 {
+        if range.is_empty() {
             return Ok(Box::pin(futures_util::stream::empty()));
         }
-        let slot = self.pools.streams.slot(owner).await?;
-        let opened = self.backend.stream(key, range);
-        let pieces = self.metrics.count(Op::Get, opened).await?;
-        let failures = self.metrics.clone();
-        let exact = exact::exact(pieces, key.to_owned(), want);
-        let counted = exact.inspect_err(move |_| failures.failed(Op::Get));
-        let pieces = Box::pin(counted);
-        Ok(pump::pump(pieces, want, self.pause_max, slot, &self.pumps))
+        let streaming = Streaming {
+            backend: Arc::clone(&self.backend),
+            pool: self.pools.streams.clone(),
+            metrics: self.metrics.clone(),
+            owner,
+            key: key.to_owned(),
+            range,
+            pause_max: self.pause_max,
+        };
+        streaming.start(&self.pumps).await
     }
 
     /// Deletes objects, at most 1,000 per request. A key that does not exist is not an error.

@@ -47,7 +47,7 @@ impl Pools {
 
 const _: () = assert!(REQUESTS_MAX as usize == READS + WRITES + UPLOADS + STREAMS);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pool {
     name: &'static str,
     limit: usize,
@@ -64,5 +64,10 @@ impl Pool {
             pool: self.name,
             limit: self.limit,
         })
+    }
+
+    /// Whether a request waits for a slot.
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.slots.is_waited_for()
     }
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, TryStreamExt};
 
-use super::pace::Pace;
 use super::{BoxError, Error};
+use crate::pace::Pace;
 
 pub(super) struct Source<'a> {
     stream: Pin<&'a mut (dyn Stream<Item = Result<Bytes, BoxError>> + Send)>,

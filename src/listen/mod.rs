@@ -1,9 +1,13 @@
 //! The listener: accepts connections, passes requests to the router and ends in order. Called by `app`. Bounds
-//! connections, heads of requests, streams and the time that a peer may stay silent (I9). Knows nothing of routes. Per
-//! request it adds nothing to hyper and the router: no box, no channel, no lock.
+//! connections, heads of requests, streams and the time that a peer may stay silent or not read (I9). Knows nothing of
+//! routes. Per request it adds no box, no channel and no lock to hyper and the router.
 
+mod closing;
 mod connection;
+mod exchange;
+mod link;
 mod seats;
+mod streams;
 pub mod tls;
 
 use std::io;
@@ -19,13 +23,17 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::shutdown::Shutdown;
-use connection::{Closing, Protocols};
+use closing::Closing;
+use connection::Protocols;
 use seats::{Accepted, Seat, Seats};
 
 pub use seats::{Routers, SPARE_SEATS};
 
 /// Connections that the kernel completes while none is accepted.
 const BACKLOG: u32 = 4096;
+/// Bytes of a response that the kernel accepts beyond what it has sent. With its default of some MiB, the writes of a
+/// connection would say little about what its peer reads, and each slow peer would occupy as much memory.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// Settings of the listener.
 #[derive(Clone, Debug)]
@@ -36,6 +44,8 @@ pub struct Options {
     pub max_connections: u32,
     /// Time limit of a TLS handshake, of the head of a request, and between two requests of a connection.
     pub header_timeout: Duration,
+    /// Longest single pause of a peer that reads a response.
+    pub pause_max: Duration,
     /// Time that requests in flight get to finish on shutdown.
     pub drain_timeout: Duration,
     /// TLS identity; `None` serves plain HTTP/1.1 and h2c.
@@ -69,6 +79,9 @@ pub fn bind(options: Options) -> io::Result<Bound> {
     }?;
     socket.set_reuseaddr(true)?;
     socket.bind(options.address)?;
+    // Accepted sockets inherit it.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     Ok(Bound { socket, options })
 }
 
@@ -105,16 +118,14 @@ impl Listener {
     /// Serves until shutdown, then until the requests in flight are done or the drain timeout is over.
     pub async fn serve(self, routers: Routers, shutdown: &Shutdown) {
         let seats = Seats::new(self.options.max_connections);
-        let protocols = Arc::new(Protocols::new(
-            self.options.header_timeout,
-            shutdown.tracker.clone(),
-        ));
+        let closing = Closing::default();
+        let protocols = Protocols::new(&self.options, shutdown.tracker.clone(), closing.clone());
         let shared = Shared {
             acceptor: self.options.tls.map(TlsAcceptor::from),
             opening_timeout: self.options.header_timeout,
-            protocols,
+            protocols: Arc::new(protocols),
             routers,
-            closing: Closing::default(),
+            closing,
         };
         let mut connections = JoinSet::new();
         loop {
@@ -169,7 +180,7 @@ impl Shared {
                 Some(Ok(h2)) => {
                     let protocols = self.protocols;
                     protocols
-                        .serve(stream, (h2, Peer(from.ip())), router, self.closing)
+                        .serve(stream, (h2, Peer(from.ip())), router)
                         .await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
@@ -182,8 +193,7 @@ impl Shared {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 let protocols = self.protocols;
-                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), router, self.closing))
-                    .await;
+                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), router)).await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),
             None => {}

@@ -8,6 +8,11 @@ use tokio::net::TcpStream;
 
 use super::*;
 
+mod readers;
+
+/// Bytes of a response that no buffer on the way can hold.
+const LARGE: usize = 64 << 20;
+
 struct Running {
     url: String,
     address: SocketAddr,
@@ -20,12 +25,15 @@ fn start(change: impl FnOnce(&mut Options)) -> Running {
         address: "127.0.0.1:0".parse().unwrap(),
         max_connections: 100,
         header_timeout: Duration::from_secs(5),
+        pause_max: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(5),
         tls: None,
     };
     change(&mut options);
     let router = Router::new()
         .route("/hello", get(async || "hello"))
+        .route("/large", get(async || vec![7_u8; LARGE]))
+        .route("/refuse", post(async || axum::http::StatusCode::CONFLICT))
         .route("/echo", post(async |body: axum::body::Bytes| body))
         .route(
             "/slow",

@@ -70,6 +70,7 @@ impl Node {
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             max_connections: CONNECTIONS_MAX,
             header_timeout: Duration::from_secs(30),
+            pause_max: Duration::from_secs(30),
             drain_timeout: DRAIN,
             tls: None,
         });

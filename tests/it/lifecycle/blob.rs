@@ -15,13 +15,12 @@ use crate::harness::scratch::Scratch;
 use crate::harness::seaweed::Seaweed;
 
 const MIB: usize = 1024 * 1024;
-/// The tenant that asks, and another one.
+/// The tenant that asks.
 const TENANT: i64 = 1;
-const OTHER: i64 = 2;
 const FOREVER: OffsetDateTime = datetime!(2100-01-01 00:00 UTC);
 
 /// Bytes in which every position looks different from its neighbours, so that a wrong offset shows.
-fn pattern(bytes: usize) -> Bytes {
+pub(super) fn pattern(bytes: usize) -> Bytes {
     let numbers = (0..bytes.div_ceil(4)).flat_map(|n| u32::try_from(n).unwrap().to_le_bytes());
     numbers.take(bytes).collect()
 }
@@ -365,33 +364,6 @@ async fn a_body_that_is_not_read_gives_its_slot_to_the_next() {
         }
     }
     assert!(gave_way > 0);
-}
-
-#[tokio::test]
-async fn a_tenant_of_slow_clients_leaves_slots_to_others() {
-    const OF_ONE: usize = 48;
-    let seaweed = Seaweed::shared().await;
-    let blob = Blob::s3(seaweed.settings()).await;
-    let bytes = 4 * MIB as u64;
-    blob.put("there", pattern(4 * MIB)).await.unwrap();
-
-    let mut held = Vec::new();
-    for _ in 0..OF_ONE {
-        held.push(blob.stream(TENANT, "there", 0..bytes).await.unwrap());
-    }
-    let one_more = blob.stream(TENANT, "there", 0..bytes);
-    let one_more = tokio::time::timeout(Duration::from_millis(500), one_more).await;
-    assert!(one_more.is_err(), "it waits for one of its own");
-    let mut others = Vec::new();
-    for _ in OF_ONE..64 {
-        let other = blob.stream(OTHER, "there", 0..bytes);
-        let other = tokio::time::timeout(Duration::from_secs(5), other).await;
-        others.push(other.unwrap().unwrap());
-    }
-    drop(held);
-    let again = blob.stream(TENANT, "there", 0..bytes).await.unwrap();
-    let got: Vec<Bytes> = again.try_collect().await.unwrap();
-    assert_eq!(got.concat(), pattern(4 * MIB));
 }
 
 #[tokio::test]

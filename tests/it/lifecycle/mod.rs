@@ -8,3 +8,4 @@ mod offload;
 mod reads;
 mod retention;
 mod slots;
+mod streams;

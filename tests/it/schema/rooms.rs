@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 20] = [
+const LAYERS: [(&str, &[&str]); 21] = [
     (
         "app",
         &[
@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 20] = [
             "worker",
         ],
     ),
-    ("blob", &["disk", "turnstile"]),
+    ("blob", &["disk", "pace", "turnstile"]),
     ("clock", &[]),
     ("config", &["blob"]),
     ("descriptors", &[]),
@@ -47,9 +47,10 @@ const LAYERS: [(&str, &[&str]); 20] = [
     ("hex", &[]),
     ("http", &["engine", "listen", "telemetry"]),
     ("lib", &[]),
-    ("listen", &["config", "shutdown"]),
+    ("listen", &["config", "pace", "shutdown"]),
     ("main", &[]),
     ("outbound", &[]),
+    ("pace", &[]),
     ("repeat", &[]),
     ("shutdown", &[]),
     ("store", &[]),

@@ -1,6 +1,7 @@
-//! The pace that a client must keep while it holds a slot, as the sender of an upload or the reader of a download: no
-//! long pause, and a minimum average rate after a head start. Without it, a few clients that send or read a byte now
-//! and then would hold all slots (I9). Pure: the callers wait, and pass in for how long.
+//! The pace that a client must keep while it holds resources, as the sender of an upload or the reader of a response:
+//! no long pause, and a minimum average rate after a head start. Without it, a few clients that send or read a byte now
+//! and then would hold all slots and connections (I9). Pure: the callers wait, and pass in for how long. Used by `blob`
+//! and `listen`.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ const RATE: u64 = 16 * 1024;
 
 /// Progress of one client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     pause_max: Duration,
     waited: Duration,
     bytes: u64,
@@ -17,7 +18,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// `pause_max` is the longest single pause, and also the head start before the rate counts.
-    pub(super) fn new(pause_max: Duration) -> Self {
+    pub(crate) fn new(pause_max: Duration) -> Self {
         Self {
             pause_max,
             waited: Duration::ZERO,
@@ -26,14 +27,14 @@ impl Pace {
     }
 
     /// Time that the client may take now; zero when it is already too slow.
-    pub(super) fn wait_max(&self) -> Duration {
+    pub(crate) fn wait_max(&self) -> Duration {
         let earned = Duration::from_millis(self.bytes.saturating_mul(1_000) / RATE);
         let left = (self.pause_max + earned).saturating_sub(self.waited);
         left.min(self.pause_max)
     }
 
     /// Records that the client moved `bytes` after waiting for `waited`. Time that storage took must not be included.
-    pub(super) fn moved(&mut self, bytes: usize, waited: Duration) {
+    pub(crate) fn moved(&mut self, bytes: usize, waited: Duration) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         self.waited = self.waited.saturating_add(waited);
     }
