@@ -1,6 +1,7 @@
 //! Requests to other services: the only module that sends any, apart from object storage. Bounded in time and bytes
 //! (I9), and redirects are not followed. `engine` calls it, never inside a transaction, and interprets the responses.
 
+use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -31,6 +32,20 @@ pub enum Error {
     /// A response longer than the limit.
     #[error("more than {0} bytes")]
     TooLong(usize),
+}
+
+impl Error {
+    /// The error and what caused it, in one line.
+    #[must_use]
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let _ = write!(text, ": {error}");
+            cause = error.source();
+        }
+        text
+    }
 }
 
 /// Response to a POST.

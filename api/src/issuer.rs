@@ -5,9 +5,12 @@ use utoipa::ToSchema;
 
 use crate::Timestamp;
 use crate::error::FieldError;
-use crate::limits::{AUDIENCES_MAX, CLAIM_CHARS_MAX, CLOCK_SKEW_SECONDS, URL_CHARS_MAX};
+use crate::limits::{
+    AUDIENCES_MAX, CLAIM_CHARS_MAX, CLOCK_SKEW_SECONDS, SCOPES_MAX, URL_CHARS_MAX,
+};
 use crate::message::check_text;
 use crate::name::{IssuerName, TenantName};
+use crate::scope::{Permission, Scope};
 use crate::topic::check_range;
 use crate::validate::Validate;
 
@@ -19,7 +22,7 @@ pub enum TokenAlgorithm {
     RS256,
     /// ECDSA on P-256 with SHA-256.
     ES256,
-    /// Ed25519.
+    /// Ed25519. The header of a token may name it `EdDSA` or `Ed25519` (RFC 9864).
     #[serde(rename = "EdDSA")]
     EdDsa,
 }
@@ -45,7 +48,7 @@ impl TokenAlgorithm {
 pub enum TokenTenant {
     /// Always this tenant.
     Name(TenantName),
-    /// The tenant that this claim names. The operator of the issuer can thereby access every tenant.
+    /// The tenant that this claim names. The operator of the issuer can thereby access every tenant, within `scopes`.
     Claim(ClaimName),
 }
 
@@ -97,6 +100,12 @@ pub struct IssuerSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub scope_claim: Option<ClaimName>,
+    /// The most that its tokens may do. What a token's scopes ask for beyond it is refused with 403, and recorded in the
+    /// audit log. `publish`, `receive`, `manage` and `usage` when absent: a token operates the service only if `admin`
+    /// is listed here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, min_items = 1, max_items = 32)]
+    pub scopes: Option<Vec<Scope>>,
     /// Tolerated difference between the clocks of the issuer and of the service, in seconds. 30 when absent.
     #[serde(
         default,
@@ -105,6 +114,18 @@ pub struct IssuerSettings {
     )]
     #[schema(nullable = false, minimum = 0, maximum = 300)]
     pub clock_skew_seconds: Option<u32>,
+}
+
+impl IssuerSettings {
+    /// The most that its tokens may do.
+    #[must_use]
+    pub fn ceiling(&self) -> Vec<Scope> {
+        let permissions = Permission::ALL.into_iter();
+        let tame = permissions.filter(|permission| *permission != Permission::Admin);
+        self.scopes
+            .clone()
+            .unwrap_or_else(|| tame.map(Scope::all).collect())
+    }
 }
 
 impl Validate for IssuerSettings {
@@ -134,6 +155,10 @@ impl Validate for IssuerSettings {
         if self.algorithms.as_ref().is_some_and(Vec::is_empty) {
             let all = TokenAlgorithm::ALL.len();
             refuse("/algorithms", format!("must have 1 to {all} items"));
+        }
+        let scopes = self.scopes.as_ref().map(Vec::len);
+        if scopes.is_some_and(|count| !(1..=SCOPES_MAX).contains(&count)) {
+            refuse("/scopes", format!("must have 1 to {SCOPES_MAX} items"));
         }
         let skew = self.clock_skew_seconds;
         check_range(
@@ -168,8 +193,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_issuer_operates_nothing_unless_its_settings_say_so() {
+        let text =
+            r#"{"issuer":"i","jwks_url":"https://a/jwks","audiences":["c"],"tenant":{"name":"t"}}"#;
+        let mut settings: IssuerSettings = serde_json::from_str(text).unwrap();
+        let ceiling = settings.ceiling();
+        assert_eq!(ceiling.len(), Permission::ALL.len() - 1);
+        assert!(
+            ceiling
+                .iter()
+                .all(|scope| scope.permission() != Permission::Admin)
+        );
+        settings.scopes = Some(vec![Scope::all(Permission::Admin)]);
+        assert_eq!(settings.ceiling(), [Scope::all(Permission::Admin)]);
+    }
+
+    #[test]
     fn an_issuer_names_what_is_wrong_with_it() {
-        let text = r#"{"issuer":"","jwks_url":"https://a/jwks","audiences":[],"algorithms":[],"tenant":{"claim":""},"clock_skew_seconds":301}"#;
+        let text = r#"{"issuer":"","jwks_url":"https://a/jwks","audiences":[],"algorithms":[],"tenant":{"claim":""},"scopes":[],"clock_skew_seconds":301}"#;
         let settings: IssuerSettings = serde_json::from_str(text).unwrap();
         let errors = settings.validate();
         let pointers: Vec<_> = errors.iter().map(|error| &*error.pointer).collect();
@@ -178,6 +219,7 @@ mod tests {
             "/tenant/claim",
             "/audiences",
             "/algorithms",
+            "/scopes",
             "/clock_skew_seconds",
         ];
         assert_eq!(pointers, expected);

@@ -110,6 +110,13 @@ pub const KEY_OVERLAP_SECONDS_DEFAULT: u32 = 86_400;
 pub const KEYS_PER_TENANT_MAX: u32 = 1_000;
 /// Issuers of tokens; each costs every node a request from time to time.
 pub const ISSUERS_MAX: u32 = 100;
+/// Bytes of the key set (JWKS) of an issuer.
+pub const KEY_SET_BYTES_MAX: usize = 256 << 10;
+/// Public keys of one issuer that are used, the first of its key set.
+pub const KEY_SET_KEYS_MAX: usize = 100;
+/// Public keys that one token is checked with: each costs a verification of its signature. An issuer with more keys of
+/// one algorithm names the key in its tokens (`kid`).
+pub const TOKEN_KEYS_TRIED_MAX: usize = 10;
 /// Invalid keys that one network address may present in a burst. Beyond it one more is checked per second.
 pub const GUESSES_MAX: u32 = 20;
 /// Characters of a key or token in `Authorization`.

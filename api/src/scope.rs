@@ -93,6 +93,25 @@ impl Scope {
         self.names == Names::All
     }
 
+    /// What both scopes permit: the narrower of the two where one lies inside the other.
+    #[must_use]
+    pub fn both(&self, other: &Self) -> Option<Self> {
+        let inner = if other.includes(self) { self } else { other };
+        (self.includes(inner) && other.includes(inner)).then(|| inner.clone())
+    }
+
+    /// Whether the scope permits all that `other` does.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        let includes_names = match (&self.names, &other.names) {
+            (Names::All, _) => true,
+            (_, Names::All) | (Names::One(_), Names::Prefix(_)) => false,
+            (_, Names::One(name)) => self.covers(name),
+            (Names::Prefix(prefix), Names::Prefix(longer)) => longer.starts_with(prefix),
+        };
+        self.permission == other.permission && includes_names
+    }
+
     /// Whether the scope covers `name`.
     #[must_use]
     pub fn covers(&self, name: &str) -> bool {
@@ -175,6 +194,27 @@ mod tests {
             assert!(not.is_none_or(|name| !scope.covers(name)), "{text}");
         }
         assert_eq!("usage:*".parse(), Ok(Scope::all(Permission::Usage)));
+    }
+
+    #[test]
+    fn two_scopes_permit_together_what_each_of_them_permits() {
+        for (one, other, both) in [
+            ("publish", "publish", Some("publish")),
+            ("publish", "receive", None),
+            ("publish", "publish:a", Some("publish:a")),
+            ("publish:a.*", "publish:a.b.*", Some("publish:a.b.*")),
+            ("publish:a.*", "publish:a.b", Some("publish:a.b")),
+            ("publish:a.*", "publish:b.*", None),
+            ("publish:a*", "publish:a", Some("publish:a")),
+            ("publish:a", "publish:b", None),
+            ("admin", "manage", None),
+        ] {
+            let (one, other): (Scope, Scope) = (one.parse().unwrap(), other.parse().unwrap());
+            let expected = both.map(|text| text.parse().unwrap());
+            assert_eq!(one.both(&other), expected, "{one} {other}");
+            assert_eq!(other.both(&one), expected, "{other} {one}");
+            assert_eq!(one.includes(&other), expected.as_ref() == Some(&other));
+        }
     }
 
     #[test]

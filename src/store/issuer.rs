@@ -25,6 +25,8 @@ pub struct IssuerRow {
     pub tenant_claim: Option<String>,
     /// The claim that holds the scopes.
     pub scope_claim: String,
+    /// The most that its tokens may do.
+    pub scopes: Vec<String>,
     /// Tolerated difference of clocks, in seconds.
     pub clock_skew_seconds: i32,
     /// Time of creation.
@@ -56,6 +58,8 @@ pub struct NewIssuer<'a> {
     pub tenant_claim: Option<&'a str>,
     /// The claim that holds the scopes.
     pub scope_claim: &'a str,
+    /// The most that its tokens may do.
+    pub scopes: &'a [String],
     /// Tolerated difference of clocks, in seconds.
     pub clock_skew_seconds: i32,
 }
@@ -73,11 +77,11 @@ pub async fn put(
     Ok(sqlx::query_scalar(
         "-- issuer.put
          INSERT INTO issuer AS i (name, issuer, jwks_url, audiences, algorithms, tenant_id, tenant_claim, scope_claim,
-                                  clock_skew_seconds, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, now()), coalesce($10, now()))
+                                  clock_skew_seconds, created_at, updated_at, scopes)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, coalesce($10, now()), coalesce($10, now()), $11)
          ON CONFLICT (name) DO UPDATE SET issuer = excluded.issuer, jwks_url = excluded.jwks_url,
              audiences = excluded.audiences, algorithms = excluded.algorithms, tenant_id = excluded.tenant_id,
-             tenant_claim = excluded.tenant_claim, scope_claim = excluded.scope_claim,
+             tenant_claim = excluded.tenant_claim, scope_claim = excluded.scope_claim, scopes = excluded.scopes,
              clock_skew_seconds = excluded.clock_skew_seconds, updated_at = excluded.updated_at,
              jwks = CASE WHEN i.jwks_url = excluded.jwks_url THEN i.jwks END,
              jwks_read_at = CASE WHEN i.jwks_url = excluded.jwks_url THEN i.jwks_read_at END
@@ -94,6 +98,7 @@ pub async fn put(
     .bind(new.scope_claim)
     .bind(new.clock_skew_seconds)
     .bind(now)
+    .bind(new.scopes)
     .fetch_one(session.run("issuer.put"))
     .await?)
 }

@@ -1,6 +1,6 @@
 //! The audit log. The transaction of each change of the control plane also inserts its audit entry, so a change and its
-//! entry commit together or not at all. Refused requests change nothing and get no entry; they are in the node's own
-//! log.
+//! entry commit together or not at all. Refused requests change nothing and get no entry, with one exception: what
+//! the ceiling of an issuer forbids (`ceiling`).
 
 use serde::Serialize;
 use time::OffsetDateTime;

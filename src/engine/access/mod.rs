@@ -1,15 +1,19 @@
 //! Authentication and permissions. An API key or a token of an issuer gives access to one tenant with some scopes. A
 //! node remembers the callers it has let in (`remembered`), so most requests cost one lookup in memory. The memory is
 //! refreshed when the installation's access version changes, which `fleet::watch` polls once a second. Addresses that
-//! send invalid keys are slowed (`guard`).
+//! send invalid keys are slowed (`guard`). What a token may do at most is set for its issuer (`ceiling`).
 //!
 //! Secrets are compared in constant time and never logged. The memory is keyed by SHA-256, so its timing reveals
 //! nothing about a secret either.
 
 pub mod audit;
+mod ceiling;
 pub mod expire_audit;
+mod fetch;
 mod guard;
-mod key_sets;
+mod issuers;
+mod jws;
+mod key_set;
 mod remembered;
 mod secret;
 mod token;
@@ -42,8 +46,9 @@ pub struct Gate {
     clock: Clock,
     outbound: Outbound,
     remembered: remembered::Remembered,
-    issuers: key_sets::Issuers,
+    issuers: issuers::Issuers,
     guard: guard::Guard,
+    recorded: ceiling::Recorded,
     /// The access of requests without a key, on a node that needs none.
     open: Option<Arc<Access>>,
 }
@@ -61,8 +66,9 @@ impl Gate {
             clock: context.clock,
             outbound,
             remembered: remembered::Remembered::default(),
-            issuers: key_sets::Issuers::default(),
+            issuers: issuers::Issuers::default(),
             guard: guard::Guard::default(),
+            recorded: ceiling::Recorded::default(),
             open,
         }
     }
@@ -75,6 +81,8 @@ pub struct Access {
     /// Its name in the audit log.
     actor: String,
     scopes: Vec<Scope>,
+    /// What its token asked for and its issuer may not give.
+    withheld: Option<Box<ceiling::Withheld>>,
     /// Whether its tenant is suspended.
     suspended: bool,
     /// From this time on the caller is refused.
@@ -91,6 +99,7 @@ impl Access {
             tenant,
             actor,
             scopes,
+            withheld: None,
             suspended: false,
             expires_at: None,
             key: None,
@@ -159,6 +168,9 @@ impl Access {
         if may {
             return Ok(());
         }
+        if let Some(withheld) = &self.withheld {
+            withheld.missed(permissions, name);
+        }
         let words: Vec<&str> = permissions.iter().map(|p| p.as_str()).collect();
         let for_name = name.map_or(String::new(), |name| format!(" for {name}"));
         Err(Error::Forbidden(format!(
@@ -175,6 +187,9 @@ impl Access {
         self.check(&[permission], None)?;
         if self.has_all(permission) {
             return Ok(());
+        }
+        if let Some(withheld) = &self.withheld {
+            withheld.missed(&[permission], None);
         }
         let word = permission.as_str();
         Err(Error::Forbidden(format!(
@@ -244,7 +259,7 @@ impl Gate {
     ) -> Result<Arc<Access>, Error> {
         self.guard.check(peer)?;
         let epoch = self.remembered.epoch();
-        let admitted = if token::is_token(bearer) {
+        let admitted = if jws::is_token(bearer) {
             self.by_token(bearer).await
         } else {
             self.by_key(bearer, &secret).await
@@ -300,7 +315,8 @@ impl Gate {
         self.remembered.confirm_current();
     }
 
-    /// Writes to the database which keys were used since the last call.
+    /// Writes to the database which keys were used since the last call, and which callers missed what their issuers may
+    /// not give.
     ///
     /// # Errors
     /// When the database does not respond.
@@ -308,6 +324,9 @@ impl Gate {
         let used = self.remembered.take_used();
         if !used.is_empty() {
             store::api_key::used(session, &used, self.clock.now()).await?;
+        }
+        for by in self.remembered.missed() {
+            self.record_missed(&by).await;
         }
         Ok(())
     }

@@ -114,6 +114,17 @@ impl Remembered {
         self.state.write().current_at = Some(Instant::now());
     }
 
+    /// The callers with a refusal that is not recorded yet.
+    pub(super) fn missed(&self) -> Vec<Arc<Access>> {
+        let state = self.state.read();
+        let all = state.entries.values().map(|entry| &entry.access);
+        let is_missed = |access: &&Arc<Access>| {
+            let withheld = access.withheld.as_ref();
+            withheld.is_some_and(|withheld| withheld.is_missed())
+        };
+        all.filter(is_missed).cloned().collect()
+    }
+
     /// The ids of the keys that were used since the last call.
     pub(super) fn take_used(&self) -> Vec<String> {
         let state = self.state.read();

@@ -1,18 +1,19 @@
 //! Access by token (JWT, RFC 7519). A token is valid when a registered issuer signed it with an algorithm that the
 //! issuer's settings allow, when its audience is this service, and when it is not expired. Its claims name the tenant
-//! and the scopes. The token's header does not choose how it is verified: each key verifies one algorithm only, and
-//! neither HMAC nor `none` is ever accepted.
+//! and the scopes, and permit nothing beyond the ceiling of its issuer (`ceiling`). `jws` reads its form.
+
+use std::sync::Arc;
 
 use api::issuer::TokenAlgorithm;
 use api::limits::{SCOPES_MAX, TOKEN_CHARS_MAX};
 use api::{Scope, TenantName};
-use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation};
-use serde::Deserialize;
+use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use crate::engine::access::key_sets::PublicKey;
+use crate::engine::access::ceiling::{Withheld, split};
+use crate::engine::access::issuers::Issuer;
+use crate::engine::access::jws::Jws;
 use crate::engine::access::{Access, Gate, Tenant};
 use crate::engine::error::Error;
 use crate::store;
@@ -21,57 +22,64 @@ use crate::store::issuer::IssuerRow;
 /// Characters of the `sub` claim that the audit log keeps.
 const SUBJECT_CHARS: usize = 256;
 
-/// Whether a bearer value has the form of a token: three parts separated by dots. An API key contains no dot.
-pub(super) fn is_token(bearer: &str) -> bool {
-    bearer.bytes().filter(|byte| *byte == b'.').count() == 2
-}
-
-/// The claims of a token: those that are always checked, and all others.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    exp: f64,
-    nbf: Option<f64>,
-    sub: Option<String>,
-    #[serde(flatten)]
-    others: Map<String, Value>,
-}
+/// The claims of a token.
+type Claims = Map<String, Value>;
 
 impl Gate {
     pub(super) async fn by_token(&self, token: &str) -> Result<Access, Error> {
-        #[derive(Deserialize)]
-        struct Iss {
-            iss: String,
-        }
         if token.len() > TOKEN_CHARS_MAX {
             return Err(Error::Unauthenticated);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| Error::Unauthenticated)?;
+        let jws = Jws::parse(token).ok_or(Error::Unauthenticated)?;
         // The signature is not verified yet: this claim only selects the issuer whose keys verify it.
-        let unchecked = jsonwebtoken::dangerous::insecure_decode_claims::<Iss>(token);
-        let Iss { iss } = unchecked.map_err(|_| Error::Unauthenticated)?;
-        let issuer = self.issuers.get(&iss).ok_or(Error::Unauthenticated)?;
-        if !allows(&issuer.row, header.alg) {
+        let issuer = text(&jws.claims, "iss")?.and_then(|iss| self.issuers.get(iss));
+        let issuer = issuer.ok_or(Error::Unauthenticated)?;
+        if !allows(&issuer.row, jws.algorithm) {
             return Err(Error::Unauthenticated);
         }
-        let keys = self
-            .public_keys(&issuer, header.alg, header.kid.as_deref())
-            .await?;
-        let claims = verify(token, &issuer.row, header.alg, &keys)?;
-        let expires_at = check_time(&claims, &issuer.row, self.clock.estimate())?;
-        let scopes = scopes(&claims, &issuer.row.scope_claim);
-        let (tenant, suspended) = self.tenant_of(&claims, &issuer.row).await?;
-        let subject: String = claims
-            .sub
-            .iter()
-            .flat_map(|sub| sub.chars())
-            .take(SUBJECT_CHARS)
-            .collect();
+        self.verify(&jws, &issuer).await?;
+        let claims = &jws.claims;
+        if !is_for(claims, &issuer.row.audiences) {
+            return Err(Error::Unauthenticated);
+        }
+        let expires_at = check_time(claims, &issuer.row, self.clock.estimate())?;
+        let subject = text(claims, "sub")?.unwrap_or_default();
+        let subject: String = subject.chars().take(SUBJECT_CHARS).collect();
+        // A scope that this version does not know permits nothing.
+        let ceiling = issuer.row.scopes.iter();
+        let ceiling: Vec<Scope> = ceiling.filter_map(|scope| scope.parse().ok()).collect();
+        let (scopes, above) = split(&scopes(claims, &issuer.row.scope_claim), &ceiling);
+        let (tenant, suspended) = self.tenant_of(claims, &issuer.row).await?;
         let actor = format!("token:{}/{subject}", issuer.row.name);
         Ok(Access {
             suspended,
             expires_at: Some(expires_at),
+            withheld: Withheld::new(&issuer.row.name, above),
             ..Access::new(tenant, actor, scopes)
         })
+    }
+
+    /// Checks that one of the issuer's keys signed the token. Fetches the keys again when it may have been one that is
+    /// not known yet.
+    async fn verify(&self, jws: &Jws<'_>, issuer: &Arc<Issuer>) -> Result<(), Error> {
+        let id = jws.key_id.as_deref();
+        let keys = &issuer.keys;
+        let is_signed = || jws.is_signed_by(&keys.candidates(jws.algorithm, id));
+        let is_known = || keys.names(jws.algorithm, id);
+        let now = self.clock.estimate();
+        if keys.is_trusted(now) && is_signed() {
+            return Ok(());
+        }
+        if !keys.is_trusted(now) || !is_known() {
+            self.fetch_keys(issuer).await;
+            if !keys.is_trusted(now) {
+                return Err(Error::Unavailable("the issuer of the token"));
+            }
+            if is_signed() {
+                return Ok(());
+            }
+        }
+        Err(Error::Unauthenticated)
     }
 
     async fn tenant_of(
@@ -82,7 +90,7 @@ impl Gate {
         let no_tenant = || Error::Forbidden("the token names no tenant of this service".to_owned());
         let name = match (&issuer.tenant, &issuer.tenant_claim) {
             (Some(tenant), _) => Some(&**tenant),
-            (None, Some(claim)) => claims.others.get(claim).and_then(Value::as_str),
+            (None, Some(claim)) => claims.get(claim).and_then(Value::as_str),
             (None, None) => None,
         };
         let name: TenantName = name
@@ -109,27 +117,23 @@ fn allows(issuer: &IssuerRow, algorithm: Algorithm) -> bool {
         .any(|(of_token, ours)| of_token == algorithm && named(ours.as_str()))
 }
 
-/// Verifies that one of the keys signed the token for this service, and returns its claims.
-fn verify(
-    token: &str,
-    issuer: &IssuerRow,
-    algorithm: Algorithm,
-    keys: &[PublicKey],
-) -> Result<Claims, Error> {
-    let mut validation = Validation::new(algorithm);
-    validation.set_issuer(&[&issuer.issuer]);
-    validation.set_audience(&issuer.audiences);
-    validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-    // Times are compared with the database's clock, not the node's: see `check_time`.
-    validation.validate_exp = false;
-    for PublicKey { key, .. } in keys {
-        match jsonwebtoken::decode::<Claims>(token, key, &validation) {
-            Ok(token) => return Ok(token.claims),
-            Err(error) if *error.kind() == ErrorKind::InvalidSignature => {}
-            Err(_) => break,
-        }
+/// A claim that must be text where it is present.
+fn text<'a>(claims: &'a Claims, name: &str) -> Result<Option<&'a str>, Error> {
+    match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Error::Unauthenticated),
     }
-    Err(Error::Unauthenticated)
+}
+
+/// Whether the token is for one of these audiences.
+fn is_for(claims: &Claims, audiences: &[String]) -> bool {
+    let is_ours = |name: &Value| audiences.iter().any(|ours| name == ours);
+    match claims.get("aud") {
+        Some(Value::Array(names)) => names.iter().any(is_ours),
+        Some(name) => is_ours(name),
+        None => false,
+    }
 }
 
 /// Refuses a token that is expired or not valid yet; returns when it expires, clock skew included.
@@ -139,8 +143,13 @@ fn check_time(
     now: OffsetDateTime,
 ) -> Result<OffsetDateTime, Error> {
     let skew = Duration::seconds(i64::from(issuer.clock_skew_seconds));
-    let expires_at = at(claims.exp) + skew;
-    let begins_at = claims.nbf.map(at);
+    let seconds = |name| match claims.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(time) => time.as_f64().map(Some).ok_or(Error::Unauthenticated),
+    };
+    let ends = seconds("exp")?.ok_or(Error::Unauthenticated)?;
+    let expires_at = at(ends) + skew;
+    let begins_at = seconds("nbf")?.map(at);
     if expires_at <= now || begins_at.is_some_and(|begins_at| begins_at - skew > now) {
         return Err(Error::Unauthenticated);
     }
@@ -155,7 +164,7 @@ fn at(seconds: f64) -> OffsetDateTime {
 
 /// The scopes in a claim. Other words in it belong to other services and are ignored.
 fn scopes(claims: &Claims, claim: &str) -> Vec<Scope> {
-    let words: Vec<&str> = match claims.others.get(claim) {
+    let words: Vec<&str> = match claims.get(claim) {
         Some(Value::String(text)) => text.split(' ').collect(),
         Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
@@ -186,14 +195,26 @@ mod tests {
     }
 
     #[test]
+    fn the_audience_is_a_text_or_a_list() {
+        let ours = ["a".to_owned(), "b".to_owned()];
+        for (text, is_ours) in [
+            (r#"{"aud":"a"}"#, true),
+            (r#"{"aud":["x","b"]}"#, true),
+            (r#"{"aud":"x"}"#, false),
+            (r#"{"aud":["x"]}"#, false),
+            (r#"{"aud":[]}"#, false),
+            (r#"{"aud":[["a"]]}"#, false),
+            (r#"{"aud":null}"#, false),
+            (r#"{}"#, false),
+        ] {
+            assert_eq!(is_for(&claims(text), &ours), is_ours, "{text}");
+        }
+    }
+
+    #[test]
     fn times_of_tokens_are_never_out_of_range() {
         assert_eq!(at(-1.0), OffsetDateTime::UNIX_EPOCH);
         assert_eq!(at(f64::MAX), at(f64::from(u32::MAX) * 50.0));
         assert_eq!(at(1.5).unix_timestamp_nanos(), 1_500_000_000);
-    }
-
-    #[test]
-    fn three_parts_are_a_token() {
-        assert!(is_token("a.b.c") && !is_token("cursus_0_1") && !is_token("a.b.c.d.e"));
     }
 }

@@ -4,7 +4,7 @@
 use api::issuer::{Audience, ClaimName, Issuer, IssuerSettings, TokenAlgorithm, TokenTenant};
 use api::limits::{CLOCK_SKEW_SECONDS_DEFAULT, ISSUERS_MAX};
 use api::list::Page;
-use api::{FieldError, IssuerName, Permission};
+use api::{FieldError, IssuerName, Permission, Scope};
 use time::OffsetDateTime;
 
 use crate::engine::Engine;
@@ -133,6 +133,7 @@ async fn put(
         .map(|algorithm| algorithm.as_str())
         .collect();
     let skew = settings.clock_skew_seconds;
+    let scopes: Vec<String> = settings.ceiling().iter().map(ToString::to_string).collect();
     let new = NewIssuer {
         name: name.as_str(),
         issuer: &settings.issuer,
@@ -142,6 +143,7 @@ async fn put(
         tenant,
         tenant_claim,
         scope_claim: scope_claim.map_or(SCOPE_CLAIM, |claim| &claim.0),
+        scopes: &scopes,
         clock_skew_seconds: skew.unwrap_or(CLOCK_SKEW_SECONDS_DEFAULT).cast_signed(),
     };
     match store::issuer::put(tx, &new, now).await {
@@ -172,6 +174,10 @@ fn shown(row: IssuerRow) -> Result<Issuer, Error> {
         (None, Some(claim)) => TokenTenant::Claim(ClaimName(claim)),
         (None, None) => return Err(corrupt("tenant_claim").into()),
     };
+    let scopes = row.scopes.iter().map(|scope| scope.parse());
+    let scopes: Vec<Scope> = scopes
+        .collect::<Result<_, _>>()
+        .map_err(|_| corrupt("scopes"))?;
     Ok(Issuer {
         name: row.name.parse().map_err(|_| corrupt("name"))?,
         settings: IssuerSettings {
@@ -182,6 +188,7 @@ fn shown(row: IssuerRow) -> Result<Issuer, Error> {
             jwks_url: row.jwks_url,
             audiences: row.audiences.into_iter().map(Audience).collect(),
             scope_claim: Some(ClaimName(row.scope_claim)),
+            scopes: Some(scopes),
         },
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),

@@ -149,7 +149,7 @@ impl<A: Requirement> FromRequestParts<Engine> for Caller<A> {
 
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let access = authenticate(parts, engine).await?;
-        access.check(A::PERMISSIONS, None)?;
+        engine.gate().permit(&access, A::PERMISSIONS, None).await?;
         check_query::<A>(parts)?;
         let caller = admitted::<A>(access, parts, engine).await?;
         Ok(Self(caller, PhantomData))
@@ -162,9 +162,13 @@ impl<A: Requirement, N: PathName> FromRequestParts<Engine> for To<A, N> {
     async fn from_request_parts(parts: &mut Parts, engine: &Engine) -> Result<Self, Refusal> {
         let access = authenticate(parts, engine).await?;
         // Checked first: a caller without the permission for any name must not learn whether a name is valid.
-        access.check(A::PERMISSIONS, None)?;
+        engine.gate().permit(&access, A::PERMISSIONS, None).await?;
         let name: N = path::parse(parts, N::PARAMETER).await?;
-        access.check(A::PERMISSIONS, Some(name.text()))?;
+        let name_text = Some(name.text());
+        engine
+            .gate()
+            .permit(&access, A::PERMISSIONS, name_text)
+            .await?;
         check_query::<A>(parts)?;
         let caller = admitted::<A>(access, parts, engine).await?;
         Ok(Self(caller, name, PhantomData))

@@ -1,6 +1,6 @@
 //! Tokens of an issuer: what lets a caller in, what does not, keys that rotate, and an issuer that is down.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -199,7 +199,8 @@ async fn keys_rotate_and_an_issuer_that_is_down_is_believed_for_a_day() {
     let (code, problem) = young.ask(&later, Method::GET, "/v1/topics", None).await;
     assert_eq!((code, &problem["code"]), (503, &json!("unavailable")));
     jwks.set_down(false);
-    fleet.advance(5);
+    // The longest pause between two requests to an issuer that failed.
+    fleet.advance(300);
     assert_eq!(status(&young, &later).await, 200, "the issuer is back");
 
     assert_eq!(node.delete("/v1/admin/issuers/login").await.0, 204);
@@ -209,4 +210,162 @@ async fn keys_rotate_and_an_issuer_that_is_down_is_believed_for_a_day() {
     })
     .await;
     fleet.finish([node, young]).await;
+}
+
+#[tokio::test]
+async fn an_issuer_gives_no_more_than_its_ceiling() {
+    let key = Key::ed();
+    let (fleet, node, jwks) = fleet_with(vec![key.public("k")]).await;
+    let wide = key.token("k", &with("scope", "admin manage"));
+    let put = |scopes: Option<&[&str]>| {
+        let mut settings = json!({
+            "issuer": ISS, "jwks_url": jwks.url(), "audiences": ["cursus"], "tenant": {"name": "shop"},
+        });
+        if let Some(scopes) = scopes {
+            settings["scopes"] = json!(scopes);
+        }
+        settings
+    };
+    // With a claim for the tenant, and bound to one.
+    for settings in [None, Some(put(None))] {
+        if let Some(settings) = settings {
+            let (_, issuer) = node.put("/v1/admin/issuers/login", settings).await;
+            let tame = json!(["publish", "receive", "manage", "usage"]);
+            assert_eq!(issuer["settings"]["scopes"], tame, "{issuer}");
+        }
+        assert_eq!(
+            status(&node, &wide).await,
+            200,
+            "what is inside the ceiling"
+        );
+        for (method, path) in [
+            (Method::GET, "/v1/admin/tenants"),
+            (Method::PUT, "/v1/admin/tenants/mine"),
+            (Method::POST, "/v1/admin/tenants/operators/keys"),
+            (Method::POST, "/v1/admin/tenants/shop/keys"),
+            (Method::GET, "/v1/admin/issuers"),
+            (Method::PUT, "/v1/admin/issuers/login"),
+            (Method::GET, "/v1/admin/audit?tenant=shop"),
+        ] {
+            let body = (method != Method::GET).then(|| json!({}));
+            let (code, problem) = node.ask(&wide, method, path, body).await;
+            assert_eq!(
+                (code, &problem["code"]),
+                (403, &json!("forbidden")),
+                "{path}"
+            );
+        }
+    }
+    let (_, log) = node.get("/v1/admin/audit?tenant=shop").await;
+    let entries = log["items"].as_array().unwrap().iter();
+    let refused: Vec<_> = entries
+        .filter(|entry| entry["action"] == "token.refused")
+        .collect();
+    assert_eq!(refused.len(), 1, "one entry stands for all: {log}");
+    assert_eq!(refused[0]["actor"], "token:login/ann");
+    assert_eq!(refused[0]["target"], "login");
+    assert_eq!(
+        refused[0]["detail"]["scopes_above_ceiling"],
+        json!(["admin"])
+    );
+
+    // A wider claim is cut to the ceiling.
+    node.put(
+        "/v1/admin/issuers/login",
+        put(Some(&["admin:shop", "manage:a.*"])),
+    )
+    .await;
+    let ask = async |method, path, body| node.ask(&wide, method, path, body).await.0;
+    assert_eq!(ask(Method::GET, "/v1/admin/tenants/shop", None).await, 200);
+    assert_eq!(
+        ask(Method::GET, "/v1/admin/tenants/operators", None).await,
+        403
+    );
+    assert_eq!(ask(Method::GET, "/v1/admin/issuers", None).await, 403);
+    assert_eq!(
+        ask(Method::PUT, "/v1/topics/a.b", Some(json!({}))).await,
+        201
+    );
+    assert_eq!(ask(Method::PUT, "/v1/topics/b", Some(json!({}))).await, 403);
+    // What the operator lists is given.
+    node.put("/v1/admin/issuers/login", put(Some(&["admin"])))
+        .await;
+    assert_eq!(ask(Method::GET, "/v1/admin/issuers", None).await, 200);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn the_header_of_a_token_is_read_as_its_standards_say() {
+    let (named, nameless) = (Key::ed(), Key::rsa());
+    let mut public = nameless.public("");
+    public.as_object_mut().unwrap().remove("kid");
+    let mut modern = named.public("k");
+    modern["alg"] = json!("Ed25519");
+    let (fleet, node, _jwks) = fleet_with(vec![modern, public]).await;
+    for header in [
+        json!({"alg": "EdDSA", "kid": "k"}),
+        json!({"alg": "Ed25519", "kid": "k", "typ": "at+jwt"}),
+        json!({"alg": "Ed25519"}),
+    ] {
+        let token = named.headed(&header, &claims());
+        assert_eq!(status(&node, &token).await, 200, "{header}");
+    }
+    for header in [
+        json!({"alg": "RS256"}),
+        json!({"alg": "RS256", "kid": "any"}),
+    ] {
+        let token = nameless.headed(&header, &claims());
+        assert_eq!(
+            status(&node, &token).await,
+            200,
+            "a key without an id: {header}"
+        );
+    }
+    for header in [
+        json!({"alg": "EdDSA", "kid": "k", "crit": ["exp"], "exp": 1}),
+        json!({"alg": "EdDSA", "kid": "k", "crit": []}),
+        json!({"alg": "EdDSA", "kid": "k", "crit": ["b64"], "b64": false}),
+        json!({"alg": "EdDSA", "kid": 7}),
+        json!({"alg": "EdDSA", "kid": "k", "typ": "logout+jwt"}),
+        json!({"alg": "Ed448", "kid": "k"}),
+    ] {
+        let token = named.headed(&header, &claims());
+        assert_eq!(status(&node, &token).await, 401, "{header}");
+    }
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_is_asked_once_for_all_who_wait() {
+    let (known, unknown) = (Key::ed(), Key::ed());
+    let (fleet, node, jwks) = fleet_with(vec![known.public("k")]).await;
+    assert_eq!(status(&node, &known.token("k", &claims())).await, 200);
+    jwks.hang();
+    fleet.advance(5);
+    let asked = jwks.asked();
+    let started = Instant::now();
+    let waiting = (0..8).map(|n| {
+        let token = unknown.token(&format!("new{n}"), &claims());
+        let node = &node;
+        async move { status(node, &token).await }
+    });
+    let statuses = futures_util::future::join_all(waiting).await;
+    assert_eq!(statuses, [401; 8]);
+    assert!(
+        started.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(jwks.asked(), asked + 1);
+    // The next ones do not wait at all.
+    let started = Instant::now();
+    assert_eq!(status(&node, &unknown.token("newer", &claims())).await, 401);
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(status(&node, &known.token("k", &with("jti", 1))).await, 200);
+    assert_eq!(jwks.asked(), asked + 1);
+    fleet.finish([node]).await;
 }

@@ -96,7 +96,12 @@ impl Key {
     /// A token with these claims.
     pub(crate) fn token(&self, id: &str, claims: &Value) -> String {
         let header = json!({"typ": "JWT", "alg": self.algorithm(), "kid": id});
-        signed(&header, claims, |message| self.sign(message))
+        self.headed(&header, claims)
+    }
+
+    /// A token with any header, signed as it must be.
+    pub(crate) fn headed(&self, header: &Value, claims: &Value) -> String {
+        signed(header, claims, |message| self.sign(message))
     }
 }
 
@@ -130,6 +135,7 @@ pub(crate) struct Jwks {
 struct Shared {
     keys: Mutex<Vec<Value>>,
     is_down: AtomicBool,
+    is_hanging: AtomicBool,
     asked: AtomicU32,
 }
 
@@ -141,8 +147,8 @@ impl Jwks {
         let router = Router::new().route(
             "/jwks",
             get(move || {
-                let answer = answering.answer();
-                async move { answer }
+                let answering = answering.clone();
+                async move { answering.answer().await }
             }),
         );
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -167,6 +173,11 @@ impl Jwks {
         self.shared.is_down.store(is_down, Ordering::Relaxed);
     }
 
+    /// From now on it takes requests and never answers.
+    pub(crate) fn hang(&self) {
+        self.shared.is_hanging.store(true, Ordering::Relaxed);
+    }
+
     /// How often it was asked.
     pub(crate) fn asked(&self) -> u32 {
         self.shared.asked.load(Ordering::Relaxed)
@@ -174,8 +185,11 @@ impl Jwks {
 }
 
 impl Shared {
-    fn answer(&self) -> Response {
+    async fn answer(&self) -> Response {
         self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.is_hanging.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if self.is_down.load(Ordering::Relaxed) {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }

@@ -188,6 +188,7 @@ fn items() -> Vec<Row> {
         ),
         ("IssuerSettings.audiences", from_one(l::AUDIENCES_MAX)),
         ("KeySettings.scopes", from_one(l::SCOPES_MAX)),
+        ("IssuerSettings.scopes", from_one(l::SCOPES_MAX)),
         ("Price.tiers", up_to(l::TIERS_MAX)),
         ("PublishBatch.messages", from_one(l::BATCH_MESSAGES_MAX)),
         ("SettleRequest.items", from_one(l::BATCH_MESSAGES_MAX)),
