@@ -16,7 +16,7 @@ use crate::{Day, Decimal, Timestamp};
 )]
 #[serde(rename_all = "snake_case")]
 pub enum PriceItem {
-    /// Bytes read from object storage, per GiB.
+    /// Bytes handed out from object storage, per GiB.
     ColdRead,
     /// Metering units of all deliveries.
     DeliverUnits,
@@ -81,7 +81,7 @@ impl PriceItem {
     #[must_use]
     pub const fn description(self) -> &'static str {
         match self {
-            Self::ColdRead => "Bytes read from object storage",
+            Self::ColdRead => "Bytes handed out from object storage",
             Self::DeliverUnits => "Units of delivered messages",
             Self::ElasticUnits => "Surcharge on units above the guarantee",
             Self::GuaranteedCapacity => "Guaranteed rate of published messages",

@@ -10,7 +10,7 @@ use crate::{Decimal, Timestamp};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Meter {
-    /// Bytes read from object storage. 0 units.
+    /// Bytes of messages and bodies handed out from object storage. 0 units.
     ColdRead,
     /// Messages moved to a dead-letter topic, counted on that topic. 0 units.
     DeadLetter,
@@ -205,7 +205,7 @@ pub struct UsageItem {
     pub elastic_units: u64,
     /// Number of messages.
     pub messages: u64,
-    /// Bytes of the messages, including their attributes. For `cold_read`, bytes read.
+    /// Bytes of the messages, including their attributes. For `cold_read`, of a body only the bytes that were asked for.
     pub bytes: u64,
     /// Storage in GiB-hours (1 GiB is 2^30 bytes), a decimal number rounded to nine places. Only for storage meters.
     #[serde(default, skip_serializing_if = "Option::is_none")]

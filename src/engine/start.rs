@@ -103,7 +103,7 @@ impl Inner {
         let tally = Arc::new(Tally::default());
         let cache = Arc::new(Cache::new(parts.cache_bytes));
         let blob = parts.blob.clone();
-        let reader = Reader::new(store.clone(), blob, tally.clone(), cache.clone());
+        let reader = Reader::new(store.clone(), blob, cache.clone());
         let reader = Arc::new(reader);
         let slot = installation.hot_slot;
         let turns = Arc::new(Turns::new(context(), cache, slot, shortage));

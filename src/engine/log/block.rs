@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use api::limits::INLINE_BODY_BYTES_MAX;
 use api::{MessageId, Timestamp, TopicName};
 
 use crate::engine::log::payload::{Payload, View};
@@ -17,6 +18,8 @@ pub struct Block {
     pub first_offset: Offset,
     /// When it was published.
     pub published_at: Timestamp,
+    /// Whether it was read from object storage.
+    pub is_cold: bool,
     /// Its messages.
     pub payload: Payload,
 }
@@ -71,6 +74,19 @@ impl StoredMessage {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.block.payload.message_bytes(self.index)
+    }
+
+    /// Bytes of object storage that handing it out is metered with: its own, whatever else was read with it and however
+    /// often. None for a body that is only linked; it is metered when it is read.
+    #[must_use]
+    pub fn cold_bytes(&self) -> u64 {
+        let is_shown = |body: &[u8]| body.len() <= INLINE_BODY_BYTES_MAX;
+        let body = self.view().and_then(|view| view.body());
+        if self.block.is_cold && body.is_some_and(is_shown) {
+            self.bytes()
+        } else {
+            0
+        }
     }
 
     /// Its content; `None` when the block has no such message.

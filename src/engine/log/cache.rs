@@ -148,6 +148,7 @@ mod tests {
             lane: LaneId::new(lane),
             first_offset: Offset::new(first_offset),
             published_at: api::Timestamp(0),
+            is_cold: false,
             payload,
         })
     }

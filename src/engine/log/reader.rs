@@ -1,7 +1,8 @@
 //! Reads blocks from memory, from the hot slots in the database, or from object storage. A read is bounded in blocks
 //! and bytes, and reads ahead. Concurrent readers of one lane share one read. Reads never use the database connections
 //! of turns. Hot and cold reads have separate bounds, so object storage that hangs delays only the reads that need it.
-//! Within each bound, tenants share the reads fairly (`turnstile`).
+//! Within each bound, tenants share the reads fairly (`turnstile`). What a read costs in bytes depends on what this node
+//! remembers and reads ahead, so it is not metered here, but where messages are handed out.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -22,9 +23,8 @@ use crate::engine::error::Error;
 use crate::engine::log::block::Block;
 use crate::engine::log::cache::{Cache, Origin};
 use crate::engine::log::payload::Payload;
-use crate::engine::meter::deliveries::{Payer, Tally};
 use crate::store::block::BlockRow;
-use crate::store::{self, LaneId, Offset, Session, Store};
+use crate::store::{self, LaneId, Offset, Session, Store, TenantId};
 use crate::turnstile::Turnstile;
 
 /// Concurrent reads of the database on one node. Each holds a connection of the pool.
@@ -91,7 +91,6 @@ pub struct Reader {
     store: Store,
     blob: Arc<Blob>,
     cache: Arc<Cache>,
-    tally: Arc<Tally>,
     hot: ReadBounds,
     cold: ReadBounds,
 }
@@ -136,12 +135,11 @@ impl Reader {
 
     /// A reader of the database, object storage and the cache.
     #[must_use]
-    pub fn new(store: Store, blob: Arc<Blob>, tally: Arc<Tally>, cache: Arc<Cache>) -> Self {
+    pub fn new(store: Store, blob: Arc<Blob>, cache: Arc<Cache>) -> Self {
         Self {
             store,
             blob,
             cache,
-            tally,
             hot: ReadBounds::new(HOT_READS_MAX),
             cold: ReadBounds::new(COLD_READS_MAX),
         }
@@ -153,12 +151,12 @@ impl Reader {
     /// When the database or object storage does not respond.
     pub async fn block(
         &self,
-        payer: Payer<'_>,
+        tenant: TenantId,
         lane: LaneId,
         offset: Offset,
     ) -> Result<Option<Arc<Block>>, Error> {
         let offsets = offset..offset.plus(1);
-        let mut found = self.blocks(payer, lane, offsets, usize::MAX).await?;
+        let mut found = self.blocks(tenant, lane, offsets, usize::MAX).await?;
         Ok(found.blocks.pop())
     }
 
@@ -169,7 +167,7 @@ impl Reader {
     /// When the database or object storage does not respond.
     pub async fn blocks(
         &self,
-        payer: Payer<'_>,
+        tenant: TenantId,
         lane: LaneId,
         offsets: Range<Offset>,
         bytes_max: usize,
@@ -185,7 +183,7 @@ impl Reader {
             if at >= offsets.end || taken.room == 0 {
                 break;
             }
-            match Box::pin(self.read(payer, lane, at..offsets.end)).await? {
+            match Box::pin(self.read(tenant, lane, at..offsets.end)).await? {
                 ReadOutcome::Blocks(read) => {
                     at = taken.extend(read, at..offsets.end);
                     moves = 0;
@@ -244,7 +242,7 @@ impl Reader {
     /// Reads the first blocks of `offsets` that are in the same kind of storage, and some blocks after them.
     async fn read(
         &self,
-        payer: Payer<'_>,
+        tenant: TenantId,
         lane: LaneId,
         offsets: Range<Offset>,
     ) -> Result<ReadOutcome, Error> {
@@ -254,7 +252,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        let permit = self.hot.reads.enter(payer.tenant.get()).await;
+        let permit = self.hot.reads.enter(tenant.get()).await;
         let mut session = self.store.session().await?;
         let ahead = offsets.end.plus(READ_AHEAD_MESSAGES);
         let rows =
@@ -286,7 +284,7 @@ impl Reader {
         if let Some(block) = self.cache.get(lane, offsets.start) {
             return Ok(ReadOutcome::Blocks(vec![block]));
         }
-        let blocks = self.in_objects(payer, rows, &keys, offsets.end).await?;
+        let blocks = self.in_objects(tenant, rows, &keys, offsets.end).await?;
         Ok(self.insert(blocks, epoch))
     }
 
@@ -307,7 +305,7 @@ impl Reader {
     /// only blocks from `until` on, which are read ahead.
     async fn in_objects(
         &self,
-        payer: Payer<'_>,
+        tenant: TenantId,
         rows: &[BlockRow],
         keys: &HashMap<i64, String>,
         until: Offset,
@@ -315,7 +313,7 @@ impl Reader {
         let runs: Vec<&[BlockRow]> = rows.chunk_by(is_adjacent).collect();
         let reads: Vec<_> = runs
             .iter()
-            .map(|run| self.in_object(payer, run, keys, until))
+            .map(|run| self.in_object(tenant, run, keys, until))
             .collect();
         let mut reads = stream::iter(reads).buffered(COLD_READS_OF_ONE);
         let mut blocks = Vec::with_capacity(rows.len());
@@ -339,7 +337,7 @@ impl Reader {
     /// Reads the blocks of rows that are adjacent in one object, with one request.
     async fn in_object(
         &self,
-        payer: Payer<'_>,
+        tenant: TenantId,
         run: &[BlockRow],
         keys: &HashMap<i64, String>,
         until: Offset,
@@ -353,9 +351,8 @@ impl Reader {
             return Ok(Vec::new());
         };
         let end = end + read_bytes(last).unsigned_abs();
-        let permit = self.cold.reads.enter(payer.tenant.get()).await;
-        let data = self.blob.range(payer.tenant.get(), key, start..end).await?;
-        self.tally.read_cold(payer, data.len() as u64);
+        let permit = self.cold.reads.enter(tenant.get()).await;
+        let data = self.blob.range(tenant.get(), key, start..end).await?;
         drop(permit);
         decode(run, until, |row| {
             let at = usize::try_from(start_of(row)? - start).ok()?;
@@ -475,6 +472,7 @@ fn decode_block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
         lane: row.lane_id,
         first_offset: row.first_offset,
         published_at,
+        is_cold: row.slot.is_none(),
         payload,
     })
 }

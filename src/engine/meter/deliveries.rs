@@ -94,8 +94,11 @@ impl Tally {
         });
     }
 
-    /// Adds bytes that were read from object storage.
+    /// Adds bytes of object storage that were handed out.
     pub fn read_cold(&self, payer: Payer<'_>, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         let measure = Measure {
             bytes,
             ..Measure::default()

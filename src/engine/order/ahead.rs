@@ -65,16 +65,16 @@ impl Dispenser {
         lane: LaneId,
         offsets: Range<Offset>,
     ) -> Result<Vec<AheadBlock>, Error> {
-        let payer = subscriber.payer();
+        let tenant = subscriber.tenant;
         let (reader, mut blocks, mut next) = (&self.reader, Vec::new(), offsets.start);
         while next < offsets.end && blocks.len() < ONE_BY_ONE_MAX {
             let rest = next..offsets.end;
-            if let Ok(read) = reader.blocks(payer, lane, rest, READ_BYTES_MAX).await {
+            if let Ok(read) = reader.blocks(tenant, lane, rest, READ_BYTES_MAX).await {
                 blocks.extend(read.blocks.into_iter().map(AheadBlock::Block));
                 break;
             }
             // A block cannot be read. The blocks before it can, and, if it is corrupt, those behind it.
-            let one = match reader.block(payer, lane, next).await {
+            let one = match reader.block(tenant, lane, next).await {
                 Ok(Some(block)) => AheadBlock::Block(block),
                 Err(Error::Internal) => match self.unreadable(lane, next).await? {
                     Some(offsets) => AheadBlock::Unreadable(offsets),
@@ -181,6 +181,7 @@ mod tests {
             lane: LaneId::new(1),
             first_offset: Offset::new(first_offset),
             published_at: api::Timestamp(0),
+            is_cold: false,
             payload: Payload::parse(bytes, total).unwrap(),
         }))
     }

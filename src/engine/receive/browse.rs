@@ -59,11 +59,22 @@ pub struct After {
 }
 
 impl Engine {
-    /// One message by id. It is not leased.
+    /// One message by id, to be shown. It is not leased.
     ///
     /// # Errors
     /// When it does not exist (any more) for this caller, or the database or object storage is unavailable.
     pub async fn message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
+        let message = self.stored_message(by, id).await?;
+        let payer = payer_of(by.tenant(), &message);
+        self.tally().read_cold(payer, message.cold_bytes());
+        Ok(message)
+    }
+
+    /// One message by id, of which [`Engine::body_part`] reads the body.
+    ///
+    /// # Errors
+    /// When it does not exist (any more) for this caller, or the database or object storage is unavailable.
+    pub async fn stored_message(&self, by: &Access, id: MessageId) -> Result<StoredMessage, Error> {
         let missing = || Error::not_found("message", id);
         let (lane, offset) = (LaneId::new(id.lane), Offset::new(id.offset));
         let entry = self
@@ -76,7 +87,7 @@ impl Engine {
         }
         let block = self
             .reader()
-            .block(payer(&entry), lane, offset)
+            .block(by.tenant().0, lane, offset)
             .await?
             .ok_or_else(missing)?;
         let index = usize::try_from(offset.since(block.first_offset)).map_err(|_| missing())?;
@@ -118,6 +129,10 @@ impl Engine {
         if let Some(body) = view.body() {
             let index = |at: u64| usize::try_from(at).unwrap_or(body.len()).min(body.len());
             let part = &body[index(part.start)..index(part.end)];
+            if message.block.is_cold {
+                let bytes = part.len() as u64;
+                self.tally().read_cold(payer_of(tenant, message), bytes);
+            }
             return Ok(stream::iter([Ok(Bytes::copy_from_slice(part))]).boxed());
         }
         let (lane, first) = (message.block.lane, message.block.first_offset);
@@ -138,12 +153,7 @@ impl Engine {
         let range = at + part.start.min(end)..at + end;
         let bytes = range.end - range.start;
         let body = self.blob().stream(tenant.0.get(), &key, range).await?;
-        let payer = Payer {
-            tenant: tenant.0,
-            topic_id: message.topic_id,
-            topic: &message.topic,
-        };
-        self.tally().read_cold(payer, bytes);
+        self.tally().read_cold(payer_of(tenant, message), bytes);
         Ok(body.map_err(Error::from).boxed())
     }
 
@@ -183,6 +193,11 @@ impl Engine {
                 break;
             }
         }
+        if let Some(first) = found.first() {
+            let payer = payer_of(tenant, first);
+            let cold = found.iter().map(StoredMessage::cold_bytes);
+            self.tally().read_cold(payer, cold.sum());
+        }
         Ok((found, next))
     }
 
@@ -219,7 +234,7 @@ impl Engine {
                 let offsets = at..at.plus(want);
                 let read = self
                     .reader()
-                    .blocks(payer(entry), *lane, offsets, room)
+                    .blocks(entry.row.tenant_id, *lane, offsets, room)
                     .await?;
                 let Some(last) = read.blocks.last() else {
                     break;
@@ -296,11 +311,12 @@ fn matches(message: &StoredMessage, browse: &Browse) -> bool {
     passes(&browse.key, meta.key) && passes(&browse.tag, meta.tag)
 }
 
-fn payer(entry: &TopicEntry) -> Payer<'_> {
+/// The tenant pays for what is handed out of its messages.
+fn payer_of(tenant: Tenant, message: &StoredMessage) -> Payer<'_> {
     Payer {
-        tenant: entry.row.tenant_id,
-        topic_id: entry.row.topic_id,
-        topic: &entry.name,
+        tenant: tenant.0,
+        topic_id: message.topic_id,
+        topic: &message.topic,
     }
 }
 

@@ -83,6 +83,8 @@ impl Engine {
                 measure: measure.under(capacity),
             };
             self.tally().delivered(subscriber.payer(), delivered);
+            let cold = deliveries.iter().map(|given| given.message.cold_bytes());
+            self.tally().read_cold(subscriber.payer(), cold.sum());
         }
         Ok(Metered {
             answer: deliveries,

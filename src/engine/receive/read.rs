@@ -212,7 +212,7 @@ impl Engine {
         let (lane, offsets) = (grant.lane, grant.offsets());
         let blocks = self
             .reader()
-            .blocks(subscriber.payer(), lane, offsets, before.room);
+            .blocks(subscriber.tenant, lane, offsets, before.room);
         let Some(patience) = patience else {
             return blocks.await;
         };

@@ -128,6 +128,7 @@ fn cache(turns: &Turns, block: &PendingBlock, first_offset: Offset, committed: C
             lane: block.lane,
             first_offset,
             published_at: Timestamp::from(committed.at),
+            is_cold: false,
             payload,
         };
         turns

@@ -209,6 +209,7 @@ mod tests {
             lane: LaneId::new(1),
             first_offset: Offset::new(5),
             published_at: Timestamp(1_769_860_800_123_456),
+            is_cold: false,
             payload: Payload::parse(Bytes::from(payload), total).unwrap(),
         })
     }

@@ -67,7 +67,7 @@ pub(in crate::http) async fn get_message_body(
     MessagePath(id): MessagePath,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let message = engine.message(&caller, id).await?;
+    let message = engine.stored_message(&caller, id).await?;
     let view = message.view().ok_or(Error::Internal)?;
     let (start, end) = view.body_range();
     let bytes = end - start;

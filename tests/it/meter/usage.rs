@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 
 use crate::harness::postgres::ADMIN;
-use crate::harness::{Fleet, Node, is, refusal, send, until};
+use crate::harness::{Fleet, Node, is, refusal, send, text, until};
 
 /// The header with the cost of a call, and the answer.
 async fn costs(request: RequestBuilder) -> (Option<u64>, Value) {
@@ -258,24 +258,44 @@ async fn a_deleted_topic_leaves_its_usage_and_one_of_the_same_name_adds_to_it() 
 }
 
 #[tokio::test]
-async fn cold_reads_are_metered_in_bytes() {
+async fn cold_reads_are_metered_by_what_is_handed_out() {
     let mut fleet = Fleet::new().await;
-    fleet.cache_bytes = 0;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
-    node.publish(&"a".repeat(1_000)).await;
-    let mut sql = fleet.database.connect().await;
-    let bytes: i64 = sqlx::query_scalar("SELECT sum(bytes)::bigint FROM block")
-        .fetch_one(&mut sql)
-        .await
-        .unwrap();
-    assert_eq!(fleet.offload().await, 1);
+    // Beyond the head that a look at it reads; its body streams from object storage.
+    let large = post(&node, "/v1/topics/t/messages").body("b".repeat(2 << 20));
+    let id = text(&send(large).await.1["id"]);
+    for _ in 0..10 {
+        node.publish(&"a".repeat(1_000)).await;
+    }
+    fleet.offload().await;
+    node.stop().await;
+    // It has nothing in memory, and its first read takes more than what is asked for.
+    fleet.cache_bytes = 64 << 20;
+    let node = fleet.node().await;
+    for first in [0, 0, 1_000_000] {
+        let path = format!("/v1/messages/{id}/body");
+        let range = format!("bytes={first}-{}", first + 99);
+        let part = node.request(Method::GET, &path).header("range", range);
+        let part = part.send().await.unwrap();
+        assert_eq!(part.status(), 206);
+        assert_eq!(part.bytes().await.unwrap().len(), 100);
+    }
+    // A link to the large body costs nothing, and each of the others what it is.
     assert_eq!(node.receive(1).await.len(), 1);
-    let cold = until("it is flushed", async || {
+    assert_eq!(node.get(&format!("/v1/messages/{id}")).await.0, 200);
+    assert_eq!(node.receive(1).await.len(), 1);
+    let bytes = until("it is flushed", async || {
         let items = usage(&node, "by=topic").await;
-        items.into_iter().find(|item| item["meter"] == "cold_read")
+        let mut items = items.iter();
+        let cold = items.find(|item| item["meter"] == "cold_read")?;
+        cold["bytes"].as_u64().filter(|bytes| *bytes >= 1_300)
     })
     .await;
+    assert!(bytes < 1_400, "{bytes}");
+    let items = usage(&node, "by=topic").await;
+    let mut items = items.into_iter();
+    let cold = items.find(|item| item["meter"] == "cold_read").unwrap();
     let expected = json!({
         "start": "2030-01-01T00:00:00.000Z", "meter": "cold_read", "topic": "t", "units": 0, "guaranteed_units": 0,
         "elastic_units": 0, "messages": 0, "bytes": bytes,
