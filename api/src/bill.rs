@@ -54,6 +54,10 @@ pub struct AppliedVersion {
 pub struct UsageMonth {
     /// The month.
     pub period: Month,
+    /// Id of the month's invoice, which the FOCUS export repeats. Absent while the usage of the month may still change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "shop/2026-11")]
+    pub invoice_id: Option<String>,
     /// Start of the month.
     pub start: Timestamp,
     /// End of the month, exclusive.

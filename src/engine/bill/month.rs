@@ -18,6 +18,7 @@ use crate::engine::bill::portion::{self, quantity};
 use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::{plans, usage};
 use crate::engine::error::Error;
+use crate::engine::meter::blocks::is_final;
 use crate::store::usage_read::{UsageRow, UsageSelection};
 use crate::store::{self, Session, TenantId};
 
@@ -68,8 +69,11 @@ impl Engine {
             valid_from: version.valid_from,
             applies_from: from,
         });
+        let tenant = store::tenant::name(&mut session, by.tenant().0).await?;
+        let invoice_id = invoice_id(&tenant, month, status.metered_until);
         Ok(UsageMonth {
             period: month,
+            invoice_id: invoice_id.filter(|_| currency.is_some()),
             start: month.start().into(),
             end: month.end().into(),
             plan_versions: versions.collect(),
@@ -82,6 +86,16 @@ impl Engine {
             metered_until: status.metered_until.map(Into::into),
         })
     }
+}
+
+/// Id of the invoice of a tenant and month; `None` while its usage may still change.
+pub(super) fn invoice_id(
+    tenant: &str,
+    month: Month,
+    metered_until: Option<OffsetDateTime>,
+) -> Option<String> {
+    let is_closed = metered_until.is_some_and(|until| is_final(month.end(), true, until));
+    is_closed.then(|| format!("{tenant}/{month}"))
 }
 
 /// Cost of all usage of a tenant in a month so far, and its currency; `None`: no price plan applies in the month.

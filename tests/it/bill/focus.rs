@@ -48,6 +48,18 @@ fn amount(row: &Row, column: &str) -> Decimal {
         .unwrap_or_else(|_| panic!("{column} is no decimal: {}", row[column]))
 }
 
+/// The columns that are decimals, also where a value is whole.
+const DECIMALS: [&str; 8] = [
+    "BilledCost",
+    "ConsumedQuantity",
+    "ContractedCost",
+    "ContractedUnitPrice",
+    "EffectiveCost",
+    "ListCost",
+    "ListUnitPrice",
+    "PricingQuantity",
+];
+
 /// Costs, prices and quantities are decimals that fit together.
 fn check_money(row: &Row) {
     for column in ["BilledCost", "EffectiveCost", "ListCost", "ContractedCost"] {
@@ -75,6 +87,9 @@ fn check(row: &Row) {
             row[column]
         );
     };
+    for column in DECIMALS {
+        assert!(row[column].contains('.'), "{column}: {}", row[column]);
+    }
     for column in ["BillingCurrency", "PricingCurrency"] {
         one_of(column, &["EUR"]);
     }
@@ -134,7 +149,7 @@ fn check(row: &Row) {
 }
 
 /// Publishes and receives on two days, with a version that begins on the second.
-async fn used(fleet: &Fleet, node: &Node) {
+pub(super) async fn used(fleet: &Fleet, node: &Node) {
     let prices = |first: &str| {
         json!({"currency": "EUR", "prices": {
             "publish_units": {"tiers": [{"size": "3", "unit_price": first}], "unit_price": "0.015"},
@@ -179,7 +194,12 @@ async fn a_month_is_exported_as_focus_and_adds_up_to_its_cost() {
     let (head, rows) = csv(&response.text().await.unwrap());
     assert_eq!(head, COLUMNS);
     rows.iter().for_each(check);
+    assert!(
+        rows.iter().all(|row| row["InvoiceId"].is_empty()),
+        "the month is open"
+    );
     let (_, month) = other.get("/v1/usage/month?period=2030-01").await;
+    assert_eq!(month.get("invoice_id"), None);
     let sum: Decimal = rows.iter().map(|row| amount(row, "BilledCost")).sum();
     assert_eq!(sum, decimal(&month["cost"]));
     let published: Vec<_> = rows
@@ -198,9 +218,14 @@ async fn a_month_is_exported_as_focus_and_adds_up_to_its_cost() {
     assert_eq!(
         published,
         [
-            (first, "standard/2030-01-01/publish_units/0", "2", "2"),
-            (second, "standard/2030-01-02/publish_units/0", "1", "2"),
-            (second, "standard/2030-01-02/publish_units/1", "1", "0.015"),
+            (first, "standard/2030-01-01/publish_units/0", "2.0", "2.0"),
+            (second, "standard/2030-01-02/publish_units/0", "1.0", "2.0"),
+            (
+                second,
+                "standard/2030-01-02/publish_units/1",
+                "1.0",
+                "0.015"
+            ),
         ]
     );
     let units: u64 = rows

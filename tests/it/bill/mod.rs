@@ -2,6 +2,7 @@
 
 mod budget;
 pub(crate) mod focus;
+mod focus_validator;
 mod guarantee;
 pub(crate) mod price;
 mod tenant_plan;

@@ -13,7 +13,7 @@ use crate::engine::error::Error;
 use crate::store::usage_read::UsageRow;
 
 /// The columns of FOCUS 1.2 in alphabetical order, followed by those of Cursus, which begin with `x_`.
-pub const COLUMNS: [&str; 44] = [
+pub const COLUMNS: [&str; 45] = [
     "BilledCost",
     "BillingAccountId",
     "BillingAccountName",
@@ -31,6 +31,7 @@ pub const COLUMNS: [&str; 44] = [
     "ContractedCost",
     "ContractedUnitPrice",
     "EffectiveCost",
+    "InvoiceId",
     "InvoiceIssuerName",
     "ListCost",
     "ListUnitPrice",
@@ -109,8 +110,8 @@ impl Charge<'_> {
         } = self;
         let own = str::to_owned;
         let unit = self.item.unit();
-        let cost = self.ladder.cost(step.from, step.to).to_string();
-        let price = step.unit_price.to_string();
+        let cost = decimal(self.ladder.cost(step.from, step.to));
+        let price = decimal(step.unit_price);
         let used = step.to - step.from;
         let per = self.ladder.per() / unit.measured();
         let pricing_unit = match per {
@@ -135,17 +136,18 @@ impl Charge<'_> {
             own("Usage-Based"),
             at(row.start + time::Duration::DAY),
             at(row.start),
-            quantity(unit, used).to_string(),
+            decimal(quantity(unit, used)),
             own(unit.as_str()),
             cost.clone(),
             price.clone(),
             cost.clone(),
+            export.invoice.clone().unwrap_or_default(),
             own("Cursus"),
             cost,
             price,
             own("Standard"),
             currency,
-            Decimal::ratio(used, self.ladder.per()).to_string(),
+            decimal(Decimal::ratio(used, self.ladder.per())),
             pricing_unit,
             own("Cursus"),
             own("Cursus"),
@@ -198,6 +200,11 @@ impl Charge<'_> {
     }
 }
 
+/// A decimal with a decimal point: readers that guess the type of a column take `5` for another type than `5.0`.
+fn decimal(value: Decimal) -> String {
+    value.with_places(1)
+}
+
 /// A time in the format of FOCUS, in whole seconds.
 fn at(time: OffsetDateTime) -> String {
     let text = api::Timestamp::from(time).to_string();
@@ -221,6 +228,6 @@ mod tests {
         assert_eq!(quoted("plain text"), "plain text");
         assert_eq!(quoted(r#"{"a":"b","c":1}"#), r#""{""a"":""b"",""c"":1}""#);
         assert_eq!(quoted("two\nlines"), "\"two\nlines\"");
-        assert!(COLUMNS[..40].is_sorted() && COLUMNS[40..].is_sorted());
+        assert!(COLUMNS[..41].is_sorted() && COLUMNS[41..].is_sorted());
     }
 }

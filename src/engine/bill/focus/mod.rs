@@ -13,6 +13,7 @@ use api::{Month, Permission};
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
+use crate::engine::bill::month::invoice_id;
 use crate::engine::bill::plans;
 use crate::engine::bill::schedule::Schedule;
 use crate::engine::bill::usage::item;
@@ -34,6 +35,8 @@ pub struct Export {
     prices: Schedule,
     account: String,
     tenant: String,
+    /// Id of the invoice; `None` while the month may still change.
+    invoice: Option<String>,
     after: Option<UsageAfter>,
     is_done: bool,
 }
@@ -67,9 +70,11 @@ impl Engine {
         }
         let tenant = store::tenant::name(&mut session, by.tenant().0).await?;
         drop(session);
+        let month = month.unwrap_or_else(|| Month::of(status.at));
         let mut export = Export {
             by,
-            month: month.unwrap_or_else(|| Month::of(status.at)),
+            invoice: invoice_id(&tenant, month, status.metered_until),
+            month,
             prices,
             account: self.installation().installation_id.to_string(),
             tenant,
