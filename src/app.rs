@@ -1,28 +1,33 @@
 //! Wiring: what a node is made of, in the order it starts, and the reverse order in which it ends. Called by `main`; the
 //! integration tests make their nodes with `assemble`. No rule lives here.
 
+mod addresses;
+mod keys;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::TenantName;
-use api::key::KeySettings;
+use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::blob::{self, Blob, Storage};
+use crate::blob::{Blob, Storage};
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
-use crate::descriptors;
 use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
-use crate::listen::{self, Bound, Listener, Routers, tls};
-use crate::outbound::Outbound;
+use crate::listen::{Listener, Routers};
+use crate::outbound::{Guard, Outbound};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Hosts, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::worker;
+
+pub use keys::{manage_keys, note_on_keys};
+
+use addresses::Addresses;
 
 /// Any error that keeps the node from running; `main` prints it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -43,10 +48,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let shutdown = Shutdown::default();
     shutdown.listen()?;
     // What is wrong with the address, the certificate or the limits is found before anything is made.
-    let bound = bind(&config)?;
+    let addresses = addresses::bind(&config)?;
     match start_embedded(&config, &shutdown).await {
         Ok(embedded) => {
-            let served = serve(&config, embedded.as_ref(), bound, &shutdown).await;
+            let served = serve(&config, embedded.as_ref(), addresses, &shutdown).await;
             if let Some(embedded) = embedded {
                 embedded.stop().await;
             }
@@ -57,30 +62,6 @@ pub async fn run(config: Config) -> Result<(), Error> {
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Creates an API key for a tenant, and the tenant if it does not exist, and returns the key.
-///
-/// # Errors
-/// When the database does not respond, or shutdown was requested before.
-pub async fn create_key(
-    config: Config,
-    tenant: &TenantName,
-    settings: &KeySettings,
-) -> Result<String, Error> {
-    let shutdown = Shutdown::default();
-    shutdown.listen()?;
-    let embedded = start_embedded(&config, &shutdown).await?;
-    let created = shutdown.unless_ending(async {
-        let store = open_store(&config, embedded.as_ref()).await?;
-        let made = engine::operate::keys::create_key(&store, tenant, settings).await?;
-        Ok(made.secret)
-    });
-    let created: Option<Result<String, Error>> = created.await;
-    if let Some(embedded) = embedded {
-        embedded.stop().await;
-    }
-    created.unwrap_or_else(|| Err("asked to end before the key was made".into()))
 }
 
 /// Starts the private Postgres in embedded mode. If shutdown is requested meanwhile, it is stopped again; after a
@@ -153,7 +134,7 @@ async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, 
 async fn serve(
     config: &Config,
     embedded: Option<&Embedded>,
-    bound: Bound,
+    addresses: Addresses,
     shutdown: &Shutdown,
 ) -> Result<(), Error> {
     let opened = shutdown.unless_ending(Box::pin(async {
@@ -165,18 +146,17 @@ async fn serve(
         return Ok(());
     };
     let (store, blob) = opened?;
-    let max_connections = bound.max_connections();
+    let max_connections = addresses.max_connections();
     // Before the loops and duties start: a node that cannot listen must not take a duty from the others.
-    let listener = bound
-        .listen()
-        .map_err(|error| cannot_listen(config, &error))?;
+    let (listener, operators) = addresses.listen()?;
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
-        outbound: Outbound::new()?,
+        outbound: Outbound::new(Guard::new(config.serving.outbound_allow.clone()))?,
         clock: Clock::default(),
         room: embedded.map(Embedded::room).unwrap_or_default(),
         open: embedded.is_some(),
+        trusted_proxies: config.serving.trusted_proxies.clone(),
         cache_bytes: usize::try_from(config.tuning.cache_bytes.bytes())?,
         hot_limit_bytes: usize::try_from(config.tuning.hot_limit.bytes())?,
         turn_loops: usize::try_from(config.tuning.turn_loops)?,
@@ -188,13 +168,21 @@ async fn serve(
         request_timeout: config.serving.request_timeout.duration(),
         max_connections,
     };
-    let (_, routers) = assemble(parts, settings, shutdown, &stop).await?;
+    let (_, mut routers) = assemble(parts, settings, shutdown, &stop).await?;
+    let mut apart = None;
+    if let Some(listener) = operators {
+        tracing::info!("metrics and documentation on {}", listener.address()?);
+        let (of_clients, of_operators) = http::apart(routers);
+        routers = of_clients;
+        apart = Some(listener.serve(of_operators, shutdown));
+    }
     announce(config, embedded, &listener)?;
     let asked = async {
         shutdown.token.cancelled().await;
         Instant::now()
     };
-    let ((), asked) = tokio::join!(listener.serve(routers, shutdown), asked);
+    let apart = OptionFuture::from(apart);
+    let ((), _, asked) = tokio::join!(listener.serve(routers, shutdown), apart, asked);
     stop.cancel();
     let drain_timeout = config.serving.drain_timeout.duration();
     let left = drain_timeout.saturating_sub(asked.elapsed());
@@ -255,40 +243,6 @@ fn duty_settings(config: &Config) -> worker::Settings {
     settings.offload.object_bytes = tuning.object_bytes.bytes().cast_signed();
     settings.offload.hot_window = tuning.hot_window.duration();
     settings
-}
-
-/// Takes the address to listen on, and counts the connections that it may serve.
-fn bind(config: &Config) -> Result<Bound, Error> {
-    let wanted = config.serving.max_connections;
-    let limit = descriptors::raise();
-    let max_connections = descriptors::connections(limit, wanted, own_files(config))?;
-    if max_connections < wanted {
-        tracing::warn!(
-            "the limit of open files, {limit}, leaves {max_connections} connections, not {wanted} (--max-connections): raise it \
-             (ulimit -n, or LimitNOFILE= of systemd)"
-        );
-    }
-    listen::bind(listen::Options {
-        address: config.serving.listen,
-        max_connections,
-        header_timeout: config.serving.header_timeout.duration(),
-        pause_max: Duration::from_secs(api::limits::ANSWER_IDLE_SECONDS),
-        drain_timeout: config.serving.drain_timeout.duration(),
-        tls: config.tls.as_ref().map(tls::identity).transpose()?,
-    })
-    .map_err(|error| cannot_listen(config, &error))
-}
-
-fn cannot_listen(config: &Config, error: &std::io::Error) -> Error {
-    let address = config.serving.listen;
-    format!("cannot listen on {address}: {error} (choose another with --listen)").into()
-}
-
-/// Files that the node opens at most for its database, its object storage and spare connections.
-fn own_files(config: &Config) -> u32 {
-    let tuning = &config.tuning;
-    let database = tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS;
-    database + blob::REQUESTS_MAX + listen::SPARE_SEATS
 }
 
 /// Logs where the node listens and stores its data.

@@ -9,7 +9,7 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store      Postgres: all SQL, one table a file
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
-//! below: config  telemetry  shutdown  clock  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
+//! below: config  network  telemetry  shutdown  clock  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
 //!        descriptors (open files)  disk (room on it)
 //! ```
 //!
@@ -141,6 +141,7 @@ pub mod engine;
 pub mod hex;
 pub mod http;
 pub mod listen;
+pub mod network;
 pub mod outbound;
 mod pace;
 pub mod repeat;

@@ -42,14 +42,16 @@ fn run(task: Task) -> Result<(), app::Error> {
             block_on(config.tuning.worker_threads, app::run(config))
         }
         Task::ShowConfig(table) => show(&table),
-        Task::CreateKey {
+        Task::Keys {
             config,
             tenant,
-            settings,
+            task,
         } => {
-            let created = app::create_key(config, &tenant, &settings);
-            let key = block_on(1, created)?;
-            Ok(print(&format!("{key}\n"))?)
+            if let Some(note) = app::note_on_keys(&config, &task) {
+                telemetry::say(&format!("note: {note}"));
+            }
+            let done = block_on(1, app::manage_keys(config, &tenant, &task))?;
+            Ok(print(&format!("{done}\n"))?)
         }
         Task::PrintOpenapi => show(&http::openapi_text()),
     }

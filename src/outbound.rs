@@ -1,13 +1,20 @@
 //! Requests to other services: the only module that sends any, apart from object storage. Bounded in time and bytes
-//! (I9), and redirects are not followed. `engine` calls it, never inside a transaction, and interprets the responses.
+//! (I9), and redirects are not followed. What may be dialled is decided by one `guard`, when a URL is set, before each
+//! request, and for every address that a name turns out to have. `engine` calls it, never inside a transaction, and interprets the responses.
+
+mod guard;
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use reqwest::Client;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+
+pub use guard::Guard;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +33,9 @@ pub enum Error {
     /// No response, or an incomplete one.
     #[error("no response")]
     Unreachable(#[from] reqwest::Error),
+    /// The guard refuses the URL.
+    #[error("{0}")]
+    Refused(String),
     /// A response with a status other than 2xx.
     #[error("status {0}")]
     Status(u16),
@@ -75,21 +85,32 @@ impl Answer {
 #[derive(Debug, Clone)]
 pub struct Outbound {
     client: Client,
+    guard: Arc<Guard>,
 }
 
 impl Outbound {
     /// # Errors
     /// When the system's certificates cannot be used.
-    pub fn new() -> Result<Self, Error> {
+    pub fn new(guard: Guard) -> Result<Self, Error> {
+        let guard = Arc::new(guard);
         // The client needs a TLS provider for the process; another part of the program may have installed it already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let client = Client::builder()
             .redirect(Policy::none())
+            .dns_resolver(Arc::new(Resolver(guard.clone())))
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .user_agent(concat!("cursus/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { client })
+        Ok(Self { client, guard })
+    }
+
+    /// Checks a URL that requests are to be sent to.
+    ///
+    /// # Errors
+    /// What the URL must be.
+    pub fn check(&self, url: &str) -> Result<(), String> {
+        self.guard.check(url)
     }
 
     /// Returns the body of a successful response of at most `bytes_max` bytes.
@@ -97,6 +118,7 @@ impl Outbound {
     /// # Errors
     /// When there is no response in time, its status is not 2xx, or its body is longer.
     pub async fn get(&self, url: &str, bytes_max: usize) -> Result<Bytes, Error> {
+        self.check(url).map_err(Error::Refused)?;
         let mut response = self.client.get(url).send().await?;
         if !response.status().is_success() {
             return Err(Error::Status(response.status().as_u16()));
@@ -121,6 +143,7 @@ impl Outbound {
         headers: &[(&str, &str)],
         body: String,
     ) -> Result<Answer, Error> {
+        self.check(url).map_err(Error::Refused)?;
         let mut request = self.client.post(url).timeout(POST_TIMEOUT).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -145,61 +168,39 @@ impl Outbound {
     }
 }
 
-/// Whether a URL contains a user or a password.
-#[must_use]
-pub fn names_a_user(url: &str) -> bool {
-    Url::parse(url).is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
-}
+/// Looks names up like the system does, and passes on the addresses that the guard permits.
+struct Resolver(Arc<Guard>);
 
-/// Whether a third party on the network can neither read nor change the traffic with this URL: it is `https`, or on a
-/// loopback address.
-#[must_use]
-pub fn is_private(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else {
-        return false;
-    };
-    let Some(host) = url.host_str() else {
-        return false;
-    };
-    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    let is_loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = self.0.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let found: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+            let permitted = guard.of_name(name.as_str(), &found)?;
+            // The port is that of the URL.
+            let addresses = permitted.into_iter().map(|ip| SocketAddr::new(ip, 0));
+            Ok(Box::new(addresses) as Addrs)
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_https_and_loopback_are_private() {
+    #[tokio::test]
+    async fn what_the_guard_refuses_is_not_dialled() {
+        let outbound = Outbound::new(Guard::default()).unwrap();
         for url in [
-            "https://login.example/jwks",
-            "http://127.0.0.1:8080/jwks",
-            "http://[::1]/jwks",
-            "http://localhost/jwks",
+            "https://10.255.255.1/",
+            "https://me:secret@127.0.0.1/",
+            "http://a.example/",
         ] {
-            assert!(is_private(url), "{url}");
+            let refused = outbound.get(url, 1).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
+            let refused = outbound.post(url, &[], String::new()).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
         }
-        for url in [
-            "http://login.example/jwks",
-            "http://localhost.example.com/",
-            "file:///etc/passwd",
-            "jwks.json",
-            "",
-        ] {
-            assert!(!is_private(url), "{url}");
-        }
-    }
-
-    #[test]
-    fn a_user_in_a_url_is_detected() {
-        for url in [
-            "https://me@a/",
-            "https://me:secret@a/",
-            "https://:secret@a/",
-        ] {
-            assert!(names_a_user(url), "{url}");
-        }
-        assert!(!names_a_user("https://a/@me"));
     }
 }

@@ -93,7 +93,8 @@ pub struct EventSinkSettings {
     /// `dedup_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<TopicName>,
-    /// URL that events are sent to by POST. Must be `https`, or `http` on a loopback address, without user or password.
+    /// URL that events are sent to by POST. Must be `https` at a public address or one that the operator allowed
+    /// (`--outbound-allow`), or `http` on a loopback address, without user or password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(
         min_length = 1,

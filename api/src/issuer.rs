@@ -79,7 +79,8 @@ pub struct IssuerSettings {
     /// Exact value of `iss` in its tokens.
     #[schema(min_length = 1, max_length = 2048, example = "https://login.example/")]
     pub issuer: String,
-    /// URL of its public keys (RFC 7517): `https`, or `http` on a loopback address.
+    /// URL of its public keys (RFC 7517): `https` at a public address or one that the operator allowed
+    /// (`--outbound-allow`), or `http` on a loopback address. Without user and password.
     #[schema(
         min_length = 1,
         max_length = 2048,

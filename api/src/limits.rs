@@ -117,7 +117,8 @@ pub const KEY_SET_KEYS_MAX: usize = 100;
 /// Public keys that one token is checked with: each costs a verification of its signature. An issuer with more keys of
 /// one algorithm names the key in its tokens (`kid`).
 pub const TOKEN_KEYS_TRIED_MAX: usize = 10;
-/// Invalid keys that one network address may present in a burst. Beyond it one more is checked per second.
+/// Invalid keys that one network may present, or that may be presented with the id of one key, in a burst. Beyond it one
+/// more is checked per second.
 pub const GUESSES_MAX: u32 = 20;
 /// Characters of a key or token in `Authorization`.
 pub const TOKEN_CHARS_MAX: usize = 16 << 10;

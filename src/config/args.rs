@@ -5,13 +5,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use api::{Scope, TenantName};
+use api::{KeyId, Scope, TenantName};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::secret::Secret;
 use super::units::{ByteSize, Period, within};
+use crate::network::Network;
 
 /// A serverless HTTP messaging service.
 #[derive(Debug, Parser)]
@@ -41,6 +42,35 @@ pub enum Command {
 pub enum KeyCommand {
     /// Create an API key and print it, once
     Create(Box<KeyCreate>),
+    /// List the API keys of a tenant, those that are revoked or expired included
+    List(Box<KeyList>),
+    /// Revoke an API key; all nodes refuse it within 2 seconds
+    Revoke(Box<KeyRevoke>),
+}
+
+/// Flags of `cursus key list`.
+#[derive(Debug, Args)]
+pub struct KeyList {
+    /// Tenant whose keys are listed
+    #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
+    pub tenant: TenantName,
+    /// Location of the database
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Flags of `cursus key revoke`.
+#[derive(Debug, Args)]
+pub struct KeyRevoke {
+    /// Id of the key, as `cursus key list` shows it; the 16 digits after `cursus_` in the key
+    #[arg(value_name = "ID")]
+    pub id: KeyId,
+    /// Tenant that the key belongs to
+    #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
+    pub tenant: TenantName,
+    /// Location of the database
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 /// Flags of `cursus key create`.
@@ -88,6 +118,27 @@ pub struct Serving {
     /// Address to listen on
     #[arg(long, env = "CURSUS_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
+    /// Address of /metrics, /docs and /openapi.json; by default they are at the address of --listen
+    #[arg(long, env = "CURSUS_SERVICE_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+    pub service_listen: Option<SocketAddr>,
+    /// Networks of proxies that say in `Forwarded` (RFC 7239) from whom they pass a request on, separated by commas;
+    /// wrong keys are counted for that client then, not for the proxy
+    #[arg(
+        long,
+        env = "CURSUS_TRUSTED_PROXIES",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub trusted_proxies: Vec<Network>,
+    /// Networks that requests to key sets and event sinks may go to although they are not public, separated by commas:
+    /// 10.0.0.0/8,fd00::/8
+    #[arg(
+        long,
+        env = "CURSUS_OUTBOUND_ALLOW",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub outbound_allow: Vec<Network>,
     /// Certificate chain (PEM); HTTP becomes HTTPS
     #[arg(long, env = "CURSUS_TLS_CERT", value_name = "FILE", value_parser = path())]
     pub tls_cert: Option<PathBuf>,

@@ -10,8 +10,8 @@ mod units;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use api::TenantName;
 use api::key::KeySettings;
+use api::{KeyId, TenantName};
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches};
 
@@ -31,17 +31,28 @@ pub enum Task {
     Serve(Config),
     /// Print this table of settings.
     ShowConfig(String),
-    /// Create an API key for `tenant` and print it.
-    CreateKey {
+    /// Manage the API keys of `tenant`.
+    Keys {
         /// Location of the database.
         config: Config,
         /// Name of the tenant.
         tenant: TenantName,
-        /// Settings of the key.
-        settings: KeySettings,
+        /// What to do with its keys.
+        task: KeyTask,
     },
     /// Print the OpenAPI document.
     PrintOpenapi,
+}
+
+/// What to do with the API keys of a tenant.
+#[derive(Debug)]
+pub enum KeyTask {
+    /// Create a key and print it.
+    Create(KeySettings),
+    /// Print a list of them.
+    List,
+    /// Revoke the key with this id.
+    Revoke(KeyId),
 }
 
 /// All settings of a node, validated.
@@ -140,16 +151,26 @@ fn task_of(matches: &clap::ArgMatches) -> Result<Task, Error> {
         }
         Command::Key(KeyCommand::Create(args)) => {
             let expires = args.expires_in.map(|life| life.duration().as_secs());
-            Task::CreateKey {
+            Task::Keys {
                 config: resolve::resolve(args.settings)?,
                 tenant: args.tenant,
-                settings: KeySettings {
+                task: KeyTask::Create(KeySettings {
                     name: args.name,
                     scopes: (!args.scopes.is_empty()).then_some(args.scopes),
                     expires_in_seconds: expires.and_then(|seconds| seconds.try_into().ok()),
-                },
+                }),
             }
         }
+        Command::Key(KeyCommand::List(args)) => Task::Keys {
+            config: resolve::resolve(args.settings)?,
+            tenant: args.tenant,
+            task: KeyTask::List,
+        },
+        Command::Key(KeyCommand::Revoke(args)) => Task::Keys {
+            config: resolve::resolve(args.settings)?,
+            tenant: args.tenant,
+            task: KeyTask::Revoke(args.id),
+        },
         Command::Openapi => Task::PrintOpenapi,
     })
 }

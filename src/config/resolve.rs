@@ -1,6 +1,7 @@
 //! Decides what the settings mean together: the mode, the kind of object storage, TLS or not. Called once by `parse`. A
 //! contradiction is an error that names the settings to change; it never contains a secret.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::args::{Places, Serving, Settings, Toggle};
@@ -26,10 +27,19 @@ pub(super) fn resolve(settings: Settings) -> Result<Config, Error> {
     let tls = tls_of(&settings.serving)?;
     let mut warnings = Vec::new();
     let mode = mode_of(settings.places, &mut warnings)?;
-    let listen = settings.serving.listen;
-    if matches!(mode, Mode::Embedded { .. }) && !listen.ip().is_loopback() {
+    let listens = [
+        ("--listen", Some(settings.serving.listen)),
+        ("--service-listen", settings.serving.service_listen),
+    ];
+    let open = |address: &SocketAddr| !address.ip().is_loopback();
+    let mut open = listens
+        .into_iter()
+        .filter_map(|(name, at)| Some((name, at.filter(open)?)));
+    if matches!(mode, Mode::Embedded { .. })
+        && let Some((name, listen)) = open.next()
+    {
         return Err(conflict(format!(
-            "--listen {listen}: the embedded mode needs no key, so it listens on loopback only (127.0.0.1 or [::1]). \
+            "{name} {listen}: the embedded mode needs no key, so it listens on loopback only (127.0.0.1 or [::1]). \
              Set DATABASE_URL and S3_BUCKET to serve others."
         )));
     }

@@ -57,6 +57,19 @@ fn an_object_store_url_gives_bucket_and_prefix() {
 }
 
 #[test]
+fn networks_are_listed_and_checked() {
+    let config = serve(&[
+        "--outbound-allow=10.0.0.0/8,fd00::/8",
+        "--trusted-proxies=192.0.2.1",
+    ])
+    .unwrap();
+    assert_eq!(config.serving.outbound_allow.len(), 2);
+    assert!(config.serving.trusted_proxies[0].contains("192.0.2.1".parse().unwrap()));
+    let message = serve(&["--outbound-allow=10.0.0.1/8"]).unwrap_err();
+    assert!(message.contains("10.0.0.0/8"), "{message}");
+}
+
+#[test]
 fn an_empty_value_means_unset() {
     let config = serve(&[
         "--database-url=",

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blob::Blob;
 use crate::clock::Clock;
 use crate::disk::Room;
+use crate::network::Network;
 use crate::outbound::Outbound;
 use crate::store::Store;
 use crate::store::installation::Installation;
@@ -65,6 +66,8 @@ pub struct Parts {
     pub room: Room,
     /// Whether requests without a key belong to the default tenant (embedded mode).
     pub open: bool,
+    /// Proxies that say from whom they pass a request on.
+    pub trusted_proxies: Vec<Network>,
     /// Bytes of blocks kept in memory.
     pub cache_bytes: usize,
     /// Largest body or batch kept in the database, in bytes.
@@ -133,6 +136,11 @@ impl Engine {
     #[must_use]
     pub fn blob(&self) -> &Arc<Blob> {
         &self.inner.parts.blob
+    }
+
+    /// Requests to the outside.
+    fn outbound(&self) -> &Outbound {
+        &self.inner.parts.outbound
     }
 
     /// Source of `$now`.

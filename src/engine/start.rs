@@ -96,7 +96,8 @@ impl Inner {
             clock: clock.clone(),
         };
         let open_to = parts.open.then_some(default_tenant);
-        let gate = Gate::new(context(), parts.outbound.clone(), open_to);
+        let proxies = parts.trusted_proxies.clone();
+        let gate = Gate::new(context(), parts.outbound.clone(), open_to, proxies);
         let shortage = Arc::new(Shortage::new(parts.turn_loops.max(1)));
         let version = installation.quota_version;
         let quotas = Quotas::new(context(), node, version, shortage.clone());

@@ -3,6 +3,7 @@
 //! OpenAPI document. There is no SQL here, and the rules are in the engine.
 
 mod answer;
+mod apart;
 mod document;
 mod layer;
 mod metrics;
@@ -18,6 +19,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+pub use apart::apart;
 pub use metrics::RequestMetrics;
 
 use answer::problem;

@@ -1,6 +1,6 @@
 //! Authentication and permissions. An API key or a token of an issuer gives access to one tenant with some scopes. A
 //! node remembers the callers it has let in (`remembered`), so most requests cost one lookup in memory. The memory is
-//! refreshed when the installation's access version changes, which `fleet::watch` polls once a second. Addresses that
+//! refreshed when the installation's access version changes, which `fleet::watch` polls once a second. Networks that
 //! send invalid keys are slowed (`guard`). What a token may do at most is set for its issuer (`ceiling`).
 //!
 //! Secrets are compared in constant time and never logged. The memory is keyed by SHA-256, so its timing reveals
@@ -29,6 +29,7 @@ use time::OffsetDateTime;
 use crate::clock::Clock;
 use crate::engine::duty::Context;
 use crate::engine::error::Error;
+use crate::network::Network;
 use crate::outbound::Outbound;
 use crate::store::api_key::ValidKey;
 use crate::store::{self, Store, TenantId};
@@ -49,6 +50,7 @@ pub struct Gate {
     issuers: issuers::Issuers,
     guard: guard::Guard,
     recorded: ceiling::Recorded,
+    trusted_proxies: Vec<Network>,
     /// The access of requests without a key, on a node that needs none.
     open: Option<Arc<Access>>,
 }
@@ -56,7 +58,12 @@ pub struct Gate {
 impl Gate {
     /// A gate that remembers no caller yet. `open` is the tenant of requests without a key; `None` refuses them.
     #[must_use]
-    pub fn new(context: Context, outbound: Outbound, open: Option<Tenant>) -> Self {
+    pub fn new(
+        context: Context,
+        outbound: Outbound,
+        open: Option<Tenant>,
+        trusted_proxies: Vec<Network>,
+    ) -> Self {
         let open = open.map(|tenant| {
             let scopes = Permission::ALL.map(Scope::all).to_vec();
             Arc::new(Access::new(tenant, "open".to_owned(), scopes))
@@ -69,6 +76,7 @@ impl Gate {
             issuers: issuers::Issuers::default(),
             guard: guard::Guard::default(),
             recorded: ceiling::Recorded::default(),
+            trusted_proxies,
             open,
         }
     }
@@ -218,7 +226,14 @@ impl Gate {
         self.open.is_some()
     }
 
-    /// The caller of a request by its key or token; `bearer` is `None` when it has neither. `peer` is the address that
+    /// Whether a peer is a proxy that is trusted to say from whom it passes a request on.
+    #[must_use]
+    pub fn is_trusted_proxy(&self, peer: IpAddr) -> bool {
+        let mut networks = self.trusted_proxies.iter();
+        networks.any(|network| network.contains(peer))
+    }
+
+    /// The caller of a request by its key or token; `bearer` is `None` when it has neither. `client` is the address that
     /// the request came from.
     ///
     /// # Errors
@@ -226,7 +241,7 @@ impl Gate {
     pub async fn authenticate(
         &self,
         bearer: Option<&str>,
-        peer: Option<IpAddr>,
+        client: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
         let Some(bearer) = bearer else {
             return self.open.clone().ok_or(Error::Unauthenticated);
@@ -236,7 +251,7 @@ impl Gate {
             return self.unexpired(access);
         }
         // Boxed: misses are rare, and without the box every request's future would contain this one.
-        Box::pin(self.look_up(bearer, secret, peer)).await
+        Box::pin(self.look_up(bearer, secret, client)).await
     }
 
     fn unexpired(&self, access: Arc<Access>) -> Result<Arc<Access>, Error> {
@@ -255,9 +270,10 @@ impl Gate {
         &self,
         bearer: &str,
         secret: Secret,
-        peer: Option<IpAddr>,
+        client: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
-        self.guard.check(peer)?;
+        let stranger = guard::Stranger::new(client, bearer, &secret);
+        self.guard.check(stranger)?;
         let epoch = self.remembered.epoch();
         let admitted = if jws::is_token(bearer) {
             self.by_token(bearer).await
@@ -266,7 +282,7 @@ impl Gate {
         };
         let access = admitted.and_then(|access| self.unexpired(Arc::new(access)));
         if let Err(Error::Unauthenticated) = access {
-            self.guard.failed(peer);
+            self.guard.failed(stranger);
         }
         let access = access?;
         self.remembered.insert(secret, &access, epoch);

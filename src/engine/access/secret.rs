@@ -38,6 +38,11 @@ impl Secret {
         &self.0
     }
 
+    /// The id in a key, whether or not its secret fits it.
+    pub(super) fn named(bearer: &str) -> Option<KeyId> {
+        parts(bearer).and_then(|(id, _)| id.parse().ok())
+    }
+
     /// Whether the id in a key matches its secret. Also true for a value without an id.
     pub(super) fn is_of(&self, bearer: &str) -> bool {
         parts(bearer).is_none_or(|(id, _)| id.parse() == Ok(self.id()))

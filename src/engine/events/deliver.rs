@@ -214,7 +214,7 @@ impl SinkRun {
                 signature.as_deref().unwrap_or_default(),
             ),
         ];
-        let outbound = &self.engine.inner.parts.outbound;
+        let outbound = self.engine.outbound();
         let response = outbound.post(url, &headers, body).await;
         accepted(&response.map_err(|error| no_response(&error))?, at)
     }
@@ -260,7 +260,10 @@ fn no_response(error: &outbound::Error) -> DeliveryFailure {
         error = error as &dyn std::error::Error,
         "events were not taken"
     );
-    DeliveryFailure::of("did not answer in time, or broke the connection")
+    match error {
+        outbound::Error::Refused(detail) => DeliveryFailure::of(format!("not sent: {detail}")),
+        _ => DeliveryFailure::of("did not answer in time, or broke the connection"),
+    }
 }
 
 /// The failure of a publish to the topic. A quota asks for a pause.

@@ -15,7 +15,7 @@ use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::events::sign;
-use crate::outbound;
+use crate::outbound::Outbound;
 use crate::store::event_sink::{NewSink, SigningKey, SinkPage, SinkRow};
 use crate::store::{self, Session};
 
@@ -34,7 +34,7 @@ impl Engine {
         name: &EventSinkName,
         settings: &EventSinkSettings,
     ) -> Result<(EventSink, bool), Error> {
-        check(settings)?;
+        check(self.outbound(), settings)?;
         may_put(by, settings)?;
         let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_event_sink").await?;
@@ -144,18 +144,12 @@ impl Engine {
 }
 
 /// Checks the URL.
-fn check(settings: &EventSinkSettings) -> Result<(), Error> {
-    let Some(url) = &settings.url else {
-        return Ok(());
-    };
-    let detail = if !outbound::is_private(url) {
-        "must be an https URL; http only on a loopback address"
-    } else if outbound::names_a_user(url) {
-        "must have no user and no password"
-    } else {
-        return Ok(());
-    };
-    Err(Error::Invalid(vec![FieldError::new("/url", detail)]))
+fn check(outbound: &Outbound, settings: &EventSinkSettings) -> Result<(), Error> {
+    let checked = settings
+        .url
+        .as_ref()
+        .map_or(Ok(()), |url| outbound.check(url));
+    checked.map_err(|detail| Error::Invalid(vec![FieldError::new("/url", detail)]))
 }
 
 /// Fails unless the caller may create a sink with these settings.

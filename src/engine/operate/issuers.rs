@@ -12,7 +12,6 @@ use crate::engine::access::Access;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::error::Error;
 use crate::engine::operate::tenants;
-use crate::outbound;
 use crate::store::issuer::{IssuerRow, NewIssuer};
 use crate::store::{self, Session};
 
@@ -32,8 +31,7 @@ impl Engine {
         settings: &IssuerSettings,
     ) -> Result<(Issuer, bool), Error> {
         by.check_all(Permission::Admin)?;
-        if !outbound::is_private(&settings.jwks_url) {
-            let detail = "must be an https URL; http only on a loopback address";
+        if let Err(detail) = self.outbound().check(&settings.jwks_url) {
             let error = FieldError::new("/jwks_url", detail);
             return Err(Error::Invalid(vec![error]));
         }

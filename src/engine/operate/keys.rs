@@ -104,21 +104,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let now = self.clock().now();
         let mut tx = self.store().tx("revoke_key").await?;
-        let tenant = Tenant(tenants::found(&mut tx, tenant).await?.tenant_id);
-        let text = id.to_string();
-        let row = store::api_key::by_id(&mut tx, tenant.0, &text).await?;
-        row.ok_or_else(|| Error::not_found("key", id))?;
-        // Revoking a revoked key changes nothing and is no error.
-        if store::api_key::revoke(&mut tx, tenant.0, &text, now).await? {
-            let change = Change {
-                tenant: Some(tenant),
-                action: "key.revoke",
-                target: &text,
-                detail: &Nothing {},
-            };
-            audit::record(&mut tx, by, change, now).await?;
-            store::installation::bump_access(&mut tx).await?;
-        }
+        revoke(&mut tx, by, tenant, id, now).await?;
         tx.commit().await?;
         self.poll_now().await;
         Ok(())
@@ -177,6 +163,54 @@ pub async fn create_key(
     let made = insert(&mut tx, &by, Tenant(owner.tenant_id), settings, None).await?;
     tx.commit().await?;
     Ok(made)
+}
+
+/// Revokes a key of a tenant, for the command line. All nodes refuse it soon.
+///
+/// # Errors
+/// When it does not exist, or the database call fails.
+pub async fn revoke_key(store: &Store, tenant: &TenantName, id: KeyId) -> Result<(), Error> {
+    let by = Access::of_command_line();
+    let mut tx = store.tx("revoke_key").await?;
+    revoke(&mut tx, &by, tenant, id, None).await?;
+    Ok(tx.commit().await?)
+}
+
+/// All keys of a tenant in order of age, for the command line.
+///
+/// # Errors
+/// When the tenant does not exist, or the database call fails.
+pub async fn all_keys(store: &Store, tenant: &TenantName) -> Result<Vec<Key>, Error> {
+    let mut session = store.session().await?;
+    let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
+    // Few: those that are not revoked are bounded, and a person has revoked the others.
+    let rows = store::api_key::list(&mut session, tenant, None, i64::MAX).await?;
+    rows.into_iter().map(shown).collect()
+}
+
+/// Revokes a key, and records it. Revoking a revoked key changes nothing and is no error.
+async fn revoke(
+    tx: &mut Session,
+    by: &Access,
+    tenant: &TenantName,
+    id: KeyId,
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    let tenant = Tenant(tenants::found(tx, tenant).await?.tenant_id);
+    let text = id.to_string();
+    let row = store::api_key::by_id(tx, tenant.0, &text).await?;
+    row.ok_or_else(|| Error::not_found("key", id))?;
+    if store::api_key::revoke(tx, tenant.0, &text, now).await? {
+        let change = Change {
+            tenant: Some(tenant),
+            action: "key.revoke",
+            target: &text,
+            detail: &Nothing {},
+        };
+        audit::record(tx, by, change, now).await?;
+        store::installation::bump_access(tx).await?;
+    }
+    Ok(())
 }
 
 /// Inserts a key and its audit record, and raises the version of access.

@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use utoipa::openapi::path::{Parameter, ParameterIn};
 
 use super::path::Named;
-use super::{admission, path, query};
+use super::{admission, forwarded, path, query};
 use crate::engine::{Access, Capacity, Engine};
 use crate::http::answer::problem::Refusal;
 use crate::listen::Peer;
@@ -194,8 +194,11 @@ async fn admitted<A: Requirement>(
 async fn authenticate(parts: &Parts, engine: &Engine) -> Result<Arc<Access>, Refusal> {
     let header = parts.headers.get(AUTHORIZATION);
     let bearer = header.and_then(|value| bearer(value.to_str().ok()?));
-    let peer = parts.extensions.get().map(|Peer(address)| *address);
-    Ok(engine.gate().authenticate(bearer, peer).await?)
+    let gate = engine.gate();
+    let client = parts.extensions.get().map(|Peer(address)| {
+        forwarded::client(&parts.headers, *address, |peer| gate.is_trusted_proxy(peer))
+    });
+    Ok(gate.authenticate(bearer, client).await?)
 }
 
 /// The key or token in the value of an `Authorization` header. The scheme is case-insensitive.

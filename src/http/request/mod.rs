@@ -10,6 +10,7 @@ pub(in crate::http) mod deadline;
 pub(in crate::http) mod decoding;
 pub(in crate::http) mod digest;
 pub(in crate::http) mod draft;
+mod forwarded;
 pub(in crate::http) mod head;
 pub(in crate::http) mod json;
 pub(in crate::http) mod local;

@@ -415,6 +415,32 @@ async fn guessing_keys_is_slowed_and_using_one_is_not() {
 }
 
 #[tokio::test]
+async fn guesses_behind_a_trusted_proxy_are_those_of_its_client() {
+    let mut fleet = Fleet::closed().await;
+    fleet.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let node = fleet.node().await;
+    let from = async |client: &str, bearer: &str| {
+        let request = raw(&node, bearer, Method::GET, "/v1/topics");
+        let forwarded = format!("for=203.0.113.9, for={client}");
+        let answer = request.header("forwarded", forwarded).send().await;
+        answer.unwrap().status().as_u16()
+    };
+    let mut tries = 0;
+    // Each guess is of another key.
+    while from("192.0.2.1", &format!("cursus_{tries:016x}_00")).await == 401 {
+        tries += 1;
+        assert!(tries < 500, "nobody slows it");
+    }
+    assert!(tries >= 20, "{tries}");
+    let unknown = "cursus_00000000ffffffff_00";
+    assert_eq!(from("192.0.2.1", unknown).await, 429);
+    assert_eq!(from("192.0.2.2", unknown).await, 401, "another client");
+    let key = fleet.key("a").await;
+    assert_eq!(from("192.0.2.3", &key).await, 200);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
 async fn a_node_without_keys_serves_no_page_of_another_site() {
     let mut fleet = Fleet::new().await;
     let open = fleet.node().await;

@@ -250,6 +250,20 @@ async fn what_is_wrong_is_named_and_nothing_is_half_done() {
     let issuer = json!({"issuer": "https://i", "jwks_url": "http://i/jwks", "audiences": ["c"], "tenant": {"name": "shop"}});
     let refused = refusal(a.put("/v1/admin/issuers/i", issuer).await);
     assert_eq!(refused, is(400, "invalid_request", json!("/jwks_url")));
+    for url in [
+        "https://me:secret@i.example/jwks",
+        "https://10.0.0.1/jwks",
+        "https://169.254.169.254/",
+    ] {
+        let issuer = json!({"issuer": "https://i", "jwks_url": url, "audiences": ["c"], "tenant": {"name": "shop"}});
+        let refused = a.put("/v1/admin/issuers/i", issuer).await;
+        assert!(!refused.1.to_string().contains("secret"), "{}", refused.1);
+        assert_eq!(
+            refusal(refused),
+            is(400, "invalid_request", json!("/jwks_url")),
+            "{url}"
+        );
+    }
     let (_, listed) = a.get(keys).await;
     assert_eq!(listed["items"], json!([]));
     let get = a.request(Method::GET, "/v1/admin/issuers");

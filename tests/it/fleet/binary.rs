@@ -68,13 +68,15 @@ impl Installation {
     }
 
     fn key(&self, tenant: &str) -> String {
-        let made = self
-            .command(&["key", "create", "--tenant", tenant])
-            .output();
-        let made = made.unwrap();
-        let said = String::from_utf8_lossy(&made.stderr);
-        assert!(made.status.success(), "{said}");
-        String::from_utf8(made.stdout).unwrap().trim().to_owned()
+        self.said(&["key", "create", "--tenant", tenant])
+    }
+
+    /// What the program prints when it is run like this.
+    fn said(&self, args: &[&str]) -> String {
+        let ran = self.command(args).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{said}");
+        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
     }
 
     /// Everything that its nodes have logged.
@@ -315,4 +317,68 @@ fn an_empty_variable_is_as_good_as_none() {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(empty.status.success(), "{}", text(&empty.stderr));
     assert_eq!(text(&empty.stdout), text(&unset.stdout));
+}
+
+#[tokio::test]
+async fn keys_are_listed_and_revoked_without_a_node() {
+    let installation = Installation::new().await;
+    let (kept, revoked) = (installation.key("shop"), installation.key("shop"));
+    let id = |key: &str| key.split('_').nth(1).unwrap().to_owned();
+    let revoke = ["key", "revoke", "--tenant", "shop", &id(&revoked)];
+    assert!(installation.said(&revoke).contains("is revoked"));
+    installation.said(&revoke);
+    let list = installation.said(&["key", "list", "--tenant", "shop"]);
+    let rows: Vec<Vec<&str>> = list
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{list}");
+    assert_eq!((rows[0][0], rows[0][6]), ("ID", "REVOKED"));
+    let is_revoked = |key: &str| {
+        let row = rows.iter().find(|row| row[0] == id(key)).unwrap();
+        row[6] != "-"
+    };
+    assert!(!is_revoked(&kept) && is_revoked(&revoked));
+    assert!(!list.contains(&kept) && rows[1][2].contains("publish"));
+
+    let mut other =
+        installation.command(&["key", "revoke", "--tenant", "shop", "0123456789abcdef"]);
+    let other = other.output().unwrap();
+    assert!(!other.status.success());
+    let said = String::from_utf8_lossy(&other.stderr);
+    assert!(
+        said.contains("key 0123456789abcdef does not exist"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn metrics_and_documentation_can_have_an_address_of_their_own() {
+    let installation = Installation::new().await;
+    let serve = [
+        "serve",
+        "--listen=127.0.0.1:0",
+        "--service-listen=127.0.0.1:0",
+    ];
+    let key = installation.key("a");
+    let node = installation
+        .node_by(installation.command(&serve), &key)
+        .await;
+    let logs = installation.logs();
+    let (_, rest) = logs.split_once("metrics and documentation on ").unwrap();
+    let service = rest.lines().next().unwrap().trim();
+    let status = async |address: &str, path: &str| {
+        let url = format!("http://{address}{path}");
+        client().get(url).send().await.unwrap().status().as_u16()
+    };
+    let clients = node.address.to_string();
+    for path in ["/metrics", "/docs/", "/openapi.json"] {
+        assert_eq!(status(service, path).await, 200, "{path}");
+        assert_eq!(status(&clients, path).await, 404, "{path}");
+    }
+    for address in [service, &clients] {
+        assert_eq!(status(address, "/readyz").await, 200);
+    }
+    assert_eq!(status(service, "/v1/topics").await, 404);
+    assert_eq!(status(&clients, "/v1/topics").await, 401);
 }

@@ -13,7 +13,7 @@ use cursus::engine::lifecycle::expire::ExpireSettings;
 use cursus::engine::lifecycle::offload::OffloadSettings;
 use cursus::engine::lifecycle::rotate::RotateSettings;
 use cursus::engine::{Engine, Parts};
-use cursus::outbound::Outbound;
+use cursus::outbound::{Guard, Outbound};
 use cursus::store::{duty, node};
 use cursus::worker::{self, Settings};
 use prometheus_client::encoding::text::encode;
@@ -63,10 +63,11 @@ async fn the_duties_run_drain_and_are_counted() {
     let parts = Parts {
         store: log.store.clone(),
         blob: blob.clone(),
-        outbound: Outbound::new().unwrap(),
+        outbound: Outbound::new(Guard::default()).unwrap(),
         clock: log.clock.clone(),
         room: Room::default(),
         open: true,
+        trusted_proxies: Vec::new(),
         cache_bytes: 1 << 20,
         hot_limit_bytes: 256 << 10,
         turn_loops: 1,

@@ -18,6 +18,7 @@ use cursus::engine::meter::blocks::Meter;
 use cursus::engine::operate::keys;
 use cursus::engine::operate::quotas::put_quota;
 use cursus::engine::{Access, Error};
+use cursus::network::Network;
 use serde_json::Value;
 use sqlx::Connection;
 use time::macros::datetime;
@@ -38,6 +39,8 @@ pub(crate) struct Fleet {
     pub(crate) room: Room,
     /// Requests without a key belong to the default tenant.
     pub(crate) open: bool,
+    /// Proxies of each node started from now on.
+    pub(crate) trusted_proxies: Vec<Network>,
     /// Block cache of each node started from now on.
     pub(crate) cache_bytes: usize,
     /// Largest body in the database of each node started from now on.
@@ -87,6 +90,7 @@ impl Fleet {
             clock: Clock::manual(datetime!(2030-01-01 00:00 UTC)),
             room: Room::default(),
             open: true,
+            trusted_proxies: Vec::new(),
             cache_bytes: 16 << 20,
             hot_limit_bytes: 256 << 10,
             _folder: None,

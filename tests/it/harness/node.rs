@@ -7,7 +7,7 @@ use std::time::Duration;
 use cursus::app;
 use cursus::engine::{Engine, Parts};
 use cursus::listen;
-use cursus::outbound::Outbound;
+use cursus::outbound::{Guard, Outbound};
 use cursus::shutdown::Shutdown;
 use cursus::store::Store;
 use cursus::worker;
@@ -50,10 +50,11 @@ impl Node {
         let parts = Parts {
             store: store.clone(),
             blob: fleet.blob.clone(),
-            outbound: Outbound::new().unwrap(),
+            outbound: Outbound::new(Guard::default()).unwrap(),
             clock: fleet.clock.clone(),
             room: fleet.room.clone(),
             open: fleet.open,
+            trusted_proxies: fleet.trusted_proxies.clone(),
             cache_bytes: fleet.cache_bytes,
             hot_limit_bytes: fleet.hot_limit_bytes,
             turn_loops: 2,

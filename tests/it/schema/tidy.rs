@@ -61,7 +61,7 @@ const ABSENCES: [Absence; 12] = [
     },
     Absence {
         what: "reqwest",
-        only_in: &["outbound.rs"],
+        only_in: &["outbound"],
     },
 ];
 
