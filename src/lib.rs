@@ -54,9 +54,9 @@
 //!
 //! An extractor of `http::request::caller` says what a route asks for, and gives the handler a name from the path only together
 //! with the permission for it. `engine::access` finds the caller: an API key or a token of an issuer opens a tenant with
-//! scopes. A node remembers whom it let in until the installation's version of access changes, which `fleet::watch` notices
-//! within a second. Operators create tenants, keys and issuers (`operate`); each change is recorded by its own transaction
-//! (`access::audit`).
+//! scopes; a token never more than the ceiling of its issuer (`access::ceiling`). A node remembers whom it let in until the
+//! installation's version of access changes, which `fleet::watch` notices within a second. Operators create tenants, keys and
+//! issuers (`operate`); each change is recorded by its own transaction (`access::audit`).
 //!
 //! # The life of a message
 //!
