@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 21] = [
+const LAYERS: [(&str, &[&str]); 22] = [
     (
         "app",
         &[
@@ -27,7 +27,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ),
     ("blob", &["disk", "pace", "turnstile"]),
     ("clock", &[]),
-    ("config", &["blob"]),
+    ("config", &["blob", "network"]),
     ("descriptors", &[]),
     ("disk", &[]),
     ("embedded", &["disk", "hex"]),
@@ -38,6 +38,7 @@ const LAYERS: [(&str, &[&str]); 21] = [
             "clock",
             "disk",
             "hex",
+            "network",
             "outbound",
             "repeat",
             "store",
@@ -49,7 +50,8 @@ const LAYERS: [(&str, &[&str]); 21] = [
     ("lib", &[]),
     ("listen", &["config", "pace", "shutdown"]),
     ("main", &[]),
-    ("outbound", &[]),
+    ("network", &[]),
+    ("outbound", &["network"]),
     ("pace", &[]),
     ("repeat", &[]),
     ("shutdown", &[]),
