@@ -36,7 +36,7 @@
 //! meter               counting, without prices
 //! quota               rates and caps on this node, and its share of the fleet's
 //! access              who calls, and what they may do
-//! limit error duty inbox mask page   leaves that every room may use
+//! limit error duty held inbox mask page   leaves that every room may use
 //! ```
 //!
 //! `impl Engine` stands only in the verbs and above. A lower room owns a struct with just the parts that it needs: `Gate`,

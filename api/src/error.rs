@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::limits::{DETAIL_CHARS_MAX, ECHO_CHARS_MAX, FIELD_ERRORS_MAX};
+use crate::field::clip;
+pub use crate::field::{FieldError, echo};
+use crate::limits::{DETAIL_CHARS_MAX, FIELD_ERRORS_MAX};
 
 /// Stable code of an error. Clients branch on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -36,6 +38,10 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// The resource does not exist in this tenant.
     NotFound,
+    /// The request uses a part of HTTP that the service does not support.
+    NotImplemented,
+    /// A condition of the request (`If-Match`) does not hold.
+    PreconditionFailed,
     /// A limit of the tenant's quota or of the service was reached.
     QuotaExceeded,
     /// The requested range lies outside of the body.
@@ -59,7 +65,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in alphabetical order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::AlreadyExists,
         Self::BodyTooLarge,
         Self::Conflict,
@@ -73,6 +79,8 @@ impl ErrorCode {
         Self::LeaseLost,
         Self::MethodNotAllowed,
         Self::NotFound,
+        Self::NotImplemented,
+        Self::PreconditionFailed,
         Self::QuotaExceeded,
         Self::RangeNotSatisfiable,
         Self::ReceiptInvalid,
@@ -97,6 +105,7 @@ impl ErrorCode {
             Self::AlreadyExists | Self::Conflict | Self::IdempotencyKeyInUse | Self::LeaseLost => {
                 409
             }
+            Self::PreconditionFailed => 412,
             Self::BodyTooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::RangeNotSatisfiable => 416,
@@ -104,6 +113,7 @@ impl ErrorCode {
             Self::QuotaExceeded => 429,
             Self::HeadersTooLarge => 431,
             Self::Internal => 500,
+            Self::NotImplemented => 501,
             Self::ReducedCapacity | Self::Unavailable => 503,
             Self::Timeout => 504,
             Self::InsufficientStorage => 507,
@@ -132,6 +142,8 @@ impl ErrorCode {
             | Self::LeaseLost
             | Self::MethodNotAllowed
             | Self::NotFound
+            | Self::NotImplemented
+            | Self::PreconditionFailed
             | Self::RangeNotSatisfiable
             | Self::ReceiptInvalid
             | Self::Unauthenticated
@@ -156,6 +168,8 @@ impl ErrorCode {
             | Self::LeaseLost
             | Self::MethodNotAllowed
             | Self::NotFound
+            | Self::NotImplemented
+            | Self::PreconditionFailed
             | Self::QuotaExceeded
             | Self::RangeNotSatisfiable
             | Self::ReceiptInvalid
@@ -182,6 +196,8 @@ impl ErrorCode {
             Self::LeaseLost => "Lease lost",
             Self::MethodNotAllowed => "Method not allowed",
             Self::NotFound => "Not found",
+            Self::NotImplemented => "Not implemented",
+            Self::PreconditionFailed => "Precondition failed",
             Self::QuotaExceeded => "Quota exceeded",
             Self::RangeNotSatisfiable => "Range not satisfiable",
             Self::ReceiptInvalid => "Receipt invalid",
@@ -211,6 +227,8 @@ impl ErrorCode {
             Self::LeaseLost => "lease_lost",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::NotFound => "not_found",
+            Self::NotImplemented => "not_implemented",
+            Self::PreconditionFailed => "precondition_failed",
             Self::QuotaExceeded => "quota_exceeded",
             Self::RangeNotSatisfiable => "range_not_satisfiable",
             Self::ReceiptInvalid => "receipt_invalid",
@@ -235,48 +253,6 @@ impl ErrorCode {
             return format!("/problems/{}", self.as_str());
         };
         format!("https://iana.org/assignments/http-problem-types#{registered}")
-    }
-}
-
-/// One invalid field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
-    /// JSON pointer (RFC 6901) into the request body, or `header:<name>`, `query:<name>` or `path:<name>`.
-    #[schema(example = "/messages/0/tag")]
-    pub pointer: String,
-    /// What is wrong with the value, with the limit that it violates.
-    pub detail: String,
-}
-
-impl FieldError {
-    /// Makes a field error. Both parts may repeat text of the request, so both are cut to [`ECHO_CHARS_MAX`].
-    pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: clip(pointer.into(), ECHO_CHARS_MAX),
-            detail: clip(detail.into(), ECHO_CHARS_MAX),
-        }
-    }
-}
-
-/// A name as one segment of a JSON pointer (RFC 6901).
-pub(crate) fn pointer_segment(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-/// Text of a request as an error may repeat it: cut to [`ECHO_CHARS_MAX`].
-#[must_use]
-pub fn echo(text: &str) -> String {
-    clip(text.to_owned(), ECHO_CHARS_MAX)
-}
-
-/// Cuts a text to `chars_max` characters. The cut text is a new allocation, so the memory of the long one is freed.
-fn clip(text: String, chars_max: usize) -> String {
-    if text.len() <= chars_max {
-        return text;
-    }
-    match text.char_indices().nth(chars_max) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
     }
 }
 
@@ -333,7 +309,7 @@ impl Problem {
         errors.shrink_to_fit();
         let mut detail = errors
             .iter()
-            .map(|e| format!("{}: {}", e.pointer, e.detail))
+            .map(FieldError::sentence)
             .collect::<Vec<_>>()
             .join("; ");
         if more {

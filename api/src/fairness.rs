@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::{FieldError, pointer_segment};
+use crate::error::FieldError;
+use crate::field::pointer_segment;
 use crate::limits::{FAIRNESS_WEIGHT, FAIRNESS_WEIGHTS_MAX, KEY_CHARS_MAX};
 use crate::message::{check_text, text_schema};
 use crate::topic::check_range;
@@ -26,6 +27,9 @@ pub struct Fairness {
     #[serde(default, deserialize_with = "weights")]
     #[schema(schema_with = weights_schema)]
     pub weights: BTreeMap<String, u32>,
+    /// False turns fairness off. True when absent; a response never has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
 }
 
 impl Fairness {

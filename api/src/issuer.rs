@@ -92,14 +92,13 @@ pub struct IssuerSettings {
     pub audiences: Vec<Audience>,
     /// Accepted signature algorithms. All three when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_items = 1, max_items = 3)]
+    #[schema(min_items = 1, max_items = 3)]
     pub algorithms: Option<Vec<TokenAlgorithm>>,
     /// Tenant that its tokens give access to.
     pub tenant: TokenTenant,
     /// Claim that holds the scopes, as a list or a string separated by spaces; `scope` when absent. Words in it that
     /// are not scopes of Cursus are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
     pub scope_claim: Option<ClaimName>,
     /// The most that its tokens may do. What a token's scopes ask for beyond it is refused with 403, and recorded in the
     /// audit log. `publish`, `receive`, `manage` and `usage` when absent: a token operates the service only if `admin`
@@ -113,7 +112,7 @@ pub struct IssuerSettings {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "crate::whole::option"
     )]
-    #[schema(nullable = false, minimum = 0, maximum = 300)]
+    #[schema(minimum = 0, maximum = 300)]
     pub clock_skew_seconds: Option<u32>,
 }
 

@@ -18,13 +18,13 @@
 //!   absent on the last one. There are no page numbers.
 //! - **Batches** return one result per item, in order. An item that fails does not affect the others.
 //! - **Requests are strict**: an unknown field, a duplicate name in a map and a list in place of an object are refused.
-//! - **Optional fields** of a response are left out instead of null, apart from the ones documented as nullable.
+//! - **Optional fields** of a request may be null, which means absent. Those of a response are left out instead of null, apart from the ones documented as nullable.
 //!
 //! Known quirks, not to be copied:
 //!
 //! - A PUT of a topic, subscription or tenant keeps the value of an absent field. A PUT of an event sink, budget,
 //!   quota, issuer or plan version replaces all settings.
-//! - A setting is removed in two ways: `dead_letter_topic` and `plan` by the empty string, `fairness` by null.
+//! - A setting is removed in two ways: `dead_letter_topic` and `plan` by the empty string, `fairness` by `enabled: false`.
 //! - `per` and `size` of a price are whole numbers written as strings; all other whole numbers are JSON numbers.
 //! - Options of a raw publish are headers (`Cursus-Tag`), the same options in a batch are fields (`tag`).
 //! - A list of budgets has the shape of a page but always fits in one.
@@ -39,6 +39,7 @@ pub mod decimal;
 pub mod error;
 pub mod event;
 pub mod fairness;
+mod field;
 pub mod id;
 pub mod issuer;
 pub mod key;

@@ -81,6 +81,9 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 pub const WAITING_RECEIVERS_MAX: usize = 10_000;
 /// Bytes of publishes that wait on one node for the next turn.
 pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;
+/// Bytes of request bodies and answers, of more than 64 KiB each, that one node holds at the same time. One tenant may hold
+/// two thirds.
+pub const HELD_BODIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a body inside JSON. A longer body is read from its `body_url`, so that one message cannot inflate a
 /// response.
 pub const INLINE_BODY_BYTES_MAX: usize = 256 << 10;

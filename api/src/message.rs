@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
-use crate::error::{FieldError, pointer_segment};
+use crate::error::FieldError;
+use crate::field::pointer_segment;
 use crate::limits::{
     ATTRIBUTE_NAME_CHARS_MAX, ATTRIBUTES_BYTES_MAX, ATTRIBUTES_MAX, BATCH_MESSAGES_MAX,
     CONTENT_TYPE_CHARS_MAX, DEDUP_ID_CHARS_MAX, KEY_CHARS_MAX, RECEIVE_MESSAGES,
@@ -31,7 +32,8 @@ pub struct PublishMessage<'a> {
     #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
     #[schema(value_type = Option<String>, format = Byte, max_length = 1398104)]
     pub body_base64: Option<Cow<'a, str>>,
-    /// Body as a JSON value; its text is stored as it was sent.
+    /// Body as a JSON value; its text is stored as it was sent. Null is the value null if no other body is given, else it
+    /// means absent.
     #[serde(borrow, default, deserialize_with = "crate::borrow::json")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub json: Option<&'a RawValue>,
@@ -81,6 +83,13 @@ fn attributes_schema() -> Object {
 }
 
 impl PublishMessage<'_> {
+    /// The JSON value that is the body. Many clients send null for every field that is not set.
+    #[must_use]
+    pub fn json(&self) -> Option<&RawValue> {
+        let has_other = self.body.is_some() || self.body_base64.is_some();
+        self.json.filter(|json| !has_other || json.get() != "null")
+    }
+
     /// Returns an error for each field that is over a limit or contradicts another. Pointers begin with `at`, such as
     /// `/messages/3`.
     #[must_use]
@@ -89,7 +98,7 @@ impl PublishMessage<'_> {
         let bodies = [
             self.body.is_some(),
             self.body_base64.is_some(),
-            self.json.is_some(),
+            self.json().is_some(),
         ];
         if bodies.into_iter().filter(|given| *given).count() > 1 {
             errors.push(FieldError::new(

@@ -30,19 +30,13 @@ pub(crate) fn option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(value.map(|Object(value)| value))
 }
 
-/// A field that is a struct, null (`Some(None)`) or absent (`None` by default).
-pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    option(deserializer).map(Some)
-}
-
-/// A field that is a list of structs.
+/// A field that is a list of structs; null is an empty list.
 pub(crate) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    let items: Vec<Object<T>> = Vec::deserialize(deserializer)?;
-    Ok(items.into_iter().map(|Object(item)| item).collect())
+    let items: Option<Vec<Object<T>>> = Option::deserialize(deserializer)?;
+    let items = items.unwrap_or_default().into_iter();
+    Ok(items.map(|Object(item)| item).collect())
 }
 
 /// Forwards every method, but reads a struct as a map.

@@ -193,7 +193,7 @@ pub struct Price {
         deserialize_with = "crate::object::list",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schema(max_items = 20)]
+    #[schema(value_type = Option<Vec<Tier>>, max_items = 20)]
     pub tiers: Vec<Tier>,
     /// Price of all usage beyond the tiers, for `per` units.
     #[schema(value_type = String, pattern = r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$", example = "0.40")]

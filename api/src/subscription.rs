@@ -52,14 +52,9 @@ pub struct SubscriptionSettings {
     #[serde(default, deserialize_with = "crate::whole::option")]
     #[schema(minimum = 1, maximum = 1000000)]
     pub max_in_flight: Option<u32>,
-    /// Fair delivery between customers. Null turns it off; off by default.
-    #[serde(
-        default,
-        deserialize_with = "crate::object::nullable",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(value_type = Option<Fairness>)]
-    pub fairness: Option<Option<Fairness>>,
+    /// Fair delivery between customers. `{"enabled": false}` turns it off; off by default.
+    #[serde(default, deserialize_with = "crate::object::option")]
+    pub fairness: Option<Fairness>,
 }
 
 impl Validate for SubscriptionSettings {
@@ -87,7 +82,7 @@ impl Validate for SubscriptionSettings {
         {
             errors.push(FieldError::new("/dead_letter_topic", error.to_string()));
         }
-        if let Some(fairness) = self.fairness.iter().flatten().next() {
+        if let Some(fairness) = &self.fairness {
             errors.extend(fairness.validate("/fairness"));
         }
         errors

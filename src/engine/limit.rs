@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use api::limits::{GUESSES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX};
+use api::limits::{
+    GUESSES_MAX, HELD_BODIES_BYTES_MAX, QUEUED_PUBLISH_BYTES_MAX, WAITING_RECEIVERS_MAX,
+};
 
 /// Seconds until a bound of the node may have room again: a queue drains in a few turns.
 const NODE_AGAIN_SECONDS: u32 = 1;
@@ -22,6 +24,8 @@ pub enum Capacity {
 /// A limit that refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
+    /// Bytes of the bodies that the node holds, or the tenant's share of them.
+    HeldBodies,
     /// Bytes of publishes that wait on the node for the next turn.
     QueuedPublishes,
     /// Transfers from and to object storage that wait on the node.
@@ -43,6 +47,7 @@ impl Limit {
     #[must_use]
     pub const fn terms(&self) -> Terms {
         let (name, unit, quota) = match self {
+            Self::HeldBodies => ("bodies", "content-bytes", HELD_BODIES_BYTES_MAX as u64),
             Self::QueuedPublishes | Self::QueuedTransfers => {
                 ("queue", "content-bytes", QUEUED_PUBLISH_BYTES_MAX as u64)
             }
@@ -68,7 +73,8 @@ impl Limit {
     #[must_use]
     pub const fn again_seconds(&self) -> u32 {
         match self {
-            Self::QueuedPublishes
+            Self::HeldBodies
+            | Self::QueuedPublishes
             | Self::QueuedTransfers
             | Self::Receivers
             | Self::Connections(_)
@@ -81,6 +87,13 @@ impl Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::HeldBodies => {
+                let mib = HELD_BODIES_BYTES_MAX >> 20;
+                write!(
+                    f,
+                    "the bodies of requests in progress fill the {mib} MiB of this node, or the tenant's share of them"
+                )
+            }
             Self::QueuedPublishes => {
                 let mib = QUEUED_PUBLISH_BYTES_MAX >> 20;
                 write!(f, "{mib} MiB of publishes wait on this node already")

@@ -29,6 +29,7 @@ impl Engine {
         self.metrics().events.register(registry);
         self.inner.quotas.register(registry);
         self.inner.reader.register(registry);
+        self.held().register(registry);
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

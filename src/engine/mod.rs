@@ -11,6 +11,7 @@ pub mod duty;
 mod error;
 pub mod events;
 pub mod fleet;
+pub mod held;
 mod inbox;
 pub mod lease;
 pub mod lifecycle;
@@ -97,6 +98,7 @@ struct Inner {
     turns: Arc<turn::Turns>,
     dispenser: Arc<order::Dispenser>,
     running: publish::idempotent::Running,
+    held: held::Budget,
     metrics: metrics::Metrics,
     draining: CancellationToken,
 }
@@ -118,6 +120,12 @@ impl Engine {
     #[must_use]
     pub fn quotas(&self) -> &quota::Quotas {
         &self.inner.quotas
+    }
+
+    /// The budget for bodies of this node.
+    #[must_use]
+    pub fn held(&self) -> &held::Budget {
+        &self.inner.held
     }
 
     /// Names this run of this node.

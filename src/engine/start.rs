@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::limits::HELD_BODIES_BYTES_MAX;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -12,6 +13,7 @@ use crate::store::installation::Installation;
 use super::access::{Gate, Tenant};
 use super::duty::Context;
 use super::fleet::watch::Watched;
+use super::held::Budget;
 use super::lease::Leases;
 use super::lease::receipt::Signer;
 use super::log::cache::Cache;
@@ -136,6 +138,7 @@ impl Inner {
             turns,
             dispenser: Arc::new(dispenser),
             running: Running::default(),
+            held: Budget::new(HELD_BODIES_BYTES_MAX),
             metrics: Metrics::default(),
             draining,
         })

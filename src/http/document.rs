@@ -2,13 +2,14 @@
 //! code, the header of the request id, and the link to the next page. The routes are collected from their handlers.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::LazyLock;
 
 use api::{ErrorCode, FieldError, Problem};
 use bytes::Bytes;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{Operation, Parameter};
+use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::request_body::RequestBody;
 use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -19,15 +20,41 @@ use utoipa::openapi::{
 };
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
+use super::samples;
+
 const REQUEST_ID: &str = "X-Request-Id";
 const SECURITY: &str = "api_key";
+
+/// What a reader of the document sees first.
+const INTRODUCTION: &str = "\
+Publish, receive and settle messages with any HTTP client.
+
+**Concepts.** Messages are published to a *topic*. A *subscription* is a named, durable reader of one topic; each \
+subscription gets every message. A receive hands messages out for a *visibility timeout* and gives each a *receipt*. \
+*Settle* it in time: `ack` when the message is processed, `nack` to get it again later, `extend` to keep it longer. A \
+message that is not settled is handed out again; after too many attempts it moves to the dead-letter topic.
+
+**Guarantees.** A publish is answered after its messages are stored durably. Delivery is at-least-once: a consumer may \
+get a message again and must cope with it. A repeated publish with the same `Idempotency-Key` or `dedup_id` stores \
+nothing. Only the current lease can settle a message: an older receipt gets `lease_lost`.
+
+**First steps.** `PUT /v1/topics/orders`, `PUT /v1/subscriptions/billing` with `{\"topic\": \"orders\"}`, `POST \
+/v1/topics/orders/messages` with any body, `POST /v1/subscriptions/billing/receive`, and `POST \
+/v1/subscriptions/billing/ack` with the receipts.
+
+**Errors** are problem documents (RFC 9457) with a stable `code`, and `retryable` says whether the same request can \
+succeed later. `errors` names the invalid fields. Every request may fail with 400, 401, 403, 408, 415, 429, 431, 500, 503 \
+or 504; routes list only what they add to these. Wait for the seconds of `Retry-After` after a 429 or 503. \
+`/problems/{code}` describes a code.
+
+**Lists** return `items`, and `next` if there are more: pass it as `after`.";
 
 /// The document without routes.
 pub(super) fn head() -> OpenApi {
     let info = InfoBuilder::new()
-        .title("Cursus")
+        .title("Cursus: messaging over HTTP")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some(env!("CARGO_PKG_DESCRIPTION")))
+        .description(Some(INTRODUCTION))
         .contact(Some(
             ContactBuilder::new()
                 .name(Some("The operator of this service"))
@@ -94,20 +121,58 @@ fn components() -> Components {
     Problem::schemas(&mut schemas);
     components.schemas.extend(schemas);
     let mut codes = BTreeMap::<u16, Vec<ErrorCode>>::new();
+    let is_general = |code| GENERAL.iter().any(|(_, codes)| codes.contains(&code));
     for code in ErrorCode::ALL {
-        codes.entry(code.status()).or_default().push(code);
+        if !is_general(code) {
+            codes.entry(code.status()).or_default().push(code);
+        }
     }
-    // No route in the document returns it: 405 is for methods that the document does not have.
-    codes.remove(&405);
-    for (status, codes) in codes {
-        components
-            .responses
-            .insert(error_name(status), RefOr::T(error_response(&codes)));
+    let mut responses: BTreeMap<_, _> = codes
+        .into_iter()
+        .map(|(status, codes)| (error_name(status), error_response(&codes)))
+        .collect();
+    for (range, codes) in GENERAL {
+        let mut general = error_response(codes);
+        general.description = "Any other error; `code` says which".to_owned();
+        put_general_headers(&mut general);
+        responses.insert(error_name(range), general);
     }
+    let responses = responses.into_iter();
+    components.responses = responses
+        .map(|(name, response)| (name, RefOr::T(response)))
+        .collect();
     components
 }
 
-fn error_name(status: u16) -> String {
+/// The codes that every route may return, by the range of their status.
+const GENERAL: [(&str, &[ErrorCode]); 2] = [
+    (
+        "4XX",
+        &[
+            ErrorCode::InvalidRequest,
+            ErrorCode::ReceiptInvalid,
+            ErrorCode::Unauthenticated,
+            ErrorCode::Forbidden,
+            ErrorCode::MethodNotAllowed,
+            ErrorCode::RequestTimeout,
+            ErrorCode::UnsupportedMediaType,
+            ErrorCode::QuotaExceeded,
+            ErrorCode::HeadersTooLarge,
+        ],
+    ),
+    (
+        "5XX",
+        &[
+            ErrorCode::Internal,
+            ErrorCode::NotImplemented,
+            ErrorCode::ReducedCapacity,
+            ErrorCode::Unavailable,
+            ErrorCode::Timeout,
+        ],
+    ),
+];
+
+fn error_name(status: impl Display) -> String {
     format!("Problem{status}")
 }
 
@@ -138,18 +203,27 @@ fn error_response(codes: &[ErrorCode]) -> Response {
         .description(titles.join(", or "))
         .content("application/problem+json", content)
         .build();
-    let mut header = |name, text| put_header(&mut response, name, text);
-    header(REQUEST_ID, "Id of this request in the logs of the service");
-    match codes.first().map(|code| code.status()) {
-        Some(401) => header("WWW-Authenticate", "Bearer"),
-        Some(429 | 503) => {
-            header("Retry-After", "Seconds to wait before the next attempt");
-            header("RateLimit-Policy", "The limit that was reached");
-            header("RateLimit", "What is left of the limit");
-        }
-        _ => {}
-    }
+    let text = "Id of this request in the logs of the service";
+    put_header(&mut response, REQUEST_ID, text);
     response
+}
+
+/// Adds the headers of 401, 429 and 503.
+fn put_general_headers(response: &mut Response) {
+    for (name, text) in [
+        ("WWW-Authenticate", "With 401: Bearer"),
+        (
+            "Retry-After",
+            "With 429 and 503: seconds to wait before the next attempt",
+        ),
+        (
+            "RateLimit-Policy",
+            "With 429 and 503: the limit that was reached",
+        ),
+        ("RateLimit", "With 429 and 503: what is left of the limit"),
+    ] {
+        put_header(response, name, text);
+    }
 }
 
 /// Adds the headers that every response has, and corrects what the derive macros cannot express.
@@ -166,6 +240,7 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
             add_link(operation);
             describe_scopes(operation);
             operation.request_body.iter_mut().for_each(mend_body);
+            add_sample(operation);
         }
     }
     for (name, schema) in document.components.iter_mut().flat_map(|c| &mut c.schemas) {
@@ -189,6 +264,22 @@ fn mend_body(body: &mut RefOr<RequestBody>) {
         {
             content.schema = either.items.first().cloned();
         }
+    }
+}
+
+/// Adds the sample of the request body. Without one, a reader makes up values from the bounds of the schema.
+fn add_sample(operation: &mut Operation) {
+    let id = operation.operation_id.as_deref().unwrap_or_default();
+    let Some(RefOr::T(body)) = &mut operation.request_body else {
+        return;
+    };
+    for (media, content) in &mut body.content {
+        let RefOr::T(content) = content else { continue };
+        content.example = match media.as_str() {
+            "application/json" => samples::json_body(id),
+            "text/plain" => Some(samples::TEXT_BODY.into()),
+            _ => None,
+        };
     }
 }
 
@@ -266,6 +357,26 @@ pub(super) fn text() -> Bytes {
     TEXT.clone()
 }
 
+/// The methods of a route, as a list for people.
+pub(super) fn methods(route: &str) -> Option<&'static str> {
+    static METHODS: LazyLock<BTreeMap<String, String>> = LazyLock::new(|| {
+        let methods = |item: &PathItem| {
+            let get = item.get.iter().flat_map(|_| ["GET", "HEAD"]);
+            let put = item.put.iter().map(|_| "PUT");
+            let post = item.post.iter().map(|_| "POST");
+            let delete = item.delete.iter().map(|_| "DELETE");
+            let all: Vec<_> = get.chain(put).chain(post).chain(delete).collect();
+            all.join(", ")
+        };
+        let paths = super::openapi().paths.paths;
+        paths
+            .iter()
+            .map(|(path, item)| (path.clone(), methods(item)))
+            .collect()
+    });
+    METHODS.get(route).map(String::as_str)
+}
+
 /// Bytes of any type, in the document.
 pub(super) struct Binary;
 
@@ -281,63 +392,55 @@ impl PartialSchema for Binary {
 impl ToSchema for Binary {}
 
 macro_rules! errors {
-    ($(#[$doc:meta])* $name:ident: $($status:literal)+) => {
+    ($(#[$doc:meta])* $name:ident$(: $($status:literal)+)?) => {
         $(#[$doc])*
         pub(super) struct $name;
 
         impl IntoResponses for $name {
             fn responses() -> BTreeMap<String, RefOr<Response>> {
-                let reference = |status: u16| {
-                    (status.to_string(), Ref::from_response_name(error_name(status)).into())
+                let statuses: &[u16] = &[$($($status),+)?];
+                let reference = |status: &u16| {
+                    (status.to_string(), Ref::from_response_name(error_name(*status)).into())
                 };
-                [$($status),+].map(reference).into()
+                let general = |(range, _): (&str, _)| {
+                    (range.to_owned(), Ref::from_response_name(error_name(range)).into())
+                };
+                let own = statuses.iter().map(reference);
+                own.chain(GENERAL.map(general)).collect()
             }
         }
     };
 }
 
 errors! {
-    /// Lists of resources of the tenant.
-    ListErrors: 400 401 403 408 415 429 431 500 503 504
+    /// What every route may return, and nothing else.
+    GeneralErrors
 }
 errors! {
     /// Exports of the tenant's data, which may conflict with its state.
-    ExportErrors: 400 401 403 408 409 415 429 431 500 503 504
+    ExportErrors: 409
 }
 errors! {
-    /// Lists of what belongs to a named resource.
-    ListOfErrors: 400 401 403 404 408 415 429 431 500 503 504
-}
-errors! {
-    /// Reads of a resource that is named in the path.
-    ReadErrors: 400 401 403 404 408 415 429 431 500 503 504
+    /// Reads of what is named in the path.
+    ReadErrors: 404
 }
 errors! {
     /// Downloads of a body.
-    BodyErrors: 400 401 403 404 408 415 416 429 431 500 503 504
+    BodyErrors: 404 412 416
 }
 errors! {
     /// JSON requests that change a resource that is named in the path.
-    WriteErrors: 400 401 403 404 408 413 415 429 431 500 503 504
+    WriteErrors: 404 413
 }
 errors! {
     /// JSON requests that create a resource that is named in the path, which may conflict with its state.
-    PutErrors: 400 401 403 404 408 409 413 415 429 431 500 503 504
+    PutErrors: 404 409 413
 }
 errors! {
     /// Publishes, with or without an idempotency key.
-    PublishErrors: 400 401 403 404 408 409 413 415 422 429 431 500 503 504 507
+    PublishErrors: 404 409 413 422 507
 }
 errors! {
     /// Deletes, which may conflict with other resources.
-    DeleteErrors: 400 401 403 404 408 409 415 429 431 500 503 504
-}
-errors! {
-    /// What every route may return: a head that cannot be served, and in embedded mode a request of another site's
-    /// page.
-    ServiceErrors: 403 408 415 431 500 504
-}
-errors! {
-    /// Look-ups that need no tenant.
-    NotFoundError: 403 404 408 415 431 500 504
+    DeleteErrors: 404 409
 }

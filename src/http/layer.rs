@@ -21,13 +21,16 @@ use tower::{Layer, Service};
 
 use super::RequestMetrics;
 use super::answer::encoding;
+use super::answer::isolation;
 use super::answer::problem::{Refusal, Shed};
 use super::answer::throttle::QuotaTexts;
 use super::request::admission::Slot;
 use super::request::deadline::{Deadline, Timeouts, too_late};
 use super::request::head::{Head, REQUEST_ID};
+use super::request::held::Held;
 use super::request::waiting::Waiting;
-use super::request::{cors, decoding};
+use super::request::{cors, decoding, digest};
+use crate::engine::held::Budget;
 use crate::engine::quota::InUse;
 
 /// The settings of the layer.
@@ -51,6 +54,8 @@ struct Shared {
     metrics: RequestMetrics,
     /// Whether any tenant has a quota.
     quotas: InUse,
+    /// The budget of long bodies.
+    bodies: Budget,
     quota_texts: QuotaTexts,
     /// Random per process, so that ids are not repeated after a restart.
     id_prefix: u32,
@@ -59,11 +64,16 @@ struct Shared {
 
 impl RequestLayer {
     /// The layer for routes whose deadline is the request timeout.
-    pub(super) fn new(rules: Rules, metrics: RequestMetrics, quotas: InUse) -> Self {
+    pub(super) fn new(
+        rules: Rules,
+        metrics: RequestMetrics,
+        (quotas, bodies): (InUse, Budget),
+    ) -> Self {
         let shared = Shared {
             rules,
             metrics,
             quotas,
+            bodies,
             quota_texts: QuotaTexts::default(),
             id_prefix: rand::random(),
             id_next: AtomicU64::new(0),
@@ -129,12 +139,16 @@ where
             return Box::pin(std::future::ready(Ok(response)));
         }
         let accept = head.accept_encoding.cloned();
-        let is_coded = head.is_coded;
+        let (has_digest, is_coded) = (head.has_digest, head.is_coded);
         let (watched, waiting) = Waiting::of(request);
         request = watched;
+        if has_digest {
+            request = digest::checked(request);
+        }
         if is_coded {
             request = decoding::decoded(request);
         }
+        let held = Held::of(&mut request, &shared.bodies, is_coded);
         let deadline = self.layer.deadline.of(&mut request, shared.rules.timeouts);
         let slot = shared.quotas.get().then(Slot::default);
         if let Some(slot) = &slot {
@@ -156,6 +170,8 @@ where
                 Ok(Err(_)) => Refusal::from(crate::engine::Error::Internal).into_response(),
                 Err(_) => too_late(deadline, waiting.is_for_client()).into_response(),
             };
+            // What the body took of the budget is free again.
+            drop(held);
             if let Some(slot) = slot {
                 slot.finish(&shared.quota_texts, &mut response);
             }
@@ -207,6 +223,7 @@ impl RequestRecord {
         }
         let metrics = &shared.metrics;
         metrics.observe(&self.method, self.route.as_ref(), status, took);
+        isolation::isolate(&self.method, response.headers_mut());
         response.headers_mut().insert(REQUEST_ID, self.id);
     }
 }

@@ -9,10 +9,13 @@ mod layer;
 mod metrics;
 mod request;
 mod routes;
+mod samples;
 
 use std::time::Duration;
 
 use axum::handler::Handler;
+use axum::response::Redirect;
+use axum::routing::get;
 use axum::{Extension, Router};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -31,6 +34,7 @@ use routes::{
     receive, service, settle, subscriptions, tenants, topics, usage,
 };
 
+use crate::engine::held::Budget;
 use crate::engine::quota::InUse;
 use crate::engine::{Engine, Limit};
 use crate::listen::Routers;
@@ -135,7 +139,8 @@ pub fn routers(engine: Engine, settings: HttpSettings) -> Routers {
         is_open: engine.gate().is_open(),
     };
     let quotas = engine.quotas().in_use();
-    let layer = RequestLayer::new(rules, settings.metrics, quotas);
+    let bounds = (quotas, engine.held().clone());
+    let layer = RequestLayer::new(rules, settings.metrics, bounds);
     let (probe, telemetry) = (Probe::default(), settings.telemetry);
     let spare = OpenApiRouter::new()
         .routes(routes!(service::get_health))
@@ -147,8 +152,10 @@ pub fn routers(engine: Engine, settings: HttpSettings) -> Routers {
     let (all, _) = all_routes(&layer, telemetry, probe).split_for_parts();
     let swagger = Config::new(["/openapi.json"]).validator_url("none");
     let swagger = Router::from(SwaggerUi::new("/docs").config(swagger));
+    let to_docs = async || Redirect::temporary("/docs/");
     let all = all
         .merge(swagger.layer(layer.clone()))
+        .route("/", get(to_docs.layer(layer.clone())))
         .fallback(problem::no_route.layer(layer.clone()))
         .method_not_allowed_fallback(problem::no_method.layer(layer.clone()));
     Routers {
@@ -161,7 +168,8 @@ pub fn routers(engine: Engine, settings: HttpSettings) -> Routers {
 #[must_use]
 pub fn openapi() -> OpenApi {
     let metrics = RequestMetrics::default();
-    let layer = RequestLayer::new(Rules::default(), metrics, InUse::default());
+    let bounds = (InUse::default(), Budget::new(0));
+    let layer = RequestLayer::new(Rules::default(), metrics, bounds);
     let telemetry = Telemetry::of(telemetry::registry());
     document::finish(all_routes(&layer, telemetry, Probe::default()).into_openapi())
 }
@@ -198,16 +206,56 @@ mod tests {
         assert_eq!(operations.len(), ids.len());
         for (path, method, operation) in operations {
             let responses = operation["responses"].as_object().unwrap();
-            assert!(responses.contains_key("500"), "{method} {path}");
+            for range in ["4XX", "5XX"] {
+                assert!(responses.contains_key(range), "{method} {path}");
+            }
+            assert!(responses.len() <= 8, "{method} {path}");
             assert!(operation["description"].is_string(), "{method} {path}");
-            assert_eq!(
-                path.starts_with("/v1/"),
-                responses.contains_key("401"),
-                "{path}"
-            );
+            if let Some(content) = operation["requestBody"]["content"].as_object() {
+                let has_sample = content.values().any(|one| !one["example"].is_null());
+                assert!(has_sample, "{method} {path}");
+            }
             let scope = &operation["x-scopes"][0];
             assert_eq!(path.starts_with("/v1/"), scope.is_string(), "{path}");
         }
+    }
+
+    /// Whether a schema allows null.
+    fn takes_null(schema: &Value) -> bool {
+        let kind = &schema["type"];
+        let either = schema["oneOf"].as_array().or(schema["anyOf"].as_array());
+        kind == "null"
+            || kind
+                .as_array()
+                .is_some_and(|kinds| kinds.contains(&"null".into()))
+            || either.is_some_and(|all| all.iter().any(takes_null))
+            || (kind.is_null() && schema["$ref"].is_null() && either.is_none())
+    }
+
+    #[test]
+    fn every_optional_field_of_a_request_may_be_null() {
+        let document = serde_json::to_value(super::openapi()).unwrap();
+        let mut seen = BTreeSet::new();
+        let mut todo: Vec<&Value> = operations(&document)
+            .into_iter()
+            .map(|(_, _, operation)| &operation["requestBody"])
+            .collect();
+        while let Some(value) = todo.pop() {
+            if let Some(name) = value["$ref"].as_str() {
+                if seen.insert(name) {
+                    todo.push(document.pointer(&name[1..]).unwrap());
+                }
+                continue;
+            }
+            let required = value["required"].as_array().cloned().unwrap_or_default();
+            for (name, schema) in value["properties"].as_object().into_iter().flatten() {
+                let is_required = required.contains(&name.as_str().into());
+                assert!(is_required || takes_null(schema), "{name}: {schema}");
+            }
+            todo.extend(value.as_object().into_iter().flat_map(|map| map.values()));
+            todo.extend(value.as_array().into_iter().flatten());
+        }
+        assert!(seen.len() > 20, "{seen:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   limit, a wrong key, no such route. hyper then closes. A socket that is closed while bytes arrive is reset, and the
 //!   peer loses the response with what it has not read. So only the sending side is closed, and what still arrives is
 //!   discarded until the peer closes, within bounds of time and bytes.
+//! - **Refusals** of hyper itself become problem documents, see [`refusal`].
 
 use std::io;
 use std::pin::Pin;
@@ -16,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::closing::Closing;
+use super::closing::{Closing, Timer};
 use super::exchange::Exchange;
+use super::refusal;
 use crate::pace::Pace;
 
 /// Longest silence of a peer after the sending side was closed.
@@ -37,9 +39,6 @@ const LINGER_BYTES: u64 = api::limits::RAW_BODY_BYTES_MAX + (28 << 20);
 /// Bytes discarded at once.
 const DISCARD_BYTES: usize = 64 << 10;
 
-/// A timer that ends a wait for a peer.
-type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 pub(super) struct Link<S> {
     stream: S,
     exchange: Arc<Exchange>,
@@ -51,6 +50,8 @@ pub(super) struct Link<S> {
     /// Exists once a write had to wait. On the heap, because most connections have none.
     writing: Option<Box<Writing>>,
     lingering: Option<Box<Lingering>>,
+    /// What is left of a response that is written in place of hyper's.
+    replaced: Option<Box<[u8]>>,
 }
 
 /// The writes of a peer that does not read at once.
@@ -83,6 +84,7 @@ impl<S> Link<S> {
             may_linger,
             writing: None,
             lingering: None,
+            replaced: None,
         }
     }
 
@@ -189,6 +191,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.may_linger && self.replaced.is_none() && bytes.starts_with(b"HTTP/1.1 4") {
+            self.replaced = refusal::instead_of(bytes).map(Into::into);
+        }
+        while let Some(own) = self.replaced.take() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &own);
+            match self.timed(cx, written, |written| *written) {
+                Poll::Ready(Ok(written)) if written < own.len() => {
+                    self.replaced = Some(own[written..].into());
+                }
+                Poll::Ready(Ok(_)) => return Poll::Ready(Ok(bytes.len())),
+                Poll::Ready(Err(err)) => return Poll::Ready(Err(err)),
+                Poll::Pending => {
+                    self.replaced = Some(own);
+                    return Poll::Pending;
+                }
+            }
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.timed(cx, written, |written| *written)
     }

@@ -6,6 +6,7 @@ mod closing;
 mod connection;
 mod exchange;
 mod link;
+mod refusal;
 mod seats;
 mod streams;
 pub mod tls;
@@ -179,9 +180,7 @@ impl Shared {
             match self.unless_closing(connection::speaks_h2(&stream)).await {
                 Some(Ok(h2)) => {
                     let protocols = self.protocols;
-                    protocols
-                        .serve(stream, (h2, Peer(from.ip())), router)
-                        .await;
+                    protocols.serve(stream, (h2, Peer(from.ip())), router).await;
                 }
                 Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
                 None => {}

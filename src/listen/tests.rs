@@ -275,6 +275,9 @@ async fn a_malformed_head_gets_a_response_before_the_connection_ends() {
             answer.starts_with(&format!("HTTP/1.1 {status} ")),
             "{answer}"
         );
+        let (_, text) = answer.split_once("\r\n\r\n").unwrap();
+        let problem: api::Problem = serde_json::from_str(text).unwrap();
+        assert_eq!(problem.status.to_string(), status);
     }
 }
 

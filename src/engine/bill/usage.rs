@@ -111,21 +111,21 @@ fn range(
         .zip(request.to)
         .is_some_and(|(from, to)| from >= to);
     if is_empty || first_window > last_window {
-        return Err(FieldError::new("query:to", "must be after from"));
+        return Err(FieldError::of_parameter("to", "must be after from"));
     }
     if last_window - first_window >= i64::from(windows_max) {
         let detail = format!("must be at most {windows_max} windows of a {name} after from");
-        return Err(FieldError::new("query:to", detail));
+        return Err(FieldError::of_parameter("to", detail));
     }
     if first_window * window < kept_since.unix_timestamp() {
         let since = Timestamp::from(kept_since);
         let detail = format!("must not be before {since}: usage by the {name} is kept since then");
-        return Err(FieldError::new("query:from", detail));
+        return Err(FieldError::of_parameter("from", detail));
     }
     let time = |window_number: i64| {
         let seconds = window_number * window;
         OffsetDateTime::from_unix_timestamp(seconds)
-            .map_err(|_| FieldError::new("query:to", "is out of range"))
+            .map_err(|_| FieldError::of_parameter("to", "is out of range"))
     };
     Ok((time(first_window)?, time(last_window + 1)?))
 }
@@ -215,12 +215,12 @@ mod tests {
             request(granularity, from, from + Duration::MINUTE)
         };
         for (request, pointer) in [
-            (request(Granularity::Day, whole, whole), "query:to"),
-            (long(Granularity::Minute, 1_441), "query:to"),
-            (long(Granularity::Hour, 745), "query:to"),
-            (long(Granularity::Day, 400), "query:to"),
-            (old(Granularity::Minute, 9), "query:from"),
-            (old(Granularity::Hour, 401), "query:from"),
+            (request(Granularity::Day, whole, whole), "parameter:to"),
+            (long(Granularity::Minute, 1_441), "parameter:to"),
+            (long(Granularity::Hour, 745), "parameter:to"),
+            (long(Granularity::Day, 400), "parameter:to"),
+            (old(Granularity::Minute, 9), "parameter:from"),
+            (old(Granularity::Hour, 401), "parameter:from"),
         ] {
             assert_eq!(
                 range(&request, NOW).unwrap_err().pointer,

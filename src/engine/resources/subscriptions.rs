@@ -337,10 +337,13 @@ fn merged(mut row: SubscriptionRow, resolved: Resolved<'_>) -> SubscriptionRow {
     row
 }
 
-/// The columns of fairness. Weights of 1 are stored too, because settings are shown as they were given.
-fn columns(fairness: &Option<Fairness>) -> Option<(Vec<String>, Vec<i16>)> {
-    let weights = &fairness.as_ref()?.weights;
-    let columns = weights
+/// The columns of fairness, null when it is off. Weights of 1 are stored too, because settings are shown as they were given.
+fn columns(fairness: &Fairness) -> Option<(Vec<String>, Vec<i16>)> {
+    if fairness.enabled == Some(false) {
+        return None;
+    }
+    let columns = fairness
+        .weights
         .iter()
         .map(|(name, weight)| (name.clone(), i16::try_from(*weight).unwrap_or(i16::MAX)))
         .unzip();
@@ -357,6 +360,7 @@ fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
         .map(|weight| u32::from(weight.unsigned_abs()));
     Some(Fairness {
         weights: names.zip(weights).collect(),
+        enabled: None,
     })
 }
 

@@ -2,6 +2,9 @@
 //! metering units, compression.
 
 pub(in crate::http) mod encoding;
+pub(in crate::http) mod exposition;
+pub(in crate::http) mod held;
+pub(in crate::http) mod isolation;
 pub(in crate::http) mod page;
 pub(in crate::http) mod problem;
 pub(in crate::http) mod range;

@@ -3,12 +3,14 @@
 
 use api::error::echo;
 use api::{ErrorCode, FieldError, Problem};
+use axum::extract::MatchedPath;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use super::throttle;
 use crate::engine::{self, Limit};
+use crate::http::document;
 
 /// A problem to be sent to the client. It is boxed, because every handler's result has room for it.
 #[derive(Debug)]
@@ -80,7 +82,8 @@ impl From<&engine::Error> for Problem {
             E::ReceiptInvalid => ErrorCode::ReceiptInvalid,
             E::Limited(Limit::Quota(_) | Limit::Guesses) => ErrorCode::QuotaExceeded,
             E::Limited(
-                Limit::QueuedPublishes
+                Limit::HeldBodies
+                | Limit::QueuedPublishes
                 | Limit::QueuedTransfers
                 | Limit::Receivers
                 | Limit::Connections(_)
@@ -143,12 +146,18 @@ pub(in crate::http) async fn no_route(uri: Uri) -> Refusal {
 }
 
 /// Responds to requests whose route has other methods; axum adds `Allow`.
-pub(in crate::http) async fn no_method(method: Method, uri: Uri) -> Response {
+pub(in crate::http) async fn no_method(
+    method: Method,
+    uri: Uri,
+    route: Option<MatchedPath>,
+) -> Response {
     if method == Method::OPTIONS {
         return StatusCode::NO_CONTENT.into_response();
     }
+    let methods = route.and_then(|route| document::methods(route.as_str()));
+    let methods = methods.unwrap_or("the methods of the Allow header");
     let detail = format!(
-        "{} does not take {}; see the Allow header",
+        "{} takes {methods}, not {}",
         echo(uri.path()),
         echo(method.as_str())
     );

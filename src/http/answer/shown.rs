@@ -3,12 +3,15 @@
 //! ReceivedMessage}` document the same shape; a test compares them.
 
 use api::Timestamp;
-use api::limits::{ANSWER_BODIES_BYTES_MAX, INLINE_BODY_BYTES_MAX};
+use api::limits::INLINE_BODY_BYTES_MAX;
+use axum::response::Response;
 use base64::display::Base64Display;
 use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
 
+use super::held::Holder;
+use super::json_text;
 use crate::engine::log::payload::View;
 use crate::engine::{Delivery, Error, StoredMessage};
 
@@ -94,11 +97,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn of(messages: usize, body_bytes: usize) -> Self {
-        let body_bytes = body_bytes.min(ANSWER_BODIES_BYTES_MAX);
+    fn of(messages: usize, body_bytes: usize, room: usize) -> Self {
+        let body_bytes = body_bytes.min(room);
         Self {
             out: Vec::with_capacity(64 + messages * FRAME_BYTES + body_bytes + body_bytes / 8),
-            room: ANSWER_BODIES_BYTES_MAX,
+            room,
             published: TimeText::default(),
             visible: TimeText::default(),
         }
@@ -146,9 +149,13 @@ fn body_bytes(message: &StoredMessage) -> usize {
 }
 
 /// The response to a receive.
-pub(in crate::http) fn received(deliveries: &[Delivery]) -> Result<Vec<u8>, Error> {
+pub(in crate::http) fn received(
+    deliveries: &[Delivery],
+    holder: Holder<'_>,
+) -> Result<Response, Error> {
     let bytes = deliveries.iter().map(|d| body_bytes(&d.message)).sum();
-    let mut writer = Writer::of(deliveries.len(), bytes);
+    let held = holder.hold(bytes);
+    let mut writer = Writer::of(deliveries.len(), bytes, held.room());
     writer.out.extend_from_slice(br#"{"messages":["#);
     for (index, delivery) in deliveries.iter().enumerate() {
         if index > 0 {
@@ -157,16 +164,18 @@ pub(in crate::http) fn received(deliveries: &[Delivery]) -> Result<Vec<u8>, Erro
         writer.put(&delivery.message, Some(delivery))?;
     }
     writer.out.extend_from_slice(b"]}");
-    Ok(writer.out)
+    Ok(held.response(writer.out))
 }
 
 /// A page of messages.
 pub(in crate::http) fn page(
     messages: &[StoredMessage],
     next: Option<&str>,
-) -> Result<Vec<u8>, Error> {
+    holder: Holder<'_>,
+) -> Result<Response, Error> {
     let bytes = messages.iter().map(body_bytes).sum();
-    let mut writer = Writer::of(messages.len(), bytes);
+    let held = holder.hold(bytes);
+    let mut writer = Writer::of(messages.len(), bytes, held.room());
     writer.out.extend_from_slice(br#"{"items":["#);
     for (index, message) in messages.iter().enumerate() {
         if index > 0 {
@@ -180,14 +189,14 @@ pub(in crate::http) fn page(
         serde_json::to_writer(&mut writer.out, next).map_err(|_| Error::Internal)?;
     }
     writer.out.push(b'}');
-    Ok(writer.out)
+    Ok(held.response(writer.out))
 }
 
 /// One message.
-pub(in crate::http) fn one(message: &StoredMessage) -> Result<Vec<u8>, Error> {
-    let mut writer = Writer::of(1, body_bytes(message));
+pub(in crate::http) fn one(message: &StoredMessage) -> Result<Response, Error> {
+    let mut writer = Writer::of(1, body_bytes(message), INLINE_BODY_BYTES_MAX);
     writer.put(message, None)?;
-    Ok(writer.out)
+    Ok(json_text(writer.out))
 }
 
 #[cfg(test)]
@@ -197,11 +206,14 @@ mod tests {
     use api::list::Page;
     use api::message::{Message, Received};
     use bytes::Bytes;
+    use http_body_util::BodyExt;
 
     use super::*;
+    use crate::engine::Tenant;
+    use crate::engine::held::Budget;
     use crate::engine::log::block::Block;
     use crate::engine::log::payload::{Meta, Payload, Records, stream_head};
-    use crate::store::{Era, LaneId, Offset, TopicId};
+    use crate::store::{Era, LaneId, Offset, TenantId, TopicId};
 
     fn block(payload: Vec<u8>, beyond: u64) -> Arc<Block> {
         let total = payload.len() as u64 + beyond;
@@ -238,8 +250,23 @@ mod tests {
         records
     }
 
-    #[test]
-    fn what_a_receive_writes_is_what_the_wire_type_reads() {
+    /// Calls `write` with a budget of this many bytes, and returns the text of its answer.
+    async fn text_of(
+        max: usize,
+        write: impl FnOnce(Holder<'_>) -> Result<Response, Error>,
+    ) -> Bytes {
+        let budget = Budget::new(max);
+        let tenant = Tenant(TenantId::new(1));
+        let holder = Holder {
+            budget: &budget,
+            tenant,
+        };
+        let body = write(holder).unwrap().into_body();
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test]
+    async fn what_a_receive_writes_is_what_the_wire_type_reads() {
         let block = block(records().to_payload(Era::FIRST), 0);
         let deliveries: Vec<_> = messages(&block)
             .into_iter()
@@ -250,7 +277,7 @@ mod tests {
                 visible_until: Timestamp(1_769_860_830_000_000),
             })
             .collect();
-        let text = received(&deliveries).unwrap();
+        let text = text_of(1 << 20, |holder| received(&deliveries, holder)).await;
         let read: Received = serde_json::from_slice(&text).unwrap();
         let again: serde_json::Value = serde_json::to_value(&read).unwrap();
         assert_eq!(
@@ -268,17 +295,35 @@ mod tests {
             large.message.body_url,
             Some(format!("/v1/messages/{}/body", large.message.id))
         );
-        assert_eq!(received(&[]).unwrap(), br#"{"messages":[]}"#);
+        let none = text_of(0, |holder| received(&[], holder)).await;
+        assert_eq!(none, br#"{"messages":[]}"#[..]);
     }
 
-    #[test]
-    fn a_page_and_a_large_message_read_back() {
+    #[tokio::test]
+    async fn bodies_that_find_no_room_are_named_by_a_url() {
+        let mut records = Records::default();
+        for _ in 0..5 {
+            records.push(&Meta::default(), &vec![b'x'; 30_000]);
+        }
+        let block = block(records.to_payload(Era::FIRST), 0);
+        // Two thirds of it are free to one tenant.
+        let text = text_of(90_000, |holder| page(&messages(&block), None, holder)).await;
+        let read: Page<Message> = serde_json::from_slice(&text).unwrap();
+        let inline = read.items.iter().filter(|item| item.body.is_some());
+        let urls = read.items.iter().filter(|item| item.body_url.is_some());
+        assert_eq!((inline.count(), urls.count()), (2, 3));
+    }
+
+    #[tokio::test]
+    async fn a_page_and_a_large_message_read_back() {
         let block1 = block(records().to_payload(Era::FIRST), 0);
-        let text = page(&messages(&block1), Some("next")).unwrap();
+        let all = messages(&block1);
+        let text = text_of(1 << 20, |holder| page(&all, Some("next"), holder)).await;
         let read: Page<Message> = serde_json::from_slice(&text).unwrap();
         assert_eq!((read.items.len(), read.next.as_deref()), (3, Some("next")));
         let large = block(stream_head(&Meta::default(), Era::FIRST), 1_000);
-        let read: Message = serde_json::from_slice(&one(&messages(&large)[0]).unwrap()).unwrap();
+        let text = text_of(0, |_| one(&messages(&large)[0])).await;
+        let read: Message = serde_json::from_slice(&text).unwrap();
         assert!(read.body_url.is_some() && read.body_base64.is_none());
     }
 }

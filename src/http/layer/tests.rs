@@ -28,11 +28,13 @@ fn app(registry: &mut Registry) -> Router {
     };
     let metrics = RequestMetrics::default();
     metrics.register(registry);
-    let layer = RequestLayer::new(rules, metrics, InUse::default());
+    let bounds = (InUse::default(), Budget::new(1 << 20));
+    let layer = RequestLayer::new(rules, metrics, bounds);
     let panics = || async {
         assert!(std::hint::black_box(false), "a bug");
     };
-    let echo = |request: Request| async { body::whole(request.into_body(), "it", 4096).await };
+    let echo =
+        |request: Request| async { body::whole(request.into_body(), ("it", 4096), None).await };
     let slow = || get(std::future::pending::<()>).post(std::future::pending::<()>);
     Router::new()
         .route("/echo", post(echo))
@@ -47,6 +49,7 @@ fn app(registry: &mut Registry) -> Router {
 }
 
 async fn send(request: axum::http::request::Builder, body: Vec<u8>) -> (Response<()>, Bytes) {
+    let request = request.header("host", "localhost");
     let request = request.body(Body::from(body)).unwrap();
     let response = app(&mut Registry::default())
         .oneshot(request)
@@ -189,7 +192,8 @@ async fn durations_are_counted_by_the_pattern_of_the_route() {
     let mut registry = Registry::with_prefix("cursus");
     let app = app(&mut registry);
     for path in ["/long", "/nowhere"] {
-        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let request = Request::builder().uri(path).header("host", "localhost");
+        let request = request.body(Body::empty()).unwrap();
         app.clone().oneshot(request).await.unwrap();
     }
     let mut text = String::new();
@@ -243,7 +247,7 @@ impl HttpBody for Stalls {
 
 #[tokio::test]
 async fn a_short_body_that_stalls_is_given_up_at_the_deadline_of_its_request() {
-    let request = Request::builder().method("POST").uri("/echo");
+    let request = Request::post("/echo").header("host", "localhost");
     let request = request.body(Body::new(Stalls)).unwrap();
     let app = app(&mut Registry::default());
     let response = app.oneshot(request).await.unwrap();

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use futures_util::StreamExt;
 
+use super::held::Held;
 use crate::engine::quota::Admission;
 use crate::engine::{Capacity, Engine, Tenant};
 use crate::http::answer::problem::Refusal;
@@ -18,13 +19,17 @@ use crate::http::answer::throttle::QuotaTexts;
 #[derive(Debug, Clone, Default)]
 pub(in crate::http) struct Slot(Arc<OnceLock<Admission>>);
 
-/// Admits the request if the tenant's quota allows, and, if it `yields`, the shortage of the service; and returns the capacity that serves it.
+/// Admits the request if the tenant's quota allows, and, if it `yields`, the shortage of the service; and returns the
+/// capacity that serves it. A long body is counted as the tenant's from here on.
 pub(in crate::http) async fn admit(
     parts: &Parts,
     engine: &Engine,
     tenant: Tenant,
     yields: bool,
 ) -> Result<Capacity, Refusal> {
+    if let Some(held) = parts.extensions.get::<Held>() {
+        held.belongs_to(tenant);
+    }
     let Some(slot) = parts.extensions.get::<Slot>() else {
         return Ok(Capacity::Guaranteed);
     };

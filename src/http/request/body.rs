@@ -11,6 +11,8 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 
+use super::digest;
+use super::held::{Held, SHORT_BYTES};
 use crate::engine::Error;
 use crate::http::answer::problem::Refusal;
 
@@ -21,12 +23,15 @@ const IDLE: Duration = if cfg!(test) {
     Duration::from_secs(BODY_IDLE_SECONDS)
 };
 
+/// Bytes by which a body of unknown length is counted.
+const STEP_BYTES: usize = 256 << 10;
+
 /// The next bytes of a body; `None` at its end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     loop {
         match body.frame().await {
             None => return Ok(None),
-            Some(Err(_)) => return Err(Error::BodyBroken),
+            Some(Err(error)) => return Err(digest::read_error(&error)),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -51,11 +56,17 @@ enum Prefix {
     Longer(Bytes),
 }
 
-/// Reads up to `max` bytes. A body that arrives in one piece, as nearly all do, is not copied.
-async fn prefix(body: &mut Body, max: usize) -> Result<Prefix, Error> {
+/// Reads up to `max` bytes. A body that arrives in one piece, as nearly all do, is not copied. A long one is counted in
+/// `held`.
+async fn prefix(body: &mut Body, max: usize, held: Option<&Held>) -> Result<Prefix, Error> {
     let upper = body.size_hint().upper();
+    let mut counted = 0;
     // A short body by its announced length needs no timeout: the deadline of the request covers it.
-    let first = if upper.is_some_and(|bytes| bytes <= max as u64) {
+    let first = if let Some(bytes) = upper.filter(|bytes| *bytes <= max as u64) {
+        if let Some(held) = held {
+            counted = usize::try_from(bytes).unwrap_or(max);
+            held.take(counted)?;
+        }
         next(body).await?
     } else {
         next_in_time(body).await?
@@ -73,6 +84,14 @@ async fn prefix(body: &mut Body, max: usize) -> Result<Prefix, Error> {
     let mut bytes = BytesMut::with_capacity(first.len() + announced.min(max - first.len()));
     bytes.extend_from_slice(&first);
     while let Some(more) = next_in_time(body).await? {
+        let needed = bytes.len() + more.len();
+        if let Some(held) = held
+            && needed > counted.max(SHORT_BYTES)
+        {
+            let counted_then = needed.next_multiple_of(STEP_BYTES);
+            held.take(counted_then - counted)?;
+            counted = counted_then;
+        }
         bytes.extend_from_slice(&more);
         if bytes.len() > max {
             return Ok(Prefix::Longer(bytes.freeze()));
@@ -85,17 +104,17 @@ fn too_large(what: &'static str, max: u64) -> Error {
     Error::TooLarge { what, max }
 }
 
-/// Reads a whole body of at most `max` bytes.
+/// Reads a whole body of at most `max` bytes. A long one is counted in `held`.
 pub(in crate::http) async fn whole(
     mut body: Body,
-    what: &'static str,
-    max: usize,
+    (what, max): (&'static str, usize),
+    held: Option<&Held>,
 ) -> Result<Bytes, Refusal> {
     // The announced length is over the limit: refused before any byte is read.
     if body.size_hint().lower() > max as u64 {
         return Err(too_large(what, max as u64).into());
     }
-    match prefix(&mut body, max).await? {
+    match prefix(&mut body, max, held).await? {
         Prefix::Whole(bytes) => Ok(bytes),
         Prefix::Longer(_) => Err(too_large(what, max as u64).into()),
     }
@@ -109,8 +128,13 @@ pub(in crate::http) enum Raw {
     Streamed(BoxStream<'static, Result<Bytes, Error>>),
 }
 
-/// Reads a body of up to `held_max` bytes into memory; returns a longer one as a stream.
-pub(in crate::http) async fn raw(mut body: Body, held_max: usize) -> Result<Raw, Refusal> {
+/// Reads a body of up to `held_max` bytes into memory; returns a longer one as a stream. A long one in memory is counted
+/// in `held`.
+pub(in crate::http) async fn raw(
+    mut body: Body,
+    held_max: usize,
+    held: Option<&Held>,
+) -> Result<Raw, Refusal> {
     let announced = body.size_hint().lower();
     if announced > RAW_BODY_BYTES_MAX {
         return Err(too_large("the body", RAW_BODY_BYTES_MAX).into());
@@ -118,7 +142,7 @@ pub(in crate::http) async fn raw(mut body: Body, held_max: usize) -> Result<Raw,
     if announced > held_max as u64 {
         return Ok(Raw::Streamed(limited(Bytes::new(), body)));
     }
-    Ok(match prefix(&mut body, held_max).await? {
+    Ok(match prefix(&mut body, held_max, held).await? {
         Prefix::Whole(bytes) => Raw::Held(bytes),
         Prefix::Longer(read) => Raw::Streamed(limited(read, body)),
     })
@@ -145,7 +169,10 @@ fn limited(read: Bytes, body: Body) -> BoxStream<'static, Result<Bytes, Error>> 
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::Request;
+
     use super::*;
+    use crate::engine::held::Budget;
 
     fn pieces(sizes: &[usize]) -> Body {
         let pieces: Vec<_> = sizes
@@ -157,10 +184,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_held_up_to_the_limit_and_streamed_whole_beyond_it() {
-        let held = raw(pieces(&[3, 4, 3]), 10).await.unwrap();
+        let held = raw(pieces(&[3, 4, 3]), 10, None).await.unwrap();
         assert!(matches!(held, Raw::Held(bytes) if bytes.len() == 10));
         for body in [pieces(&[3, 4, 4]), pieces(&[11]), Body::from(vec![0; 11])] {
-            let Raw::Streamed(stream) = raw(body, 10).await.unwrap() else {
+            let Raw::Streamed(stream) = raw(body, 10, None).await.unwrap() else {
                 panic!("held");
             };
             let bytes: Vec<Bytes> = stream.try_collect().await.unwrap();
@@ -172,7 +199,7 @@ mod tests {
     async fn a_stream_that_passes_the_limit_ends_with_an_error_that_names_it() {
         let mut sizes = vec![1 << 20; 100];
         sizes.push(1);
-        let Raw::Streamed(stream) = raw(pieces(&sizes), 10).await.unwrap() else {
+        let Raw::Streamed(stream) = raw(pieces(&sizes), 10, None).await.unwrap() else {
             panic!("held");
         };
         let error = stream.try_for_each(|_| async { Ok(()) }).await.unwrap_err();
@@ -185,9 +212,11 @@ mod tests {
             let piece = stream::iter([Ok::<_, Error>(vec![b'x'; bytes])]);
             Body::from_stream(piece.chain(stream::pending()))
         };
-        let held = whole(stalls(1), "the request", 10).await.unwrap_err();
+        let held = whole(stalls(1), ("the request", 10), None)
+            .await
+            .unwrap_err();
         assert!(format!("{held:?}").contains("RequestTimeout"), "{held:?}");
-        let Raw::Streamed(stream) = raw(stalls(11), 10).await.unwrap() else {
+        let Raw::Streamed(stream) = raw(stalls(11), 10, None).await.unwrap() else {
             panic!("held");
         };
         let streamed: Result<Vec<Bytes>, Error> = stream.try_collect().await;
@@ -197,8 +226,42 @@ mod tests {
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
         for body in [Body::from(vec![0; 11]), pieces(&[5, 6])] {
-            let refusal = whole(body, "the request", 10).await.unwrap_err();
+            let refusal = whole(body, ("the request", 10), None).await.unwrap_err();
             assert!(format!("{refusal:?}").contains("more than 10 bytes"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_takes_its_bytes_of_the_budget_until_its_request_ends() {
+        let tenant = crate::engine::Tenant(crate::store::TenantId::new(1));
+        let (budget, max) = (Budget::new(3 << 20), 4 << 20);
+        let read = async |body: Body, is_coded: bool| {
+            let mut request = Request::new(body);
+            let held = Held::of(&mut request, &budget, is_coded);
+            if let Some(held) = &held {
+                held.belongs_to(tenant);
+            }
+            let read = whole(request.into_body(), ("it", max), held.as_ref()).await;
+            (held, read.map(|bytes| bytes.len()))
+        };
+        let announced = |bytes: usize| Body::from(vec![0; bytes]);
+        let (first, one) = read(announced(1 << 20), false).await;
+        assert_eq!(one.unwrap(), 1 << 20);
+        let (second, two) = read(pieces(&[100_000; 8]), false).await;
+        assert_eq!(two.unwrap(), 800_000);
+        for (body, is_coded) in [
+            (announced(1 << 20), false),
+            (pieces(&[100_000; 8]), false),
+            (pieces(&[100_000; 4]), true),
+        ] {
+            let refused = read(body, is_coded).await.1.unwrap_err();
+            assert!(format!("{refused:?}").contains("HeldBodies"), "{refused:?}");
+        }
+        // A short body is not counted.
+        let (none, short) = read(announced(SHORT_BYTES), false).await;
+        assert!(none.is_none() && short.is_ok());
+        drop((first, second));
+        let (_held, all) = read(announced(2 << 20), false).await;
+        assert!(all.is_ok());
     }
 }

@@ -16,7 +16,6 @@ use futures_util::TryStreamExt;
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::digest::CONTENT_DIGEST;
 use crate::http::answer::problem::Refusal;
 
 /// Decoded bytes per step.
@@ -50,8 +49,6 @@ pub(in crate::http) fn decoded(mut request: Request) -> Request {
         return request;
     }
     request.headers_mut().remove(CONTENT_LENGTH);
-    // `Content-Digest` is the digest of the encoded bytes, which no later step sees.
-    request.headers_mut().remove(CONTENT_DIGEST);
     request.map(|body| {
         let coded = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
         if let Some(Coding::Gzip) = coding {

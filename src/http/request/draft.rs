@@ -95,7 +95,7 @@ fn body<'a>(
     message: &'a PublishMessage<'_>,
     index: usize,
 ) -> Result<(Cow<'a, [u8]>, Option<&'static str>), Error> {
-    if let Some(json) = message.json {
+    if let Some(json) = message.json() {
         return Ok((
             Cow::Borrowed(json.get().as_bytes()),
             Some("application/json"),
@@ -153,6 +153,8 @@ mod tests {
             Draft::Refused(Error::TooLarge { max: 1_048_576, .. })
         ));
         assert!(matches!(&drafts.items[1], Draft::Valid(None)));
+        let both = br#"{"messages":[{"body":"a","json":null,"tag":null}]}"#;
+        assert!(of_batch(both, None).is_ok());
         let all = br#"{"messages":[{"tag":""},{"body":"a","json":1}]}"#;
         let refusal = format!("{:?}", of_batch(all, None).unwrap_err());
         assert!(

@@ -10,7 +10,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use serde::de::{DeserializeOwned, DeserializeSeed};
 use serde::{Deserialize, Serialize};
 use serde_path_to_error::{Path, Segment, Track};
@@ -27,8 +27,9 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonText(text) = JsonText::from_request(request, state).await?;
-        // All fields of these types have defaults, so an absent body means `{}`.
-        let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
+        // An absent body means `{}`, and so does null: generated clients send it for a body that is not set.
+        let is_absent = matches!(text.trim_ascii(), b"" | b"null");
+        let text: &[u8] = if is_absent { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
         match value.validate() {
             errors if errors.is_empty() => Ok(Self(value)),
@@ -45,10 +46,20 @@ impl<S: Sync> FromRequest<S> for JsonText {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         check_content_type(request.headers())?;
-        body::whole(request.into_body(), "the request", REQUEST_BYTES_MAX)
-            .await
-            .map(Self)
+        let (parts, body) = request.into_parts();
+        let held = parts.extensions.get();
+        let text = body::whole(body, ("the request", REQUEST_BYTES_MAX), held).await?;
+        Ok(Self(without_mark(text)))
     }
+}
+
+/// The text without a byte order mark, which some editors and .NET clients write and a JSON parser may ignore (RFC 8259,
+/// section 8.1).
+pub(in crate::http) fn without_mark(mut text: Bytes) -> Bytes {
+    if text.starts_with(b"\xef\xbb\xbf") {
+        text.advance(3);
+    }
+    text
 }
 
 /// Refuses a body whose content type is not JSON. A missing content type means JSON.
@@ -159,6 +170,21 @@ mod tests {
         assert!(refused("{").1.starts_with("is not JSON: EOF"));
         assert!(refused("{} x").1.starts_with("is not JSON: trailing"));
         assert_eq!(refused("[]").0, "");
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_absent_or_null_and_begin_with_a_mark() {
+        for (text, retention) in [
+            ("", None),
+            (" null\n", None),
+            ("{\"retention_seconds\":null,\"keep_consumed\":null}", None),
+            ("\u{feff}{\"retention_seconds\":60}", Some(60)),
+            ("\u{feff}", None),
+        ] {
+            let request = Request::new(axum::body::Body::from(text));
+            let read = Json::<TopicSettings>::from_request(request, &()).await;
+            assert_eq!(read.unwrap().0.retention_seconds, retention, "{text}");
+        }
     }
 
     #[test]

@@ -9,7 +9,6 @@ use api::message::{check_attributes, check_media_type, check_text};
 use api::{FieldError, Problem};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::digest;
 use super::trace::{self, Trace};
 use crate::engine::log::payload::Meta;
 use crate::http::answer::problem::Refusal;
@@ -26,8 +25,6 @@ pub(in crate::http) struct Options<'a> {
     attributes: BTreeMap<&'a str, Cow<'a, str>>,
     /// The idempotency key.
     pub(in crate::http) key: Option<String>,
-    /// The digest that the body must have.
-    pub(in crate::http) digest: Option<digest::Expected>,
 }
 
 impl Options<'_> {
@@ -68,10 +65,6 @@ pub(in crate::http) fn of_message(headers: &HeaderMap) -> Result<Options<'_>, Re
             },
             "traceparent" => {
                 options.trace = trace::of(headers);
-                continue;
-            }
-            "content-digest" => {
-                options.digest = digest::expected(headers)?;
                 continue;
             }
             other if other.starts_with("cursus-") || other.starts_with("ce-") => {
@@ -118,7 +111,7 @@ fn is_given_twice(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 fn field(name: &HeaderName, detail: impl Into<String>) -> FieldError {
-    FieldError::new(format!("header:{name}"), detail)
+    FieldError::of_header(name, detail)
 }
 
 fn utf8<'a>(errors: &mut Vec<FieldError>, name: &HeaderName, value: &'a HeaderValue) -> &'a str {
@@ -187,7 +180,7 @@ fn percent_decoded(value: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 fn idempotency_key(value: &HeaderValue) -> Result<String, FieldError> {
-    let refused = |detail: String| FieldError::new("header:idempotency-key", detail);
+    let refused = |detail: String| FieldError::of_header("idempotency-key", detail);
     let text = value
         .to_str()
         .map_err(|_| refused("must be ASCII".to_owned()))?;

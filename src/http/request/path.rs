@@ -23,29 +23,32 @@ pub(in crate::http) trait Named: ToSchema {
     const PARAMETER: &'static str;
     /// Its description.
     const DESCRIPTION: &'static str;
+    /// Its sample in the document.
+    const SAMPLE: &'static str;
 }
 
 macro_rules! named {
-    ($($name:ident: $parameter:literal, $description:literal;)+) => {
+    ($($name:ident: $parameter:literal, $description:literal, $sample:literal;)+) => {
         $(impl Named for $name {
             const PARAMETER: &'static str = $parameter;
             const DESCRIPTION: &'static str = $description;
+            const SAMPLE: &'static str = $sample;
         })+
     };
 }
 
 named! {
-    TopicName: "topic", "Name of the topic";
-    SubscriptionName: "subscription", "Name of the subscription";
-    TenantName: "tenant", "Name of the tenant";
-    EventSinkName: "sink", "Name of the event sink";
-    MessageId: "id", "Id of the message";
-    KeyId: "key", "Id of the API key";
-    IssuerName: "issuer", "Name of the issuer";
-    BudgetName: "budget", "Name of the budget";
-    PlanName: "plan", "Name of the price plan";
-    Day: "valid_from", "The day (UTC) from which the version applies";
-    ErrorCode: "code", "Error code";
+    TopicName: "topic", "Name of the topic", "orders";
+    SubscriptionName: "subscription", "Name of the subscription", "billing";
+    TenantName: "tenant", "Name of the tenant", "acme";
+    EventSinkName: "sink", "Name of the event sink", "usage";
+    MessageId: "id", "Id of the message", "000000010000000002s3";
+    KeyId: "key", "Id of the API key", "5f0c7a1e9b3d2468";
+    IssuerName: "issuer", "Name of the issuer", "login";
+    BudgetName: "budget", "Name of the budget", "monthly";
+    PlanName: "plan", "Name of the price plan", "standard";
+    Day: "valid_from", "The day (UTC) from which the version applies", "2030-01-01";
+    ErrorCode: "code", "Error code", "not_found";
 }
 
 /// The OpenAPI entry of a path parameter.
@@ -55,6 +58,7 @@ pub(in crate::http) fn parameter<N: Named>() -> Parameter {
         .parameter_in(ParameterIn::Path)
         .required(utoipa::openapi::Required::True)
         .description(Some(N::DESCRIPTION))
+        .example(Some(N::SAMPLE.into()))
         .schema(Some(Ref::from_schema_name(N::name())))
         .build()
 }
@@ -113,11 +117,16 @@ pub(in crate::http) async fn parse<T: FromStr<Err: Display>>(
 ) -> Result<T, Refusal> {
     let params = RawPathParams::from_request_parts(parts, &())
         .await
-        .map_err(|_| Refusal::field(format!("path:{name}"), "must be UTF-8, percent-encoded"))?;
+        .map_err(|_| {
+            Refusal::field(
+                format!("parameter:{name}"),
+                "must be UTF-8, percent-encoded",
+            )
+        })?;
     let value = params.iter().find(|(param, _)| *param == name);
     let text = value.map_or("", |(_, text)| text);
     text.parse()
-        .map_err(|error: T::Err| Refusal::field(format!("path:{name}"), error.to_string()))
+        .map_err(|error: T::Err| Refusal::field(format!("parameter:{name}"), error.to_string()))
 }
 
 impl<S: Sync> FromRequestParts<S> for CodePath {

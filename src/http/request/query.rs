@@ -1,5 +1,5 @@
 //! Query strings. Every parameter must be known, in range and given once; otherwise an error names it as
-//! `query:<name>`.
+//! a parameter.
 
 use api::limits::{CURSOR_CHARS_MAX, KEY_CHARS_MAX, PAGE, PAGE_DEFAULT};
 use api::message::check_text;
@@ -26,7 +26,10 @@ impl Pairs {
             },
             Err(_) => Self {
                 pairs: Vec::new(),
-                errors: vec![FieldError::new("query:", "must be UTF-8, percent-encoded")],
+                errors: vec![FieldError::of_parameter(
+                    "",
+                    "must be UTF-8, percent-encoded",
+                )],
             },
         }
     }
@@ -37,8 +40,7 @@ impl Pairs {
     }
 
     fn refuse(&mut self, name: &str, detail: impl Into<String>) {
-        self.errors
-            .push(FieldError::new(format!("query:{name}"), detail));
+        self.errors.push(FieldError::of_parameter(name, detail));
     }
 
     pub(in crate::http) fn limit(&mut self) -> u32 {
@@ -70,7 +72,7 @@ impl Pairs {
 
     fn text(&mut self, name: &str, max: usize) -> Option<String> {
         let text = self.take(name)?;
-        check_text(&mut self.errors, || format!("query:{name}"), &text, max);
+        check_text(&mut self.errors, || format!("parameter:{name}"), &text, max);
         Some(text)
     }
 
@@ -235,21 +237,24 @@ mod tests {
         let none = |uri: &str| none(&uri.parse().unwrap());
         assert!(none("/v1/topics/t").is_ok() && none("/v1/topics/t?").is_ok());
         let refusal = format!("{:?}", none("/v1/topics/t?wait=5").unwrap_err());
-        assert!(refusal.contains("query:wait"), "{refusal}");
+        assert!(refusal.contains("parameter:wait"), "{refusal}");
     }
 
     #[test]
     fn a_parameter_that_is_wrong_unknown_or_given_twice_is_named() {
         for (query, name) in [
-            ("limit=0", "query:limit"),
-            ("limit=1001", "query:limit"),
-            ("limit=x", "query:limit"),
-            ("limit=1&limit=2", "query:limit"),
-            ("from=yesterday", "query:from"),
-            ("from=yesterday&after=000000010000000002s3", "query:from"),
-            ("after=1", "query:after"),
-            ("colour=red", "query:colour"),
-            ("key=", "query:key"),
+            ("limit=0", "parameter:limit"),
+            ("limit=1001", "parameter:limit"),
+            ("limit=x", "parameter:limit"),
+            ("limit=1&limit=2", "parameter:limit"),
+            ("from=yesterday", "parameter:from"),
+            (
+                "from=yesterday&after=000000010000000002s3",
+                "parameter:from",
+            ),
+            ("after=1", "parameter:after"),
+            ("colour=red", "parameter:colour"),
+            ("key=", "parameter:key"),
         ] {
             let refusal = format!("{:?}", parse(query).unwrap_err());
             assert!(refusal.contains(name), "{query}: {refusal}");

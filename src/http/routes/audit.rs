@@ -9,7 +9,7 @@ use axum::response::Response;
 use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
-use crate::http::document::ListOfErrors;
+use crate::http::document::ReadErrors;
 use crate::http::request::caller::{Caller, OperateList};
 use crate::http::request::query::AuditOf;
 
@@ -25,7 +25,7 @@ use crate::http::request::query::AuditOf;
         ("after" = Option<String>, Query, description = "`next` of the page before", pattern = "^[0-9]{1,18}$", nullable = false),
         ("limit" = Option<u32>, Query, description = "Most entries to return, 1 to 1,000; default 100", minimum = 1, maximum = 1000, nullable = false)
     ),
-    responses((status = 200, description = "A page of entries", body = Page<AuditEntry>), ListOfErrors)
+    responses((status = 200, description = "A page of entries", body = Page<AuditEntry>), ReadErrors)
 )]
 pub(in crate::http) async fn read_audit_log(
     State(engine): State<Engine>,

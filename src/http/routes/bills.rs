@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::engine::bill::focus::Export;
 use crate::engine::{Engine, Error};
 use crate::http::answer::problem::Refusal;
-use crate::http::document::{ExportErrors, ListErrors};
+use crate::http::document::{ExportErrors, GeneralErrors};
 use crate::http::request::caller::{Caller, SeeUsage};
 use crate::http::request::json::Json;
 use crate::http::request::query::Pairs;
@@ -26,7 +26,7 @@ use crate::http::request::query::Pairs;
     get, path = "/v1/usage/month", operation_id = "get_usage_month", tag = "Usage",
     security(("api_key" = ["usage"])),
     params(PeriodQuery),
-    responses((status = 200, description = "The month", body = UsageMonth), ListErrors)
+    responses((status = 200, description = "The month", body = UsageMonth), GeneralErrors)
 )]
 pub(in crate::http) async fn get_usage_month(
     State(engine): State<Engine>,

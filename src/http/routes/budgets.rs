@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Manage, SeeCosts};
 use crate::http::request::json::Json;
 use crate::http::request::path::BudgetPath;
@@ -76,7 +76,7 @@ pub(in crate::http) async fn get_budget(
 #[utoipa::path(
     get, path = "/v1/budgets", operation_id = "list_budgets", tag = "Budgets",
     security(("api_key" = ["usage"])),
-    responses((status = 200, description = "The budgets", body = Page<Budget>), ListErrors)
+    responses((status = 200, description = "The budgets", body = Page<Budget>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_budgets(
     State(engine): State<Engine>,

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, To};
 use crate::http::request::json::Json;
 use crate::http::request::query::PageOf;
@@ -83,7 +83,7 @@ pub(in crate::http) async fn get_event_sink(
     get, path = "/v1/event-sinks", operation_id = "list_event_sinks", tag = "Events",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of event sinks", body = Page<EventSink>), ListErrors)
+    responses((status = 200, description = "A page of event sinks", body = Page<EventSink>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_event_sinks(
     State(engine): State<Engine>,

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;
 use crate::http::request::path::IssuerPath;
@@ -64,7 +64,7 @@ pub(in crate::http) async fn get_issuer(
 #[utoipa::path(
     get, path = "/v1/admin/issuers", operation_id = "list_issuers", tag = "Operation",
     security(("api_key" = ["admin"])),
-    responses((status = 200, description = "The issuers", body = Page<Issuer>), ListErrors)
+    responses((status = 200, description = "The issuers", body = Page<Issuer>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_issuers(
     State(engine): State<Engine>,

@@ -12,7 +12,7 @@ use axum::response::Response;
 use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
-use crate::http::document::{ListOfErrors, PutErrors, ReadErrors};
+use crate::http::document::{PutErrors, ReadErrors};
 use crate::http::request::caller::{Operate, OperateList, To};
 use crate::http::request::json::Json;
 use crate::http::request::path::KeyPath;
@@ -108,7 +108,7 @@ pub(in crate::http) async fn get_key(
     get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(To<OperateList, TenantName>, PageQuery),
-    responses((status = 200, description = "A page of keys", body = Page<Key>), ListOfErrors)
+    responses((status = 200, description = "A page of keys", body = Page<Key>), ReadErrors)
 )]
 pub(in crate::http) async fn list_keys(
     State(engine): State<Engine>,

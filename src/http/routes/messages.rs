@@ -10,15 +10,17 @@ use axum::http::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
     IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 
 use crate::engine::{Engine, Error};
+use crate::http::answer::held::Holder;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::range::{self, BodyRange};
-use crate::http::answer::{json_text, page, shown};
+use crate::http::answer::{page, shown};
 use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
+use crate::http::request::condition;
 use crate::http::request::digest::{self, CONTENT_DIGEST};
 use crate::http::request::path::MessagePath;
 use crate::http::request::query::BrowseQuery;
@@ -37,7 +39,7 @@ pub(in crate::http) async fn get_message(
     Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
 ) -> Result<Response, Refusal> {
-    Ok(json_text(shown::one(&engine.message(&caller, id).await?)?))
+    Ok(shown::one(&engine.message(&caller, id).await?)?)
 }
 
 /// Get the body of a message
@@ -50,6 +52,8 @@ pub(in crate::http) async fn get_message(
     params(
         MessagePath,
         ("Range" = Option<String>, Header, description = "One range of bytes to return; several ranges are ignored and the whole body is returned", nullable = false, example = "bytes=0-1023"),
+        ("If-Match" = Option<String>, Header, description = "ETags or `*`; without the one of the body the request fails", nullable = false),
+        ("If-None-Match" = Option<String>, Header, description = "ETags or `*`; with the one of the body the response is empty (304)", nullable = false),
         ("If-Range" = Option<String>, Header, description = "An ETag; the range is ignored unless it is the ETag of the body", nullable = false)
     ),
     responses(
@@ -58,6 +62,7 @@ pub(in crate::http) async fn get_message(
                 ("Content-Digest" = String, description = "SHA-256 of the body (RFC 9530); only if the body is small"))),
         (status = 206, description = "The range of the body", body = inline(Binary), content_type = "*/*",
             headers(("Content-Range" = String, description = "The returned range and the length of the body"))),
+        (status = 304, description = "`If-None-Match` lists the ETag of the body"),
         BodyErrors
     )
 )]
@@ -65,14 +70,24 @@ pub(in crate::http) async fn get_message_body(
     State(engine): State<Engine>,
     Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let message = engine.stored_message(&caller, id).await?;
     let view = message.view().ok_or(Error::Internal)?;
     let (start, end) = view.body_range();
     let bytes = end - start;
-    let etag = format!("\"{id}\"");
-    let part = range_of(&headers, &etag, bytes);
+    let etag = value(&format!("\"{id}\""));
+    if let Some(unmet) = condition::unmet(&headers, &etag) {
+        return Ok(unmet);
+    }
+    let is_head = method == Method::HEAD;
+    // A range is one of a GET (RFC 9110, section 14.2).
+    let part = if is_head {
+        BodyRange::Whole
+    } else {
+        range_of(&headers, &etag, bytes)
+    };
     let mut response = body_head(part, bytes, &etag);
     let content_type = view.meta().content_type.unwrap_or_default();
     response
@@ -90,13 +105,17 @@ pub(in crate::http) async fn get_message_body(
     if let Some(digest) = small.and_then(digest::of) {
         response.headers_mut().insert(CONTENT_DIGEST, digest);
     }
+    if is_head {
+        // The body is neither read nor counted.
+        return Ok(response);
+    }
     let body = engine.body_part(caller.tenant(), &message, part).await?;
     *response.body_mut() = Body::from_stream(body);
     Ok(response)
 }
 
 /// The part of a body that the request asks for.
-fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> BodyRange {
+fn range_of(asked: &HeaderMap, etag: &HeaderValue, bytes: u64) -> BodyRange {
     match (asked.get(RANGE), asked.get(IF_RANGE)) {
         (Some(_), Some(tag)) if tag != etag => BodyRange::Whole,
         (Some(range), _) => range::parse(range.to_str().unwrap_or(""), bytes),
@@ -105,7 +124,7 @@ fn range_of(asked: &HeaderMap, etag: &str, bytes: u64) -> BodyRange {
 }
 
 /// The response without its body and content type.
-fn body_head(part: BodyRange, bytes: u64, etag: &str) -> Response {
+fn body_head(part: BodyRange, bytes: u64, etag: &HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
     let mut length = bytes;
     if let BodyRange::Bytes(first, last) = part {
@@ -116,7 +135,7 @@ fn body_head(part: BodyRange, bytes: u64, etag: &str) -> Response {
     }
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(ETAG, value(etag));
+    headers.insert(ETAG, etag.clone());
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -163,11 +182,12 @@ pub(in crate::http) async fn browse_messages(
     let (messages, next) = engine.browse(caller.tenant(), &topic, browse).await?;
     let next_text = next.map(|next| next.to_string());
     let next = next_text.as_deref();
-    Ok(page::linked(
-        &uri,
-        next,
-        json_text(shown::page(&messages, next)?),
-    ))
+    let holder = Holder {
+        budget: engine.held(),
+        tenant: caller.tenant(),
+    };
+    let page = shown::page(&messages, next, holder)?;
+    Ok(page::linked(&uri, next, page))
 }
 
 #[cfg(test)]
@@ -177,7 +197,8 @@ mod tests {
     #[test]
     fn a_body_says_what_it_is_and_runs_nowhere() {
         let mut asked = HeaderMap::new();
-        let answer = |asked: &HeaderMap| body_head(range_of(asked, "\"id\"", 10), 10, "\"id\"");
+        let etag = value("\"id\"");
+        let answer = |asked: &HeaderMap| body_head(range_of(asked, &etag, 10), 10, &etag);
         let whole = answer(&asked);
         assert_eq!(whole.status(), 200);
         assert_eq!(whole.headers()[CONTENT_DISPOSITION], "attachment");

@@ -6,7 +6,7 @@ use axum::extract::State;
 
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
-use crate::http::document::ListErrors;
+use crate::http::document::GeneralErrors;
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;
 
@@ -17,7 +17,7 @@ use crate::http::request::json::Json;
 #[utoipa::path(
     get, path = "/v1/admin/nodes", operation_id = "list_nodes", tag = "Operation",
     security(("api_key" = ["admin"])),
-    responses((status = 200, description = "The nodes", body = Page<Node>), ListErrors)
+    responses((status = 200, description = "The nodes", body = Page<Node>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_nodes(
     State(engine): State<Engine>,

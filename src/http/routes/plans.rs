@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use crate::engine::Engine;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{DeleteErrors, GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate};
 use crate::http::request::json::Json;
 use crate::http::request::path::VersionPath;
@@ -84,7 +84,7 @@ pub(in crate::http) async fn delete_plan_version(
 #[utoipa::path(
     get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Operation",
     security(("api_key" = ["admin"])),
-    responses((status = 200, description = "The plans", body = Page<Plan>), ListErrors)
+    responses((status = 200, description = "The plans", body = Page<Plan>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_plans(
     State(engine): State<Engine>,

@@ -14,7 +14,8 @@ use crate::http::request::batch::Results;
 use crate::http::request::body::{self, Raw};
 use crate::http::request::caller::{Admitted, Publish, To};
 use crate::http::request::deadline::ShortBody;
-use crate::http::request::json::{Json, check_content_type};
+use crate::http::request::held::Held;
+use crate::http::request::json::{Json, check_content_type, without_mark};
 use crate::http::request::{draft, options, trace};
 
 /// Publish one message
@@ -33,7 +34,7 @@ use crate::http::request::{draft, options, trace};
         ("Idempotency-Key" = Option<String>, Header, description = "A string in quotes. A repeated request with the same key and body within the topic's deduplication window publishes nothing and returns the first response; another body is refused (422)", min_length = 1, max_length = 257, nullable = false, pattern = r#"^("[ !#-\[\]-~]{1,255}"|[!#-~]{1,255})$"#),
         ("traceparent" = Option<String>, Header, description = "Trace context of the producer (W3C), stored with the message; ignored if malformed", nullable = false),
         ("tracestate" = Option<String>, Header, description = "Vendor-specific part of the trace context, stored with it; ignored beyond 1,024 characters", nullable = false),
-        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` (RFC 9530): the publish is refused if the body has another digest", nullable = false)
+        ("Content-Digest" = Option<String>, Header, description = "`sha-256=:…:` or `sha-512=:…:` (RFC 9530) of the body as sent, content coding included: the publish is refused if the body has another digest. Every route checks it, and `Repr-Digest`", nullable = false)
     ),
     request_body(
         description = "The message body, of any content type",
@@ -79,13 +80,10 @@ async fn read(
 ) -> Result<ReadPublish, Refusal> {
     let (parts, body) = request.into_parts();
     let options = options::of_message(&parts.headers)?;
-    let held = match body::raw(body, engine.hot_limit_bytes()).await? {
-        Raw::Held(held) => held,
+    let held = parts.extensions.get::<Held>();
+    let body = match body::raw(body, engine.hot_limit_bytes(), held).await? {
+        Raw::Held(body) => body,
         Raw::Streamed(body) => {
-            let body = match options.digest {
-                Some(digest) => digest.checked(body),
-                None => body,
-            };
             let streamed = Streamed {
                 meta: options.meta(),
                 key: options.key.clone(),
@@ -96,14 +94,15 @@ async fn read(
             return Ok(ReadPublish::Streamed(published.await?));
         }
     };
-    if let Some(digest) = options.digest {
-        digest.check(&held)?;
-    }
-    let mut drafts = draft::of_message(&options.meta(), &held);
+    let mut drafts = draft::of_message(&options.meta(), &body);
     drafts.capacity = caller.capacity;
     let key = options
         .key
-        .map(|key| idempotency_key(PublishRoute::Single, key, &held));
+        .map(|key| idempotency_key(PublishRoute::Single, key, &body));
+    drop(body);
+    if let Some(held) = held {
+        held.release();
+    }
     Ok(ReadPublish::Held(
         drafts,
         key,
@@ -136,11 +135,16 @@ pub(in crate::http) async fn publish_batch(
     let key = options::of_batch(&parts.headers)?;
     let trace = trace::of(&parts.headers);
     check_content_type(&parts.headers)?;
-    let text = body::whole(body, "the batch", BATCH_BYTES_MAX).await?;
+    let held: Option<Held> = parts.extensions.get().cloned();
+    let text = body::whole(body, ("the batch", BATCH_BYTES_MAX), held.as_ref()).await?;
+    let text = without_mark(text);
     let mut drafts = draft::of_batch(&text, trace.as_ref())?;
     drafts.capacity = caller.capacity;
     let key = key.map(|key| idempotency_key(PublishRoute::Batch, key, &text));
     drop((parts, text));
+    if let Some(held) = held {
+        held.release();
+    }
     let results = engine.publish(caller.tenant(), &topic, drafts, key).await?;
     Ok(results.map(|results| Json(results.into())))
 }

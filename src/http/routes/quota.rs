@@ -8,7 +8,7 @@ use axum::extract::State;
 use crate::engine::Engine;
 use crate::engine::operate::quotas;
 use crate::http::answer::problem::Refusal;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, Operate, SeeQuota, To};
 use crate::http::request::json::Json;
 
@@ -19,7 +19,7 @@ use crate::http::request::json::Json;
 #[utoipa::path(
     get, path = "/v1/quota", operation_id = "get_quota", tag = "Quota",
     security(("api_key" = ["usage"]), ("api_key" = ["manage"])),
-    responses((status = 200, description = "The limits and their use", body = QuotaStatus), ListErrors)
+    responses((status = 200, description = "The limits and their use", body = QuotaStatus), GeneralErrors)
 )]
 pub(in crate::http) async fn get_quota(
     State(engine): State<Engine>,

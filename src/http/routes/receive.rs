@@ -6,8 +6,9 @@ use axum::extract::State;
 use axum::response::Response;
 
 use crate::engine::{Engine, Metered};
+use crate::http::answer::held::Holder;
 use crate::http::answer::problem::Refusal;
-use crate::http::answer::{json_text, shown};
+use crate::http::answer::shown;
 use crate::http::document::WriteErrors;
 use crate::http::request::caller::{Receive, To};
 use crate::http::request::json::Json;
@@ -35,6 +36,10 @@ pub(in crate::http) async fn receive_messages(
     } = engine
         .receive(caller.tenant(), caller.capacity, &subscription, request)
         .await?;
-    let answer = json_text(shown::received(&messages)?);
+    let holder = Holder {
+        budget: engine.held(),
+        tenant: caller.tenant(),
+    };
+    let answer = shown::received(&messages, holder)?;
     Ok(Metered { answer, units })
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use api::service::{Health, PartReadiness, ProblemKind, Readiness};
 use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
 
 use crate::engine::Engine;
-use crate::http::answer::throttle;
-use crate::http::document::{NotFoundError, ServiceErrors};
+use crate::http::answer::{exposition, throttle};
+use crate::http::document::{GeneralErrors, ReadErrors};
 use crate::http::request::json::Json;
 use crate::http::request::path::CodePath;
 use crate::telemetry::Telemetry;
@@ -23,7 +23,7 @@ use crate::telemetry::Telemetry;
 /// Does not depend on other services. For liveness probes.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "get_health", tag = "Service", security(()),
-    responses((status = 200, description = "The process is alive", body = Health), ServiceErrors)
+    responses((status = 200, description = "The process is alive", body = Health), GeneralErrors)
 )]
 pub(in crate::http) async fn get_health() -> Json<Health> {
     let status = "ok".to_owned();
@@ -41,7 +41,7 @@ pub(in crate::http) async fn get_health() -> Json<Health> {
         (status = 503, description = "The database or object storage does not respond", body = Readiness,
             headers(("Retry-After" = String, description = "Seconds to wait before the next attempt"),
                 ("RateLimit-Policy" = String, description = "The limit that was reached"), ("RateLimit" = String, description = "What is left of the limit"))),
-        ServiceErrors
+        GeneralErrors
     )
 )]
 pub(in crate::http) async fn get_readiness(
@@ -93,16 +93,17 @@ fn part(part: crate::engine::Readiness) -> PartReadiness {
 
 /// Get the metrics of this node
 ///
-/// Returns text in the OpenMetrics format, for Prometheus and other scrapers.
+/// Returns text for Prometheus and other scrapers: in the OpenMetrics format if `Accept` asks for it, else in the classic
+/// text format.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "get_metrics", tag = "Service", security(()),
-    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"), ServiceErrors)
+    responses((status = 200, description = "The metrics", content((String = "text/plain"), (String = "application/openmetrics-text"))), GeneralErrors)
 )]
 pub(in crate::http) async fn get_metrics(
     Extension(telemetry): Extension<Telemetry>,
-) -> impl IntoResponse {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, OPEN_METRICS)], telemetry.text())
+    headers: HeaderMap,
+) -> Response {
+    exposition::metrics(&headers, telemetry.text())
 }
 
 /// Get this document
@@ -110,7 +111,7 @@ pub(in crate::http) async fn get_metrics(
 /// Returns the document, which is generated from the routes of this version. `/docs` displays it.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "get_openapi", tag = "Service", security(()),
-    responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>), ServiceErrors)
+    responses((status = 200, description = "The OpenAPI 3.1 document of this API", body = std::collections::BTreeMap<String, serde_json::Value>), GeneralErrors)
 )]
 pub(in crate::http) async fn get_openapi() -> impl IntoResponse {
     (
@@ -125,7 +126,7 @@ pub(in crate::http) async fn get_openapi() -> impl IntoResponse {
 #[utoipa::path(
     get, path = "/problems/{code}", operation_id = "get_problem", tag = "Service", security(()),
     params(CodePath),
-    responses((status = 200, description = "The meaning of the code", body = ProblemKind), NotFoundError)
+    responses((status = 200, description = "The meaning of the code", body = ProblemKind), ReadErrors)
 )]
 pub(in crate::http) async fn get_problem(CodePath(code): CodePath) -> Json<ProblemKind> {
     Json(ProblemKind::of(code))

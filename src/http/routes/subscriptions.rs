@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeSubscription, To};
 use crate::http::request::json::Json;
 use crate::http::request::query::PageOf;
@@ -74,7 +74,7 @@ pub(in crate::http) async fn get_subscription(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of subscriptions", body = Page<Subscription>), ListErrors)
+    responses((status = 200, description = "A page of subscriptions", body = Page<Subscription>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_subscriptions(
     State(engine): State<Engine>,

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{ListErrors, PutErrors, ReadErrors, WriteErrors};
+use crate::http::document::{GeneralErrors, PutErrors, ReadErrors, WriteErrors};
 use crate::http::request::caller::{Caller, Operate, OperateList, To};
 use crate::http::request::json::Json;
 use crate::http::request::query::PageOf;
@@ -99,7 +99,7 @@ pub(in crate::http) async fn get_tenant(
     get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
     security(("api_key" = ["admin"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of tenants", body = Page<Tenant>), ListErrors)
+    responses((status = 200, description = "A page of tenants", body = Page<Tenant>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_tenants(
     State(engine): State<Engine>,

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
 use crate::http::answer::put_status;
-use crate::http::document::{DeleteErrors, ListErrors, PutErrors, ReadErrors};
+use crate::http::document::{DeleteErrors, GeneralErrors, PutErrors, ReadErrors};
 use crate::http::request::caller::{Caller, List, Manage, SeeTopic, To};
 use crate::http::request::json::Json;
 use crate::http::request::query::PageOf;
@@ -63,7 +63,7 @@ pub(in crate::http) async fn get_topic(
     get, path = "/v1/topics", operation_id = "list_topics", tag = "Topics",
     security(("api_key" = ["manage"])),
     params(PageQuery),
-    responses((status = 200, description = "A page of topics", body = Page<Topic>), ListErrors)
+    responses((status = 200, description = "A page of topics", body = Page<Topic>), GeneralErrors)
 )]
 pub(in crate::http) async fn list_topics(
     State(engine): State<Engine>,

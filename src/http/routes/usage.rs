@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::engine::bill::usage::UsageRequest;
 use crate::http::answer::page;
 use crate::http::answer::problem::Refusal;
-use crate::http::document::ListErrors;
+use crate::http::document::GeneralErrors;
 use crate::http::request::caller::{Caller, SeeUsage};
 use crate::http::request::json::Json;
 use crate::http::request::query::{self, Pairs};
@@ -26,7 +26,7 @@ use crate::http::request::query::{self, Pairs};
     get, path = "/v1/usage", operation_id = "get_usage", tag = "Usage",
     security(("api_key" = ["usage"])),
     params(UsageQuery),
-    responses((status = 200, description = "A page of usage", body = UsagePage), ListErrors)
+    responses((status = 200, description = "A page of usage", body = UsagePage), GeneralErrors)
 )]
 pub(in crate::http) async fn get_usage(
     State(engine): State<Engine>,
@@ -111,14 +111,14 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (query, name) in [
-            ("from=yesterday", "query:from"),
-            ("to=", "query:to"),
-            ("granularity=week", "query:granularity"),
-            ("by=colour", "query:by"),
-            ("after=x", "query:after"),
-            ("limit=0", "query:limit"),
-            ("tenant=2", "query:tenant"),
-            ("by=topic&by=topic", "query:by"),
+            ("from=yesterday", "parameter:from"),
+            ("to=", "parameter:to"),
+            ("granularity=week", "parameter:granularity"),
+            ("by=colour", "parameter:by"),
+            ("after=x", "parameter:after"),
+            ("limit=0", "parameter:limit"),
+            ("tenant=2", "parameter:tenant"),
+            ("by=topic&by=topic", "parameter:by"),
         ] {
             let refusal = format!("{:?}", parse(query).unwrap_err());
             assert!(refusal.contains(name), "{query}: {refusal}");

@@ -451,12 +451,24 @@ async fn a_node_without_keys_serves_no_page_of_another_site() {
         send(request.header(name, value)).await
     };
 
-    for (name, value) in [("origin", "https://evil.example"), ("host", "evil.example")] {
+    for (name, value) in [
+        ("origin", "https://evil.example"),
+        ("host", "evil.example"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
         let (status, problem) = ask(&open, name, value).await;
         assert_eq!((status, &problem["code"]), (403, &json!("forbidden")));
         assert_eq!(ask(&closed, name, value).await.0, 401, "its key guards it");
     }
     let page = ask(&open, "origin", "http://localhost:3000").await;
     assert_eq!(page.0, 200);
+    let docs = open.request(Method::GET, "/docs/").send().await.unwrap();
+    for (name, value) in [
+        ("cross-origin-resource-policy", "same-origin"),
+        ("x-content-type-options", "nosniff"),
+        ("content-security-policy", "frame-ancestors 'none'"),
+    ] {
+        assert_eq!(docs.headers()[name], value);
+    }
     fleet.finish([open, closed]).await;
 }

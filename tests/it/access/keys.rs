@@ -245,7 +245,7 @@ async fn what_is_wrong_is_named_and_nothing_is_half_done() {
     let named = a.get("/v1/admin/tenants/-x").await;
     assert_eq!(
         refusal(named),
-        is(400, "invalid_request", json!("path:tenant"))
+        is(400, "invalid_request", json!("parameter:tenant"))
     );
     let issuer = json!({"issuer": "https://i", "jwks_url": "http://i/jwks", "audiences": ["c"], "tenant": {"name": "shop"}});
     let refused = refusal(a.put("/v1/admin/issuers/i", issuer).await);

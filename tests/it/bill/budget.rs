@@ -158,7 +158,7 @@ async fn what_is_wrong_with_a_budget_is_named() {
         );
     }
     let path = refusal(node.put("/v1/budgets/.b", json!({"amount": "1"})).await);
-    assert_eq!(path, is(400, "invalid_request", json!("path:budget")));
+    assert_eq!(path, is(400, "invalid_request", json!("parameter:budget")));
     assert_eq!(node.get("/v1/budgets").await.1["items"], json!([]));
     fleet.finish([node]).await;
 }

@@ -312,6 +312,9 @@ async fn a_month_shows_what_it_costs_so_far_and_what_it_will() {
         assert_eq!(items, sum, "{granularity}");
     }
     let refused = refusal(other.get("/v1/usage/month?period=2030-13").await);
-    assert_eq!(refused, is(400, "invalid_request", json!("query:period")));
+    assert_eq!(
+        refused,
+        is(400, "invalid_request", json!("parameter:period"))
+    );
     fleet.finish([other]).await;
 }

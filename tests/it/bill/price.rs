@@ -165,7 +165,7 @@ async fn what_is_wrong_with_a_plan_is_named() {
     let path = node.put(&format!("{PLAN}/2030-02-30"), prices()).await;
     assert_eq!(
         refusal(path),
-        is(400, "invalid_request", json!("path:valid_from"))
+        is(400, "invalid_request", json!("parameter:valid_from"))
     );
     fleet.finish([node]).await;
 }

@@ -117,7 +117,7 @@ async fn what_is_no_sink_is_refused_by_its_field() {
         );
     }
     let name = refusal(node.put("/v1/event-sinks/-", json!({"topic": "t"})).await);
-    assert_eq!(name, is(400, "invalid_request", json!("path:sink")));
+    assert_eq!(name, is(400, "invalid_request", json!("parameter:sink")));
     let missing = refusal(node.put(SINK, json!({"topic": "n"})).await);
     assert_eq!(missing, is(404, "not_found", Value::Null));
     assert_eq!(node.get(SINK).await.0, 404, "nothing came of it");

@@ -178,10 +178,13 @@ async fn settings_that_cannot_be_are_refused_with_their_field() {
         put("/v1/topics/x", json!({"keep_consumed": "yes"})).await,
         invalid("/keep_consumed")
     );
-    assert_eq!(put("/v1/topics/.x", json!({})).await, invalid("path:topic"));
+    assert_eq!(
+        put("/v1/topics/.x", json!({})).await,
+        invalid("parameter:topic")
+    );
     assert_eq!(
         put(&format!("/v1/topics/{}", "x".repeat(129)), json!({})).await,
-        invalid("path:topic")
+        invalid("parameter:topic")
     );
     assert_eq!(
         put("/v1/subscriptions/x", json!({})).await,
@@ -252,11 +255,11 @@ async fn lists_come_in_pages_and_in_order_of_name() {
     }
     assert_eq!(
         refusal(node.get("/v1/topics?limit=0").await),
-        is(400, "invalid_request", json!("query:limit"))
+        is(400, "invalid_request", json!("parameter:limit"))
     );
     assert_eq!(
         refusal(node.get("/v1/topics?page=2").await),
-        is(400, "invalid_request", json!("query:page"))
+        is(400, "invalid_request", json!("parameter:page"))
     );
     fleet.finish([node]).await;
 }

@@ -361,7 +361,7 @@ async fn usage_is_read_in_pages_and_bad_ranges_are_refused() {
         ("price=1", "price"),
     ] {
         let refused = refusal(node.get(&format!("/v1/usage?{query}")).await);
-        let pointer = json!(format!("query:{name}"));
+        let pointer = json!(format!("parameter:{name}"));
         assert_eq!(refused, is(400, "invalid_request", pointer), "{query}");
     }
     fleet.finish([node, other]).await;

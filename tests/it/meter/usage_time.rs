@@ -161,7 +161,7 @@ async fn usage_rolls_up_and_stays_the_same() {
         .await;
     assert_eq!(
         refusal(refused),
-        is(400, "invalid_request", json!("query:from"))
+        is(400, "invalid_request", json!("parameter:from"))
     );
 
     fleet.clock.advance(400 * DAY - 8 * DAY);

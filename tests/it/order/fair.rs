@@ -258,15 +258,17 @@ async fn a_setting_that_is_wrong_is_refused_by_its_pointer_and_changes_nothing()
     assert_eq!(shown["fairness"], json!({"weights": {"acme": 3}}));
     assert_eq!(shown["max_attempts"], 16);
 
-    // An absent setting keeps it, null removes it, and an empty object of weights is fairness without weights.
+    // An absent setting and null keep it, `enabled` removes it, and an empty object of weights is fairness without weights.
     let put = async |settings: Value| {
         let (status, shown) = node.put("/v1/subscriptions/s", settings).await;
         assert_eq!(status, 200, "{shown}");
         shown.get("fairness").cloned()
     };
     let kept = json!({"weights": {"acme": 3}});
-    assert_eq!(put(json!({"max_attempts": 5})).await, Some(kept));
-    assert_eq!(put(json!({"fairness": null})).await, None);
+    assert_eq!(put(json!({"max_attempts": 5})).await, Some(kept.clone()));
+    assert_eq!(put(json!({"fairness": null})).await, Some(kept));
+    let off = json!({"fairness": {"enabled": false}});
+    assert_eq!(put(off).await, None);
     assert_eq!(put(json!({"max_attempts": 6})).await, None);
     let none = json!({"weights": {}});
     assert_eq!(put(json!({"fairness": {}})).await, Some(none.clone()));

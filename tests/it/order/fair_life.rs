@@ -208,7 +208,9 @@ async fn switched_off_it_goes_on_with_what_waits_and_on_again_too() {
     publish_of(&nodes[0], Some("acme"), 300).await;
     publish_of(&nodes[0], Some("bell"), 30).await;
     assert_eq!(take(&nodes[0], 10).await, 10);
-    nodes[0].put(path, json!({"fairness": null})).await;
+    nodes[0]
+        .put(path, json!({"fairness": {"enabled": false}}))
+        .await;
     publish_of(&nodes[0], Some("acme"), 10).await;
     // Redelivery hands out waiting leases, because they are due; one of them in part.
     assert_eq!(take(&nodes[0], 100).await, 100);

@@ -56,8 +56,8 @@ async fn headers_of_a_cloudevent_are_attributes_with_their_values_decoded() {
     let received = node.receive(10).await;
 
     assert_eq!(status, 200, "{answer}");
-    let pointer: &Value = &problem["errors"][0]["pointer"];
-    assert_eq!((refused, pointer), (400, &json!("header:ce-subject")));
+    let header: &Value = &problem["errors"][0]["header"];
+    assert_eq!((refused, header), (400, &json!("ce-subject")));
     assert_eq!(
         json!(all(&received, "attributes")),
         json!([{"ce-id": "1", "ce-subject": "Euro € 😀"}])

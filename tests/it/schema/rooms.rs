@@ -97,7 +97,7 @@ const UPPER: [&str; 7] = [
 const ROOT: [&str; 3] = ["metrics", "mod", "start"];
 
 /// What every room may use. They use no room.
-const LEAVES: [&str; 6] = ["duty", "error", "inbox", "limit", "mask", "page"];
+const LEAVES: [&str; 7] = ["duty", "error", "held", "inbox", "limit", "mask", "page"];
 
 /// The first name below `folder/`, without `.rs`.
 fn part<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
