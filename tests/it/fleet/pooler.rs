@@ -25,7 +25,7 @@ async fn a_pooler_in_session_mode_serves_though_it_takes_no_parameters() {
     store.check_sessions().await.unwrap();
     let mut session = store.turn_session().await.unwrap();
     for (setting, value) in [
-        ("lock_timeout", "0"),
+        ("lock_timeout", "200ms"),
         ("enable_seqscan", "off"),
         ("plan_cache_mode", "force_generic_plan"),
     ] {
