@@ -15,7 +15,7 @@ pub use super::turn_output::{Leased, TurnOutput};
 /// `migrations/README.md`).
 macro_rules! version {
     () => {
-        2
+        3
     };
 }
 

@@ -384,7 +384,16 @@ BEGIN
                         FROM lease x
                         WHERE x.lane_id = c.lane_id AND x.subscription_id = c.subscription_id
                           AND x.attempt >= 0 AND x.deadline >= c.low AND x.deadline <= at
-                        ORDER BY x.deadline LIMIT least(c.wanted, {due})
+                        -- As many as are enough if all are full, as after a consumer that went away; if these are not, more.
+                        ORDER BY x.deadline LIMIT CASE WHEN c.wanted <= (
+                            SELECT sum(f.messages) FROM (
+                                SELECT CASE WHEN x.attempt >= c.attempts THEN 0 ELSE bit_count(x.pending::bit(64)) END AS messages
+                                FROM lease x
+                                WHERE x.lane_id = c.lane_id AND x.subscription_id = c.subscription_id
+                                  AND x.attempt >= 0 AND x.deadline >= c.low AND x.deadline <= at
+                                ORDER BY x.deadline LIMIT c.wanted / 64 + 4
+                            ) f
+                        ) THEN c.wanted / 64 + 4 ELSE least(c.wanted, {due}) END
                     ) s
                 ) d ON d.before < c.wanted
                 LEFT JOIN LATERAL (
