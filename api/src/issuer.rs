@@ -104,7 +104,7 @@ pub struct IssuerSettings {
     /// audit log. `publish`, `receive`, `manage` and `usage` when absent: a token operates the service only if `admin`
     /// is listed here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, min_items = 1, max_items = 32)]
+    #[schema(min_items = 1, max_items = 32)]
     pub scopes: Option<Vec<Scope>>,
     /// Tolerated difference between the clocks of the issuer and of the service, in seconds. 30 when absent.
     #[serde(
