@@ -27,8 +27,8 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonText(text) = JsonText::from_request(request, state).await?;
-        // An absent body means `{}`, and so does null: generated clients send it for a body that is not set.
-        let is_absent = matches!(text.trim_ascii(), b"" | b"null");
+        // An absent body means `{}`.
+        let is_absent = text.trim_ascii().is_empty();
         let text: &[u8] = if is_absent { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
         match value.validate() {
@@ -173,10 +173,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_may_be_absent_or_null_and_begin_with_a_mark() {
+    async fn a_body_may_be_absent_and_begin_with_a_mark() {
         for (text, retention) in [
             ("", None),
-            (" null\n", None),
             ("{\"retention_seconds\":null,\"keep_consumed\":null}", None),
             ("\u{feff}{\"retention_seconds\":60}", Some(60)),
             ("\u{feff}", None),
