@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::blob::{Blob, Storage};
+use crate::causes;
 use crate::clock::Clock;
 use crate::config::{Config, Mode};
 use crate::embedded::{self, Embedded};
@@ -98,19 +99,8 @@ async fn open_store(config: &Config, embedded: Option<&Embedded>) -> Result<Stor
         store.check_sessions().await?;
         store::migrate::migrate(&store).await
     };
-    ready.await.map_err(|error| explain(&error))?;
+    ready.await.map_err(|error| causes::in_line(&error))?;
     Ok(store)
-}
-
-/// An error and its causes, in one line.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, Error> {

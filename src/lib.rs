@@ -9,7 +9,7 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store      Postgres: all SQL, one table a file
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
-//! below: config  network  telemetry  shutdown  clock  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
+//! below: config  network  telemetry  shutdown  clock  causes  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
 //!        descriptors (open files)  disk (room on it)
 //! ```
 //!
@@ -132,6 +132,7 @@
 
 pub mod app;
 pub mod blob;
+pub mod causes;
 pub mod clock;
 pub mod config;
 pub mod descriptors;

@@ -4,7 +4,6 @@
 
 mod guard;
 
-use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,20 +41,6 @@ pub enum Error {
     /// A response longer than the limit.
     #[error("more than {0} bytes")]
     TooLong(usize),
-}
-
-impl Error {
-    /// The error and what caused it, in one line.
-    #[must_use]
-    pub fn with_causes(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let _ = write!(text, ": {error}");
-            cause = error.source();
-        }
-        text
-    }
 }
 
 /// Response to a POST.

@@ -16,7 +16,8 @@ use super::history::{History, Present};
 use super::hosts::{self, Hosts};
 use super::run::Reached;
 use super::settings::{self, Setting};
-use super::trouble::{self, Trouble};
+use super::trouble::Trouble;
+use crate::causes;
 
 /// A host that has not accepted a connection within this time is passed over.
 const HOST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -135,7 +136,7 @@ impl Connector {
         };
         Err(Unreachable {
             trouble: Trouble::of(&error),
-            detail: Arc::from(trouble::chain(&error)),
+            detail: Arc::from(causes::in_line(&error)),
         })
     }
 
@@ -214,7 +215,7 @@ impl Host {
     }
 
     async fn connect(&self, more: &[Setting]) -> Result<(PgConnection, Server), (Trouble, String)> {
-        let told = |error: sqlx::Error| (Trouble::of(&error), trouble::chain(&error));
+        let told = |error: sqlx::Error| (Trouble::of(&error), causes::in_line(&error));
         let mut made = self.options(more).connect().await;
         if let Err(error) = &made
             && Trouble::of(error) == Trouble::Pooler

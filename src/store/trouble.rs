@@ -3,6 +3,8 @@
 
 use sqlx::Error;
 
+use crate::causes;
+
 /// Why the database cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -51,11 +53,11 @@ impl Trouble {
         }
         // The variants of `sqlx::Error` for pools and transactions are not used: `pool` and `session` do both.
         if let Error::Tls(_) = error {
-            return Self::of_tls(&chain(error));
+            return Self::of_tls(&causes::in_line(error));
         }
         if let Error::Io(io) = error {
             // rustls reports a failed handshake as an error of the stream.
-            let text = chain(error);
+            let text = causes::in_line(error);
             return if io.kind() == std::io::ErrorKind::InvalidData && text.contains("certificate") {
                 Self::of_tls(&text)
             } else if io.kind() == std::io::ErrorKind::TimedOut {
@@ -188,20 +190,6 @@ impl Trouble {
             Self::Starting | Self::Connection | Self::NoAnswer | Self::Other => "",
         }
     }
-}
-
-/// An error with its causes, in one line. Causes that the error repeats are left out.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::causes;
 use crate::clock::Clock;
 use crate::engine::access::Gate;
 use crate::engine::access::issuers::Issuer;
@@ -156,7 +157,7 @@ impl Fetch {
     async fn read(&self) -> Result<(String, PublicKeys), String> {
         let url = &self.issuer.row.jwks_url;
         let response = self.outbound.get(url, KEY_SET_BYTES_MAX).await;
-        let body = response.map_err(|error| error.with_causes())?;
+        let body = response.map_err(|error| causes::in_line(&error))?;
         let text = String::from_utf8(body.to_vec()).map_err(|_| "it is not UTF-8".to_owned())?;
         let keys = PublicKeys::parse(&text).ok_or("it is not a key set (RFC 7517)")?;
         if keys.is_empty() {

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 22] = [
+const LAYERS: [(&str, &[&str]); 23] = [
     (
         "app",
         &[
             "blob",
+            "causes",
             "clock",
             "config",
             "descriptors",
@@ -26,6 +27,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
         ],
     ),
     ("blob", &["disk", "pace", "turnstile"]),
+    ("causes", &[]),
     ("clock", &[]),
     ("config", &["blob", "network"]),
     ("descriptors", &[]),
@@ -35,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
         "engine",
         &[
             "blob",
+            "causes",
             "clock",
             "disk",
             "hex",
@@ -55,7 +58,7 @@ const LAYERS: [(&str, &[&str]); 22] = [
     ("pace", &[]),
     ("repeat", &[]),
     ("shutdown", &[]),
-    ("store", &[]),
+    ("store", &["causes"]),
     ("telemetry", &["config"]),
     ("turnstile", &[]),
     ("worker", &["engine", "store"]),
