@@ -1,5 +1,5 @@
-//! Loops of a node that repeat some work for as long as it runs. Work that only one node of the fleet needs to do is a duty
-//! (`engine::duty`) instead.
+//! Loops of a node that repeat some work for as long as it runs, and the pauses between attempts that fail. Work that only one
+//! node of the fleet needs to do is a duty (`engine::duty`) instead.
 
 use std::time::Duration;
 
@@ -23,6 +23,12 @@ pub fn every(period: Duration, stop: &CancellationToken) -> Rounds<'_> {
     }
 }
 
+/// The pause after failures in a row: `first`, doubled this many times, but at most `longest`.
+#[must_use]
+pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(31)).min(longest)
+}
+
 impl Rounds<'_> {
     /// Waits for the next round, the first of which begins at once; false after the stop. A round in progress is not cut
     /// short.
@@ -39,6 +45,13 @@ impl Rounds<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_doubles_up_to_the_longest() {
+        let of = |times| doubled(Duration::from_secs(5), times, Duration::from_secs(300)).as_secs();
+        assert_eq!([0, 1, 2, 5, 6].map(of), [5, 10, 20, 160, 300]);
+        assert_eq!([32, u32::MAX].map(of), [300, 300]);
+    }
 
     #[tokio::test]
     async fn rounds_follow_each_other_until_the_stop() {

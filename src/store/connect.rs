@@ -18,6 +18,7 @@ use super::run::Reached;
 use super::settings::{self, Setting};
 use super::trouble::Trouble;
 use crate::causes;
+use crate::repeat::doubled;
 
 /// A host that has not accepted a connection within this time is passed over.
 const HOST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -107,7 +108,7 @@ impl Connector {
             }
             Err(last) => {
                 let since = failing.as_ref().map_or(0, |failing| failing.since);
-                let pause = PAUSE.saturating_mul(1 << since.min(8)).min(PAUSE_MAX);
+                let pause = doubled(PAUSE, since, PAUSE_MAX);
                 *failing = Some(Failing {
                     since: since + 1,
                     until: Instant::now() + pause,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::hold::{HELD_FOR, Hold, RENEW_AFTER};
 use super::metrics::Counts;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
+use crate::repeat::doubled;
 
 /// Longest pause after failures, and longest pause that [`Duty::PAUSE_FACTOR`] asks for.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ impl<D: Duty> Rounds<D> {
                     let cause: &dyn std::error::Error = &error;
                     tracing::warn!(duty = D::NAME, cause, "duty failed; it goes on later");
                     failures = (failures + 1).min(DOUBLINGS_MAX);
-                    (D::BUSY * (1 << failures)).min(PAUSE_MAX).max(D::BUSY)
+                    doubled(D::BUSY, failures, PAUSE_MAX).max(D::BUSY)
                 }
             };
         }

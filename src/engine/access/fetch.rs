@@ -18,7 +18,7 @@ use crate::engine::access::Gate;
 use crate::engine::access::issuers::Issuer;
 use crate::engine::access::key_set::PublicKeys;
 use crate::outbound::Outbound;
-use crate::repeat::every;
+use crate::repeat::{doubled, every};
 use crate::store::{self, Store};
 
 /// Shortest time between two requests to one issuer, also when tokens name unknown keys.
@@ -65,8 +65,7 @@ impl Asked {
 
 /// The pause after so many failures in a row.
 fn pause(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(10);
-    (PAUSE * 2_u32.pow(doublings)).min(PAUSE_MAX)
+    doubled(PAUSE, failures.saturating_sub(1), PAUSE_MAX)
 }
 
 impl Gate {

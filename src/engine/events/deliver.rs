@@ -22,6 +22,7 @@ use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
 use crate::engine::publish::draft::{Draft, Drafts};
 use crate::outbound;
+use crate::repeat::doubled;
 use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};
 use crate::store::{self, Store};
@@ -291,9 +292,7 @@ fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
 
 /// Pause before the next attempt, after a failure that followed `attempts` other failures.
 fn pause(attempts: i32, asked: Option<Duration>, jitter: f64) -> Duration {
-    let doublings = attempts.clamp(0, 16).unsigned_abs();
-    (PAUSE_MIN * (1 << doublings))
-        .min(PAUSE_MAX)
+    doubled(PAUSE_MIN, attempts.max(0).unsigned_abs(), PAUSE_MAX)
         .mul_f64(jitter)
         .max(asked.unwrap_or_default())
         .min(PAUSE_MAX)

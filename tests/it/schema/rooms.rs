@@ -58,10 +58,10 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ("pace", &[]),
     ("repeat", &[]),
     ("shutdown", &[]),
-    ("store", &["causes"]),
+    ("store", &["causes", "repeat"]),
     ("telemetry", &["config"]),
     ("turnstile", &[]),
-    ("worker", &["engine", "store"]),
+    ("worker", &["engine", "repeat", "store"]),
 ];
 
 /// The rooms of `src/engine`, top down: a room may use those after it.
