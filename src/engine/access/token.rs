@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use api::issuer::TokenAlgorithm;
 use api::limits::{SCOPES_MAX, TOKEN_CHARS_MAX};
 use api::{Scope, TenantName};
 use jsonwebtoken::Algorithm;
@@ -13,7 +12,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::engine::access::ceiling::{Withheld, split};
 use crate::engine::access::issuers::Issuer;
-use crate::engine::access::jws::Jws;
+use crate::engine::access::jws::{self, Jws};
 use crate::engine::access::{Access, Gate, Tenant};
 use crate::engine::error::Error;
 use crate::store;
@@ -106,15 +105,8 @@ impl Gate {
 
 /// Whether an issuer's settings allow this algorithm.
 fn allows(issuer: &IssuerRow, algorithm: Algorithm) -> bool {
-    let known = [
-        (Algorithm::RS256, TokenAlgorithm::RS256),
-        (Algorithm::ES256, TokenAlgorithm::ES256),
-        (Algorithm::EdDSA, TokenAlgorithm::EdDsa),
-    ];
-    let named = |name: &str| issuer.algorithms.iter().any(|allowed| allowed == name);
-    known
-        .into_iter()
-        .any(|(of_token, ours)| of_token == algorithm && named(ours.as_str()))
+    let mut allowed = issuer.algorithms.iter();
+    allowed.any(|name| jws::algorithm(name) == Some(algorithm))
 }
 
 /// A claim that must be text where it is present.
