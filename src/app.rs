@@ -78,13 +78,18 @@ async fn start_embedded(
     else {
         return Ok(None);
     };
-    let tuning = &config.tuning;
-    let connections = tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS;
+    let connections = database_connections(config);
     let bin = postgres_bin.as_deref();
     tokio::select! {
         started = Embedded::start(data_dir, bin, connections, &shutdown.token) => started.map(Some),
         () = shutdown.now.cancelled() => Err(embedded::Error::Ending),
     }
+}
+
+/// Connections to the database that the node makes at most.
+fn database_connections(config: &Config) -> u32 {
+    let tuning = &config.tuning;
+    tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS
 }
 
 /// Connects to the database and migrates its schema.

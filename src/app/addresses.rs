@@ -5,10 +5,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Error;
+use super::{Error, database_connections};
 use crate::config::Config;
 use crate::listen::{self, Bound, Listener, tls};
-use crate::store::Store;
 use crate::{blob, descriptors};
 
 /// Connections for metrics and documentation, where these have an address of their own.
@@ -87,11 +86,9 @@ fn cannot_listen(address: SocketAddr, flag: &str, error: &std::io::Error) -> Err
 
 /// Files that the node opens at most for its database, its object storage, spare connections and operators.
 fn own_files(config: &Config) -> u32 {
-    let tuning = &config.tuning;
-    let database = tuning.database_connections + tuning.turn_loops + Store::OWN_CONNECTIONS;
     let operators = config
         .serving
         .service_listen
         .map_or(0, |_| OPERATOR_CONNECTIONS + listen::SPARE_SEATS);
-    database + blob::REQUESTS_MAX + listen::SPARE_SEATS + operators
+    database_connections(config) + blob::REQUESTS_MAX + listen::SPARE_SEATS + operators
 }
