@@ -114,17 +114,10 @@ impl Error {
     /// The code with which storage refuses requests, if it does.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
-        match self {
-            Self::Refused { code, .. } => Some(code),
-            Self::NotFound { .. }
-            | Self::InvalidKey { .. }
-            | Self::TooLarge { .. }
-            | Self::Source(_)
-            | Self::SourceStalled { .. }
-            | Self::TakerStalled { .. }
-            | Self::Truncated { .. }
-            | Self::Busy { .. }
-            | Self::Unavailable { .. } => None,
+        if let Self::Refused { code, .. } = self {
+            Some(code)
+        } else {
+            None
         }
     }
 

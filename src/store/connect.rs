@@ -198,7 +198,7 @@ impl Host {
         if self.is_plain.load(Ordering::Relaxed) {
             options.extra_float_digits(None)
         } else {
-            options.options(settings::of_start().chain(more.iter().copied()))
+            options.options(settings::ALL.iter().chain(more).copied())
         }
     }
 

@@ -151,6 +151,11 @@ impl Error {
 
 /// Whether the database refused a statement with this code.
 pub(super) fn is_code(error: &sqlx::Error, code: &str) -> bool {
+    is_one_of(error, &[code])
+}
+
+/// Whether the database refused a statement with one of these codes.
+pub(super) fn is_one_of(error: &sqlx::Error, codes: &[&str]) -> bool {
     let found = error.as_database_error().and_then(|error| error.code());
-    found.as_deref() == Some(code)
+    found.is_some_and(|found| codes.contains(&&*found))
 }

@@ -29,6 +29,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::Era;
+use super::error::is_one_of;
 
 /// The history of a store.
 #[derive(Default)]
@@ -202,20 +203,15 @@ impl History {
         let node = self.seen.read().heartbeat.map(|(node, _)| node);
         let found: Option<Found> = match look_with(TIMELINE, connection, node).await {
             // This server does not tell its timeline, or not to this role: heartbeats have to do.
-            Err(error) if has_code(&error, &["42501", "42883", "0A000"]) => {
+            Err(error) if is_one_of(&error, &["42501", "42883", "0A000"]) => {
                 look_with(NO_TIMELINE, connection, node).await?
             }
             // There is no such table or column yet.
-            Err(error) if has_code(&error, &["42P01", "42703"]) => None,
+            Err(error) if is_one_of(&error, &["42P01", "42703"]) => None,
             found => found?,
         };
         Ok(found.filter(|found| found.identity.is_some()))
     }
-}
-
-fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
-    let found = error.as_database_error().and_then(|error| error.code());
-    found.is_some_and(|found| codes.contains(&&*found))
 }
 
 /// The row, the last heartbeat of the node, and the identity. The file of the log, not the last checkpoint, has the

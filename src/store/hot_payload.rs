@@ -6,7 +6,7 @@
 
 use time::OffsetDateTime;
 
-use super::error::is_code;
+use super::error::{is_code, is_one_of};
 use super::{Error, LaneId, Offset, Session};
 
 /// Number of slots in the ring.
@@ -301,7 +301,7 @@ pub async fn is_needed(
         .await;
     match needed {
         // 57014: query_canceled; 55P03: lock_not_available
-        Err(error) if is_code(&error, "57014") || is_code(&error, "55P03") => Ok(None),
+        Err(error) if is_one_of(&error, &["57014", "55P03"]) => Ok(None),
         needed => Ok(Some(needed?)),
     }
 }

@@ -12,7 +12,7 @@ use super::Error;
 pub(super) type Setting = (&'static str, &'static str);
 
 /// Settings of every session.
-const ALL: [Setting; 12] = [
+pub(super) const ALL: [Setting; 12] = [
     // A statement is cancelled after this time; those of the hot path take milliseconds.
     ("statement_timeout", "30s"),
     // The server ends a transaction that is idle for this long. No network call runs inside a transaction, so its node
@@ -49,11 +49,6 @@ pub(super) const OF_TURN: [Setting; 6] = [
 
 /// Longest wait of the check whether settings are kept.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The settings that a session starts with.
-pub(super) fn of_start() -> impl Iterator<Item = Setting> {
-    ALL.into_iter()
-}
 
 /// The first statement of a session. It gives all settings, makes commits durable before they are answered (I1; what waits
 /// for standbys stays as the operator has set it), and returns what kind of server it is.

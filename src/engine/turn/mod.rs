@@ -357,9 +357,7 @@ impl Turns {
             session.close().await;
         }
     }
-}
 
-impl Turns {
     /// Takes the place at the database again that a loop has lost, as soon as there is one.
     async fn reconnect(&self) -> Session {
         loop {
