@@ -9,8 +9,8 @@
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store      Postgres: all SQL, one table a file
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
 //!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
-//! below: config  network  telemetry  shutdown  clock  causes  hex  repeat  pace  turnstile (slots shared fairly by tenants)  embedded (Postgres)
-//!        descriptors (open files)  disk (room on it)
+//! below: config  network  telemetry  shutdown  clock  causes  hex  repeat  pace  embedded (Postgres)
+//!        turnstile (slots shared fairly by tenants)  descriptors (open files)  disk (room on it)
 //! ```
 //!
 //! A request makes three hops: a handler of `http::routes` (typed extractors, one call), a verb of `engine`, a statement of

@@ -1,6 +1,7 @@
 //! Requests to other services: the only module that sends any, apart from object storage. Bounded in time and bytes
 //! (I9), and redirects are not followed. What may be dialled is decided by one `guard`, when a URL is set, before each
-//! request, and for every address that a name turns out to have. `engine` calls it, never inside a transaction, and interprets the responses.
+//! request, and for every address that a name turns out to have. `engine` calls it, never inside a transaction, and
+//! interprets the responses.
 
 mod guard;
 

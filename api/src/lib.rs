@@ -18,7 +18,8 @@
 //!   absent on the last one. There are no page numbers.
 //! - **Batches** return one result per item, in order. An item that fails does not affect the others.
 //! - **Requests are strict**: an unknown field, a duplicate name in a map and a list in place of an object are refused.
-//! - **Optional fields** of a request may be null, which means absent. Those of a response are left out instead of null, apart from the ones documented as nullable.
+//! - **Optional fields** of a request may be null, which means absent. Those of a response are left out instead of null,
+//!   apart from the ones documented as nullable.
 //!
 //! Known quirks, not to be copied:
 //!

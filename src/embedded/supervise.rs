@@ -1,6 +1,6 @@
 //! Keeps the private Postgres running: one loop, started by `Embedded::start` and ended by `stop`. When Postgres dies
-//! or its socket is removed, it is started again, with no limit of attempts, because backends of the dead one may still hold its shared memory.
-//! Statements fail meanwhile, and the store reports them as `unavailable`.
+//! or its socket is removed, it is started again, with no limit of attempts, because backends of the dead one may still
+//! hold its shared memory. Statements fail meanwhile, and the store reports them as `unavailable`.
 
 use std::time::Duration;
 
