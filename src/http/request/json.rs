@@ -27,9 +27,8 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonText(text) = JsonText::from_request(request, state).await?;
-        // An absent body means `{}`.
-        let is_absent = text.trim_ascii().is_empty();
-        let text: &[u8] = if is_absent { b"{}" } else { &text };
+        // All fields of these types have defaults, so an absent body means `{}`.
+        let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
         match value.validate() {
             errors if errors.is_empty() => Ok(Self(value)),
@@ -183,6 +182,15 @@ mod tests {
             let request = Request::new(axum::body::Body::from(text));
             let read = Json::<TopicSettings>::from_request(request, &()).await;
             assert_eq!(read.unwrap().0.retention_seconds, retention, "{text}");
+        }
+        for text in ["null", " ", "\n", "\x0c", "\u{feff}null"] {
+            let request = Request::new(axum::body::Body::from(text));
+            let read = Json::<TopicSettings>::from_request(request, &()).await;
+            assert_eq!(
+                read.err().unwrap().into_response().status(),
+                400,
+                "{text:?}"
+            );
         }
     }
 
