@@ -79,7 +79,7 @@ pub const HEADERS_MAX: usize = 100;
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Receive requests of one subscription that wait on one node.
 pub const WAITING_RECEIVERS_MAX: usize = 10_000;
-/// Bytes of publishes that wait on one node for the next turn.
+/// Bytes of publishes that wait on one node for the next turn; as many may wait for lanes that other transactions hold.
 pub const QUEUED_PUBLISH_BYTES_MAX: usize = 64 << 20;
 /// Bytes of request bodies and answers, of more than 64 KiB each, that one node holds at the same time. One tenant may hold
 /// two thirds.

@@ -21,8 +21,6 @@ use crate::store::{self, LaneId};
 const PAUSE: Duration = Duration::from_millis(50);
 /// A look that takes longer is given up; another connection may do better.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
-/// Bytes of publishes that wait for stuck lanes of one loop.
-const BYTES_MAX: usize = QUEUED_PUBLISH_BYTES_MAX / 2;
 
 /// The stuck lanes of one loop.
 #[derive(Debug, Default)]
@@ -59,7 +57,7 @@ impl Stuck {
                 return Some(publish);
             };
             let bytes = publish.content.queued_bytes();
-            if held.bytes + bytes > BYTES_MAX {
+            if held.bytes + bytes > QUEUED_PUBLISH_BYTES_MAX {
                 let _ = publish
                     .reply
                     .send(Err(Error::Limited(Limit::QueuedPublishes)));
