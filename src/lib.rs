@@ -25,6 +25,7 @@
 //! events              CloudEvents to the sinks of tenants
 //! fleet               a node among others: heartbeat, watch, wake, readiness
 //! resources           topics and subscriptions: create, change, delete
+//! push                deliveries to the endpoints of push subscriptions
 //! publish   receive   the verbs; receive has settle, dead letters and browse
 //! order               who is next when it is not the order of the log; fair is the first such order
 //! lease               receipts, and leases off the turn: redelivery of subscriptions with an order of their own

@@ -15,6 +15,8 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
 pub use guard::Guard;
+pub use reqwest::Url;
+pub use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,6 +67,30 @@ impl Answer {
     pub fn is_gone(&self) -> bool {
         self.status == GONE
     }
+}
+
+/// A request that delivers messages to an endpoint.
+#[derive(Debug, Clone)]
+pub struct Post {
+    /// Where it goes.
+    pub url: Url,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Time for everything, from the connection to the end of the answer.
+    pub timeout: Duration,
+}
+
+/// The answer of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The first bytes of the body, as they came.
+    pub body: Bytes,
 }
 
 /// Client for all outbound requests.

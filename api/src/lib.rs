@@ -51,6 +51,7 @@ pub mod name;
 pub mod node;
 pub mod object;
 pub mod price;
+pub mod push;
 pub mod quota;
 pub mod scope;
 pub mod service;

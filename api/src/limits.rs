@@ -63,6 +63,36 @@ pub const IN_FLIGHT: RangeInclusive<u32> = 1..=1_000_000;
 pub const IN_FLIGHT_DEFAULT: u32 = 120_000;
 /// Characters of the reason of a `dead_letter` or a suspension.
 pub const REASON_CHARS_MAX: usize = 512;
+/// Seconds within which an endpoint of a push subscription must answer; Standard Webhooks asks for 15 to 30.
+pub const PUSH_TIMEOUT_SECONDS: RangeInclusive<u32> = 1..=30;
+/// The same when the subscription sets none.
+pub const PUSH_TIMEOUT_SECONDS_DEFAULT: u32 = 15;
+/// Messages of one request of a push subscription.
+pub const PUSH_BATCH_MESSAGES: RangeInclusive<u32> = 1..=100;
+/// Requests at the same time to one endpoint.
+pub const PUSH_CONCURRENCY: RangeInclusive<u32> = 1..=1_000;
+/// The same when the subscription sets no limit.
+pub const PUSH_CONCURRENCY_DEFAULT: u32 = 64;
+/// Requests a second or a minute to one endpoint.
+pub const PUSH_RATE: RangeInclusive<u32> = 1..=100_000;
+/// Seconds between two attempts to deliver a message: up to a day, the longest pause of Standard Webhooks.
+pub const PUSH_RETRY_SECONDS: RangeInclusive<u32> = 1..=86_400;
+/// Pauses in a list of pauses.
+pub const PUSH_DELAYS_MAX: usize = 50;
+/// Headers that a subscription adds to its requests.
+pub const PUSH_HEADERS_MAX: usize = 20;
+/// Characters of the value of such a header, a user name, a password or a token.
+pub const PUSH_VALUE_CHARS_MAX: usize = 2_048;
+/// Bytes of the secret of an endpoint (Standard Webhooks).
+pub const PUSH_SECRET_BYTES: RangeInclusive<usize> = 24..=64;
+/// Seconds of failures after which an endpoint is disabled.
+pub const PUSH_DISABLE_SECONDS: RangeInclusive<u32> = 60..=2_678_400;
+/// The same when the subscription sets none: five days.
+pub const PUSH_DISABLE_SECONDS_DEFAULT: u32 = 432_000;
+/// Bytes of a body that a push request has. A longer one is read from the service.
+pub const PUSH_BODY_BYTES_MAX: usize = 10 << 20;
+/// Bytes of an endpoint's answer that are kept with an attempt.
+pub const PUSH_ANSWER_BYTES_MAX: usize = 256;
 /// Items of one page of a list.
 pub const PAGE: RangeInclusive<u32> = 1..=1_000;
 /// Items of one page when the request sets no limit.

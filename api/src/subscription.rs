@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::fairness::{Fairness, FairnessStats};
 use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
+use crate::push::{PushSettings, PushStats};
 use crate::topic::check_range;
 use crate::validate::Validate;
 use crate::{SubscriptionName, Timestamp, TopicName};
@@ -55,6 +56,9 @@ pub struct SubscriptionSettings {
     /// Fair delivery between customers. `{"enabled": false}` turns it off; off by default.
     #[serde(default, deserialize_with = "crate::object::option")]
     pub fairness: Option<Fairness>,
+    /// Delivery to an HTTP endpoint. `{"enabled": false}` ends it; off by default.
+    #[serde(default, deserialize_with = "crate::object::option")]
+    pub push: Option<PushSettings>,
 }
 
 impl Validate for SubscriptionSettings {
@@ -85,6 +89,9 @@ impl Validate for SubscriptionSettings {
         if let Some(fairness) = &self.fairness {
             errors.extend(fairness.validate("/fairness"));
         }
+        if let Some(push) = &self.push {
+            errors.extend(push.validate("/push"));
+        }
         errors
     }
 }
@@ -110,6 +117,10 @@ pub struct Subscription {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fairness: Option<Fairness>,
+    /// Delivery to an HTTP endpoint. Absent when messages are received. The secret is in the answer that makes it only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push: Option<PushSettings>,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the last change of the settings.
@@ -133,4 +144,8 @@ pub struct SubscriptionStats {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fairness: Option<FairnessStats>,
+    /// State of the endpoint. Absent when messages are received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push: Option<PushStats>,
 }

@@ -41,6 +41,7 @@ pub mod object;
 pub mod price;
 pub mod price_plan;
 pub mod price_version;
+pub mod push_endpoint;
 pub mod quota;
 pub mod quota_demand;
 pub mod retention;

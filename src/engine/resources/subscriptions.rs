@@ -298,6 +298,7 @@ impl Engine {
             backlog: ready + in_flight,
             oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
             fairness,
+            push: None,
         })
     }
 }
@@ -384,6 +385,7 @@ fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
             .map_err(corrupt)?,
         max_in_flight: row.max_in_flight.unsigned_abs(),
         fairness: fairness(&row),
+        push: None,
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
     })

@@ -65,12 +65,13 @@ const LAYERS: [(&str, &[&str]); 23] = [
 ];
 
 /// The rooms of `src/engine`, top down: a room may use those after it.
-const ROOMS: [&str; 17] = [
+const ROOMS: [&str; 18] = [
     "operate",
     "bill",
     "events",
     "fleet",
     "resources",
+    "push",
     "publish",
     "receive",
     "order",
@@ -92,6 +93,7 @@ const UPPER: [&str; 7] = [
     "events",
     "fleet",
     "resources",
+    "push",
     "publish",
     "receive",
 ];

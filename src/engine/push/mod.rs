@@ -1,0 +1,7 @@
+//! Push: the service itself delivers the messages of a subscription to an HTTP endpoint, from the same leases, attempts
+//! and dead letters as receive.
+//!
+//! `settings` changes endpoints, `endpoint` is one that is ready for use, `request` makes requests of messages, `sign`
+//! signs them.
+
+mod endpoint;
