@@ -180,6 +180,24 @@ impl Outbound {
     }
 }
 
+impl Outbound {
+    /// stub
+    pub async fn deliver(&self, post: Post) -> Result<Reply, Error> {
+        let request = self
+            .client
+            .post(post.url)
+            .headers(post.headers)
+            .body(post.body)
+            .timeout(post.timeout);
+        let response = request.send().await?;
+        Ok(Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await?,
+        })
+    }
+}
+
 /// Looks names up like the system does, and passes on the addresses that the guard permits.
 struct Resolver(Arc<Guard>);
 

@@ -27,6 +27,7 @@ impl Engine {
             self.metrics().dead_lettered.clone(),
         );
         self.metrics().events.register(registry);
+        self.push().register(registry);
         self.inner.quotas.register(registry);
         self.inner.reader.register(registry);
         self.held().register(registry);

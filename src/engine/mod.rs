@@ -100,6 +100,7 @@ struct Inner {
     dispenser: Arc<order::Dispenser>,
     running: publish::idempotent::Running,
     held: held::Budget,
+    push: push::Push,
     metrics: metrics::Metrics,
     draining: CancellationToken,
 }
@@ -197,6 +198,10 @@ impl Engine {
 
     fn running(&self) -> &publish::idempotent::Running {
         &self.inner.running
+    }
+
+    fn push(&self) -> &push::Push {
+        &self.inner.push
     }
 
     fn installation(&self) -> &Installation {

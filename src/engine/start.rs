@@ -23,6 +23,7 @@ use super::meter::deliveries::{Flusher, Tally};
 use super::metrics::Metrics;
 use super::order::Dispenser;
 use super::publish::idempotent::Running;
+use super::push::{self, Push};
 use super::quota::{Quotas, Shortage};
 use super::turn::Turns;
 use super::{Engine, Error, Inner, Parts, fleet};
@@ -68,6 +69,7 @@ impl Engine {
         };
         let flusher = Flusher::new(self.inner.tally.clone(), context, self.inner.node);
         tracker.spawn(flusher.run(stop.clone()));
+        push::spawn(self, tracker, stop);
         fleet::spawn(self, tracker, stop);
         let (engine, token) = (self.clone(), stop.clone());
         tracker.spawn(async move { engine.gate().keep_issuers(token).await });
@@ -139,6 +141,7 @@ impl Inner {
             dispenser: Arc::new(dispenser),
             running: Running::default(),
             held: Budget::new(HELD_BODIES_BYTES_MAX),
+            push: Push::default(),
             metrics: Metrics::default(),
             draining,
         })

@@ -4,7 +4,7 @@
 
 use time::OffsetDateTime;
 
-use super::{CursorKey, Error, Offset, Session, SubscriptionId, TopicId};
+use super::{CursorKey, Error, LaneId, Offset, Session, SubscriptionId, TopicId};
 
 /// Creates a cursor in every lane of a topic, at its end or at its oldest block. The caller holds the locks of the
 /// lanes, so that no publish runs in between.
@@ -166,5 +166,30 @@ pub async fn fill(
     .bind(topic)
     .bind(now)
     .fetch_one(session.run("cursor.fill"))
+    .await?)
+}
+
+/// Of pairs of a lane and a subscription that reads it, the subscriptions for which the lane has messages that were not
+/// handed out yet.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn behind(
+    session: &mut Session,
+    lanes: &[LaneId],
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<SubscriptionId>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- cursor.behind
+         SELECT k.subscription_id FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
+         CROSS JOIN LATERAL (SELECT x.next_offset FROM cursor x
+             WHERE x.lane_id = k.lane_id AND x.subscription_id = k.subscription_id ORDER BY x.version DESC LIMIT 1) u
+         CROSS JOIN LATERAL (SELECT b.first_offset + b.count AS next_offset FROM block b
+             WHERE b.lane_id = k.lane_id ORDER BY b.first_offset DESC LIMIT 1) e
+         WHERE e.next_offset > u.next_offset",
+    )
+    .bind(lanes)
+    .bind(subscriptions)
+    .fetch_all(session.run("cursor.behind"))
     .await?)
 }

@@ -29,8 +29,8 @@ pub const TABLES: [(&str, Group); 39] = [
 
 /// Files of `store` that cover several tables or a part of one. Their statements begin with the name of the file.
 #[rustfmt::skip]
-pub const FILES: [(&str, Group); 7] = [
-    ("history", Home), ("lease_waiting", Lane), ("migrate", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
+pub const FILES: [(&str, Group); 8] = [
+    ("history", Home), ("lease_waiting", Lane), ("migrate", Home), ("push_driver", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
 ];
 
 /// Transactions that run statements of both groups, and why each is safe to repeat. While all tables are on one server,

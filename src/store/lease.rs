@@ -227,6 +227,41 @@ pub async fn in_flight_of(
     .await?)
 }
 
+/// When the first lease of a subscription falls due.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::FromRow)]
+pub struct NextDue {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// Seconds until then; none or less: it is due.
+    pub after_seconds: f64,
+}
+
+/// Of pairs of a lane and a subscription that reads it, when the first lease of each subscription falls due.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn next_due(
+    session: &mut Session,
+    lanes: &[LaneId],
+    subscriptions: &[SubscriptionId],
+    now: Option<OffsetDateTime>,
+) -> Result<Vec<NextDue>, Error> {
+    Ok(sqlx::query_as(
+        "-- lease.next_due
+         SELECT k.subscription_id, extract(epoch FROM min(d.deadline) - coalesce($3, now()))::float8 AS after_seconds
+         FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
+         CROSS JOIN LATERAL (SELECT y.deadline FROM lease y
+             WHERE y.lane_id = k.lane_id AND y.subscription_id = k.subscription_id AND y.attempt >= 0
+             ORDER BY y.deadline LIMIT 1) d
+         GROUP BY k.subscription_id",
+    )
+    .bind(lanes)
+    .bind(subscriptions)
+    .bind(now)
+    .fetch_all(session.run("lease.next_due"))
+    .await?)
+}
+
 /// Deletes the leases of a subscription in the lock order of the turn, and returns their number. A claim or redelivery
 /// that commits meanwhile may leave others.
 ///

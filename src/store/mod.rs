@@ -41,6 +41,8 @@ pub mod object;
 pub mod price;
 pub mod price_plan;
 pub mod price_version;
+pub mod push_attempt;
+pub mod push_driver;
 pub mod push_endpoint;
 pub mod quota;
 pub mod quota_demand;

@@ -136,6 +136,9 @@ pub async fn delete_stale(
 /// The channel of hints between nodes.
 pub const HINTS: &str = "cursus_hints";
 
+/// The hint that endpoints of push subscriptions are to be taken over.
+pub const PUSH_HINT: &str = "push";
+
 /// Sends a hint when the transaction commits. Nothing is lost with a hint, so the commit does not wait for the disk.
 ///
 /// # Errors

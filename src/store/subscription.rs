@@ -198,6 +198,25 @@ pub async fn list(
     .await?)
 }
 
+/// Names of subscriptions of a tenant.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn names(
+    session: &mut Session,
+    tenant: TenantId,
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<(SubscriptionId, String)>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.names
+         SELECT subscription_id, name FROM subscription WHERE tenant_id = $1 AND subscription_id = ANY ($2)",
+    )
+    .bind(tenant)
+    .bind(subscriptions)
+    .fetch_all(session.run("subscription.names"))
+    .await?)
+}
+
 /// The lanes that a subscription reads.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SubscriptionLanes {

@@ -66,6 +66,9 @@ impl Engine {
                     self.turns().wake_here(subscriber.topic_id);
                 }
             }
+            if hint == store::node::PUSH_HINT {
+                self.push().assign_now();
+            }
             for topic in hint.split(',').filter_map(|topic| topic.parse().ok()) {
                 self.turns().wake_here(TopicId::new(topic));
             }

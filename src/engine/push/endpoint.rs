@@ -1,5 +1,6 @@
 //! An endpoint as its driver uses it: its row, with all that need not be worked out for each request.
 
+use crate::engine::push::rate::Rate;
 use crate::outbound::Url;
 use crate::store;
 use crate::store::push_endpoint::EndpointRow;
@@ -7,7 +8,7 @@ use api::SubscriptionName;
 use api::push::PushSettings;
 
 /// An endpoint.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Endpoint {
     /// Its row.
     pub row: EndpointRow,
@@ -17,6 +18,8 @@ pub struct Endpoint {
     pub url: Url,
     /// The subscription.
     pub subscription: SubscriptionName,
+    /// Lets requests pass at the rate that was set, or that the endpoint has consented to.
+    pub(super) rate: Option<Rate>,
 }
 
 impl Endpoint {
@@ -37,6 +40,7 @@ impl Endpoint {
         let subscription = row.subscription.parse();
         let subscription = subscription.map_err(|_| corrupt("subscription"))?;
         Ok(Self {
+            rate: Rate::of(settings.limits.as_ref(), row.granted_per_minute),
             settings,
             url,
             subscription,

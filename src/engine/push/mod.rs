@@ -1,7 +1,77 @@
 //! Push: the service itself delivers the messages of a subscription to an HTTP endpoint, from the same leases, attempts
 //! and dead letters as receive.
 //!
-//! `settings` changes endpoints, `endpoint` is one that is ready for use, `request` makes requests of messages, `sign`
-//! signs them.
+//! `settings` changes endpoints, `endpoint` is one that is ready for use. Each endpoint has a task on one node (`drive`),
+//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`), sends them
+//! (`send`), understands the answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people.
 
+mod answer;
+mod assign;
+mod attempts;
+mod control;
+mod drive;
 mod endpoint;
+mod flow;
+mod metrics;
+mod rate;
+mod request;
+mod retry;
+mod send;
+mod settle;
+mod status;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::engine::Engine;
+use crate::turnstile::Turnstile;
+
+/// Requests to endpoints at the same time on one node.
+const PLACES: usize = 4_096;
+/// Those of one tenant.
+const PLACES_OF_TENANT: usize = 3_072;
+
+/// The deliveries of a node.
+#[derive(Debug)]
+pub(in crate::engine) struct Push {
+    /// Places of requests, which tenants share fairly.
+    places: Turnstile,
+    /// Wakes the loop that assigns endpoints.
+    changed: Notify,
+    attempts: attempts::Attempts,
+    metrics: metrics::Metrics,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            places: Turnstile::new(PLACES, PLACES_OF_TENANT),
+            changed: Notify::new(),
+            attempts: attempts::Attempts::default(),
+            metrics: metrics::Metrics::default(),
+        }
+    }
+}
+
+impl Push {
+    /// Has endpoints assigned now, because some have changed.
+    pub(in crate::engine) fn assign_now(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Adds its metrics to a registry that prefixes `cursus`.
+    pub(in crate::engine) fn register(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+}
+
+/// Starts the loops of push on `tracker`. They hand over when the node drains, and end soon after `stop`.
+pub(in crate::engine) fn spawn(engine: &Engine, tracker: &TaskTracker, stop: &CancellationToken) {
+    let assign = engine
+        .clone()
+        .assign_endpoints(tracker.clone(), stop.clone());
+    tracker.spawn(assign);
+    tracker.spawn(engine.clone().store_attempts(stop.clone()));
+}

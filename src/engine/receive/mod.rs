@@ -143,6 +143,49 @@ impl Engine {
         Ok(served)
     }
 
+    /// Leases for the driver of an endpoint: waits for them until `end`, or until leases may be due earlier than it
+    /// knows. It is asked for what is due by [`Engine::look_for_due`].
+    pub(in crate::engine) async fn grants_for_push(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        mut ask: Ask,
+        end: impl Future<Output = ()>,
+    ) -> Result<Vec<Grant>, Error> {
+        if let Some((limited, room)) = self.quotas().admit_receive(Tenant(subscriber.tenant))? {
+            subscriber.in_flight.count_for(&limited);
+            if room == 0 {
+                return self.due_only(subscriber, ask, &limited).await;
+            }
+            ask.wanted = ask.wanted.min(room);
+        }
+        let mut served = self.enqueue(subscriber, ask, Patience::Waits)?;
+        let answer = tokio::select! {
+            biased;
+            answer = &mut served => Some(answer),
+            () = end => None,
+            () = subscriber.due.now() => None,
+        };
+        served.close();
+        match answer {
+            Some(answer) => answer.map_err(|_| Error::Unavailable("the node"))?,
+            None => served.try_recv().unwrap_or_else(|_| Ok(Vec::new())),
+        }
+    }
+
+    /// Makes the next turn look for messages of a subscription that are due again.
+    pub(in crate::engine) fn look_for_due(&self, subscriber: &Arc<Subscriber>) {
+        subscriber.due.expect(Duration::ZERO);
+        if subscriber.is_fair()
+            && let Some(low) = subscriber.due.begin_scan()
+        {
+            subscriber.due.want_scan(low);
+        }
+        if subscriber.has_waiters() {
+            subscriber.lanes.expect_fresh();
+            self.turns().queue(subscriber.topic_id).want(subscriber);
+        }
+    }
+
     /// Leases for one receiver.
     async fn grants(&self, subscriber: &Arc<Subscriber>, ask: Ask) -> Result<Vec<Grant>, Error> {
         let until = Instant::now() + ask.wait;

@@ -80,7 +80,7 @@ pub(super) struct ReadMessage {
 
 impl Engine {
     /// The messages of these grants, which were leased just now; maybe none. Gives back those that are not handed out.
-    pub(super) async fn read_grants(
+    pub(in crate::engine) async fn read_grants(
         &self,
         subscriber: &Arc<Subscriber>,
         grants: &[Grant],

@@ -1,0 +1,314 @@
+//! The driver of one endpoint: a task that leases messages, has them sent, and settles them by the answers. It leases
+//! only what it may send at once, so no message waits in a lease. While there is nothing to send it waits like a
+//! receiver, and costs no statement.
+//!
+//! A message is sent only while its lease has time for the answer. So a driver that was paused, or has lost its endpoint
+//! to another node, sends nothing that somebody else may have.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::limits::{PUSH_BATCH_MESSAGES, PUSH_TIMEOUT_SECONDS_DEFAULT};
+use api::push::PushFormat;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::engine::access::Tenant;
+use crate::engine::error::Error;
+use crate::engine::lease::ask::Ask;
+use crate::engine::log::block::Delivery;
+use crate::engine::push::control::Control;
+use crate::engine::push::endpoint::Endpoint;
+use crate::engine::push::flow::{Flow, Room};
+use crate::engine::push::send::{Send, Sent};
+use crate::engine::push::settle::{Settling, settle};
+use crate::engine::receive::Action;
+use crate::engine::subscriber::Subscriber;
+use crate::store::turn::LeaseAction;
+
+/// A lease lasts this much longer than a request may take: for the wait for a place on the node, and for the settle.
+const MARGIN_SECONDS: u32 = 15;
+/// Pause after leases could not be had.
+const PAUSE: Duration = Duration::from_secs(1);
+/// With a clock that is moved by hand, leases fall due at no known instant.
+const MANUAL_PAUSE: Duration = Duration::from_millis(50);
+/// Times of retries are told apart by this much.
+const GRAIN: Duration = Duration::from_millis(100);
+/// When the node stops, running requests get this time for their answers.
+const LAST_WITHIN: Duration = Duration::from_secs(3);
+
+type Fetching = Pin<Box<dyn Future<Output = Result<Vec<Delivery>, Error>> + std::marker::Send>>;
+
+/// The driver of an endpoint.
+pub(super) struct Drive {
+    pub(super) engine: Engine,
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) control: Arc<Control>,
+    pub(super) flow: Flow,
+    endpoint: Arc<Endpoint>,
+    sending: JoinSet<Sent>,
+    fetching: Option<Fetching>,
+    settling: Option<Settling>,
+    /// What is to be settled next.
+    pub(super) answered: Vec<(String, Action)>,
+    /// When messages fall due again.
+    pub(super) retries: BTreeSet<Instant>,
+    /// No lease before.
+    paused_until: Option<Instant>,
+}
+
+impl Drive {
+    pub(super) fn new(
+        engine: Engine,
+        subscriber: Arc<Subscriber>,
+        control: Arc<Control>,
+        endpoint: Arc<Endpoint>,
+    ) -> Self {
+        let flow = Flow::new(endpoint.concurrency());
+        Self {
+            engine,
+            subscriber,
+            control,
+            flow,
+            endpoint,
+            sending: JoinSet::new(),
+            fetching: None,
+            settling: None,
+            answered: Vec::new(),
+            retries: BTreeSet::new(),
+            paused_until: None,
+        }
+    }
+
+    /// Drives until its control says stop, and then until all that runs has ended. `halt` leaves little time for that.
+    pub(super) async fn run(mut self, halt: CancellationToken) {
+        let stop = self.control.stop.clone();
+        loop {
+            let is_stopping = stop.is_cancelled() || self.control.status.is_disabled();
+            if is_stopping && self.is_idle() {
+                break;
+            }
+            self.begin(is_stopping);
+            let timer = self.timer(is_stopping);
+            tokio::select! {
+                biased;
+                Some(sent) = self.sending.join_next(), if !self.sending.is_empty() => {
+                    if let Ok(sent) = sent {
+                        self.take(sent);
+                    }
+                    while let Some(Ok(sent)) = self.sending.try_join_next() {
+                        self.take(sent);
+                    }
+                }
+                again = next(&mut self.settling) => self.settled(again),
+                fetched = next(&mut self.fetching) => self.send(fetched, &stop),
+                () = tokio::time::sleep_until(timer.into()) => self.wake(),
+                () = self.control.changed() => self.change(),
+                () = stop.cancelled(), if !is_stopping => {}
+                () = halt.cancelled() => {
+                    let _ = tokio::time::timeout(LAST_WITHIN, self.finish()).await;
+                    break;
+                }
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.sending.is_empty()
+            && self.answered.is_empty()
+            && self.settling.is_none()
+            && self.fetching.is_none()
+    }
+
+    /// Waits for the answers of running requests, and settles their messages.
+    async fn finish(&mut self) {
+        while let Some(sent) = self.sending.join_next().await {
+            if let Ok(sent) = sent {
+                self.take(sent);
+            }
+        }
+        if let Some(settling) = self.settling.take() {
+            settling.await;
+        }
+        let items = std::mem::take(&mut self.answered);
+        settle(self.engine.clone(), self.endpoint.clone(), items).await;
+    }
+
+    /// Begins to settle what was answered, and to lease what may be sent.
+    fn begin(&mut self, is_stopping: bool) {
+        if self.settling.is_none() && !self.answered.is_empty() {
+            let items = std::mem::take(&mut self.answered);
+            let (engine, endpoint) = (self.engine.clone(), self.endpoint.clone());
+            self.settling = Some(Box::pin(settle(engine, endpoint, items)));
+        }
+        let now = Instant::now();
+        if is_stopping || self.fetching.is_some() || self.paused_until.is_some_and(|at| at > now) {
+            return;
+        }
+        self.paused_until = None;
+        if let Room::Now(room @ 1..) = self.flow.room(now) {
+            let ask = Ask {
+                wanted: room
+                    .saturating_mul(self.batch())
+                    .min(self.endpoint.rate_room()),
+                visibility_seconds: self.visibility_seconds(),
+                wait: Duration::ZERO,
+            };
+            let fetch = fetch(
+                self.engine.clone(),
+                self.subscriber.clone(),
+                ask,
+                self.control.stop.clone(),
+            );
+            self.fetching = Some(Box::pin(fetch));
+        }
+    }
+
+    /// Messages of one request.
+    fn batch(&self) -> u32 {
+        match self.endpoint.settings.format {
+            Some(PushFormat::JsonBatch) => {
+                let batch = self.endpoint.settings.batch_max_messages;
+                batch.unwrap_or(*PUSH_BATCH_MESSAGES.end())
+            }
+            _ => 1,
+        }
+    }
+
+    fn timeout_seconds(&self) -> u32 {
+        let timeout = self.endpoint.settings.timeout_seconds;
+        timeout.unwrap_or(PUSH_TIMEOUT_SECONDS_DEFAULT)
+    }
+
+    fn visibility_seconds(&self) -> u32 {
+        let settings = self.subscriber.settings();
+        let least = self.timeout_seconds() + MARGIN_SECONDS;
+        settings.visibility_seconds.unsigned_abs().max(least)
+    }
+
+    /// When it has to look again by itself.
+    fn timer(&self, is_stopping: bool) -> Instant {
+        let now = Instant::now();
+        if is_stopping {
+            return now + PAUSE;
+        }
+        let opens = match self.flow.room(now) {
+            Room::At(at) => Some(at),
+            Room::Now(_) => None,
+        };
+        let manual = self.engine.clock().now().map(|_| now + MANUAL_PAUSE);
+        let timers = [
+            self.retries.first().copied(),
+            opens,
+            self.paused_until,
+            manual,
+        ];
+        let idle = now + Duration::from_secs(86_400);
+        timers.into_iter().flatten().min().unwrap_or(idle).max(now)
+    }
+
+    /// Looks for messages that fall due now.
+    fn wake(&mut self) {
+        let now = Instant::now();
+        let is_manual = self.engine.clock().now().is_some();
+        let before = self.retries.len();
+        self.retries = self.retries.split_off(&(now + Duration::from_nanos(1)));
+        if self.retries.len() < before || is_manual {
+            self.engine.look_for_due(&self.subscriber);
+        }
+    }
+
+    /// Remembers that messages fall due after a pause.
+    pub(super) fn due_after(&mut self, pause: Duration) {
+        let since = self.control.began.elapsed() + pause;
+        // Rounded up, so that the set is small and what falls due is due.
+        let grains = since.as_millis() / GRAIN.as_millis() + 1;
+        let after = GRAIN.saturating_mul(u32::try_from(grains).unwrap_or(u32::MAX));
+        self.retries.insert(self.control.began + after);
+    }
+
+    /// Takes over what has changed outside.
+    fn change(&mut self) {
+        let change = self.control.take();
+        if let Some(endpoint) = change.endpoint {
+            self.flow.set_limit(endpoint.concurrency());
+            self.endpoint = endpoint;
+        }
+        if let Some(pause) = change.due_after {
+            self.due_after(pause);
+        }
+        if change.look {
+            self.engine.look_for_due(&self.subscriber);
+        }
+    }
+
+    /// Has the messages sent that were leased.
+    fn send(&mut self, fetched: Result<Vec<Delivery>, Error>, stop: &CancellationToken) {
+        let deliveries = match fetched {
+            Ok(deliveries) => deliveries,
+            Err(Error::NotFound { .. }) => return stop.cancel(),
+            Err(error) => {
+                tracing::debug!(%error, subscription = %self.endpoint.subscription, "no messages could be leased");
+                self.paused_until = Some(Instant::now() + PAUSE);
+                return;
+            }
+        };
+        let timeout = Duration::from_secs(u64::from(self.timeout_seconds()));
+        let visibility = Duration::from_secs(u64::from(self.visibility_seconds()));
+        let send_until = Instant::now() + visibility.saturating_sub(timeout);
+        let batch = usize::try_from(self.batch()).unwrap_or(1);
+        let mut deliveries = deliveries.into_iter().peekable();
+        while deliveries.peek().is_some() {
+            let send = Send {
+                engine: self.engine.clone(),
+                endpoint: self.endpoint.clone(),
+                deliveries: deliveries.by_ref().take(batch).collect(),
+                until: send_until,
+                timeout,
+            };
+            self.flow.began();
+            self.sending.spawn(send.run());
+        }
+    }
+}
+
+/// Leases messages and reads them.
+async fn fetch(
+    engine: Engine,
+    subscriber: Arc<Subscriber>,
+    ask: Ask,
+    stop: CancellationToken,
+) -> Result<Vec<Delivery>, Error> {
+    let grants = engine
+        .grants_for_push(&subscriber, ask, stop.cancelled())
+        .await?;
+    if grants.is_empty() {
+        return Ok(Vec::new());
+    }
+    if stop.is_cancelled() {
+        let back = LeaseAction::GiveBack(0);
+        engine.turns().give_back(&subscriber, &grants, back).await;
+        return Ok(Vec::new());
+    }
+    Box::pin(engine.read_grants(&subscriber, &grants, ask.visibility_seconds)).await
+}
+
+/// The output of a future that may not be there; it is gone then.
+async fn next<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    let Some(running) = future else {
+        return std::future::pending().await;
+    };
+    let output = running.await;
+    *future = None;
+    output
+}
+
+impl Endpoint {
+    /// The tenant whose messages it gets.
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant(self.row.tenant_id)
+    }
+}

@@ -1,0 +1,100 @@
+//! How deliveries to an endpoint go, for people: written by its driver, read by the loop that stores it.
+
+use api::Timestamp;
+use api::push::{PushFailure, PushState, PushStats};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use crate::engine::push::flow::Flow;
+use crate::store::SubscriptionId;
+use crate::store::push_driver::Report;
+
+/// The state of an endpoint as its driver sees it.
+#[derive(Debug, Default)]
+pub struct Status {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    stats: PushStats,
+    failing_since: Option<OffsetDateTime>,
+    disable: Option<String>,
+    /// Whether it differs from what was stored.
+    is_new: bool,
+}
+
+impl Status {
+    /// Of an endpoint that was taken over.
+    #[must_use]
+    pub fn new(failing_since: Option<OffsetDateTime>) -> Self {
+        let state = State {
+            failing_since,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Records a request that was accepted.
+    pub fn succeeded(&self, at: OffsetDateTime) {
+        let mut state = self.state.lock();
+        state.stats.succeeded += 1;
+        state.stats.succeeded_at = Some(at.into());
+        state.failing_since = None;
+        state.is_new = true;
+    }
+
+    /// Records a request that failed. Returns since when all have failed.
+    pub fn failed(&self, at: OffsetDateTime, detail: String) -> OffsetDateTime {
+        let mut state = self.state.lock();
+        state.stats.failed += 1;
+        state.stats.last_failure = Some(PushFailure {
+            at: at.into(),
+            detail,
+        });
+        state.is_new = true;
+        *state.failing_since.get_or_insert(at)
+    }
+
+    /// Has the endpoint disabled.
+    pub fn disable(&self, reason: String) {
+        let mut state = self.state.lock();
+        state.disable.get_or_insert(reason);
+        state.is_new = true;
+    }
+
+    /// Whether it is to be disabled.
+    pub fn is_disabled(&self) -> bool {
+        self.state.lock().disable.is_some()
+    }
+
+    /// Takes over what the flow knows.
+    pub fn of_flow(&self, flow: &Flow) {
+        let stats = &mut self.state.lock().stats;
+        stats.state = if flow.is_open() {
+            PushState::Open
+        } else {
+            PushState::Active
+        };
+        stats.concurrency = flow.concurrency();
+        stats.success_ratio = flow.accepted();
+        stats.latency_seconds = flow.latency();
+    }
+
+    /// What is to be stored; `None` when nothing has changed since it was last asked.
+    pub fn report(&self, subscription_id: SubscriptionId) -> Option<Report> {
+        let mut state = self.state.lock();
+        if !std::mem::take(&mut state.is_new) {
+            return None;
+        }
+        state.stats.failing_since = state.failing_since.map(Timestamp::from);
+        Some(Report {
+            subscription_id,
+            stats: serde_json::to_string(&state.stats).ok()?,
+            failing_since: state.failing_since,
+            disable: state.disable.clone(),
+        })
+    }
+}

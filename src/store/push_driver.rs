@@ -1,0 +1,178 @@
+//! Table `push_endpoint`, the part that says which node drives an endpoint. A node drives what names it for as long as
+//! it sends heartbeats, so that no row is renewed while nothing changes. The times are the database's, as those of
+//! heartbeats.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::push_endpoint::EndpointRow;
+use super::{Error, Session, SubscriptionId};
+
+/// How many endpoints there are, and how many nodes to drive them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Counts {
+    /// Endpoints that want messages.
+    pub all: i64,
+    /// Those of this node.
+    pub mine: i64,
+    /// Nodes that are alive.
+    pub nodes: i64,
+}
+
+/// Counts endpoints and nodes. A node without a heartbeat within the last `alive` is none.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn counts(session: &mut Session, node: Uuid, alive: Duration) -> Result<Counts, Error> {
+    Ok(sqlx::query_as(
+        r#"-- push_driver.counts
+         SELECT count(*) AS "all", count(*) FILTER (WHERE driver = $1) AS mine,
+                (SELECT count(*) FROM node WHERE seen_at > now() - $2 * interval '1 second') AS nodes
+         FROM push_endpoint WHERE paused_at IS NULL AND disabled_at IS NULL"#,
+    )
+    .bind(node)
+    .bind(alive.as_secs_f64())
+    .fetch_one(session.run("push_driver.counts"))
+    .await?)
+}
+
+/// Takes over up to `limit` endpoints that no living node drives, and returns their number.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn claim(
+    session: &mut Session,
+    node: Uuid,
+    limit: i64,
+    alive: Duration,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "-- push_driver.claim
+         UPDATE push_endpoint u SET driver = $1
+         FROM (SELECT e.subscription_id FROM push_endpoint e
+               WHERE e.paused_at IS NULL AND e.disabled_at IS NULL
+                 AND (e.driver IS NULL OR NOT EXISTS (
+                     SELECT FROM node n WHERE n.node_id = e.driver AND n.seen_at > now() - $3 * interval '1 second'))
+               ORDER BY e.subscription_id LIMIT $2 FOR NO KEY UPDATE OF e SKIP LOCKED) f
+         WHERE u.subscription_id = f.subscription_id",
+    )
+    .bind(node)
+    .bind(limit)
+    .bind(alive.as_secs_f64())
+    .execute(session.run("push_driver.claim"))
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// Gives up endpoints, so that other nodes take them over: these, or all of the node.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn release(
+    session: &mut Session,
+    node: Uuid,
+    endpoints: Option<&[SubscriptionId]>,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "-- push_driver.release
+         UPDATE push_endpoint SET driver = NULL
+         WHERE driver = $1 AND ($2::bigint[] IS NULL OR subscription_id = ANY ($2))",
+    )
+    .bind(node)
+    .bind(endpoints)
+    .execute(session.run("push_driver.release"))
+    .await?;
+    Ok(done.rows_affected())
+}
+
+/// An endpoint of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Driven {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// Raised with every change.
+    pub version: i64,
+}
+
+/// The endpoints that a node drives and that want messages. Those of suspended tenants do not.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn driven(session: &mut Session, node: Uuid) -> Result<Vec<Driven>, Error> {
+    Ok(sqlx::query_as(
+        "-- push_driver.driven
+         SELECT e.subscription_id, e.version FROM push_endpoint e JOIN tenant t USING (tenant_id)
+         WHERE e.driver = $1 AND e.paused_at IS NULL AND e.disabled_at IS NULL AND t.suspended_at IS NULL",
+    )
+    .bind(node)
+    .fetch_all(session.run("push_driver.driven"))
+    .await?)
+}
+
+/// The rows of some endpoints.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn rows(
+    session: &mut Session,
+    endpoints: &[SubscriptionId],
+) -> Result<Vec<EndpointRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- push_driver.rows
+         SELECT e.*, s.name AS subscription, t.name AS tenant
+         FROM push_endpoint e JOIN subscription s USING (subscription_id) JOIN tenant t ON t.tenant_id = e.tenant_id
+         WHERE e.subscription_id = ANY ($1)",
+    )
+    .bind(endpoints)
+    .fetch_all(session.run("push_driver.rows"))
+    .await?)
+}
+
+/// What a driver reports of an endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// How deliveries go, JSON.
+    pub stats: String,
+    /// Since when every request failed; `None`: the last did not.
+    pub failing_since: Option<OffsetDateTime>,
+    /// Why it is to be disabled now; `None`: it is not.
+    pub disable: Option<String>,
+}
+
+/// Stores reports of endpoints that the node still drives.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn report(
+    session: &mut Session,
+    node: Uuid,
+    reports: &[Report],
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
+    let ids: Vec<SubscriptionId> = reports.iter().map(|one| one.subscription_id).collect();
+    let stats: Vec<&str> = reports.iter().map(|one| one.stats.as_str()).collect();
+    let since: Vec<Option<OffsetDateTime>> = reports.iter().map(|one| one.failing_since).collect();
+    let disable: Vec<Option<&str>> = reports.iter().map(|one| one.disable.as_deref()).collect();
+    let done = sqlx::query(
+        "-- push_driver.report
+         UPDATE push_endpoint u SET stats = r.stats, failing_since = r.failing_since,
+                disabled_at = CASE WHEN r.disable IS NULL THEN u.disabled_at ELSE coalesce($6, now()) END,
+                disabled_reason = coalesce(r.disable, u.disabled_reason)
+         FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
+              AS r (subscription_id, stats, failing_since, disable)
+         WHERE u.subscription_id = r.subscription_id AND u.driver = $1",
+    )
+    .bind(node)
+    .bind(ids)
+    .bind(stats)
+    .bind(since)
+    .bind(disable)
+    .bind(now)
+    .execute(session.run("push_driver.report"))
+    .await?;
+    Ok(done.rows_affected())
+}
