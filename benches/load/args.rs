@@ -10,7 +10,7 @@ use crate::Result;
 use crate::redis;
 
 /// All scenarios, in the order of the README's table.
-pub(crate) const NAMES: [&str; 29] = [
+pub(crate) const NAMES: [&str; 34] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
@@ -36,6 +36,11 @@ pub(crate) const NAMES: [&str; 29] = [
     "wakeup",
     "isolation",
     "fair",
+    "push-64",
+    "push-1",
+    "push-latency",
+    "push-hang",
+    "push-idle",
     "offload",
     "redis-publish-10-c64",
     "redis-cycle-10-c64",

@@ -21,6 +21,7 @@ mod resp;
 mod row;
 mod run;
 mod scenario;
+mod sink;
 mod unique;
 mod wire;
 

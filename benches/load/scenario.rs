@@ -9,6 +9,7 @@ mod fair;
 mod isolation;
 mod latency;
 mod offload;
+mod push;
 mod ratio;
 mod relative;
 mod topics;
@@ -155,6 +156,11 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "wakeup" => wakeup::run(context, name).await,
         "isolation" => isolation::run(context, name).await,
         "fair" => fair::run(context, name).await,
+        "push-64" => push::backlog(context, name, (64, 4), 0.50).await,
+        "push-1" => push::backlog(context, name, (1, 64), 0.45).await,
+        "push-latency" => push::latency(context, name, (8.0, 25.0)).await,
+        "push-hang" => push::hang(context, name, 0.90).await,
+        "push-idle" => push::idle(context, name).await,
         "offload" => offload::run(context, name).await,
         "redis-publish-10-c64" => against_redis(Kind::Publish, 1.30).run(context).await,
         "redis-cycle-10-c64" => against_redis(Kind::Cycle, 1.10).run(context).await,
