@@ -78,6 +78,7 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenA
         .routes(routes!(settle::settle_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
+        .routes(routes!(messages::list_push_attempts))
         .routes(routes!(usage::get_usage))
         .routes(routes!(bills::get_usage_month))
         .routes(routes!(bills::export_usage))

@@ -176,3 +176,33 @@ pub async fn report(
     .await?;
     Ok(done.rows_affected())
 }
+
+/// The state of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct StateRow {
+    /// How deliveries go, JSON; `None`: no driver has reported yet.
+    pub stats: Option<String>,
+    /// When it was paused.
+    pub paused_at: Option<OffsetDateTime>,
+    /// Why it is disabled.
+    pub disabled_reason: Option<String>,
+    /// Since when every request failed.
+    pub failing_since: Option<OffsetDateTime>,
+}
+
+/// The state of an endpoint; `None`: the subscription has none.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn state(
+    session: &mut Session,
+    subscription: SubscriptionId,
+) -> Result<Option<StateRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- push_driver.state
+         SELECT stats, paused_at, disabled_reason, failing_since FROM push_endpoint WHERE subscription_id = $1",
+    )
+    .bind(subscription)
+    .fetch_optional(session.run("push_driver.state"))
+    .await?)
+}

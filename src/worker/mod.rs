@@ -24,6 +24,7 @@ use crate::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use crate::engine::meter::blocks::Meter;
 use crate::engine::meter::roll_up::RollUp;
 use crate::engine::publish::expire_dedup::ExpireDedup;
+use crate::engine::push::expire_attempts::ExpireAttempts;
 use metrics::Metrics;
 use rounds::Rounds;
 
@@ -64,6 +65,7 @@ pub fn start(
     worker.start(Spend);
     worker.start(Events::new(engine.clone(), tracker.clone()));
     worker.start(ExpireDedup);
+    worker.start(ExpireAttempts);
     worker.start(ExpireAudit);
     worker.start(ExpireNodes);
 }

@@ -11,6 +11,7 @@ mod attempts;
 mod control;
 mod drive;
 mod endpoint;
+pub mod expire_attempts;
 mod flow;
 mod metrics;
 mod rate;
@@ -18,7 +19,8 @@ mod request;
 mod retry;
 mod send;
 mod settle;
-mod status;
+pub(in crate::engine) mod status;
+mod test;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;

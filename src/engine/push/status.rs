@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::engine::push::flow::Flow;
 use crate::store::SubscriptionId;
-use crate::store::push_driver::Report;
+use crate::store::push_driver::{Report, StateRow};
 
 /// The state of an endpoint as its driver sees it.
 #[derive(Debug, Default)]
@@ -97,4 +97,21 @@ impl Status {
             disable: state.disable.clone(),
         })
     }
+}
+
+/// The state of an endpoint as the API shows it.
+#[must_use]
+pub fn stats(row: StateRow) -> PushStats {
+    let stats = row.stats.as_deref();
+    let mut stats: PushStats = stats
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
+    stats.failing_since = row.failing_since.map(Timestamp::from);
+    if row.disabled_reason.is_some() {
+        stats.state = PushState::Disabled;
+    } else if row.paused_at.is_some() {
+        stats.state = PushState::Paused;
+    }
+    stats.disabled_reason = row.disabled_reason;
+    stats
 }

@@ -13,6 +13,7 @@ use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
+use crate::engine::push::status;
 use crate::store::subscription::SubscriptionRow;
 use crate::store::{self, Session, TopicId};
 
@@ -287,6 +288,7 @@ impl Engine {
         let fill =
             store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
         let fairness = fair::stats(&mut session, &subscriber, now).await?;
+        let push = store::push_driver::state(&mut session, subscriber.id).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
             fill.in_flight.unsigned_abs(),
@@ -298,7 +300,7 @@ impl Engine {
             backlog: ready + in_flight,
             oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
             fairness,
-            push: None,
+            push: push.map(status::stats),
         })
     }
 }

@@ -4,6 +4,7 @@ use api::TopicName;
 use api::limits::INLINE_BODY_BYTES_MAX;
 use api::list::Page;
 use api::message::Message;
+use api::push::PushAttempt;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{
@@ -22,6 +23,7 @@ use crate::http::document::{Binary, BodyErrors, ReadErrors};
 use crate::http::request::caller::{BrowseTopic, Caller, Receive, To};
 use crate::http::request::condition;
 use crate::http::request::digest::{self, CONTENT_DIGEST};
+use crate::http::request::json::Json;
 use crate::http::request::path::MessagePath;
 use crate::http::request::query::BrowseQuery;
 
@@ -112,6 +114,25 @@ pub(in crate::http) async fn get_message_body(
     let body = engine.body_part(caller.tenant(), &message, part).await?;
     *response.body_mut() = Body::from_stream(body);
     Ok(response)
+}
+
+/// List the attempts to push a message
+///
+/// Returns what endpoints of push subscriptions answered, in order of time. Attempts are listed within two seconds, and
+/// kept for three days.
+#[utoipa::path(
+    get, path = "/v1/messages/{id}/attempts", operation_id = "list_push_attempts", tag = "Push",
+    security(("api_key" = ["receive"])),
+    params(MessagePath),
+    responses((status = 200, description = "The attempts, at most 1,000; all in one page", body = Page<PushAttempt>), ReadErrors)
+)]
+pub(in crate::http) async fn list_push_attempts(
+    State(engine): State<Engine>,
+    Caller(caller, ..): Caller<Receive>,
+    MessagePath(id): MessagePath,
+) -> Result<Json<Page<PushAttempt>>, Refusal> {
+    let items = engine.attempts(&caller, id).await?;
+    Ok(Json(Page { items, next: None }))
 }
 
 /// The part of a body that the request asks for.
