@@ -2,6 +2,12 @@
 //! and dead letters as receive.
 //!
 //! `settings` changes endpoints, `endpoint` is one that is ready for use, `request` makes requests of messages, `sign`
-//! signs them.
+//! signs them, with the `key` of the tenant, too.
 
 mod endpoint;
+pub mod key;
+pub mod request;
+pub mod settings;
+pub mod sign;
+
+pub use endpoint::Endpoint;
