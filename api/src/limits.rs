@@ -85,6 +85,10 @@ pub const PUSH_HEADERS_MAX: usize = 20;
 pub const PUSH_VALUE_CHARS_MAX: usize = 2_048;
 /// Bytes of the secret of an endpoint (Standard Webhooks).
 pub const PUSH_SECRET_BYTES: RangeInclusive<usize> = 24..=64;
+/// Seconds for which a former secret goes on to sign after a rotation: up to a week.
+pub const PUSH_OVERLAP_SECONDS: RangeInclusive<u32> = 0..=604_800;
+/// The same when the rotation sets none: a day.
+pub const PUSH_OVERLAP_SECONDS_DEFAULT: u32 = 86_400;
 /// Seconds of failures after which an endpoint is disabled.
 pub const PUSH_DISABLE_SECONDS: RangeInclusive<u32> = 60..=2_678_400;
 /// The same when the subscription sets none: five days.

@@ -1,20 +1,27 @@
 //! Push on the wire: the settings by which the service itself delivers the messages of a subscription to an HTTP
-//! endpoint, and the state of that endpoint.
+//! endpoint. `headers` has what requests carry, `secret` what signs them, `state` what the endpoint is doing.
+
+mod headers;
+mod secret;
+mod state;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::Timestamp;
 use crate::error::FieldError;
-use crate::field::pointer_segment;
 use crate::limits::{
-    PUSH_BATCH_MESSAGES, PUSH_CONCURRENCY, PUSH_DELAYS_MAX, PUSH_DISABLE_SECONDS, PUSH_HEADERS_MAX,
-    PUSH_RATE, PUSH_RETRY_SECONDS, PUSH_TIMEOUT_SECONDS, PUSH_VALUE_CHARS_MAX, URL_CHARS_MAX,
+    PUSH_BATCH_MESSAGES, PUSH_CONCURRENCY, PUSH_DELAYS_MAX, PUSH_DISABLE_SECONDS, PUSH_RATE,
+    PUSH_RETRY_SECONDS, PUSH_TIMEOUT_SECONDS, URL_CHARS_MAX,
 };
 use crate::message::check_text;
 use crate::topic::check_range;
+
+use headers::check_header_value;
+
+pub use secret::{PushRotation, PushSecret, SECRET_PREFIX, secret_bytes};
+pub use state::{PushAttempt, PushFailure, PushState, PushStats, PushStatus, PushTest};
 
 /// What a request to the endpoint looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -115,7 +122,7 @@ pub enum PushRetry {
     /// After the pauses of a list.
     List {
         /// The pauses in seconds, 1 to 50 of them.
-        #[serde(default)]
+        #[serde(deserialize_with = "crate::whole::list")]
         #[schema(min_items = 1, max_items = 50)]
         delays_seconds: Vec<u32>,
     },
@@ -143,7 +150,7 @@ pub struct PushSettings {
     pub batch_max_messages: Option<u32>,
     /// Headers that are sent with every request, at most 20.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[serde(deserialize_with = "headers")]
+    #[serde(deserialize_with = "headers::read")]
     pub headers: BTreeMap<String, String>,
     /// How requests say who sends them. Nothing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,8 +160,8 @@ pub struct PushSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1, max_items = 2)]
     pub signatures: Option<Vec<PushSignature>>,
-    /// Secret of `v1`: `whsec_` and the base64 of 24 to 64 bytes. Made by the service when absent, and then the answer
-    /// has it once. A former one goes on to sign for a day.
+    /// Secret of `v1`: `whsec_` and the standard base64, with its padding, of 24 to 64 bytes. An endpoint without one
+    /// gets one that the service makes, and only that answer has it. A former one goes on to sign for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 96)]
     pub secret: Option<String>,
@@ -182,29 +189,6 @@ pub struct PushSettings {
     /// rate that it grants is kept. False by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consent: Option<bool>,
-}
-
-/// Headers that a request to the endpoint gets from the service, and others that must not be set by hand.
-const RESERVED_HEADERS: [&str; 10] = [
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "expect",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-/// Beginnings of names of headers that the service writes.
-const RESERVED_PREFIXES: [&str; 5] = ["ce-", "cursus-", "proxy-", "trace", "webhook-"];
-
-/// Headers by name, or null for none. A duplicate name is an error, because one of its values would be lost.
-fn headers<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl PushSettings {
@@ -255,51 +239,28 @@ impl PushSettings {
             let detail = "is allowed only with the format json_batch";
             errors.push(FieldError::new(format!("{at}/batch_max_messages"), detail));
         }
-        if self
-            .signatures
-            .as_ref()
-            .is_some_and(|all| !(1..=2).contains(&all.len()))
-        {
-            errors.push(FieldError::new(
-                format!("{at}/signatures"),
-                "must have 1 to 2 items",
-            ));
+        match self.signatures.as_deref() {
+            Some([one, other]) if one == other => {
+                errors.push(FieldError::new(
+                    format!("{at}/signatures"),
+                    "lists one twice",
+                ));
+            }
+            None | Some([_] | [_, _]) => {}
+            Some(_) => {
+                let detail = "must have 1 to 2 items";
+                errors.push(FieldError::new(format!("{at}/signatures"), detail));
+            }
         }
-        self.check_headers(at, &mut errors);
+        if let Some(Err(detail)) = self.secret.as_deref().map(secret_bytes) {
+            errors.push(FieldError::new(format!("{at}/secret"), detail));
+        }
+        headers::check(&mut errors, at, &self.headers);
         self.check_auth(at, &mut errors);
         if let Some(retry) = &self.retry {
             retry.check(&format!("{at}/retry"), &mut errors);
         }
         errors
-    }
-
-    fn check_headers(&self, at: &str, errors: &mut Vec<FieldError>) {
-        if self.headers.len() > PUSH_HEADERS_MAX {
-            let detail = format!("must have at most {PUSH_HEADERS_MAX} headers");
-            errors.push(FieldError::new(format!("{at}/headers"), detail));
-        }
-        for (name, value) in &self.headers {
-            let pointer = format!("{at}/headers/{}", pointer_segment(name));
-            let lower = name.to_ascii_lowercase();
-            let is_token =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-            let is_reserved = RESERVED_HEADERS.contains(&lower.as_str())
-                || RESERVED_PREFIXES
-                    .iter()
-                    .any(|prefix| lower.starts_with(prefix));
-            if name.is_empty() || name.len() > 128 || !name.bytes().all(is_token) {
-                errors.push(FieldError::new(
-                    &pointer,
-                    "must be the name of a header of 1 to 128 characters",
-                ));
-            } else if is_reserved {
-                errors.push(FieldError::new(
-                    &pointer,
-                    "is a header that the service writes",
-                ));
-            }
-            check_header_value(errors, &pointer, value);
-        }
     }
 
     fn check_auth(&self, at: &str, errors: &mut Vec<FieldError>) {
@@ -329,18 +290,6 @@ impl PushSettings {
             }
             Some(PushAuth::Bearer { token: None } | PushAuth::Jwt { audience: None }) | None => {}
         }
-    }
-}
-
-/// Adds an error unless the text can be the value of a header: characters of ASCII that are visible, and spaces between.
-fn check_header_value(errors: &mut Vec<FieldError>, pointer: &str, text: &str) {
-    let is_visible = |byte: u8| (b' '..=b'~').contains(&byte);
-    if text.is_empty() || text.len() > PUSH_VALUE_CHARS_MAX {
-        let detail = format!("must have 1 to {PUSH_VALUE_CHARS_MAX} characters");
-        errors.push(FieldError::new(pointer, detail));
-    } else if !text.bytes().all(is_visible) || text.trim() != text {
-        let detail = "must be visible ASCII, without spaces around it";
-        errors.push(FieldError::new(pointer, detail));
     }
 }
 
@@ -381,121 +330,4 @@ impl PushRetry {
             }
         }
     }
-}
-
-/// What an endpoint is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PushState {
-    /// It gets messages.
-    #[default]
-    Active,
-    /// It failed again and again: it gets one request now and then until one is answered with success.
-    Open,
-    /// It was paused by a call.
-    Paused,
-    /// It answered 410, or failed for long. It gets nothing until it is resumed or its settings are put again.
-    Disabled,
-}
-
-/// A failed attempt to deliver.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct PushFailure {
-    /// Time of the attempt.
-    pub at: Timestamp,
-    /// Cause of the failure, for people.
-    #[schema(example = "answered with status 503")]
-    pub detail: String,
-}
-
-/// How deliveries to an endpoint go. Counts are since the node that sends them took the endpoint over.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct PushStats {
-    /// What the endpoint is doing.
-    pub state: PushState,
-    /// Why it is disabled. Absent unless it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub disabled_reason: Option<String>,
-    /// Requests that may run at the same time now.
-    pub concurrency: u32,
-    /// Requests that the endpoint accepted.
-    pub succeeded: u64,
-    /// Requests that failed.
-    pub failed: u64,
-    /// Share of the latest requests, about a hundred, that were accepted. Absent before the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub success_ratio: Option<f64>,
-    /// Mean seconds of the latest requests, about a hundred, until they were answered. Absent before the first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub latency_seconds: Option<f64>,
-    /// Time of the last request that was accepted. Absent when there was none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub succeeded_at: Option<Timestamp>,
-    /// The last failed attempt. Absent when none has failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub last_failure: Option<PushFailure>,
-    /// Since when every request has failed. Absent while requests succeed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub failing_since: Option<Timestamp>,
-}
-
-/// One attempt to deliver a message.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct PushAttempt {
-    /// The subscription.
-    pub subscription: String,
-    /// How many times the message has been handed out, this time included.
-    pub attempt: u32,
-    /// Time at which the request was sent.
-    pub at: Timestamp,
-    /// Seconds until the answer, or until the attempt failed.
-    pub duration_seconds: f64,
-    /// Status of the answer. Absent when there was none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub status: Option<u16>,
-    /// Why there was no answer. Absent when there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub error: Option<String>,
-    /// The first bytes of the answer's body, as text. Absent when it is empty.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub answer: Option<String>,
-}
-
-/// A request that was sent to try an endpoint, and its answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct PushTest {
-    /// URL of the request.
-    pub url: String,
-    /// Headers of the request; those that hold secrets say `***`.
-    pub request_headers: BTreeMap<String, String>,
-    /// Body of the request.
-    pub request_body: String,
-    /// Status of the answer. Absent when there was none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub status: Option<u16>,
-    /// Headers of the answer.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub answer_headers: BTreeMap<String, String>,
-    /// The first bytes of the answer's body, as text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub answer_body: Option<String>,
-    /// Why there was no answer. Absent when there was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub error: Option<String>,
-    /// Seconds until the answer, or until the attempt failed.
-    pub duration_seconds: f64,
-    /// Whether the endpoint accepted it.
-    pub accepted: bool,
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::error::FieldError;
 use crate::fairness::{Fairness, FairnessStats};
 use crate::limits::{ATTEMPTS, IN_FLIGHT, VISIBILITY_SECONDS};
-use crate::push::{PushSettings, PushStats};
+use crate::push::{PushSettings, PushStats, PushStatus};
 use crate::topic::check_range;
 use crate::validate::Validate;
 use crate::{SubscriptionName, Timestamp, TopicName};
@@ -117,10 +117,15 @@ pub struct Subscription {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub fairness: Option<Fairness>,
-    /// Delivery to an HTTP endpoint. Absent when messages are received. The secret is in the answer that makes it only.
+    /// Delivery to an HTTP endpoint. Absent when messages are received. A secret that the service makes is only in the
+    /// answer to the request that made it; a password and a token are in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub push: Option<PushSettings>,
+    /// What holds for the endpoint apart from its settings. Absent when messages are received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub push_status: Option<PushStatus>,
     /// Time of creation.
     pub created_at: Timestamp,
     /// Time of the last change of the settings.

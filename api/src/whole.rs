@@ -64,6 +64,14 @@ pub(crate) fn option<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
     Ok(number.map(|Whole(number)| number))
 }
 
+/// A field that is a list of whole numbers.
+pub(crate) fn list<'de, D: Deserializer<'de>, T: TryFrom<u64>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let items: Vec<Whole<T>> = Vec::deserialize(deserializer)?;
+    Ok(items.into_iter().map(|Whole(number)| number).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use crate::message::ReceiveRequest;

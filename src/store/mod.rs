@@ -49,6 +49,7 @@ pub mod quota_demand;
 pub mod retention;
 mod run;
 pub mod session;
+pub mod signing_key;
 pub mod subscription;
 pub mod tenant;
 pub mod tenant_meter;

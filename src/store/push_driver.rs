@@ -7,7 +7,6 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::push_endpoint::EndpointRow;
 use super::{Error, Session, SubscriptionId};
 
 /// How many endpoints there are, and how many nodes to drive them.
@@ -108,25 +107,6 @@ pub async fn driven(session: &mut Session, node: Uuid) -> Result<Vec<Driven>, Er
     )
     .bind(node)
     .fetch_all(session.run("push_driver.driven"))
-    .await?)
-}
-
-/// The rows of some endpoints.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn rows(
-    session: &mut Session,
-    endpoints: &[SubscriptionId],
-) -> Result<Vec<EndpointRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- push_driver.rows
-         SELECT e.*, s.name AS subscription, t.name AS tenant
-         FROM push_endpoint e JOIN subscription s USING (subscription_id) JOIN tenant t ON t.tenant_id = e.tenant_id
-         WHERE e.subscription_id = ANY ($1)",
-    )
-    .bind(endpoints)
-    .fetch_all(session.run("push_driver.rows"))
     .await?)
 }
 

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Error, LaneId, Session, SubscriptionId, TenantId, TopicId};
 
-/// A row, with the names of its topics.
+/// A row, with the names of its topics, and its endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SubscriptionRow {
     /// Internal number.
@@ -36,10 +36,30 @@ pub struct SubscriptionRow {
     pub fairness_names: Option<Vec<String>>,
     /// Their weights, in the same order.
     pub fairness_weights: Option<Vec<i16>>,
+    /// Settings of the endpoint that messages are delivered to, JSON; `None`: they are received.
+    pub push: Option<String>,
+    /// State of that endpoint.
+    #[sqlx(flatten)]
+    pub push_state: PushState,
     /// Time of creation.
     pub created_at: OffsetDateTime,
     /// Time of the last change.
     pub updated_at: OffsetDateTime,
+}
+
+/// The state of the endpoint of a subscription. Everything is `None` when it has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct PushState {
+    /// When it was paused.
+    pub paused_at: Option<OffsetDateTime>,
+    /// When it was disabled.
+    pub disabled_at: Option<OffsetDateTime>,
+    /// Why it was disabled.
+    pub disabled_reason: Option<String>,
+    /// Until when the former secret signs.
+    pub old_secret_until: Option<OffsetDateTime>,
+    /// Requests a minute that it has consented to.
+    pub granted_per_minute: Option<i32>,
 }
 
 impl SubscriptionRow {
@@ -59,9 +79,17 @@ impl SubscriptionRow {
             max_in_flight: IN_FLIGHT_DEFAULT.cast_signed(),
             fairness_names: None,
             fairness_weights: None,
+            push: None,
+            push_state: PushState::default(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             updated_at: OffsetDateTime::UNIX_EPOCH,
         }
+    }
+
+    /// Whether messages are delivered to an endpoint.
+    #[must_use]
+    pub fn is_push(&self) -> bool {
+        self.push.is_some()
     }
 
     /// A row for unit tests.
@@ -142,8 +170,10 @@ pub async fn lock(
 ) -> Result<Option<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.lock
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
+                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
          FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+              LEFT JOIN push_endpoint p USING (subscription_id)
          WHERE s.tenant_id = $1 AND s.name = $2 FOR NO KEY UPDATE OF s",
     )
     .bind(tenant)
@@ -163,8 +193,10 @@ pub async fn by_name(
 ) -> Result<Option<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.by_name
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
+                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
          FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+              LEFT JOIN push_endpoint p USING (subscription_id)
          WHERE s.tenant_id = $1 AND s.name = $2",
     )
     .bind(tenant)
@@ -186,8 +218,10 @@ pub async fn list(
 ) -> Result<Vec<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.list
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
+                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
          FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+              LEFT JOIN push_endpoint p USING (subscription_id)
          WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3",
     )
     .bind(tenant)

@@ -18,7 +18,7 @@ use crate::engine::push::drive::Drive;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::status::Status;
 use crate::store::push_driver::{self, Counts, Driven};
-use crate::store::push_endpoint::EndpointRow;
+use crate::store::push_endpoint::{self, EndpointRow};
 use crate::store::{self, SubscriptionId};
 
 /// Pause between two rounds.
@@ -155,7 +155,7 @@ impl Assigned {
             .collect();
         for ids in new.chunks(ROWS_MAX) {
             let mut begun = Vec::new();
-            for row in push_driver::rows(session, ids).await? {
+            for row in push_endpoint::of_subscriptions(session, ids).await? {
                 let (id, name) = (row.subscription_id, row.subscription.clone());
                 match self.start(row).await {
                     Ok(true) => begun.push(id),

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::limits::{PUSH_BATCH_MESSAGES, PUSH_TIMEOUT_SECONDS_DEFAULT};
+use api::limits::PUSH_BATCH_MESSAGES;
 use api::push::PushFormat;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -169,8 +169,8 @@ impl Drive {
 
     /// Messages of one request.
     fn batch(&self) -> u32 {
-        match self.endpoint.settings.format {
-            Some(PushFormat::JsonBatch) => {
+        match self.endpoint.format {
+            PushFormat::JsonBatch => {
                 let batch = self.endpoint.settings.batch_max_messages;
                 batch.unwrap_or(*PUSH_BATCH_MESSAGES.end())
             }
@@ -178,14 +178,10 @@ impl Drive {
         }
     }
 
-    fn timeout_seconds(&self) -> u32 {
-        let timeout = self.endpoint.settings.timeout_seconds;
-        timeout.unwrap_or(PUSH_TIMEOUT_SECONDS_DEFAULT)
-    }
-
     fn visibility_seconds(&self) -> u32 {
         let settings = self.subscriber.settings();
-        let least = self.timeout_seconds() + MARGIN_SECONDS;
+        let timeout = u32::try_from(self.endpoint.timeout.as_secs()).unwrap_or(0);
+        let least = timeout + MARGIN_SECONDS;
         settings.visibility_seconds.unsigned_abs().max(least)
     }
 
@@ -256,9 +252,8 @@ impl Drive {
                 return;
             }
         };
-        let timeout = Duration::from_secs(u64::from(self.timeout_seconds()));
         let visibility = Duration::from_secs(u64::from(self.visibility_seconds()));
-        let send_until = Instant::now() + visibility.saturating_sub(timeout);
+        let send_until = Instant::now() + visibility.saturating_sub(self.endpoint.timeout);
         let batch = usize::try_from(self.batch()).unwrap_or(1);
         let mut deliveries = deliveries.into_iter().peekable();
         while deliveries.peek().is_some() {
@@ -267,7 +262,6 @@ impl Drive {
                 endpoint: self.endpoint.clone(),
                 deliveries: deliveries.by_ref().take(batch).collect(),
                 until: send_until,
-                timeout,
             };
             self.flow.began();
             self.sending.spawn(send.run());

@@ -1,11 +1,24 @@
-//! An endpoint as its driver uses it: its row, with all that need not be worked out for each request.
+//! An endpoint as its driver uses it: its row, with all that need not be worked out for each request. Nothing is read
+//! from the database for a request.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::SubscriptionName;
+use api::limits::PUSH_TIMEOUT_SECONDS_DEFAULT;
+use api::push::{PushAuth, PushFormat, PushSettings, PushSignature};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::engine::push::key::{Bearer, TenantKey};
 use crate::engine::push::rate::Rate;
-use crate::outbound::Url;
+use crate::engine::push::sign::Signer;
+use crate::outbound::{HeaderMap, HeaderName, HeaderValue, Url};
 use crate::store;
 use crate::store::push_endpoint::EndpointRow;
-use api::SubscriptionName;
-use api::push::PushSettings;
+
+/// Headers that the map of a request has room for before it grows.
+const HEADERS_USUAL: usize = 48;
 
 /// An endpoint.
 #[derive(Debug)]
@@ -20,6 +33,18 @@ pub struct Endpoint {
     pub subscription: SubscriptionName,
     /// Lets requests pass at the rate that was set, or that the endpoint has consented to.
     pub(super) rate: Option<Rate>,
+    /// What a request looks like.
+    pub format: PushFormat,
+    /// Time for a request.
+    pub timeout: Duration,
+    /// Signs requests.
+    pub(super) signer: Signer,
+    /// The headers that every request has.
+    pub(super) headers: HeaderMap,
+    /// Makes the tokens that requests carry.
+    pub(super) bearer: Option<Arc<Bearer>>,
+    /// CloudEvents `source` of messages that were not published as events.
+    pub(super) source: String,
 }
 
 impl Endpoint {
@@ -39,12 +64,89 @@ impl Endpoint {
         let url = Url::parse(url).map_err(|_| corrupt("settings"))?;
         let subscription = row.subscription.parse();
         let subscription = subscription.map_err(|_| corrupt("subscription"))?;
+        let key = key_of(&row).map_err(corrupt)?;
+        let bearer = match &settings.auth {
+            Some(PushAuth::Jwt { audience }) => {
+                let key = key.as_ref().ok_or_else(|| corrupt("key_id"))?;
+                let audience = audience.as_deref().or(settings.url.as_deref());
+                let audience = audience.unwrap_or_default();
+                let bearer = Bearer::of(key, row.installation_id, &row.tenant, audience);
+                Some(Arc::new(bearer.ok_or_else(|| corrupt("seed"))?))
+            }
+            Some(PushAuth::Basic { .. } | PushAuth::Bearer { .. }) | None => None,
+        };
+        let mut signer = Signer::default();
+        if signs(&settings, PushSignature::V1) {
+            signer = signer.with_secret(&row.secret.0, None);
+            if let Some(old) = &row.old_secret {
+                signer = signer.with_secret(&old.0, row.old_secret_until);
+            }
+        }
+        if signs(&settings, PushSignature::V1a) {
+            signer = signer.with_key(key.ok_or_else(|| corrupt("key_id"))?);
+        }
+        let seconds = settings
+            .timeout_seconds
+            .unwrap_or(PUSH_TIMEOUT_SECONDS_DEFAULT);
         Ok(Self {
             rate: Rate::of(settings.limits.as_ref(), row.granted_per_minute),
+            format: settings.format.unwrap_or_default(),
+            timeout: Duration::from_secs(seconds.into()),
+            headers: headers(&row, &settings).ok_or_else(|| corrupt("settings"))?,
+            source: format!("urn:uuid:{}", row.installation_id),
+            signer,
+            bearer,
             settings,
             url,
             subscription,
             row,
         })
     }
+}
+
+/// Whether requests are signed with a scheme.
+pub(super) fn signs(settings: &PushSettings, scheme: PushSignature) -> bool {
+    let schemes = settings.signatures.as_deref();
+    schemes.unwrap_or(&[PushSignature::V1]).contains(&scheme)
+}
+
+/// The key of the tenant. Fails with the name of the column that is wrong.
+fn key_of(row: &EndpointRow) -> Result<Option<Arc<TenantKey>>, &'static str> {
+    let Some((id, seed)) = row.key_id.zip(row.seed.as_ref()) else {
+        return Ok(None);
+    };
+    let key = TenantKey::of(id.to_string(), &seed.0).ok_or("seed")?;
+    Ok(Some(Arc::new(key)))
+}
+
+/// The headers that every request has; `None`: one cannot be sent.
+fn headers(row: &EndpointRow, settings: &PushSettings) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
+    let agent = concat!("cursus/", env!("CARGO_PKG_VERSION"));
+    headers.insert("user-agent", HeaderValue::from_static(agent));
+    for (name, value) in &settings.headers {
+        let name: HeaderName = name.parse().ok()?;
+        headers.insert(name, HeaderValue::from_str(value).ok()?);
+    }
+    let subscription = HeaderValue::from_str(&row.subscription).ok()?;
+    headers.insert("cursus-subscription", subscription);
+    // The content type of other formats is that of the message.
+    if let PushFormat::Json | PushFormat::JsonBatch = settings.format.unwrap_or_default() {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+    }
+    let credential = row.credential.as_ref().map(|credential| &*credential.0);
+    let authorization = match &settings.auth {
+        Some(PushAuth::Basic { username, .. }) => {
+            let pair = format!("{username}:{}", credential?);
+            Some(format!("Basic {}", STANDARD.encode(pair)))
+        }
+        Some(PushAuth::Bearer { .. }) => Some(format!("Bearer {}", credential?)),
+        Some(PushAuth::Jwt { .. }) | None => None,
+    };
+    if let Some(authorization) = authorization {
+        let mut value = HeaderValue::from_str(&authorization).ok()?;
+        value.set_sensitive(true);
+        headers.insert("authorization", value);
+    }
+    Some(headers)
 }

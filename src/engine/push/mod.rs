@@ -2,7 +2,7 @@
 //! and dead letters as receive.
 //!
 //! `settings` changes endpoints, `endpoint` is one that is ready for use. Each endpoint has a task on one node (`drive`),
-//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`), sends them
+//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`, maybe with the `key` of the tenant), sends them
 //! (`send`), understands the answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people.
 
 mod answer;
@@ -13,12 +13,15 @@ mod drive;
 mod endpoint;
 pub mod expire_attempts;
 mod flow;
+pub mod key;
 mod metrics;
 mod rate;
-mod request;
+pub mod request;
 mod retry;
 mod send;
+pub mod settings;
 mod settle;
+pub mod sign;
 pub(in crate::engine) mod status;
 mod test;
 
@@ -26,6 +29,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use endpoint::Endpoint;
 
 use crate::engine::Engine;
 use crate::turnstile::Turnstile;

@@ -34,7 +34,6 @@ pub(super) struct Send {
     pub(super) deliveries: Vec<Delivery>,
     /// It is not sent after this instant, because its lease may be over before the answer.
     pub(super) until: Instant,
-    pub(super) timeout: Duration,
 }
 
 /// A request that has ended.
@@ -60,8 +59,7 @@ impl Send {
         let (at, began) = (self.engine.clock().estimate(), Instant::now());
         let post = request::of(&self.endpoint, &self.deliveries, at);
         let result = match (place, post) {
-            (Ok(place), Ok(mut post)) => {
-                post.timeout = self.timeout;
+            (Ok(place), Ok(post)) => {
                 let result = self.engine.outbound().deliver(post).await;
                 drop(place);
                 Some(result)

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use api::limits::PUSH_TIMEOUT_SECONDS_DEFAULT;
 use api::push::PushTest;
 use api::{SubscriptionName, Timestamp};
 use bytes::Bytes;
@@ -43,7 +42,7 @@ impl Engine {
             .subscriber(self.store(), tenant, name)
             .await?;
         let mut session = self.store().session().await?;
-        let rows = store::push_driver::rows(&mut session, &[subscriber.id]).await?;
+        let rows = store::push_endpoint::of_subscriptions(&mut session, &[subscriber.id]).await?;
         drop(session);
         let row = rows.into_iter().next().ok_or_else(|| {
             Error::Conflict(format!("subscription {name} has no endpoint: set push.url"))
@@ -51,9 +50,7 @@ impl Engine {
         let endpoint = Endpoint::of(row)?;
         let at = self.clock().estimate();
         let deliveries = [sample(&subscriber.topic, subscriber.topic_id, at.into())?];
-        let mut post = request::of(&endpoint, &deliveries, at)?;
-        let seconds = endpoint.settings.timeout_seconds;
-        post.timeout = Duration::from_secs(seconds.unwrap_or(PUSH_TIMEOUT_SECONDS_DEFAULT).into());
+        let post = request::of(&endpoint, &deliveries, at)?;
         let mut request_headers = shown(&post.headers);
         if let Some(value) = request_headers.get_mut("authorization") {
             HIDDEN.clone_into(value);

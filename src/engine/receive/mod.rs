@@ -49,7 +49,14 @@ impl Engine {
             .catalog()
             .subscriber(self.store(), tenant, subscription)
             .await?;
-        let visibility = subscriber.settings().visibility_seconds.unsigned_abs();
+        let settings = subscriber.settings();
+        if settings.is_push() {
+            let detail = format!(
+                "messages of subscription {subscription} are pushed to its endpoint; put it with push.enabled false to receive them"
+            );
+            return Err(Error::Conflict(detail));
+        }
+        let visibility = settings.visibility_seconds.unsigned_abs();
         let ask = Ask {
             wanted: request.max_messages.unwrap_or(1),
             visibility_seconds: request.visibility_timeout_seconds.unwrap_or(visibility),

@@ -4,8 +4,10 @@
 use api::fairness::Fairness;
 use api::limits::PAGE;
 use api::list::Page;
+use api::push::{PushSettings, PushStatus};
 use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
 use api::{FieldError, Permission, SubscriptionName};
+use time::OffsetDateTime;
 
 use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
@@ -13,7 +15,7 @@ use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
-use crate::engine::push::status;
+use crate::engine::push::{self, status};
 use crate::store::subscription::SubscriptionRow;
 use crate::store::{self, Session, TopicId};
 
@@ -40,6 +42,7 @@ impl Engine {
         settings: &SubscriptionSettings,
     ) -> Result<(Subscription, bool), Error> {
         may_link(by, settings)?;
+        let endpoint = self.checked_push(settings.push.as_ref()).await?;
         let (tenant, now) = (by.tenant(), self.clock().now());
         let mut tx = self.store().tx("put_subscription").await?;
         let old = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
@@ -70,24 +73,53 @@ impl Engine {
             changed = self.update_subscription(&mut tx, old, resolved).await?;
         }
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str()).await?;
-        if changed || created {
+        let (row, pushed) = self
+            .put_endpoint(&mut tx, row.ok_or_else(gone)?, endpoint)
+            .await?;
+        if changed || created || pushed.changed {
             let change = Change {
                 tenant: Some(tenant),
                 action: "subscription.put",
                 target: name.as_str(),
-                detail: settings,
+                detail: &*push::settings::recorded(settings),
             };
             audit::record(&mut tx, by, change, now).await?;
         }
-        if changed {
+        let is_catalog_old = changed || pushed.changed;
+        if is_catalog_old {
             store::installation::bump_catalog(&mut tx).await?;
         }
-        let row = row.ok_or_else(gone)?;
         tx.commit().await?;
-        if changed {
+        if is_catalog_old {
             self.catalog().invalidate();
         }
-        Ok((subscription(row)?, created))
+        let mut shown = self.shown_subscription(row)?;
+        if let Some(push) = &mut shown.push {
+            push.secret = pushed.made_secret;
+        }
+        Ok((shown, created))
+    }
+
+    /// Writes the settings of the endpoint, if there are any. Returns the row as it is then.
+    async fn put_endpoint(
+        &self,
+        tx: &mut Session,
+        row: SubscriptionRow,
+        endpoint: Option<push::settings::Checked<'_>>,
+    ) -> Result<(SubscriptionRow, push::settings::Put), Error> {
+        let Some(endpoint) = endpoint else {
+            return Ok((row, push::settings::Put::default()));
+        };
+        let now = self.clock().now();
+        let put = push::settings::put(tx, &row, endpoint, now).await?;
+        if !put.changed {
+            return Ok((row, put));
+        }
+        // The time of the last change is also that of the endpoint's settings.
+        store::subscription::update(tx, now, &row).await?;
+        let name = row.name.as_str();
+        let row = store::subscription::by_name(tx, row.tenant_id, name).await?;
+        Ok((row.ok_or(Error::Internal)?, put))
     }
 
     /// The id of the dead-letter topic in the settings. Locks the topic.
@@ -199,7 +231,12 @@ impl Engine {
     ) -> Result<Subscription, Error> {
         let mut session = self.store().session().await?;
         let row = store::subscription::by_name(&mut session, tenant.0, name.as_str()).await?;
-        subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
+        self.shown_subscription(row.ok_or_else(|| Error::not_found("subscription", name))?)
+    }
+
+    /// A subscription as the API shows it.
+    pub(super) fn shown_subscription(&self, row: SubscriptionRow) -> Result<Subscription, Error> {
+        subscription(row, self.clock().estimate())
     }
 
     /// A page of the subscriptions that the caller may manage, by name.
@@ -220,7 +257,7 @@ impl Engine {
         let rows = store::subscription::list(&mut session, tenant, &like, after, more).await?;
         let items = rows
             .into_iter()
-            .map(subscription)
+            .map(|row| self.shown_subscription(row))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(crate::engine::page::page(items, limit, |subscription| {
             subscription.name.to_string()
@@ -288,7 +325,7 @@ impl Engine {
         let fill =
             store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
         let fairness = fair::stats(&mut session, &subscriber, now).await?;
-        let push = store::push_driver::state(&mut session, subscriber.id).await?;
+        let endpoint = store::push_driver::state(&mut session, subscriber.id).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
             fill.in_flight.unsigned_abs(),
@@ -300,7 +337,7 @@ impl Engine {
             backlog: ready + in_flight,
             oldest_ready_age_seconds: fill.oldest_age_seconds.unwrap_or(0.0).max(0.0),
             fairness,
-            push: push.map(status::stats),
+            push: endpoint.map(status::stats),
         })
     }
 }
@@ -367,13 +404,41 @@ fn fairness(row: &SubscriptionRow) -> Option<Fairness> {
     })
 }
 
-/// A subscription as the API shows it.
-fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
+/// The settings and the state of the endpoint at a time, as the API shows them.
+fn endpoint(
+    row: &SubscriptionRow,
+    at: OffsetDateTime,
+) -> Result<(Option<PushSettings>, Option<PushStatus>), Error> {
+    let Some(settings) = &row.push else {
+        return Ok((None, None));
+    };
+    let settings = serde_json::from_str(settings).map_err(|_| store::Error::Corrupt {
+        table: "push_endpoint",
+        column: "settings",
+        row: row.subscription_id.to_string(),
+    })?;
+    let state = &row.push_state;
+    let status = PushStatus {
+        paused_at: state.paused_at.map(Into::into),
+        disabled_at: state.disabled_at.map(Into::into),
+        disabled_reason: state.disabled_reason.clone(),
+        old_secret_until: state
+            .old_secret_until
+            .filter(|until| *until > at)
+            .map(Into::into),
+        granted_per_minute: state.granted_per_minute.map(i32::unsigned_abs),
+    };
+    Ok((Some(settings), Some(status)))
+}
+
+/// A subscription at a time as the API shows it.
+fn subscription(row: SubscriptionRow, at: OffsetDateTime) -> Result<Subscription, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "subscription",
         column: "name",
         row: row.subscription_id.to_string(),
     };
+    let (push, push_status) = endpoint(&row, at)?;
     Ok(Subscription {
         name: row.name.clone().try_into().map_err(corrupt)?,
         topic: row.topic_name.clone().try_into().map_err(corrupt)?,
@@ -387,7 +452,8 @@ fn subscription(row: SubscriptionRow) -> Result<Subscription, Error> {
             .map_err(corrupt)?,
         max_in_flight: row.max_in_flight.unsigned_abs(),
         fairness: fairness(&row),
-        push: None,
+        push,
+        push_status,
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
     })

@@ -1,151 +1,22 @@
-//! Messages as JSON, serialised directly from the cached block into the response. A time that consecutive messages
-//! share is formatted once. This is the most frequent serialisation of the service. `api::message::{Message,
-//! ReceivedMessage}` document the same shape; a test compares them.
+//! Responses with messages (`engine::log::json` writes them), bounded by the budget for bodies.
 
-use api::Timestamp;
 use api::limits::INLINE_BODY_BYTES_MAX;
 use axum::response::Response;
-use base64::display::Base64Display;
-use base64::engine::GeneralPurpose;
-use base64::engine::general_purpose::STANDARD;
-use serde::{Serialize, Serializer};
 
 use super::held::Holder;
 use super::json_text;
-use crate::engine::log::payload::View;
+use crate::engine::log::json::MessageWriter;
 use crate::engine::{Delivery, Error, StoredMessage};
 
-/// Approximate size of a message in a response, without its body.
-const FRAME_BYTES: usize = 320;
-
-#[derive(Serialize)]
-struct MessageJson<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    receipt: Option<&'a str>,
-    id: &'a str,
-    topic: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_base64: Option<Base64<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    body_url: Option<String>,
-    content_type: &'a str,
-    #[serde(skip_serializing_if = "Attributes::is_empty")]
-    attributes: Attributes<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tracestate: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempt: Option<u32>,
-    published_at: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    visible_until: Option<&'a str>,
-}
-
-struct Base64<'a>(&'a [u8]);
-
-impl Serialize for Base64<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Base64Display::<GeneralPurpose>::new(self.0, &STANDARD))
-    }
-}
-
-struct Attributes<'a>(Vec<(&'a str, &'a str)>);
-
-impl Attributes<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl Serialize for Attributes<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().copied())
-    }
-}
-
-/// A time with its text, which is reused while the time stays the same.
-#[derive(Default)]
-struct TimeText {
-    at: Option<Timestamp>,
-    text: String,
-}
-
-impl TimeText {
-    fn text(&mut self, at: Timestamp) -> &str {
-        if self.at != Some(at) {
-            self.at = Some(at);
-            self.text = at.to_string();
-        }
-        &self.text
-    }
-}
-
-/// Writes the text of a response with messages.
-struct Writer {
-    out: Vec<u8>,
-    /// Bytes of bodies that the response may still include.
-    room: usize,
-    published: TimeText,
-    visible: TimeText,
-}
-
-impl Writer {
-    fn of(messages: usize, body_bytes: usize, room: usize) -> Self {
-        let body_bytes = body_bytes.min(room);
-        Self {
-            out: Vec::with_capacity(64 + messages * FRAME_BYTES + body_bytes + body_bytes / 8),
-            room,
-            published: TimeText::default(),
-            visible: TimeText::default(),
-        }
-    }
-
-    fn put(&mut self, message: &StoredMessage, lease: Option<&Delivery>) -> Result<(), Error> {
-        let view = message.view().ok_or_else(|| {
-            tracing::error!(id = %message.id(), "a message is not in its block");
-            Error::Internal
-        })?;
-        let meta = view.meta();
-        let id = message.id().to_chars();
-        let id = std::str::from_utf8(&id).map_err(|_| Error::Internal)?;
-        let inline = view
-            .body()
-            .filter(|body| body.len() <= INLINE_BODY_BYTES_MAX.min(self.room));
-        self.room -= inline.map_or(0, <[u8]>::len);
-        let text = inline.and_then(|_| view.text());
-        let shown = MessageJson {
-            receipt: lease.map(|lease| lease.receipt.as_str()),
-            id,
-            topic: message.topic.as_str(),
-            body: text,
-            body_base64: inline.filter(|_| text.is_none()).map(Base64),
-            body_url: inline.is_none().then(|| format!("/v1/messages/{id}/body")),
-            content_type: meta.content_type.unwrap_or_default(),
-            attributes: Attributes(meta.attributes),
-            tag: meta.tag,
-            key: meta.key,
-            traceparent: meta.traceparent,
-            tracestate: meta.tracestate,
-            attempt: lease.map(|lease| lease.attempt),
-            published_at: self.published.text(message.block.published_at),
-            visible_until: lease.map(|lease| self.visible.text(lease.visible_until)),
-        };
-        serde_json::to_writer(&mut self.out, &shown).map_err(|_| Error::Internal)
-    }
-}
-
 fn body_bytes(message: &StoredMessage) -> usize {
-    let view: Option<View<'_>> = message.view();
+    let view = message.view();
     view.and_then(|view| view.body())
         .map_or(0, <[u8]>::len)
         .min(INLINE_BODY_BYTES_MAX)
+}
+
+fn writer(room: usize) -> MessageWriter {
+    MessageWriter::new(INLINE_BODY_BYTES_MAX, room)
 }
 
 /// The response to a receive.
@@ -155,15 +26,8 @@ pub(in crate::http) fn received(
 ) -> Result<Response, Error> {
     let bytes = deliveries.iter().map(|d| body_bytes(&d.message)).sum();
     let held = holder.hold(bytes);
-    let mut writer = Writer::of(deliveries.len(), bytes, held.room());
-    writer.out.extend_from_slice(br#"{"messages":["#);
-    for (index, delivery) in deliveries.iter().enumerate() {
-        if index > 0 {
-            writer.out.push(b',');
-        }
-        writer.put(&delivery.message, Some(delivery))?;
-    }
-    writer.out.extend_from_slice(b"]}");
+    let mut writer = writer(held.room()).sized(deliveries.len(), bytes);
+    writer.put_received(deliveries)?;
     Ok(held.response(writer.out))
 }
 
@@ -175,7 +39,7 @@ pub(in crate::http) fn page(
 ) -> Result<Response, Error> {
     let bytes = messages.iter().map(body_bytes).sum();
     let held = holder.hold(bytes);
-    let mut writer = Writer::of(messages.len(), bytes, held.room());
+    let mut writer = writer(held.room()).sized(messages.len(), bytes);
     writer.out.extend_from_slice(br#"{"items":["#);
     for (index, message) in messages.iter().enumerate() {
         if index > 0 {
@@ -194,7 +58,7 @@ pub(in crate::http) fn page(
 
 /// One message.
 pub(in crate::http) fn one(message: &StoredMessage) -> Result<Response, Error> {
-    let mut writer = Writer::of(1, body_bytes(message), INLINE_BODY_BYTES_MAX);
+    let mut writer = writer(INLINE_BODY_BYTES_MAX).sized(1, body_bytes(message));
     writer.put(message, None)?;
     Ok(json_text(writer.out))
 }
@@ -207,6 +71,8 @@ mod tests {
     use api::message::{Message, Received};
     use bytes::Bytes;
     use http_body_util::BodyExt;
+
+    use api::Timestamp;
 
     use super::*;
     use crate::engine::Tenant;

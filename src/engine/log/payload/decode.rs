@@ -118,6 +118,12 @@ impl Payload {
         start(index).map_or(0, |own| start(index + 1).unwrap_or(self.end) - own)
     }
 
+    /// The body of the message at `index`, which shares the memory of the payload; `None` when it was not read.
+    #[must_use]
+    pub fn body(&self, index: usize) -> Option<Bytes> {
+        Some(self.data.slice_ref(self.get(index)?.body()?))
+    }
+
     /// The message at `index`.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<View<'_>> {
