@@ -87,7 +87,7 @@ const ROOMS: [&str; 18] = [
 ];
 
 /// The verbs and above: only here stands `impl Engine`, and only here is the word known.
-const UPPER: [&str; 7] = [
+const UPPER: [&str; 8] = [
     "operate",
     "bill",
     "events",
