@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::blob::{Blob, Storage};
 use crate::causes;
 use crate::clock::Clock;
-use crate::config::{Config, Mode};
+use crate::config::{self, Config, Mode};
 use crate::embedded::{self, Embedded};
 use crate::engine::{self, Engine};
 use crate::http::{self, HttpSettings, RequestMetrics};
 use crate::listen::{Listener, Routers};
-use crate::outbound::{Guard, Outbound};
+use crate::outbound::{self, Guard, Outbound};
 use crate::shutdown::Shutdown;
 use crate::store::{self, Hosts, Store};
 use crate::telemetry::{self, Telemetry};
@@ -126,6 +126,28 @@ async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, 
     Ok(blob)
 }
 
+/// The client of requests to the outside. A node on somebody's own machine may call services there.
+fn outbound_of(config: &config::Outbound, is_embedded: bool) -> Result<Outbound, Error> {
+    let mut guard = Guard::new(config.outbound_allow.clone());
+    if is_embedded {
+        guard = guard.with_loopback();
+    }
+    if config.outbound_http.is_some_and(config::Toggle::is_on) {
+        guard = guard.with_http();
+    }
+    let file = config.outbound_ca.as_deref();
+    let authorities = file.filter(|file| !file.as_os_str().is_empty());
+    let authorities = authorities.map(outbound::authorities).transpose();
+    let options = outbound::Options {
+        guard,
+        authorities: authorities
+            .map_err(|error| format!("--outbound-ca: {error}"))?
+            .unwrap_or_default(),
+        ..outbound::Options::default()
+    };
+    Ok(Outbound::new(options)?)
+}
+
 async fn serve(
     config: &Config,
     embedded: Option<&Embedded>,
@@ -147,7 +169,7 @@ async fn serve(
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
-        outbound: Outbound::new(Guard::new(config.serving.outbound_allow.clone()))?,
+        outbound: outbound_of(&config.outbound, embedded.is_some())?,
         clock: Clock::default(),
         room: embedded.map(Embedded::room).unwrap_or_default(),
         open: embedded.is_some(),

@@ -41,6 +41,19 @@ impl Network {
     }
 }
 
+/// The addresses of this machine.
+#[must_use]
+pub fn loopback() -> [Network; 2] {
+    let of = |first: IpAddr, prefix| Network {
+        first: bits(first),
+        prefix,
+    };
+    [
+        of(Ipv4Addr::new(127, 0, 0, 0).into(), MAPPED_BITS + 8),
+        of(Ipv6Addr::LOCALHOST.into(), 128),
+    ]
+}
+
 impl FromStr for Network {
     type Err = InvalidNetwork;
 

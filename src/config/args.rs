@@ -100,6 +100,9 @@ pub struct Settings {
     /// Settings of the listener.
     #[command(flatten)]
     pub serving: Serving,
+    /// Requests to others.
+    #[command(flatten)]
+    pub outbound: Outbound,
     /// Location of the data.
     #[command(flatten)]
     pub places: Places,
@@ -130,15 +133,6 @@ pub struct Serving {
         value_delimiter = ','
     )]
     pub trusted_proxies: Vec<Network>,
-    /// Networks that requests to key sets and event sinks may go to although they are not public, separated by commas:
-    /// 10.0.0.0/8,fd00::/8
-    #[arg(
-        long,
-        env = "CURSUS_OUTBOUND_ALLOW",
-        value_name = "NETWORKS",
-        value_delimiter = ','
-    )]
-    pub outbound_allow: Vec<Network>,
     /// Certificate chain (PEM); HTTP becomes HTTPS
     #[arg(long, env = "CURSUS_TLS_CERT", value_name = "FILE", value_parser = path())]
     pub tls_cert: Option<PathBuf>,
@@ -162,6 +156,28 @@ pub struct Serving {
     #[arg(long, env = "CURSUS_MAX_CONNECTIONS", value_name = "N", default_value = "16384",
         value_parser = within(1u32..=1_000_000))]
     pub max_connections: u32,
+}
+
+/// Requests to others: endpoints of push subscriptions, event sinks, key sets of issuers.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Requests to endpoints, event sinks and key sets")]
+pub struct Outbound {
+    /// Networks that may be called although they are not public, at any port, separated by commas: 10.0.0.0/8,fd00::/8.
+    /// Loopback (127.0.0.0/8,::1) is allowed in the embedded mode only, and then by plain http too
+    #[arg(
+        long,
+        env = "CURSUS_OUTBOUND_ALLOW",
+        value_name = "NETWORKS",
+        value_delimiter = ','
+    )]
+    pub outbound_allow: Vec<Network>,
+    /// Call the networks of --outbound-allow by plain http as well; all others by https only [possible: true, false]
+    #[arg(long, env = "CURSUS_OUTBOUND_HTTP", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
+        value_parser = optional_bool)]
+    pub outbound_http: Option<Toggle>,
+    /// Certificates of authorities (PEM) that are trusted as well as those of the system
+    #[arg(long, env = "CURSUS_OUTBOUND_CA", value_name = "FILE", value_parser = path())]
+    pub outbound_ca: Option<PathBuf>,
 }
 
 /// Location of the data.
@@ -288,6 +304,14 @@ pub enum LogFormat {
 /// A boolean that may be empty, which means unset: compose files pass empty variables on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Toggle(pub(super) Option<bool>);
+
+impl Toggle {
+    /// Whether it is set to true.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.0 == Some(true)
+    }
+}
 
 fn optional_bool(text: &str) -> Result<Toggle, &'static str> {
     match text {

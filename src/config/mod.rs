@@ -17,7 +17,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::blob::Storage;
 
-pub use args::{Cli, LogFormat, Logging, Serving, Settings, Tuning};
+pub use args::{Cli, LogFormat, Logging, Outbound, Serving, Settings, Toggle, Tuning};
 pub use resolve::Error;
 pub use secret::Secret;
 pub use units::{ByteSize, Period};
@@ -62,6 +62,8 @@ pub struct Config {
     pub serving: Serving,
     /// Certificate and key; `None` serves plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Requests to others.
+    pub outbound: Outbound,
     /// Location of the data.
     pub mode: Mode,
     /// Settings of the engine and its workers.

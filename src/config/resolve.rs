@@ -46,6 +46,7 @@ pub(super) fn resolve(settings: Settings) -> Result<Config, Error> {
     Ok(Config {
         serving: settings.serving,
         tls,
+        outbound: settings.outbound,
         mode,
         tuning: settings.tuning,
         logging: settings.logging,

@@ -63,7 +63,7 @@ fn networks_are_listed_and_checked() {
         "--trusted-proxies=192.0.2.1",
     ])
     .unwrap();
-    assert_eq!(config.serving.outbound_allow.len(), 2);
+    assert_eq!(config.outbound.outbound_allow.len(), 2);
     assert!(config.serving.trusted_proxies[0].contains("192.0.2.1".parse().unwrap()));
     let message = serve(&["--outbound-allow=10.0.0.1/8"]).unwrap_err();
     assert!(message.contains("10.0.0.0/8"), "{message}");

@@ -31,6 +31,7 @@ impl Engine {
         self.inner.quotas.register(registry);
         self.inner.reader.register(registry);
         self.held().register(registry);
+        self.outbound().register(registry);
     }
 
     pub(super) fn metrics(&self) -> &Metrics {

@@ -261,10 +261,10 @@ fn no_response(error: &outbound::Error) -> DeliveryFailure {
         error = error as &dyn std::error::Error,
         "events were not taken"
     );
-    if let outbound::Error::Refused(detail) = error {
-        return DeliveryFailure::of(format!("not sent: {detail}"));
+    match error {
+        outbound::Error::Refused(detail) => DeliveryFailure::of(format!("not sent: {detail}")),
+        error => DeliveryFailure::of(error.to_string()),
     }
-    DeliveryFailure::of("did not answer in time, or broke the connection")
 }
 
 /// The failure of a publish to the topic. A quota asks for a pause.

@@ -84,7 +84,7 @@ async fn what_is_not_taken_comes_again_in_its_order_with_the_same_id_until_it_is
     }
     let failures = [
         "answered with status 500",
-        "did not answer in time, or broke the connection",
+        "the connection was closed before the response",
         "answered with status 503",
         "answered with status 307",
     ];

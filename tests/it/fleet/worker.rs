@@ -13,7 +13,6 @@ use cursus::engine::lifecycle::expire::ExpireSettings;
 use cursus::engine::lifecycle::offload::OffloadSettings;
 use cursus::engine::lifecycle::rotate::RotateSettings;
 use cursus::engine::{Engine, Parts};
-use cursus::outbound::{Guard, Outbound};
 use cursus::store::{duty, node};
 use cursus::worker::{self, Settings};
 use prometheus_client::encoding::text::encode;
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::harness::endpoint::outbound;
 use crate::harness::log::{Log, folder};
 use crate::harness::scratch::Scratch;
 use crate::harness::{Fleet, until};
@@ -63,7 +63,7 @@ async fn the_duties_run_drain_and_are_counted() {
     let parts = Parts {
         store: log.store.clone(),
         blob: blob.clone(),
-        outbound: Outbound::new(Guard::default()).unwrap(),
+        outbound: outbound(),
         clock: log.clock.clone(),
         room: Room::default(),
         open: true,

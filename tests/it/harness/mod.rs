@@ -3,6 +3,7 @@
 
 pub(crate) mod backup;
 mod client;
+pub(crate) mod endpoint;
 mod fleet;
 pub(crate) mod invariants;
 pub(crate) mod issuer;

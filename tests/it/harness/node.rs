@@ -7,7 +7,6 @@ use std::time::Duration;
 use cursus::app;
 use cursus::engine::{Engine, Parts};
 use cursus::listen;
-use cursus::outbound::{Guard, Outbound};
 use cursus::shutdown::Shutdown;
 use cursus::store::Store;
 use cursus::worker;
@@ -17,6 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{client, request, send};
+use super::endpoint::outbound;
 use super::fleet::Fleet;
 use super::wire::text;
 
@@ -50,7 +50,7 @@ impl Node {
         let parts = Parts {
             store: store.clone(),
             blob: fleet.blob.clone(),
-            outbound: Outbound::new(Guard::default()).unwrap(),
+            outbound: outbound(),
             clock: fleet.clock.clone(),
             room: fleet.room.clone(),
             open: fleet.open,

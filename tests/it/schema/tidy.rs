@@ -14,7 +14,7 @@ struct Absence {
 }
 
 /// The absences of the architecture.
-const ABSENCES: [Absence; 12] = [
+const ABSENCES: [Absence; 13] = [
     Absence {
         what: "sqlx::query",
         only_in: &["store/"],
@@ -60,8 +60,12 @@ const ABSENCES: [Absence; 12] = [
         only_in: &["http/", "app.rs"],
     },
     Absence {
+        what: "hyper::client",
+        only_in: &["outbound/"],
+    },
+    Absence {
         what: "reqwest",
-        only_in: &["outbound"],
+        only_in: &[],
     },
 ];
 

@@ -1,0 +1,146 @@
+//! A request and what is read of its response, within a time for all of it. A request that was certainly not processed,
+//! because the connection was closed while it was idle or the peer is going away, is sent again over a new connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+};
+use hyper::{Method, Request, Uri};
+use tokio::time::{Instant, timeout_at};
+use url::{Position, Url};
+
+use super::Reply;
+use super::connection::{Body, Failure};
+use super::error::{Error, Phase};
+use super::pool::Pool;
+
+/// Connections that a request is sent over at most.
+const TRIES_MAX: u32 = 3;
+/// How requests name their sender.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("cursus/", env!("CARGO_PKG_VERSION")));
+/// Headers that belong to the connection: they are set here, never by the caller.
+const OF_CONNECTION: [HeaderName; 7] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    HOST,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) timeout: Duration,
+}
+
+/// How much of the body of a response is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    /// Bytes that are returned at most.
+    pub(super) kept: usize,
+    /// Bytes that are read at most, so that the connection can be used again.
+    pub(super) read: usize,
+}
+
+/// How the body of a response ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It came in full.
+    Whole,
+    /// It is longer than what is read.
+    Cut,
+    /// The connection broke.
+    Broken,
+    /// The time was over.
+    TimedOut,
+}
+
+impl Call<'_> {
+    /// The request, with as much of its URL as the protocol wants.
+    pub(super) fn request(&self, from: Position) -> Result<Request<Body>, Failure> {
+        let uri = Uri::try_from(&self.url[from..Position::AfterQuery]);
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.map_err(|_| Failure::not_a_url())?;
+        request.headers_mut().clone_from(&self.headers);
+        Ok(request)
+    }
+
+    /// Sends it, and returns the response, and how its body ended.
+    pub(super) async fn run(
+        mut self,
+        pool: &Arc<Pool>,
+        reading: Reading,
+    ) -> Result<(Reply, End), Error> {
+        for name in OF_CONNECTION {
+            self.headers.remove(name);
+        }
+        self.headers.entry(USER_AGENT).or_insert(AGENT);
+        let any = HeaderValue::from_static("*/*");
+        self.headers.entry(ACCEPT).or_insert(any);
+        let end = Instant::now() + self.timeout;
+        let over = |phase| Error::Timeout(phase, self.timeout);
+        let mut tries = 0;
+        let (connection, response) = loop {
+            tries += 1;
+            let connection = pool.take(self.url, tries == TRIES_MAX);
+            let connection = timeout_at(end, connection).await;
+            let mut connection = connection.map_err(|_| over(Phase::Connect))??;
+            let sent = timeout_at(end, connection.send(&self)).await;
+            match sent.map_err(|_| over(Phase::Head))? {
+                Ok(response) => break (connection, response),
+                Err(failure) => {
+                    pool.forget(self.url, &connection);
+                    if !failure.is_unprocessed || tries == TRIES_MAX {
+                        return Err(failure.error);
+                    }
+                }
+            }
+        };
+        let (head, mut body) = response.into_parts();
+        let mut kept = BytesMut::new();
+        let ended = timeout_at(end, read(&mut body, reading, &mut kept)).await;
+        let ended = ended.unwrap_or(End::TimedOut);
+        if ended == End::Whole {
+            pool.put(self.url, connection);
+        }
+        let reply = Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: kept.freeze(),
+        };
+        Ok((reply, ended))
+    }
+}
+
+async fn read(body: &mut Incoming, reading: Reading, kept: &mut BytesMut) -> End {
+    let mut count = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else {
+            return End::Broken;
+        };
+        // Trailers are of no interest.
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        count += data.len();
+        let wanted = reading.kept.saturating_sub(kept.len()).min(data.len());
+        kept.extend_from_slice(&data[..wanted]);
+        if count > reading.read {
+            return End::Cut;
+        }
+    }
+    End::Whole
+}

@@ -1,0 +1,301 @@
+//! Requests to other services: the only module that sends any, apart from object storage. Bounded in time and bytes
+//! (I9). Redirects are not followed, bodies are not decompressed, and no proxy of the environment is used. What may be
+//! dialled is decided by one `guard`, when a URL is set and for every address that is dialled. `engine` calls it, never
+//! inside a transaction, and interprets the responses.
+//!
+//! `call` is a request over a connection of the `pool`; `dial` opens connections with `names` and `tls`.
+
+mod call;
+mod connection;
+mod dial;
+mod error;
+mod guard;
+mod names;
+mod pool;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::limits::PUSH_ANSWER_BYTES_MAX;
+use bytes::Bytes;
+use hyper::Method;
+use prometheus_client::registry::Registry;
+use rustls::pki_types::CertificateDer;
+
+pub use error::{Error, GetError, Phase};
+pub use guard::Guard;
+pub use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+pub use names::Source;
+pub use tls::authorities;
+pub use url::Url;
+
+use call::{Call, End, Reading};
+use dial::Dialer;
+use names::Names;
+use pool::Pool;
+use tls::Tls;
+
+const GET_TIMEOUT: Duration = Duration::from_secs(5);
+/// Standard Webhooks asks senders to wait 15 to 30 seconds.
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of the response to a POST that are read, so that its connection can be used again.
+const RESPONSE_BYTES_MAX: usize = 16 << 10;
+/// Characters of a response header that is returned; a longer one is ignored.
+const HEADER_CHARS_MAX: usize = 64;
+/// Status 410: the URL is gone for good.
+const GONE: u16 = 410;
+
+/// Response to a POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `Retry-After` header, unparsed.
+    pub retry_after: Option<String>,
+}
+
+impl Answer {
+    /// Whether the receiver accepted what was sent.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether nothing must be sent to this URL any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.status == GONE
+    }
+}
+
+/// A request that delivers messages to an endpoint.
+#[derive(Debug, Clone)]
+pub struct Post {
+    /// Where it goes.
+    pub url: Url,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Time for everything, from the connection to the end of the answer.
+    pub timeout: Duration,
+}
+
+/// The answer of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The first bytes of the body, as they came.
+    pub body: Bytes,
+}
+
+/// What requests are sent with.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// What may be dialled.
+    pub guard: Guard,
+    /// Certificates of authorities that are trusted apart from the system's.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Where the addresses of names come from.
+    pub names: Source,
+}
+
+/// Client for all outbound requests.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    guard: Arc<Guard>,
+    pool: Arc<Pool>,
+}
+
+impl Outbound {
+    /// # Errors
+    /// When certificates cannot be used.
+    pub fn new(options: Options) -> Result<Self, rustls::Error> {
+        let guard = Arc::new(options.guard);
+        let dialer = Dialer {
+            guard: guard.clone(),
+            names: Names::new(options.names),
+            tls: Tls::new(&options.authorities)?,
+        };
+        let pool = Arc::new(Pool::new(dialer));
+        Ok(Self { guard, pool })
+    }
+
+    /// Adds the metrics to a registry that prefixes `cursus`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "outbound_connections_opened",
+            "Connections opened to endpoints, event sinks and key sets",
+            self.pool.opened.clone(),
+        );
+    }
+
+    /// Checks a URL that requests are to be sent to.
+    ///
+    /// # Errors
+    /// What the URL must be.
+    pub fn check(&self, url: &str) -> Result<(), String> {
+        self.guard.check(url).map(drop)
+    }
+
+    /// Sends a message, or several, to an endpoint. A response of any status is `Ok`, also when its body broke off or did
+    /// not end in time: the head says whether the endpoint accepted what was sent.
+    ///
+    /// # Errors
+    /// When there is no response in time.
+    pub async fn deliver(&self, post: Post) -> Result<Reply, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: &post.url,
+            headers: post.headers,
+            body: post.body,
+            timeout: post.timeout,
+        };
+        let reading = Reading {
+            kept: PUSH_ANSWER_BYTES_MAX,
+            read: RESPONSE_BYTES_MAX,
+        };
+        Ok(call.run(&self.pool, reading).await?.0)
+    }
+
+    /// Returns the body of a successful response of at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// When there is no response in time, its status is not 2xx, or its body is longer.
+    pub async fn get(&self, url: &str, bytes_max: usize) -> Result<Bytes, GetError> {
+        let url = self.guard.check(url).map_err(Error::Refused)?;
+        let call = Call {
+            method: Method::GET,
+            url: &url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            timeout: GET_TIMEOUT,
+        };
+        let reading = Reading {
+            kept: bytes_max,
+            read: bytes_max,
+        };
+        let (reply, end) = call.run(&self.pool, reading).await?;
+        if !(200..300).contains(&reply.status) {
+            return Err(GetError::Status(reply.status));
+        }
+        match end {
+            End::Whole => Ok(reply.body),
+            End::Cut => Err(GetError::TooLong(bytes_max)),
+            End::Broken => Err(Error::Broken.into()),
+            End::TimedOut => Err(Error::Timeout(Phase::Body, GET_TIMEOUT).into()),
+        }
+    }
+
+    /// Sends a body with these headers. A response of any status is `Ok`.
+    ///
+    /// # Errors
+    /// When there is no response in time.
+    pub async fn post(
+        &self,
+        url: &str,
+        headers: &[(&'static str, &str)],
+        body: String,
+    ) -> Result<Answer, Error> {
+        let url = self.guard.check(url).map_err(Error::Refused)?;
+        let mut all = HeaderMap::with_capacity(headers.len() + 2);
+        for (name, value) in headers {
+            let refused = |_| Error::Refused(format!("the header {name} cannot be sent"));
+            all.insert(*name, HeaderValue::from_str(value).map_err(refused)?);
+        }
+        let post = Post {
+            url,
+            headers: all,
+            body: body.into(),
+            timeout: POST_TIMEOUT,
+        };
+        let reply = self.deliver(post).await?;
+        let retry_after = reply.headers.get("retry-after");
+        let retry_after = retry_after.and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.filter(|value| value.len() <= HEADER_CHARS_MAX);
+        Ok(Answer {
+            status: reply.status,
+            retry_after: retry_after.map(str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::header::HOST;
+    use hyper::service::service_fn;
+    use hyper::{Request, Response};
+    use hyper_util::rt::TokioIo;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_guard_refuses_is_not_dialled() {
+        let outbound = Outbound::new(Options::default()).unwrap();
+        for url in [
+            "https://10.255.255.1/",
+            "https://me:secret@8.8.8.8/",
+            "http://a.example/",
+        ] {
+            let refused = outbound.get(url, 1).await;
+            assert!(
+                matches!(refused, Err(GetError::Failed(Error::Refused(_)))),
+                "{url}"
+            );
+            let refused = outbound.post(url, &[], String::new()).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
+            let post = Post {
+                url: Url::parse(url).unwrap(),
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                timeout: POST_TIMEOUT,
+            };
+            let refused = outbound.deliver(post).await;
+            assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_carries_one_delivery_after_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(async |request: Request<Incoming>| {
+                let headers = request.headers().clone();
+                let body = request.into_body().collect().await?.to_bytes();
+                let mut response = Response::new(Full::new(body));
+                *response.headers_mut() = headers;
+                Ok::<_, hyper::Error>(response)
+            });
+            let http = hyper::server::conn::http1::Builder::new();
+            http.serve_connection(TokioIo::new(stream), service).await
+        });
+        let outbound = Outbound::new(Options {
+            guard: Guard::default().with_loopback(),
+            ..Options::default()
+        });
+        let outbound = outbound.unwrap();
+        for body in ["one", "", "three"] {
+            let post = Post {
+                url: format!("http://{address}/a?b=c").parse().unwrap(),
+                headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static("other"))]),
+                body: body.into(),
+                timeout: POST_TIMEOUT,
+            };
+            let reply = outbound.deliver(post).await.unwrap();
+            assert_eq!((reply.status, &reply.body[..]), (200, body.as_bytes()));
+            assert_eq!(reply.headers[HOST], address.to_string());
+            assert_eq!(reply.headers["content-length"], body.len().to_string());
+        }
+        serving.abort();
+        assert_eq!(outbound.pool.opened.get(), 1);
+    }
+}

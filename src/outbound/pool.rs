@@ -1,0 +1,274 @@
+//! Open connections, by origin: those of HTTP/1.1 that are idle, and those of HTTP/2. Who needs one takes the one that was
+//! used last, so that connections beyond what is needed stay idle and are closed soon. Idle connections are bounded in
+//! number; an origin that is not used keeps nothing. Until it is known whether an origin speaks HTTP/2, one connection at
+//! a time is opened to it, and all wait for that one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared as Joint, WeakShared};
+use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, interval, timeout};
+use url::{Position, Url};
+
+use super::connection::{Connection, Shared, Single};
+use super::dial::Dialer;
+use super::error::{Error, Phase};
+
+/// An idle connection is closed after this time. Many servers close theirs after 60 s or more, some after 5 s.
+const IDLE: Duration = Duration::from_secs(30);
+/// Pause between two looks for what has been idle for too long.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Idle connections of HTTP/1.1 at most: one over TLS takes some 30 KiB.
+const IDLE_MAX: usize = 4_096;
+/// HTTP/2 connections to an origin at most.
+const SHARED_MAX: usize = 8;
+/// Time that a connection gets to notice that the exchange before has ended.
+const READY: Duration = Duration::from_millis(10);
+/// Longest time to open a connection that several requests wait for.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// Open connections.
+#[derive(Debug)]
+pub(super) struct Pool {
+    dialer: Dialer,
+    state: Mutex<State>,
+    pub(super) opened: Counter,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    origins: HashMap<Box<str>, Origin, RandomState>,
+    /// Idle connections of all origins.
+    idle: usize,
+    /// A task closes what is idle for too long.
+    is_swept: bool,
+}
+
+type Opening = BoxFuture<'static, Result<(), Error>>;
+
+#[derive(Debug)]
+struct Origin {
+    /// Connections of HTTP/1.1, the one that was used last at the end.
+    idle: Vec<(Single, Instant)>,
+    /// Connections of HTTP/2, and when each was last taken.
+    shared: Vec<(Shared, Instant)>,
+    /// The connection that is being opened for all.
+    opening: Option<WeakShared<Opening>>,
+    /// Each request needs a connection of its own.
+    is_single: bool,
+    used_at: Instant,
+}
+
+impl Origin {
+    fn new(is_single: bool) -> Self {
+        Self {
+            idle: Vec::new(),
+            shared: Vec::new(),
+            opening: None,
+            is_single,
+            used_at: Instant::now(),
+        }
+    }
+
+    /// An HTTP/2 connection with room for another request, or the one with the fewest when no further one may be opened.
+    fn shared(&mut self, now: Instant) -> Option<Shared> {
+        self.shared.retain(|(shared, _)| shared.is_open());
+        let is_full = self.shared.len() >= SHARED_MAX;
+        let with_room = self.shared.iter().position(|(shared, _)| shared.has_room());
+        let numbered = self.shared.iter().enumerate();
+        let least = || numbered.min_by_key(|(_, (shared, _))| shared.requests());
+        let at = with_room.or_else(|| is_full.then(least).flatten().map(|(at, _)| at));
+        let (shared, taken_at) = self.shared.get_mut(at?)?;
+        *taken_at = now;
+        Some(shared.clone())
+    }
+
+    /// Moves what has been idle for too long to `closed`. Returns whether anything is left.
+    fn sweep(&mut self, now: Instant, closed: &mut Vec<Connection>) -> bool {
+        let is_old = |at: Instant| now.duration_since(at) >= IDLE;
+        let old = self.idle.partition_point(|(_, at)| is_old(*at));
+        let old = self.idle.drain(..old);
+        closed.extend(old.map(|(single, _)| Connection::Single(single)));
+        let old = |(shared, at): &mut (Shared, Instant)| is_old(*at) && shared.requests() == 0;
+        let old = self.shared.extract_if(.., old);
+        closed.extend(old.map(|(shared, _)| Connection::Shared(shared)));
+        !(is_old(self.used_at) && self.idle.is_empty() && self.shared.is_empty())
+    }
+}
+
+impl State {
+    /// The origin of a URL, and the number of idle connections of all origins.
+    fn origin(&mut self, pool: &Arc<Pool>, url: &Url) -> (&mut Origin, &mut usize) {
+        let name = origin_of(url);
+        if !self.is_swept {
+            self.is_swept = true;
+            // Ends when the pool is empty or gone.
+            tokio::spawn(sweep(Arc::downgrade(pool)));
+        }
+        let origin = self.origins.entry(name.into());
+        let origin = origin.or_insert_with(|| Origin::new(url.scheme() == "http"));
+        (origin, &mut self.idle)
+    }
+
+    /// Removes what has been idle for too long, and returns it.
+    fn sweep(&mut self, now: Instant) -> Vec<Connection> {
+        let mut closed = Vec::new();
+        self.origins
+            .retain(|_, origin| origin.sweep(now, &mut closed));
+        let is_single = |one: &&Connection| matches!(one, Connection::Single(_));
+        self.idle -= closed.iter().filter(is_single).count();
+        self.is_swept = !self.origins.is_empty();
+        closed
+    }
+}
+
+async fn sweep(pool: Weak<Pool>) {
+    let mut rounds = interval(SWEEP);
+    loop {
+        rounds.tick().await;
+        let Some(pool) = pool.upgrade() else { return };
+        let (closed, is_swept) = {
+            let mut state = pool.state.lock();
+            (state.sweep(Instant::now()), state.is_swept)
+        };
+        // Not under the lock.
+        drop(closed);
+        if !is_swept {
+            return;
+        }
+    }
+}
+
+/// What a request may do next.
+enum Step {
+    Use(Connection),
+    Wait(Joint<Opening>),
+    Open,
+}
+
+fn origin_of(url: &Url) -> &str {
+    &url[Position::BeforeScheme..Position::BeforePath]
+}
+
+impl Pool {
+    pub(super) fn new(dialer: Dialer) -> Self {
+        Self {
+            dialer,
+            state: Mutex::default(),
+            opened: Counter::default(),
+        }
+    }
+
+    /// A connection to the origin of a URL; with `is_new`, not one that was idle.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        url: &Url,
+        is_new: bool,
+    ) -> Result<Connection, Error> {
+        loop {
+            let step = self.step(url, is_new);
+            match step {
+                Step::Use(Connection::Single(mut single)) => {
+                    let is_ready =
+                        single.is_ready() || timeout(READY, single.ready()).await == Ok(true);
+                    if is_ready {
+                        return Ok(Connection::Single(single));
+                    }
+                }
+                Step::Use(shared) => return Ok(shared),
+                Step::Wait(opening) => opening.await?,
+                Step::Open => return Box::pin(self.open_for_one(url)).await,
+            }
+        }
+    }
+
+    fn step(self: &Arc<Self>, url: &Url, is_new: bool) -> Step {
+        let mut state = self.state.lock();
+        let (origin, idle) = state.origin(self, url);
+        let now = Instant::now();
+        origin.used_at = now;
+        while !is_new && let Some((single, _)) = origin.idle.pop() {
+            *idle -= 1;
+            if single.is_open() {
+                return Step::Use(Connection::Single(single));
+            }
+        }
+        if origin.is_single {
+            return Step::Open;
+        }
+        if let Some(shared) = origin.shared(now) {
+            return Step::Use(Connection::Shared(shared));
+        }
+        let running = origin.opening.as_ref().and_then(WeakShared::upgrade);
+        if let Some(opening) = running.filter(|opening| opening.peek().is_none()) {
+            return Step::Wait(opening);
+        }
+        let opening = self.clone().open_for_all(url.clone()).boxed().shared();
+        origin.opening = opening.downgrade();
+        Step::Wait(opening)
+    }
+
+    /// Opens a connection and puts it into the pool.
+    async fn open_for_all(self: Arc<Self>, url: Url) -> Result<(), Error> {
+        let opened = timeout(OPEN, self.open(&url)).await;
+        match opened.map_err(|_| Error::Timeout(Phase::Connect, OPEN))?? {
+            Connection::Shared(shared) => self.share(&url, shared),
+            single @ Connection::Single(_) => self.put(&url, single),
+        }
+        Ok(())
+    }
+
+    /// Opens a connection for one request.
+    async fn open_for_one(self: &Arc<Self>, url: &Url) -> Result<Connection, Error> {
+        let connection = self.open(url).await?;
+        if let Connection::Shared(shared) = &connection {
+            self.share(url, shared.clone());
+        }
+        Ok(connection)
+    }
+
+    async fn open(&self, url: &Url) -> Result<Connection, Error> {
+        let connection = self.dialer.open(url).await?;
+        self.opened.inc();
+        Ok(connection)
+    }
+
+    /// Takes a connection whose last exchange has ended, or that is new. One of HTTP/2 is in the pool anyway.
+    pub(super) fn put(self: &Arc<Self>, url: &Url, connection: Connection) {
+        let Connection::Single(single) = connection else {
+            return;
+        };
+        let mut state = self.state.lock();
+        if state.idle >= IDLE_MAX {
+            return;
+        }
+        let (origin, idle) = state.origin(self, url);
+        *idle += 1;
+        origin.is_single = true;
+        origin.idle.push((single, Instant::now()));
+    }
+
+    /// Lets all requests use a new connection of HTTP/2.
+    fn share(self: &Arc<Self>, url: &Url, shared: Shared) {
+        let mut state = self.state.lock();
+        let (origin, _) = state.origin(self, url);
+        origin.is_single = false;
+        origin.shared.push((shared, Instant::now()));
+    }
+
+    /// Gives no request this connection any more.
+    pub(super) fn forget(&self, url: &Url, connection: &Connection) {
+        let Connection::Shared(shared) = connection else {
+            return;
+        };
+        let mut state = self.state.lock();
+        if let Some(origin) = state.origins.get_mut(origin_of(url)) {
+            origin.shared.retain(|(known, _)| !known.is(shared));
+        }
+    }
+}
