@@ -24,7 +24,7 @@ pub mod operate;
 pub mod order;
 mod page;
 pub mod publish;
-mod push;
+pub mod push;
 pub mod quota;
 mod receive;
 mod resources;

@@ -2,10 +2,11 @@
 //! and dead letters as receive.
 //!
 //! `settings` changes endpoints, `endpoint` is one that is ready for use, `request` makes requests of messages, `sign`
-//! signs them, with the `key` of the tenant, too.
+//! signs them, with the `key` of the tenant, too, whose public half is in its `key_set`.
 
 mod endpoint;
 pub mod key;
+mod key_set;
 pub mod request;
 pub mod settings;
 pub mod sign;
