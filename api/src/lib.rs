@@ -43,6 +43,7 @@ pub mod fairness;
 mod field;
 pub mod id;
 pub mod issuer;
+pub mod jwks;
 pub mod key;
 pub mod limits;
 pub mod list;

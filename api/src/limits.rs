@@ -81,6 +81,8 @@ pub const PUSH_RETRY_SECONDS: RangeInclusive<u32> = 1..=86_400;
 pub const PUSH_DELAYS_MAX: usize = 50;
 /// Headers that a subscription adds to its requests.
 pub const PUSH_HEADERS_MAX: usize = 20;
+/// Characters of the name of such a header.
+pub const PUSH_HEADER_CHARS_MAX: usize = 128;
 /// Characters of the value of such a header, a user name, a password or a token.
 pub const PUSH_VALUE_CHARS_MAX: usize = 2_048;
 /// Bytes of the secret of an endpoint (Standard Webhooks).

@@ -138,7 +138,12 @@ pub struct PushSettings {
     pub enabled: Option<bool>,
     /// The endpoint: an https URL. Required unless `enabled` is false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 2048, example = "https://app.example/hooks/billing")]
+    #[schema(
+        min_length = 1,
+        max_length = 2048,
+        pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$"
+    )]
+    #[schema(example = "https://app.example/hooks/billing")]
     pub url: Option<String>,
     /// What a request looks like. `raw` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +156,7 @@ pub struct PushSettings {
     /// Headers that are sent with every request, at most 20.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(deserialize_with = "headers::read")]
+    #[schema(schema_with = headers::schema)]
     pub headers: BTreeMap<String, String>,
     /// How requests say who sends them. Nothing by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,7 +169,7 @@ pub struct PushSettings {
     /// Secret of `v1`: `whsec_` and the standard base64, with its padding, of 24 to 64 bytes. An endpoint without one
     /// gets one that the service makes, and only that answer has it. A former one goes on to sign for a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(max_length = 96)]
+    #[schema(max_length = 94, pattern = "^whsec_[A-Za-z0-9+/]{32,86}={0,2}$")]
     pub secret: Option<String>,
     /// Seconds within which the endpoint must answer. 15 by default.
     #[serde(default, deserialize_with = "crate::whole::option")]

@@ -75,6 +75,10 @@ pub(super) fn head() -> OpenApi {
         ("Publish", "Publish messages to topics"),
         ("Receive", "Receive messages from subscriptions"),
         ("Settle", "End or change the lease of a message"),
+        (
+            "Push",
+            "Delivery of messages to HTTP endpoints by the service",
+        ),
         ("Messages", "Read messages without consuming them"),
         ("Usage", "The usage of the tenant and its cost"),
         ("Budgets", "Limits and alerts on the cost of a month"),

@@ -5,10 +5,11 @@ use std::fmt;
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 
 use crate::error::FieldError;
 use crate::field::pointer_segment;
-use crate::limits::{PUSH_HEADERS_MAX, PUSH_VALUE_CHARS_MAX};
+use crate::limits::{PUSH_HEADER_CHARS_MAX, PUSH_HEADERS_MAX, PUSH_VALUE_CHARS_MAX};
 
 /// Headers that the service writes, and those that belong to the connection.
 const RESERVED: [&str; 12] = [
@@ -27,8 +28,27 @@ const RESERVED: [&str; 12] = [
 ];
 /// Beginnings of names of headers that the service writes.
 const RESERVED_PREFIXES: [&str; 5] = ["ce-", "cursus-", "proxy-", "trace", "webhook-"];
-/// Characters of the name of a header.
-const NAME_CHARS_MAX: usize = 128;
+
+pub(super) fn schema() -> Object {
+    let text = |chars_max, pattern| {
+        let text = ObjectBuilder::new().schema_type(Type::String);
+        text.min_length(Some(1))
+            .max_length(Some(chars_max))
+            .pattern(Some(pattern))
+    };
+    let name = r"^[0-9A-Za-z!#$%&'*+.^_`|~-]+$";
+    let value = "^[!-~]([ -~]*[!-~])?$";
+    ObjectBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some(
+            "Headers that are sent with every request, at most 20. None that the service writes or that belongs to \
+             the connection.",
+        ))
+        .property_names(Some(text(PUSH_HEADER_CHARS_MAX, name)))
+        .additional_properties(Some(text(PUSH_VALUE_CHARS_MAX, value)))
+        .max_properties(Some(PUSH_HEADERS_MAX))
+        .build()
+}
 
 /// Headers by name, or null for none. A name that is given twice is an error, because one of its values would be lost.
 pub(super) fn read<'de, D: Deserializer<'de>>(
@@ -81,9 +101,9 @@ pub(super) fn check(errors: &mut Vec<FieldError>, at: &str, headers: &BTreeMap<S
             || RESERVED_PREFIXES
                 .iter()
                 .any(|prefix| lower.starts_with(prefix));
-        if !(1..=NAME_CHARS_MAX).contains(&name.len()) || !name.bytes().all(is_token) {
+        if !(1..=PUSH_HEADER_CHARS_MAX).contains(&name.len()) || !name.bytes().all(is_token) {
             let detail =
-                format!("must be the name of a header of 1 to {NAME_CHARS_MAX} characters");
+                format!("must be the name of a header of 1 to {PUSH_HEADER_CHARS_MAX} characters");
             errors.push(FieldError::new(&pointer, detail));
         } else if is_reserved {
             let detail = "is a header that the service writes, or one of the connection";

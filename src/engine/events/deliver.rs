@@ -17,10 +17,11 @@ use crate::engine::Engine;
 use crate::engine::access::Tenant;
 use crate::engine::duty::DutyError;
 use crate::engine::error::Error;
-use crate::engine::events::{Target, batch_id, sign};
+use crate::engine::events::{Target, batch_id};
 use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
 use crate::engine::publish::draft::{Draft, Drafts};
+use crate::engine::push::sign::{Signed, Signer};
 use crate::outbound;
 use crate::repeat::doubled;
 use crate::store::event_outbox::{self, Waiting};
@@ -202,18 +203,22 @@ impl SinkRun {
         };
         let clock = self.engine.clock();
         let at = clock.estimate();
-        let seconds = at.unix_timestamp();
-        let key = self.sink.secret.as_ref();
-        let signature = key.and_then(|key| sign::signature(&key.0, &id, seconds, &body));
-        let timestamp = seconds.to_string();
+        let timestamp = at.unix_timestamp().to_string();
+        let signed = Signed {
+            id: &id,
+            timestamp: &timestamp,
+            body: body.as_bytes(),
+        };
+        let key = self.sink.secret.iter();
+        let signer = key.fold(Signer::default(), |signer, key| {
+            signer.with_secret(&key.0, None)
+        });
+        let signature = signer.signature(signed, at);
         let headers = [
             ("content-type", content_type),
             ("webhook-id", &id),
             ("webhook-timestamp", &timestamp),
-            (
-                "webhook-signature",
-                signature.as_deref().unwrap_or_default(),
-            ),
+            ("webhook-signature", &signature),
         ];
         let outbound = self.engine.outbound();
         let response = outbound.post(url, &headers, body).await;

@@ -3,10 +3,9 @@
 //! sends stored events (`deliver`). The id of an event is computed from its content, so an event that is made or sent
 //! again has the same id.
 //!
-//! `sinks` has the settings of sinks, `sign` signs requests to them.
+//! `sinks` has the settings of sinks. Requests to them are signed like those of push subscriptions (`push::sign`).
 
 mod deliver;
-mod sign;
 mod sinks;
 
 use api::Timestamp;

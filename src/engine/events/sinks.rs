@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
-use crate::engine::events::sign;
+use crate::engine::push::sign;
 use crate::outbound::Outbound;
 use crate::store::event_sink::{NewSink, SigningKey, SinkPage, SinkRow};
 use crate::store::{self, Session};
@@ -52,7 +52,7 @@ impl Engine {
             None => None,
         };
         let kinds: Vec<&str> = settings.kinds().iter().map(|kind| kind.as_str()).collect();
-        let secret = SigningKey(sign::secret().to_vec());
+        let secret = SigningKey(sign::new_secret().to_vec());
         let new = NewSink {
             tenant: tenant.0,
             name: name.as_str(),

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -83,10 +84,10 @@ impl Assigned {
         let mut session = engine.store().session().await?;
         let counts = push_driver::counts(&mut session, engine.node(), ALIVE).await?;
         let (take, give) = shares(counts);
-        let mut has_changed = false;
+        let mut has_changed = engine.push().is_changed.swap(false, Ordering::AcqRel);
         if take > 0 {
             let node = engine.node();
-            has_changed = push_driver::claim(&mut session, node, take, ALIVE).await? > 0;
+            has_changed |= push_driver::claim(&mut session, node, take, ALIVE).await? > 0;
         }
         if give > 0 {
             has_changed |= self.give_up(&mut session, give).await?;

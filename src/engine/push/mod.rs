@@ -2,8 +2,9 @@
 //! and dead letters as receive.
 //!
 //! `settings` changes endpoints, `endpoint` is one that is ready for use. Each endpoint has a task on one node (`drive`),
-//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`, maybe with the `key` of the tenant), sends them
-//! (`send`), understands the answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people.
+//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`, maybe with the
+//! `key` of the tenant, whose public half is in its `key_set`), sends them (`send`), understands the answers (`answer`,
+//! `retry`) and settles (`settle`). `attempts` and `status` are for people, `test` sends a sample.
 
 mod answer;
 mod assign;
@@ -14,6 +15,7 @@ mod endpoint;
 pub mod expire_attempts;
 mod flow;
 pub mod key;
+mod key_set;
 mod metrics;
 mod rate;
 pub mod request;
@@ -24,6 +26,8 @@ mod settle;
 pub mod sign;
 pub(in crate::engine) mod status;
 mod test;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
@@ -47,6 +51,8 @@ pub(in crate::engine) struct Push {
     places: Turnstile,
     /// Wakes the loop that assigns endpoints.
     changed: Notify,
+    /// Whether endpoints have changed since that loop read them.
+    is_changed: AtomicBool,
     attempts: attempts::Attempts,
     metrics: metrics::Metrics,
 }
@@ -56,6 +62,7 @@ impl Default for Push {
         Self {
             places: Turnstile::new(PLACES, PLACES_OF_TENANT),
             changed: Notify::new(),
+            is_changed: AtomicBool::new(false),
             attempts: attempts::Attempts::default(),
             metrics: metrics::Metrics::default(),
         }
@@ -65,6 +72,7 @@ impl Default for Push {
 impl Push {
     /// Has endpoints assigned now, because some have changed.
     pub(in crate::engine) fn assign_now(&self) {
+        self.is_changed.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 

@@ -95,6 +95,8 @@ macro_rules! documented {
 path! {
     /// `{id}` of the path.
     MessagePath(MessageId);
+    /// `{tenant}` of the path, where no key is needed.
+    TenantPath(TenantName);
     /// `{key}` of the path.
     KeyPath(KeyId);
     /// `{issuer}` of the path.

@@ -12,6 +12,7 @@ pub(in crate::http) mod messages;
 pub(in crate::http) mod nodes;
 pub(in crate::http) mod plans;
 pub(in crate::http) mod publish;
+pub(in crate::http) mod push;
 pub(in crate::http) mod quota;
 pub(in crate::http) mod receive;
 pub(in crate::http) mod service;

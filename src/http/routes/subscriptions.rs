@@ -5,7 +5,8 @@ use api::SubscriptionName;
 use api::list::{Page, PageQuery};
 use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::http::header::CACHE_CONTROL;
+use axum::http::{HeaderName, StatusCode, Uri};
 use axum::response::Response;
 
 use crate::engine::Engine;
@@ -17,6 +18,9 @@ use crate::http::request::caller::{Caller, List, Manage, SeeSubscription, To};
 use crate::http::request::json::Json;
 use crate::http::request::query::PageOf;
 
+/// Keeps an answer with a secret out of caches.
+type Uncached = Option<[(HeaderName, &'static str); 1]>;
+
 /// Create or update a subscription
 ///
 /// A setting that is absent takes its default when the subscription is created, and keeps its value when it exists.
@@ -27,6 +31,11 @@ use crate::http::request::query::PageOf;
 /// handed out, regardless of how many messages the others published before. Messages that are handed out again take at
 /// most half of a receive while other messages wait. Nodes apply a change within a second; until then they hand out
 /// messages in the former order.
+///
+/// With `push`, the service itself delivers the messages to an HTTP endpoint, and a receive is refused. `push` replaces
+/// all settings of the endpoint; only a secret, a password and a token that are absent keep their values, the latter two
+/// only while the origin of the URL stays. An endpoint without a secret gets one, and only this response has it. A
+/// secret that is replaced goes on to sign for a day. Putting `push` again enables an endpoint that was disabled.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
@@ -42,11 +51,16 @@ pub(in crate::http) async fn put_subscription(
     State(engine): State<Engine>,
     To(caller, subscription, ..): To<Manage, SubscriptionName>,
     Json(settings): Json<SubscriptionSettings>,
-) -> Result<(StatusCode, Json<Subscription>), Refusal> {
+) -> Result<(StatusCode, Uncached, Json<Subscription>), Refusal> {
     let (subscription, created) = engine
         .put_subscription(&caller, &subscription, &settings)
         .await?;
-    Ok((put_status(created), Json(subscription)))
+    let secret = subscription
+        .push
+        .as_ref()
+        .and_then(|push| push.secret.as_ref());
+    let uncached = secret.map(|_| [(CACHE_CONTROL, "no-store")]);
+    Ok((put_status(created), uncached, Json(subscription)))
 }
 
 /// Get a subscription

@@ -52,7 +52,8 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
             let id = text(&operation["operationId"]);
             let scopes = operation["x-scopes"].as_array();
             let scopes: Vec<String> = scopes.into_iter().flatten().map(text).collect();
-            if !path.starts_with("/v1/") {
+            // What is signed can be verified without a key.
+            if !path.starts_with("/v1/") || id == "get_jwks" {
                 continue;
             }
             assert!(!scopes.is_empty(), "{id} says no scope");

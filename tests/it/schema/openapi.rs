@@ -92,6 +92,27 @@ fn values() -> Vec<Row> {
             range(&l::KEY_LIFE_SECONDS),
         ),
         ("Percent", range(&l::ALERT_PERCENT)),
+        ("PushLimits.concurrency", range(&l::PUSH_CONCURRENCY)),
+        ("PushLimits.per_minute", range(&l::PUSH_RATE)),
+        ("PushLimits.per_second", range(&l::PUSH_RATE)),
+        ("PushRetry.max_seconds", range(&l::PUSH_RETRY_SECONDS)),
+        ("PushRetry.min_seconds", range(&l::PUSH_RETRY_SECONDS)),
+        (
+            "PushRotation.overlap_seconds",
+            range(&l::PUSH_OVERLAP_SECONDS),
+        ),
+        (
+            "PushSettings.batch_max_messages",
+            range(&l::PUSH_BATCH_MESSAGES),
+        ),
+        (
+            "PushSettings.disable_after_seconds",
+            range(&l::PUSH_DISABLE_SECONDS),
+        ),
+        (
+            "PushSettings.timeout_seconds",
+            range(&l::PUSH_TIMEOUT_SECONDS),
+        ),
         ("Quota.concurrent_requests", range(&l::QUOTA)),
         ("Quota.in_flight_messages", range(&l::QUOTA)),
         ("Quota.stored_bytes", range(&l::QUOTA)),
@@ -163,6 +184,17 @@ fn lengths() -> Vec<Row> {
         ("PublishMessage.dedup_id", from_one(l::DEDUP_ID_CHARS_MAX)),
         ("PublishMessage.key", from_one(l::KEY_CHARS_MAX)),
         ("PublishMessage.tag", from_one(l::KEY_CHARS_MAX)),
+        // `whsec_` and base64.
+        (
+            "PushSettings.secret",
+            up_to(6 + l::PUSH_SECRET_BYTES.end().div_ceil(3) * 4),
+        ),
+        ("PushSettings.headers.*", from_one(l::PUSH_VALUE_CHARS_MAX)),
+        (
+            "PushSettings.headers.name",
+            from_one(l::PUSH_HEADER_CHARS_MAX),
+        ),
+        ("PushSettings.url", from_one(l::URL_CHARS_MAX)),
         ("SettleItem.reason", from_one(l::REASON_CHARS_MAX)),
         (
             "SubscriptionSettings.dead_letter_topic",
@@ -191,6 +223,8 @@ fn items() -> Vec<Row> {
         ("IssuerSettings.scopes", from_one(l::SCOPES_MAX)),
         ("Price.tiers", up_to(l::TIERS_MAX)),
         ("PublishBatch.messages", from_one(l::BATCH_MESSAGES_MAX)),
+        ("PushRetry.delays_seconds", from_one(l::PUSH_DELAYS_MAX)),
+        ("PushSettings.signatures", from_one(2)),
         ("SettleRequest.items", from_one(l::BATCH_MESSAGES_MAX)),
         ("VisibilityRequest.changes", from_one(l::BATCH_MESSAGES_MAX)),
     ]
@@ -200,6 +234,7 @@ fn properties() -> Vec<Row> {
     vec![
         ("Fairness.weights", up_to(l::FAIRNESS_WEIGHTS_MAX)),
         ("PublishMessage.attributes", up_to(l::ATTRIBUTES_MAX)),
+        ("PushSettings.headers", up_to(l::PUSH_HEADERS_MAX)),
     ]
 }
 
