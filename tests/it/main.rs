@@ -17,6 +17,7 @@ mod lifecycle;
 mod meter;
 mod order;
 mod publish;
+mod push;
 mod quota;
 mod receive;
 mod schema;
