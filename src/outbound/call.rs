@@ -102,7 +102,9 @@ impl Call<'_> {
             match sent.map_err(|_| over(Phase::Head))? {
                 Ok(response) => break (connection, response),
                 Err(failure) => {
-                    pool.forget(self.url, &connection);
+                    if !failure.is_usable {
+                        pool.forget(self.url, &connection);
+                    }
                     if !failure.is_unprocessed || tries == TRIES_MAX {
                         return Err(failure.error);
                     }

@@ -69,6 +69,8 @@ pub(super) struct Failure {
     pub(super) error: Error,
     /// The request was certainly not processed.
     pub(super) is_unprocessed: bool,
+    /// The connection takes further requests.
+    pub(super) is_usable: bool,
 }
 
 impl Failure {
@@ -77,6 +79,7 @@ impl Failure {
         Self {
             error: Error::Refused("the URL cannot be sent".to_owned()),
             is_unprocessed: false,
+            is_usable: true,
         }
     }
 }
@@ -112,8 +115,9 @@ impl Single {
             // The peer closed the connection before the request can have reached it.
             let was_closed = !error.is_parse() && began.elapsed() < self.round_trip;
             Failure {
-                is_unprocessed: was_reused && (was_unsent || was_closed),
                 error: plain(&error),
+                is_unprocessed: was_reused && (was_unsent || was_closed),
+                is_usable: false,
             }
         })
     }
@@ -143,9 +147,11 @@ impl Shared {
         sent.map_err(|error| {
             let was_unsent = error.message().is_some();
             let error = error.into_error();
+            let (is_refused, is_leaving) = rejection(&error);
             Failure {
-                is_unprocessed: was_unsent || was_rejected(&error),
                 error: plain(&error),
+                is_unprocessed: was_unsent || is_refused || is_leaving,
+                is_usable: is_refused,
             }
         })
     }
@@ -231,16 +237,21 @@ fn plain(error: &hyper::Error) -> Error {
     }
 }
 
-/// Whether the peer says that it has not processed the request: it refused the stream, or is going away and names an
-/// earlier stream as its last one. A stream that it still processed ends with another error.
-fn was_rejected(error: &hyper::Error) -> bool {
+/// Whether the peer says that it has not processed the request: because it refused the stream, which it does for those
+/// that come before it could say how many it takes, or because it is leaving and named an earlier stream as its last one.
+/// A stream that it still processed ends with another error.
+fn rejection(error: &hyper::Error) -> (bool, bool) {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(error) = inner.downcast_ref::<h2::Error>() {
             let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_remote() && (error.is_go_away() || is_refused);
+            let is_leaving = error.is_go_away();
+            return (
+                error.is_remote() && is_refused && !is_leaving,
+                error.is_remote() && is_leaving,
+            );
         }
         cause = inner.source();
     }
-    false
+    (false, false)
 }

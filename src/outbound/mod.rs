@@ -36,6 +36,8 @@ use names::Names;
 use pool::Pool;
 use tls::Tls;
 
+/// Many servers close idle connections after 60 s or more, some after 5 s.
+const IDLE: Duration = Duration::from_secs(30);
 const GET_TIMEOUT: Duration = Duration::from_secs(5);
 /// Standard Webhooks asks senders to wait 15 to 30 seconds.
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -94,7 +96,7 @@ pub struct Reply {
 }
 
 /// What requests are sent with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Options {
     /// What may be dialled.
     pub guard: Guard,
@@ -102,6 +104,19 @@ pub struct Options {
     pub authorities: Vec<CertificateDer<'static>>,
     /// Where the addresses of names come from.
     pub names: Source,
+    /// An idle connection is closed after this time.
+    pub idle: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            guard: Guard::default(),
+            authorities: Vec::new(),
+            names: Source::default(),
+            idle: IDLE,
+        }
+    }
 }
 
 /// Client for all outbound requests.
@@ -121,7 +136,7 @@ impl Outbound {
             names: Names::new(options.names),
             tls: Tls::new(&options.authorities)?,
         };
-        let pool = Arc::new(Pool::new(dialer));
+        let pool = Arc::new(Pool::new(dialer, options.idle));
         Ok(Self { guard, pool })
     }
 

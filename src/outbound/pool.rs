@@ -19,10 +19,8 @@ use super::connection::{Connection, Shared, Single};
 use super::dial::Dialer;
 use super::error::{Error, Phase};
 
-/// An idle connection is closed after this time. Many servers close theirs after 60 s or more, some after 5 s.
-const IDLE: Duration = Duration::from_secs(30);
-/// Pause between two looks for what has been idle for too long.
-const SWEEP: Duration = Duration::from_secs(5);
+/// What has been idle for too long is looked for this often while it becomes too long.
+const SWEEPS: u32 = 6;
 /// Idle connections of HTTP/1.1 at most: one over TLS takes some 30 KiB.
 const IDLE_MAX: usize = 4_096;
 /// HTTP/2 connections to an origin at most.
@@ -36,6 +34,8 @@ const OPEN: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Pool {
     dialer: Dialer,
+    /// An idle connection is closed after this time.
+    idle: Duration,
     state: Mutex<State>,
     pub(super) opened: Counter,
 }
@@ -88,9 +88,9 @@ impl Origin {
         Some(shared.clone())
     }
 
-    /// Moves what has been idle for too long to `closed`. Returns whether anything is left.
-    fn sweep(&mut self, now: Instant, closed: &mut Vec<Connection>) -> bool {
-        let is_old = |at: Instant| now.duration_since(at) >= IDLE;
+    /// Moves what has been idle since then to `closed`. Returns whether anything is left.
+    fn sweep(&mut self, since: Instant, closed: &mut Vec<Connection>) -> bool {
+        let is_old = |at: Instant| at <= since;
         let old = self.idle.partition_point(|(_, at)| is_old(*at));
         let old = self.idle.drain(..old);
         closed.extend(old.map(|(single, _)| Connection::Single(single)));
@@ -108,18 +108,18 @@ impl State {
         if !self.is_swept {
             self.is_swept = true;
             // Ends when the pool is empty or gone.
-            tokio::spawn(sweep(Arc::downgrade(pool)));
+            tokio::spawn(sweep(Arc::downgrade(pool), pool.idle));
         }
         let origin = self.origins.entry(name.into());
         let origin = origin.or_insert_with(|| Origin::new(url.scheme() == "http"));
         (origin, &mut self.idle)
     }
 
-    /// Removes what has been idle for too long, and returns it.
-    fn sweep(&mut self, now: Instant) -> Vec<Connection> {
+    /// Removes what has been idle since then, and returns it.
+    fn sweep(&mut self, since: Instant) -> Vec<Connection> {
         let mut closed = Vec::new();
         self.origins
-            .retain(|_, origin| origin.sweep(now, &mut closed));
+            .retain(|_, origin| origin.sweep(since, &mut closed));
         let is_single = |one: &&Connection| matches!(one, Connection::Single(_));
         self.idle -= closed.iter().filter(is_single).count();
         self.is_swept = !self.origins.is_empty();
@@ -127,14 +127,16 @@ impl State {
     }
 }
 
-async fn sweep(pool: Weak<Pool>) {
-    let mut rounds = interval(SWEEP);
+async fn sweep(pool: Weak<Pool>, idle: Duration) {
+    let mut rounds = interval(idle / SWEEPS);
     loop {
         rounds.tick().await;
         let Some(pool) = pool.upgrade() else { return };
         let (closed, is_swept) = {
             let mut state = pool.state.lock();
-            (state.sweep(Instant::now()), state.is_swept)
+            let closed = Instant::now().checked_sub(idle);
+            let closed = closed.map(|since| state.sweep(since)).unwrap_or_default();
+            (closed, state.is_swept)
         };
         // Not under the lock.
         drop(closed);
@@ -156,9 +158,10 @@ fn origin_of(url: &Url) -> &str {
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer) -> Self {
+    pub(super) fn new(dialer: Dialer, idle: Duration) -> Self {
         Self {
             dialer,
+            idle,
             state: Mutex::default(),
             opened: Counter::default(),
         }

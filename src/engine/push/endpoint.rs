@@ -21,7 +21,7 @@ use crate::store::push_endpoint::EndpointRow;
 const HEADERS_USUAL: usize = 48;
 
 /// An endpoint.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Its row.
     pub row: EndpointRow,
@@ -32,7 +32,7 @@ pub struct Endpoint {
     /// The subscription.
     pub subscription: SubscriptionName,
     /// Lets requests pass at the rate that was set, or that the endpoint has consented to.
-    pub(super) rate: Option<Rate>,
+    pub(super) rate: Option<Arc<Rate>>,
     /// What a request looks like.
     pub format: PushFormat,
     /// Time for a request.
@@ -89,7 +89,7 @@ impl Endpoint {
             .timeout_seconds
             .unwrap_or(PUSH_TIMEOUT_SECONDS_DEFAULT);
         Ok(Self {
-            rate: Rate::of(settings.limits.as_ref(), row.granted_per_minute),
+            rate: Rate::of(settings.limits.as_ref(), row.granted_per_minute).map(Arc::new),
             format: settings.format.unwrap_or_default(),
             timeout: Duration::from_secs(seconds.into()),
             headers: headers(&row, &settings).ok_or_else(|| corrupt("settings"))?,

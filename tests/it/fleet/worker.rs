@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::harness::endpoint::outbound;
+use crate::harness::authority::outbound;
 use crate::harness::log::{Log, folder};
 use crate::harness::scratch::Scratch;
 use crate::harness::{Fleet, until};

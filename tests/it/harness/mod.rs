@@ -1,7 +1,9 @@
 //! What the tests stand on: servers they start, faults they inject, folders they throw away. Every part ends with the
 //! value that holds it, also when the test panics.
 
+pub(crate) mod authority;
 pub(crate) mod backup;
+pub(crate) mod behaviour;
 mod client;
 pub(crate) mod endpoint;
 mod fleet;

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::authority::outbound;
 use super::client::{client, request, send};
-use super::endpoint::outbound;
 use super::fleet::Fleet;
 use super::wire::text;
 

@@ -1,5 +1,9 @@
-//! Push subscriptions: settings of endpoints, and signatures in the eyes of the libraries that receivers use.
+//! Push: settings of endpoints, deliveries to real ones, and signatures in the eyes of the libraries that receivers use.
 
+mod connections;
+mod deliver;
+mod drivers;
+mod outbound;
 mod settings;
 mod sign;
 
