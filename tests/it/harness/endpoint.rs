@@ -147,6 +147,11 @@ impl Endpoint {
         self.shared.sent.lock().clone()
     }
 
+    /// How many there were.
+    pub(crate) fn received(&self) -> usize {
+        self.shared.sent.lock().len()
+    }
+
     /// Connections so far, those included whose handshake failed.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(SeqCst)
