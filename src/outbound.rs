@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::Client;
+use reqwest::Method;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 
@@ -143,6 +144,21 @@ impl Outbound {
             body.extend_from_slice(&chunk);
         }
         Ok(body.freeze())
+    }
+
+    /// Asks what may be sent to a URL. A response of any status is `Ok`; its body is not read.
+    ///
+    /// # Errors
+    /// When there is no response in time.
+    pub async fn options(&self, url: &str, headers: HeaderMap) -> Result<Reply, Error> {
+        self.check(url).map_err(Error::Refused)?;
+        let request = self.client.request(Method::OPTIONS, url);
+        let response = request.headers(headers).send().await?;
+        Ok(Reply {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: Bytes::new(),
+        })
     }
 
     /// Sends a body with these headers. A response of any status is `Ok`.
