@@ -1,5 +1,6 @@
-//! Push subscriptions: settings of endpoints, and signatures in the eyes of the libraries that receivers use.
+//! Push subscriptions: settings of endpoints, their consent, and signatures in the eyes of the libraries that receivers use.
 
+mod consent;
 mod settings;
 mod sign;
 
