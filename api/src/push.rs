@@ -27,14 +27,18 @@ pub use state::{PushAttempt, PushFailure, PushState, PushStats, PushStatus, Push
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PushFormat {
-    /// The body of the message as it was published, with its content type. All else is in headers.
+    /// The body of the message as it was published, with its content type. All else is in headers. Libraries of Standard
+    /// Webhooks verify texts only. Those for Python and JavaScript parse them as JSON unless told not to, and for an empty
+    /// body one raises an error and the other returns `undefined`. With `json` the body is always JSON.
     #[default]
     Raw,
-    /// A CloudEvent in binary mode: the body as it was published, the event's attributes in headers `ce-…`.
+    /// A CloudEvent in binary mode: the body as it was published, the event's attributes in headers `ce-…`. A message
+    /// that was published as an event keeps its attributes.
     CloudeventsBinary,
-    /// A CloudEvent in structured mode: one JSON document.
+    /// A CloudEvent in structured mode: one JSON document, with the body as `data`. A body that is neither JSON nor text
+    /// comes in binary mode, because libraries misread `data_base64`; they tell the modes apart by the content type.
     CloudeventsStructured,
-    /// The message as JSON, with the fields of `POST …/receive`.
+    /// The message as JSON, with the fields of `POST …/receive`. The body of the request is always JSON.
     Json,
     /// Several messages as JSON: `{"messages": […]}`, as `POST …/receive` answers.
     JsonBatch,

@@ -16,8 +16,9 @@ pub(crate) struct Whole<T>(pub(crate) T);
 
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Whole<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Inside of an enum with a tag, a value is asked for what it is: there, `2.0` is no `u64`.
         deserializer
-            .deserialize_u64(WholeVisitor(PhantomData))
+            .deserialize_any(WholeVisitor(PhantomData))
             .map(Self)
     }
 }

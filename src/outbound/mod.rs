@@ -177,6 +177,26 @@ impl Outbound {
         Ok(call.run(&self.pool, reading).await?.0)
     }
 
+    /// Asks what may be sent to a URL. A response of any status is `Ok`.
+    ///
+    /// # Errors
+    /// When there is no response in time.
+    pub async fn options(&self, url: &str, headers: HeaderMap) -> Result<Reply, Error> {
+        let url = self.guard.check(url).map_err(Error::Refused)?;
+        let call = Call {
+            method: Method::OPTIONS,
+            url: &url,
+            headers,
+            body: Bytes::new(),
+            timeout: GET_TIMEOUT,
+        };
+        let reading = Reading {
+            kept: 0,
+            read: RESPONSE_BYTES_MAX,
+        };
+        Ok(call.run(&self.pool, reading).await?.0)
+    }
+
     /// Returns the body of a successful response of at most `bytes_max` bytes.
     ///
     /// # Errors

@@ -1,14 +1,15 @@
 //! Push: the service itself delivers the messages of a subscription to an HTTP endpoint, from the same leases, attempts
 //! and dead letters as receive.
 //!
-//! `settings` changes endpoints, `endpoint` is one that is ready for use. Each endpoint has a task on one node (`drive`),
-//! which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by `sign`, maybe with the
-//! `key` of the tenant, whose public half is in its `key_set`), sends them (`send`), understands the answers (`answer`,
-//! `retry`) and settles (`settle`). `attempts` and `status` are for people, `test` sends a sample.
+//! `settings` changes endpoints, `consent` asks them, `endpoint` is one that is ready for use. Each endpoint has a task on
+//! one node (`drive`), which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by
+//! `sign`, maybe with the `key` of the tenant, whose public half is in its `key_set`), sends them (`send`), understands the
+//! answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people, `test` sends a sample.
 
 mod answer;
 mod assign;
 mod attempts;
+mod consent;
 mod control;
 mod drive;
 mod endpoint;

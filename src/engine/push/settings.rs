@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
+use crate::engine::push::consent;
 use crate::engine::push::endpoint::signs;
 use crate::engine::push::sign;
 use crate::outbound::Url;
@@ -44,7 +45,7 @@ impl Engine {
     /// Checks what the settings of an endpoint name outside of the service.
     ///
     /// # Errors
-    /// When nothing may be sent to the URL.
+    /// When nothing may be sent to the URL, or the endpoint does not consent.
     pub async fn checked_push<'a>(
         &self,
         settings: Option<&'a PushSettings>,
@@ -52,14 +53,20 @@ impl Engine {
         let Some(settings) = settings else {
             return Ok(None);
         };
-        if let Some(url) = settings.url.as_deref().filter(|_| settings.is_enabled()) {
-            self.outbound()
-                .check(url)
-                .map_err(|detail| invalid("url", detail))?;
+        let mut granted_per_minute = None;
+        if settings.is_enabled() {
+            let refused = |detail| invalid("url", detail);
+            let url = settings.url.as_deref().unwrap_or_default();
+            self.outbound().check(url).map_err(refused)?;
+            if settings.consent == Some(true) {
+                let installation = self.installation().installation_id;
+                let asked = consent::ask(self.outbound(), installation, settings);
+                granted_per_minute = asked.await.map_err(refused)?;
+            }
         }
         Ok(Some(Checked {
             settings,
-            granted_per_minute: None,
+            granted_per_minute,
         }))
     }
 }

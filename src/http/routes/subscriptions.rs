@@ -36,6 +36,15 @@ type Uncached = Option<[(HeaderName, &'static str); 1]>;
 /// all settings of the endpoint; only a secret, a password and a token that are absent keep their values, the latter two
 /// only while the origin of the URL stays. An endpoint without a secret gets one, and only this response has it. A
 /// secret that is replaced goes on to sign for a day. Putting `push` again enables an endpoint that was disabled.
+///
+/// A message is sent by `POST`. Each request has `webhook-id`, which is the same when the same is sent again,
+/// `webhook-timestamp`, `webhook-signature` (Standard Webhooks; several signatures with one space between) and
+/// `Cursus-Subscription`. With the formats `raw` and `cloudevents_…` it also has `Cursus-Message-Id`, `Cursus-Topic`,
+/// `Cursus-Attempt`, `Cursus-Published-At`, `Cursus-Receipt` and `Cursus-Visible-Until`, and as far as the message has
+/// them `Cursus-Tag`, `Cursus-Key`, `Cursus-Attr-<name>`, `ce-<name>`, `traceparent` and `tracestate`. Tags, keys and
+/// attributes are percent-encoded as in CloudEvents: a space, `"`, `%` and what is not visible ASCII. Attributes that do
+/// not fit into 8 KiB of headers are left out, and `Cursus-Attrs-Omitted` is their number. A body above 10 MiB is not
+/// sent: `Cursus-Body-Url`, `dataref` or `body_url` is its path at this service.
 #[utoipa::path(
     put, path = "/v1/subscriptions/{subscription}", operation_id = "put_subscription", tag = "Subscriptions",
     security(("api_key" = ["manage"])),

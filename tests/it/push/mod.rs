@@ -1,6 +1,7 @@
 //! Push: settings of endpoints, deliveries to real ones, and signatures in the eyes of the libraries that receivers use.
 
 mod connections;
+mod consent;
 mod deliver;
 mod drivers;
 mod outbound;

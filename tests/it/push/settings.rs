@@ -179,7 +179,7 @@ async fn what_is_no_endpoint_is_refused_by_its_field() {
             json!({"auth": {"type": "bearer", "token": "a\nb"}}),
             "/push/auth/token",
         ),
-        (json!({"auth": {"type": "digest"}}), "/push/auth"),
+        (json!({"auth": {"type": "digest"}}), "/push/auth/type"),
         (
             json!({"limits": {"per_second": 1, "per_minute": 1}}),
             "/push/limits",
@@ -213,7 +213,7 @@ async fn what_is_no_endpoint_is_refused_by_its_field() {
             json!({"retry": {"policy": "exponential", "min_seconds": 9, "max_seconds": 8}}),
             "/push/retry/max_seconds",
         ),
-        (json!({"retry": {"policy": "never"}}), "/push/retry"),
+        (json!({"retry": {"policy": "never"}}), "/push/retry/policy"),
         (json!({"colour": 1}), "/push/colour"),
     ] {
         let mut push = json!({ "url": URL });
