@@ -51,6 +51,8 @@ pub(super) struct Drive {
     endpoint: Arc<Endpoint>,
     sending: JoinSet<Sent>,
     fetching: Option<Fetching>,
+    /// Requests that `fetching` leases messages for, and what cancels it.
+    asked: (u32, CancellationToken),
     settling: Option<Settling>,
     /// What is to be settled next.
     pub(super) answered: Vec<(String, Action)>,
@@ -76,6 +78,7 @@ impl Drive {
             endpoint,
             sending: JoinSet::new(),
             fetching: None,
+            asked: (0, CancellationToken::new()),
             settling: None,
             answered: Vec::new(),
             retries: BTreeSet::new(),
@@ -145,11 +148,19 @@ impl Drive {
             self.settling = Some(Box::pin(settle(engine, endpoint, items)));
         }
         let now = Instant::now();
-        if is_stopping || self.fetching.is_some() || self.paused_until.is_some_and(|at| at > now) {
+        let room = self.flow.room(now);
+        if self.fetching.is_some() {
+            // The endpoint is in trouble since it was asked for.
+            if !matches!(room, Room::Now(room) if room >= self.asked.0) {
+                self.asked.1.cancel();
+            }
+            return;
+        }
+        if is_stopping || self.paused_until.is_some_and(|at| at > now) {
             return;
         }
         self.paused_until = None;
-        if let Room::Now(room @ 1..) = self.flow.room(now) {
+        if let Room::Now(room @ 1..) = room {
             let ask = Ask {
                 wanted: room
                     .saturating_mul(self.batch())
@@ -157,12 +168,9 @@ impl Drive {
                 visibility_seconds: self.visibility_seconds(),
                 wait: Duration::ZERO,
             };
-            let fetch = fetch(
-                self.engine.clone(),
-                self.subscriber.clone(),
-                ask,
-                self.control.stop.clone(),
-            );
+            let cancel = self.control.stop.child_token();
+            self.asked = (room, cancel.clone());
+            let fetch = fetch(self.engine.clone(), self.subscriber.clone(), ask, cancel);
             self.fetching = Some(Box::pin(fetch));
         }
     }

@@ -45,6 +45,14 @@ pub(super) async fn until_sent(endpoint: &Endpoint, count: usize) {
     .await;
 }
 
+/// Waits until a message that was not taken is to be sent later.
+async fn until_delayed(node: &Node) {
+    until("a message waits for its next attempt", async || {
+        (stats(node).await["delayed"] == 1).then_some(())
+    })
+    .await;
+}
+
 /// The bodies that were sent, in order.
 fn bodies(endpoint: &Endpoint) -> Vec<String> {
     let sent = endpoint.sent().into_iter();
@@ -105,14 +113,19 @@ async fn a_message_is_posted_acked_metered_and_its_attempt_recorded() {
         (&json!("s"), &json!(1))
     );
     let usage = until("the delivery is metered", async || {
-        let (_, page) = node.get("/v1/usage?meter=deliver_push").await;
-        page["items"]
-            .as_array()
-            .filter(|items| !items.is_empty())
+        let (_, page) = node.get("/v1/usage?by=subscription").await;
+        let items = page["items"].as_array().unwrap().iter();
+        items
+            .clone()
+            .find(|item| item["meter"] == "deliver_push")
             .cloned()
     })
     .await;
-    assert_eq!(usage[0]["units"], 1, "{usage:?}");
+    assert_eq!(
+        (&usage["units"], &usage["subscription"]),
+        (&json!(1), &json!("s")),
+        "{usage}"
+    );
     let push = until("the state is stored", async || {
         let push = stats(&node).await["push"].take();
         (push["succeeded"] == 1).then_some(push)
@@ -141,11 +154,13 @@ async fn what_is_not_taken_comes_again_by_policy_and_then_is_a_dead_letter() {
     endpoint.next([Does::Says(500), Does::Resets, last]);
     let id = node.publish("a").await;
     until_sent(&endpoint, 1).await;
+    until_delayed(&node).await;
+    fleet.advance(9);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(endpoint.sent().len(), 1, "not before its time");
-    fleet.advance(10);
+    fleet.advance(1);
     until_sent(&endpoint, 2).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    until_delayed(&node).await;
     fleet.advance(59);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(endpoint.sent().len(), 2, "not before its time");
@@ -267,9 +282,10 @@ async fn an_endpoint_that_fails_for_long_is_disabled() {
     endpoint.always(Does::Says(503));
     node.publish("a").await;
     until_sent(&endpoint, 1).await;
+    until_delayed(&node).await;
     fleet.advance(590);
     until_sent(&endpoint, 2).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_delayed(&node).await;
     assert_ne!(stats(&node).await["push"]["state"], "disabled");
     fleet.advance(20);
     let push = until("it is disabled", async || {
@@ -378,7 +394,7 @@ async fn an_overloaded_endpoint_is_left_alone_for_as_long_as_it_asks() {
     endpoint.next([Does::SaysWith(429, after, Bytes::new())]);
     node.publish("a").await;
     until_sent(&endpoint, 1).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    until_delayed(&node).await;
     node.publish("b").await;
     fleet.advance(5);
     until_delivered(&node).await;
