@@ -59,6 +59,7 @@ pub enum PushSignature {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PushAuth {
     /// `Authorization: Basic …`.
+    #[schema(title = "PushBasicAuth")]
     Basic {
         /// User name, without a colon.
         username: String,
@@ -67,6 +68,7 @@ pub enum PushAuth {
         password: Option<String>,
     },
     /// `Authorization: Bearer …`.
+    #[schema(title = "PushBearerAuth")]
     Bearer {
         /// The token. Required when it is set; an answer never has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +76,7 @@ pub enum PushAuth {
     },
     /// `Authorization: Bearer …` with a JWT that the service signs with the key of the tenant (EdDSA) and that is valid
     /// for five minutes.
+    #[schema(title = "PushJwtAuth")]
     Jwt {
         /// Claim `aud`. The URL of the endpoint by default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,8 +112,10 @@ pub enum PushRetry {
     /// The table of Standard Webhooks: after 5 seconds, 5 minutes, 30 minutes, 2, 5, 10, 14, 20 and 24 hours, each up to
     /// a fifth more or less.
     #[default]
+    #[schema(title = "PushStandardRetry")]
     Standard,
     /// After pauses that double from `min_seconds` to `max_seconds`, each up to a fifth more or less.
+    #[schema(title = "PushExponentialRetry")]
     Exponential {
         /// The first pause. 5 by default.
         #[serde(default, deserialize_with = "crate::whole::option")]
@@ -124,6 +129,7 @@ pub enum PushRetry {
         max_seconds: Option<u32>,
     },
     /// After the pauses of a list.
+    #[schema(title = "PushListRetry")]
     List {
         /// The pauses in seconds, 1 to 50 of them.
         #[serde(deserialize_with = "crate::whole::list")]

@@ -53,6 +53,16 @@ pub struct HttpSettings {
     pub telemetry: Telemetry,
 }
 
+/// The routes of endpoints.
+fn push_routes() -> OpenApiRouter<Engine> {
+    OpenApiRouter::new()
+        .routes(routes!(push::pause_push))
+        .routes(routes!(push::resume_push))
+        .routes(routes!(push::rotate_push_secret))
+        .routes(routes!(push::test_push))
+        .routes(routes!(push::get_jwks))
+}
+
 /// All routes, each inside `layer`. The deadline of a route is the request timeout unless the list has another one.
 /// `/metrics` returns `telemetry`; no other route gets it.
 fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenApiRouter<Engine> {
@@ -73,11 +83,7 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenA
             subscriptions::delete_subscription
         ))
         .routes(routes!(subscriptions::get_subscription_stats))
-        .routes(routes!(push::pause_push))
-        .routes(routes!(push::resume_push))
-        .routes(routes!(push::rotate_push_secret))
-        .routes(routes!(push::test_push))
-        .routes(routes!(push::get_jwks))
+        .merge(push_routes())
         .routes(routes!(settle::ack_messages))
         .routes(routes!(settle::change_visibility))
         .routes(routes!(settle::settle_messages))

@@ -17,9 +17,6 @@ use crate::outbound::{HeaderMap, HeaderName, HeaderValue, Url};
 use crate::store;
 use crate::store::push_endpoint::EndpointRow;
 
-/// Headers that the map of a request has room for before it grows.
-const HEADERS_USUAL: usize = 48;
-
 /// An endpoint.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -121,7 +118,7 @@ fn key_of(row: &EndpointRow) -> Result<Option<Arc<TenantKey>>, &'static str> {
 
 /// The headers that every request has; `None`: one cannot be sent.
 fn headers(row: &EndpointRow, settings: &PushSettings) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
+    let mut headers = HeaderMap::new();
     let agent = concat!("cursus/", env!("CARGO_PKG_VERSION"));
     headers.insert("user-agent", HeaderValue::from_static(agent));
     for (name, value) in &settings.headers {

@@ -21,7 +21,7 @@ use crate::engine::log::payload::{Meta, View};
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::sign::Signed;
 use crate::hex;
-use crate::outbound::{HeaderName, Post};
+use crate::outbound::{HeaderMap, HeaderName, Post};
 use crate::store::SubscriptionId;
 
 use lines::Lines;
@@ -46,6 +46,8 @@ static VISIBLE_UNTIL: HeaderName = HeaderName::from_static("cursus-visible-until
 
 /// Bytes of the headers that attributes become. Receivers refuse requests with long heads, and commonly at 16 KiB.
 const ATTRIBUTE_HEADERS_BYTES_MAX: usize = 8 << 10;
+/// Headers that a request gets after it is made: a token, and those of the connection.
+const HEADERS_TO_COME: usize = 8;
 /// Bytes of the hash that are the id of a batch.
 const BATCH_ID_BYTES: usize = 16;
 
@@ -93,7 +95,11 @@ pub fn of(endpoint: &Endpoint, deliveries: &[Delivery], at: OffsetDateTime) -> R
     lines.plain(&WEBHOOK_ID, &id);
     lines.plain(&WEBHOOK_TIMESTAMP, &timestamp);
     lines.plain(&WEBHOOK_SIGNATURE, &signature);
-    let mut headers = endpoint.headers.clone();
+    let constant = &endpoint.headers;
+    let mut headers = HeaderMap::with_capacity(constant.len() + lines.len() + HEADERS_TO_COME);
+    for (name, value) in constant {
+        headers.append(name, value.clone());
+    }
     lines.append_to(&mut headers)?;
     if let Some(bearer) = &endpoint.bearer {
         headers.insert(&AUTHORIZATION, bearer.value(at)?);

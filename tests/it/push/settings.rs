@@ -104,86 +104,92 @@ async fn a_subscription_may_be_created_with_an_endpoint_and_is_deleted_with_it()
     fleet.finish([node]).await;
 }
 
-#[tokio::test]
-async fn what_is_no_endpoint_is_refused_by_its_field() {
-    let fleet = Fleet::new().await;
-    let node = fleet.node().await;
-    node.topic_and_subscription(json!({})).await;
+fn bad_urls() -> Vec<(Value, &'static str)> {
     let long = format!("https://a/{}", "x".repeat(2_048));
+    let urls = [
+        Value::Null,
+        "".into(),
+        "app.example".into(),
+        "ftp://app.example/".into(),
+        "http://app.example/".into(),
+        "https://10.0.0.1/".into(),
+        "https://169.254.169.254/latest".into(),
+        "https://[::ffff:10.0.0.1]/".into(),
+        "https://me:secret@app.example/".into(),
+        "https://app.example/\r\nhost: evil".into(),
+        long.into(),
+    ];
+    urls.map(|url: Value| (json!({ "url": url }), "/push/url"))
+        .to_vec()
+}
+
+fn bad_headers() -> Vec<(Value, &'static str)> {
+    let headers = [
+        ("X-A", "1\r\nhost: evil", "/push/headers/X-A"),
+        ("X-A", "ü", "/push/headers/X-A"),
+        ("X-A", " 1", "/push/headers/X-A"),
+        ("X-A", "", "/push/headers/X-A"),
+        ("X A", "1", "/push/headers/X A"),
+        ("X/A\r\n", "1", "/push/headers/X~1A\r\n"),
+        ("Host", "evil", "/push/headers/Host"),
+        ("Authorization", "x", "/push/headers/Authorization"),
+        ("Webhook-Id", "x", "/push/headers/Webhook-Id"),
+        ("CE-Id", "x", "/push/headers/CE-Id"),
+    ];
+    let mut bad = headers
+        .map(|(name, value, pointer)| (json!({"headers": {name: value}}), pointer))
+        .to_vec();
+    let twice = json!({"headers": {"X-a": "1", "x-A": "2"}});
+    bad.push((twice, "/push/headers/x-A"));
+    let many: serde_json::Map<String, Value> =
+        (0..21).map(|n| (format!("x-{n}"), "1".into())).collect();
+    bad.push((json!({ "headers": many }), "/push/headers"));
+    bad
+}
+
+fn bad_keys() -> Vec<(Value, &'static str)> {
     let url_safe = format!("whsec_{}", "-_".repeat(16));
-    let (short, unpadded) = ("whsec_AAAA", format!("whsec_{}", "A".repeat(43)));
-    let many: Vec<u32> = (1..=51).collect();
-    let list = |delays: Value| json!({"retry": {"policy": "list", "delays_seconds": delays}});
-    let basic = |name: &str| json!({"auth": {"type": "basic", "username": name, "password": "p"}});
-    for (extra, pointer) in [
-        (json!({"url": null}), "/push/url"),
-        (json!({"url": ""}), "/push/url"),
-        (json!({"url": "app.example"}), "/push/url"),
-        (json!({"url": "ftp://app.example/"}), "/push/url"),
-        (json!({"url": "http://app.example/"}), "/push/url"),
-        (json!({"url": "https://10.0.0.1/"}), "/push/url"),
-        (
-            json!({"url": "https://169.254.169.254/latest"}),
-            "/push/url",
-        ),
-        (json!({"url": "https://[::ffff:10.0.0.1]/"}), "/push/url"),
-        (
-            json!({"url": "https://me:secret@app.example/"}),
-            "/push/url",
-        ),
-        (
-            json!({"url": "https://app.example/\r\nhost: evil"}),
-            "/push/url",
-        ),
-        (json!({ "url": long }), "/push/url"),
-        (json!({"secret": short}), "/push/secret"),
-        (json!({"secret": unpadded}), "/push/secret"),
-        (json!({"secret": url_safe}), "/push/secret"),
-        (json!({"secret": "A".repeat(32)}), "/push/secret"),
+    let unpadded = format!("whsec_{}", "A".repeat(43));
+    let basic = |name: &str| json!({"type": "basic", "username": name, "password": "p"});
+    let mut bad = vec![
         (json!({"signatures": []}), "/push/signatures"),
         (json!({"signatures": ["v1", "v1"]}), "/push/signatures"),
         (json!({"signatures": ["v2"]}), "/push/signatures/0"),
-        (
-            json!({"headers": {"X-A": "1\r\nhost: evil"}}),
-            "/push/headers/X-A",
-        ),
-        (json!({"headers": {"X-A": "ü"}}), "/push/headers/X-A"),
-        (json!({"headers": {"X-A": " 1"}}), "/push/headers/X-A"),
-        (json!({"headers": {"X A": "1"}}), "/push/headers/X A"),
-        (
-            json!({"headers": {"X/A\r\n": "1"}}),
-            "/push/headers/X~1A\r\n",
-        ),
-        (json!({"headers": {"Host": "evil"}}), "/push/headers/Host"),
-        (
-            json!({"headers": {"Authorization": "x"}}),
-            "/push/headers/Authorization",
-        ),
-        (
-            json!({"headers": {"Webhook-Id": "x"}}),
-            "/push/headers/Webhook-Id",
-        ),
-        (json!({"headers": {"CE-Id": "x"}}), "/push/headers/CE-Id"),
-        (
-            json!({"headers": {"X-a": "1", "x-A": "2"}}),
-            "/push/headers/x-A",
-        ),
+    ];
+    for secret in ["whsec_AAAA", &unpadded, &url_safe, &"A".repeat(32)] {
+        bad.push((json!({"secret": secret}), "/push/secret"));
+    }
+    for (auth, pointer) in [
         (basic("a:b"), "/push/auth/username"),
         (basic("a\r\nb"), "/push/auth/username"),
         (
-            json!({"auth": {"type": "basic", "username": "a"}}),
+            json!({"type": "basic", "username": "a"}),
             "/push/auth/password",
         ),
-        (json!({"auth": {"type": "bearer"}}), "/push/auth/token"),
+        (json!({"type": "bearer"}), "/push/auth/token"),
         (
-            json!({"auth": {"type": "bearer", "token": "a\nb"}}),
+            json!({"type": "bearer", "token": "a\nb"}),
             "/push/auth/token",
         ),
-        (json!({"auth": {"type": "digest"}}), "/push/auth/type"),
         (
-            json!({"limits": {"per_second": 1, "per_minute": 1}}),
-            "/push/limits",
+            json!({"type": "jwt", "audience": ""}),
+            "/push/auth/audience",
         ),
+        (json!({"type": "digest"}), "/push/auth/type"),
+    ] {
+        bad.push((json!({"auth": auth}), pointer));
+    }
+    bad
+}
+
+fn bad_rest() -> Vec<(Value, &'static str)> {
+    let many: Vec<u32> = (1..=51).collect();
+    let list = |delays: Value| json!({"retry": {"policy": "list", "delays_seconds": delays}});
+    let exponential = json!({"policy": "exponential", "min_seconds": 9, "max_seconds": 8});
+    let batch = json!({"format": "json_batch", "batch_max_messages": 101});
+    let both = json!({"per_second": 1, "per_minute": 1});
+    vec![
+        (json!({"limits": both}), "/push/limits"),
         (
             json!({"limits": {"concurrency": 0}}),
             "/push/limits/concurrency",
@@ -201,33 +207,32 @@ async fn what_is_no_endpoint_is_refused_by_its_field() {
             json!({"batch_max_messages": 10}),
             "/push/batch_max_messages",
         ),
-        (
-            json!({"format": "json_batch", "batch_max_messages": 101}),
-            "/push/batch_max_messages",
-        ),
+        (batch, "/push/batch_max_messages"),
         (json!({"format": "xml"}), "/push/format"),
         (list(json!([])), "/push/retry/delays_seconds"),
         (list(json!(many)), "/push/retry/delays_seconds"),
         (list(json!([1, 0])), "/push/retry/delays_seconds/1"),
-        (
-            json!({"retry": {"policy": "exponential", "min_seconds": 9, "max_seconds": 8}}),
-            "/push/retry/max_seconds",
-        ),
+        (json!({"retry": exponential}), "/push/retry/max_seconds"),
         (json!({"retry": {"policy": "never"}}), "/push/retry/policy"),
         (json!({"colour": 1}), "/push/colour"),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn what_is_no_endpoint_is_refused_by_its_field() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
+    let bad = [bad_urls(), bad_headers(), bad_keys(), bad_rest()];
+    for (extra, pointer) in bad.into_iter().flatten() {
         let mut push = json!({ "url": URL });
         let extra = extra.as_object().unwrap().clone();
         push.as_object_mut().unwrap().extend(extra);
         let (status, problem) = put(&node, push.clone()).await;
         let detail = problem["errors"][0]["detail"].as_str().unwrap_or_default();
         assert!(detail.len() > 5, "{push}: {problem}");
-        let refused = refusal((status, problem));
-        assert_eq!(
-            refused,
-            is(400, "invalid_request", json!(pointer)),
-            "{push}"
-        );
+        let expected = is(400, "invalid_request", json!(pointer));
+        assert_eq!(refusal((status, problem)), expected, "{push}");
     }
     let twice = r#"{"push": {"url": "https://a/", "headers": {"a": "1", "a": "2"}}}"#;
     let request = node.request(Method::PUT, SUBSCRIPTION);

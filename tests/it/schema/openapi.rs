@@ -40,7 +40,7 @@ impl Of {
     /// Every bound of this kind that the document may have.
     fn rows(self) -> Vec<Row> {
         match self {
-            Self::Value => values(),
+            Self::Value => [values(), push_values()].concat(),
             Self::Length => lengths(),
             Self::Items => items(),
             Self::Properties => properties(),
@@ -92,27 +92,6 @@ fn values() -> Vec<Row> {
             range(&l::KEY_LIFE_SECONDS),
         ),
         ("Percent", range(&l::ALERT_PERCENT)),
-        ("PushLimits.concurrency", range(&l::PUSH_CONCURRENCY)),
-        ("PushLimits.per_minute", range(&l::PUSH_RATE)),
-        ("PushLimits.per_second", range(&l::PUSH_RATE)),
-        ("PushRetry.max_seconds", range(&l::PUSH_RETRY_SECONDS)),
-        ("PushRetry.min_seconds", range(&l::PUSH_RETRY_SECONDS)),
-        (
-            "PushRotation.overlap_seconds",
-            range(&l::PUSH_OVERLAP_SECONDS),
-        ),
-        (
-            "PushSettings.batch_max_messages",
-            range(&l::PUSH_BATCH_MESSAGES),
-        ),
-        (
-            "PushSettings.disable_after_seconds",
-            range(&l::PUSH_DISABLE_SECONDS),
-        ),
-        (
-            "PushSettings.timeout_seconds",
-            range(&l::PUSH_TIMEOUT_SECONDS),
-        ),
         ("Quota.concurrent_requests", range(&l::QUOTA)),
         ("Quota.in_flight_messages", range(&l::QUOTA)),
         ("Quota.stored_bytes", range(&l::QUOTA)),
@@ -148,6 +127,32 @@ fn values() -> Vec<Row> {
         (
             "VisibilityChange.visibility_timeout_seconds",
             range(&l::VISIBILITY_SECONDS),
+        ),
+    ]
+}
+
+fn push_values() -> Vec<Row> {
+    vec![
+        ("PushLimits.concurrency", range(&l::PUSH_CONCURRENCY)),
+        ("PushLimits.per_minute", range(&l::PUSH_RATE)),
+        ("PushLimits.per_second", range(&l::PUSH_RATE)),
+        ("PushRetry.max_seconds", range(&l::PUSH_RETRY_SECONDS)),
+        ("PushRetry.min_seconds", range(&l::PUSH_RETRY_SECONDS)),
+        (
+            "PushRotation.overlap_seconds",
+            range(&l::PUSH_OVERLAP_SECONDS),
+        ),
+        (
+            "PushSettings.batch_max_messages",
+            range(&l::PUSH_BATCH_MESSAGES),
+        ),
+        (
+            "PushSettings.disable_after_seconds",
+            range(&l::PUSH_DISABLE_SECONDS),
+        ),
+        (
+            "PushSettings.timeout_seconds",
+            range(&l::PUSH_TIMEOUT_SECONDS),
         ),
     ]
 }

@@ -39,6 +39,11 @@ impl Default for Lines {
 }
 
 impl Lines {
+    /// Number of headers.
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+
     fn end(&mut self, name: HeaderName) {
         self.lines.push((name, self.text.len()));
     }
