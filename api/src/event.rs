@@ -20,11 +20,14 @@ pub enum EventKind {
     Usage,
     /// `cursus.budget`: a percentage of a budget was reached; `data` is a `BudgetEvent`.
     Budget,
+    /// `cursus.endpoint`: the endpoint of a push subscription was disabled, because it is gone or failed for long; `data`
+    /// has `subscription` and `reason`.
+    Endpoint,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Usage, Self::Budget];
+    pub const ALL: [Self; 3] = [Self::Usage, Self::Budget, Self::Endpoint];
 
     /// The kind as written on the wire and in the database.
     #[must_use]
@@ -32,6 +35,7 @@ impl EventKind {
         match self {
             Self::Usage => "usage",
             Self::Budget => "budget",
+            Self::Endpoint => "endpoint",
         }
     }
 
@@ -41,6 +45,7 @@ impl EventKind {
         match self {
             Self::Usage => "cursus.usage",
             Self::Budget => "cursus.budget",
+            Self::Endpoint => "cursus.endpoint",
         }
     }
 
@@ -105,7 +110,7 @@ pub struct EventSinkSettings {
     pub url: Option<String>,
     /// Kinds of events to deliver. All kinds when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(min_items = 1, max_items = 2)]
+    #[schema(min_items = 1, max_items = 3)]
     pub events: Option<Vec<EventKind>>,
     /// Length of the time windows of usage events. One hour when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +158,7 @@ impl Validate for EventSinkSettings {
         }
         let kinds = self.events.as_deref();
         if kinds.is_some_and(|kinds| !(1..=EventKind::ALL.len()).contains(&kinds.len())) {
-            refuse("/events", "must have 1 to 2 items");
+            refuse("/events", "must have 1 to 3 items");
         }
         errors
     }
@@ -245,7 +250,7 @@ mod tests {
             (r#"{"topic":"t","batch":true}"#, "/batch"),
             (r#"{"topic":"t","events":[]}"#, "/events"),
             (
-                r#"{"topic":"t","events":["usage","usage","usage"]}"#,
+                r#"{"topic":"t","events":["usage","usage","usage","usage"]}"#,
                 "/events",
             ),
             (r#"{"url":"\u0007"}"#, "/url"),

@@ -54,6 +54,7 @@ pub mod object;
 pub mod price;
 pub mod push;
 pub mod quota;
+pub mod resend;
 pub mod scope;
 pub mod service;
 pub mod settle;

@@ -99,6 +99,8 @@ pub const PUSH_DISABLE_SECONDS_DEFAULT: u32 = 432_000;
 pub const PUSH_BODY_BYTES_MAX: usize = 10 << 20;
 /// Bytes of an endpoint's answer that are kept with an attempt.
 pub const PUSH_ANSWER_BYTES_MAX: usize = 256;
+/// Messages that one request hands out again.
+pub const RESEND_MESSAGES_MAX: u32 = 100_000;
 /// Items of one page of a list.
 pub const PAGE: RangeInclusive<u32> = 1..=1_000;
 /// Items of one page when the request sets no limit.

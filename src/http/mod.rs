@@ -83,6 +83,7 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenA
             subscriptions::delete_subscription
         ))
         .routes(routes!(subscriptions::get_subscription_stats))
+        .routes(routes!(subscriptions::resend_messages))
         .merge(push_routes())
         .routes(routes!(settle::ack_messages))
         .routes(routes!(settle::change_visibility))

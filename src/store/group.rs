@@ -29,13 +29,13 @@ pub const TABLES: [(&str, Group); 39] = [
 
 /// Files of `store` that cover several tables or a part of one. Their statements begin with the name of the file.
 #[rustfmt::skip]
-pub const FILES: [(&str, Group); 8] = [
-    ("history", Home), ("lease_waiting", Lane), ("migrate", Home), ("push_driver", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
+pub const FILES: [(&str, Group); 9] = [
+    ("history", Home), ("lease_resend", Lane), ("lease_waiting", Lane), ("migrate", Home), ("push_driver", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
 ];
 
 /// Transactions that run statements of both groups, and why each is safe to repeat. While all tables are on one server,
 /// each of them commits or rolls back as a whole.
-pub const CROSSING: [(&str, &str); 9] = [
+pub const CROSSING: [(&str, &str); 10] = [
     (
         "clear",
         "counts from metered_offset and deletes below it; both move with the blocks, so a repeat begins where they are",
@@ -71,6 +71,10 @@ pub const CROSSING: [(&str, &str); 9] = [
     (
         "put_topic",
         "finds a topic of this name that was committed, and then adds no lane",
+    ),
+    (
+        "resend",
+        "messages that a repeat finds in leases stay there, so none is handed out twice; the audit log is written last",
     ),
 ];
 

@@ -19,7 +19,7 @@ macro_rules! migrations {
 #[rustfmt::skip]
 const MIGRATIONS: [(&str, &str); 14] = migrations![
     "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
-    "0009_budget", "0010_event", "0011_dedup", "0015_issuer_scopes", "0016_history", "0018_push",
+    "0009_budget", "0010_event", "0011_dedup", "0015_issuer_scopes", "0016_history", "0019_push",
 ];
 
 /// Applies the missing migrations.

@@ -34,6 +34,7 @@ pub mod issuer;
 pub mod lane;
 pub mod lane_meter;
 pub mod lease;
+pub mod lease_resend;
 pub mod lease_waiting;
 pub mod migrate;
 pub mod node;

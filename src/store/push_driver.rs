@@ -7,7 +7,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Session, SubscriptionId};
+use super::{Error, Session, SubscriptionId, TenantId};
 
 /// How many endpoints there are, and how many nodes to drive them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
@@ -185,4 +185,51 @@ pub async fn state(
     .bind(subscription)
     .fetch_optional(session.run("push_driver.state"))
     .await?)
+}
+
+/// An endpoint that was disabled.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Disabled {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// Its name.
+    pub subscription: String,
+    /// Owner.
+    pub tenant_id: TenantId,
+    /// When it was disabled.
+    pub disabled_at: OffsetDateTime,
+    /// Why.
+    pub disabled_reason: String,
+}
+
+/// Locks endpoints that were disabled and of which no event was made yet, at most `limit`.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn disabled(session: &mut Session, limit: i64) -> Result<Vec<Disabled>, Error> {
+    Ok(sqlx::query_as(
+        "-- push_driver.disabled
+         SELECT e.subscription_id, s.name AS subscription, e.tenant_id, e.disabled_at, e.disabled_reason
+         FROM push_endpoint e JOIN subscription s USING (subscription_id)
+         WHERE e.disabled_at IS NOT NULL AND NOT e.disabled_told
+         ORDER BY e.disabled_at LIMIT $1 FOR NO KEY UPDATE OF e SKIP LOCKED",
+    )
+    .bind(limit)
+    .fetch_all(session.run("push_driver.disabled"))
+    .await?)
+}
+
+/// Records that an event was made of these endpoints.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn told(session: &mut Session, endpoints: &[SubscriptionId]) -> Result<(), Error> {
+    sqlx::query(
+        "-- push_driver.told
+         UPDATE push_endpoint SET disabled_told = true WHERE subscription_id = ANY ($1)",
+    )
+    .bind(endpoints)
+    .execute(session.run("push_driver.told"))
+    .await?;
+    Ok(())
 }

@@ -135,7 +135,7 @@ pub async fn put(
          ON CONFLICT (subscription_id) DO UPDATE
          SET settings = excluded.settings, credential = excluded.credential, secret = excluded.secret,
              granted_per_minute = excluded.granted_per_minute, version = e.version + 1, disabled_at = NULL,
-             disabled_reason = NULL, failing_since = NULL,
+             disabled_reason = NULL, disabled_told = false, failing_since = NULL,
              old_secret = CASE WHEN excluded.secret <> e.secret THEN e.secret ELSE e.old_secret END,
              old_secret_until = CASE WHEN excluded.secret <> e.secret THEN coalesce($8, now()) + $7 * interval '1 second'
                                      ELSE e.old_secret_until END",
@@ -208,8 +208,8 @@ pub async fn pause(
 pub async fn resume(session: &mut Session, subscription: SubscriptionId) -> Result<bool, Error> {
     let done = sqlx::query(
         "-- push_endpoint.resume
-         UPDATE push_endpoint SET paused_at = NULL, disabled_at = NULL, disabled_reason = NULL, failing_since = NULL,
-                version = version + 1
+         UPDATE push_endpoint SET paused_at = NULL, disabled_at = NULL, disabled_reason = NULL, disabled_told = false,
+                failing_since = NULL, version = version + 1
          WHERE subscription_id = $1 AND (paused_at IS NOT NULL OR disabled_at IS NOT NULL)",
     )
     .bind(subscription)

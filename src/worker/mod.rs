@@ -16,6 +16,7 @@ use crate::engine::access::expire_audit::ExpireAudit;
 use crate::engine::bill::events::Events;
 use crate::engine::bill::spend::Spend;
 use crate::engine::duty::Duty;
+use crate::engine::events::endpoints::EndpointEvents;
 use crate::engine::fleet::expire_nodes::ExpireNodes;
 use crate::engine::lifecycle::collect::{Collect, CollectSettings};
 use crate::engine::lifecycle::expire::{Expire, ExpireSettings};
@@ -64,6 +65,7 @@ pub fn start(
     worker.start(RollUp);
     worker.start(Spend);
     worker.start(Events::new(engine.clone(), tracker.clone()));
+    worker.start(EndpointEvents);
     worker.start(ExpireDedup);
     worker.start(ExpireAttempts);
     worker.start(ExpireAudit);

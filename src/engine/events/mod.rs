@@ -3,9 +3,10 @@
 //! sends stored events (`deliver`). The id of an event is computed from its content, so an event that is made or sent
 //! again has the same id.
 //!
-//! `sinks` has the settings of sinks. Requests to them are signed like those of push subscriptions (`push::sign`).
+//! `sinks` has the settings of sinks, `endpoints` makes events of endpoints that were disabled. Requests to them are signed like those of push subscriptions (`push::sign`).
 
 mod deliver;
+pub mod endpoints;
 mod sinks;
 
 use api::Timestamp;

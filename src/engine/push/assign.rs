@@ -139,7 +139,9 @@ impl Assigned {
             .map(|one| (one.subscription_id, one.version))
             .collect();
         self.drives.retain(|id, driving| {
-            let stays = now.contains_key(id) && !driving.control.stop.is_cancelled();
+            let has_ended =
+                driving.control.stop.is_cancelled() || driving.control.status.is_disabled();
+            let stays = now.contains_key(id) && !has_ended;
             if !stays {
                 driving.control.stop.cancel();
             }

@@ -1,10 +1,11 @@
 //! Receive: the next turn hands out messages that are due again, then fresh ones. When there are none, the receiver waits until a message is published or falls due, or until its wait is over. A message that is handed
 //! out is in exactly one lease (I2). `read` turns leases into messages, `settle` ends or changes leases, `dead_letter`
-//! moves messages to the dead-letter topic, `browse` returns messages without leasing them.
+//! moves messages to the dead-letter topic, `resend` hands out what was done, `browse` returns messages without leasing them.
 
 mod browse;
 mod dead_letter;
 mod read;
+mod resend;
 mod settle;
 
 pub use browse::{After, Browse, BrowseFrom};

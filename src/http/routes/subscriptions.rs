@@ -3,6 +3,7 @@
 
 use api::SubscriptionName;
 use api::list::{Page, PageQuery};
+use api::resend::{ResendRequest, Resent};
 use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
@@ -125,6 +126,27 @@ pub(in crate::http) async fn delete_subscription(
 ) -> Result<StatusCode, Refusal> {
     engine.delete_subscription(&caller, &subscription).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hand messages out again
+///
+/// Delivers messages again that the subscription is done with: one by its id, or those that were published in a range of
+/// time, at most 100,000. They are pushed or received like new ones; the first attempt is `1`. Messages that are in flight
+/// or were not handed out yet are left as they are. Messages whose retention is over are gone, and so may be those that
+/// all subscriptions had consumed, unless the topic keeps them (`keep_consumed`).
+#[utoipa::path(
+    post, path = "/v1/subscriptions/{subscription}/resend", operation_id = "resend_messages", tag = "Subscriptions",
+    security(("api_key" = ["manage"])),
+    params(To<Manage, SubscriptionName>),
+    request_body = ResendRequest,
+    responses((status = 200, description = "How many messages are handed out again", body = Resent), PutErrors)
+)]
+pub(in crate::http) async fn resend_messages(
+    State(engine): State<Engine>,
+    To(caller, subscription, ..): To<Manage, SubscriptionName>,
+    Json(request): Json<ResendRequest>,
+) -> Result<Json<Resent>, Refusal> {
+    Ok(Json(engine.resend(&caller, &subscription, &request).await?))
 }
 
 /// Get the stats of a subscription

@@ -17,6 +17,7 @@ CREATE TABLE push_endpoint (
     paused_at          timestamptz,
     disabled_at        timestamptz,
     disabled_reason    text CHECK (length(disabled_reason) BETWEEN 1 AND 200),
+    disabled_told      boolean NOT NULL DEFAULT false,
     failing_since      timestamptz,
     stats              text CHECK (length(stats) BETWEEN 2 AND 8192),
     CHECK ((old_secret IS NULL) = (old_secret_until IS NULL)),
@@ -24,6 +25,8 @@ CREATE TABLE push_endpoint (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 -- serves: the endpoints of a node, and how many each node has
 CREATE INDEX push_endpoint_driver ON push_endpoint (driver) WHERE paused_at IS NULL AND disabled_at IS NULL;
+-- serves: the endpoints whose tenants are to be told that they were disabled
+CREATE INDEX push_endpoint_disabled ON push_endpoint (disabled_at) WHERE disabled_at IS NOT NULL AND NOT disabled_told;
 COMMENT ON TABLE push_endpoint IS 'Where the messages of a push subscription are delivered to, and which node does it';
 COMMENT ON COLUMN push_endpoint.subscription_id IS 'the subscription; without a row its messages are received';
 COMMENT ON COLUMN push_endpoint.tenant_id IS 'owner, the same as the subscription''s';
@@ -38,6 +41,7 @@ COMMENT ON COLUMN push_endpoint.driver IS 'the node that delivers, as long as it
 COMMENT ON COLUMN push_endpoint.paused_at IS 'when it was paused by a call; null: it is not';
 COMMENT ON COLUMN push_endpoint.disabled_at IS 'when it was disabled because it is gone or failed for long; null: it is not';
 COMMENT ON COLUMN push_endpoint.disabled_reason IS 'why it was';
+COMMENT ON COLUMN push_endpoint.disabled_told IS 'whether an event of that was made';
 COMMENT ON COLUMN push_endpoint.failing_since IS 'since when every request failed; null: the last did not';
 COMMENT ON COLUMN push_endpoint.stats IS 'how deliveries go, as its driver reported last, JSON';
 
@@ -74,3 +78,6 @@ COMMENT ON COLUMN push_attempt.first_offset IS 'lowest offset of the messages';
 COMMENT ON COLUMN push_attempt.subscription_id IS 'the subscription that was delivered';
 COMMENT ON COLUMN push_attempt.at IS 'when they were recorded';
 COMMENT ON COLUMN push_attempt.attempts IS 'the attempts, JSON';
+
+ALTER TABLE event_sink DROP CONSTRAINT event_sink_kinds_check, ADD CONSTRAINT event_sink_kinds CHECK
+    (cardinality(kinds) BETWEEN 1 AND 3 AND kinds <@ ARRAY['usage', 'budget', 'endpoint']);
