@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::wire::{is, refusal};
-use crate::harness::{Fleet, Node};
+use crate::harness::{Fleet, Node, is, refusal};
 
 async fn resend(node: &Node, request: Value) -> (u16, Value) {
     node.post("/v1/subscriptions/s/resend", request).await
