@@ -1,4 +1,5 @@
 //! Push: endpoints that the service delivers to, over real connections.
 
 mod connections;
+mod operator;
 mod outbound;
