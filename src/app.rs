@@ -127,7 +127,11 @@ async fn open_blob(config: &Config, objects_dir: Option<&Path>) -> Result<Blob, 
 }
 
 /// The client of requests to the outside. A node on somebody's own machine may call services there.
-fn outbound_of(config: &config::Outbound, is_embedded: bool) -> Result<Outbound, Error> {
+fn outbound_of(
+    config: &config::Outbound,
+    is_embedded: bool,
+    connections: usize,
+) -> Result<Outbound, Error> {
     let mut guard = Guard::new(config.outbound_allow.clone());
     if is_embedded {
         guard = guard.with_loopback();
@@ -143,6 +147,7 @@ fn outbound_of(config: &config::Outbound, is_embedded: bool) -> Result<Outbound,
         authorities: authorities
             .map_err(|error| format!("--outbound-ca: {error}"))?
             .unwrap_or_default(),
+        connections,
         ..outbound::Options::default()
     };
     Ok(Outbound::new(options)?)
@@ -164,12 +169,13 @@ async fn serve(
     };
     let (store, blob) = opened?;
     let max_connections = addresses.max_connections();
+    let connections = usize::try_from(addresses.outbound())?;
     // Before the loops and duties start: a node that cannot listen must not take a duty from the others.
     let (listener, operators) = addresses.listen()?;
     let parts = engine::Parts {
         store: store.clone(),
         blob: blob.clone(),
-        outbound: outbound_of(&config.outbound, embedded.is_some())?,
+        outbound: outbound_of(&config.outbound, embedded.is_some(), connections)?,
         clock: Clock::default(),
         room: embedded.map(Embedded::room).unwrap_or_default(),
         open: embedded.is_some(),

@@ -8,8 +8,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const FILES_MAX: u64 = 1 << 20;
 /// Fewest connections that are worth a start.
 const CONNECTIONS_MIN: u32 = 16;
+/// Connections to others at most: endpoints, event sinks, key sets.
+const OUTBOUND_MAX: u32 = 8_192;
 /// Files apart from connections and from what the caller counts: the log, the poller, sockets that listen, look-ups of
-/// names, deliveries of events, files that are open for a moment.
+/// names, files that are open for a moment.
 const OTHERS: u32 = 128;
 
 /// Raises the soft limit of open files as far as possible, and returns it.
@@ -26,6 +28,12 @@ pub fn raise() -> u64 {
         return wanted;
     }
     current
+}
+
+/// How many connections to others a limit of open files leaves: an eighth of it at most.
+#[must_use]
+pub fn outbound(limit: u64) -> u32 {
+    u32::try_from(limit / 8).map_or(OUTBOUND_MAX, |eighth| eighth.min(OUTBOUND_MAX))
 }
 
 /// The limit of open files is too low to serve at all.
@@ -68,6 +76,12 @@ mod tests {
         assert_eq!(connections(u64::MAX, 5, 200).unwrap(), 5);
         let refused = connections(256, 16_384, 200).unwrap_err().to_string();
         assert!(refused.contains("256") && refused.contains("ulimit -n"));
+    }
+
+    #[test]
+    fn connections_to_others_get_an_eighth_at_most() {
+        let of = [256, 4_096, 1 << 20, u64::MAX].map(outbound);
+        assert_eq!(of, [32, 512, 8_192, 8_192]);
     }
 
     #[test]

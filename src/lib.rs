@@ -8,7 +8,7 @@
 //! ```text
 //! main ─▶ app ─▶ listen, http ─▶ engine ─▶ store      Postgres: all SQL, one table a file
 //!            └─▶ worker ───────▶ engine ─▶ blob       object storage: S3 or a directory
-//!                                       └▶ outbound   requests to others: key sets of issuers, event sinks
+//!                                       └▶ outbound   requests to others: endpoints, event sinks, key sets
 //! below: config  network  telemetry  shutdown  clock  causes  hex  repeat  pace  embedded (Postgres)
 //!        turnstile (slots shared fairly by tenants)  descriptors (open files)  disk (room on it)
 //! ```

@@ -39,6 +39,14 @@ impl Network {
     pub fn contains(&self, ip: IpAddr) -> bool {
         bits(ip) & mask(self.prefix) == self.first
     }
+
+    /// Whether all of its addresses are of this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let holds =
+            |all: Network| all.prefix <= self.prefix && self.first & mask(all.prefix) == all.first;
+        loopback().into_iter().any(holds)
+    }
 }
 
 /// The addresses of this machine.
@@ -158,6 +166,17 @@ mod tests {
                 assert!(!network.contains(outside), "{network} {outside}");
             }
         }
+        let is_loopback = |text: &str| text.parse::<Network>().unwrap().is_loopback();
+        assert!(
+            ["127.0.0.0/8", "127.0.0.1", "::1"]
+                .into_iter()
+                .all(is_loopback)
+        );
+        assert!(
+            !["0.0.0.0/0", "126.0.0.0/7", "::/0", "::/127", "10.0.0.1"]
+                .into_iter()
+                .any(is_loopback)
+        );
         for text in ["10.0.0.0/8", "192.0.2.7/32", "fd00::/8"] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
         }

@@ -17,6 +17,8 @@ const OPERATOR_CONNECTIONS: u32 = 32;
 pub(super) struct Addresses {
     clients: Bound,
     operators: Option<Bound>,
+    /// Connections to others that may be open at the same time.
+    outbound: u32,
     /// What to say when they cannot be listened on.
     named: (SocketAddr, Option<SocketAddr>),
 }
@@ -25,6 +27,11 @@ impl Addresses {
     /// Connections of clients that will be served at the same time.
     pub(super) fn max_connections(&self) -> u32 {
         self.clients.max_connections()
+    }
+
+    /// Connections to others that may be open at the same time.
+    pub(super) fn outbound(&self) -> u32 {
+        self.outbound
     }
 
     /// Lets clients connect, and operators if they have an address of their own.
@@ -46,7 +53,9 @@ const SERVICE_LISTEN: &str = "--service-listen";
 pub(super) fn bind(config: &Config) -> Result<Addresses, Error> {
     let wanted = config.serving.max_connections;
     let limit = descriptors::raise();
-    let max_connections = descriptors::connections(limit, wanted, own_files(config))?;
+    let outbound = descriptors::outbound(limit);
+    let own = own_files(config).saturating_add(outbound);
+    let max_connections = descriptors::connections(limit, wanted, own)?;
     if max_connections < wanted {
         tracing::warn!(
             "the limit of open files, {limit}, leaves {max_connections} connections, not {wanted} (--max-connections): raise it \
@@ -59,6 +68,7 @@ pub(super) fn bind(config: &Config) -> Result<Addresses, Error> {
     Ok(Addresses {
         clients,
         operators: operators.transpose()?,
+        outbound,
         named: (listen, service),
     })
 }

@@ -65,6 +65,12 @@ fn networks_are_listed_and_checked() {
     .unwrap();
     assert_eq!(config.outbound.outbound_allow.len(), 2);
     assert!(config.serving.trusted_proxies[0].contains("192.0.2.1".parse().unwrap()));
+    let on = |args: &[&str]| {
+        let outbound = serve(args).unwrap().outbound;
+        outbound.outbound_http.is_some_and(Toggle::is_on)
+    };
+    assert!(on(&["--outbound-http"]) && on(&["--outbound-http=true"]));
+    assert!(!on(&[]) && !on(&["--outbound-http=false"]) && !on(&["--outbound-http="]));
     let message = serve(&["--outbound-allow=10.0.0.1/8"]).unwrap_err();
     assert!(message.contains("10.0.0.0/8"), "{message}");
 }

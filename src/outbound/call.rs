@@ -116,7 +116,7 @@ impl Call<'_> {
         let ended = timeout_at(end, read(&mut body, reading, &mut kept)).await;
         let ended = ended.unwrap_or(End::TimedOut);
         if ended == End::Whole {
-            pool.put(self.url, connection);
+            pool.put(self.url, connection, kept_for(&head.headers));
         }
         let reply = Reply {
             status: head.status.as_u16(),
@@ -125,6 +125,14 @@ impl Call<'_> {
         };
         Ok((reply, ended))
     }
+}
+
+/// How long the server keeps the connection when it is idle, if it says so: `Keep-Alive: timeout=5`.
+fn kept_for(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("keep-alive")?.to_str().ok()?;
+    let mut parts = text.split(',').filter_map(|part| part.split_once('='));
+    let (_, seconds) = parts.find(|(name, _)| name.trim().eq_ignore_ascii_case("timeout"))?;
+    seconds.trim().parse().ok().map(Duration::from_secs)
 }
 
 async fn read(body: &mut Incoming, reading: Reading, kept: &mut BytesMut) -> End {
@@ -145,4 +153,25 @@ async fn read(body: &mut Incoming, reading: Reading, kept: &mut BytesMut) -> End
         }
     }
     End::Whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_says_how_long_it_keeps_a_connection() {
+        let of = |text: &'static str| {
+            let headers = [(
+                HeaderName::from_static("keep-alive"),
+                HeaderValue::from_static(text),
+            )];
+            kept_for(&HeaderMap::from_iter(headers)).map(|kept| kept.as_secs())
+        };
+        assert_eq!(of("timeout=5"), Some(5));
+        assert_eq!(of("max=100, Timeout = 72"), Some(72));
+        for text in ["", "timeout", "timeout=-1", "timeout=5s", "max=5"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use hyper::header::{HOST, HeaderValue};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use url::Position;
@@ -35,6 +36,9 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(200);
 
 /// The body of a request.
 pub(super) type Body = Full<Bytes>;
+
+/// A place among all open connections. The task of a connection holds it.
+pub(super) type Place = OwnedSemaphorePermit;
 
 /// An open connection.
 #[derive(Debug)]
@@ -159,7 +163,11 @@ impl Shared {
 
 impl Connection {
     /// HTTP/1.1 over a stream.
-    pub(super) async fn single<S>(stream: S, round_trip: Duration) -> Result<Self, Error>
+    pub(super) async fn single<S>(
+        stream: S,
+        round_trip: Duration,
+        place: Place,
+    ) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -169,6 +177,7 @@ impl Connection {
         let (sender, connection) = opened.await.map_err(|error| plain(&error))?;
         // Ends with the connection, which `Single` closes.
         let task = tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an outbound connection broke");
             }
@@ -182,7 +191,7 @@ impl Connection {
     }
 
     /// HTTP/2 over a stream.
-    pub(super) async fn shared<S>(stream: S) -> Result<Self, Error>
+    pub(super) async fn shared<S>(stream: S, place: Place) -> Result<Self, Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -205,6 +214,7 @@ impl Connection {
         });
         // Ends with the last handle.
         tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = run.await {
                 tracing::debug!(%error, "an outbound connection broke");
             }

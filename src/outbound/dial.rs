@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use url::{Host, Url};
 
-use super::connection::Connection;
+use super::connection::{Connection, Place};
 use super::error::Error;
 use super::guard::Guard;
 use super::names::Names;
@@ -31,7 +31,7 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// Opens a connection to the origin of a URL.
-    pub(super) async fn open(&self, url: &Url) -> Result<Connection, Error> {
+    pub(super) async fn open(&self, url: &Url, place: Place) -> Result<Connection, Error> {
         self.guard.check_url(url).map_err(Error::Refused)?;
         let (Some(host), Some(port)) = (url.host(), url.port_or_known_default()) else {
             return Err(Error::Refused("the URL has no host".to_owned()));
@@ -41,14 +41,14 @@ impl Dialer {
         // Requests are written in one piece, and the next one waits for the response.
         let _ = stream.set_nodelay(true);
         if url.scheme() == "http" {
-            return Connection::single(stream, round_trip).await;
+            return Connection::single(stream, round_trip, place).await;
         }
         let stream = self.tls.connect(stream, &host).await?;
         let protocol = stream.get_ref().1.alpn_protocol();
         if protocol == Some(b"h2".as_slice()) {
-            Connection::shared(stream).await
+            Connection::shared(stream, place).await
         } else {
-            Connection::single(stream, round_trip).await
+            Connection::single(stream, round_trip, place).await
         }
     }
 

@@ -100,12 +100,15 @@ impl Guard {
                 let permitted = self.permits(v4, port, is_http);
                 permitted.or_else(|refusal| self.permits(v6, port, is_http).map_err(|_| refusal))
             }
-            Host::Domain(_) if is_http && !(self.allows_http && !self.allowed.is_empty()) => {
-                Err(refused_http())
+            // The name may have an address in an allowed network, where more is permitted.
+            Host::Domain(_) if self.allowed.iter().any(|network| !network.is_loopback()) => {
+                if is_http && !self.allows_http {
+                    return Err(refused_http());
+                }
+                Ok(())
             }
-            // The name may have an address in an allowed network.
-            Host::Domain(_) if self.allowed.is_empty() => permits_port(port),
-            Host::Domain(_) => Ok(()),
+            Host::Domain(_) if is_http => Err(refused_http()),
+            Host::Domain(_) => permits_port(port),
         }
     }
 

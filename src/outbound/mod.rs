@@ -36,6 +36,8 @@ use names::Names;
 use pool::Pool;
 use tls::Tls;
 
+/// Connections where nothing else is said.
+const CONNECTIONS: usize = 1_024;
 /// Many servers close idle connections after 60 s or more, some after 5 s.
 const IDLE: Duration = Duration::from_secs(30);
 const GET_TIMEOUT: Duration = Duration::from_secs(5);
@@ -106,6 +108,8 @@ pub struct Options {
     pub names: Source,
     /// An idle connection is closed after this time.
     pub idle: Duration,
+    /// Connections that are open at the same time.
+    pub connections: usize,
 }
 
 impl Default for Options {
@@ -115,6 +119,7 @@ impl Default for Options {
             authorities: Vec::new(),
             names: Source::default(),
             idle: IDLE,
+            connections: CONNECTIONS,
         }
     }
 }
@@ -136,7 +141,7 @@ impl Outbound {
             names: Names::new(options.names),
             tls: Tls::new(&options.authorities)?,
         };
-        let pool = Arc::new(Pool::new(dialer, options.idle));
+        let pool = Arc::new(Pool::new(dialer, options.idle, options.connections));
         Ok(Self { guard, pool })
     }
 

@@ -21,8 +21,10 @@ pub enum Source {
     #[default]
     System,
     /// A function. Tests change what a name means.
-    Function(Arc<dyn Fn(&str) -> Vec<IpAddr> + Send + Sync>),
+    Function(Arc<Function>),
 }
+
+type Function = dyn Fn(&str) -> Vec<IpAddr> + Send + Sync;
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

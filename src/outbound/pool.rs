@@ -1,9 +1,11 @@
 //! Open connections, by origin: those of HTTP/1.1 that are idle, and those of HTTP/2. Who needs one takes the one that was
-//! used last, so that connections beyond what is needed stay idle and are closed soon. Idle connections are bounded in
-//! number; an origin that is not used keeps nothing. Until it is known whether an origin speaks HTTP/2, one connection at
+//! used last, so that connections beyond what is needed stay idle and are closed soon. Connections are bounded in
+//! number, and idle ones make way for new ones; an origin that is not used keeps nothing. Until it is known whether an origin speaks HTTP/2, one connection at
 //! a time is opened to it, and all wait for that one.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,17 +14,20 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared as Joint, WeakShared};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
 use url::{Position, Url};
 
-use super::connection::{Connection, Shared, Single};
+use super::connection::{Connection, Place, Shared, Single};
 use super::dial::Dialer;
 use super::error::{Error, Phase};
 
 /// What has been idle for too long is looked for this often while it becomes too long.
 const SWEEPS: u32 = 6;
-/// Idle connections of HTTP/1.1 at most: one over TLS takes some 30 KiB.
-const IDLE_MAX: usize = 4_096;
+/// Idle connections that are closed together when no further one may be opened.
+const EVICTED: usize = 16;
+/// An idle connection is closed this much earlier than its server says that it will close it.
+const EARLY: Duration = Duration::from_secs(1);
 /// HTTP/2 connections to an origin at most.
 const SHARED_MAX: usize = 8;
 /// Time that a connection gets to notice that the exchange before has ended.
@@ -37,14 +42,16 @@ pub(super) struct Pool {
     /// An idle connection is closed after this time.
     idle: Duration,
     state: Mutex<State>,
+    /// Connections that may still be opened.
+    places: Arc<Semaphore>,
+    /// Requests that wait for a place.
+    waiting: AtomicUsize,
     pub(super) opened: Counter,
 }
 
 #[derive(Debug, Default)]
 struct State {
     origins: HashMap<Box<str>, Origin, RandomState>,
-    /// Idle connections of all origins.
-    idle: usize,
     /// A task closes what is idle for too long.
     is_swept: bool,
 }
@@ -53,7 +60,7 @@ type Opening = BoxFuture<'static, Result<(), Error>>;
 
 #[derive(Debug)]
 struct Origin {
-    /// Connections of HTTP/1.1, the one that was used last at the end.
+    /// Connections of HTTP/1.1, the one that was used last at the end, and when each is to be closed.
     idle: Vec<(Single, Instant)>,
     /// Connections of HTTP/2, and when each was last taken.
     shared: Vec<(Shared, Instant)>,
@@ -88,12 +95,12 @@ impl Origin {
         Some(shared.clone())
     }
 
-    /// Moves what has been idle since then to `closed`. Returns whether anything is left.
-    fn sweep(&mut self, since: Instant, closed: &mut Vec<Connection>) -> bool {
-        let is_old = |at: Instant| at <= since;
-        let old = self.idle.partition_point(|(_, at)| is_old(*at));
-        let old = self.idle.drain(..old);
-        closed.extend(old.map(|(single, _)| Connection::Single(single)));
+    /// Moves what is to be closed now to `closed`. Returns whether anything is left.
+    fn sweep(&mut self, now: Instant, idle: Duration, closed: &mut Vec<Connection>) -> bool {
+        let is_old = |at: Instant| now.duration_since(at) >= idle;
+        let is_over = |(single, until): &mut (Single, Instant)| *until <= now || !single.is_open();
+        let over = self.idle.extract_if(.., is_over);
+        closed.extend(over.map(|(single, _)| Connection::Single(single)));
         let old = |(shared, at): &mut (Shared, Instant)| is_old(*at) && shared.requests() == 0;
         let old = self.shared.extract_if(.., old);
         closed.extend(old.map(|(shared, _)| Connection::Shared(shared)));
@@ -102,8 +109,7 @@ impl Origin {
 }
 
 impl State {
-    /// The origin of a URL, and the number of idle connections of all origins.
-    fn origin(&mut self, pool: &Arc<Pool>, url: &Url) -> (&mut Origin, &mut usize) {
+    fn origin(&mut self, pool: &Arc<Pool>, url: &Url) -> &mut Origin {
         let name = origin_of(url);
         if !self.is_swept {
             self.is_swept = true;
@@ -111,19 +117,23 @@ impl State {
             tokio::spawn(sweep(Arc::downgrade(pool), pool.idle));
         }
         let origin = self.origins.entry(name.into());
-        let origin = origin.or_insert_with(|| Origin::new(url.scheme() == "http"));
-        (origin, &mut self.idle)
+        origin.or_insert_with(|| Origin::new(url.scheme() == "http"))
     }
 
-    /// Removes what has been idle since then, and returns it.
-    fn sweep(&mut self, since: Instant) -> Vec<Connection> {
+    /// Removes what is to be closed now, and returns it.
+    fn sweep(&mut self, now: Instant, idle: Duration) -> Vec<Connection> {
         let mut closed = Vec::new();
-        self.origins
-            .retain(|_, origin| origin.sweep(since, &mut closed));
-        let is_single = |one: &&Connection| matches!(one, Connection::Single(_));
-        self.idle -= closed.iter().filter(is_single).count();
-        self.is_swept = !self.origins.is_empty();
+        let origins = &mut self.origins;
+        origins.retain(|_, origin| origin.sweep(now, idle, &mut closed));
+        self.is_swept = !origins.is_empty();
         closed
+    }
+
+    /// Removes some idle connections, and returns them.
+    fn evict(&mut self) -> Vec<(Single, Instant)> {
+        let idle = self.origins.values_mut().map(|origin| &mut origin.idle);
+        let idle = idle.flat_map(|idle| idle.drain(..));
+        idle.take(EVICTED).collect()
     }
 }
 
@@ -134,9 +144,7 @@ async fn sweep(pool: Weak<Pool>, idle: Duration) {
         let Some(pool) = pool.upgrade() else { return };
         let (closed, is_swept) = {
             let mut state = pool.state.lock();
-            let closed = Instant::now().checked_sub(idle);
-            let closed = closed.map(|since| state.sweep(since)).unwrap_or_default();
-            (closed, state.is_swept)
+            (state.sweep(Instant::now(), idle), state.is_swept)
         };
         // Not under the lock.
         drop(closed);
@@ -153,16 +161,34 @@ enum Step {
     Open,
 }
 
+/// A request that waits for a place, until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 fn origin_of(url: &Url) -> &str {
     &url[Position::BeforeScheme..Position::BeforePath]
 }
 
 impl Pool {
-    pub(super) fn new(dialer: Dialer, idle: Duration) -> Self {
+    pub(super) fn new(dialer: Dialer, idle: Duration, connections: usize) -> Self {
         Self {
             dialer,
             idle,
             state: Mutex::default(),
+            places: Arc::new(Semaphore::new(connections)),
+            waiting: AtomicUsize::new(0),
             opened: Counter::default(),
         }
     }
@@ -192,12 +218,11 @@ impl Pool {
 
     fn step(self: &Arc<Self>, url: &Url, is_new: bool) -> Step {
         let mut state = self.state.lock();
-        let (origin, idle) = state.origin(self, url);
+        let origin = state.origin(self, url);
         let now = Instant::now();
         origin.used_at = now;
-        while !is_new && let Some((single, _)) = origin.idle.pop() {
-            *idle -= 1;
-            if single.is_open() {
+        while !is_new && let Some((single, until)) = origin.idle.pop() {
+            if single.is_open() && now < until {
                 return Step::Use(Connection::Single(single));
             }
         }
@@ -221,7 +246,7 @@ impl Pool {
         let opened = timeout(OPEN, self.open(&url)).await;
         match opened.map_err(|_| Error::Timeout(Phase::Connect, OPEN))?? {
             Connection::Shared(shared) => self.share(&url, shared),
-            single @ Connection::Single(_) => self.put(&url, single),
+            single @ Connection::Single(_) => self.put(&url, single, None),
         }
         Ok(())
     }
@@ -236,30 +261,45 @@ impl Pool {
     }
 
     async fn open(&self, url: &Url) -> Result<Connection, Error> {
-        let connection = self.dialer.open(url).await?;
+        let place = self.place().await?;
+        let connection = self.dialer.open(url, place).await?;
         self.opened.inc();
         Ok(connection)
     }
 
-    /// Takes a connection whose last exchange has ended, or that is new. One of HTTP/2 is in the pool anyway.
-    pub(super) fn put(self: &Arc<Self>, url: &Url, connection: Connection) {
+    /// Waits for a place. Idle connections make way.
+    async fn place(&self) -> Result<Place, Error> {
+        let places = self.places.clone();
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Ok(place);
+        }
+        let _waits = Waits::begin(&self.waiting);
+        let idle = self.state.lock().evict();
+        drop(idle);
+        // The semaphore is never closed.
+        places.acquire_owned().await.map_err(|_| Error::Unreachable)
+    }
+
+    /// Takes a connection whose last exchange has ended, or that is new, and that its server keeps for a time, if it says
+    /// so. One of HTTP/2 is in the pool anyway.
+    pub(super) fn put(self: &Arc<Self>, url: &Url, connection: Connection, kept: Option<Duration>) {
         let Connection::Single(single) = connection else {
             return;
         };
-        let mut state = self.state.lock();
-        if state.idle >= IDLE_MAX {
+        if self.waiting.load(Relaxed) > 0 {
             return;
         }
-        let (origin, idle) = state.origin(self, url);
-        *idle += 1;
+        let kept = kept.map_or(self.idle, |kept| kept.saturating_sub(EARLY).min(self.idle));
+        let mut state = self.state.lock();
+        let origin = state.origin(self, url);
         origin.is_single = true;
-        origin.idle.push((single, Instant::now()));
+        origin.idle.push((single, Instant::now() + kept));
     }
 
     /// Lets all requests use a new connection of HTTP/2.
     fn share(self: &Arc<Self>, url: &Url, shared: Shared) {
         let mut state = self.state.lock();
-        let (origin, _) = state.origin(self, url);
+        let origin = state.origin(self, url);
         origin.is_single = false;
         origin.shared.push((shared, Instant::now()));
     }

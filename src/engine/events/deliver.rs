@@ -266,10 +266,10 @@ fn no_response(error: &outbound::Error) -> DeliveryFailure {
         error = error as &dyn std::error::Error,
         "events were not taken"
     );
-    match error {
-        outbound::Error::Refused(detail) => DeliveryFailure::of(format!("not sent: {detail}")),
-        error => DeliveryFailure::of(error.to_string()),
+    if let outbound::Error::Refused(detail) = error {
+        return DeliveryFailure::of(format!("not sent: {detail}"));
     }
+    DeliveryFailure::of(error.to_string())
 }
 
 /// The failure of a publish to the topic. A quota asks for a pause.

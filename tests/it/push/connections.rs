@@ -95,6 +95,38 @@ async fn idle_connections_are_closed() {
 }
 
 #[tokio::test]
+async fn connections_are_bounded_and_idle_ones_make_way() {
+    let outbound = Outbound::new(Options {
+        connections: 8,
+        ..options()
+    });
+    let outbound = outbound.unwrap();
+    let (busy, other) = (Endpoint::new().await, Endpoint::new().await);
+    busy.always(Does::Late(202, Duration::from_millis(50)));
+    for _ in 0..2 {
+        deliver_at_once(&outbound, &busy, 40).await;
+        assert_eq!(busy.max_at_once(), 8);
+        deliver(&outbound, &other.url(), "a").await.unwrap();
+    }
+    assert!(busy.connected() + other.connected() <= 8);
+}
+
+#[tokio::test]
+async fn a_connection_is_closed_before_its_server_closes_it() {
+    let (outbound, endpoint) = (outbound(), Endpoint::new().await);
+    for (kept, reused) in [("timeout=1, max=9", false), ("timeout=60", true)] {
+        let headers = vec![("keep-alive", kept.to_owned())];
+        endpoint.next([Does::SaysWith(200, headers, Bytes::new())]);
+        let before = endpoint.received();
+        for _ in 0..2 {
+            deliver(&outbound, &endpoint.url(), "a").await.unwrap();
+        }
+        let sent = &endpoint.sent()[before..];
+        assert_eq!(sent[0].connection == sent[1].connection, reused, "{kept}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_that_was_closed_while_it_was_idle_fails_no_request() {
     let outbound = outbound();
     for endpoint in [

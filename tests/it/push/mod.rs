@@ -4,6 +4,7 @@ mod connections;
 mod consent;
 mod deliver;
 mod drivers;
+mod operator;
 mod outbound;
 mod settings;
 mod sign;

@@ -31,7 +31,7 @@ fn post(url: &str, timeout: Duration) -> Post {
     Post {
         url: url.parse().unwrap(),
         headers: HeaderMap::new(),
-        body: Bytes::from_static(b"a message"),
+        body: Bytes::from_static(b"{\"a\":1}"),
         timeout,
     }
 }
@@ -100,9 +100,10 @@ async fn a_request_comes_as_it_was_made_and_its_response_comes_back() {
         );
         assert_eq!(
             (&first.body[..], first.header("webhook-id")),
-            (&b"a message"[..], "msg_1")
+            (&b"{\"a\":1}"[..], "msg_1")
         );
-        assert_eq!(first.header("content-length"), "9");
+        assert_eq!(first.json()["a"], 1);
+        assert_eq!(first.header("content-length"), "7");
         assert!(first.header("user-agent").starts_with("cursus/"));
         for of_connection in ["connection", "transfer-encoding", "accept-encoding"] {
             assert_eq!(first.header(of_connection), "", "{of_connection}");
@@ -322,7 +323,7 @@ async fn authorities_are_read_from_a_file() {
 
 #[tokio::test]
 async fn the_address_that_is_dialled_is_the_one_that_was_checked() {
-    let endpoint = Endpoint::new().await;
+    let endpoint = Endpoint::tls_1(&["hook.example"]).await;
     let means: Arc<Mutex<(Vec<IpAddr>, usize)>> = Arc::default();
     let asked = means.clone();
     let names = Source::Function(Arc::new(move |_| {
@@ -330,13 +331,9 @@ async fn the_address_that_is_dialled_is_the_one_that_was_checked() {
         means.1 += 1;
         means.0.clone()
     }));
-    let outbound = Outbound::new(Options {
-        guard: options().guard.with_http(),
-        names,
-        ..options()
-    });
+    let outbound = Outbound::new(Options { names, ..options() });
     let outbound = outbound.unwrap();
-    let url = endpoint.url().replace("127.0.0.1", "hook.example");
+    let url = endpoint.url().replace("localhost", "hook.example");
     let means_now = |ips: &[&str]| {
         means.lock().0 = ips.iter().map(|ip| ip.parse().unwrap()).collect();
     };
