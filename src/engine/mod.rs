@@ -25,7 +25,7 @@ pub mod order;
 mod page;
 pub mod publish;
 pub mod quota;
-mod receive;
+pub mod receive;
 mod resources;
 mod start;
 mod subscriber;

@@ -33,6 +33,7 @@ pub mod installation;
 pub mod issuer;
 pub mod lane;
 pub mod lane_meter;
+pub mod last_attempt;
 pub mod lease;
 pub mod lease_waiting;
 pub mod migrate;

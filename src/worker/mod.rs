@@ -24,6 +24,7 @@ use crate::engine::lifecycle::rotate::{Rotate, RotateSettings};
 use crate::engine::meter::blocks::Meter;
 use crate::engine::meter::roll_up::RollUp;
 use crate::engine::publish::expire_dedup::ExpireDedup;
+use crate::engine::receive::used_up::UsedUp;
 use metrics::Metrics;
 use rounds::Rounds;
 
@@ -58,6 +59,7 @@ pub fn start(
     worker.start(Rotate::new(settings.rotate));
     worker.start(Offload::new(blob.clone(), settings.offload));
     worker.start(Expire::new(settings.expire));
+    worker.start(UsedUp::new(engine.clone()));
     worker.start(Collect::new(blob.clone(), settings.collect));
     worker.start(Meter::default());
     worker.start(RollUp);

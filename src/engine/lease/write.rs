@@ -2,11 +2,17 @@
 
 use crate::engine::error::Error;
 use crate::engine::lease::plan::Changes;
+use crate::store::last_attempt::LastAttempt;
 use crate::store::lease::{Lease, LeaseKey};
 use crate::store::{self, Session};
 
-/// Writes what was planned for rows that are locked. Returns the inserted rows with their ids.
-pub async fn write(tx: &mut Session, changes: &Changes) -> Result<Vec<Lease>, Error> {
+/// Writes what was planned for rows that are locked. Returns the inserted rows with their ids. Those that were handed out
+/// as often as `max_attempts` allows are listed as such.
+pub async fn write(
+    tx: &mut Session,
+    changes: &Changes,
+    max_attempts: Option<i32>,
+) -> Result<Vec<Lease>, Error> {
     if !changes.delete.is_empty() {
         let deleted = store::lease::delete(tx, &changes.delete).await?;
         expect(deleted, changes.delete.len())?;
@@ -24,7 +30,17 @@ pub async fn write(tx: &mut Session, changes: &Changes) -> Result<Vec<Lease>, Er
         key: LeaseKey { lease, ..row.key },
         ..*row
     });
-    Ok(with_ids.collect())
+    let inserted: Vec<Lease> = with_ids.collect();
+    let is_last = |row: &&Lease| !row.waiting && max_attempts.is_some_and(|max| row.attempt >= max);
+    let last: Vec<LastAttempt> = inserted
+        .iter()
+        .filter(is_last)
+        .map(LastAttempt::of)
+        .collect();
+    if !last.is_empty() {
+        store::last_attempt::insert(tx, &last).await?;
+    }
+    Ok(inserted)
 }
 
 /// Fails unless `rows` were written as expected. A locked row cannot vanish; if one did, the transaction must not

@@ -6,6 +6,7 @@ mod browse;
 mod dead_letter;
 mod read;
 mod settle;
+pub mod used_up;
 
 pub use browse::{After, Browse, BrowseFrom};
 pub use settle::Action;

@@ -14,7 +14,7 @@ use crate::engine::error::Error;
 use crate::engine::limit::Policy;
 use crate::engine::order::fair;
 use crate::store::subscription::SubscriptionRow;
-use crate::store::{self, Session, TopicId};
+use crate::store::{self, CursorKey, Session, TopicId};
 
 /// The dead-letter topic in the settings: `None` keeps the present one, `Some(None)` removes it.
 type DeadLetters = Option<Option<TopicId>>;
@@ -82,6 +82,9 @@ impl Engine {
             store::installation::bump_catalog(&mut tx).await?;
         }
         let row = row.ok_or_else(gone)?;
+        if changed {
+            list_last_attempts(&mut tx, &row).await?;
+        }
         tx.commit().await?;
         if changed {
             self.catalog().invalidate();
@@ -284,8 +287,9 @@ impl Engine {
             .await?;
         let mut session = self.store().session().await?;
         let now = self.clock().now();
-        let fill =
-            store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
+        let max_attempts = subscriber.settings().attempts_max();
+        let (id, topic) = (subscriber.id, subscriber.topic_id);
+        let fill = store::cursor::fill(&mut session, now, id, topic, max_attempts).await?;
         let fairness = fair::stats(&mut session, &subscriber, now).await?;
         let (ready, in_flight) = (
             (fill.fresh + fill.due).unsigned_abs(),
@@ -300,6 +304,19 @@ impl Engine {
             fairness,
         })
     }
+}
+
+/// Lists the leases that have no attempt left under changed settings, so that they are found when nobody receives.
+async fn list_last_attempts(tx: &mut Session, row: &SubscriptionRow) -> Result<(), Error> {
+    let Some(max_attempts) = row.attempts_max() else {
+        return Ok(());
+    };
+    for lane in store::lane::of_topic(tx, row.topic_id).await? {
+        let subscription = row.subscription_id;
+        let key = CursorKey { lane, subscription };
+        store::last_attempt::insert_all(tx, key, max_attempts).await?;
+    }
+    Ok(())
 }
 
 /// Fails unless the caller may manage the topics that a subscription reads and dead-letters to. Otherwise a caller with

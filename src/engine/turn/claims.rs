@@ -102,18 +102,14 @@ impl PendingClaim {
 
     /// The claim for the statement.
     pub(super) fn to_claim(&self) -> Claim {
-        let settings = self.subscriber.settings();
-        let has_dead_letters = settings.dead_letter_topic_id.is_some();
         Claim {
             lane: self.lane,
             subscription: self.subscriber.id,
             wanted: self.wanted,
             fresh: self.fresh,
             visibility_seconds: self.group.visibility_seconds,
-            scan: self.low.map(|low| Scan {
-                low,
-                max_attempts: has_dead_letters.then(|| i32::from(settings.max_attempts)),
-            }),
+            max_attempts: self.subscriber.settings().attempts_max(),
+            scan: self.low.map(|low| Scan { low }),
         }
     }
 }

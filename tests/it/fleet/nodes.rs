@@ -218,6 +218,7 @@ async fn two_nodes_can_extend_different_parts_of_a_lease_at_once() {
         lease,
         action: LeaseAction::Hide(200),
         mask: 0b0001,
+        max_attempts: None,
     };
     let input = TurnInput {
         changes: vec![change],
@@ -260,6 +261,7 @@ async fn a_claim_that_ends_while_its_subscription_is_deleted_leaves_no_lease() {
         wanted: 1,
         fresh: 1,
         visibility_seconds: 30,
+        max_attempts: None,
         scan: None,
     }];
     let input = TurnInput {
