@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::engine::error::Error;
 use crate::engine::mask::lowest;
@@ -286,5 +287,6 @@ fn grant(leased: &Leased, deadline: OffsetDateTime) -> Grant {
         bits: lowest(u64::MAX, leased.count),
         attempt: 1,
         deadline,
+        since: Instant::now(),
     }
 }
