@@ -32,9 +32,15 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     }
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
-    sqlx::query("-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
-        .execute(tx.run("migrate.lock"))
-        .await?;
+    // Another node may apply many. The changes themselves wait for a lock no longer than other statements do, because
+    // everything else waits behind them.
+    for sql in [
+        "-- migrate.lock\nSET LOCAL lock_timeout = '30s'",
+        "-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE",
+        "-- migrate.lock\nSET LOCAL lock_timeout = '5s'",
+    ] {
+        tx.run("migrate.lock").execute(sqlx::raw_sql(sql)).await?;
+    }
     let applied = applied(&mut tx).await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {

@@ -2,10 +2,11 @@
 //! meet.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cursus::store::turn::{self, Claim, LeaseAction, LeaseChange, TurnInput};
 use cursus::store::{LaneId, LeaseId, SubscriptionId, dedup};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -280,5 +281,48 @@ async fn a_claim_that_ends_while_its_subscription_is_deleted_leaves_no_lease() {
         assert_eq!(one(&mut look, left).await, 0, "{left}");
     }
     store.close().await;
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_stuck_transaction_is_refused_in_time() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic_and_subscription(json!({"fairness": {}})).await;
+    node.publish("a").await;
+    let mut stuck = fleet.database.connect().await;
+    let hold = [
+        "BEGIN",
+        "SELECT FROM topic FOR UPDATE",
+        "SELECT FROM cursor FOR UPDATE",
+    ];
+    for sql in hold {
+        sqlx::query(sql).execute(&mut stuck).await.unwrap();
+    }
+
+    let began = Instant::now();
+    let new = node.request(Method::PUT, "/v1/subscriptions/new");
+    let receive = node.request(Method::POST, "/v1/subscriptions/s/receive");
+    let (new, receive) = tokio::join!(
+        new.json(&json!({"topic": "t"})).send(),
+        receive.json(&json!({})).send()
+    );
+    let took = began.elapsed();
+    for answer in [new.unwrap(), receive.unwrap()] {
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.headers()["retry-after"], "1");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["code"], "unavailable", "{problem}");
+    }
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    // What needs none of these locks goes on.
+    node.publish("b").await;
+
+    sqlx::query("ROLLBACK").execute(&mut stuck).await.unwrap();
+    let (status, _) = node
+        .put("/v1/subscriptions/new", json!({"topic": "t"}))
+        .await;
+    assert_eq!(status, 201);
+    assert_eq!(all(&node.receive(10).await, "body"), ["a", "b"]);
     fleet.finish([node]).await;
 }
