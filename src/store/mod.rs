@@ -36,6 +36,7 @@ pub mod lane_meter;
 pub mod last_attempt;
 pub mod lease;
 pub mod lease_waiting;
+pub mod lost_lease;
 pub mod migrate;
 pub mod node;
 pub mod object;

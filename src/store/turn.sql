@@ -318,6 +318,7 @@ BEGIN
                 ) f
             ), leaving AS MATERIALIZED (
                 SELECT h.entry, h.kind, h.bits, h.until, l.lane_id, l.subscription_id, l.base, l.delayed, l.order_key,
+                       l.lease_id AS old_lease,
                        CASE WHEN h.kind = 1 THEN l.lease_id ELSE nextval('lease_id_seq') END AS lease_id,
                        CASE WHEN h.kind = 1
                            THEN p.part + row_number() OVER (PARTITION BY l.lane_id, l.subscription_id, l.lease_id, h.kind)
@@ -338,6 +339,11 @@ BEGIN
                 SELECT v.lane_id, v.subscription_id, v.lease_id, v.part, v.base, v.bits, v.until, v.attempt,
                        v.delayed OR v.kind <> 1, v.first_failed_at, v.last_failed_at, v.order_key
                 FROM leaving v
+            ), lost AS (
+                -- Their receipts are void. A delayed lease has none, and those of kind 3 were not handed out.
+                INSERT INTO lost_lease (lane_id, subscription_id, lease_id, bits, lost_at)
+                SELECT v.lane_id, v.subscription_id, v.old_lease, v.bits, at FROM leaving v
+                WHERE v.kind IN (2, 4) AND NOT v.delayed
             ), last AS (
                 INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
                 SELECT v.lane_id, v.subscription_id, v.lease_id, v.until FROM leaving v
@@ -423,6 +429,7 @@ BEGIN
             IF due IS NOT NULL THEN
                 WITH d AS MATERIALIZED (
                     SELECT t.*, l.lane_id, l.subscription_id, l.base, l.pending, l.order_key, nextval('lease_id_seq') AS lease_id,
+                           l.lease_id AS old_lease, NOT l.delayed AND NOT l.waiting AS has_receipts,
                            CASE WHEN t.is_spent THEN l.attempt ELSE l.attempt + 1 END AS attempt,
                            at + interval '1 second' * CASE WHEN t.is_spent THEN p_aside ELSE c_visibility[t.claim] END AS deadline,
                            coalesce(l.first_failed_at, e.failed_at) AS first_failed_at, e.failed_at AS last_failed_at
@@ -444,6 +451,9 @@ BEGIN
                     SELECT d.lane_id, d.subscription_id, d.lease_id, 0, d.base, d.bits, d.deadline, d.attempt, false,
                            d.first_failed_at, d.last_failed_at, d.order_key
                     FROM d WHERE d.bits <> d.pending
+                ), lost AS (
+                    INSERT INTO lost_lease (lane_id, subscription_id, lease_id, bits, lost_at)
+                    SELECT d.lane_id, d.subscription_id, d.old_lease, d.bits, at FROM d WHERE d.has_receipts
                 )
                 SELECT array_agg(d.lease_id ORDER BY d.ordinal), array_agg(d.base ORDER BY d.ordinal),
                        array_agg(d.attempt ORDER BY d.ordinal), array_agg(d.first_failed_at ORDER BY d.ordinal),
@@ -451,11 +461,13 @@ BEGIN
                 INTO due_lease, due_base, due_attempt, due_first, due_last
                 FROM d;
 
-                INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
-                SELECT c_lane[d.claim], c_subscription[d.claim], d.lease_id,
-                       at + interval '1 second' * CASE WHEN d.is_spent THEN p_aside ELSE c_visibility[d.claim] END
-                FROM unnest(due, due_lease, due_attempt, due_spent) AS d (claim, lease_id, attempt, is_spent)
-                WHERE d.attempt >= c_attempts[d.claim];
+                IF array_remove(c_attempts, NULL) <> '{}' THEN
+                    INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
+                    SELECT c_lane[d.claim], c_subscription[d.claim], d.lease_id,
+                           at + interval '1 second' * CASE WHEN d.is_spent THEN p_aside ELSE c_visibility[d.claim] END
+                    FROM unnest(due, due_lease, due_attempt, due_spent) AS d (claim, lease_id, attempt, is_spent)
+                    WHERE d.attempt >= c_attempts[d.claim];
+                END IF;
             END IF;
         END IF;
 

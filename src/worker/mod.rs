@@ -17,6 +17,7 @@ use crate::engine::bill::events::Events;
 use crate::engine::bill::spend::Spend;
 use crate::engine::duty::Duty;
 use crate::engine::fleet::expire_nodes::ExpireNodes;
+use crate::engine::lease::expire_lost::ExpireLost;
 use crate::engine::lifecycle::collect::{Collect, CollectSettings};
 use crate::engine::lifecycle::expire::{Expire, ExpireSettings};
 use crate::engine::lifecycle::offload::{Offload, OffloadSettings};
@@ -66,6 +67,7 @@ pub fn start(
     worker.start(Spend);
     worker.start(Events::new(engine.clone(), tracker.clone()));
     worker.start(ExpireDedup);
+    worker.start(ExpireLost::default());
     worker.start(ExpireAudit);
     worker.start(ExpireNodes);
 }

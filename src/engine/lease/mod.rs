@@ -3,6 +3,7 @@
 //! all leases, `ask` is the request of a receiver, `patience` is how long it waits for what must be read. Only the current lease of a message can settle it (I3).
 
 pub mod ask;
+pub mod expire_lost;
 pub mod patience;
 pub mod plan;
 pub mod receipt;

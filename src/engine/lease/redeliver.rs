@@ -150,7 +150,7 @@ impl Leases {
         }
         let until = plan::after(at, ASIDE_SECONDS);
         changes.absorb(plan::set_aside(&spent, until));
-        for row in write(tx, &changes, settings.attempts_max()).await? {
+        for row in write(tx, &changes, settings.attempts_max(), now).await? {
             if row.delayed {
                 progress.spent.push(row);
             } else {

@@ -1,5 +1,7 @@
 //! Writes what `plan` has computed for locked leases.
 
+use time::OffsetDateTime;
+
 use crate::engine::error::Error;
 use crate::engine::lease::plan::Changes;
 use crate::store::last_attempt::LastAttempt;
@@ -12,6 +14,7 @@ pub async fn write(
     tx: &mut Session,
     changes: &Changes,
     max_attempts: Option<i32>,
+    now: Option<OffsetDateTime>,
 ) -> Result<Vec<Lease>, Error> {
     if !changes.delete.is_empty() {
         let deleted = store::lease::delete(tx, &changes.delete).await?;
@@ -20,6 +23,9 @@ pub async fn write(
     if !changes.update.is_empty() {
         let updated = store::lease::update(tx, &changes.update).await?;
         expect(updated, changes.update.len())?;
+    }
+    if !changes.lost.is_empty() {
+        store::lost_lease::insert(tx, now, &changes.lost).await?;
     }
     if changes.insert.is_empty() {
         return Ok(Vec::new());

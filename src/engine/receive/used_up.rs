@@ -130,7 +130,8 @@ impl UsedUp {
                 continue;
             };
             let max = subscriber.settings().attempts_max();
-            let rows = write(&mut tx, &plan::set_aside(&leases, until), max).await?;
+            let changes = plan::set_aside(&leases, until);
+            let rows = write(&mut tx, &changes, max, context.clock.now()).await?;
             spent.push((subscriber, rows));
         }
         tx.commit().await?;

@@ -248,6 +248,7 @@ impl Engine {
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::lost_lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         let change = Change {
             tenant: Some(tenant),
             action: "subscription.delete",

@@ -9,4 +9,5 @@ mod masks;
 mod messages;
 mod model;
 mod races;
+mod repeats;
 mod settle;
