@@ -74,7 +74,9 @@
 //! - **Order.** A subscription with an order of its own is served off the turn (`order`): messages from ahead of the cursor join
 //!   a line as waiting leases, and the line decides which are next. A plain subscription costs nothing for it.
 //! - **Settle.** Acks, nacks and changes of visibility are masked changes of leases in the next turn. A dead letter is set aside
-//!   by a turn, and moved to its topic by a task, many at once (`receive::dead_letter`).
+//!   by a turn, or by the duty `receive::used_up` when nobody receives, and moved to its topic by a task, many at once
+//!   (`receive::dead_letter`). An ack leaves no trace. What takes messages from a lease in another way records it
+//!   (`store::lost_lease`), so that a repeated ack can be told from a late one.
 //! - **Quotas.** `quota` is asked before a request is read, before a publish and a receive, and in the transaction that creates
 //!   a topic or subscription. Rates are buckets in memory that fill at the node's share of the fleet's quota; nodes exchange
 //!   their demand four times a second (`quota::exchange`), so no request waits for the database. When publishes wait too long,

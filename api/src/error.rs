@@ -32,7 +32,8 @@ pub enum ErrorCode {
     Internal,
     /// The request is malformed, or a value is out of range.
     InvalidRequest,
-    /// The lease of the receipt has ended: the message was settled already, or was delivered again.
+    /// The lease of the receipt has ended: the message was settled in another way than by this request, or was delivered
+    /// again.
     LeaseLost,
     /// The route does not support this method.
     MethodNotAllowed,

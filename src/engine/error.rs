@@ -36,7 +36,7 @@ pub enum Error {
     #[error("invalid fields")]
     Invalid(Vec<FieldError>),
     /// The lease has ended.
-    #[error("the lease has ended: the message is settled, or was handed out again")]
+    #[error("the lease has ended: the message was settled in another way, or was handed out again")]
     LeaseLost,
     /// It does not exist for this tenant.
     #[error("{what} {name} does not exist")]

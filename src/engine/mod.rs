@@ -26,7 +26,7 @@ mod page;
 pub mod publish;
 pub mod push;
 pub mod quota;
-mod receive;
+pub mod receive;
 mod resources;
 mod start;
 mod subscriber;

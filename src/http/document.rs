@@ -36,7 +36,8 @@ message that is not settled is handed out again; after too many attempts it move
 
 **Guarantees.** A publish is answered after its messages are stored durably. Delivery is at-least-once: a consumer may \
 get a message again and must cope with it. A repeated publish with the same `Idempotency-Key` or `dedup_id` stores \
-nothing. Only the current lease can settle a message: an older receipt gets `lease_lost`.
+nothing. Only the current lease can settle a message: an older receipt gets `lease_lost`. A repeated `ack` with the same \
+receipt succeeds again.
 
 **First steps.** `PUT /v1/topics/orders`, `PUT /v1/subscriptions/billing` with `{\"topic\": \"orders\"}`, `POST \
 /v1/topics/orders/messages` with any body, `POST /v1/subscriptions/billing/receive`, and `POST \

@@ -122,7 +122,7 @@ pub struct SubscriptionFill {
 }
 
 /// The backlog of a subscription: three index look-ups per lane and one scan of its leases. The cost does not depend on
-/// the backlog.
+/// the backlog. Leases past their deadline with `max_attempts` are not in it: they are dead letters.
 ///
 /// # Errors
 /// When the database call fails.
@@ -131,6 +131,7 @@ pub async fn fill(
     now: Option<OffsetDateTime>,
     subscription: SubscriptionId,
     topic: TopicId,
+    max_attempts: Option<i32>,
 ) -> Result<SubscriptionFill, Error> {
     Ok(sqlx::query_as(
         "-- cursor.fill
@@ -151,12 +152,13 @@ pub async fn fill(
                    ORDER BY b.first_offset DESC LIMIT 1) e
          ) f ON true
          LEFT JOIN LATERAL (
-             SELECT sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline <= coalesce($3, now())) AS due,
+             SELECT sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline <= coalesce($3, now()) AND (y.attempt >= $4) IS NOT TRUE) AS due,
                     sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND NOT y.delayed) AS in_flight,
                     sum(bit_count(y.pending::bit(64))) FILTER (WHERE y.deadline > coalesce($3, now()) AND y.delayed) AS delayed,
                     (SELECT b.published_at FROM block b
                      WHERE b.lane_id = l.lane_id
-                       AND b.first_offset <= min(y.base) FILTER (WHERE y.deadline <= coalesce($3, now()))
+                       AND b.first_offset <= min(y.base)
+                           FILTER (WHERE y.deadline <= coalesce($3, now()) AND (y.attempt >= $4) IS NOT TRUE)
                      ORDER BY b.first_offset DESC LIMIT 1) AS oldest
              FROM lease y WHERE y.lane_id = l.lane_id AND y.subscription_id = $1
          ) d ON true
@@ -165,6 +167,7 @@ pub async fn fill(
     .bind(subscription)
     .bind(topic)
     .bind(now)
+    .bind(max_attempts)
     .fetch_one(session.run("cursor.fill"))
     .await?)
 }

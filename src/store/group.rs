@@ -17,12 +17,14 @@ use Group::{Home, Lane};
 
 /// Every table. The rings `hot_payload_0` to `hot_payload_7` and `dedup_0` to `dedup_5` count as one each.
 #[rustfmt::skip]
-pub const TABLES: [(&str, Group); 39] = [
+pub const TABLES: [(&str, Group); 41] = [
     ("api_key", Home), ("audit", Home), ("block", Lane), ("budget", Home), ("budget_alert", Home), ("capacity_meter", Home),
     ("cursor", Lane), ("dedup", Lane), ("duty", Home), ("event_outbox", Home), ("event_sink", Home), ("fairness", Lane),
-    ("hot_payload", Lane), ("installation", Home), ("issuer", Home), ("lane", Lane), ("lane_meter", Lane), ("lease", Lane),
-    ("metering", Home), ("migration", Home), ("node", Home), ("object", Home), ("price", Home), ("price_plan", Home),
-    ("price_version", Home), ("push_attempt", Lane), ("push_endpoint", Home), ("quota", Home), ("quota_demand", Home), ("signing_key", Home), ("subscription", Home), ("tenant", Home),
+    ("hot_payload", Lane), ("installation", Home), ("issuer", Home), ("lane", Lane), ("lane_meter", Lane),
+    ("last_attempt", Lane), ("lease", Lane), ("lost_lease", Lane), ("metering", Home), ("migration", Home), ("node", Home),
+    ("object", Home), ("price", Home), ("price_plan", Home), ("price_version", Home), ("push_attempt", Lane),
+    ("push_endpoint", Home), ("quota", Home), ("quota_demand", Home), ("signing_key", Home), ("subscription", Home),
+    ("tenant", Home),
     ("tenant_meter", Home), ("tenant_plan", Home), ("topic", Home), ("usage_day", Home), ("usage_flush", Home),
     ("usage_hour", Home), ("usage_minute", Home),
 ];

@@ -30,6 +30,7 @@ use uuid::Uuid;
 
 use super::Era;
 use super::error::is_one_of;
+use super::ids::LEASE_BITS;
 
 /// The history of a store.
 #[derive(Default)]
@@ -276,11 +277,12 @@ async fn raise(connection: &mut PgConnection, found: &Found) -> Result<(), sqlx:
          SELECT setval(s.name::regclass, greatest(coalesce(s.last_value, 0) + 1000, $1::bigint << s.bits))
          FROM (
              SELECT format('%I.%I', q.schemaname, q.sequencename) AS name, q.last_value,
-                    CASE q.sequencename WHEN 'lease_id_seq' THEN 32 ELSE 24 END AS bits
+                    CASE q.sequencename WHEN 'lease_id_seq' THEN $2 ELSE 24 END AS bits
              FROM pg_sequences q WHERE q.schemaname = current_schema()
          ) s",
     )
     .bind(i64::from(found.era.get()))
+    .bind(LEASE_BITS.cast_signed())
     .persistent(false)
     .execute(connection)
     .await?;

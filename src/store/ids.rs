@@ -88,6 +88,17 @@ impl Era {
     }
 }
 
+/// The numbers of the leases of an era begin at its number times two to this power (`history`).
+pub(super) const LEASE_BITS: u32 = 32;
+
+impl LeaseId {
+    /// Whether it was given in this era, and not in one before.
+    #[must_use]
+    pub fn is_of(self, era: Era) -> bool {
+        self.0 >> LEASE_BITS >= i64::from(era.get())
+    }
+}
+
 /// The offset of a message in its lane. The first one is 0, and each message has the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
 #[sqlx(transparent)]

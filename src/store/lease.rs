@@ -98,6 +98,31 @@ pub struct DueRange {
     pub limit: i64,
 }
 
+/// Locks leases with all of their parts, in the order of the keys, which the caller has sorted, as a turn does.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn lock(
+    session: &mut Session,
+    keys: &[(LaneId, SubscriptionId, LeaseId)],
+) -> Result<Vec<Lease>, Error> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "-- lease.lock
+         SELECT y.* FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS k (lane_id, subscription_id, lease_id)
+         CROSS JOIN LATERAL (
+             SELECT * FROM lease x
+             WHERE x.lane_id = k.lane_id AND x.subscription_id = k.subscription_id AND x.lease_id = k.lease_id
+             ORDER BY x.part FOR UPDATE
+         ) y",
+    )
+    .bind(keys.iter().map(|key| key.0).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.1).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.2).collect::<Vec<_>>())
+    .fetch_all(session.run("lease.lock"))
+    .await?;
+    Ok(rows.into_iter().map(Lease::from).collect())
+}
+
 /// Deletes leases that the caller has locked; returns their number.
 ///
 /// # Errors

@@ -17,9 +17,10 @@ macro_rules! migrations {
 
 /// The migrations in order. Append only: a test compares them with `migrations/SHA256SUMS`.
 #[rustfmt::skip]
-const MIGRATIONS: [(&str, &str); 14] = migrations![
+const MIGRATIONS: [(&str, &str); 16] = migrations![
     "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
-    "0009_budget", "0010_event", "0011_dedup", "0015_issuer_scopes", "0016_history", "0019_push",
+    "0009_budget", "0010_event", "0011_dedup", "0015_issuer_scopes", "0016_history", "0017_last_attempt",
+    "0018_lost_lease", "0019_push",
 ];
 
 /// Applies the missing migrations.
@@ -32,9 +33,15 @@ pub async fn migrate(store: &Store) -> Result<(), Error> {
     }
     create_table(store).await?;
     let mut tx = store.tx("migrate").await?;
-    sqlx::query("-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE")
-        .execute(tx.run("migrate.lock"))
-        .await?;
+    // Another node may apply many. The changes themselves wait for a lock no longer than other statements do, because
+    // everything else waits behind them.
+    for sql in [
+        "-- migrate.lock\nSET LOCAL lock_timeout = '30s'",
+        "-- migrate.lock\nLOCK TABLE migration IN ACCESS EXCLUSIVE MODE",
+        "-- migrate.lock\nSET LOCAL lock_timeout = '5s'",
+    ] {
+        tx.run("migrate.lock").execute(sqlx::raw_sql(sql)).await?;
+    }
     let applied = applied(&mut tx).await?;
     for (name, sql) in MIGRATIONS {
         if applied.iter().any(|done| done == name) {

@@ -293,19 +293,25 @@ pub async fn cuts(
     .await?)
 }
 
-/// Clears the messages below the cut from leases, and deletes leases that are empty after that. With `wait` it waits
-/// for settles that hold a lease; without, such leases are left to the next round.
+/// Clears the messages below the cut from leases, and deletes leases that are empty after that: their receipts are void.
+/// With `wait` it waits for settles that hold a lease; without, such leases are left to the next round.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Result<(), Error> {
+pub async fn trim_leases(
+    session: &mut Session,
+    cuts: &[Cut],
+    wait: bool,
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
     /// The same statement with and without waiting.
     macro_rules! trim {
         ($lock:literal) => {
             concat!(
                 "-- retention.trim_leases
                  WITH below AS MATERIALIZED (
-                     SELECT e.lane_id, e.subscription_id, e.lease_id, e.part,
+                     SELECT e.lane_id, e.subscription_id, e.lease_id, e.part, e.pending AS before,
+                            NOT e.delayed AND NOT e.waiting AS has_receipts,
                             CASE WHEN c.cut - e.base >= 64 THEN 0
                                  ELSE e.pending & ((-1)::bigint << (c.cut - e.base)::integer) END AS pending
                      FROM unnest($1::bigint[], $2::bigint[]) AS c (lane_id, cut)
@@ -318,6 +324,10 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
                      DELETE FROM lease e USING below b
                      WHERE e.lane_id = b.lane_id AND e.subscription_id = b.subscription_id AND e.lease_id = b.lease_id
                        AND e.part = b.part AND b.pending = 0
+                 ), lost AS (
+                     INSERT INTO lost_lease (lane_id, subscription_id, lease_id, bits, lost_at)
+                     SELECT b.lane_id, b.subscription_id, b.lease_id, b.before & ~b.pending, coalesce($3, now()) FROM below b
+                     WHERE b.has_receipts AND b.before <> b.pending
                  )
                  UPDATE lease e SET pending = b.pending FROM below b
                  WHERE e.lane_id = b.lane_id AND e.subscription_id = b.subscription_id AND e.lease_id = b.lease_id
@@ -332,6 +342,7 @@ pub async fn trim_leases(session: &mut Session, cuts: &[Cut], wait: bool) -> Res
     })
     .bind(cuts.iter().map(|cut| cut.lane_id).collect::<Vec<_>>())
     .bind(cuts.iter().map(|cut| cut.cut).collect::<Vec<_>>())
+    .bind(now)
     .execute(session.run("retention.trim_leases"))
     .await?;
     Ok(())
@@ -461,7 +472,7 @@ pub async fn delete_lane(session: &mut Session, lane: LaneId) -> Result<(), Erro
     sqlx::query(
         "-- retention.delete_lane
          WITH leases AS (DELETE FROM lease WHERE lane_id = $1), cursors AS (DELETE FROM cursor WHERE lane_id = $1),
-              orders AS (DELETE FROM fairness WHERE lane_id = $1)
+              orders AS (DELETE FROM fairness WHERE lane_id = $1), lost AS (DELETE FROM lost_lease WHERE lane_id = $1)
          DELETE FROM lane WHERE lane_id = $1 AND closed",
     )
     .bind(lane)

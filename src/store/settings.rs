@@ -20,7 +20,9 @@ pub(super) const ALL: [Setting; 12] = [
     ("idle_in_transaction_session_timeout", "10s"),
     // The connection of a turn loop may be idle for long.
     ("idle_session_timeout", "0"),
-    ("lock_timeout", "0"),
+    // A statement waits this long for a lock, so that what queues behind a stuck transaction ends with a clear refusal
+    // before the client has given up. No transaction of a node holds a lock for longer than some statements take.
+    ("lock_timeout", "5s"),
     // A turn reads what others have committed after it took its locks.
     ("default_transaction_isolation", "read committed"),
     ("jit", "off"),

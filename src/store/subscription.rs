@@ -92,6 +92,13 @@ impl SubscriptionRow {
         self.push.is_some()
     }
 
+    /// Attempts after which its messages are dead letters; `None`: never, because it has no topic for them.
+    #[must_use]
+    pub fn attempts_max(&self) -> Option<i32> {
+        let has_topic = self.dead_letter_topic_id.is_some();
+        has_topic.then(|| i32::from(self.max_attempts))
+    }
+
     /// A row for unit tests.
     #[cfg(test)]
     pub fn sample() -> Self {
@@ -202,6 +209,25 @@ pub async fn by_name(
     .bind(tenant)
     .bind(name)
     .fetch_optional(session.run("subscription.by_name"))
+    .await?)
+}
+
+/// Finds subscriptions by number. The caller got the numbers from leases.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn by_ids(
+    session: &mut Session,
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<SubscriptionRow>, Error> {
+    Ok(sqlx::query_as(
+        "-- subscription.by_ids
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+         WHERE s.subscription_id = ANY ($1)",
+    )
+    .bind(subscriptions)
+    .fetch_all(session.run("subscription.by_ids"))
     .await?)
 }
 

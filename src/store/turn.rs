@@ -15,7 +15,7 @@ pub use super::turn_output::{Leased, TurnOutput};
 /// `migrations/README.md`).
 macro_rules! version {
     () => {
-        3
+        4
     };
 }
 
@@ -150,6 +150,8 @@ pub struct LeaseChange {
     pub action: LeaseAction,
     /// The messages, one bit each.
     pub mask: u64,
+    /// Attempts after which returned messages are dead letters; `None`: never.
+    pub max_attempts: Option<i32>,
 }
 
 /// A claim of messages for the receivers of a subscription: first those that are due again, then fresh ones.
@@ -165,6 +167,9 @@ pub struct Claim {
     pub fresh: u32,
     /// Visibility timeout in seconds.
     pub visibility_seconds: u32,
+    /// Attempts after which messages are dead letters; `None`: never. Leases with as many are set aside instead of
+    /// handed out.
+    pub max_attempts: Option<i32>,
     /// Whether to look for messages that are due again.
     pub scan: Option<Scan>,
 }
@@ -175,8 +180,6 @@ pub struct Scan {
     /// No lease has an earlier deadline. It skips index entries of deleted leases, which stay as long as any transaction
     /// may see them. `None`: not known.
     pub low: Option<OffsetDateTime>,
-    /// Leases with this many attempts are set aside instead of handed out; `None`: none is.
-    pub max_attempts: Option<i32>,
 }
 
 /// The input of one turn. The caller sorts blocks by lane (at most one per lane), changes by lane, subscription, lease
@@ -286,7 +289,7 @@ async fn run_all(
         "-- turn.run\nSELECT * FROM turn_",
         version!(),
         "($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, \
-         $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37)",
+         $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36, $37, $38)",
     ))
     .bind(now)
     .bind(blocks.iter().map(|b| b.lane).collect::<Vec<_>>())
@@ -315,6 +318,7 @@ async fn run_all(
     .bind(changes.iter().map(|c| c.mask.cast_signed()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.action.kind()).collect::<Vec<_>>())
     .bind(changes.iter().map(|c| c.action.seconds().cast_signed()).collect::<Vec<_>>())
+    .bind(if_any(changes.iter().map(|c| c.max_attempts)))
     .bind(changes.iter().all(|c| c.action == LeaseAction::Settle))
     .bind(strict)
     .bind(claims.iter().map(|c| c.lane).collect::<Vec<_>>())
@@ -323,7 +327,7 @@ async fn run_all(
     .bind(claims.iter().map(|c| c.fresh.cast_signed()).collect::<Vec<_>>())
     .bind(claims.iter().map(|c| c.visibility_seconds.cast_signed()).collect::<Vec<_>>())
     .bind(claims.iter().map(|c| c.scan.map(|scan| scan.low.unwrap_or(LONG_AGO))).collect::<Vec<_>>())
-    .bind(claims.iter().map(|c| c.scan.and_then(|scan| scan.max_attempts)).collect::<Vec<_>>())
+    .bind(claims.iter().map(|c| c.max_attempts).collect::<Vec<_>>())
     .bind(claims.iter().any(|c| c.scan.is_some()))
     .bind(ASIDE_SECONDS.cast_signed())
     .fetch_one(session.run("turn.run"))

@@ -126,11 +126,13 @@ CREATE FUNCTION turn_{version}(
     s_mask          bigint[],
     s_kind          smallint[],
     s_seconds       integer[],
+    s_attempts      integer[], -- attempts after which the messages of a returned lease are dead letters; null: never
     p_settles       boolean,  -- all kinds are 0
     p_strict        boolean,  -- all or nothing: an error if a lane is gone, or a message is not in its lease any more
     -- claims, one per lane and subscription, sorted: messages at most, of these fresh ones at most, visibility timeout in
     -- seconds, lower bound of the deadlines of leases that are due again (null: no look for them), attempts after which a
-    -- lease is set aside (null: never) for p_aside seconds
+    -- lease is set aside (null: never) for p_aside seconds. A lease with as many attempts is listed in last_attempt, so that
+    -- it is also found when nobody receives.
     c_lane          bigint[],
     c_subscription  bigint[],
     c_wanted        integer[],
@@ -316,6 +318,7 @@ BEGIN
                 ) f
             ), leaving AS MATERIALIZED (
                 SELECT h.entry, h.kind, h.bits, h.until, l.lane_id, l.subscription_id, l.base, l.delayed, l.order_key,
+                       l.lease_id AS old_lease,
                        CASE WHEN h.kind = 1 THEN l.lease_id ELSE nextval('lease_id_seq') END AS lease_id,
                        CASE WHEN h.kind = 1
                            THEN p.part + row_number() OVER (PARTITION BY l.lane_id, l.subscription_id, l.lease_id, h.kind)
@@ -336,6 +339,15 @@ BEGIN
                 SELECT v.lane_id, v.subscription_id, v.lease_id, v.part, v.base, v.bits, v.until, v.attempt,
                        v.delayed OR v.kind <> 1, v.first_failed_at, v.last_failed_at, v.order_key
                 FROM leaving v
+            ), lost AS (
+                -- Their receipts are void. A delayed lease has none, and those of kind 3 were not handed out.
+                INSERT INTO lost_lease (lane_id, subscription_id, lease_id, bits, lost_at)
+                SELECT v.lane_id, v.subscription_id, v.old_lease, v.bits, at FROM leaving v
+                WHERE v.kind IN (2, 4) AND NOT v.delayed
+            ), last AS (
+                INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
+                SELECT v.lane_id, v.subscription_id, v.lease_id, v.until FROM leaving v
+                WHERE v.kind <> 1 AND v.attempt >= s_attempts[v.entry]
             ), rest AS (
                 SELECT h.row_at, h.pending & ~coalesce(bit_or(h.bits) FILTER (WHERE NOT h.stays), 0) AS pending,
                        max(h.until) FILTER (WHERE h.stays) AS hidden
@@ -417,6 +429,7 @@ BEGIN
             IF due IS NOT NULL THEN
                 WITH d AS MATERIALIZED (
                     SELECT t.*, l.lane_id, l.subscription_id, l.base, l.pending, l.order_key, nextval('lease_id_seq') AS lease_id,
+                           l.lease_id AS old_lease, NOT l.delayed AND NOT l.waiting AS has_receipts,
                            CASE WHEN t.is_spent THEN l.attempt ELSE l.attempt + 1 END AS attempt,
                            at + interval '1 second' * CASE WHEN t.is_spent THEN p_aside ELSE c_visibility[t.claim] END AS deadline,
                            coalesce(l.first_failed_at, e.failed_at) AS first_failed_at, e.failed_at AS last_failed_at
@@ -438,12 +451,23 @@ BEGIN
                     SELECT d.lane_id, d.subscription_id, d.lease_id, 0, d.base, d.bits, d.deadline, d.attempt, false,
                            d.first_failed_at, d.last_failed_at, d.order_key
                     FROM d WHERE d.bits <> d.pending
+                ), lost AS (
+                    INSERT INTO lost_lease (lane_id, subscription_id, lease_id, bits, lost_at)
+                    SELECT d.lane_id, d.subscription_id, d.old_lease, d.bits, at FROM d WHERE d.has_receipts
                 )
                 SELECT array_agg(d.lease_id ORDER BY d.ordinal), array_agg(d.base ORDER BY d.ordinal),
                        array_agg(d.attempt ORDER BY d.ordinal), array_agg(d.first_failed_at ORDER BY d.ordinal),
                        array_agg(d.last_failed_at ORDER BY d.ordinal)
                 INTO due_lease, due_base, due_attempt, due_first, due_last
                 FROM d;
+
+                IF array_remove(c_attempts, NULL) <> '{}' THEN
+                    INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
+                    SELECT c_lane[d.claim], c_subscription[d.claim], d.lease_id,
+                           at + interval '1 second' * CASE WHEN d.is_spent THEN p_aside ELSE c_visibility[d.claim] END
+                    FROM unnest(due, due_lease, due_attempt, due_spent) AS d (claim, lease_id, attempt, is_spent)
+                    WHERE d.attempt >= c_attempts[d.claim];
+                END IF;
             END IF;
         END IF;
 
@@ -488,6 +512,15 @@ BEGIN
                array_agg(d.base), array_agg(d.pending), array_agg(d.lease_id)
         INTO tried, leased_lane, leased_sub, leased_base, leased_pending, leased_id
         FROM leased d;
+
+        IF 1 = ANY (c_attempts) AND leased_id IS NOT NULL THEN
+            INSERT INTO last_attempt (lane_id, subscription_id, lease_id, due_at)
+            SELECT d.lane_id, d.subscription_id, d.lease_id, at + c.visibility * interval '1 second'
+            FROM unnest(c_lane, c_subscription, c_visibility, c_attempts) AS c (lane_id, subscription_id, visibility, attempts)
+            JOIN unnest(leased_lane, leased_sub, leased_id) AS d (lane_id, subscription_id, lease_id)
+                ON d.lane_id = c.lane_id AND d.subscription_id = c.subscription_id
+            WHERE c.attempts = 1;
+        END IF;
 
         IF coalesce(cardinality(tried), 0) < cardinality(c_lane) THEN
             SELECT array_agg(c.ordinal::integer)

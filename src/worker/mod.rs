@@ -18,6 +18,7 @@ use crate::engine::bill::spend::Spend;
 use crate::engine::duty::Duty;
 use crate::engine::events::endpoints::EndpointEvents;
 use crate::engine::fleet::expire_nodes::ExpireNodes;
+use crate::engine::lease::expire_lost::ExpireLost;
 use crate::engine::lifecycle::collect::{Collect, CollectSettings};
 use crate::engine::lifecycle::expire::{Expire, ExpireSettings};
 use crate::engine::lifecycle::offload::{Offload, OffloadSettings};
@@ -26,6 +27,7 @@ use crate::engine::meter::blocks::Meter;
 use crate::engine::meter::roll_up::RollUp;
 use crate::engine::publish::expire_dedup::ExpireDedup;
 use crate::engine::push::expire_attempts::ExpireAttempts;
+use crate::engine::receive::used_up::UsedUp;
 use metrics::Metrics;
 use rounds::Rounds;
 
@@ -60,6 +62,7 @@ pub fn start(
     worker.start(Rotate::new(settings.rotate));
     worker.start(Offload::new(blob.clone(), settings.offload));
     worker.start(Expire::new(settings.expire));
+    worker.start(UsedUp::new(engine.clone()));
     worker.start(Collect::new(blob.clone(), settings.collect));
     worker.start(Meter::default());
     worker.start(RollUp);
@@ -68,6 +71,7 @@ pub fn start(
     worker.start(EndpointEvents);
     worker.start(ExpireDedup);
     worker.start(ExpireAttempts);
+    worker.start(ExpireLost::default());
     worker.start(ExpireAudit);
     worker.start(ExpireNodes);
 }

@@ -16,6 +16,8 @@ pub struct Changes {
     pub update: Vec<Lease>,
     /// Rows to insert.
     pub insert: Vec<Lease>,
+    /// Messages whose receipts are void from now on, by lease.
+    pub lost: Vec<(LeaseKey, u64)>,
 }
 
 impl Changes {
@@ -24,6 +26,14 @@ impl Changes {
         self.delete.extend(more.delete);
         self.update.extend(more.update);
         self.insert.extend(more.insert);
+        self.lost.extend(more.lost);
+    }
+
+    /// Records that a lease loses these messages, if there are receipts for them.
+    fn lose(&mut self, row: &Lease, bits: u64) {
+        if !row.delayed && !row.waiting {
+            self.lost.push((row.key, bits));
+        }
     }
 }
 
@@ -70,6 +80,7 @@ pub fn redeliver(due: &[Lease], taker: Taker) -> Changes {
         }
         let taken = lowest(row.pending, wanted);
         wanted -= taken.count_ones();
+        changes.lose(row, taken);
         let failed_at = if row.delayed {
             row.last_failed_at
         } else {
@@ -144,6 +155,7 @@ pub fn set_aside(spent: &[Lease], until: OffsetDateTime) -> Changes {
         } else {
             Some(row.deadline)
         };
+        changes.lose(row, row.pending);
         changes.delete.push(row.key);
         changes.insert.push(Lease {
             first_failed_at: row.first_failed_at.or(failed_at),

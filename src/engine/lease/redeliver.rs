@@ -139,8 +139,9 @@ impl Leases {
         let at = store::session::now(tx, now).await?;
         let settings = subscriber.settings();
         let (spent, due): (Vec<_>, Vec<_>) = due.into_iter().partition(|row| {
-            settings.dead_letter_topic_id.is_some()
-                && row.attempt >= i32::from(settings.max_attempts)
+            settings
+                .attempts_max()
+                .is_some_and(|max| row.attempt >= max)
         });
         let deadline = plan::after(at, ask.visibility_seconds);
         let mut changes = Changes::default();
@@ -149,7 +150,7 @@ impl Leases {
         }
         let until = plan::after(at, ASIDE_SECONDS);
         changes.absorb(plan::set_aside(&spent, until));
-        for row in write(tx, &changes).await? {
+        for row in write(tx, &changes, settings.attempts_max(), now).await? {
             if row.delayed {
                 progress.spent.push(row);
             } else {

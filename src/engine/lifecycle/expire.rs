@@ -231,7 +231,7 @@ async fn cut_once(
     let cuts = retention::cuts(&mut tx, &lanes, BLOCKS, clock.now()).await?;
     let needed: Vec<Cut> = cuts.iter().filter(|cut| cut.is_needed).copied().collect();
     if !needed.is_empty() {
-        remove_from_cursors_and_leases(&mut tx, &needed).await?;
+        remove_from_cursors_and_leases(&mut tx, &needed, clock).await?;
     }
     let moving: Vec<Cut> = cuts
         .iter()
@@ -271,11 +271,12 @@ async fn delete(
 async fn remove_from_cursors_and_leases(
     tx: &mut store::Session,
     cuts: &[Cut],
+    clock: &Clock,
 ) -> Result<(), store::Error> {
-    retention::trim_leases(tx, cuts, true).await?;
+    retention::trim_leases(tx, cuts, true, clock.now()).await?;
     retention::lock_cursors(tx, cuts).await?;
     retention::raise_cursors(tx, cuts).await?;
-    retention::trim_leases(tx, cuts, false).await
+    retention::trim_leases(tx, cuts, false, clock.now()).await
 }
 
 /// Deletes the blocks of a closed lane, and then the lane. Returns how many blocks were deleted.

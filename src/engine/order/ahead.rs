@@ -5,11 +5,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::fairness::FAIRNESS_KEY;
 use api::limits::{FAIRNESS_AHEAD_MESSAGES, FAIRNESS_RUNS_MAX, KEY_CHARS_MAX};
 use time::OffsetDateTime;
+use tokio::time::{Instant, timeout_at};
 
 use crate::engine::error::Error;
 use crate::engine::log::block::Block;
@@ -21,8 +21,6 @@ use crate::store::{self, LaneId, Offset};
 
 /// Bytes of blocks that one read ahead holds in memory, unless the first block alone has more.
 const READ_BYTES_MAX: usize = 8 << 20;
-/// A read that takes longer is given up, so that messages that wait already can be handed out.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Blocks read one by one at most, when reading them together fails.
 const ONE_BY_ONE_MAX: usize = 64;
 
@@ -45,18 +43,29 @@ impl AheadBlock {
 }
 
 impl Dispenser {
-    /// Reads the first blocks of `offsets`, in order. They may be fewer than asked for.
+    /// Reads the first blocks of `offsets`, in order. They may be fewer than asked for. A read that is not done by
+    /// `until` is given up for what needs no object storage.
     pub(super) async fn ahead(
         &self,
         subscriber: &Subscriber,
         lane: LaneId,
         offsets: Range<Offset>,
+        until: Instant,
     ) -> Result<Vec<AheadBlock>, Error> {
-        let until = offsets.start.plus(i64::from(FAIRNESS_AHEAD_MESSAGES));
-        let offsets = offsets.start..until.min(offsets.end);
-        let read = tokio::time::timeout(READ_TIMEOUT, self.read_ahead(subscriber, lane, offsets));
-        read.await
-            .unwrap_or(Err(Error::Unavailable("object storage")))
+        let end = offsets.start.plus(i64::from(FAIRNESS_AHEAD_MESSAGES));
+        let offsets = offsets.start..end.min(offsets.end);
+        let next = offsets.start;
+        let read = self.read_ahead(subscriber, lane, offsets.clone());
+        if let Ok(read) = timeout_at(until, read).await {
+            return read;
+        }
+        let at_hand = self.reader.at_hand(lane, offsets).await?;
+        match at_hand.first() {
+            Some(first) if first.first_offset <= next => {
+                Ok(at_hand.into_iter().map(AheadBlock::Block).collect())
+            }
+            _ => Err(Error::Unavailable("object storage")),
+        }
     }
 
     async fn read_ahead(

@@ -89,7 +89,13 @@ impl Dispenser {
                 ..LaneClaim::default()
             });
         }
-        let mut inserted = write(&mut tx, &changes).await?;
+        let mut inserted = write(
+            &mut tx,
+            &changes,
+            subscriber.settings().attempts_max(),
+            self.clock.now(),
+        )
+        .await?;
         inserted.truncate(given);
         let again = !is_complete || (!passed.is_empty() && next < lane.until);
         advance(&mut tx, key, cursor, passed).await?;

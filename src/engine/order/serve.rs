@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::error::Error;
 use crate::engine::lease::ask::Ask;
+use crate::engine::lease::patience::Patience;
 use crate::engine::order::Dispenser;
 use crate::engine::order::want::Want;
 use crate::engine::subscriber::{Grant, Subscriber};
@@ -155,6 +157,9 @@ impl Dispenser {
         mut first_want: Want,
         served: &mut Served,
     ) -> Result<(), Error> {
+        let visibility = served.want.group.visibility_seconds;
+        let since = served.grants.iter().map(|grant| grant.since).min();
+        let patience = Patience::of(visibility, since.unwrap_or_else(Instant::now));
         let mut session = self.store.session().await?;
         let rotated = subscriber.lanes.rotated();
         let lanes = store::fairness::ahead(&mut session, subscriber.id, &rotated).await?;
@@ -167,7 +172,13 @@ impl Dispenser {
             is_gone = false;
             let mut blocks = Vec::new();
             if next < lane.until {
-                let read = self.ahead(subscriber, lane.lane_id, next..lane.until);
+                // What is handed out already must not wait for the rest.
+                let until = if served.grants.is_empty() && !lane.is_waiting {
+                    patience.late
+                } else {
+                    patience.soon
+                };
+                let read = self.ahead(subscriber, lane.lane_id, next..lane.until, until);
                 match Box::pin(read).await {
                     Ok(ahead) => blocks = ahead,
                     Err(error) => failure = Some(error),
@@ -194,8 +205,9 @@ impl Dispenser {
             return Err(Error::not_found("subscription", name));
         }
         if !served.grants.is_empty() {
-            let visible = Duration::from_secs(u64::from(served.want.group.visibility_seconds));
-            subscriber.due.expect(visible);
+            subscriber
+                .due
+                .expect(Duration::from_secs(visibility.into()));
             return Ok(());
         }
         failure.map_or(Ok(()), Err)

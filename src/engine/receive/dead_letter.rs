@@ -202,6 +202,7 @@ impl Engine {
                 lease: key.lease,
                 action: LeaseAction::Settle,
                 mask: *bits,
+                max_attempts: None,
             }
         });
         let mut changes: Vec<LeaseChange> = changes.collect();

@@ -7,6 +7,7 @@ mod dead_letter;
 mod read;
 mod resend;
 mod settle;
+pub mod used_up;
 
 pub use browse::{After, Browse, BrowseFrom};
 pub use settle::Action;

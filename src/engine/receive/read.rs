@@ -7,7 +7,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::Timestamp;
 use api::limits::RECEIVE_BLOCKS_BYTES_MAX;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
+use crate::engine::lease::patience::Patience;
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::log::block::{Block, Delivery, StoredMessage};
 use crate::engine::log::reader::Blocks;
@@ -24,36 +24,6 @@ use crate::store::turn::LeaseAction;
 
 /// Seconds until messages that could not be read are due again.
 const UNREADABLE_SECONDS: u32 = 5;
-
-/// While other messages can be handed out, those in object storage are waited for until then at most.
-const SOON: Duration = Duration::from_secs(2);
-/// Messages in object storage are waited for until then at most.
-const LATE: Duration = Duration::from_secs(10);
-
-/// How long a receiver waits for messages that have to be read. They must reach it well within their visibility timeout.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Until when they are waited for while others can be handed out.
-    soon: Instant,
-    /// Until when they are waited for.
-    late: Instant,
-    /// Until when they may be handed out.
-    visible: Instant,
-}
-
-impl Patience {
-    /// For messages that were leased just now.
-    pub(super) fn of(visibility_seconds: u32) -> Self {
-        let now = Instant::now();
-        // Messages that are due again at once are read nevertheless.
-        let visibility = Duration::from_secs(u64::from(visibility_seconds.max(1)));
-        Self {
-            soon: now + SOON.min(visibility / 4),
-            late: now + LATE.min(visibility / 2),
-            visible: now + visibility,
-        }
-    }
-}
 
 /// The messages of some leases, as far as they could be read.
 #[derive(Debug)]
@@ -79,17 +49,18 @@ pub(super) struct ReadMessage {
 }
 
 impl Engine {
-    /// The messages of these grants, which were leased just now; maybe none. Gives back those that are not handed out.
+    /// The messages of these grants; maybe none. Gives back those that are not handed out.
     pub(in crate::engine) async fn read_grants(
         &self,
         subscriber: &Arc<Subscriber>,
         grants: &[Grant],
         visibility_seconds: u32,
     ) -> Result<Vec<Delivery>, Error> {
-        if grants.is_empty() {
+        let Some(since) = grants.iter().map(|grant| grant.since).min() else {
             return Ok(Vec::new());
-        }
-        let (bytes_max, patience) = (RECEIVE_BLOCKS_BYTES_MAX, Patience::of(visibility_seconds));
+        };
+        let patience = Patience::of(visibility_seconds, since);
+        let bytes_max = RECEIVE_BLOCKS_BYTES_MAX;
         let read = self
             .read_leases(subscriber, grants, bytes_max, Some(patience))
             .await;

@@ -15,6 +15,8 @@ use crate::engine::lease::plan::after;
 use crate::engine::lease::receipt::Receipt;
 use crate::engine::subscriber::Subscriber;
 use crate::engine::turn::{Changed, Moved, Settle, SettleEntry};
+use crate::store;
+use crate::store::lost_lease::{self, LeaseBits};
 use crate::store::subscription::SubscriptionRow;
 use crate::store::turn::{ASIDE_SECONDS, LeaseAction};
 
@@ -162,9 +164,13 @@ impl Engine {
         let changed = changed
             .await
             .map_err(|_| Error::Unavailable("the node"))??;
+        let mut unknown = Vec::new();
         for item in &round.items {
             if changed.bits[item.entry] & item.receipt.mask() == 0 {
                 results[item.index] = Err(Error::LeaseLost);
+                if actions[item.entry] == LeaseAction::Settle {
+                    unknown.push(item);
+                }
             } else if let LeaseAction::Hide(seconds) = actions[item.entry] {
                 results[item.index] = Ok(Outcome::Extended(Extended {
                     receipt: item.token.to_owned(),
@@ -172,10 +178,50 @@ impl Engine {
                 }));
             }
         }
+        if !unknown.is_empty() {
+            Box::pin(self.acked_before(subscriber, &unknown, results)).await;
+        }
         if !changed.aside.is_empty() {
             Box::pin(self.move_aside(subscriber, round.items, changed, results)).await;
         }
         Ok(())
+    }
+
+    /// Acks whose messages are not in their leases any more succeed if an ack by the same receipt was committed before:
+    /// the client may not have got the answer. Every other way to lose a message is recorded (`store::lost_lease`).
+    async fn acked_before(
+        &self,
+        subscriber: &Subscriber,
+        items: &[&Item<'_>],
+        results: &mut Results,
+    ) {
+        let asked = items.iter().map(|item| LeaseBits {
+            lane: item.receipt.lane,
+            lease: item.receipt.lease,
+            bits: item.receipt.mask(),
+        });
+        let asked: Vec<LeaseBits> = asked.collect();
+        let look = async {
+            let mut session = self.store().session().await?;
+            let found = lost_lease::not_lost(&mut session, subscriber.id, &asked).await?;
+            Ok::<_, store::Error>((session.era(), found))
+        };
+        match look.await {
+            Ok((era, found)) => {
+                for (item, bits) in items.iter().zip(found) {
+                    // An ack in a history that the database has lost is lost as well.
+                    if bits != 0 && item.receipt.lease.is_of(era) {
+                        results[item.index] = Ok(Outcome::Settled(Settled {}));
+                    }
+                }
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                for item in items {
+                    results[item.index] = Err(error.clone());
+                }
+            }
+        }
     }
 
     /// Has the messages moved that a turn has set aside, and waits for it.

@@ -17,7 +17,7 @@ use crate::engine::limit::Policy;
 use crate::engine::order::fair;
 use crate::engine::push::{self, status};
 use crate::store::subscription::SubscriptionRow;
-use crate::store::{self, Session, TopicId};
+use crate::store::{self, CursorKey, Session, TopicId};
 
 /// The dead-letter topic in the settings: `None` keeps the present one, `Some(None)` removes it.
 type DeadLetters = Option<Option<TopicId>>;
@@ -89,9 +89,15 @@ impl Engine {
         if is_catalog_old {
             store::installation::bump_catalog(&mut tx).await?;
         }
+        if changed {
+            list_last_attempts(&mut tx, &row).await?;
+        }
         tx.commit().await?;
         if is_catalog_old {
             self.catalog().invalidate();
+        }
+        if pushed.changed {
+            self.push().assign_now();
         }
         let mut shown = self.shown_subscription(row)?;
         if let Some(push) = &mut shown.push {
@@ -283,6 +289,7 @@ impl Engine {
         store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
         store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        store::lost_lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
         let change = Change {
             tenant: Some(tenant),
             action: "subscription.delete",
@@ -322,8 +329,9 @@ impl Engine {
             .await?;
         let mut session = self.store().session().await?;
         let now = self.clock().now();
-        let fill =
-            store::cursor::fill(&mut session, now, subscriber.id, subscriber.topic_id).await?;
+        let max_attempts = subscriber.settings().attempts_max();
+        let (id, topic) = (subscriber.id, subscriber.topic_id);
+        let fill = store::cursor::fill(&mut session, now, id, topic, max_attempts).await?;
         let fairness = fair::stats(&mut session, &subscriber, now).await?;
         let endpoint = store::push_driver::state(&mut session, subscriber.id).await?;
         let (ready, in_flight) = (
@@ -340,6 +348,19 @@ impl Engine {
             push: endpoint.map(status::stats),
         })
     }
+}
+
+/// Lists the leases that have no attempt left under changed settings, so that they are found when nobody receives.
+async fn list_last_attempts(tx: &mut Session, row: &SubscriptionRow) -> Result<(), Error> {
+    let Some(max_attempts) = row.attempts_max() else {
+        return Ok(());
+    };
+    for lane in store::lane::of_topic(tx, row.topic_id).await? {
+        let subscription = row.subscription_id;
+        let key = CursorKey { lane, subscription };
+        store::last_attempt::insert_all(tx, key, max_attempts).await?;
+    }
+    Ok(())
 }
 
 /// Fails unless the caller may manage the topics that a subscription reads and dead-letters to. Otherwise a caller with

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::engine::mask::lowest;
 use crate::store::lease::Lease;
@@ -23,6 +24,8 @@ pub struct Grant {
     pub attempt: u32,
     /// Until when they are hidden from other receivers.
     pub deadline: OffsetDateTime,
+    /// When this node learned of the lease.
+    pub since: Instant,
 }
 
 impl Grant {
@@ -44,6 +47,7 @@ impl Grant {
             bits: lease.pending,
             attempt: lease.attempt.unsigned_abs(),
             deadline: lease.deadline,
+            since: Instant::now(),
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::engine::error::Error;
 use crate::engine::mask::lowest;
@@ -102,18 +103,14 @@ impl PendingClaim {
 
     /// The claim for the statement.
     pub(super) fn to_claim(&self) -> Claim {
-        let settings = self.subscriber.settings();
-        let has_dead_letters = settings.dead_letter_topic_id.is_some();
         Claim {
             lane: self.lane,
             subscription: self.subscriber.id,
             wanted: self.wanted,
             fresh: self.fresh,
             visibility_seconds: self.group.visibility_seconds,
-            scan: self.low.map(|low| Scan {
-                low,
-                max_attempts: has_dead_letters.then(|| i32::from(settings.max_attempts)),
-            }),
+            max_attempts: self.subscriber.settings().attempts_max(),
+            scan: self.low.map(|low| Scan { low }),
         }
     }
 }
@@ -290,5 +287,6 @@ fn grant(leased: &Leased, deadline: OffsetDateTime) -> Grant {
         bits: lowest(u64::MAX, leased.count),
         attempt: 1,
         deadline,
+        since: Instant::now(),
     }
 }

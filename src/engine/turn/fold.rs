@@ -43,8 +43,18 @@ pub(super) fn fold(settles: Vec<Settle>) -> Folded {
     }
     let entries = |settle: &Settle| -> Vec<LeaseChange> {
         let subscription = settle.subscriber.id;
+        let max_attempts = if settles_only {
+            None
+        } else {
+            settle.subscriber.settings().attempts_max()
+        };
         let entries = settle.entries.iter();
-        entries.map(|entry| change(subscription, entry)).collect()
+        entries
+            .map(|entry| LeaseChange {
+                max_attempts,
+                ..change(subscription, entry)
+            })
+            .collect()
     };
     folded.changes = folded.settles.iter().flat_map(entries).collect();
     folded.changes.sort_unstable();
@@ -65,6 +75,7 @@ fn change(subscription: SubscriptionId, entry: &SettleEntry) -> LeaseChange {
         lease: entry.lease,
         action: entry.action,
         mask: entry.mask,
+        max_attempts: None,
     }
 }
 

@@ -105,6 +105,13 @@ impl SetAside {
         });
     }
 
+    /// How many more leases it takes whose attempts are used up.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.inbox
+            .with(|state| WAITING_MAX.saturating_sub(state.waiting.len()))
+    }
+
     /// Adds a lease of messages that a consumer wants in the dead-letter topic, with a reason for each.
     pub fn ask(
         &self,

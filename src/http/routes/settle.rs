@@ -19,7 +19,9 @@ use crate::http::request::json::{Json, JsonText};
 
 /// Acknowledge messages
 ///
-/// An acknowledged message is never handed out again to this subscription.
+/// An acknowledged message is never handed out again to this subscription. When no answer came, send the request again: a
+/// receipt that has acknowledged its message succeeds again, for at least ten minutes. `lease_lost` means that the message
+/// failed or was handed out again before.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
     security(("api_key" = ["receive"])),
@@ -38,7 +40,7 @@ pub(in crate::http) async fn ack_messages(
 /// Change the visibility timeout of messages
 ///
 /// Sets the time until a message becomes visible again, counted from now; 0 makes it visible at once. Its receipt stays
-/// valid.
+/// valid, so a repeated request sets the time again.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
     security(("api_key" = ["receive"])),
@@ -56,7 +58,8 @@ pub(in crate::http) async fn change_visibility(
 
 /// Settle messages
 ///
-/// Applies `ack`, `nack`, `extend` and `dead_letter`, which may be mixed in one request.
+/// Applies `ack`, `nack`, `extend` and `dead_letter`, which may be mixed in one request. A repeated `ack` succeeds again. A
+/// `nack` or `dead_letter` makes the receipt void, so when it is repeated, `lease_lost` may mean that it was done before.
 #[utoipa::path(
     post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
     security(("api_key" = ["receive"])),

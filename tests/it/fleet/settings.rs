@@ -31,7 +31,7 @@ async fn a_database_with_other_defaults_serves_like_any_other() {
     }
     let store = fleet.database.store();
     let sessions = [
-        (store.session().await.unwrap(), "0"),
+        (store.session().await.unwrap(), "5s"),
         (store.turn_session().await.unwrap(), "200ms"),
     ];
     for (mut session, lock_timeout) in sessions {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -37,6 +37,8 @@ pub(crate) struct Posted {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+    /// When all of it had come.
+    pub(crate) at: Instant,
     /// Its connection, counted from 1.
     pub(crate) connection: usize,
 }
@@ -247,6 +249,7 @@ async fn answer(
         version: head.version,
         headers: head.headers,
         body: body_of.collect().await.map_err(|_| Broken)?.to_bytes(),
+        at: Instant::now(),
         connection,
     };
     let does = shared.next.lock().pop_front();

@@ -63,6 +63,14 @@ fn rules() -> Vec<Rule> {
             "SELECT format('lane %s subscription %s lease %s', lane_id, subscription_id, lease_id) FROM lease WHERE pending = 0",
         ),
         rule(
+            "a lease has no attempt left and is not listed as such",
+            "SELECT format('lane %s subscription %s lease %s', l.lane_id, l.subscription_id, l.lease_id)
+             FROM lease l JOIN subscription s USING (subscription_id)
+             WHERE NOT l.waiting AND s.dead_letter_topic_id IS NOT NULL AND l.attempt >= s.max_attempts
+               AND NOT EXISTS (SELECT FROM last_attempt a WHERE a.lane_id = l.lane_id AND a.lease_id = l.lease_id
+                                 AND a.subscription_id = l.subscription_id AND a.due_at <= l.deadline)",
+        ),
+        rule(
             "I2: a lease without its subscription's cursor",
             "SELECT format('lane %s subscription %s lease %s', l.lane_id, l.subscription_id, l.lease_id) FROM lease l
              JOIN subscription s USING (subscription_id)

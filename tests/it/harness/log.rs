@@ -212,6 +212,7 @@ impl Log {
             wanted,
             fresh: wanted,
             visibility_seconds: 30,
+            max_attempts: None,
             scan: None,
         }];
         let mut session = self.store.session().await.unwrap();
@@ -239,6 +240,7 @@ impl Log {
             lease,
             action: LeaseAction::Settle,
             mask,
+            max_attempts: None,
         }];
         let mut session = self.store.session().await.unwrap();
         let input = TurnInput {

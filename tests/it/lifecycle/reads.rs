@@ -199,6 +199,46 @@ async fn what_cannot_be_read_in_time_is_given_back_without_an_attempt_and_holds_
     fleet.finish([writer, reader]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_ahead_of_a_fair_subscription_holds_up_nothing_until_it_is_visible_again() {
+    let (mut fleet, proxy, _seaweed) = over_s3().await;
+    fleet.clock = Clock::default();
+    let writer = fleet.node().await;
+    writer
+        .topic_and_subscription(json!({"fairness": {}, "visibility_timeout_seconds": 4}))
+        .await;
+    // Another node, which has in memory what failed once, and nothing of what is ahead of the cursor.
+    let reader = fleet.node().await;
+    writer.publish("due").await;
+    let failed = &reader.receive(1).await[0]["receipt"];
+    reader
+        .settle(json!([{"receipt": failed, "action": "nack"}]))
+        .await;
+    writer.publish("cold").await;
+    assert_eq!(fleet.offload().await, 2);
+    proxy.set(Mode::Blackhole);
+
+    let began = Instant::now();
+    let received = reader.receive(10).await;
+    let took = began.elapsed();
+    assert_eq!(all(&received, "body"), ["due"]);
+    assert!(took < Duration::from_secs(3), "within its time: {took:?}");
+    assert_eq!(reader.ack(&all(&received, "receipt")).await, [json!({})]);
+    // Nothing is leased, and the receiver does not wait for longer than a lease would last.
+    let began = Instant::now();
+    let ask = json!({"max_messages": 10});
+    let (status, answer) = reader.post("/v1/subscriptions/s/receive", ask).await;
+    let took = began.elapsed();
+    assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    proxy.set(Mode::Pass);
+
+    let received = reader.receive_with(json!({"wait_seconds": 8})).await;
+    assert_eq!(all(&received, "body"), ["cold"]);
+    assert_eq!(received[0]["attempt"], 1);
+    fleet.finish([writer, reader]).await;
+}
+
 #[tokio::test]
 async fn a_dead_letter_that_cannot_be_read_takes_nothing_from_the_receiver() {
     let (fleet, proxy, _seaweed) = over_s3().await;

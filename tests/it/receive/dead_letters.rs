@@ -174,3 +174,108 @@ async fn used_up_messages_of_many_leases_move_together_and_others_are_handed_out
     assert!(blocks(&fleet).await.len() < 30, "many move as one block");
     fleet.finish([node]).await;
 }
+
+/// The messages of the dead-letter topic when there are this many. Nobody receives meanwhile.
+async fn moved(node: &Node, count: usize) -> Vec<Value> {
+    crate::harness::until("they are moved", async || {
+        let (_, dead) = node.get("/v1/topics/dead/messages").await;
+        let items = dead["items"].as_array().unwrap().clone();
+        (items.len() == count).then_some(items)
+    })
+    .await
+}
+
+/// What the subscription `s` has ready, in flight and delayed.
+async fn stats(node: &Node) -> [u64; 3] {
+    let (_, stats) = node.get("/v1/subscriptions/s/stats").await;
+    ["ready", "in_flight", "delayed"].map(|of| stats[of].as_u64().unwrap())
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_due_needs_no_receiver_and_is_not_ready() {
+    for attempts in [1, 2] {
+        let fleet = Fleet::new().await;
+        let node = node_with_dead_letters(&fleet).await;
+        let settings = json!({"topic": "t", "max_attempts": attempts});
+        assert_eq!(node.put("/v1/subscriptions/s", settings).await.0, 200);
+        let batch = json!({"messages": [{"body": "a"}, {"body": "b"}, {"body": "c"}]});
+        node.post("/v1/topics/t/messages/batch", batch).await;
+        for _ in 1..attempts {
+            assert_eq!(node.receive(3).await.len(), 3);
+            fleet.advance(31);
+        }
+        let last = node.receive(3).await;
+        assert_eq!(stats(&node).await, [0, 3, 0]);
+        // One is acked, one fails by time, and one is kept for longer.
+        let keep =
+            json!({"changes": [{"receipt": last[2]["receipt"], "visibility_timeout_seconds": 60}]});
+        node.ack(&[&last[0]["receipt"]]).await;
+        node.results("visibility", keep).await;
+
+        fleet.advance(31);
+        let [ready, in_flight, _] = stats(&node).await;
+        assert_eq!((ready, in_flight), (0, 1));
+        let dead = moved(&node, 1).await;
+        assert_eq!(dead[0]["body"], "b");
+        let attributes = &dead[0]["attributes"];
+        assert_eq!(
+            attributes["cursus-dead-letter-attempts"],
+            json!(attempts.to_string())
+        );
+        assert_eq!(stats(&node).await, [0, 1, 0]);
+        fleet.advance(30);
+        assert_eq!(all(&moved(&node, 2).await, "body"), ["b", "c"]);
+        assert_eq!(stats(&node).await, [0, 0, 0]);
+        fleet.finish([node]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_last_attempt_that_is_given_back_is_a_dead_letter_after_the_delay() {
+    let fleet = Fleet::new().await;
+    let node = node_with_dead_letters(&fleet).await;
+    let settings = json!({"topic": "t", "max_attempts": 1});
+    node.put("/v1/subscriptions/s", settings).await;
+    for body in ["now", "later"] {
+        node.publish(body).await;
+    }
+    let last = node.receive(2).await;
+
+    let items = json!([
+        {"receipt": last[0]["receipt"], "action": "nack"},
+        {"receipt": last[1]["receipt"], "action": "nack", "delay_seconds": 5},
+    ]);
+    assert_eq!(node.settle(items).await, [json!({}), json!({})]);
+
+    assert_eq!(moved(&node, 1).await[0]["body"], "now");
+    assert_eq!(stats(&node).await, [0, 0, 1]);
+    fleet.advance(5);
+    assert_eq!(all(&moved(&node, 2).await, "body"), ["now", "later"]);
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn fewer_attempts_or_a_new_topic_make_dead_letters_of_what_has_failed_before() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic("dead").await;
+    node.topic_and_subscription(json!({"fairness": {}})).await;
+    for body in ["a", "b"] {
+        node.publish(body).await;
+    }
+    assert_eq!(node.receive(2).await.len(), 2);
+    fleet.advance(31);
+    assert_eq!(node.receive(1).await.len(), 1);
+    fleet.advance(31);
+    assert_eq!(stats(&node).await, [2, 0, 0]);
+
+    let settings = json!({"topic": "t", "dead_letter_topic": "dead", "max_attempts": 2});
+    node.put("/v1/subscriptions/s", settings).await;
+    assert_eq!(stats(&node).await[0], 1);
+    assert_eq!(all(&moved(&node, 1).await, "body"), ["a"]);
+    let settings = json!({"topic": "t", "max_attempts": 1});
+    node.put("/v1/subscriptions/s", settings).await;
+    assert_eq!(all(&moved(&node, 2).await, "body"), ["a", "b"]);
+    assert_eq!(stats(&node).await, [0, 0, 0]);
+    fleet.finish([node]).await;
+}

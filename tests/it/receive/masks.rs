@@ -150,6 +150,7 @@ impl World {
             lease,
             action,
             mask,
+            max_attempts: None,
         });
         changes.collect()
     }
@@ -164,7 +165,6 @@ impl World {
             let scan = Scan {
                 // What this turn makes due has no earlier deadline than now.
                 low: low.min(log.clock.now()).filter(|_| ask.has_low),
-                max_attempts: ask.max_attempts,
             };
             Some(Claim {
                 lane: self.lane,
@@ -172,6 +172,7 @@ impl World {
                 wanted: ask.wanted,
                 fresh: ask.wanted * ask.fresh_quarters / 4,
                 visibility_seconds: ask.visibility_seconds,
+                max_attempts: ask.max_attempts,
                 scan: ask.scans.then_some(scan),
             })
         };
@@ -260,15 +261,15 @@ impl World {
     fn due(&mut self, index: usize, claim: &Claim, output: &TurnOutput) -> u32 {
         let mine = output.due.iter().filter(|(claim, _)| *claim == index);
         let leases: Vec<Lease> = mine.map(|(_, lease)| *lease).collect();
-        let Some(scan) = claim.scan else {
+        if claim.scan.is_none() {
             assert!(leases.is_empty(), "{leases:?} without a scan");
             return 0;
-        };
+        }
         let (mut got, mut latest) = (0, None);
         for lease in &leases {
             let first = lease.base.plus(i64::from(lease.pending.trailing_zeros()));
             let before = self.leased[&(claim.subscription, first)];
-            let is_spent = scan.max_attempts.is_some_and(|max| before.attempt >= max);
+            let is_spent = claim.max_attempts.is_some_and(|max| before.attempt >= max);
             got += if is_spent {
                 0
             } else {

@@ -9,5 +9,6 @@ mod masks;
 mod messages;
 mod model;
 mod races;
+mod repeats;
 mod resend;
 mod settle;

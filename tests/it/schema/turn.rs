@@ -16,6 +16,7 @@ const CLAIM: Claim = Claim {
     wanted: 1,
     fresh: 1,
     visibility_seconds: 30,
+    max_attempts: None,
     scan: None,
 };
 
