@@ -73,6 +73,9 @@
 //!   (`log::reader`).
 //! - **Order.** A subscription with an order of its own is served off the turn (`order`): messages from ahead of the cursor join
 //!   a line as waiting leases, and the line decides which are next. A plain subscription costs nothing for it.
+//! - **Push.** A subscription with an endpoint has a driver on one node (`push::drive`), which waits for leases like a receiver,
+//!   has the requests sent by `outbound`, and settles by the answers. A node drives what names it in `push_endpoint` for as long
+//!   as it sends heartbeats (`push::assign`). How much is sent is decided by `push::flow`, alone from what the endpoint answers.
 //! - **Settle.** Acks, nacks and changes of visibility are masked changes of leases in the next turn. A dead letter is set aside
 //!   by a turn, or by the duty `receive::used_up` when nobody receives, and moved to its topic by a task, many at once
 //!   (`receive::dead_letter`). An ack leaves no trace. What takes messages from a lease in another way records it
