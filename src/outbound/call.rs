@@ -1,6 +1,7 @@
 //! A request and what is read of its response, within a time for all of it. A request that was certainly not processed,
 //! because the connection was closed while it was idle or the peer is going away, is sent again over a new connection.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::header::{
     TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::{Method, Request, Uri};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Sleep, sleep};
 use url::{Position, Url};
 
 use super::Reply;
@@ -90,16 +91,17 @@ impl Call<'_> {
         self.headers.entry(USER_AGENT).or_insert(AGENT);
         let any = HeaderValue::from_static("*/*");
         self.headers.entry(ACCEPT).or_insert(any);
-        let end = Instant::now() + self.timeout;
+        let end = sleep(self.timeout);
+        tokio::pin!(end);
         let over = |phase| Error::Timeout(phase, self.timeout);
         let mut tries = 0;
         let (connection, response) = loop {
             tries += 1;
             let connection = pool.take(self.url, tries == TRIES_MAX);
-            let connection = timeout_at(end, connection).await;
-            let mut connection = connection.map_err(|_| over(Phase::Connect))??;
-            let sent = timeout_at(end, connection.send(&self)).await;
-            match sent.map_err(|_| over(Phase::Head))? {
+            let connection = within(end.as_mut(), connection).await;
+            let mut connection = connection.ok_or_else(|| over(Phase::Connect))??;
+            let sent = within(end.as_mut(), connection.send(&self)).await;
+            match sent.ok_or_else(|| over(Phase::Head))? {
                 Ok(response) => break (connection, response),
                 Err(failure) => {
                     if !failure.is_usable {
@@ -113,7 +115,7 @@ impl Call<'_> {
         };
         let (head, mut body) = response.into_parts();
         let mut kept = BytesMut::new();
-        let ended = timeout_at(end, read(&mut body, reading, &mut kept)).await;
+        let ended = within(end, read(&mut body, reading, &mut kept)).await;
         let ended = ended.unwrap_or(End::TimedOut);
         if ended == End::Whole {
             pool.put(self.url, connection, kept_for(&head.headers));
@@ -124,6 +126,16 @@ impl Call<'_> {
             body: kept.freeze(),
         };
         Ok((reply, ended))
+    }
+}
+
+/// The result of `work`; `None` when `end` comes first. One timer is for all that is waited for: each costs as much as a
+/// look into the pool.
+async fn within<T>(end: Pin<&mut Sleep>, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = end => None,
     }
 }
 

@@ -302,21 +302,23 @@ mod tests {
         }
     }
 
+    async fn echo(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+        let headers = request.headers().clone();
+        let body = request.into_body().collect().await?.to_bytes();
+        let mut response = Response::new(Full::new(body));
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
     #[tokio::test]
     async fn a_connection_carries_one_delivery_after_the_other() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
-            let service = service_fn(async |request: Request<Incoming>| {
-                let headers = request.headers().clone();
-                let body = request.into_body().collect().await?.to_bytes();
-                let mut response = Response::new(Full::new(body));
-                *response.headers_mut() = headers;
-                Ok::<_, hyper::Error>(response)
-            });
             let http = hyper::server::conn::http1::Builder::new();
-            http.serve_connection(TokioIo::new(stream), service).await
+            let served = http.serve_connection(TokioIo::new(stream), service_fn(echo));
+            served.await
         });
         let outbound = Outbound::new(Options {
             guard: Guard::default().with_loopback(),

@@ -130,10 +130,17 @@ impl State {
     }
 
     /// Removes some idle connections, and returns them.
-    fn evict(&mut self) -> Vec<(Single, Instant)> {
-        let idle = self.origins.values_mut().map(|origin| &mut origin.idle);
-        let idle = idle.flat_map(|idle| idle.drain(..));
-        idle.take(EVICTED).collect()
+    fn evict(&mut self) -> Vec<Single> {
+        let mut evicted = Vec::new();
+        for origin in self.origins.values_mut() {
+            while let Some((single, _)) = origin.idle.pop() {
+                evicted.push(single);
+                if evicted.len() == EVICTED {
+                    return evicted;
+                }
+            }
+        }
+        evicted
     }
 }
 
@@ -165,9 +172,10 @@ enum Step {
 struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Relaxed);
-        Self(waiting)
+    /// Begins to wait. Returns how many waited before.
+    fn begin(waiting: &'a AtomicUsize) -> (Self, usize) {
+        let before = waiting.fetch_add(1, Relaxed);
+        (Self(waiting), before)
     }
 }
 
@@ -273,9 +281,12 @@ impl Pool {
         if let Ok(place) = places.clone().try_acquire_owned() {
             return Ok(place);
         }
-        let _waits = Waits::begin(&self.waiting);
-        let idle = self.state.lock().evict();
-        drop(idle);
+        let (_waits, before) = Waits::begin(&self.waiting);
+        // The places of those that make way are for this request and the next ones.
+        if before % EVICTED == 0 {
+            let evicted = self.state.lock().evict();
+            drop(evicted);
+        }
         // The semaphore is never closed.
         places.acquire_owned().await.map_err(|_| Error::Unreachable)
     }
