@@ -116,18 +116,29 @@ pub async fn lock(
     .await?)
 }
 
-/// Writes all settings of the endpoint of a subscription and enables it. A secret that is replaced goes on to sign for
-/// `overlap_seconds`.
+/// An endpoint to write.
+#[derive(Debug)]
+pub struct NewEndpoint<'a> {
+    /// The subscription.
+    pub subscription: SubscriptionId,
+    /// Its owner.
+    pub tenant: TenantId,
+    /// All its settings.
+    pub settings: &'a Settings,
+    /// Seconds for which a secret that is replaced goes on to sign.
+    pub overlap_seconds: u32,
+}
+
+/// Creates the endpoint of a subscription, or writes all its settings and enables it.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn put(
     session: &mut Session,
-    (tenant, subscription): (TenantId, SubscriptionId),
-    new: &Settings,
-    overlap_seconds: u32,
+    new: &NewEndpoint<'_>,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
+    let settings = new.settings;
     sqlx::query(
         "-- push_endpoint.put
          INSERT INTO push_endpoint AS e (subscription_id, tenant_id, settings, credential, secret, granted_per_minute)
@@ -140,13 +151,13 @@ pub async fn put(
              old_secret_until = CASE WHEN excluded.secret <> e.secret THEN coalesce($8, now()) + $7 * interval '1 second'
                                      ELSE e.old_secret_until END",
     )
-    .bind(subscription)
-    .bind(tenant)
-    .bind(&new.settings)
-    .bind(&new.credential)
-    .bind(&new.secret)
-    .bind(new.granted_per_minute)
-    .bind(f64::from(overlap_seconds))
+    .bind(new.subscription)
+    .bind(new.tenant)
+    .bind(&settings.settings)
+    .bind(&settings.credential)
+    .bind(&settings.secret)
+    .bind(settings.granted_per_minute)
+    .bind(f64::from(new.overlap_seconds))
     .bind(now)
     .execute(session.run("push_endpoint.put"))
     .await?;

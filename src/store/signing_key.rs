@@ -16,14 +16,24 @@ pub struct KeyRow {
     pub seed: Option<SigningKey>,
 }
 
+/// A key to store.
+#[derive(Debug)]
+pub struct NewKey {
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Names it.
+    pub key_id: Uuid,
+    /// The private key.
+    pub seed: SigningKey,
+}
+
 /// Stores a key for a tenant that has none. If another transaction did it before, nothing changes.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn ensure(
     session: &mut Session,
-    tenant: TenantId,
-    (key_id, seed): (Uuid, &SigningKey),
+    new: &NewKey,
     now: Option<OffsetDateTime>,
 ) -> Result<(), Error> {
     sqlx::query(
@@ -31,9 +41,9 @@ pub async fn ensure(
          INSERT INTO signing_key (tenant_id, key_id, seed, created_at) VALUES ($1, $2, $3, coalesce($4, now()))
          ON CONFLICT (tenant_id) DO NOTHING",
     )
-    .bind(tenant)
-    .bind(key_id)
-    .bind(seed)
+    .bind(new.tenant)
+    .bind(new.key_id)
+    .bind(&new.seed)
     .bind(now)
     .execute(session.run("signing_key.ensure"))
     .await?;

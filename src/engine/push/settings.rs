@@ -16,10 +16,11 @@ use crate::engine::push::consent;
 use crate::engine::push::endpoint::signs;
 use crate::engine::push::sign;
 use crate::outbound::Url;
+use crate::store::Session;
 use crate::store::event_sink::SigningKey;
-use crate::store::push_endpoint::{self, Credential, Settings};
+use crate::store::push_endpoint::{self, Credential, NewEndpoint, Settings};
+use crate::store::signing_key::{self, NewKey};
 use crate::store::subscription::SubscriptionRow;
-use crate::store::{self, Session};
 
 /// What stands for a secret that was given.
 const HIDDEN: &str = "***";
@@ -110,13 +111,20 @@ pub async fn put(
         return Ok(Put::default());
     }
     if needs_key(settings) {
-        let seed = SigningKey(rand::random::<[u8; 32]>().to_vec());
-        let key = (Uuid::new_v4(), &seed);
-        store::signing_key::ensure(tx, row.tenant_id, key, now).await?;
+        let key = NewKey {
+            tenant: row.tenant_id,
+            key_id: Uuid::new_v4(),
+            seed: SigningKey(rand::random::<[u8; 32]>().to_vec()),
+        };
+        signing_key::ensure(tx, &key, now).await?;
     }
-    let endpoint = (row.tenant_id, row.subscription_id);
-    let overlap = PUSH_OVERLAP_SECONDS_DEFAULT;
-    push_endpoint::put(tx, endpoint, &new, overlap, now).await?;
+    let endpoint = NewEndpoint {
+        subscription: row.subscription_id,
+        tenant: row.tenant_id,
+        settings: &new,
+        overlap_seconds: PUSH_OVERLAP_SECONDS_DEFAULT,
+    };
+    push_endpoint::put(tx, &endpoint, now).await?;
     Ok(Put {
         changed: true,
         made_secret: is_made.then(|| sign::shown(&new.secret.0)),

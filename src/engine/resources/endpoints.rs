@@ -37,8 +37,13 @@ impl Engine {
             (changed, "subscription.resume_push")
         };
         if changed {
-            self.commit_change(tx, by, (action, name), &Nothing {})
-                .await?;
+            let change = Change {
+                tenant: Some(by.tenant()),
+                action,
+                target: name.as_str(),
+                detail: &Nothing {},
+            };
+            self.commit_change(tx, by, change).await?;
         } else {
             tx.commit().await?;
         }
@@ -64,9 +69,13 @@ impl Engine {
         let id = row.subscription_id;
         let until = push_endpoint::rotate(&mut tx, id, &secret, overlap, now).await?;
         let until = until.ok_or_else(|| no_endpoint(name))?;
-        let action = "subscription.rotate_push_secret";
-        self.commit_change(tx, by, (action, name), &rotation)
-            .await?;
+        let change = Change {
+            tenant: Some(by.tenant()),
+            action: "subscription.rotate_push_secret",
+            target: name.as_str(),
+            detail: &rotation,
+        };
+        self.commit_change(tx, by, change).await?;
         Ok(PushSecret {
             secret: sign::shown(&secret.0),
             old_secret_until: until.map(Into::into),
@@ -78,15 +87,8 @@ impl Engine {
         &self,
         mut tx: Session,
         by: &Access,
-        (action, name): (&'static str, &SubscriptionName),
-        detail: &T,
+        change: Change<'_, T>,
     ) -> Result<(), Error> {
-        let change = Change {
-            tenant: Some(by.tenant()),
-            action,
-            target: name.as_str(),
-            detail,
-        };
         audit::record(&mut tx, by, change, self.clock().now()).await?;
         store::installation::bump_catalog(&mut tx).await?;
         tx.commit().await?;
