@@ -1,5 +1,5 @@
 //! The driver of one endpoint: a task that leases messages, has them sent, and settles them by the answers. It leases
-//! only what it may send at once, so no message waits in a lease. While there is nothing to send it waits like a
+//! what it may send within a moment. While there is nothing to send it waits like a
 //! receiver, and costs no statement.
 //!
 //! A message is sent only while its lease has time for the answer. So a driver that was paused, or has lost its endpoint
@@ -23,6 +23,7 @@ use crate::engine::log::block::Delivery;
 use crate::engine::push::control::Control;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::{Flow, Room};
+use crate::engine::push::ready::Ready;
 use crate::engine::push::send::{Send, Sent};
 use crate::engine::push::settle::{Settling, settle};
 use crate::engine::receive::Action;
@@ -50,9 +51,11 @@ pub(super) struct Drive {
     pub(super) flow: Flow,
     endpoint: Arc<Endpoint>,
     sending: JoinSet<Sent>,
+    /// What is leased and not sent yet.
+    ready: Ready,
     fetching: Option<Fetching>,
-    /// Requests that `fetching` leases messages for, and what cancels it.
-    asked: (u32, CancellationToken),
+    /// Cancels `fetching`.
+    cancel: CancellationToken,
     settling: Option<Settling>,
     /// What is to be settled next.
     pub(super) answered: Vec<(String, Action)>,
@@ -73,12 +76,13 @@ impl Drive {
         Self {
             engine,
             subscriber,
-            control,
             flow,
+            cancel: control.stop.child_token(),
+            control,
             endpoint,
             sending: JoinSet::new(),
+            ready: Ready::default(),
             fetching: None,
-            asked: (0, CancellationToken::new()),
             settling: None,
             answered: Vec::new(),
             retries: BTreeSet::new(),
@@ -107,7 +111,7 @@ impl Drive {
                     }
                 }
                 again = next(&mut self.settling) => self.settled(again),
-                fetched = next(&mut self.fetching) => self.send(fetched, &stop),
+                fetched = next(&mut self.fetching) => self.fetched(fetched, &stop),
                 () = tokio::time::sleep_until(timer.into()) => self.wake(),
                 () = self.control.changed() => self.change(),
                 () = stop.cancelled(), if !is_stopping => {}
@@ -121,6 +125,7 @@ impl Drive {
 
     fn is_idle(&self) -> bool {
         self.sending.is_empty()
+            && self.ready.is_empty()
             && self.answered.is_empty()
             && self.settling.is_none()
             && self.fetching.is_none()
@@ -128,6 +133,7 @@ impl Drive {
 
     /// Waits for the answers of running requests, and settles their messages.
     async fn finish(&mut self) {
+        self.give_back();
         while let Some(sent) = self.sending.join_next().await {
             if let Ok(sent) = sent {
                 self.take(sent);
@@ -140,39 +146,65 @@ impl Drive {
         settle(self.engine.clone(), self.endpoint.clone(), items).await;
     }
 
-    /// Begins to settle what was answered, and to lease what may be sent.
+    /// Begins what may begin now: requests, then a settle and a lease.
     fn begin(&mut self, is_stopping: bool) {
+        let now = Instant::now();
+        let room = match self.flow.room(now) {
+            Room::Now(room) if !is_stopping => Some(self.send(room)),
+            Room::Now(_) | Room::At(_) => {
+                self.give_back();
+                self.cancel.cancel();
+                None
+            }
+        };
         if self.settling.is_none() && !self.answered.is_empty() {
             let items = std::mem::take(&mut self.answered);
             let (engine, endpoint) = (self.engine.clone(), self.endpoint.clone());
             self.settling = Some(Box::pin(settle(engine, endpoint, items)));
         }
-        let now = Instant::now();
-        let room = self.flow.room(now);
-        if self.fetching.is_some() {
-            // The endpoint is in trouble since it was asked for.
-            if !matches!(room, Room::Now(room) if room >= self.asked.0) {
-                self.asked.1.cancel();
-            }
+        let Some(room) = room.filter(|_| self.fetching.is_none()) else {
             return;
-        }
-        if is_stopping || self.paused_until.is_some_and(|at| at > now) {
+        };
+        if self.paused_until.is_some_and(|at| at > now) {
             return;
         }
         self.paused_until = None;
-        if let Room::Now(room @ 1..) = room {
+        let wanted = self.ready.wanted(&self.flow, room, self.batch());
+        if wanted > 0 {
             let ask = Ask {
-                wanted: room
-                    .saturating_mul(self.batch())
-                    .min(self.endpoint.rate_room()),
+                wanted: wanted.min(self.endpoint.rate_room()),
                 visibility_seconds: self.visibility_seconds(),
                 wait: Duration::ZERO,
             };
-            let cancel = self.control.stop.child_token();
-            self.asked = (room, cancel.clone());
+            self.cancel = self.control.stop.child_token();
+            let cancel = self.cancel.clone();
             let fetch = fetch(self.engine.clone(), self.subscriber.clone(), ask, cancel);
             self.fetching = Some(Box::pin(fetch));
         }
+    }
+
+    /// Has as many requests sent as there is room for. Returns the room that is left.
+    fn send(&mut self, room: u32) -> u32 {
+        for left in (0..room).rev() {
+            let Some((deliveries, until)) = self.ready.next(self.batch()) else {
+                return left + 1;
+            };
+            let send = Send {
+                engine: self.engine.clone(),
+                endpoint: self.endpoint.clone(),
+                deliveries,
+                until,
+            };
+            self.flow.began();
+            self.sending.spawn(send.run());
+        }
+        0
+    }
+
+    /// Gives back what is leased and not sent.
+    fn give_back(&mut self) {
+        let back = self.ready.take().map(|one| (one.receipt, Action::GiveBack));
+        self.answered.extend(back);
     }
 
     /// Messages of one request.
@@ -249,30 +281,20 @@ impl Drive {
         }
     }
 
-    /// Has the messages sent that were leased.
-    fn send(&mut self, fetched: Result<Vec<Delivery>, Error>, stop: &CancellationToken) {
-        let deliveries = match fetched {
-            Ok(deliveries) => deliveries,
-            Err(Error::NotFound { .. }) => return stop.cancel(),
+    /// Takes over what was leased.
+    fn fetched(&mut self, fetched: Result<Vec<Delivery>, Error>, stop: &CancellationToken) {
+        match fetched {
+            Ok(deliveries) => {
+                let seconds = u64::from(self.visibility_seconds());
+                let visibility = Duration::from_secs(seconds);
+                let until = Instant::now() + visibility.saturating_sub(self.endpoint.timeout);
+                self.ready.add(deliveries, until);
+            }
+            Err(Error::NotFound { .. }) => stop.cancel(),
             Err(error) => {
                 tracing::debug!(%error, subscription = %self.endpoint.subscription, "no messages could be leased");
                 self.paused_until = Some(Instant::now() + PAUSE);
-                return;
             }
-        };
-        let visibility = Duration::from_secs(u64::from(self.visibility_seconds()));
-        let send_until = Instant::now() + visibility.saturating_sub(self.endpoint.timeout);
-        let batch = usize::try_from(self.batch()).unwrap_or(1);
-        let mut deliveries = deliveries.into_iter().peekable();
-        while deliveries.peek().is_some() {
-            let send = Send {
-                engine: self.engine.clone(),
-                endpoint: self.endpoint.clone(),
-                deliveries: deliveries.by_ref().take(batch).collect(),
-                until: send_until,
-            };
-            self.flow.began();
-            self.sending.spawn(send.run());
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod key;
 mod key_set;
 mod metrics;
 mod rate;
+mod ready;
 pub mod request;
 mod retry;
 mod send;

@@ -51,6 +51,7 @@ pub(super) async fn settle(
     }
     let pauses = items.iter().filter_map(|(_, action)| match action {
         Action::Nack { delay_seconds } => Some(Duration::from_secs(u64::from(*delay_seconds))),
+        Action::GiveBack => Some(Duration::ZERO),
         Action::Ack | Action::Extend { .. } | Action::DeadLetter { .. } => None,
     });
     pauses.collect()

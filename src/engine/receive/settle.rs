@@ -35,6 +35,8 @@ pub enum Action {
         /// Seconds.
         visibility_seconds: Option<u32>,
     },
+    /// Hand it out again at once: it was handed out to nobody, so that this is no attempt. Not for clients.
+    GiveBack,
     /// Move it to the dead-letter topic.
     DeadLetter {
         /// Why.
@@ -274,6 +276,7 @@ fn lease_action(
     Ok(match action {
         Action::Ack => (LeaseAction::Settle, None),
         Action::Nack { delay_seconds } => (LeaseAction::Return(delay_seconds), None),
+        Action::GiveBack => (LeaseAction::GiveBack(0), None),
         Action::Extend { visibility_seconds } => {
             let default_seconds = settings.visibility_seconds.unsigned_abs();
             let seconds = visibility_seconds.unwrap_or(default_seconds);

@@ -31,7 +31,7 @@ async fn a_sink_is_made_shown_changed_and_deleted() {
     let expected = json!({
         "name": "billing",
         "settings": {
-            "url": URL, "events": ["usage", "budget"], "granularity": "hour", "tenants": "own", "batch": false,
+            "url": URL, "events": ["usage", "budget", "endpoint"], "granularity": "hour", "tenants": "own", "batch": false,
         },
         "waiting": 0, "failed_attempts": 0, "usage_until": at, "created_at": at, "updated_at": at,
     });

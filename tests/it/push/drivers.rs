@@ -257,3 +257,29 @@ async fn changed_settings_reach_the_driver() {
     assert_eq!(stats(&node).await["push"]["state"], "active");
     fleet.finish([node, other]).await;
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_disabled_is_an_event() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let endpoint = Endpoint::new().await;
+    node.topic("events").await;
+    node.put("/v1/subscriptions/e", json!({"topic": "events"}))
+        .await;
+    let sink = json!({"topic": "events", "events": ["endpoint"]});
+    let (status, sink) = node.put("/v1/event-sinks/e", sink).await;
+    assert_eq!(status, 201, "{sink}");
+    pushed(&node, &endpoint, json!({}), json!({})).await;
+    endpoint.next([Does::Says(410)]);
+    node.publish("a").await;
+    let event = until("the event", async || {
+        let (_, got) = node.post("/v1/subscriptions/e/receive", json!({})).await;
+        got["messages"].as_array()?.first().cloned()
+    })
+    .await;
+    let event: serde_json::Value = serde_json::from_str(event["body"].as_str().unwrap()).unwrap();
+    assert_eq!(event["type"], "cursus.endpoint");
+    let data = json!({"subscription": "s", "reason": "answered with status 410"});
+    assert_eq!(event["data"], data);
+    fleet.finish([node]).await;
+}

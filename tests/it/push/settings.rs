@@ -48,6 +48,13 @@ async fn an_endpoint_is_put_shown_and_removed_while_leases_go_on() {
     let (_, list) = node.get("/v1/subscriptions").await;
     assert_eq!(list["items"], json!([made]));
 
+    let results = node.ack(&[&pulled[0]["receipt"]]).await;
+    assert_eq!(
+        results,
+        [json!({})],
+        "what was received before can be settled"
+    );
+
     // What it shows may be put again, and then nothing changes.
     fleet.advance(60);
     let request = node.request(Method::PUT, SUBSCRIPTION);
@@ -61,12 +68,6 @@ async fn an_endpoint_is_put_shown_and_removed_while_leases_go_on() {
             .await,
     );
     assert_eq!(refused, is(409, "conflict", Value::Null));
-    let results = node.ack(&[&pulled[0]["receipt"]]).await;
-    assert_eq!(
-        results,
-        [json!({})],
-        "what was received before can be settled"
-    );
 
     let (_, changed) = put(&node, json!({"url": URL, "timeout_seconds": 5})).await;
     let push = json!({"url": URL, "timeout_seconds": 5});

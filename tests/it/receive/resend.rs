@@ -36,9 +36,9 @@ async fn drain(node: &Node) -> Vec<(String, u64)> {
 async fn what_is_done_is_handed_out_again_and_nothing_else() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
+    node.topic_and_subscription(json!({})).await;
     node.put("/v1/topics/t", json!({"keep_consumed": true}))
         .await;
-    node.topic_and_subscription(json!({})).await;
     let mut ids = Vec::new();
     for body in ["a", "b", "c", "d"] {
         ids.push(node.publish(body).await);
@@ -74,9 +74,9 @@ async fn what_is_done_is_handed_out_again_and_nothing_else() {
 async fn many_messages_and_a_fair_subscription_are_handed_out_again() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
+    node.topic_and_subscription(json!({"fairness": {}})).await;
     node.put("/v1/topics/t", json!({"keep_consumed": true}))
         .await;
-    node.topic_and_subscription(json!({"fairness": {}})).await;
     for number in 0..150 {
         node.publish(&format!("{number:03}")).await;
     }
