@@ -64,7 +64,7 @@ CREATE TABLE push_attempt (
     first_offset    bigint NOT NULL,
     subscription_id bigint NOT NULL,
     at              timestamptz NOT NULL,
-    attempts        text NOT NULL,
+    attempts        bytea NOT NULL,
     -- serves: the attempts of a message, found by its offset
     PRIMARY KEY (lane_id, last_offset, attempt_id)
 );
@@ -77,7 +77,8 @@ COMMENT ON COLUMN push_attempt.attempt_id IS 'order of recording';
 COMMENT ON COLUMN push_attempt.first_offset IS 'lowest offset of the messages';
 COMMENT ON COLUMN push_attempt.subscription_id IS 'the subscription that was delivered';
 COMMENT ON COLUMN push_attempt.at IS 'when they were recorded';
-COMMENT ON COLUMN push_attempt.attempts IS 'the attempts, JSON';
+COMMENT ON COLUMN push_attempt.attempts IS 'the attempts, JSON compressed by zstd';
+ALTER TABLE push_attempt ALTER COLUMN attempts SET STORAGE EXTERNAL;
 
 ALTER TABLE event_sink DROP CONSTRAINT event_sink_kinds_check, ADD CONSTRAINT event_sink_kinds CHECK
     (cardinality(kinds) BETWEEN 1 AND 3 AND kinds <@ ARRAY['usage', 'budget', 'endpoint']);

@@ -1,5 +1,5 @@
 //! Table `push_attempt`: attempts to deliver messages, many in a row. A row covers a range of offsets, and what it holds
-//! is JSON that SQL does not read, so that a million deliveries cost some hundred rows.
+//! is for the service alone to read, so that a million deliveries cost some hundred rows.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Error, LaneId, Offset, Session, SubscriptionId};
 
 /// Offsets that a row covers at most, so that a look-up by offset reads few rows.
-pub const SPAN: i64 = 4_096;
+pub const SPAN: i64 = 256;
 
 /// Attempts of one subscription in one lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Attempts {
     pub first: Offset,
     /// Highest offset.
     pub last: Offset,
-    /// The attempts, JSON.
-    pub attempts: String,
+    /// The attempts, compressed.
+    pub attempts: Vec<u8>,
 }
 
 /// Appends attempts.
@@ -38,12 +38,12 @@ pub async fn insert(
     let subscriptions: Vec<SubscriptionId> = rows.iter().map(|row| row.subscription).collect();
     let first: Vec<Offset> = rows.iter().map(|row| row.first).collect();
     let last: Vec<Offset> = rows.iter().map(|row| row.last).collect();
-    let attempts: Vec<&str> = rows.iter().map(|row| row.attempts.as_str()).collect();
+    let attempts: Vec<&[u8]> = rows.iter().map(|row| row.attempts.as_slice()).collect();
     sqlx::query(
         "-- push_attempt.insert
          INSERT INTO push_attempt (lane_id, subscription_id, first_offset, last_offset, attempts, at)
          SELECT r.*, coalesce($6, now())
-         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[]) r",
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) r",
     )
     .bind(lanes)
     .bind(subscriptions)
@@ -61,11 +61,11 @@ pub async fn insert(
 pub struct Found {
     /// The subscription.
     pub subscription_id: SubscriptionId,
-    /// The attempts, JSON.
-    pub attempts: String,
+    /// The attempts, compressed.
+    pub attempts: Vec<u8>,
 }
 
-/// Rows that may have attempts of a message, in the order in which they were recorded, at most `limit`.
+/// Rows that may have attempts of a message, the latest first, at most `limit`.
 ///
 /// # Errors
 /// When the database call fails.
@@ -78,7 +78,7 @@ pub async fn of_message(
     Ok(sqlx::query_as(
         "-- push_attempt.of_message
          SELECT subscription_id, attempts FROM push_attempt
-         WHERE lane_id = $1 AND last_offset BETWEEN $2 AND $2 + $4 AND first_offset <= $2 ORDER BY attempt_id LIMIT $3",
+         WHERE lane_id = $1 AND last_offset BETWEEN $2 AND $2 + $4 AND first_offset <= $2 ORDER BY attempt_id DESC LIMIT $3",
     )
     .bind(lane)
     .bind(offset)

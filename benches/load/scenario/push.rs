@@ -18,7 +18,7 @@ use crate::scenario::{Context, fill, fill_by, prepare};
 use crate::sink::Sink;
 
 /// Messages that are pushed in a second, at most: as many as a backlog has for each measured second.
-const PER_SECOND: f64 = 25_000.0;
+const PER_SECOND: f64 = 60_000.0;
 /// Endpoints are driven, and drivers warm, after this time.
 const WARM: Duration = Duration::from_secs(1);
 /// No endpoint needs longer to begin.

@@ -28,6 +28,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const WAITING_MAX: usize = 200_000;
 /// Attempts of one row.
 const ROW_MAX: usize = 2_000;
+/// zstd level: the fastest.
+const LEVEL: i32 = 1;
+/// Bytes of a row, unpacked: each attempt has a few short texts.
+const ROW_BYTES_MAX: usize = 4 << 20;
 /// Rows of one statement.
 const ROWS_MAX: usize = 500;
 /// Rows that are read for one message.
@@ -142,7 +146,7 @@ impl Attempts {
                 let (part, others) = rest.split_at(fits.min(ROW_MAX));
                 rest = others;
                 let last = part.last().map_or(first, |attempt| attempt.offset);
-                if let Ok(attempts) = serde_json::to_string(part) {
+                if let Some(attempts) = packed(part) {
                     rows.push(Row {
                         lane,
                         subscription,
@@ -155,6 +159,18 @@ impl Attempts {
         }
         rows
     }
+}
+
+/// Attempts as a row holds them.
+fn packed(attempts: &[Attempt]) -> Option<Vec<u8>> {
+    let json = serde_json::to_vec(attempts).ok()?;
+    zstd::bulk::compress(&json, LEVEL).ok()
+}
+
+/// The attempts of a row. It is one of this service's own frames.
+fn unpacked(row: &[u8]) -> Option<Vec<Attempt>> {
+    let json = zstd::bulk::decompress(row, ROW_BYTES_MAX).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 impl Engine {
@@ -194,9 +210,7 @@ impl Engine {
         let mut shown = Vec::new();
         for row in rows {
             let name = names.iter().find(|named| named.0 == row.subscription_id);
-            let (Some((_, name)), Ok(attempts)) =
-                (name, serde_json::from_str::<Vec<Attempt>>(&row.attempts))
-            else {
+            let (Some((_, name)), Some(attempts)) = (name, unpacked(&row.attempts)) else {
                 continue;
             };
             let of_message = attempts

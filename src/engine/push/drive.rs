@@ -196,7 +196,8 @@ impl Drive {
                 until,
             };
             self.flow.began();
-            self.sending.spawn(send.run());
+            // Boxed: a task is moved several times before it runs.
+            self.sending.spawn(Box::pin(send.run()));
         }
         0
     }
