@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
-use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::push::control::Control;
 use crate::engine::push::drive::Drive;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::status::Status;
+use crate::engine::subscriber::Subscriber;
 use crate::store::push_driver::{self, Counts, Driven};
 use crate::store::push_endpoint::{self, EndpointRow};
 use crate::store::{self, SubscriptionId};
@@ -28,6 +29,8 @@ const PERIOD: Duration = Duration::from_secs(1);
 const ALIVE: Duration = Duration::from_secs(5);
 /// Rows of one statement.
 const ROWS_MAX: usize = 1_000;
+/// Subscriptions that are looked up at the same time.
+const AT_ONCE: usize = 8;
 /// Endpoints are read again after this time, even if nothing seems to have changed.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// Drivers look for messages after this time, even if nothing has told them of any.
@@ -47,7 +50,7 @@ struct Assigned {
 struct Driving {
     version: i64,
     control: Arc<Control>,
-    subscriber: Arc<crate::engine::subscriber::Subscriber>,
+    subscriber: Arc<Subscriber>,
 }
 
 impl Engine {
@@ -157,44 +160,36 @@ impl Assigned {
             .map(|one| one.subscription_id)
             .collect();
         for ids in new.chunks(ROWS_MAX) {
-            let mut begun = Vec::new();
-            for row in push_endpoint::of_subscriptions(session, ids).await? {
-                let (id, name) = (row.subscription_id, row.subscription.clone());
-                match self.start(row).await {
-                    Ok(true) => begun.push(id),
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(%error, subscription = name, "an endpoint cannot be driven")
-                    }
-                }
-            }
+            let rows = push_endpoint::of_subscriptions(session, ids).await?;
+            let engine = &self.engine;
+            let found = stream::iter(rows.into_iter().map(|row| found(engine, row)));
+            let found: Vec<_> = found.buffer_unordered(AT_ONCE).collect().await;
+            let found = found.into_iter().flatten();
+            let begun: Vec<_> = found
+                .filter_map(|(endpoint, subscriber)| self.start(endpoint, subscriber))
+                .collect();
             self.sweep(session, &begun).await?;
         }
         Ok(())
     }
 
-    /// Starts a driver, or gives the running one its new settings. True if it was started.
-    async fn start(&mut self, row: EndpointRow) -> Result<bool, Error> {
-        let (id, version, failing) = (row.subscription_id, row.version, row.failing_since);
-        let endpoint = Arc::new(Endpoint::of(row)?);
+    /// Starts a driver, or gives the running one its new settings. Returns the subscription if it was started.
+    fn start(
+        &mut self,
+        endpoint: Arc<Endpoint>,
+        subscriber: Arc<Subscriber>,
+    ) -> Option<SubscriptionId> {
+        let (id, version) = (endpoint.row.subscription_id, endpoint.row.version);
         if let Some(driving) = self.drives.get_mut(&id) {
             driving.version = version;
             driving
                 .control
                 .put(|change| change.endpoint = Some(endpoint));
-            return Ok(false);
+            return None;
         }
-        let tenant = Tenant(endpoint.row.tenant_id);
-        let catalog = self.engine.catalog();
-        let found = catalog.subscriber(self.engine.store(), tenant, &endpoint.subscription);
-        let subscriber = found.await?;
-        let control = Arc::new(Control::new(Status::new(failing)));
-        let drive = Drive::new(
-            self.engine.clone(),
-            subscriber.clone(),
-            control.clone(),
-            endpoint,
-        );
+        let control = Arc::new(Control::new(Status::new(endpoint.row.failing_since)));
+        let engine = self.engine.clone();
+        let drive = Drive::new(engine, subscriber.clone(), control.clone(), endpoint);
         self.tracker.spawn(drive.run(self.halt.clone()));
         let driving = Driving {
             version,
@@ -202,7 +197,7 @@ impl Assigned {
             subscriber,
         };
         self.drives.insert(id, driving);
-        Ok(true)
+        Some(id)
     }
 
     /// Tells drivers that there are messages, or when some fall due, as far as the database knows.
@@ -276,6 +271,22 @@ impl Assigned {
             tracing::debug!(%error, "endpoints were not handed over; other nodes take them over soon");
         }
     }
+}
+
+/// An endpoint and its subscription on this node.
+async fn found(engine: &Engine, row: EndpointRow) -> Option<(Arc<Endpoint>, Arc<Subscriber>)> {
+    let name = row.subscription.clone();
+    let found = async {
+        let endpoint = Arc::new(Endpoint::of(row)?);
+        let (store, name) = (engine.store(), &endpoint.subscription);
+        let subscriber = engine.catalog().subscriber(store, endpoint.tenant(), name);
+        Ok::<_, Error>((endpoint.clone(), subscriber.await?))
+    };
+    let found = found.await;
+    if let Err(error) = &found {
+        tracing::warn!(%error, subscription = name, "an endpoint cannot be driven");
+    }
+    found.ok()
 }
 
 /// How many endpoints a node takes over, and how many it gives up, to have its share.

@@ -214,6 +214,8 @@ impl Subscriber {
     /// wait.
     #[must_use]
     pub fn wants_count(&self, is_full: bool) -> bool {
+        // All that a push subscription hands out is handed out by the node that drives it.
+        let is_full = is_full && !self.settings.read().is_push();
         let is_waiting = || self.has_waiters() && (is_full || self.headroom() == 0);
         (self.in_flight.is_held() || is_waiting()) && self.in_flight.may_count()
     }
