@@ -1,5 +1,5 @@
 //! The endpoint of the push scenarios: a hyper server in this process that answers 200 at once and counts. A path that
-//! begins with `/hang` is not answered for 30 seconds. And the base that pushes are compared with: a bare hyper client
+//! begins with `/hang` is not answered for 30 seconds, and one that begins with `/other` is not counted. And the base that pushes are compared with: a bare hyper client
 //! that posts the same requests.
 
 use std::convert::Infallible;
@@ -131,6 +131,9 @@ async fn answer(
     let arrived = Instant::now();
     if head.uri.path().starts_with("/hang") {
         tokio::time::sleep(HANG).await;
+        return Ok(Response::default());
+    }
+    if head.uri.path().starts_with("/other") {
         return Ok(Response::default());
     }
     if seen.count.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -26,7 +26,7 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(20);
 /// Connections that set endpoints.
 const SETTERS: usize = 16;
 /// Messages of each endpoint with [`hang`].
-const OF_EACH: u64 = 60;
+const OF_EACH: u64 = 150;
 /// Time between two publishes of [`latency`].
 const INTERVAL: Duration = Duration::from_millis(10);
 /// Bytes of a node with [`idle`] at most.
@@ -63,6 +63,8 @@ pub(crate) async fn backlog(
         let urls = topics.iter().map(|topic| (topic.clone(), sink.url(topic)));
         set(&node, urls.collect(), concurrency).await?;
         let (rate, usage, seen) = rate(&node, &sink, measured).await?;
+        // What is left of the backlog must not be pushed while the base is measured.
+        remove(&node, &topics).await?;
         let base = sink
             .post(connections, measured.min(Duration::from_secs(5)))
             .await?;
@@ -74,7 +76,6 @@ pub(crate) async fn backlog(
         bases.push(base);
         ratios.push(rate / base);
         (used, pushed) = (usage, seen);
-        remove(&node, &topics).await?;
     }
     let mut row = Row::new(name, &[]).relative_to("hyper client", &bases, ratios, Some(floor));
     if let Some(used) = used {
@@ -157,13 +158,14 @@ async fn remove(node: &Node, subscriptions: &[String]) -> Result<()> {
 /// A thousand endpoints of which a hundred hang, compared with none: deliveries a second to the others.
 pub(crate) async fn hang(context: &Context, name: &str, floor: f64) -> Result<Row> {
     const ENDPOINTS: usize = 1_000;
+    const HANGING: usize = 100;
     let data_dir = DataDir::new(&context.args, name)?;
     let node = Node::start(&context.args, &data_dir).await?;
     context.note_settings(&node).await;
     let (mut rates, mut bases, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..context.args.rounds() {
         let mut both = [0.0; 2];
-        for (rate, hanging) in both.iter_mut().zip([0, 100]) {
+        for (rate, hanging) in both.iter_mut().zip([0, HANGING]) {
             let topics: Vec<String> = (0..ENDPOINTS)
                 .map(|at| format!("{name}-{round}-{hanging}-{at}"))
                 .collect();
@@ -173,22 +175,22 @@ pub(crate) async fn hang(context: &Context, name: &str, floor: f64) -> Result<Ro
             let flow = Flow::Topics(ManyTopics::new(&node.server, &topics));
             fill_by(&node, &flow, 1, OF_EACH * ENDPOINTS as u64).await?;
             let sink = Sink::start().await?;
+            // The same endpoints are counted in both cases.
             let url = |(at, topic): (usize, &String)| {
-                let path = if at < hanging {
-                    format!("hang{at}")
-                } else {
-                    format!("e{at}")
+                let path = match at {
+                    _ if at < hanging => format!("hang{at}"),
+                    0..HANGING => format!("other{at}"),
+                    _ => format!("e{at}"),
                 };
                 (topic.clone(), sink.url(&path))
             };
             let urls = topics.iter().enumerate().map(url).collect();
             set(&node, urls, 8).await?;
-            let most = OF_EACH * (ENDPOINTS - hanging) as u64;
-            *rate = until_most(&sink, most).await?;
+            let counted = OF_EACH * (ENDPOINTS - HANGING) as u64;
+            *rate = until_most(&sink, counted).await?;
             remove(&node, &topics).await?;
         }
         let [none, some] = both;
-        // A tenth of the endpoints take nothing.
         let ratio = some / none;
         eprintln!("  none hang {none:.0}/s, 100 hang {some:.0}/s, ratio {ratio:.3}");
         bases.push(none);
@@ -202,13 +204,13 @@ pub(crate) async fn hang(context: &Context, name: &str, floor: f64) -> Result<Ro
     Ok(row)
 }
 
-/// Deliveries a second from the first until nine tenths of `all`.
+/// Deliveries a second from the first tenth of `all` until nine tenths.
 async fn until_most(sink: &Sink, all: u64) -> Result<f64> {
     let until = Instant::now() + Duration::from_secs(120);
     let mut began = None;
     while Instant::now() < until {
         let count = sink.seen.count();
-        if count > 0 && began.is_none() {
+        if count >= all / 10 && began.is_none() {
             began = Some((Instant::now(), count));
         }
         if let Some((at, first)) = began
