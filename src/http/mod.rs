@@ -53,7 +53,7 @@ pub struct HttpSettings {
     pub telemetry: Telemetry,
 }
 
-/// The routes of endpoints.
+/// The routes of endpoints, and those that look at deliveries or repeat them.
 fn push_routes() -> OpenApiRouter<Engine> {
     OpenApiRouter::new()
         .routes(routes!(push::pause_push))
@@ -61,6 +61,8 @@ fn push_routes() -> OpenApiRouter<Engine> {
         .routes(routes!(push::rotate_push_secret))
         .routes(routes!(push::test_push))
         .routes(routes!(push::get_jwks))
+        .routes(routes!(messages::get_push_attempts))
+        .routes(routes!(subscriptions::resend_messages))
 }
 
 /// All routes, each inside `layer`. The deadline of a route is the request timeout unless the list has another one.
@@ -83,14 +85,12 @@ fn all_routes(layer: &RequestLayer, telemetry: Telemetry, probe: Probe) -> OpenA
             subscriptions::delete_subscription
         ))
         .routes(routes!(subscriptions::get_subscription_stats))
-        .routes(routes!(subscriptions::resend_messages))
         .merge(push_routes())
         .routes(routes!(settle::ack_messages))
         .routes(routes!(settle::change_visibility))
         .routes(routes!(settle::settle_messages))
         .routes(routes!(messages::get_message))
         .routes(routes!(messages::get_message_body))
-        .routes(routes!(messages::list_push_attempts))
         .routes(routes!(usage::get_usage))
         .routes(routes!(bills::get_usage_month))
         .routes(routes!(bills::export_usage))

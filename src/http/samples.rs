@@ -22,6 +22,7 @@ pub(super) fn json_body(operation_id: &str) -> Option<Value> {
             {"receipt": RECEIPT, "action": "nack", "delay_seconds": 30}
         ]}),
         "rotate_push_secret" => json!({"overlap_seconds": 86_400}),
+        "resend_messages" => json!({"from": "2030-01-01T00:00:00Z"}),
         "put_budget" => {
             json!({"amount": "100.00", "alert_percents": [50, 80, 100], "hard_stop": false})
         }

@@ -18,7 +18,7 @@ use crate::scenario::{Context, fill, fill_by, prepare};
 use crate::sink::Sink;
 
 /// Messages that are pushed in a second, at most: as many as a backlog has for each measured second.
-const PER_SECOND: f64 = 60_000.0;
+const PER_SECOND: u64 = 60_000;
 /// Endpoints are driven, and drivers warm, after this time.
 const WARM: Duration = Duration::from_secs(1);
 /// No endpoint needs longer to begin.
@@ -55,7 +55,7 @@ pub(crate) async fn backlog(
         for topic in &topics {
             prepare(&node, topic).await?;
         }
-        let count = (PER_SECOND * (measured + WARM).as_secs_f64()) as u64;
+        let count = PER_SECOND * (measured + WARM).as_secs();
         for topic in &topics {
             let pool = Pool::publish(&node.server, topic, 100);
             fill(&node, &pool, count / endpoints as u64).await?;

@@ -64,7 +64,7 @@ impl Engine {
             swept: Instant::now(),
             engine: self.clone(),
         };
-        while !self.draining().is_cancelled() {
+        while !(self.draining().is_cancelled() || assigned.halt.is_cancelled()) {
             if let Err(error) = assigned.round().await {
                 tracing::debug!(%error, "endpoints were not assigned; the next round follows");
             }
@@ -74,9 +74,15 @@ impl Engine {
                     () = self.push().changed.notified() => (),
                 }
             };
-            self.draining().run_until_cancelled(pause).await;
+            tokio::select! {
+                () = pause => (),
+                () = self.draining().cancelled() => (),
+                () = assigned.halt.cancelled() => (),
+            }
         }
-        assigned.hand_over().await;
+        if self.draining().is_cancelled() {
+            assigned.hand_over().await;
+        }
     }
 }
 

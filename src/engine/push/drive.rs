@@ -215,7 +215,10 @@ impl Drive {
                 let batch = self.endpoint.settings.batch_max_messages;
                 batch.unwrap_or(*PUSH_BATCH_MESSAGES.end())
             }
-            _ => 1,
+            PushFormat::Raw
+            | PushFormat::CloudeventsBinary
+            | PushFormat::CloudeventsStructured
+            | PushFormat::Json => 1,
         }
     }
 

@@ -64,6 +64,8 @@ pub struct Flow {
     /// Below it the window doubles.
     threshold: f64,
     running: u32,
+    /// Answers that may still widen the window: as many as ran when it was full.
+    credit: u32,
     failures: u32,
     open: Option<Open>,
     /// No request before, because the endpoint asked for it.
@@ -85,6 +87,7 @@ impl Flow {
             window: WINDOW_FIRST,
             threshold: f64::from(limit),
             running: 0,
+            credit: 0,
             failures: 0,
             open: None,
             not_before: None,
@@ -146,6 +149,9 @@ impl Flow {
     /// Records the begin of a request.
     pub fn began(&mut self) {
         self.running += 1;
+        if self.running >= self.concurrency() {
+            self.credit = self.running;
+        }
     }
 
     /// Records the end of a request that was not sent after all.
@@ -161,15 +167,14 @@ impl Flow {
 
     /// Records the end of a request that took `took`.
     pub fn ended(&mut self, ended: Ended, took: Duration, now: Instant) {
-        let was_full = self.running >= self.concurrency();
         self.running = self.running.saturating_sub(1);
         match ended {
-            Ended::Good => self.good(took, was_full),
+            Ended::Good => self.good(took),
             Ended::Trouble { pause } => self.trouble(pause, took, now),
         }
     }
 
-    fn good(&mut self, took: Duration, was_full: bool) {
+    fn good(&mut self, took: Duration) {
         self.failures = 0;
         if self.open.take().is_some() {
             self.window = 1.0;
@@ -177,9 +182,10 @@ impl Flow {
         let usual = Duration::from_secs_f64(self.latency.unwrap_or_default());
         let is_slow = took > FAST && self.latency.is_some() && took > usual * SLOW;
         self.latency = Some(mean(self.latency, took.as_secs_f64()));
-        if is_slow || !was_full {
+        if is_slow || self.credit == 0 {
             return;
         }
+        self.credit -= 1;
         let step = if self.window < self.threshold {
             1.0
         } else {
@@ -200,6 +206,7 @@ impl Flow {
             self.halved_at = Some(now);
             self.window = (self.window / 2.0).max(1.0);
             self.threshold = self.window;
+            self.credit = 0;
         }
         let times = match self.open {
             // Requests that began before it was opened do not open it again.

@@ -132,7 +132,21 @@ fn text<'a>(
     Some(text)
 }
 
-/// `Cursus-Attr-<name>` and `ce-<name>` (named with its prefix) are attributes; other `Cursus-…` headers are refused.
+/// Facts of a message that the service pushes. They are passed over, so that a subscription can be pushed to a topic.
+const PUSHED: [&str; 9] = [
+    "cursus-attempt",
+    "cursus-attrs-omitted",
+    "cursus-body-url",
+    "cursus-message-id",
+    "cursus-published-at",
+    "cursus-receipt",
+    "cursus-subscription",
+    "cursus-topic",
+    "cursus-visible-until",
+];
+
+/// `Cursus-Attr-<name>` and `ce-<name>` (named with its prefix) are attributes; other `Cursus-…` headers are refused, but
+/// those of a push.
 fn attribute<'a>(
     errors: &mut Vec<FieldError>,
     attributes: &mut BTreeMap<&'a str, Cow<'a, str>>,
@@ -149,6 +163,7 @@ fn attribute<'a>(
             attributes.insert(whole, value);
             return;
         }
+        (whole, None) if PUSHED.contains(&whole) => return,
         ("cursus-ordering-key" | "cursus-delay-seconds" | "cursus-deliver-at", None) => {
             errors.push(field(name, "is reserved: this version does not do it yet"));
             return;

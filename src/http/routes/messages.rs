@@ -116,17 +116,17 @@ pub(in crate::http) async fn get_message_body(
     Ok(response)
 }
 
-/// List the attempts to push a message
+/// Get the attempts to push a message
 ///
 /// Returns what endpoints of push subscriptions answered, in order of time. Attempts are listed within two seconds, and
 /// kept for three days.
 #[utoipa::path(
-    get, path = "/v1/messages/{id}/attempts", operation_id = "list_push_attempts", tag = "Push",
+    get, path = "/v1/messages/{id}/attempts", operation_id = "get_push_attempts", tag = "Push",
     security(("api_key" = ["receive"])),
     params(MessagePath),
     responses((status = 200, description = "The attempts, at most 1,000; all in one page", body = Page<PushAttempt>), ReadErrors)
 )]
-pub(in crate::http) async fn list_push_attempts(
+pub(in crate::http) async fn get_push_attempts(
     State(engine): State<Engine>,
     Caller(caller, ..): Caller<Receive>,
     MessagePath(id): MessagePath,

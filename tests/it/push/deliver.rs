@@ -61,7 +61,7 @@ fn bodies(endpoint: &Endpoint) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_message_is_posted_acked_metered_and_its_attempt_recorded() {
+async fn a_message_is_posted_and_acked_and_its_attempt_is_recorded() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     let endpoint = Endpoint::new().await;
@@ -112,6 +112,20 @@ async fn a_message_is_posted_acked_metered_and_its_attempt_recorded() {
         (&attempts[0]["subscription"], &attempts[0]["attempt"]),
         (&json!("s"), &json!(1))
     );
+    fleet.finish([node]).await;
+}
+
+#[tokio::test]
+async fn a_delivery_is_metered_and_counted() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let endpoint = Endpoint::new().await;
+    pushed(&node, &endpoint, json!({}), json!({})).await;
+    endpoint.next([Does::Says(400)]);
+    node.publish("a").await;
+    until_delayed(&node).await;
+    fleet.advance(10);
+    until_delivered(&node).await;
     let usage = until("the delivery is metered", async || {
         let (_, page) = node.get("/v1/usage?by=subscription").await;
         let items = page["items"].as_array().unwrap().iter();
@@ -133,7 +147,7 @@ async fn a_message_is_posted_acked_metered_and_its_attempt_recorded() {
     .await;
     assert_eq!(
         (&push["state"], &push["failed"]),
-        (&json!("active"), &json!(0))
+        (&json!("active"), &json!(1))
     );
     fleet.finish([node]).await;
 }

@@ -283,3 +283,31 @@ async fn an_endpoint_that_is_disabled_is_an_event() {
     assert_eq!(event["data"], data);
     fleet.finish([node]).await;
 }
+
+#[tokio::test]
+async fn a_subscription_is_pushed_to_a_topic() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    node.topic("t").await;
+    node.topic("other").await;
+    node.put("/v1/subscriptions/o", json!({"topic": "other"}))
+        .await;
+    let url = format!("http://{}/v1/topics/other/messages", node.address);
+    let settings = json!({"topic": "t", "push": {"url": url}});
+    let (status, answer) = node.put(SUBSCRIPTION, settings).await;
+    assert_eq!(status, 201, "{answer}");
+    let request = node.request(reqwest::Method::POST, "/v1/topics/t/messages");
+    let request = request
+        .header("cursus-tag", "eu")
+        .header("cursus-attr-a", "1");
+    request.body("hello").send().await.unwrap();
+    until_delivered(&node).await;
+    let (_, got) = node.post("/v1/subscriptions/o/receive", json!({})).await;
+    let message = &got["messages"][0];
+    assert_eq!(
+        (&message["body"], &message["tag"]),
+        (&json!("hello"), &json!("eu"))
+    );
+    assert_eq!(message["attributes"]["a"], "1");
+    fleet.finish([node]).await;
+}
