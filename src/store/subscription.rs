@@ -222,8 +222,10 @@ pub async fn by_ids(
 ) -> Result<Vec<SubscriptionRow>, Error> {
     Ok(sqlx::query_as(
         "-- subscription.by_ids
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name
+         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
+                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
          FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+              LEFT JOIN push_endpoint p USING (subscription_id)
          WHERE s.subscription_id = ANY ($1)",
     )
     .bind(subscriptions)
