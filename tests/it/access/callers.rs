@@ -98,6 +98,7 @@ fn body(id: &str) -> Option<Value> {
         "change_visibility" => {
             json!({"changes": [{"receipt": "r", "visibility_timeout_seconds": 1}]})
         }
+        "resend_messages" => json!({"from": "2020-01-01T00:00:00Z"}),
         "settle_messages" => json!({"items": [{"receipt": "r", "action": "ack"}]}),
         "put_subscription" => json!({"topic": "t"}),
         "put_issuer" => json!({
