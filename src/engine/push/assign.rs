@@ -68,14 +68,9 @@ impl Engine {
             if let Err(error) = assigned.round().await {
                 tracing::debug!(%error, "endpoints were not assigned; the next round follows");
             }
-            let pause = async {
-                tokio::select! {
-                    () = tokio::time::sleep(PERIOD) => (),
-                    () = self.push().changed.notified() => (),
-                }
-            };
             tokio::select! {
-                () = pause => (),
+                () = tokio::time::sleep(PERIOD) => (),
+                () = self.push().changed.notified() => (),
                 () = self.draining().cancelled() => (),
                 () = assigned.halt.cancelled() => (),
             }
@@ -124,7 +119,7 @@ impl Assigned {
         Ok(())
     }
 
-    /// Gives up some endpoints that have the least to do.
+    /// Gives up some endpoints.
     async fn give_up(&mut self, session: &mut store::Session, give: usize) -> Result<bool, Error> {
         let mut ids: Vec<SubscriptionId> = self.drives.keys().copied().collect();
         ids.truncate(give);
