@@ -59,7 +59,8 @@ async fn a_log_that_is_not_read_stops_neither_requests_nor_the_end() {
     end(node).await;
     let mut read = Vec::new();
     log.read_to_end(&mut read).unwrap();
-    assert!(read.len() >= 60_000, "the pipe was full: {}", read.len());
+    // A pipe of 64 KiB; a line that does not fit into one of its pages leaves the rest of it empty.
+    assert!(read.len() >= 50_000, "the pipe was full: {}", read.len());
 }
 
 #[tokio::test]
