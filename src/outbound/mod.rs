@@ -41,37 +41,8 @@ const CONNECTIONS: usize = 1_024;
 /// Many servers close idle connections after 60 s or more, some after 5 s.
 const IDLE: Duration = Duration::from_secs(30);
 const GET_TIMEOUT: Duration = Duration::from_secs(5);
-/// Standard Webhooks asks senders to wait 15 to 30 seconds.
-const POST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the response to a POST that are read, so that its connection can be used again.
 const RESPONSE_BYTES_MAX: usize = 16 << 10;
-/// Characters of a response header that is returned; a longer one is ignored.
-const HEADER_CHARS_MAX: usize = 64;
-/// Status 410: the URL is gone for good.
-const GONE: u16 = 410;
-
-/// Response to a POST.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// `Retry-After` header, unparsed.
-    pub retry_after: Option<String>,
-}
-
-impl Answer {
-    /// Whether the receiver accepted what was sent.
-    #[must_use]
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-
-    /// Whether nothing must be sent to this URL any more.
-    #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.status == GONE
-    }
-}
 
 /// A request that delivers messages to an endpoint.
 #[derive(Debug, Clone)]
@@ -154,12 +125,12 @@ impl Outbound {
         );
     }
 
-    /// Checks a URL that requests are to be sent to.
+    /// Checks a URL that requests are to be sent to, and returns it.
     ///
     /// # Errors
     /// What the URL must be.
-    pub fn check(&self, url: &str) -> Result<(), String> {
-        self.guard.check(url).map(drop)
+    pub fn check(&self, url: &str) -> Result<Url, String> {
+        self.guard.check(url)
     }
 
     /// Sends a message, or several, to an endpoint. A response of any status is `Ok`, also when its body broke off or did
@@ -230,38 +201,6 @@ impl Outbound {
             End::TimedOut => Err(Error::Timeout(Phase::Body, GET_TIMEOUT).into()),
         }
     }
-
-    /// Sends a body with these headers. A response of any status is `Ok`.
-    ///
-    /// # Errors
-    /// When there is no response in time.
-    pub async fn post(
-        &self,
-        url: &str,
-        headers: &[(&'static str, &str)],
-        body: String,
-    ) -> Result<Answer, Error> {
-        let url = self.guard.check(url).map_err(Error::Refused)?;
-        let mut all = HeaderMap::with_capacity(headers.len() + 2);
-        for (name, value) in headers {
-            let refused = |_| Error::Refused(format!("the header {name} cannot be sent"));
-            all.insert(*name, HeaderValue::from_str(value).map_err(refused)?);
-        }
-        let post = Post {
-            url,
-            headers: all,
-            body: body.into(),
-            timeout: POST_TIMEOUT,
-        };
-        let reply = self.deliver(post).await?;
-        let retry_after = reply.headers.get("retry-after");
-        let retry_after = retry_after.and_then(|value| value.to_str().ok());
-        let retry_after = retry_after.filter(|value| value.len() <= HEADER_CHARS_MAX);
-        Ok(Answer {
-            status: reply.status,
-            retry_after: retry_after.map(str::to_owned),
-        })
-    }
 }
 
 #[cfg(test)]
@@ -289,13 +228,11 @@ mod tests {
                 matches!(refused, Err(GetError::Failed(Error::Refused(_)))),
                 "{url}"
             );
-            let refused = outbound.post(url, &[], String::new()).await;
-            assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
             let post = Post {
                 url: Url::parse(url).unwrap(),
                 headers: HeaderMap::new(),
                 body: Bytes::new(),
-                timeout: POST_TIMEOUT,
+                timeout: GET_TIMEOUT,
             };
             let refused = outbound.deliver(post).await;
             assert!(matches!(refused, Err(Error::Refused(_))), "{url}");
@@ -330,7 +267,7 @@ mod tests {
                 url: format!("http://{address}/a?b=c").parse().unwrap(),
                 headers: HeaderMap::from_iter([(HOST, HeaderValue::from_static("other"))]),
                 body: body.into(),
-                timeout: POST_TIMEOUT,
+                timeout: GET_TIMEOUT,
             };
             let reply = outbound.deliver(post).await.unwrap();
             assert_eq!((reply.status, &reply.body[..]), (200, body.as_bytes()));

@@ -10,7 +10,6 @@ use api::TopicName;
 use api::limits::EVENT_BATCH_MAX;
 use serde_json::Value;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc2822;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
@@ -21,8 +20,9 @@ use crate::engine::events::{Target, batch_id};
 use crate::engine::limit::Limit;
 use crate::engine::log::payload::{Meta, Records};
 use crate::engine::publish::draft::{Draft, Drafts};
+use crate::engine::push::answer::{self, Verdict};
 use crate::engine::push::sign::{Signed, Signer};
-use crate::outbound;
+use crate::outbound::{self, HeaderMap, HeaderValue, Post, Reply};
 use crate::repeat::doubled;
 use crate::store::event_outbox::{self, Waiting};
 use crate::store::event_sink::{self, Claimed, Failed};
@@ -35,6 +35,8 @@ const HOLD: Duration = Duration::from_secs(60);
 const LAST_WITHIN: Duration = Duration::from_secs(3);
 /// A delivery ends after this time, so that deliveries to other sinks can run.
 const TIME: Duration = Duration::from_secs(30);
+/// Time for a request. Standard Webhooks asks senders to wait 15 to 30 seconds.
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// Pause before the second attempt. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause, also when a sink asks for a longer one.
@@ -214,15 +216,26 @@ impl SinkRun {
             signer.with_secret(&key.0, None)
         });
         let signature = signer.signature(signed, at);
-        let headers = [
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
             ("content-type", content_type),
             ("webhook-id", &id),
             ("webhook-timestamp", &timestamp),
             ("webhook-signature", &signature),
-        ];
+        ] {
+            let refused =
+                |_| DeliveryFailure::of(format!("not sent: the header {name} cannot be sent"));
+            headers.insert(name, HeaderValue::from_str(value).map_err(refused)?);
+        }
         let outbound = self.engine.outbound();
-        let response = outbound.post(url, &headers, body).await;
-        accepted(&response.map_err(|error| no_response(&error))?, at)
+        let refused = |detail| no_response(&outbound::Error::Refused(detail));
+        let post = Post {
+            url: outbound.check(url).map_err(refused)?,
+            headers,
+            body: body.into(),
+            timeout: TIMEOUT,
+        };
+        accepted(&outbound.deliver(post).await, at)
     }
 }
 
@@ -249,15 +262,23 @@ async fn within<T>(stop: &CancellationToken, work: impl Future<Output = T>) -> O
 }
 
 /// Fails unless the response means that the sink has accepted all events.
-fn accepted(response: &outbound::Answer, at: OffsetDateTime) -> Result<(), DeliveryFailure> {
-    if response.is_success() {
+fn accepted(
+    response: &Result<Reply, outbound::Error>,
+    at: OffsetDateTime,
+) -> Result<(), DeliveryFailure> {
+    let reply = response.as_ref().map_err(no_response)?;
+    let verdict = answer::verdict(reply, at);
+    if verdict.is_accepted() {
         return Ok(());
     }
-    let retry_after = response.retry_after.as_deref();
+    let pause = match verdict {
+        Verdict::Again { pause } => pause,
+        Verdict::Done | Verdict::Later | Verdict::Gone => None,
+    };
     Err(DeliveryFailure {
-        pause: retry_after.and_then(|text| until(text, at)),
-        is_gone: response.is_gone(),
-        ..DeliveryFailure::of(format!("answered with status {}", response.status))
+        text: answer::in_short(response),
+        pause,
+        is_gone: verdict == Verdict::Gone,
     })
 }
 
@@ -284,15 +305,6 @@ fn not_published(error: &Error) -> DeliveryFailure {
         pause,
         ..DeliveryFailure::of(text)
     }
-}
-
-/// The pause that `Retry-After` asks for (RFC 9110): seconds, or a date.
-fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = OffsetDateTime::parse(text, &Rfc2822).ok()?;
-    Some(Duration::try_from(date - at).unwrap_or_default())
 }
 
 /// Pause before the next attempt, after a failure that followed `attempts` other failures.
@@ -338,9 +350,12 @@ fn drafts(events: &[Waiting]) -> Drafts {
 
 #[cfg(test)]
 mod tests {
-    use time::macros::datetime;
+    use bytes::Bytes;
 
     use super::*;
+    use crate::outbound::HeaderName;
+
+    const RETRY_AFTER: HeaderName = HeaderName::from_static("retry-after");
 
     fn seconds(pause: Duration) -> u64 {
         pause.as_secs()
@@ -357,25 +372,15 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let at = datetime!(1994-11-06 08:49:00 UTC);
-        let of = |text| until(text, at).map(seconds);
-        assert_eq!(of("120"), Some(120));
-        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
-        assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it is over");
-        for text in ["", "soon", "-1", "1.5"] {
-            assert_eq!(of(text), None, "{text}");
-        }
-    }
-
-    #[test]
     fn only_success_is_taken_and_410_is_the_end() {
         let of = |status| {
-            let response = outbound::Answer {
+            let after = (RETRY_AFTER, HeaderValue::from_static("7"));
+            let response = Reply {
                 status,
-                retry_after: Some("7".to_owned()),
+                headers: HeaderMap::from_iter([after]),
+                body: Bytes::new(),
             };
-            accepted(&response, OffsetDateTime::UNIX_EPOCH)
+            accepted(&Ok(response), OffsetDateTime::UNIX_EPOCH)
         };
         assert!(of(200).is_ok() && of(204).is_ok());
         for status in [100, 301, 302, 304, 400, 404, 429, 500] {

@@ -148,7 +148,7 @@ fn check(outbound: &Outbound, settings: &EventSinkSettings) -> Result<(), Error>
     let checked = settings
         .url
         .as_ref()
-        .map_or(Ok(()), |url| outbound.check(url));
+        .map_or(Ok(()), |url| outbound.check(url).map(drop));
     checked.map_err(|detail| Error::Invalid(vec![FieldError::new("/url", detail)]))
 }
 

@@ -9,6 +9,8 @@ use time::format_description::well_known::Rfc2822;
 use crate::engine::push::flow::Ended;
 use crate::outbound::{self, HeaderMap, Reply};
 
+/// Characters of a `Retry-After`; a longer one is ignored.
+const RETRY_AFTER_CHARS_MAX: usize = 64;
 /// Header of an answer 202 by which the endpoint settles messages itself, later.
 const SETTLE: &str = "cursus-settle";
 /// Its value.
@@ -30,6 +32,14 @@ pub enum Verdict {
     },
     /// They are sent again, but not to this endpoint, which is gone.
     Gone,
+}
+
+impl Verdict {
+    /// Whether the endpoint has taken them.
+    #[must_use]
+    pub fn is_accepted(self) -> bool {
+        matches!(self, Self::Done | Self::Later)
+    }
 }
 
 /// What an answer means for its messages.
@@ -66,9 +76,14 @@ pub fn ended(reply: &Reply, verdict: Verdict) -> Ended {
     }
 }
 
-/// The pause that `Retry-After` asks for (RFC 9110): seconds, or a date.
+/// The pause that the header `Retry-After` asks for.
 fn retry_after(headers: &HeaderMap, at: OffsetDateTime) -> Option<Duration> {
-    let text = headers.get("retry-after")?.to_str().ok()?;
+    let text = headers.get("retry-after")?.to_str().ok();
+    until(text.filter(|text| text.len() <= RETRY_AFTER_CHARS_MAX)?, at)
+}
+
+/// The pause that `Retry-After` asks for (RFC 9110): seconds, or a date.
+fn until(text: &str, at: OffsetDateTime) -> Option<Duration> {
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -153,6 +168,18 @@ mod tests {
         );
         for status in [100, 301, 302, 304, 400, 404, 500] {
             assert_eq!(of(status, &[]), Verdict::Again { pause: None }, "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let at = datetime!(1994-11-06 08:49:00 UTC);
+        let of = |text| until(text, at).map(|pause| pause.as_secs());
+        assert_eq!(of("120"), Some(120));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
+        assert_eq!(of("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it is over");
+        for text in ["", "soon", "-1", "1.5"] {
+            assert_eq!(of(text), None, "{text}");
         }
     }
 

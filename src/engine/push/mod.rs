@@ -6,7 +6,7 @@
 //! `sign`, maybe with the `key` of the tenant, whose public half is in its `key_set`), sends them (`send`), understands the
 //! answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people, `test` sends a sample.
 
-mod answer;
+pub(in crate::engine) mod answer;
 mod assign;
 mod attempts;
 mod consent;

@@ -14,7 +14,7 @@ use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::log::block::{Block, Delivery, StoredMessage};
 use crate::engine::log::payload::{Meta, Payload, Records};
-use crate::engine::push::answer::{self, Verdict};
+use crate::engine::push::answer;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::request;
 use crate::outbound::HeaderMap;
@@ -71,8 +71,7 @@ impl Engine {
         test.duration_seconds = began.elapsed().as_secs_f64();
         match result {
             Ok(reply) => {
-                let verdict = answer::verdict(&reply, at);
-                test.accepted = matches!(verdict, Verdict::Done | Verdict::Later);
+                test.accepted = answer::verdict(&reply, at).is_accepted();
                 test.status = Some(reply.status);
                 test.answer_headers = shown(&reply.headers);
                 test.answer_body = answer::start_of(&reply.body);
