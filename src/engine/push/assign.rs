@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
-use crate::engine::push::control::Control;
+use crate::engine::push::control::{Change, Control};
 use crate::engine::push::drive::Drive;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::status::Status;
@@ -230,7 +230,7 @@ impl Assigned {
         Ok(())
     }
 
-    fn put(&self, id: SubscriptionId, change: impl FnOnce(&mut super::control::Change)) {
+    fn put(&self, id: SubscriptionId, change: impl FnOnce(&mut Change)) {
         if let Some(driving) = self.drives.get(&id) {
             driving.control.put(change);
         }

@@ -1,6 +1,5 @@
 //! The driver of one endpoint: a task that leases messages, has them sent, and settles them by the answers. It leases
-//! what it may send within a moment. While there is nothing to send it waits like a
-//! receiver, and costs no statement.
+//! what it may send within a moment. While there is nothing to send it waits like a receiver, and costs no statement.
 //!
 //! A message is sent only while its lease has time for the answer. So a driver that was paused, or has lost its endpoint
 //! to another node, sends nothing that somebody else may have.
@@ -16,7 +15,6 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
-use crate::engine::access::Tenant;
 use crate::engine::error::Error;
 use crate::engine::lease::ask::Ask;
 use crate::engine::log::block::Delivery;
@@ -332,11 +330,4 @@ async fn next<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     let output = running.await;
     *future = None;
     output
-}
-
-impl Endpoint {
-    /// The tenant whose messages it gets.
-    pub(super) fn tenant(&self) -> Tenant {
-        Tenant(self.row.tenant_id)
-    }
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::SubscriptionName;
-use api::limits::PUSH_TIMEOUT_SECONDS_DEFAULT;
+use api::limits::{
+    PUSH_CONCURRENCY_DEFAULT, PUSH_DISABLE_SECONDS_DEFAULT, PUSH_TIMEOUT_SECONDS_DEFAULT,
+};
 use api::push::{PushAuth, PushFormat, PushSettings, PushSignature};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::engine::access::Tenant;
 use crate::engine::push::key::{Bearer, TenantKey};
 use crate::engine::push::rate::Rate;
 use crate::engine::push::sign::Signer;
@@ -98,6 +101,24 @@ impl Endpoint {
             subscription,
             row,
         })
+    }
+
+    /// The tenant whose messages it gets.
+    pub(super) fn tenant(&self) -> Tenant {
+        Tenant(self.row.tenant_id)
+    }
+
+    /// Requests at the same time, at most.
+    pub(super) fn concurrency(&self) -> u32 {
+        let limits = self.settings.limits.as_ref();
+        let concurrency = limits.and_then(|limits| limits.concurrency);
+        concurrency.unwrap_or(PUSH_CONCURRENCY_DEFAULT)
+    }
+
+    /// How long everything may fail until it is disabled.
+    pub(super) fn disable_after(&self) -> time::Duration {
+        let seconds = self.settings.disable_after_seconds;
+        time::Duration::seconds(seconds.unwrap_or(PUSH_DISABLE_SECONDS_DEFAULT).into())
     }
 }
 

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use api::limits::{PUSH_CONCURRENCY_DEFAULT, PUSH_DISABLE_SECONDS_DEFAULT};
 use api::push::PushLimits;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota};
@@ -58,13 +57,6 @@ impl Rate {
 }
 
 impl Endpoint {
-    /// Requests at the same time, at most.
-    pub(super) fn concurrency(&self) -> u32 {
-        let limits = self.settings.limits.as_ref();
-        let concurrency = limits.and_then(|limits| limits.concurrency);
-        concurrency.unwrap_or(PUSH_CONCURRENCY_DEFAULT)
-    }
-
     /// Requests that its rate lets pass within a second.
     pub(super) fn rate_room(&self) -> u32 {
         self.rate.as_ref().map_or(u32::MAX, |rate| rate.of_second)
@@ -75,12 +67,6 @@ impl Endpoint {
         if let Some(rate) = &self.rate {
             rate.permit().await;
         }
-    }
-
-    /// How long everything may fail until it is disabled.
-    pub(super) fn disable_after(&self) -> time::Duration {
-        let seconds = self.settings.disable_after_seconds;
-        time::Duration::seconds(seconds.unwrap_or(PUSH_DISABLE_SECONDS_DEFAULT).into())
     }
 }
 

@@ -10,9 +10,8 @@ use api::usage::Meter;
 use time::OffsetDateTime;
 
 use crate::engine::Engine;
+use crate::engine::limit::Capacity;
 use crate::engine::log::block::Delivery;
-use crate::engine::meter::deliveries::Delivered;
-use crate::engine::meter::measure::Measure;
 use crate::engine::push::answer::{self, Verdict};
 use crate::engine::push::attempts::Attempt;
 use crate::engine::push::drive::Drive;
@@ -102,7 +101,7 @@ impl Drive {
                 Ended::Trouble { pause: None },
             ),
         };
-        let is_accepted = matches!(verdict, Verdict::Done | Verdict::Later);
+        let is_accepted = verdict.is_accepted();
         self.flow.ended(ended, sent.took, Instant::now());
         self.flow.count(is_accepted);
         self.watch(&sent, result, is_accepted);
@@ -156,35 +155,18 @@ impl Drive {
         push.metrics.ended(result, sent.took);
         if is_accepted {
             self.control.status.succeeded(sent.at);
-            let mut measure = Measure::default();
-            for delivery in &sent.deliveries {
-                measure.add(Measure::message(delivery.message.bytes()));
-            }
-            let delivered = Delivered {
-                subscription_id: self.subscriber.id,
-                subscription: &self.subscriber.name,
-                meter: Meter::DeliverPush,
-                measure,
-            };
+            let (meter, capacity) = (Meter::DeliverPush, Capacity::Guaranteed);
             self.engine
-                .tally()
-                .delivered(self.subscriber.payer(), delivered);
-            let cold = sent
-                .deliveries
-                .iter()
-                .map(|given| given.message.cold_bytes());
-            self.engine
-                .tally()
-                .read_cold(self.subscriber.payer(), cold.sum());
+                .count(&self.subscriber, &sent.deliveries, meter, capacity);
         } else {
             let short = answer::in_short(result);
             let since = self.control.status.failed(sent.at, short);
             let longest = sent.endpoint.disable_after();
             if sent.at - since > longest {
-                let days = longest.whole_seconds();
+                let seconds = longest.whole_seconds();
                 self.control
                     .status
-                    .disable(format!("every request has failed for {days} seconds"));
+                    .disable(format!("every request has failed for {seconds} seconds"));
             }
         }
         self.control.status.of_flow(&self.flow);

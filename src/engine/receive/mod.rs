@@ -80,21 +80,7 @@ impl Engine {
         };
         let visibility = ask.visibility_seconds;
         let deliveries = self.read_grants(&subscriber, &grants, visibility).await?;
-        let mut measure = Measure::default();
-        for delivery in &deliveries {
-            measure.add(Measure::message(delivery.message.bytes()));
-        }
-        if !deliveries.is_empty() {
-            let delivered = Delivered {
-                subscription_id: subscriber.id,
-                subscription: &subscriber.name,
-                meter: Meter::DeliverPull,
-                measure: measure.under(capacity),
-            };
-            self.tally().delivered(subscriber.payer(), delivered);
-            let cold = deliveries.iter().map(|given| given.message.cold_bytes());
-            self.tally().read_cold(subscriber.payer(), cold.sum());
-        }
+        let measure = self.count(&subscriber, &deliveries, Meter::DeliverPull, capacity);
         Ok(Metered {
             answer: deliveries,
             units: measure.units,
@@ -150,6 +136,32 @@ impl Engine {
         })?;
         self.turns().queue(subscriber.topic_id).want(subscriber);
         Ok(served)
+    }
+
+    /// Counts messages that a subscription has got, for the bill. Returns their measure.
+    pub(in crate::engine) fn count(
+        &self,
+        subscriber: &Subscriber,
+        deliveries: &[Delivery],
+        meter: Meter,
+        capacity: Capacity,
+    ) -> Measure {
+        let mut measure = Measure::default();
+        for delivery in deliveries {
+            measure.add(Measure::message(delivery.message.bytes()));
+        }
+        if !deliveries.is_empty() {
+            let delivered = Delivered {
+                subscription_id: subscriber.id,
+                subscription: &subscriber.name,
+                meter,
+                measure: measure.under(capacity),
+            };
+            self.tally().delivered(subscriber.payer(), delivered);
+            let cold = deliveries.iter().map(|given| given.message.cold_bytes());
+            self.tally().read_cold(subscriber.payer(), cold.sum());
+        }
+        measure
     }
 
     /// Leases for the driver of an endpoint: waits for them until `end`, or until leases may be due earlier than it
