@@ -166,6 +166,20 @@ pub async fn update(
     Ok(())
 }
 
+/// A statement that reads whole rows: its name, and which rows.
+macro_rules! rows {
+    ($name:literal, $which:literal) => {
+        concat!(
+            $name,
+            "SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
+                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
+             FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
+                LEFT JOIN push_endpoint p USING (subscription_id) ",
+            $which
+        )
+    };
+}
+
 /// Locks a subscription against other changes of its settings and against deletion.
 ///
 /// # Errors
@@ -175,14 +189,10 @@ pub async fn lock(
     tenant: TenantId,
     name: &str,
 ) -> Result<Option<SubscriptionRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- subscription.lock
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
-                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
-         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
-              LEFT JOIN push_endpoint p USING (subscription_id)
-         WHERE s.tenant_id = $1 AND s.name = $2 FOR NO KEY UPDATE OF s",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- subscription.lock\n",
+        "WHERE s.tenant_id = $1 AND s.name = $2 FOR NO KEY UPDATE OF s"
+    ))
     .bind(tenant)
     .bind(name)
     .fetch_optional(session.run("subscription.lock"))
@@ -198,14 +208,10 @@ pub async fn by_name(
     tenant: TenantId,
     name: &str,
 ) -> Result<Option<SubscriptionRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- subscription.by_name
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
-                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
-         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
-              LEFT JOIN push_endpoint p USING (subscription_id)
-         WHERE s.tenant_id = $1 AND s.name = $2",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- subscription.by_name\n",
+        "WHERE s.tenant_id = $1 AND s.name = $2"
+    ))
     .bind(tenant)
     .bind(name)
     .fetch_optional(session.run("subscription.by_name"))
@@ -220,14 +226,10 @@ pub async fn by_ids(
     session: &mut Session,
     subscriptions: &[SubscriptionId],
 ) -> Result<Vec<SubscriptionRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- subscription.by_ids
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
-                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
-         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
-              LEFT JOIN push_endpoint p USING (subscription_id)
-         WHERE s.subscription_id = ANY ($1)",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- subscription.by_ids\n",
+        "WHERE s.subscription_id = ANY ($1)"
+    ))
     .bind(subscriptions)
     .fetch_all(session.run("subscription.by_ids"))
     .await?)
@@ -244,14 +246,10 @@ pub async fn list(
     after: &str,
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- subscription.list
-         SELECT s.*, t.name AS topic_name, d.name AS dead_letter_topic_name, p.settings AS push, p.paused_at,
-                p.disabled_at, p.disabled_reason, p.old_secret_until, p.granted_per_minute
-         FROM subscription s JOIN topic t USING (topic_id) LEFT JOIN topic d ON d.topic_id = s.dead_letter_topic_id
-              LEFT JOIN push_endpoint p USING (subscription_id)
-         WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- subscription.list\n",
+        "WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3"
+    ))
     .bind(tenant)
     .bind(after)
     .bind(limit)
