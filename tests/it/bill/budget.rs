@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bill::price::priced;
-use crate::harness::receiver::Receiver;
+use crate::harness::endpoint::Endpoint;
 use crate::harness::{Fleet, Node, all, is, refusal, until};
 use crate::quota::rates::said;
 
@@ -217,7 +217,7 @@ async fn an_alert_is_an_event_for_the_sinks_of_the_tenant() {
     let fleet = Fleet::new().await;
     let (node, other) = (fleet.node().await, fleet.node().await);
     one_each(&node).await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let sink = json!({"url": receiver.url(), "events": ["budget"]});
     let (status, sink) = node.put("/v1/event-sinks/e", sink).await;
     assert_eq!(status, 201, "{sink}");

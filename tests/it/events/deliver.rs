@@ -13,9 +13,10 @@ use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::sinks::sink;
+use crate::harness::behaviour::Does;
+use crate::harness::endpoint::Endpoint;
 use crate::harness::invariants::check_invariants;
 use crate::harness::process::{Place, kill};
-use crate::harness::receiver::{Does, Receiver};
 use crate::harness::{Fleet, Node, all, client, until};
 
 /// Keeps an event of a tenant for its sinks, as the engine does.
@@ -37,7 +38,7 @@ async fn emit(fleet: &Fleet, tenant: &str, number: u32) {
     store.close().await;
 }
 
-async fn url_sink(node: &Node, name: &str, receiver: &Receiver) -> Value {
+async fn url_sink(node: &Node, name: &str, receiver: &Endpoint) -> Value {
     let settings = json!({"url": receiver.url(), "events": ["budget"]});
     let (status, sink) = node.put(&format!("/v1/event-sinks/{name}"), settings).await;
     assert_eq!(status, 201, "{sink}");
@@ -45,10 +46,10 @@ async fn url_sink(node: &Node, name: &str, receiver: &Receiver) -> Value {
 }
 
 /// The numbers of the events that were sent, in order.
-fn numbers(receiver: &Receiver) -> Vec<u64> {
+fn numbers(receiver: &Endpoint) -> Vec<u64> {
     let sent = receiver.sent();
     let number =
-        |sent: &crate::harness::receiver::Sent| sent.json()["data"]["number"].as_u64().unwrap();
+        |sent: &crate::harness::endpoint::Posted| sent.json()["data"]["number"].as_u64().unwrap();
     sent.iter().map(number).collect()
 }
 
@@ -69,15 +70,16 @@ async fn until_idle(node: &Node, name: &str) -> Value {
 async fn what_is_not_taken_comes_again_in_its_order_with_the_same_id_until_it_is() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let made = url_sink(&node, "e", &receiver).await;
     let secret = made["secret"].as_str().unwrap();
     receiver.next([
-        Does::Says(500),
-        Does::HangsUp,
-        Does::SaysWith(503, "retry-after: 1800"),
-        Does::SaysWith(307, "location: http://127.0.0.1:1/"),
-        Does::Late(Duration::from_secs(1)),
+        // So that the next request has a connection of its own: on one that was used before it may be sent again at once.
+        Does::Closes(500),
+        Does::Resets,
+        Does::says_with(503, &[("retry-after", "1800")]),
+        Does::says_with(307, &[("location", "http://127.0.0.1:1/")]),
+        Does::Late(202, Duration::from_secs(1)),
     ]);
     for number in 1..=3 {
         emit(&fleet, "default", number).await;
@@ -132,7 +134,7 @@ async fn what_is_not_taken_comes_again_in_its_order_with_the_same_id_until_it_is
 async fn a_sink_that_is_gone_is_left_alone_until_it_is_put_again() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     url_sink(&node, "e", &receiver).await;
     receiver.next([Does::Says(410)]);
     emit(&fleet, "default", 1).await;
@@ -159,9 +161,9 @@ async fn a_sink_that_is_gone_is_left_alone_until_it_is_put_again() {
 async fn a_sink_that_does_not_respond_delays_no_other() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let (silent, prompt) = (Receiver::new().await, Receiver::new().await);
+    let (silent, prompt) = (Endpoint::new().await, Endpoint::new().await);
     url_sink(&node, "silent", &silent).await;
-    silent.next([Does::Nothing]);
+    silent.next([Does::Hangs]);
     emit(&fleet, "default", 1).await;
     until("it is asked", async || {
         (!silent.sent().is_empty()).then_some(())
@@ -191,9 +193,9 @@ async fn a_sink_that_does_not_respond_delays_no_other() {
 async fn two_nodes_send_each_event_once() {
     let fleet = Fleet::new().await;
     let nodes = [fleet.node().await, fleet.node().await];
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     url_sink(&nodes[0], "e", &receiver).await;
-    receiver.next([Does::Late(Duration::from_millis(500))]);
+    receiver.next([Does::Late(202, Duration::from_millis(500))]);
     for number in 0..150 {
         emit(&fleet, "default", number).await;
     }
@@ -220,9 +222,9 @@ async fn a_delivery_that_is_stopped_leaves_its_sink_to_the_next() {
     let nobody = "INSERT INTO duty (name, holder, held_until) VALUES ('events', gen_random_uuid(), '2100-01-01Z')";
     sqlx::query(nobody).execute(&mut sql).await.unwrap();
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     url_sink(&node, "e", &receiver).await;
-    receiver.next([Does::Nothing]);
+    receiver.next([Does::Hangs]);
     emit(&fleet, "default", 1).await;
     let claim = async || events::claim(&node.engine, 32).await.unwrap().pop();
     let (first, stop) = (claim().await.unwrap(), CancellationToken::new());
@@ -334,7 +336,7 @@ async fn a_quota_or_a_suspension_makes_events_wait() {
 async fn more_events_than_may_wait_are_left_out() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     url_sink(&node, "e", &receiver).await;
     let mut sql = fleet.database.connect().await;
     sqlx::query("UPDATE event_sink SET next_attempt_at = next_attempt_at + interval '1 year'")
@@ -355,7 +357,7 @@ async fn more_events_than_may_wait_are_left_out() {
 async fn metrics_say_what_was_delivered_failed_and_waits() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     url_sink(&node, "e", &receiver).await;
     receiver.next([Does::Says(500)]);
     for number in 1..=2 {
@@ -380,8 +382,8 @@ async fn metrics_say_what_was_delivered_failed_and_waits() {
 async fn a_node_that_is_killed_before_it_forgets_sends_the_same_again() {
     let place = Place::new("crash-events");
     let node = place.start();
-    let receiver = Receiver::new().await;
-    receiver.next([Does::Says(204), Does::Nothing]);
+    let receiver = Endpoint::new().await;
+    receiver.next([Does::Says(204), Does::Hangs]);
     let url = format!("http://{}/v1/event-sinks/e", place.address());
     let put = client().put(&url).json(&json!({"url": receiver.url()}));
     assert_eq!(put.send().await.unwrap().status(), 201);

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bill::price::{priced, prices};
 use crate::events::sinks::sink;
-use crate::harness::receiver::Receiver;
+use crate::harness::endpoint::Endpoint;
 use crate::harness::{Fleet, Node, until};
 use crate::meter::usage::usage;
 
 const DAY: u64 = 86_400;
 
 /// The usage events that came, each once, by their ids; two with the same id are the same.
-fn distinct(receiver: &Receiver) -> BTreeMap<String, Value> {
+fn distinct(receiver: &Endpoint) -> BTreeMap<String, Value> {
     let mut events = BTreeMap::new();
     for sent in receiver.sent() {
         let event = sent.json();
@@ -92,7 +92,7 @@ async fn until_delivered(fleet: &Fleet, node: &Node, name: &str, time: &str) {
 async fn an_hour_that_is_over_is_reported_in_events_which_add_up_to_usage() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     node.topic_and_subscription(json!({})).await;
     priced(&node, "2029-12-01", prices()).await;
     let (_, made) = node
@@ -160,7 +160,7 @@ async fn an_hour_that_is_over_is_reported_in_events_which_add_up_to_usage() {
 async fn minutes_come_by_the_minute_and_their_storage_with_the_last_of_the_hour() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     node.topic_and_subscription(json!({})).await;
     let guaranteed = json!({"messages_per_second": {"guaranteed": 1_000}});
     fleet.quota("default", guaranteed).await;
@@ -227,7 +227,7 @@ async fn two_nodes_that_make_events_at_once_make_each_once() {
         .key_for("ops", &["publish", "receive", "manage", "usage", "admin"])
         .await;
     node.with_key(&operator);
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let all = json!({"url": receiver.url(), "tenants": "all", "batch": true});
     assert_eq!(node.put("/v1/event-sinks/e", all).await.0, 201);
     for tenant in 0..60 {
@@ -309,7 +309,7 @@ async fn a_tenant_gets_events_of_its_own_usage_only() {
 async fn a_sink_that_falls_far_behind_gets_all_of_it_in_coarser_windows() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let topic = json!({"retention_seconds": 2_678_400, "keep_consumed": true});
     node.put("/v1/topics/t", topic).await;
     node.put("/v1/subscriptions/s", json!({"topic": "t"})).await;
@@ -391,7 +391,7 @@ async fn rolled(fleet: &Fleet) -> (bool, bool) {
 async fn a_window_with_very_many_names_comes_whole_and_once() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let mut sql = fleet.database.connect().await;
     for (name, granularity, tenants) in [("own", "minute", "own"), ("all", "hour", "all")] {
         let settings = json!({

@@ -39,6 +39,15 @@ pub(crate) enum Does {
     Closes(u16),
 }
 
+impl Does {
+    /// Answers with a status and headers.
+    pub(crate) fn says_with(status: u16, headers: &[(&'static str, &str)]) -> Self {
+        let headers = headers.iter();
+        let headers = headers.map(|(name, value)| (*name, (*value).to_owned()));
+        Self::SaysWith(status, headers.collect(), Bytes::new())
+    }
+}
+
 /// The connection is to break.
 #[derive(Debug, thiserror::Error)]
 #[error("broken on purpose")]

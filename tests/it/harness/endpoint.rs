@@ -8,6 +8,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -27,6 +30,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority;
 use super::behaviour::{Body, Broken, Does, Open, body};
+
+/// Where it is, with a query.
+const PATH: &str = "/hook?of=cursus";
 
 /// A request that it got.
 #[derive(Debug, Clone)]
@@ -52,6 +58,22 @@ impl Posted {
 
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Whether it is signed with this secret (Standard Webhooks), by another implementation than that of the service.
+    pub(crate) fn is_signed(&self, secret: &str) -> bool {
+        let secret = secret.strip_prefix("whsec_").unwrap();
+        let secret = BASE64_STANDARD.decode(secret).unwrap();
+        assert_eq!((self.method.as_str(), &*self.path), ("POST", PATH));
+        let (id, at) = (self.header("webhook-id"), self.header("webhook-timestamp"));
+        assert!(!id.contains('.') && !id.is_empty());
+        let signature = self.header("webhook-signature");
+        let signature = BASE64_STANDARD
+            .decode(signature.strip_prefix("v1,").unwrap())
+            .unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
+        let message = [format!("{id}.{at}.").as_bytes(), &self.body].concat();
+        hmac::verify(&key, &message, &signature).is_ok()
     }
 }
 
@@ -114,7 +136,7 @@ impl Endpoint {
     }
 
     pub(crate) fn url(&self) -> String {
-        self.at("/hook?of=cursus")
+        self.at(PATH)
     }
 
     /// The URL of another path. Certificates are for `localhost`.

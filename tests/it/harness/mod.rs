@@ -16,7 +16,6 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod property;
 pub(crate) mod proxy;
-pub(crate) mod receiver;
 pub(crate) mod replica;
 pub(crate) mod scratch;
 pub(crate) mod seaweed;

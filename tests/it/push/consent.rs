@@ -3,26 +3,30 @@
 use serde_json::{Value, json};
 
 use super::{SUBSCRIPTION, endpoint};
-use crate::harness::receiver::{Does, Receiver};
+use crate::harness::behaviour::Does;
+use crate::harness::endpoint::Endpoint;
 use crate::harness::{Fleet, is, refusal};
 
-const ANY: &str = "webhook-allowed-origin: *";
-const RATE: &str = "webhook-allowed-origin: *\r\nwebhook-allowed-rate: 120";
-const OTHER: &str = "webhook-allowed-origin: other.example";
+const ANY: &[(&str, &str)] = &[("webhook-allowed-origin", "*")];
+const RATE: &[(&str, &str)] = &[
+    ("webhook-allowed-origin", "*"),
+    ("webhook-allowed-rate", "120"),
+];
+const OTHER: &[(&str, &str)] = &[("webhook-allowed-origin", "other.example")];
 
 #[tokio::test]
 async fn an_endpoint_is_asked_for_its_consent_before_it_is_stored() {
     let fleet = Fleet::new().await;
     let node = fleet.node().await;
     node.topic_and_subscription(json!({})).await;
-    let receiver = Receiver::new().await;
+    let receiver = Endpoint::new().await;
     let push = json!({"url": receiver.url(), "consent": true, "limits": {"per_second": 10}});
     for refuses in [
         Does::Says(204),
         Does::Says(405),
-        Does::SaysWith(200, OTHER),
-        Does::SaysWith(403, ANY),
-        Does::HangsUp,
+        Does::says_with(200, OTHER),
+        Does::says_with(403, ANY),
+        Does::Resets,
     ] {
         receiver.next([refuses.clone()]);
         let refused = node.put(SUBSCRIPTION, json!({ "push": push })).await;
@@ -32,7 +36,7 @@ async fn an_endpoint_is_asked_for_its_consent_before_it_is_stored() {
     assert_eq!(node.get(SUBSCRIPTION).await.1.get("push"), None);
 
     for (grants, rate) in [(ANY, None), (RATE, Some(120))] {
-        receiver.next([Does::SaysWith(200, grants)]);
+        receiver.next([Does::says_with(200, grants)]);
         let (status, made) = node.put(SUBSCRIPTION, json!({ "push": push })).await;
         assert_eq!(status, 200, "{made}");
         let shown = made["push_status"].get("granted_per_minute");
@@ -43,7 +47,7 @@ async fn an_endpoint_is_asked_for_its_consent_before_it_is_stored() {
     let sent = receiver.sent();
     assert_eq!(sent.len(), 7);
     for asked in sent {
-        assert!(asked.headers["webhook-request-origin"].ends_with(".cursus"));
+        assert!(asked.header("webhook-request-origin").ends_with(".cursus"));
         assert_eq!(asked.headers["webhook-request-rate"], "600");
     }
     fleet.finish([node]).await;
