@@ -273,20 +273,34 @@ impl Gate {
         client: Option<IpAddr>,
     ) -> Result<Arc<Access>, Error> {
         let stranger = guard::Stranger::new(client, bearer, &secret);
-        self.guard.check(stranger)?;
-        let epoch = self.remembered.epoch();
-        let admitted = if jws::is_token(bearer) {
-            self.by_token(bearer).await
-        } else {
-            self.by_key(bearer, &secret).await
-        };
-        let access = admitted.and_then(|access| self.unexpired(Arc::new(access)));
+        // Who was let in before is no guesser, even while what the node remembers is not trusted.
+        if !self.remembered.has(&secret) {
+            self.guard.check(stranger)?;
+        }
+        let mut epoch = self.remembered.epoch();
+        let mut access = self.admit(bearer, &secret).await;
+        if epoch != self.remembered.epoch() {
+            // Access changed meanwhile. The caller is read again, because one that is not remembered would be slowed
+            // with the guessers of its network.
+            epoch = self.remembered.epoch();
+            access = self.admit(bearer, &secret).await;
+        }
         if let Err(Error::Unauthenticated) = access {
+            self.remembered.forget(&secret);
             self.guard.failed(stranger);
         }
         let access = access?;
         self.remembered.insert(secret, &access, epoch);
         Ok(access)
+    }
+
+    async fn admit(&self, bearer: &str, secret: &Secret) -> Result<Arc<Access>, Error> {
+        let admitted = if jws::is_token(bearer) {
+            self.by_token(bearer).await
+        } else {
+            self.by_key(bearer, secret).await
+        };
+        admitted.and_then(|access| self.unexpired(Arc::new(access)))
     }
 
     async fn by_key(&self, bearer: &str, secret: &Secret) -> Result<Access, Error> {

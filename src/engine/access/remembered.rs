@@ -40,9 +40,20 @@ struct Entry {
 impl Remembered {
     pub(super) fn get(&self, secret: &Secret) -> Option<Arc<Access>> {
         let state = self.state.read();
-        let access = &state.entries.get(secret)?.access;
+        let entry = state.entries.get(secret)?;
         let is_trusted = state.current_at.is_some_and(|at| at.elapsed() < TRUST);
-        is_trusted.then(|| access.clone())
+        let is_current = entry.access.key.is_some() || entry.epoch == self.epoch();
+        (is_trusted && is_current).then(|| entry.access.clone())
+    }
+
+    /// Whether a caller was let in before, trusted now or not.
+    pub(super) fn has(&self, secret: &Secret) -> bool {
+        self.state.read().entries.contains_key(secret)
+    }
+
+    /// Forgets a caller that is refused now.
+    pub(super) fn forget(&self, secret: &Secret) {
+        self.state.write().entries.remove(secret);
     }
 
     /// The present epoch, to be passed to [`Remembered::insert`] after a lookup.
@@ -79,7 +90,7 @@ impl Remembered {
     }
 
     /// Replaces the entries of earlier epochs by `valid`, the keys of [`Remembered::old_keys`] that are still valid.
-    /// Other keys are dropped, and so are all tokens, because a token is cheap to verify again.
+    /// Other keys are dropped. A token of an earlier epoch stays known, but is verified again, which is cheap.
     pub(super) fn refresh(&self, valid: Vec<ValidKey>) {
         let mut valid: HashMap<String, ValidKey> = valid
             .into_iter()
@@ -88,10 +99,13 @@ impl Remembered {
         let mut state = self.state.write();
         let epoch = self.epoch();
         state.entries.retain(|secret, entry| {
+            let Some(id) = &entry.access.key else {
+                return true;
+            };
             if entry.epoch == epoch {
                 return true;
             }
-            let Some(key) = entry.access.key.as_ref().and_then(|id| valid.remove(id)) else {
+            let Some(key) = valid.remove(id) else {
                 return false;
             };
             let is_same = key.key_hash == secret.hash();
@@ -166,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_keys_that_are_still_valid_and_no_token() {
+    fn a_change_leaves_the_keys_that_are_still_valid_and_trusts_no_token() {
         let remembered = Remembered::default();
         remembered.confirm_current();
         let ((_, kept), (_, revoked), (_, token)) = (Secret::new(), Secret::new(), Secret::new());
@@ -191,6 +205,7 @@ mod tests {
         }]);
         assert!(remembered.get(&kept).unwrap().suspended);
         assert!(remembered.get(&revoked).is_none() && remembered.get(&token).is_none());
+        assert!(!remembered.has(&revoked) && remembered.has(&token));
         assert!(remembered.get(&fresh).is_some());
     }
 
@@ -204,6 +219,6 @@ mod tests {
         remembered.confirm_current();
         assert!(remembered.get(&secret).is_some());
         remembered.distrust();
-        assert!(remembered.get(&secret).is_none());
+        assert!(remembered.get(&secret).is_none() && remembered.has(&secret));
     }
 }
