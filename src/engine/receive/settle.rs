@@ -161,6 +161,7 @@ impl Engine {
         self.turns().queue(subscriber.topic_id).settle(Settle {
             subscriber: subscriber.clone(),
             entries: round.entries,
+            held_up: 0,
             reply,
         });
         let changed = changed

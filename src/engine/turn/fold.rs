@@ -204,6 +204,7 @@ mod tests {
                     mask: *mask,
                 })
                 .collect(),
+            held_up: 0,
             reply: oneshot::channel().0,
         }
     }

@@ -103,6 +103,8 @@ pub struct Settle {
     pub subscriber: Arc<Subscriber>,
     /// One entry per lease and action; no message is in two entries.
     pub entries: Vec<SettleEntry>,
+    /// Turns that did nothing because other transactions held what they needed.
+    pub held_up: u32,
     /// Gets the result.
     pub reply: oneshot::Sender<Result<Changed, Error>>,
 }

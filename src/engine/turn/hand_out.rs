@@ -23,6 +23,10 @@ use crate::store::Offset;
 use crate::store::dedup::KnownKey;
 use crate::store::turn::{LeaseAction, TurnInput, TurnOutput};
 
+/// Turns in a row that others may hold up until what settles in them fails. Each has waited 200 ms for a lock, and all that
+/// is in the turn waits with it.
+const HELD_UP_MAX: u32 = 3;
+
 /// When a turn was committed: in the database's time, and in the epoch of the cache.
 #[derive(Clone, Copy)]
 struct Committed {
@@ -82,15 +86,20 @@ pub(super) fn fail(queue: &Queue, pending: Pending, error: &Error) {
     }
 }
 
-/// Puts all requests of a turn that has done nothing into the next one. Those that settle fail when `settles` has an error.
-pub(super) fn put_back(queue: &Queue, pending: Pending, settles: Option<&Error>) {
+/// Puts all requests of a turn that has done nothing into the next one. `held_up`: others hold the leases of those that
+/// settle, which fail when that has happened to them too often.
+pub(super) fn put_back(queue: &Queue, pending: Pending, held_up: Option<&Error>) {
     let blocks = pending.blocks.into_iter();
     let mut publishes: Vec<Publish> = blocks.flat_map(PendingBlock::take_apart).collect();
     publishes.extend(pending.left_over);
-    let mut again = pending.settles;
-    if let Some(error) = settles {
-        for settle in again.drain(..) {
-            let _ = settle.reply.send(Err(error.clone()));
+    let mut again = Vec::with_capacity(pending.settles.len() + pending.settle_later.len());
+    for mut settle in pending.settles {
+        settle.held_up += u32::from(held_up.is_some());
+        match held_up {
+            Some(error) if settle.held_up >= HELD_UP_MAX => {
+                let _ = settle.reply.send(Err(error.clone()));
+            }
+            _ => again.push(settle),
         }
     }
     again.extend(pending.settle_later);

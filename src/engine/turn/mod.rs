@@ -278,6 +278,7 @@ impl Turns {
         self.queue(subscriber.topic_id).settle(Settle {
             subscriber: subscriber.clone(),
             entries: entries.collect(),
+            held_up: 0,
             reply,
         });
         changed

@@ -91,7 +91,7 @@ impl Stuck {
 }
 
 /// Goes on after a turn that another transaction has held up: publishes to the lanes that it holds wait aside. If it holds
-/// none, it holds leases, and the requests that settle fail.
+/// none, it holds leases, and the requests that settle fail if it does so for several turns.
 pub(super) async fn step_aside(
     turns: &Turns,
     queue: &Queue,
