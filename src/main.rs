@@ -9,7 +9,7 @@ use cursus::config::{self, Task};
 use cursus::{app, http, telemetry};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Time that calls of the system without a deadline get to end, such as a look-up of a name or a read of a file that a
 /// network drive does not answer.

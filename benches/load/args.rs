@@ -34,6 +34,7 @@ pub(crate) const NAMES: [&str; 34] = [
     "two-nodes",
     "latency",
     "wakeup",
+    "idle-polls",
     "isolation",
     "fair",
     "push-64",

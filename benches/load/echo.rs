@@ -1,5 +1,5 @@
 //! The base of comparison: typed axum handlers that return the JSON they receive, on a bare `axum::serve` with the
-//! default runtime and mimalloc, in its own process like the node. It does nothing else, so its requests per second are
+//! default runtime and the allocator of the node, in its own process like the node. It does nothing else, so its requests per second are
 //! the cost of HTTP and JSON on this machine at this time, and a ratio to it can be compared between machines.
 
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -9,6 +9,7 @@ mod fair;
 mod isolation;
 mod latency;
 mod offload;
+mod polls;
 mod push;
 mod ratio;
 mod relative;
@@ -154,6 +155,7 @@ async fn run_named(context: &Context, name: &'static str) -> Result<Row> {
         "two-nodes" => two_nodes::run(context, name, 0.85).await,
         "latency" => latency::run(context, name).await,
         "wakeup" => wakeup::run(context, name).await,
+        "idle-polls" => polls::run(context, name, 8.0).await,
         "isolation" => isolation::run(context, name).await,
         "fair" => fair::run(context, name).await,
         "push-64" => push::backlog(context, name, (64, 4), 0.50).await,

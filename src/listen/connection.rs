@@ -134,7 +134,7 @@ impl Protocols {
                 call(&router, request, from)
             });
             drive(
-                self.h1.serve_connection(io, service),
+                pin!(self.h1.serve_connection(io, service)),
                 http1::Connection::graceful_shutdown,
                 &self.closing,
                 |_| Poll::Pending,
@@ -169,7 +169,7 @@ impl Protocols {
         });
         let mut idle = Idle::new(streams, self.idle);
         drive(
-            self.h2.serve_connection(io, service),
+            pin!(self.h2.serve_connection(io, service)),
             http2::Connection::graceful_shutdown,
             &self.closing,
             |cx| idle.poll(cx),
@@ -194,7 +194,7 @@ where
 /// Polls a connection to its end, and closes it gracefully when the listener closes or `idle` is ready. When `idle` is
 /// ready once more after that, what is left belongs to streams that the peer does not read, and is dropped.
 async fn drive<C>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     close: fn(Pin<&mut C>),
     closing: &Closing,
     mut idle: impl FnMut(&mut Context<'_>) -> Poll<()>,
@@ -202,7 +202,6 @@ async fn drive<C>(
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
-    let mut connection = pin!(connection);
     let mut begun = pin!(closing.begun());
     let mut armed = false;
     let mut is_closing = false;

@@ -13,12 +13,13 @@ pub mod tls;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -170,29 +171,37 @@ struct Shared {
 impl Shared {
     async fn serve(self, accepted: Accepted, seat: Seat) {
         let router = seat.router(self.routers.clone());
-        seat.serve(self.serve_with(router, accepted)).await;
+        // Pinned here and passed by reference: a future that takes another one by value reserves space for it twice.
+        let connection = pin!(self.serve_with(router, accepted));
+        seat.serve(connection).await;
     }
 
     async fn serve_with(self, router: Router, (stream, from): Accepted) {
         // Responses are small and written at once; waiting for a full packet would only delay them.
         let _ = stream.set_nodelay(true);
-        let Some(acceptor) = &self.acceptor else {
-            match self.unless_closing(connection::speaks_h2(&stream)).await {
-                Some(Ok(h2)) => {
-                    let protocols = self.protocols;
-                    protocols.serve(stream, (h2, Peer(from.ip())), router).await;
-                }
-                Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
-                None => {}
-            }
-            return;
-        };
-        // The handshake and the TLS connection are boxed, so that plain connections do not reserve space for them.
-        match Box::pin(self.unless_closing(acceptor.accept(stream))).await {
+        let from = Peer(from.ip());
+        if let Some(acceptor) = &self.acceptor {
+            // Boxed, so that plain connections do not reserve space for it.
+            return Box::pin(self.serve_tls(acceptor, stream, from, router)).await;
+        }
+        match self.unless_closing(connection::speaks_h2(&stream)).await {
+            Some(Ok(h2)) => self.protocols.serve(stream, (h2, from), router).await,
+            Some(Err(err)) => tracing::debug!(%err, "connection ended before its first byte"),
+            None => {}
+        }
+    }
+
+    async fn serve_tls(
+        &self,
+        acceptor: &TlsAcceptor,
+        stream: TcpStream,
+        from: Peer,
+        router: Router,
+    ) {
+        match self.unless_closing(acceptor.accept(stream)).await {
             Some(Ok(stream)) => {
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-                let protocols = self.protocols;
-                Box::pin(protocols.serve(stream, (h2, Peer(from.ip())), router)).await;
+                self.protocols.serve(stream, (h2, from), router).await;
             }
             Some(Err(err)) => tracing::debug!(%err, "TLS handshake"),
             None => {}
@@ -202,6 +211,7 @@ impl Shared {
     /// Runs `opening` until the peer is too slow or the listener closes. No request is lost then, because none has
     /// begun.
     async fn unless_closing<T>(&self, opening: impl Future<Output = T>) -> Option<T> {
+        let opening = pin!(opening);
         tokio::select! {
             opened = timeout(self.opening_timeout, opening) => opened.ok(),
             () = self.closing.begun() => None,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Seat {
     }
 
     /// Serves a connection in this seat.
-    pub(super) async fn serve(self, connection: impl Future<Output = ()>) {
+    pub(super) async fn serve(self, connection: Pin<&mut impl Future<Output = ()>>) {
         if self.is_spare {
             // Cut off, it asks again.
             let _ = timeout(SPARE_WITHIN, connection).await;
