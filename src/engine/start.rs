@@ -126,6 +126,7 @@ impl Inner {
             clock,
             installation,
         };
+        let metrics = Metrics::default();
         Ok(Self {
             parts,
             node,
@@ -141,8 +142,8 @@ impl Inner {
             dispenser: Arc::new(dispenser),
             running: Running::default(),
             held: Budget::new(HELD_BODIES_BYTES_MAX),
-            push: Push::default(),
-            metrics: Metrics::default(),
+            push: Push::new(metrics.events.failed_at_url()),
+            metrics,
             draining,
         })
     }

@@ -36,6 +36,41 @@ pub async fn begin(
     Ok(())
 }
 
+/// A subscription and how far it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Floor {
+    /// The subscription.
+    pub subscription_id: SubscriptionId,
+    /// All messages below it are settled.
+    pub floor: Offset,
+}
+
+/// How far subscriptions are done, each in the lane at the same position.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn floors(
+    session: &mut Session,
+    lanes: &[LaneId],
+    subscriptions: &[SubscriptionId],
+) -> Result<Vec<Floor>, Error> {
+    Ok(sqlx::query_as(
+        "-- cursor.floors
+         SELECT k.subscription_id, least(u.next_offset, d.lowest) AS floor
+         FROM unnest($1::bigint[], $2::bigint[]) AS k (lane_id, subscription_id)
+         CROSS JOIN LATERAL (SELECT x.next_offset FROM cursor x
+             WHERE x.lane_id = k.lane_id AND x.subscription_id = k.subscription_id ORDER BY x.version DESC LIMIT 1) u
+         CROSS JOIN LATERAL (
+             -- the lowest bit that is set
+             SELECT min(l.base + position('1' IN reverse(l.pending::bit(64)::text)) - 1) AS lowest FROM lease l
+             WHERE l.lane_id = k.lane_id AND l.subscription_id = k.subscription_id) d",
+    )
+    .bind(lanes)
+    .bind(subscriptions)
+    .fetch_all(session.run("cursor.floors"))
+    .await?)
+}
+
 /// How far a subscription has read a lane.
 #[derive(Debug, Clone, Copy, sqlx::FromRow)]
 pub struct CursorRow {

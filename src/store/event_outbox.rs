@@ -1,9 +1,12 @@
 //! Table `event_outbox`: events that wait for delivery, one row per event and sink. The transaction that causes an
-//! event writes it, so neither exists without the other.
+//! event writes it, so neither exists without the other. A row stays until the delivery is certain: of a sink with a URL
+//! it has the offset at which the event was published for it, until its subscription has settled that.
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Error, Session, TenantId};
+use super::cursor::Floor;
+use super::{Error, Offset, Session, TenantId};
 
 /// The values that all events of a tenant share.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
@@ -127,16 +130,26 @@ pub struct Waiting {
     pub event: String,
 }
 
-/// The events of a sink that have waited longest, in their order.
+/// The events of a sink that are not published yet, of the `ahead` that have waited longest; at most `limit`, in their
+/// order.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn first(session: &mut Session, sink: i64, limit: i64) -> Result<Vec<Waiting>, Error> {
+pub async fn first(
+    session: &mut Session,
+    sink: i64,
+    ahead: i64,
+    limit: i64,
+) -> Result<Vec<Waiting>, Error> {
     Ok(sqlx::query_as(
         "-- event_outbox.first
-         SELECT seq, event_id, event FROM event_outbox WHERE sink_id = $1 ORDER BY seq LIMIT $2",
+         SELECT a.seq, a.event_id, a.event
+         FROM (SELECT seq, event_id, event, published_offset FROM event_outbox
+               WHERE sink_id = $1 ORDER BY seq LIMIT $2) a
+         WHERE a.published_offset IS NULL ORDER BY a.seq LIMIT $3",
     )
     .bind(sink)
+    .bind(ahead)
     .bind(limit)
     .fetch_all(session.run("event_outbox.first"))
     .await?)
@@ -156,4 +169,71 @@ pub async fn delete(session: &mut Session, sink: i64, seqs: &[i64]) -> Result<()
     .execute(session.run("event_outbox.delete"))
     .await?;
     Ok(())
+}
+
+/// Records at which offsets events were published.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn published(
+    session: &mut Session,
+    sink: i64,
+    seqs: &[i64],
+    offsets: &[Offset],
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_outbox.published
+         UPDATE event_outbox o SET published_offset = p.published_offset
+         FROM unnest($2::bigint[], $3::bigint[]) AS p (seq, published_offset)
+         WHERE o.sink_id = $1 AND o.seq = p.seq",
+    )
+    .bind(sink)
+    .bind(seqs)
+    .bind(offsets)
+    .execute(session.run("event_outbox.published"))
+    .await?;
+    Ok(())
+}
+
+/// Forgets that events of a sink were published, because its topic is deleted.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn unpublish(session: &mut Session, sink: i64) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_outbox.unpublish
+         UPDATE event_outbox SET published_offset = NULL WHERE sink_id = $1 AND published_offset IS NOT NULL",
+    )
+    .bind(sink)
+    .execute(session.run("event_outbox.unpublish"))
+    .await?;
+    Ok(())
+}
+
+/// Deletes the events of a sink that its subscription has settled: those below `floor`. Records the delivery. Returns how
+/// many they were; none when the sink has another subscription by now.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn settled(
+    session: &mut Session,
+    sink: i64,
+    settled: Floor,
+    now: Option<OffsetDateTime>,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "-- event_outbox.settled
+         WITH sink AS (
+             UPDATE event_sink SET delivered_at = coalesce($4, now())
+             WHERE sink_id = $1 AND subscription_id = $2 RETURNING sink_id
+         )
+         DELETE FROM event_outbox o USING sink s WHERE o.sink_id = s.sink_id AND o.published_offset < $3",
+    )
+    .bind(sink)
+    .bind(settled.subscription_id)
+    .bind(settled.floor)
+    .bind(now)
+    .execute(session.run("event_outbox.settled"))
+    .await?;
+    Ok(done.rows_affected())
 }

@@ -1,12 +1,9 @@
 //! Table `event_sink`: the receivers of events. A row also holds up to which window usage was turned into events, and
-//! the state of delivery. A delivery claims its sink for a limited time, under a number of its own. So two nodes do not
-//! send the same events, and a node that crashes blocks a sink only until that time is over.
-
-use std::time::Duration;
+//! the state of the relay that publishes the events (`event_relay`).
 
 use time::OffsetDateTime;
 
-use super::{Error, Session, TenantId, TopicId};
+use super::{Error, Session, SubscriptionId, TenantId, TopicId};
 
 /// The key that signs deliveries; it must not be logged.
 #[derive(Clone, PartialEq, Eq, sqlx::Type)]
@@ -19,7 +16,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// A row, with the name of its topic.
+/// A row, with the name of its topic and the state of the endpoint that its URL is.
 #[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct SinkRow {
     /// Internal number.
@@ -46,20 +43,36 @@ pub struct SinkRow {
     pub updated_at: OffsetDateTime,
     /// Usage is turned into events up to this time.
     pub next_window: Option<OffsetDateTime>,
-    /// No delivery starts before this time.
+    /// No relay starts before this time.
     pub next_attempt_at: OffsetDateTime,
-    /// Failed attempts since the last success.
+    /// Failed attempts to publish since the last success.
     pub attempts: i32,
     /// When events were last delivered.
     pub delivered_at: Option<OffsetDateTime>,
-    /// When a delivery last failed.
+    /// When a publish last failed.
     pub failed_at: Option<OffsetDateTime>,
-    /// Why the last delivery failed.
+    /// Why the last publish failed.
     pub failure: Option<String>,
     /// When the URL responded that it is gone (410); the sink is disabled since then.
     pub disabled_at: Option<OffsetDateTime>,
     /// The number of waiting events, counted up to a limit.
     pub waiting: i64,
+    /// The state of the endpoint.
+    #[sqlx(flatten)]
+    pub endpoint: SinkEndpoint,
+}
+
+/// The state of the endpoint of a sink. Everything is `None` when the sink has none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, sqlx::FromRow)]
+pub struct SinkEndpoint {
+    /// How deliveries go, JSON.
+    pub stats: Option<String>,
+    /// Failed attempts since the last success.
+    pub failed_attempts: Option<i32>,
+    /// No request begins before this time.
+    pub not_before: Option<OffsetDateTime>,
+    /// When it responded that it is gone.
+    pub gone_at: Option<OffsetDateTime>,
 }
 
 /// Settings to write.
@@ -85,9 +98,41 @@ pub struct NewSink<'a> {
     pub batch: bool,
 }
 
-/// The outcome of writing a sink.
+/// A sink and the subscription that pushes its events to its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Pushed {
+    /// Internal number.
+    pub sink_id: i64,
+    /// The subscription; `None`: it has none.
+    pub subscription_id: Option<SubscriptionId>,
+}
+
+/// Locks a sink; `None`: there is none of this name.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn lock(
+    session: &mut Session,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Option<Pushed>, Error> {
+    Ok(sqlx::query_as(
+        "-- event_sink.lock
+         SELECT sink_id, subscription_id FROM event_sink WHERE tenant_id = $1 AND name = $2 FOR UPDATE",
+    )
+    .bind(tenant)
+    .bind(name)
+    .fetch_optional(session.run("event_sink.lock"))
+    .await?)
+}
+
+/// The outcome of writing a sink.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct Put {
+    /// Internal number.
+    pub sink_id: i64,
+    /// The key that signs what is sent to the URL; `None`: it has no URL.
+    pub secret: Option<SigningKey>,
     /// Whether the sink is new.
     pub created: bool,
     /// Whether the given key was stored, because the sink had none.
@@ -95,8 +140,8 @@ pub struct Put {
 }
 
 /// Creates a sink, or changes the one of this name and makes it due at once. Usage starts with the current window; it
-/// continues at its former position if the sink wanted usage before. A signing key is kept as long as the sink has a
-/// URL. A running delivery loses its claim.
+/// continues at its former position if the sink wanted usage before. A signing key and the subscription are kept as long
+/// as the sink has a URL. A running relay loses its claim.
 ///
 /// # Errors
 /// When the database call fails.
@@ -115,6 +160,7 @@ pub async fn put(
          ON CONFLICT (tenant_id, name) DO UPDATE
          SET topic_id = excluded.topic_id, url = excluded.url,
              secret = CASE WHEN excluded.url IS NOT NULL THEN coalesce(s.secret, excluded.secret) END,
+             subscription_id = CASE WHEN excluded.url IS NOT NULL THEN s.subscription_id END,
              kinds = excluded.kinds, granularity = excluded.granularity, all_tenants = excluded.all_tenants,
              batch = excluded.batch, updated_at = excluded.updated_at, next_attempt_at = excluded.next_attempt_at,
              next_window = CASE WHEN excluded.next_window IS NOT NULL THEN coalesce(s.next_window, excluded.next_window) END,
@@ -126,7 +172,7 @@ pub async fn put(
                               THEN s.after_key ELSE '' END,
              attempts = 0, disabled_at = NULL, claim = s.claim + 1, claimed_until = NULL
          -- xmax: 0 in a row that was inserted
-         RETURNING s.xmax = 0 AS created, s.secret IS NOT NULL AND s.secret = $5 AS has_secret",
+         RETURNING s.sink_id, s.secret, s.xmax = 0 AS created, s.secret IS NOT NULL AND s.secret = $5 AS has_secret",
     )
     .bind(new.tenant)
     .bind(new.name)
@@ -139,6 +185,40 @@ pub async fn put(
     .bind(new.batch)
     .bind(now)
     .fetch_one(session.run("event_sink.put"))
+    .await?)
+}
+
+/// Records the subscription that pushes the events of a locked sink to its URL.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn attach(
+    session: &mut Session,
+    sink: i64,
+    subscription: SubscriptionId,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- event_sink.attach
+         UPDATE event_sink SET subscription_id = $2 WHERE sink_id = $1",
+    )
+    .bind(sink)
+    .bind(subscription)
+    .execute(session.run("event_sink.attach"))
+    .await?;
+    Ok(())
+}
+
+/// The key that signs what is sent to the URL of a sink.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn secret(session: &mut Session, sink: i64) -> Result<Option<SigningKey>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- event_sink.secret
+         SELECT secret FROM event_sink WHERE sink_id = $1",
+    )
+    .bind(sink)
+    .fetch_one(session.run("event_sink.secret"))
     .await?)
 }
 
@@ -167,6 +247,22 @@ pub struct SinkPage<'a> {
     pub waiting_max: i64,
 }
 
+/// A statement that reads whole rows: its name, up to how many waiting events are counted, and which rows.
+macro_rules! rows {
+    ($name:literal, $waiting_max:literal, $which:literal) => {
+        concat!(
+            $name,
+            "SELECT s.*, t.name AS topic, p.stats, p.failed_attempts, p.next_attempt_at AS not_before,
+                p.disabled_at AS gone_at,
+                (SELECT count(*) FROM (SELECT FROM event_outbox o WHERE o.sink_id = s.sink_id LIMIT ",
+            $waiting_max,
+            ") w) AS waiting
+             FROM event_sink s LEFT JOIN topic t USING (topic_id) LEFT JOIN push_endpoint p USING (subscription_id) ",
+            $which
+        )
+    };
+}
+
 /// Sinks of a tenant whose names match one of the patterns, in order of name.
 ///
 /// # Errors
@@ -177,13 +273,11 @@ pub async fn list(
     like: &[String],
     page: SinkPage<'_>,
 ) -> Result<Vec<SinkRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- event_sink.list
-         SELECT s.*, t.name AS topic,
-                (SELECT count(*) FROM (SELECT FROM event_outbox o WHERE o.sink_id = s.sink_id LIMIT $5) w) AS waiting
-         FROM event_sink s LEFT JOIN topic t USING (topic_id)
-         WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- event_sink.list\n",
+        "$5",
+        "WHERE s.tenant_id = $1 AND s.name > $2 AND s.name LIKE ANY ($4) ORDER BY s.name LIMIT $3"
+    ))
     .bind(tenant)
     .bind(page.after)
     .bind(page.limit)
@@ -203,13 +297,11 @@ pub async fn by_name(
     name: &str,
     waiting_max: i64,
 ) -> Result<Option<SinkRow>, Error> {
-    Ok(sqlx::query_as(
-        "-- event_sink.by_name
-         SELECT s.*, t.name AS topic,
-                (SELECT count(*) FROM (SELECT FROM event_outbox o WHERE o.sink_id = s.sink_id LIMIT $3) w) AS waiting
-         FROM event_sink s LEFT JOIN topic t USING (topic_id)
-         WHERE s.tenant_id = $1 AND s.name = $2",
-    )
+    Ok(sqlx::query_as(rows!(
+        "-- event_sink.by_name\n",
+        "$3",
+        "WHERE s.tenant_id = $1 AND s.name = $2"
+    ))
     .bind(tenant)
     .bind(name)
     .bind(waiting_max)
@@ -231,20 +323,19 @@ pub async fn that_need(session: &mut Session, topic: TopicId) -> Result<Vec<Stri
     .await?)
 }
 
-/// Deletes a sink and its waiting events; `false`: there is none of this name.
+/// Deletes a locked sink and its waiting events.
 ///
 /// # Errors
 /// When the database call fails.
-pub async fn delete(session: &mut Session, tenant: TenantId, name: &str) -> Result<bool, Error> {
-    let done = sqlx::query(
+pub async fn delete(session: &mut Session, sink: i64) -> Result<(), Error> {
+    sqlx::query(
         "-- event_sink.delete
-         DELETE FROM event_sink WHERE tenant_id = $1 AND name = $2",
+         DELETE FROM event_sink WHERE sink_id = $1",
     )
-    .bind(tenant)
-    .bind(name)
+    .bind(sink)
     .execute(session.run("event_sink.delete"))
     .await?;
-    Ok(done.rows_affected() == 1)
+    Ok(())
 }
 
 /// The usage cursor of a sink: up to where usage was turned into events.
@@ -320,143 +411,6 @@ pub async fn move_cursor(session: &mut Session, to: &Cursor) -> Result<(), Error
     .bind(to.after_tenant)
     .bind(&to.after_key)
     .execute(session.run("event_sink.move_cursor"))
-    .await?;
-    Ok(())
-}
-
-/// A sink that is claimed by a delivery.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Claimed {
-    /// Internal number.
-    pub sink_id: i64,
-    /// Owner.
-    pub tenant_id: TenantId,
-    /// Name of the topic that events are published to; `None`: they are sent to a URL.
-    pub topic: Option<String>,
-    /// The URL that events are sent to; `None`: they are published to a topic.
-    pub url: Option<String>,
-    /// The key to sign deliveries with.
-    pub secret: Option<SigningKey>,
-    /// Whether the URL accepts several events in one request.
-    pub batch: bool,
-    /// Failed attempts since the last success.
-    pub attempts: i32,
-    /// Number of this delivery: the claim.
-    pub claim: i64,
-}
-
-/// Claims due sinks that have waiting events, at most `limit`. Sinks of suspended tenants are left out.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn claim(
-    session: &mut Session,
-    limit: i64,
-    hold: Duration,
-    now: Option<OffsetDateTime>,
-) -> Result<Vec<Claimed>, Error> {
-    Ok(sqlx::query_as(
-        "-- event_sink.claim
-         UPDATE event_sink u SET claim = u.claim + 1, claimed_until = n.at + $2 * interval '1 second'
-         FROM (SELECT coalesce($3, now()) AS at) n,
-              (SELECT s.sink_id, t.name AS topic
-               FROM event_sink s JOIN tenant o USING (tenant_id) LEFT JOIN topic t USING (topic_id)
-               WHERE s.disabled_at IS NULL AND s.next_attempt_at <= coalesce($3, now())
-                 AND (s.claimed_until IS NULL OR s.claimed_until <= coalesce($3, now()))
-                 AND o.suspended_at IS NULL AND EXISTS (SELECT FROM event_outbox e WHERE e.sink_id = s.sink_id)
-               ORDER BY s.next_attempt_at, s.sink_id LIMIT $1 FOR NO KEY UPDATE OF s SKIP LOCKED) d
-         WHERE u.sink_id = d.sink_id
-         RETURNING u.sink_id, u.tenant_id, d.topic, u.url, u.secret, u.batch, u.attempts, u.claim",
-    )
-    .bind(limit)
-    .bind(hold.as_secs_f64())
-    .bind(now)
-    .fetch_all(session.run("event_sink.claim"))
-    .await?)
-}
-
-/// Records a success of a delivery and extends its claim; `false`: the claim was lost, or the sink was changed.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn delivered(
-    session: &mut Session,
-    sink: &Claimed,
-    hold: Duration,
-    now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "-- event_sink.delivered
-         UPDATE event_sink SET claimed_until = coalesce($4, now()) + $3 * interval '1 second',
-                delivered_at = coalesce($4, now()), attempts = 0
-         WHERE sink_id = $1 AND claim = $2",
-    )
-    .bind(sink.sink_id)
-    .bind(sink.claim)
-    .bind(hold.as_secs_f64())
-    .bind(now)
-    .execute(session.run("event_sink.delivered"))
-    .await?;
-    Ok(done.rows_affected() == 1)
-}
-
-/// How a delivery failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed<'a> {
-    /// The reason.
-    pub failure: &'a str,
-    /// Delay before the next attempt.
-    pub pause: Duration,
-    /// Whether the sink is disabled: there is no next attempt.
-    pub disable: bool,
-}
-
-/// Ends a delivery that failed.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn failed(
-    session: &mut Session,
-    sink: &Claimed,
-    failed: Failed<'_>,
-    now: Option<OffsetDateTime>,
-) -> Result<(), Error> {
-    sqlx::query(
-        "-- event_sink.failed
-         UPDATE event_sink SET claimed_until = NULL, attempts = attempts + 1, failed_at = coalesce($6, now()), failure = $3,
-                next_attempt_at = coalesce($6, now()) + $4 * interval '1 second',
-                disabled_at = CASE WHEN $5 THEN coalesce($6, now()) END
-         WHERE sink_id = $1 AND claim = $2",
-    )
-    .bind(sink.sink_id)
-    .bind(sink.claim)
-    .bind(failed.failure)
-    .bind(failed.pause.as_secs_f64())
-    .bind(failed.disable)
-    .bind(now)
-    .execute(session.run("event_sink.failed"))
-    .await?;
-    Ok(())
-}
-
-/// Ends a delivery that has nothing to send now, and moves the sink behind the other due sinks.
-///
-/// # Errors
-/// When the database call fails.
-pub async fn release(
-    session: &mut Session,
-    sink: &Claimed,
-    now: Option<OffsetDateTime>,
-) -> Result<(), Error> {
-    sqlx::query(
-        "-- event_sink.release
-         UPDATE event_sink SET claimed_until = NULL, next_attempt_at = greatest(next_attempt_at, coalesce($3, now()))
-         WHERE sink_id = $1 AND claim = $2",
-    )
-    .bind(sink.sink_id)
-    .bind(sink.claim)
-    .bind(now)
-    .execute(session.run("event_sink.release"))
     .await?;
     Ok(())
 }

@@ -31,16 +31,20 @@ pub const TABLES: [(&str, Group); 41] = [
 
 /// Files of `store` that cover several tables or a part of one. Their statements begin with the name of the file.
 #[rustfmt::skip]
-pub const FILES: [(&str, Group); 9] = [
-    ("history", Home), ("lease_resend", Lane), ("lease_waiting", Lane), ("migrate", Home), ("push_driver", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
+pub const FILES: [(&str, Group); 10] = [
+    ("event_relay", Home), ("history", Home), ("lease_resend", Lane), ("lease_waiting", Lane), ("migrate", Home), ("push_driver", Home), ("retention", Lane), ("turn", Lane), ("usage", Home), ("usage_read", Home),
 ];
 
 /// Transactions that run statements of both groups, and why each is safe to repeat. While all tables are on one server,
 /// each of them commits or rolls back as a whole.
-pub const CROSSING: [(&str, &str); 10] = [
+pub const CROSSING: [(&str, &str); 13] = [
     (
         "clear",
         "counts from metered_offset and deletes below it; both move with the blocks, so a repeat begins where they are",
+    ),
+    (
+        "delete_event_sink",
+        "deletes by key, and closes lanes; a repeat does what is left",
     ),
     (
         "delete_subscription",
@@ -63,6 +67,10 @@ pub const CROSSING: [(&str, &str); 10] = [
         "an object is finished once; finished without its blocks it is garbage, which the collection finds",
     ),
     (
+        "put_event_sink",
+        "a sink that has its subscription gets no other; one that is taken away goes by key",
+    ),
+    (
         "put_quota",
         "only reads the lanes: how much a tenant stores, as of a moment ago",
     ),
@@ -73,6 +81,10 @@ pub const CROSSING: [(&str, &str); 10] = [
     (
         "put_topic",
         "finds a topic of this name that was committed, and then adds no lane",
+    ),
+    (
+        "push_event_sink",
+        "a sink that has its subscription gets no other",
     ),
     (
         "resend",

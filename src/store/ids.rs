@@ -60,6 +60,12 @@ id! {
     TenantId
 }
 
+impl TenantId {
+    /// The service itself (migration 0020). It owns what events go through to the URLs of sinks. No key and no token opens
+    /// it, it has no quota, and nothing of it is billed.
+    pub const SYSTEM: Self = Self(-2);
+}
+
 /// The number of a history of the database (`history`). It is part of the ids of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, sqlx::Type)]
 #[sqlx(transparent)]

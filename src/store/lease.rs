@@ -287,6 +287,27 @@ pub async fn next_due(
     .await?)
 }
 
+/// The lowest offset in a lease of a subscription apart from these leases; `None`: there is no other lease.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn lowest_other(
+    session: &mut Session,
+    key: CursorKey,
+    leases: &[LeaseId],
+) -> Result<Option<Offset>, Error> {
+    Ok(sqlx::query_scalar(
+        "-- lease.lowest_other
+         SELECT min(base + position('1' IN reverse(pending::bit(64)::text)) - 1)
+         FROM lease WHERE lane_id = $1 AND subscription_id = $2 AND lease_id <> ALL ($3)",
+    )
+    .bind(key.lane)
+    .bind(key.subscription)
+    .bind(leases)
+    .fetch_one(session.run("lease.lowest_other"))
+    .await?)
+}
+
 /// Deletes the leases of a subscription in the lock order of the turn, and returns their number. A claim or redelivery
 /// that commits meanwhile may leave others.
 ///

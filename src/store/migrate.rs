@@ -17,10 +17,10 @@ macro_rules! migrations {
 
 /// The migrations in order. Append only: a test compares them with `migrations/SHA256SUMS`.
 #[rustfmt::skip]
-const MIGRATIONS: [(&str, &str); 16] = migrations![
+const MIGRATIONS: [(&str, &str); 17] = migrations![
     "0001_access", "0002_catalog", "0003_fleet", "0004_log", "0005_delivery", "0006_usage", "0007_quota", "0008_price",
     "0009_budget", "0010_event", "0011_dedup", "0015_issuer_scopes", "0016_history", "0017_last_attempt",
-    "0018_lost_lease", "0019_push",
+    "0018_lost_lease", "0019_push", "0020_sink_push",
 ];
 
 /// Applies the missing migrations.

@@ -1,6 +1,6 @@
 //! All SQL. Each file covers one table, and its statements are named after the file; no other module sends statements.
-//! `turn`, `retention`, `hot_payload`, `usage`, `usage_read`, `history` and `lease_waiting` cover several tables, or a
-//! part of one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine
+//! `turn`, `retention`, `hot_payload`, `usage`, `usage_read`, `history`, `lease_waiting` and `event_relay` cover several
+//! tables, or a part of one. A function runs one statement, whose name is its first line and its label in the metrics. Only the engine
 //! opens transactions. `group` assigns each table to the home group or the lane group; no statement names tables of both.
 //! `ids` holds the types of ids and offsets. `hosts` reads where the database is, `connect` makes connections with
 //! `settings`, `history` notices when the database has lost something, `pool` shares connections, `session` and `run` run
@@ -25,6 +25,7 @@ pub mod cursor;
 pub mod dedup;
 pub mod duty;
 pub mod event_outbox;
+pub mod event_relay;
 pub mod event_sink;
 pub mod fairness;
 pub mod group;

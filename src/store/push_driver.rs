@@ -95,7 +95,8 @@ pub struct Driven {
     pub version: i64,
 }
 
-/// The endpoints that a node drives and that want messages. Those of suspended tenants do not.
+/// The endpoints that a node drives and that want messages. Those of suspended tenants do not, and neither do those of
+/// their sinks.
 ///
 /// # Errors
 /// When the database call fails.
@@ -103,7 +104,9 @@ pub async fn driven(session: &mut Session, node: Uuid) -> Result<Vec<Driven>, Er
     Ok(sqlx::query_as(
         "-- push_driver.driven
          SELECT e.subscription_id, e.version FROM push_endpoint e JOIN tenant t USING (tenant_id)
-         WHERE e.driver = $1 AND e.paused_at IS NULL AND e.disabled_at IS NULL AND t.suspended_at IS NULL",
+         WHERE e.driver = $1 AND e.paused_at IS NULL AND e.disabled_at IS NULL AND t.suspended_at IS NULL
+           AND NOT EXISTS (SELECT FROM event_sink k JOIN tenant o USING (tenant_id)
+                           WHERE k.subscription_id = e.subscription_id AND o.suspended_at IS NOT NULL)",
     )
     .bind(node)
     .fetch_all(session.run("push_driver.driven"))
@@ -121,6 +124,10 @@ pub struct Report {
     pub failing_since: Option<OffsetDateTime>,
     /// Why it is to be disabled now; `None`: it is not.
     pub disable: Option<String>,
+    /// Attempts that failed since the last that did not, of an endpoint that gets messages in order.
+    pub failed_attempts: i32,
+    /// No request to it begins before.
+    pub next_attempt_at: Option<OffsetDateTime>,
 }
 
 /// Stores reports of endpoints that the node still drives.
@@ -137,13 +144,16 @@ pub async fn report(
     let stats: Vec<&str> = reports.iter().map(|one| one.stats.as_str()).collect();
     let since: Vec<Option<OffsetDateTime>> = reports.iter().map(|one| one.failing_since).collect();
     let disable: Vec<Option<&str>> = reports.iter().map(|one| one.disable.as_deref()).collect();
+    let failed: Vec<i32> = reports.iter().map(|one| one.failed_attempts).collect();
+    let next: Vec<Option<OffsetDateTime>> = reports.iter().map(|one| one.next_attempt_at).collect();
     let done = sqlx::query(
         "-- push_driver.report
          UPDATE push_endpoint u SET stats = r.stats, failing_since = r.failing_since,
+                failed_attempts = r.failed_attempts, next_attempt_at = r.next_attempt_at,
                 disabled_at = CASE WHEN r.disable IS NULL THEN u.disabled_at ELSE coalesce($6, now()) END,
                 disabled_reason = coalesce(r.disable, u.disabled_reason)
-         FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[])
-              AS r (subscription_id, stats, failing_since, disable)
+         FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $7::integer[], $8::timestamptz[])
+              AS r (subscription_id, stats, failing_since, disable, failed_attempts, next_attempt_at)
          WHERE u.subscription_id = r.subscription_id AND u.driver = $1",
     )
     .bind(node)
@@ -152,6 +162,8 @@ pub async fn report(
     .bind(since)
     .bind(disable)
     .bind(now)
+    .bind(failed)
+    .bind(next)
     .execute(session.run("push_driver.report"))
     .await?;
     Ok(done.rows_affected())
@@ -202,7 +214,7 @@ pub struct Disabled {
     pub disabled_reason: String,
 }
 
-/// Locks endpoints that were disabled and of which no event was made yet, at most `limit`.
+/// Locks endpoints of tenants that were disabled and of which no event was made yet, at most `limit`.
 ///
 /// # Errors
 /// When the database call fails.
@@ -211,10 +223,11 @@ pub async fn disabled(session: &mut Session, limit: i64) -> Result<Vec<Disabled>
         "-- push_driver.disabled
          SELECT e.subscription_id, s.name AS subscription, e.tenant_id, e.disabled_at, e.disabled_reason
          FROM push_endpoint e JOIN subscription s USING (subscription_id)
-         WHERE e.disabled_at IS NOT NULL AND NOT e.disabled_told
+         WHERE e.disabled_at IS NOT NULL AND NOT e.disabled_told AND e.tenant_id <> $2
          ORDER BY e.disabled_at LIMIT $1 FOR NO KEY UPDATE OF e SKIP LOCKED",
     )
     .bind(limit)
+    .bind(TenantId::SYSTEM)
     .fetch_all(session.run("push_driver.disabled"))
     .await?)
 }

@@ -55,6 +55,10 @@ pub struct EndpointRow {
     pub failing_since: Option<OffsetDateTime>,
     /// How deliveries go, JSON.
     pub stats: Option<String>,
+    /// Attempts that failed since the last that did not; counted of endpoints that get messages in order.
+    pub failed_attempts: i32,
+    /// No request begins before; counted and kept as `failed_attempts`.
+    pub next_attempt_at: Option<OffsetDateTime>,
     /// Names the key of the tenant; `None`: it has none.
     pub key_id: Option<Uuid>,
     /// The private key of the tenant.
@@ -146,7 +150,7 @@ pub async fn put(
          ON CONFLICT (subscription_id) DO UPDATE
          SET settings = excluded.settings, credential = excluded.credential, secret = excluded.secret,
              granted_per_minute = excluded.granted_per_minute, version = e.version + 1, disabled_at = NULL,
-             disabled_reason = NULL, disabled_told = false, failing_since = NULL,
+             disabled_reason = NULL, disabled_told = false, failing_since = NULL, failed_attempts = 0, next_attempt_at = NULL,
              old_secret = CASE WHEN excluded.secret <> e.secret THEN e.secret ELSE e.old_secret END,
              old_secret_until = CASE WHEN excluded.secret <> e.secret THEN coalesce($8, now()) + $7 * interval '1 second'
                                      ELSE e.old_secret_until END",

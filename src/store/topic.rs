@@ -196,18 +196,21 @@ pub struct Rules {
     pub subscriptions: Vec<SubscriptionId>,
 }
 
-/// Reads the settings that retention depends on. The caller got the numbers from lanes. A deleted topic is left out.
+/// Reads the settings that retention depends on. The caller got the numbers from lanes. A deleted topic is left out. The
+/// system's topics keep what is not consumed.
 ///
 /// # Errors
 /// When the database call fails.
 pub async fn rules(session: &mut Session, topics: &[TopicId]) -> Result<Vec<Rules>, Error> {
     Ok(sqlx::query_as(
         "-- topic.rules
-         SELECT t.topic_id, t.retention_seconds, t.keep_consumed,
+         SELECT t.topic_id, CASE WHEN t.tenant_id = $2 THEN 2147483647 ELSE t.retention_seconds END AS retention_seconds,
+                t.keep_consumed,
                 ARRAY(SELECT s.subscription_id FROM subscription s WHERE s.topic_id = t.topic_id) AS subscriptions
          FROM topic t WHERE t.topic_id = ANY ($1)",
     )
     .bind(topics)
+    .bind(TenantId::SYSTEM)
     .fetch_all(session.run("topic.rules"))
     .await?)
 }

@@ -1,6 +1,6 @@
-//! Duty `events`: turns completed usage into events (`usage_events`) and starts deliveries of the events that wait for
-//! sinks (`engine::events`). It is in this room because it needs both. Deliveries run on the tracker of the node, a
-//! limited number at a time, and continue while the duty pauses.
+//! Duty `events`: turns completed usage into events (`usage_events`), starts relays of the events that wait for sinks and
+//! deletes those that were delivered (`engine::events`). It is in this room because it needs both. Relays run on the
+//! tracker of the node, a limited number at a time, and continue while the duty pauses.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::engine::bill::usage_events;
 use crate::engine::duty::{Context, Done, Duty, DutyError};
 use crate::engine::events;
 
-/// Concurrent deliveries of a node. If as many sinks are slow, the others wait.
+/// Concurrent relays of a node. If as many topics are slow, the others wait.
 const AT_ONCE: usize = 32;
 /// Time between two counts of waiting events.
 const COUNT_AFTER: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// `engine` publishes events to topics. Deliveries run as tasks on `tracker`.
+    /// `engine` publishes events to topics. Relays run as tasks on `tracker`.
     #[must_use]
     pub fn new(engine: Engine, tracker: TaskTracker) -> Self {
         Self {
@@ -44,21 +44,21 @@ impl Events {
         }
     }
 
-    /// Starts as many deliveries as there are permits, and returns their number.
-    async fn deliver(&self, stop: &CancellationToken) -> Result<u64, DutyError> {
+    /// Starts as many relays as there are permits, and returns their number.
+    async fn relay(&self, stop: &CancellationToken) -> Result<u64, DutyError> {
         let free = self.permits.available_permits();
         if free == 0 {
             return Ok(0);
         }
         let mut begun = 0;
-        for delivery in events::claim(&self.engine, free).await? {
+        for relay in events::claim(&self.engine, free).await? {
             // Always succeeds: no other task takes permits.
             let Ok(permit) = self.permits.clone().try_acquire_owned() else {
                 break;
             };
             let stop = stop.clone();
             self.tracker.spawn(async move {
-                delivery.run(&stop).await;
+                relay.run(&stop).await;
                 drop(permit);
             });
             begun += 1;
@@ -74,7 +74,7 @@ impl Duty for Events {
     // A small page of usage costs the database as much as a month of it.
     const PAUSE_FACTOR: u32 = 2;
 
-    /// Counts created events and started deliveries.
+    /// Counts created and delivered events and started relays.
     async fn run(
         &mut self,
         context: &Context,
@@ -82,13 +82,14 @@ impl Duty for Events {
     ) -> Result<Done, DutyError> {
         let made = usage_events::fill(context, stop).await;
         // Waiting events are delivered even if creating new ones failed.
-        let begun = self.deliver(stop).await?;
+        let delivered = events::settle(&self.engine).await?;
+        let begun = self.relay(stop).await?;
         if self.counted.is_none_or(|at| at.elapsed() > COUNT_AFTER) {
             self.counted = Some(Instant::now());
             self.waiting.set(events::waiting(&context.store).await?);
         }
         let mut done = made?;
-        done.count += begun;
+        done.count += begun + delivered;
         Ok(done)
     }
 

@@ -1,13 +1,15 @@
 //! Events of the service: CloudEvents that are sent to the sinks of tenants, at least once. The transaction that makes
 //! a change also stores an event of it for each sink that wants it ([`emit`]). The duty `events` of the room `bill`
-//! sends stored events (`deliver`). The id of an event is computed from its content, so an event that is made or sent
+//! publishes stored events to the topics of sinks (`relay`). The id of an event is computed from its content, so an event that is made or sent
 //! again has the same id.
 //!
-//! `sinks` has the settings of sinks, `endpoints` makes events of endpoints that were disabled. Requests to them are signed like those of push subscriptions (`push::sign`).
+//! `sinks` has the settings of sinks, `transport` the topic and the push subscription by which a sink with a URL gets its
+//! events. `endpoints` makes events of endpoints that were disabled.
 
-mod deliver;
 pub mod endpoints;
+mod relay;
 mod sinks;
+mod transport;
 
 use api::Timestamp;
 use api::event::EventKind;
@@ -21,10 +23,10 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
 use crate::hex;
-use crate::store::event_outbox::{self, Frame, NewEvent, Waiting};
+use crate::store::event_outbox::{self, Frame, NewEvent};
 use crate::store::{self, Session, TenantId};
 
-pub use deliver::{SinkRun, claim, waiting};
+pub use relay::{SinkRun, claim, settle, waiting};
 
 /// Bytes of the hash that are used as an id.
 const ID_BYTES: usize = 16;
@@ -36,6 +38,9 @@ pub struct Target {
     pub target: &'static str,
 }
 
+const AT_TOPIC: Target = Target { target: "topic" };
+const AT_URL: Target = Target { target: "url" };
+
 /// Metrics of events.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -46,6 +51,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Attempts that URLs did not take. The room `push` counts them.
+    #[must_use]
+    pub fn failed_at_url(&self) -> Counter {
+        self.failed.get_or_create(&AT_URL).clone()
+    }
+
     /// Adds them to a registry that prefixes `cursus`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -118,15 +129,6 @@ fn id(tenant: &str, event: &Event<'_>) -> String {
     for part in parts.chain(event.identity.iter().copied()) {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
-    }
-    hex::encode(&hash.finalize()[..ID_BYTES])
-}
-
-/// The id of a request with several events. The same events have the same id.
-fn batch_id(events: &[Waiting]) -> String {
-    let mut hash = Sha256::new();
-    for event in events {
-        hash.update(&event.event_id);
     }
     hex::encode(&hash.finalize()[..ID_BYTES])
 }

@@ -9,14 +9,16 @@ use api::event::{
 use api::limits::{EVENT_SINKS_PER_TENANT_MAX, EVENTS_HELD_MAX, PAGE};
 use api::list::Page;
 use api::{EventSinkName, FieldError, Permission};
+use time::OffsetDateTime;
 
 use crate::engine::Engine;
 use crate::engine::access::audit::{self, Change, Nothing};
 use crate::engine::access::{Access, Tenant};
 use crate::engine::error::Error;
-use crate::engine::push::sign;
+use crate::engine::events::transport;
+use crate::engine::push::{sign, status};
 use crate::outbound::Outbound;
-use crate::store::event_sink::{NewSink, SigningKey, SinkPage, SinkRow};
+use crate::store::event_sink::{NewSink, Pushed, Put, SigningKey, SinkPage, SinkRow};
 use crate::store::{self, Session};
 
 /// Waiting events are counted up to this number, a little above the number that may wait.
@@ -53,6 +55,7 @@ impl Engine {
         };
         let kinds: Vec<&str> = settings.kinds().iter().map(|kind| kind.as_str()).collect();
         let secret = SigningKey(sign::new_secret().to_vec());
+        let old = store::event_sink::lock(&mut tx, tenant.0, name.as_str()).await?;
         let new = NewSink {
             tenant: tenant.0,
             name: name.as_str(),
@@ -72,6 +75,7 @@ impl Engine {
             let detail = format!("there are {EVENT_SINKS_PER_TENANT_MAX} event sinks already");
             return Err(Error::Conflict(detail));
         }
+        let is_pushed = put_transport(&mut tx, old, &new, &put, now).await?;
         let mut sink = sink_of(&mut tx, tenant, name).await?;
         sink.secret = put.has_secret.then(|| sign::shown(&secret.0));
         let change = Change {
@@ -82,6 +86,9 @@ impl Engine {
         };
         audit::record(&mut tx, by, change, now).await?;
         tx.commit().await?;
+        if is_pushed {
+            self.sink_changed(put.sink_id);
+        }
         Ok((sink, put.created))
     }
 
@@ -129,8 +136,12 @@ impl Engine {
     pub async fn delete_event_sink(&self, by: &Access, name: &EventSinkName) -> Result<(), Error> {
         let tenant = by.tenant();
         let mut tx = self.store().tx("delete_event_sink").await?;
-        if !store::event_sink::delete(&mut tx, tenant.0, name.as_str()).await? {
-            return Err(Error::not_found("event sink", name));
+        let sink = store::event_sink::lock(&mut tx, tenant.0, name.as_str()).await?;
+        let sink = sink.ok_or_else(|| Error::not_found("event sink", name))?;
+        store::event_sink::delete(&mut tx, sink.sink_id).await?;
+        if let Some(subscription) = sink.subscription_id {
+            transport::end(&mut tx, subscription).await?;
+            store::installation::bump_catalog(&mut tx).await?;
         }
         let change = Change {
             tenant: Some(tenant),
@@ -139,8 +150,45 @@ impl Engine {
             detail: &Nothing {},
         };
         audit::record(&mut tx, by, change, self.clock().now()).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        if sink.subscription_id.is_some() {
+            self.sink_changed(sink.sink_id);
+        }
+        Ok(())
     }
+}
+
+/// Makes, changes or deletes what pushes the events of a sink to its URL. What is deleted has not delivered some events:
+/// they wait for the topic then. Returns whether there is or was any.
+async fn put_transport(
+    tx: &mut Session,
+    old: Option<Pushed>,
+    new: &NewSink<'_>,
+    put: &Put,
+    now: Option<OffsetDateTime>,
+) -> Result<bool, Error> {
+    let had = old.and_then(|old| old.subscription_id);
+    match (new.url.zip(put.secret.as_ref()), had) {
+        (Some((url, secret)), subscription_id) => {
+            let sink = Pushed {
+                sink_id: put.sink_id,
+                subscription_id,
+            };
+            let to = transport::Url {
+                url,
+                is_batch: new.batch,
+                secret,
+            };
+            transport::put(tx, sink, to, now).await?;
+        }
+        (None, Some(subscription)) => {
+            store::event_outbox::unpublish(tx, put.sink_id).await?;
+            transport::end(tx, subscription).await?;
+        }
+        (None, None) => return Ok(false),
+    }
+    store::installation::bump_catalog(tx).await?;
+    Ok(true)
 }
 
 /// Checks the URL.
@@ -191,8 +239,7 @@ fn shown(row: SinkRow) -> Result<EventSink, Error> {
     } else {
         EventTenants::Own
     };
-    let failure = row.failed_at.zip(row.failure.clone());
-    let is_failing = row.attempts > 0 && row.disabled_at.is_none();
+    let state = State::of(&row);
     Ok(EventSink {
         name: row.name.parse().map_err(|_| corrupt("name"))?,
         settings: EventSinkSettings {
@@ -207,14 +254,46 @@ fn shown(row: SinkRow) -> Result<EventSink, Error> {
         waiting: u32::try_from(row.waiting).unwrap_or(u32::MAX),
         usage_until: row.next_window.map(Into::into),
         delivered_at: row.delivered_at.map(Into::into),
-        last_failure: failure.map(|(at, detail)| EventFailure {
-            at: at.into(),
-            detail,
-        }),
-        failed_attempts: row.attempts.unsigned_abs(),
-        next_attempt_at: is_failing.then(|| row.next_attempt_at.into()),
-        disabled_at: row.disabled_at.map(Into::into),
+        last_failure: state.last_failure,
+        failed_attempts: state.failed_attempts,
+        next_attempt_at: state.next_attempt_at.map(Into::into),
+        disabled_at: state.disabled_at.map(Into::into),
         created_at: row.created_at.into(),
         updated_at: row.updated_at.into(),
     })
+}
+
+/// How the delivery of a sink goes: the relay, and the endpoint if it has a URL.
+struct State {
+    last_failure: Option<EventFailure>,
+    failed_attempts: u32,
+    next_attempt_at: Option<OffsetDateTime>,
+    disabled_at: Option<OffsetDateTime>,
+}
+
+impl State {
+    fn of(row: &SinkRow) -> Self {
+        let failure = row.failed_at.zip(row.failure.clone());
+        let of_relay = failure.map(|(at, detail)| EventFailure {
+            at: at.into(),
+            detail,
+        });
+        let stats = row.endpoint.stats.as_deref().map(status::parsed);
+        let of_endpoint = stats.and_then(|stats| stats.last_failure);
+        let of_endpoint = of_endpoint.map(|failure| EventFailure {
+            at: failure.at,
+            detail: failure.detail,
+        });
+        let failures = of_relay.into_iter().chain(of_endpoint);
+        let attempts = row.attempts + row.endpoint.failed_attempts.unwrap_or(0);
+        let disabled_at = row.disabled_at.or(row.endpoint.gone_at);
+        let is_failing = attempts > 0 && disabled_at.is_none();
+        let next = Some(row.next_attempt_at).max(row.endpoint.not_before);
+        Self {
+            last_failure: failures.max_by_key(|failure| failure.at),
+            failed_attempts: attempts.unsigned_abs(),
+            next_attempt_at: next.filter(|_| is_failing),
+            disabled_at,
+        }
+    }
 }

@@ -188,7 +188,7 @@ impl Assigned {
                 .put(|change| change.endpoint = Some(endpoint));
             return None;
         }
-        let control = Arc::new(Control::new(Status::new(endpoint.row.failing_since)));
+        let control = Arc::new(Control::new(Status::new(&endpoint)));
         let engine = self.engine.clone();
         let drive = Drive::new(engine, subscriber.clone(), control.clone(), endpoint);
         self.tracker.spawn(drive.run(self.halt.clone()));

@@ -21,6 +21,7 @@ use crate::engine::log::block::Delivery;
 use crate::engine::push::control::Control;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::{Flow, Room};
+use crate::engine::push::in_order::InOrder;
 use crate::engine::push::ready::Ready;
 use crate::engine::push::send::{Send, Sent};
 use crate::engine::push::settle::{Settling, settle};
@@ -47,8 +48,10 @@ pub(super) struct Drive {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) control: Arc<Control>,
     pub(super) flow: Flow,
-    endpoint: Arc<Endpoint>,
-    sending: JoinSet<Sent>,
+    /// Of an endpoint that gets its messages in order; then `flow` is not asked.
+    pub(super) order: Option<InOrder>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) sending: JoinSet<Sent>,
     /// What is leased and not sent yet.
     ready: Ready,
     fetching: Option<Fetching>,
@@ -75,6 +78,7 @@ impl Drive {
             engine,
             subscriber,
             flow,
+            order: InOrder::of(&endpoint),
             cancel: control.stop.child_token(),
             control,
             endpoint,
@@ -115,6 +119,7 @@ impl Drive {
                 () = stop.cancelled(), if !is_stopping => {}
                 () = halt.cancelled() => {
                     let _ = tokio::time::timeout(LAST_WITHIN, self.finish()).await;
+                    self.let_go().await;
                     break;
                 }
             }
@@ -122,11 +127,12 @@ impl Drive {
     }
 
     fn is_idle(&self) -> bool {
-        self.sending.is_empty()
-            && self.ready.is_empty()
-            && self.answered.is_empty()
-            && self.settling.is_none()
-            && self.fetching.is_none()
+        self.is_settled() && self.ready.is_empty() && self.fetching.is_none()
+    }
+
+    /// Whether all that was sent is answered and settled.
+    pub(super) fn is_settled(&self) -> bool {
+        self.sending.is_empty() && self.answered.is_empty() && self.settling.is_none()
     }
 
     /// Waits for the answers of running requests, and settles their messages.
@@ -147,7 +153,7 @@ impl Drive {
     /// Begins what may begin now: requests, then a settle and a lease.
     fn begin(&mut self, is_stopping: bool) {
         let now = Instant::now();
-        let room = match self.flow.room(now) {
+        let room = match self.room(now) {
             Room::Now(room) if !is_stopping => Some(self.send(room)),
             Room::Now(_) | Room::At(_) => {
                 self.give_back();
@@ -167,7 +173,10 @@ impl Drive {
             return;
         }
         self.paused_until = None;
-        let wanted = self.ready.wanted(&self.flow, room, self.batch());
+        let wanted = match &self.order {
+            Some(_) => room * self.batch(),
+            None => self.ready.wanted(&self.flow, room, self.batch()),
+        };
         if wanted > 0 {
             let ask = Ask {
                 wanted: wanted.min(self.endpoint.rate_room()),
@@ -175,9 +184,14 @@ impl Drive {
                 wait: Duration::ZERO,
             };
             self.cancel = self.control.stop.child_token();
-            let cancel = self.cancel.clone();
-            let fetch = fetch(self.engine.clone(), self.subscriber.clone(), ask, cancel);
-            self.fetching = Some(Box::pin(fetch));
+            let fetch = Fetch {
+                engine: self.engine.clone(),
+                subscriber: self.subscriber.clone(),
+                ask,
+                is_in_order: self.order.is_some(),
+                stop: self.cancel.clone(),
+            };
+            self.fetching = Some(Box::pin(fetch.run()));
         }
     }
 
@@ -187,6 +201,7 @@ impl Drive {
             let Some((deliveries, until)) = self.ready.next(self.batch()) else {
                 return left + 1;
             };
+            self.remember(deliveries.iter().map(|one| one.receipt.clone()));
             let send = Send {
                 engine: self.engine.clone(),
                 endpoint: self.endpoint.clone(),
@@ -233,7 +248,7 @@ impl Drive {
         if is_stopping {
             return now + PAUSE;
         }
-        let opens = match self.flow.room(now) {
+        let opens = match self.room(now) {
             Room::At(at) => Some(at),
             Room::Now(_) => None,
         };
@@ -274,6 +289,7 @@ impl Drive {
         if let Some(endpoint) = change.endpoint {
             self.flow.set_limit(endpoint.concurrency());
             self.endpoint = endpoint;
+            self.reorder();
         }
         if let Some(pause) = change.due_after {
             self.due_after(pause);
@@ -286,7 +302,10 @@ impl Drive {
     /// Takes over what was leased.
     fn fetched(&mut self, fetched: Result<Vec<Delivery>, Error>, stop: &CancellationToken) {
         match fetched {
-            Ok(deliveries) => {
+            Ok(mut deliveries) => {
+                if self.order.is_some() {
+                    deliveries.sort_unstable_by_key(|one| one.message.offset());
+                }
                 let seconds = u64::from(self.visibility_seconds());
                 let visibility = Duration::from_secs(seconds);
                 let until = Instant::now() + visibility.saturating_sub(self.endpoint.timeout);
@@ -301,25 +320,42 @@ impl Drive {
     }
 }
 
-/// Leases messages and reads them.
-async fn fetch(
+/// What is to be leased.
+struct Fetch {
     engine: Engine,
     subscriber: Arc<Subscriber>,
     ask: Ask,
+    is_in_order: bool,
     stop: CancellationToken,
-) -> Result<Vec<Delivery>, Error> {
-    let grants = engine
-        .grants_for_push(&subscriber, ask, stop.cancelled())
-        .await?;
-    if grants.is_empty() {
-        return Ok(Vec::new());
+}
+
+impl Fetch {
+    /// Leases messages and reads them.
+    async fn run(self) -> Result<Vec<Delivery>, Error> {
+        let (engine, subscriber) = (&self.engine, &self.subscriber);
+        if self.is_in_order {
+            // What was not taken is due again, and comes before all else.
+            engine.look_for_due(subscriber);
+        }
+        let grants = engine
+            .grants_for_push(subscriber, self.ask, self.stop.cancelled())
+            .await?;
+        if grants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_early = self.is_in_order && engine.is_early(subscriber, &grants).await?;
+        if is_early || self.stop.is_cancelled() {
+            let back = LeaseAction::GiveBack(0);
+            engine.turns().give_back(subscriber, &grants, back).await;
+            if is_early {
+                let detail = "earlier messages are with another node";
+                return Err(Error::Conflict(detail.to_owned()));
+            }
+            return Ok(Vec::new());
+        }
+        let seconds = self.ask.visibility_seconds;
+        Box::pin(engine.read_grants(subscriber, &grants, seconds)).await
     }
-    if stop.is_cancelled() {
-        let back = LeaseAction::GiveBack(0);
-        engine.turns().give_back(&subscriber, &grants, back).await;
-        return Ok(Vec::new());
-    }
-    Box::pin(engine.read_grants(&subscriber, &grants, ask.visibility_seconds)).await
 }
 
 /// The output of a future that may not be there; it is gone then.

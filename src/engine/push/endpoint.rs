@@ -17,8 +17,8 @@ use crate::engine::push::key::{Bearer, TenantKey};
 use crate::engine::push::rate::Rate;
 use crate::engine::push::sign::Signer;
 use crate::outbound::{HeaderMap, HeaderName, HeaderValue, Url};
-use crate::store;
 use crate::store::push_endpoint::EndpointRow;
+use crate::store::{self, TenantId};
 
 /// An endpoint.
 #[derive(Debug, Clone)]
@@ -108,6 +108,12 @@ impl Endpoint {
         Tenant(self.row.tenant_id)
     }
 
+    /// Whether it is the URL of a sink. It gets its messages as they are, which are events, one request at a time and in
+    /// their order.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.row.tenant_id == TenantId::SYSTEM
+    }
+
     /// Requests at the same time, at most.
     pub(super) fn concurrency(&self) -> u32 {
         let limits = self.settings.limits.as_ref();
@@ -140,6 +146,9 @@ fn key_of(row: &EndpointRow) -> Result<Option<Arc<TenantKey>>, &'static str> {
 /// The headers that every request has; `None`: one cannot be sent.
 fn headers(row: &EndpointRow, settings: &PushSettings) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
+    if row.tenant_id == TenantId::SYSTEM {
+        return Some(headers);
+    }
     let agent = concat!("cursus/", env!("CARGO_PKG_VERSION"));
     headers.insert("user-agent", HeaderValue::from_static(agent));
     for (name, value) in &settings.headers {

@@ -4,7 +4,7 @@
 //! `settings` changes endpoints, `consent` asks them, `endpoint` is one that is ready for use. Each endpoint has a task on
 //! one node (`drive`), which `assign` starts. It asks `flow` how much it may send, makes requests (`request`, signed by
 //! `sign`, maybe with the `key` of the tenant, whose public half is in its `key_set`), sends them (`send`), understands the
-//! answers (`answer`, `retry`) and settles (`settle`). `attempts` and `status` are for people, `test` sends a sample.
+//! answers (`answer`, `retry`) and settles (`settle`). The endpoints of sinks get what they get `in_order`. `attempts` and `status` are for people, `test` sends a sample.
 
 pub(in crate::engine) mod answer;
 mod assign;
@@ -15,6 +15,7 @@ mod drive;
 mod endpoint;
 pub mod expire_attempts;
 mod flow;
+pub(in crate::engine) mod in_order;
 pub mod key;
 mod key_set;
 mod metrics;
@@ -31,6 +32,7 @@ mod test;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -57,21 +59,23 @@ pub(in crate::engine) struct Push {
     is_changed: AtomicBool,
     attempts: attempts::Attempts,
     metrics: metrics::Metrics,
+    /// Requests that failed of endpoints that get messages in order.
+    failures_in_order: Counter,
 }
 
-impl Default for Push {
-    fn default() -> Self {
+impl Push {
+    /// `failures_in_order` counts the requests that fail of endpoints that get messages in order.
+    pub(in crate::engine) fn new(failures_in_order: Counter) -> Self {
         Self {
             places: Turnstile::new(PLACES, PLACES_OF_TENANT),
             changed: Notify::new(),
             is_changed: AtomicBool::new(false),
             attempts: attempts::Attempts::default(),
             metrics: metrics::Metrics::default(),
+            failures_in_order,
         }
     }
-}
 
-impl Push {
     /// Has endpoints assigned now, because some have changed.
     pub(in crate::engine) fn assign_now(&self) {
         self.is_changed.store(true, Ordering::Release);

@@ -3,10 +3,12 @@
 //! body that is sent as it was published is a slice of its block.
 //!
 //! Every request has `webhook-id`, which is the same when the same is sent again, `webhook-timestamp` and
-//! `webhook-signature`. `lines` writes headers, `event` makes CloudEvents.
+//! `webhook-signature`. `lines` writes headers, `event` makes CloudEvents, `sink` has those of the
+//! service itself.
 
 mod event;
 mod lines;
+mod sink;
 
 use api::limits::PUSH_BODY_BYTES_MAX;
 use api::push::PushFormat;
@@ -57,34 +59,13 @@ const BATCH_ID_BYTES: usize = 16;
 /// When there is no message, one is not in its block, or there are more than the format has room for.
 pub fn of(endpoint: &Endpoint, deliveries: &[Delivery], at: OffsetDateTime) -> Result<Post, Error> {
     let mut lines = Lines::default();
-    let body = match (endpoint.format, deliveries) {
-        (_, []) => return Err(Error::Internal),
-        (PushFormat::JsonBatch, all) => {
-            let mut writer = writer(all);
-            writer.put_received(all)?;
-            Bytes::from(writer.out)
-        }
-        (PushFormat::Json, [one]) => {
-            let mut writer = writer(deliveries);
-            writer.put(&one.message, Some(one))?;
-            Bytes::from(writer.out)
-        }
-        (PushFormat::Raw, [one]) => Parts::of(one)?.raw(&mut lines),
-        (PushFormat::CloudeventsBinary, [one]) => {
-            event::binary(endpoint, &Parts::of(one)?, &mut lines)
-        }
-        (PushFormat::CloudeventsStructured, [one]) => {
-            event::structured(endpoint, &Parts::of(one)?, &mut lines)?
-        }
-        (
-            PushFormat::Json
-            | PushFormat::Raw
-            | PushFormat::CloudeventsBinary
-            | PushFormat::CloudeventsStructured,
-            [_, _, ..],
-        ) => return Err(Error::Internal),
+    let (id, body) = if endpoint.is_in_order() {
+        let is_batch = endpoint.format == PushFormat::JsonBatch;
+        sink::of(deliveries, is_batch, &mut lines)?
+    } else {
+        let id = id_of(deliveries, endpoint.row.subscription_id);
+        (id, body_of(endpoint, deliveries, &mut lines)?)
     };
-    let id = id_of(deliveries, endpoint.row.subscription_id);
     let timestamp = at.unix_timestamp().to_string();
     let signed = Signed {
         id: &id,
@@ -109,6 +90,39 @@ pub fn of(endpoint: &Endpoint, deliveries: &[Delivery], at: OffsetDateTime) -> R
         headers,
         body,
         timeout: endpoint.timeout,
+    })
+}
+
+/// The body in the format of the endpoint. Its headers go to `lines`.
+fn body_of(
+    endpoint: &Endpoint,
+    deliveries: &[Delivery],
+    lines: &mut Lines,
+) -> Result<Bytes, Error> {
+    Ok(match (endpoint.format, deliveries) {
+        (_, []) => return Err(Error::Internal),
+        (PushFormat::JsonBatch, all) => {
+            let mut writer = writer(all);
+            writer.put_received(all)?;
+            Bytes::from(writer.out)
+        }
+        (PushFormat::Json, [one]) => {
+            let mut writer = writer(deliveries);
+            writer.put(&one.message, Some(one))?;
+            Bytes::from(writer.out)
+        }
+        (PushFormat::Raw, [one]) => Parts::of(one)?.raw(lines),
+        (PushFormat::CloudeventsBinary, [one]) => event::binary(endpoint, &Parts::of(one)?, lines),
+        (PushFormat::CloudeventsStructured, [one]) => {
+            event::structured(endpoint, &Parts::of(one)?, lines)?
+        }
+        (
+            PushFormat::Json
+            | PushFormat::Raw
+            | PushFormat::CloudeventsBinary
+            | PushFormat::CloudeventsStructured,
+            [_, _, ..],
+        ) => return Err(Error::Internal),
     })
 }
 

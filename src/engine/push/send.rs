@@ -45,6 +45,13 @@ pub(super) struct Sent {
     result: Option<Result<Reply, outbound::Error>>,
 }
 
+impl Sent {
+    /// The receipts of its messages.
+    pub(super) fn receipts(&self) -> impl Iterator<Item = String> {
+        self.deliveries.iter().map(|one| one.receipt.clone())
+    }
+}
+
 impl Send {
     /// Sends it.
     pub(super) async fn run(self) -> Sent {
@@ -85,6 +92,9 @@ impl Drive {
     /// Takes the end of a request over.
     pub(super) fn take(&mut self, sent: Sent) {
         let Some(result) = &sent.result else {
+            if self.order.is_some() {
+                return self.take_in_order(&sent, None);
+            }
             self.flow.left_out();
             for delivery in &sent.deliveries {
                 self.due_after(hidden_for(delivery, sent.at));
@@ -105,6 +115,12 @@ impl Drive {
         self.flow.ended(ended, sent.took, Instant::now());
         self.flow.count(is_accepted);
         self.watch(&sent, result, is_accepted);
+        if verdict == Verdict::Gone {
+            self.control.status.disable(GONE.to_owned());
+        }
+        if self.order.is_some() {
+            return self.take_in_order(&sent, Some(verdict));
+        }
         for delivery in &sent.deliveries {
             let action = match verdict {
                 Verdict::Done => Action::Ack,
@@ -118,9 +134,6 @@ impl Drive {
                 Verdict::Again { pause } => self.again(&sent.endpoint, delivery, result, pause),
             };
             self.answered.push((delivery.receipt.clone(), action));
-        }
-        if verdict == Verdict::Gone {
-            self.control.status.disable(GONE.to_owned());
         }
     }
 
@@ -149,27 +162,33 @@ impl Drive {
         }
     }
 
-    /// Records the end of a request for those who watch, and for the bill.
+    /// Records the end of a request for those who watch, and for the bill. What is sent to a sink costs nothing, and a sink
+    /// is never disabled for failing.
     fn watch(&self, sent: &Sent, result: &Result<Reply, outbound::Error>, is_accepted: bool) {
         let push = self.engine.push();
         push.metrics.ended(result, sent.took);
+        let mut failing_since = None;
         if is_accepted {
             self.control.status.succeeded(sent.at);
+        } else {
+            let short = answer::in_short(result);
+            failing_since = Some(self.control.status.failed(sent.at, short));
+        }
+        self.control.status.of_flow(&self.flow);
+        if self.order.is_some() {
+            return;
+        }
+        if is_accepted {
             let (meter, capacity) = (Meter::DeliverPush, Capacity::Guaranteed);
             self.engine
                 .count(&self.subscriber, &sent.deliveries, meter, capacity);
-        } else {
-            let short = answer::in_short(result);
-            let since = self.control.status.failed(sent.at, short);
-            let longest = sent.endpoint.disable_after();
-            if sent.at - since > longest {
-                let seconds = longest.whole_seconds();
-                self.control
-                    .status
-                    .disable(format!("every request has failed for {seconds} seconds"));
-            }
         }
-        self.control.status.of_flow(&self.flow);
+        let longest = sent.endpoint.disable_after();
+        if failing_since.is_some_and(|since| sent.at - since > longest) {
+            let seconds = longest.whole_seconds();
+            let reason = format!("every request has failed for {seconds} seconds");
+            self.control.status.disable(reason);
+        }
         for delivery in &sent.deliveries {
             push.attempts.add(
                 self.subscriber.id,

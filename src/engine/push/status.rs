@@ -5,6 +5,7 @@ use api::push::{PushFailure, PushState, PushStats};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
+use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::Flow;
 use crate::store::SubscriptionId;
 use crate::store::push_driver::{Report, StateRow};
@@ -20,16 +21,23 @@ struct State {
     stats: PushStats,
     failing_since: Option<OffsetDateTime>,
     disable: Option<String>,
+    failed_attempts: u32,
+    next_attempt_at: Option<OffsetDateTime>,
     /// Whether it differs from what was stored.
     is_new: bool,
 }
 
 impl Status {
-    /// Of an endpoint that was taken over.
+    /// Of an endpoint that was taken over. What was known of one that gets messages in order is kept.
     #[must_use]
-    pub fn new(failing_since: Option<OffsetDateTime>) -> Self {
+    pub(super) fn new(endpoint: &Endpoint) -> Self {
+        let row = &endpoint.row;
+        let known = row.stats.as_deref().filter(|_| endpoint.is_in_order());
         let state = State {
-            failing_since,
+            failing_since: row.failing_since,
+            stats: known.map(parsed).unwrap_or_default(),
+            failed_attempts: row.failed_attempts.unsigned_abs(),
+            next_attempt_at: row.next_attempt_at,
             ..State::default()
         };
         Self {
@@ -56,6 +64,14 @@ impl Status {
         });
         state.is_new = true;
         *state.failing_since.get_or_insert(at)
+    }
+
+    /// Records what stands before the next request of an endpoint that gets messages in order.
+    pub fn pauses(&self, failed_attempts: u32, next_attempt_at: Option<OffsetDateTime>) {
+        let mut state = self.state.lock();
+        state.failed_attempts = failed_attempts;
+        state.next_attempt_at = next_attempt_at;
+        state.is_new = true;
     }
 
     /// Has the endpoint disabled.
@@ -95,17 +111,22 @@ impl Status {
             stats: serde_json::to_string(&state.stats).ok()?,
             failing_since: state.failing_since,
             disable: state.disable.clone(),
+            failed_attempts: i32::try_from(state.failed_attempts).unwrap_or(i32::MAX),
+            next_attempt_at: state.next_attempt_at,
         })
     }
+}
+
+/// How deliveries go, as it was stored.
+#[must_use]
+pub fn parsed(stats: &str) -> PushStats {
+    serde_json::from_str(stats).unwrap_or_default()
 }
 
 /// The state of an endpoint as the API shows it.
 #[must_use]
 pub fn stats(row: StateRow) -> PushStats {
-    let stats = row.stats.as_deref();
-    let mut stats: PushStats = stats
-        .and_then(|text| serde_json::from_str(text).ok())
-        .unwrap_or_default();
+    let mut stats = row.stats.as_deref().map(parsed).unwrap_or_default();
     stats.failing_since = row.failing_since.map(Timestamp::from);
     if row.disabled_reason.is_some() {
         stats.state = PushState::Disabled;

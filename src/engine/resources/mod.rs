@@ -4,3 +4,5 @@
 mod endpoints;
 mod subscriptions;
 mod topics;
+
+pub(in crate::engine) use subscriptions::end as end_subscription;

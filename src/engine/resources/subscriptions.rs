@@ -284,12 +284,7 @@ impl Engine {
         let row = store::subscription::by_name(&mut tx, tenant.0, name.as_str())
             .await?
             .ok_or_else(|| Error::not_found("subscription", name))?;
-        store::subscription::delete(&mut tx, row.subscription_id).await?;
-        // Order of locks: leases, then cursors.
-        store::lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
-        store::cursor::end(&mut tx, row.subscription_id, row.topic_id).await?;
-        store::fairness::end(&mut tx, row.subscription_id, row.topic_id).await?;
-        store::lost_lease::end(&mut tx, row.subscription_id, row.topic_id).await?;
+        end(&mut tx, &row).await?;
         let change = Change {
             tenant: Some(tenant),
             action: "subscription.delete",
@@ -348,6 +343,20 @@ impl Engine {
             push: endpoint.map(status::stats),
         })
     }
+}
+
+/// Deletes a subscription with its leases and cursors.
+pub(in crate::engine) async fn end(
+    tx: &mut Session,
+    row: &SubscriptionRow,
+) -> Result<(), store::Error> {
+    let (id, topic) = (row.subscription_id, row.topic_id);
+    store::subscription::delete(tx, id).await?;
+    // Order of locks: leases, then cursors.
+    store::lease::end(tx, id, topic).await?;
+    store::cursor::end(tx, id, topic).await?;
+    store::fairness::end(tx, id, topic).await?;
+    store::lost_lease::end(tx, id, topic).await
 }
 
 /// Lists the leases that have no attempt left under changed settings, so that they are found when nobody receives.

@@ -39,6 +39,8 @@ fn endpoint(settings: &Value) -> Endpoint {
         disabled_reason: None,
         failing_since: None,
         stats: None,
+        failed_attempts: 0,
+        next_attempt_at: None,
         key_id: Some(Uuid::nil()),
         seed: Some(SigningKey(vec![2; 32])),
         installation_id: Uuid::nil(),
