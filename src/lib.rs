@@ -98,8 +98,9 @@
 //!
 //! Usage that is final, and other things that happen to a tenant, become CloudEvents for its sinks (`events`). An event is
 //! stored for each sink by the transaction of what happened, with an id computed from it. The duty `events` turns usage into
-//! events, window by window, and begins deliveries: each claims one sink, sends in order outside of any transaction, and
-//! deletes what was accepted. Delivery is at-least-once, and safe to repeat.
+//! events, window by window, and begins relays: each claims one sink and publishes in order, outside of any transaction, to
+//! the topic of the sink. A sink with a URL has one of the system tenant, from which `push` delivers in order. An event is
+//! deleted once it is published to a topic of a tenant, or settled after push. Delivery is at-least-once, and safe to repeat.
 //!
 //! # Invariants
 //!

@@ -45,7 +45,8 @@ pub async fn claim(
          FROM (SELECT coalesce($3, now()) AS at) n,
               (SELECT s.sink_id, t.name AS topic
                FROM event_sink s JOIN tenant o USING (tenant_id) LEFT JOIN topic t USING (topic_id)
-               WHERE s.disabled_at IS NULL AND s.next_attempt_at <= coalesce($3, now())
+                    LEFT JOIN push_endpoint p USING (subscription_id)
+               WHERE s.disabled_at IS NULL AND p.disabled_at IS NULL AND s.next_attempt_at <= coalesce($3, now())
                  AND (s.claimed_until IS NULL OR s.claimed_until <= coalesce($3, now()))
                  AND o.suspended_at IS NULL
                  AND EXISTS (SELECT FROM (SELECT e.published_offset FROM event_outbox e WHERE e.sink_id = s.sink_id

@@ -32,7 +32,7 @@ use crate::store::turn::LeaseAction;
 /// A lease lasts this much longer than a request may take: for the wait for a place on the node, and for the settle.
 const MARGIN_SECONDS: u32 = 15;
 /// Pause after leases could not be had.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// With a clock that is moved by hand, leases fall due at no known instant.
 const MANUAL_PAUSE: Duration = Duration::from_millis(50);
 /// Times of retries are told apart by this much.
@@ -63,7 +63,7 @@ pub(super) struct Drive {
     /// When messages fall due again.
     pub(super) retries: BTreeSet<Instant>,
     /// No lease before.
-    paused_until: Option<Instant>,
+    pub(super) paused_until: Option<Instant>,
 }
 
 impl Drive {

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use crate::engine::Engine;
 use crate::engine::error::Error;
 use crate::engine::push::answer::Verdict;
-use crate::engine::push::drive::Drive;
+use crate::engine::push::drive::{Drive, PAUSE};
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::Room;
 use crate::engine::push::send::Sent;
@@ -113,7 +113,10 @@ impl Drive {
         };
         order.sending.clear();
         let action = match verdict {
-            None => Action::GiveBack,
+            None => {
+                self.paused_until = Some(Instant::now() + PAUSE);
+                Action::GiveBack
+            }
             Some(Verdict::Done | Verdict::Later) => {
                 (order.failed_attempts, order.not_before) = (0, None);
                 Action::Ack

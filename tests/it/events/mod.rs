@@ -2,4 +2,5 @@
 
 mod deliver;
 pub(crate) mod sinks;
+mod transport;
 mod usage;

@@ -403,9 +403,11 @@ async fn a_window_with_very_many_names_comes_whole_and_once() {
     // As other meters than those that are held against blocks: three and a half pages.
     for used in [
         "INSERT INTO usage_minute (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes)
-         SELECT tenant_id, '2030-01-01 00:59Z', 'cold_read', 't' || n, '', 0, 0, 0, n FROM tenant, generate_series(1, 2000) n",
+         SELECT tenant_id, '2030-01-01 00:59Z', 'cold_read', 't' || n, '', 0, 0, 0, n FROM tenant, generate_series(1, 2000) n
+         WHERE tenant_id > 0",
         "INSERT INTO usage_hour (tenant_id, at, meter, topic, subscription, units, elastic_units, messages, bytes, over_time)
-         SELECT tenant_id, '2030-01-01 00:00Z', 'stored_hot', 't' || n, '', 0, 0, 0, 0, n FROM tenant, generate_series(1, 1500) n",
+         SELECT tenant_id, '2030-01-01 00:00Z', 'stored_hot', 't' || n, '', 0, 0, 0, 0, n FROM tenant, generate_series(1, 1500) n
+         WHERE tenant_id > 0",
     ] {
         sqlx::query(used).execute(&mut sql).await.unwrap();
     }

@@ -163,9 +163,9 @@ fn rules() -> Vec<Rule> {
                                     ORDER BY l.number)",
         ),
         rule(
-            "I8: a lane has no meter, or not that of its tenant",
+            "I8: a lane has no meter, or not that of its tenant, or one of the system has a meter",
             "SELECT format('lane %s', l.lane_id) FROM lane l LEFT JOIN lane_meter m USING (lane_id)
-             WHERE m.tenant_id IS DISTINCT FROM l.tenant_id",
+             WHERE m.tenant_id IS DISTINCT FROM nullif(l.tenant_id, -2)",
         ),
         rule("I5: a hot payload is missing or not whole", &hot()),
         rule(
@@ -239,6 +239,27 @@ fn rules() -> Vec<Rule> {
             "events: a sink publishes to a topic of another tenant, or it is to be signed for and cannot be",
             "SELECT format('sink %s', s.sink_id) FROM event_sink s LEFT JOIN topic t USING (topic_id)
              WHERE t.tenant_id <> s.tenant_id OR (s.url IS NULL) <> (s.secret IS NULL)",
+        ),
+        rule(
+            "events: a sink has not the subscription of its own, or the system has one without a sink",
+            "SELECT format('sink %s subscription %s', k.sink_id, s.subscription_id)
+             FROM (SELECT * FROM event_sink WHERE url IS NOT NULL) k
+             FULL JOIN (SELECT * FROM subscription WHERE tenant_id = -2) s USING (subscription_id)
+             WHERE k.sink_id IS NULL OR (k.subscription_id IS NOT NULL AND s.name IS DISTINCT FROM 'sink-' || k.sink_id)
+             UNION ALL
+             SELECT format('topic %s', t.topic_id) FROM topic t LEFT JOIN subscription s USING (topic_id)
+             WHERE t.tenant_id = -2 AND s.subscription_id IS NULL
+             UNION ALL
+             SELECT format('sink %s at %s', o.sink_id, o.published_offset) FROM event_outbox o
+             JOIN event_sink k USING (sink_id) WHERE o.published_offset IS NOT NULL AND k.subscription_id IS NULL",
+        ),
+        rule(
+            "events: usage, a quota or a budget of the system",
+            "SELECT format('tenant %s', tenant_id)
+             FROM (SELECT tenant_id FROM usage_minute UNION ALL SELECT tenant_id FROM usage_hour
+                   UNION ALL SELECT tenant_id FROM usage_day UNION ALL SELECT tenant_id FROM quota
+                   UNION ALL SELECT tenant_id FROM budget UNION ALL SELECT tenant_id FROM api_key) a
+             WHERE tenant_id = -2",
         ),
         rule(
             "events: minutes are rolled up in the middle of an hour that a sink is in",
