@@ -61,8 +61,8 @@ id! {
 }
 
 impl TenantId {
-    /// The service itself (migration 0020). It owns what events go through to the URLs of sinks. No key and no token opens
-    /// it, it has no quota, and nothing of it is billed.
+    /// The service itself (migration 0020). It owns what events go through to the URLs of sinks. Its name is empty, so that no
+    /// request can name it. No key and no token opens it, it has no quota, and nothing of it is billed.
     pub const SYSTEM: Self = Self(-2);
 }
 

@@ -308,6 +308,32 @@ pub async fn lowest_other(
     .await?)
 }
 
+/// Makes all messages in leases of a subscription due now, in the lock order of the turn.
+///
+/// # Errors
+/// When the database call fails.
+pub async fn expire(
+    session: &mut Session,
+    subscription: SubscriptionId,
+    lanes: &[LaneId],
+    now: Option<OffsetDateTime>,
+) -> Result<(), Error> {
+    sqlx::query(
+        "-- lease.expire
+         WITH held AS MATERIALIZED (
+             SELECT ctid AS row_at FROM lease WHERE lane_id = ANY ($1) AND subscription_id = $2
+             ORDER BY lane_id, lease_id, part FOR UPDATE
+         )
+         UPDATE lease l SET deadline = least(l.deadline, coalesce($3, now())) FROM held h WHERE l.ctid = h.row_at",
+    )
+    .bind(lanes)
+    .bind(subscription)
+    .bind(now)
+    .execute(session.run("lease.expire"))
+    .await?;
+    Ok(())
+}
+
 /// Deletes the leases of a subscription in the lock order of the turn, and returns their number. A claim or redelivery
 /// that commits meanwhile may leave others.
 ///

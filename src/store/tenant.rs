@@ -144,8 +144,7 @@ pub async fn lock(session: &mut Session, name: &str) -> Result<Option<TenantRow>
     .await?)
 }
 
-/// Tenants whose names match one of the patterns, in order of name, from the one after a name on. The system tenant is
-/// none of them.
+/// Tenants whose names match one of the patterns, in order of name, from the one after a name on.
 ///
 /// # Errors
 /// When the database call fails.
@@ -158,12 +157,11 @@ pub async fn list(
     Ok(sqlx::query_as(
         "-- tenant.list
          SELECT tenant_id, name, suspended_at, suspended_reason, created_at, updated_at FROM tenant
-         WHERE name > $2 AND name LIKE ANY ($1) AND tenant_id <> $4 ORDER BY name LIMIT $3",
+         WHERE name > $2 AND name LIKE ANY ($1) ORDER BY name LIMIT $3",
     )
     .bind(like)
     .bind(after)
     .bind(limit)
-    .bind(TenantId::SYSTEM)
     .fetch_all(session.run("tenant.list"))
     .await?)
 }

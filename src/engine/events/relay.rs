@@ -198,7 +198,7 @@ impl SinkRun {
         };
         transport::put(&mut tx, sink, to, now).await?;
         tx.commit().await?;
-        self.engine.sink_changed(sink.sink_id);
+        self.engine.sink_changed();
         Ok(())
     }
 

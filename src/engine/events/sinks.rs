@@ -19,7 +19,7 @@ use crate::engine::events::transport;
 use crate::engine::push::{sign, status};
 use crate::outbound::Outbound;
 use crate::store::event_sink::{NewSink, Pushed, Put, SigningKey, SinkPage, SinkRow};
-use crate::store::{self, Session};
+use crate::store::{self, Session, SubscriptionId};
 
 /// Waiting events are counted up to this number, a little above the number that may wait.
 const WAITING_SHOWN_MAX: i64 = EVENTS_HELD_MAX as i64 + 1_000;
@@ -75,7 +75,8 @@ impl Engine {
             let detail = format!("there are {EVENT_SINKS_PER_TENANT_MAX} event sinks already");
             return Err(Error::Conflict(detail));
         }
-        let is_pushed = put_transport(&mut tx, old, &new, &put, now).await?;
+        let had = old.and_then(|old| old.subscription_id);
+        put_transport(&mut tx, had, &new, &put, now).await?;
         let mut sink = sink_of(&mut tx, tenant, name).await?;
         sink.secret = put.has_secret.then(|| sign::shown(&secret.0));
         let change = Change {
@@ -86,8 +87,10 @@ impl Engine {
         };
         audit::record(&mut tx, by, change, now).await?;
         tx.commit().await?;
-        if is_pushed {
-            self.sink_changed(put.sink_id);
+        match (new.url, had) {
+            (Some(_), _) => self.sink_changed(),
+            (None, Some(_)) => self.sink_ended(put.sink_id),
+            (None, None) => {}
         }
         Ok((sink, put.created))
     }
@@ -152,22 +155,21 @@ impl Engine {
         audit::record(&mut tx, by, change, self.clock().now()).await?;
         tx.commit().await?;
         if sink.subscription_id.is_some() {
-            self.sink_changed(sink.sink_id);
+            self.sink_ended(sink.sink_id);
         }
         Ok(())
     }
 }
 
 /// Makes, changes or deletes what pushes the events of a sink to its URL. What is deleted has not delivered some events:
-/// they wait for the topic then. Returns whether there is or was any.
+/// they wait for the topic then.
 async fn put_transport(
     tx: &mut Session,
-    old: Option<Pushed>,
+    had: Option<SubscriptionId>,
     new: &NewSink<'_>,
     put: &Put,
     now: Option<OffsetDateTime>,
-) -> Result<bool, Error> {
-    let had = old.and_then(|old| old.subscription_id);
+) -> Result<(), Error> {
     match (new.url.zip(put.secret.as_ref()), had) {
         (Some((url, secret)), subscription_id) => {
             let sink = Pushed {
@@ -185,10 +187,9 @@ async fn put_transport(
             store::event_outbox::unpublish(tx, put.sink_id).await?;
             transport::end(tx, subscription).await?;
         }
-        (None, None) => return Ok(false),
+        (None, None) => return Ok(()),
     }
-    store::installation::bump_catalog(tx).await?;
-    Ok(true)
+    Ok(store::installation::bump_catalog(tx).await?)
 }
 
 /// Checks the URL.

@@ -105,12 +105,17 @@ pub(super) async fn end(tx: &mut Session, subscription: SubscriptionId) -> Resul
 }
 
 impl Engine {
-    /// Has this node take over that endpoints of sinks have changed. Other nodes see it by the version of the catalog.
-    pub(super) fn sink_changed(&self, sink: i64) {
+    /// Has this node take over that the endpoint of a sink has changed. Other nodes see it by the version of the catalog.
+    pub(super) fn sink_changed(&self) {
+        self.catalog().invalidate();
+        self.push().assign_now();
+    }
+
+    /// The same when the subscription of a sink was deleted.
+    pub(super) fn sink_ended(&self, sink: i64) {
         if let Ok(name) = name(sink).parse::<SubscriptionName>() {
             self.catalog().forget(OWNER, &name);
         }
-        self.catalog().invalidate();
-        self.push().assign_now();
+        self.sink_changed();
     }
 }

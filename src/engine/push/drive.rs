@@ -21,7 +21,7 @@ use crate::engine::log::block::Delivery;
 use crate::engine::push::control::Control;
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::{Flow, Room};
-use crate::engine::push::in_order::InOrder;
+use crate::engine::push::in_order::{self, InOrder};
 use crate::engine::push::ready::Ready;
 use crate::engine::push::send::{Send, Sent};
 use crate::engine::push::settle::{Settling, settle};
@@ -53,7 +53,7 @@ pub(super) struct Drive {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) sending: JoinSet<Sent>,
     /// What is leased and not sent yet.
-    ready: Ready,
+    pub(super) ready: Ready,
     fetching: Option<Fetching>,
     /// Cancels `fetching`.
     cancel: CancellationToken,
@@ -153,6 +153,7 @@ impl Drive {
     /// Begins what may begin now: requests, then a settle and a lease.
     fn begin(&mut self, is_stopping: bool) {
         let now = Instant::now();
+        self.drop_late(now);
         let room = match self.room(now) {
             Room::Now(room) if !is_stopping => Some(self.send(room)),
             Room::Now(_) | Room::At(_) => {
@@ -174,7 +175,7 @@ impl Drive {
         }
         self.paused_until = None;
         let wanted = match &self.order {
-            Some(_) => room * self.batch(),
+            Some(_) => in_order::wanted(room, self.batch()),
             None => self.ready.wanted(&self.flow, room, self.batch()),
         };
         if wanted > 0 {
@@ -201,7 +202,6 @@ impl Drive {
             let Some((deliveries, until)) = self.ready.next(self.batch()) else {
                 return left + 1;
             };
-            self.remember(deliveries.iter().map(|one| one.receipt.clone()));
             let send = Send {
                 engine: self.engine.clone(),
                 endpoint: self.endpoint.clone(),
@@ -216,7 +216,7 @@ impl Drive {
     }
 
     /// Gives back what is leased and not sent.
-    fn give_back(&mut self) {
+    pub(super) fn give_back(&mut self) {
         let back = self.ready.take().map(|one| (one.receipt, Action::GiveBack));
         self.answered.extend(back);
     }
@@ -302,10 +302,7 @@ impl Drive {
     /// Takes over what was leased.
     fn fetched(&mut self, fetched: Result<Vec<Delivery>, Error>, stop: &CancellationToken) {
         match fetched {
-            Ok(mut deliveries) => {
-                if self.order.is_some() {
-                    deliveries.sort_unstable_by_key(|one| one.message.offset());
-                }
+            Ok(deliveries) => {
                 let seconds = u64::from(self.visibility_seconds());
                 let visibility = Duration::from_secs(seconds);
                 let until = Instant::now() + visibility.saturating_sub(self.endpoint.timeout);
@@ -343,17 +340,15 @@ impl Fetch {
         if grants.is_empty() {
             return Ok(Vec::new());
         }
-        let is_early = self.is_in_order && engine.is_early(subscriber, &grants).await?;
-        if is_early || self.stop.is_cancelled() {
+        if self.stop.is_cancelled() {
             let back = LeaseAction::GiveBack(0);
             engine.turns().give_back(subscriber, &grants, back).await;
-            if is_early {
-                let detail = "earlier messages are with another node";
-                return Err(Error::Conflict(detail.to_owned()));
-            }
             return Ok(Vec::new());
         }
         let seconds = self.ask.visibility_seconds;
+        if self.is_in_order {
+            return Box::pin(engine.read_in_order(subscriber, &grants, seconds)).await;
+        }
         Box::pin(engine.read_grants(subscriber, &grants, seconds)).await
     }
 }

@@ -2,9 +2,10 @@
 //! before anything later. The pauses between are kept with the endpoint, so that the next node that drives it keeps them.
 //!
 //! Two nodes may drive an endpoint for a moment, and a node that died has left a lease. So what was leased is sent only
-//! while no other lease has an earlier message ([`Engine::is_early`]). That is read after the claim: an earlier message is
+//! while no other lease has an earlier message (`lowest_other`). That is read after the claim: an earlier message is
 //! not ahead of the cursor then, so it is done or in a lease that is seen.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,22 +13,26 @@ use time::OffsetDateTime;
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
+use crate::engine::log::block::Delivery;
+use crate::engine::mask::{below, ones};
 use crate::engine::push::answer::Verdict;
 use crate::engine::push::drive::{Drive, PAUSE};
 use crate::engine::push::endpoint::Endpoint;
 use crate::engine::push::flow::Room;
 use crate::engine::push::send::Sent;
-use crate::engine::push::settle::settle;
 use crate::engine::receive::Action;
 use crate::engine::subscriber::{Grant, Subscriber};
 use crate::repeat::doubled;
-use crate::store::{self, CursorKey, LeaseId};
+use crate::store::turn::LeaseAction;
+use crate::store::{self, CursorKey, LeaseId, Offset};
 
 /// Pause before the second attempt. Each further pause is twice as long.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 /// Longest pause, also when the endpoint asks for a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
-/// When the node stops, messages whose answers did not come are given back within this time.
+/// Messages that are leased at least.
+const AHEAD: u32 = 64;
+/// When the node stops, messages whose answers did not come are made due within this time.
 const LAST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What stands before the next request.
@@ -37,8 +42,6 @@ pub(super) struct InOrder {
     failed_attempts: u32,
     /// No request begins before.
     not_before: Option<OffsetDateTime>,
-    /// Receipts of the request that runs.
-    sending: Vec<String>,
 }
 
 impl InOrder {
@@ -47,14 +50,7 @@ impl InOrder {
         endpoint.is_in_order().then(|| Self {
             failed_attempts: endpoint.row.failed_attempts.unsigned_abs(),
             not_before: endpoint.row.next_attempt_at,
-            sending: Vec::new(),
         })
-    }
-
-    /// The same after a change of the endpoint, which ends the pause.
-    pub(super) fn after(self, endpoint: &Endpoint) -> Option<Self> {
-        let sending = self.sending;
-        Self::of(endpoint).map(|new| Self { sending, ..new })
     }
 
     /// What may be sent when nothing runs, at a time of the database.
@@ -89,20 +85,19 @@ impl Drive {
         }
     }
 
-    /// Takes over what a change of the endpoint means for the next request: the pause is over.
-    pub(super) fn reorder(&mut self) {
-        let order = self.order.take();
-        self.order = order.and_then(|order| order.after(&self.endpoint));
-        if let Some(order) = &self.order {
-            let status = &self.control.status;
-            status.pauses(order.failed_attempts, order.not_before);
+    /// Gives back what is leased when it is too late to send it, because another node may get it soon.
+    pub(super) fn drop_late(&mut self, now: Instant) {
+        if self.order.is_some() && self.ready.is_late(now) {
+            self.give_back();
         }
     }
 
-    /// Remembers what is sent, to give it back when its answer does not come in time.
-    pub(super) fn remember(&mut self, receipts: impl Iterator<Item = String>) {
-        if let Some(order) = &mut self.order {
-            order.sending = receipts.collect();
+    /// Takes over what a change of the endpoint means for the next request: the pause is over.
+    pub(super) fn reorder(&mut self) {
+        self.order = InOrder::of(&self.endpoint);
+        if let Some(order) = &self.order {
+            let status = &self.control.status;
+            status.pauses(order.failed_attempts, order.not_before);
         }
     }
 
@@ -111,7 +106,6 @@ impl Drive {
         let Some(order) = &mut self.order else {
             return;
         };
-        order.sending.clear();
         let action = match verdict {
             None => {
                 self.paused_until = Some(Instant::now() + PAUSE);
@@ -136,36 +130,82 @@ impl Drive {
         };
         let status = &self.control.status;
         status.pauses(order.failed_attempts, order.not_before);
+        let is_done = matches!(action, Action::Ack);
         let settled = sent.receipts().map(|receipt| (receipt, action.clone()));
         self.answered.extend(settled);
+        if !is_done {
+            // What follows must not be sent before it, also when the pause is over before this is settled.
+            self.give_back();
+        }
     }
 
-    /// Gives back what is being sent, when the node has no time left for its answer. So another node need not wait for
-    /// the end of the lease.
+    /// Ends what is being sent when the node has no time left for its answer, and makes it due. So another node need not
+    /// wait for the end of the lease. The turns of this node have ended.
     pub(super) async fn let_go(&mut self) {
-        let Some(order) = &mut self.order else {
+        if self.order.is_none() {
             return;
-        };
-        let receipts = std::mem::take(&mut order.sending).into_iter();
-        let items = receipts
-            .map(|receipt| (receipt, Action::GiveBack))
-            .collect();
+        }
         self.sending.shutdown().await;
-        let settled = settle(self.engine.clone(), self.endpoint.clone(), items);
-        let _ = tokio::time::timeout(LAST_WITHIN, settled).await;
+        let expired = async {
+            let mut session = self.engine.store().session().await?;
+            let (lanes, now) = (self.subscriber.lanes.all(), self.engine.clock().now());
+            store::lease::expire(&mut session, self.subscriber.id, &lanes, now).await
+        };
+        let expired = tokio::time::timeout(LAST_WITHIN, expired).await;
+        if !matches!(expired, Ok(Ok(()))) {
+            tracing::debug!(subscription = %self.endpoint.subscription, "leases of a sink end by time");
+        }
     }
 }
 
+/// How many messages to lease when there is room for `room` requests. More than one request takes: they are sent one after
+/// the other, and a lease of many costs the database as much as a lease of one.
+pub(super) fn wanted(room: u32, batch: u32) -> u32 {
+    let ahead = if room > 0 { AHEAD } else { 0 };
+    room.saturating_mul(batch).max(ahead)
+}
+
 impl Engine {
-    /// Whether another lease has a message that comes before some of these.
-    pub(super) async fn is_early(
+    /// The messages of these grants in their order, up to the first that is in another lease, or cannot be read. Gives the
+    /// rest back.
+    pub(super) async fn read_in_order(
         &self,
         subscriber: &Arc<Subscriber>,
         grants: &[Grant],
-    ) -> Result<bool, Error> {
-        let ends = grants.iter().map(|grant| grant.offsets().end);
-        let (Some(end), Some(first)) = (ends.max(), grants.first()) else {
-            return Ok(false);
+        visibility_seconds: u32,
+    ) -> Result<Vec<Delivery>, Error> {
+        // When the database does not answer, any message may be in another lease.
+        let other = self.lowest_other(subscriber, grants).await;
+        let other = other.unwrap_or(Some(Offset::START));
+        let (mine, rest) = split(grants, other.unwrap_or(Offset::MAX));
+        let back = LeaseAction::GiveBack(0);
+        if !rest.is_empty() {
+            self.turns().give_back(subscriber, &rest, back).await;
+        }
+        if mine.is_empty() {
+            let detail = "another lease has earlier messages";
+            return Err(Error::Conflict(detail.to_owned()));
+        }
+        let mut read = self
+            .read_grants(subscriber, &mine, visibility_seconds)
+            .await?;
+        read.sort_unstable_by_key(|one| one.message.offset());
+        if let Some(missing) = first_missing(&mine, &read) {
+            read.retain(|one| one.message.offset() < missing);
+            let (_, rest) = split(&mine, missing);
+            self.turns().give_back(subscriber, &rest, back).await;
+        }
+        Ok(read)
+    }
+
+    /// The first message in a lease apart from these.
+    async fn lowest_other(
+        &self,
+        subscriber: &Arc<Subscriber>,
+        grants: &[Grant],
+    ) -> Result<Option<Offset>, Error> {
+        let Some(first) = grants.first() else {
+            return Ok(None);
         };
         let leases: Vec<LeaseId> = grants.iter().map(|grant| grant.lease).collect();
         let key = CursorKey {
@@ -173,14 +213,38 @@ impl Engine {
             subscription: subscriber.id,
         };
         let mut session = self.store().session().await?;
-        let lowest = store::lease::lowest_other(&mut session, key, &leases).await?;
-        Ok(lowest.is_some_and(|lowest| lowest < end))
+        Ok(store::lease::lowest_other(&mut session, key, &leases).await?)
     }
+}
+
+/// The first message of the grants that was not read.
+fn first_missing(grants: &[Grant], read: &[Delivery]) -> Option<Offset> {
+    let read: HashSet<Offset> = read.iter().map(|one| one.message.offset()).collect();
+    let granted = grants.iter().flat_map(|grant| {
+        let base = grant.base;
+        ones(grant.bits).map(move |bit| base.plus(bit.into()))
+    });
+    granted.filter(|offset| !read.contains(offset)).min()
+}
+
+/// What the grants have below an offset, and from there on.
+fn split(grants: &[Grant], at: Offset) -> (Vec<Grant>, Vec<Grant>) {
+    let part = |is_below: bool| {
+        let parts = grants.iter().map(move |grant| {
+            let below = below(at.get().saturating_sub(grant.base.get()));
+            let mask = if is_below { below } else { !below };
+            let bits = grant.bits & mask;
+            Grant { bits, ..*grant }
+        });
+        parts.filter(|grant| grant.bits != 0).collect()
+    };
+    (part(true), part(false))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LaneId;
 
     #[test]
     fn pauses_grow_to_an_hour_and_are_as_long_as_asked_for() {
@@ -190,5 +254,31 @@ mod tests {
         let asked = |asked| pause(0, Some(Duration::from_secs(asked)), 1.0).as_secs();
         assert_eq!([1, 90, u64::MAX].map(asked), [5, 90, 3_600]);
         assert_eq!(pause(3, None, 0.8), Duration::from_secs(32));
+    }
+    #[test]
+    fn what_follows_a_message_that_is_not_there_is_given_back() {
+        let grant = |base, bits| Grant {
+            lane: LaneId::new(1),
+            lease: LeaseId::new(base),
+            base: Offset::new(base),
+            bits,
+            attempt: 1,
+            deadline: OffsetDateTime::UNIX_EPOCH,
+            since: tokio::time::Instant::now(),
+        };
+        let grants = [grant(70, 0b11), grant(0, 0b1010)];
+        assert_eq!(first_missing(&grants, &[]), Some(Offset::new(1)));
+        let bits = |at| {
+            let (mine, rest) = split(&grants, Offset::new(at));
+            [mine, rest].map(|part| -> Vec<(i64, u64)> {
+                let part = part.into_iter();
+                part.map(|grant| (grant.base.get(), grant.bits)).collect()
+            })
+        };
+        let all = vec![(70, 0b11), (0, 0b1010)];
+        assert_eq!(bits(0), [vec![], all.clone()]);
+        assert_eq!(bits(3), [vec![(0, 0b10)], vec![(70, 0b11), (0, 0b1000)]]);
+        assert_eq!(bits(71), [vec![(70, 1), (0, 0b1010)], vec![(70, 0b10)]]);
+        assert_eq!(bits(i64::MAX), [all, vec![]]);
     }
 }

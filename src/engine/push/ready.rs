@@ -41,6 +41,12 @@ impl Ready {
             .map(|(delivery, _)| delivery)
     }
 
+    /// Whether the first may not be sent any more.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        let first = self.messages.front();
+        first.is_some_and(|(_, until)| *until <= now)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

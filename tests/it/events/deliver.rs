@@ -13,6 +13,7 @@ use time::macros::datetime;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::sinks::sink;
+use crate::events::transport::relay;
 use crate::harness::behaviour::Does;
 use crate::harness::endpoint::Endpoint;
 use crate::harness::invariants::check_invariants;
@@ -239,7 +240,11 @@ async fn a_node_that_stops_leaves_its_sinks_to_the_next() {
     first.stop().await;
     // So that what was given back first is due first.
     fleet.advance(1);
-    until_idle(&second, "e").await;
+    until("all is delivered", async || {
+        relay(&second).await;
+        (sink(&second, "e").await["waiting"] == 0).then_some(())
+    })
+    .await;
     assert_eq!(numbers(&receiver), [1, 1, 2]);
     fleet.finish([second]).await;
 }

@@ -105,7 +105,7 @@ impl Log {
         let topic = self
             .one(&format!(
                 "INSERT INTO topic (tenant_id, name, retention_seconds, keep_consumed, dedup_window_seconds, created_at, updated_at)
-                 VALUES ((SELECT min(tenant_id) FROM tenant), '{name}', {retention_seconds}, {keep_consumed}, 60, now(), now())
+                 VALUES ((SELECT min(tenant_id) FROM tenant WHERE tenant_id > 0), '{name}', {retention_seconds}, {keep_consumed}, 60, now(), now())
                  RETURNING topic_id"
             ))
             .await;
@@ -127,7 +127,7 @@ impl Log {
         let subscription = self
             .one(&format!(
                 "INSERT INTO subscription (tenant_id, topic_id, name, visibility_seconds, max_attempts, max_in_flight, created_at, updated_at)
-                 VALUES ((SELECT min(tenant_id) FROM tenant), {topic}, '{name}', 30, 5, 1000, now(), now()) RETURNING subscription_id"
+                 VALUES ((SELECT min(tenant_id) FROM tenant WHERE tenant_id > 0), {topic}, '{name}', 30, 5, 1000, now(), now()) RETURNING subscription_id"
             ))
             .await;
         let subscription = SubscriptionId::new(subscription);
