@@ -189,7 +189,8 @@ async fn put_transport(
         }
         (None, None) => return Ok(()),
     }
-    Ok(store::installation::bump_catalog(tx).await?)
+    store::installation::bump_catalog(tx).await?;
+    Ok(())
 }
 
 /// Checks the URL.
