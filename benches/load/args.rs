@@ -10,7 +10,7 @@ use crate::Result;
 use crate::redis;
 
 /// All scenarios, in the order of the README's table.
-pub(crate) const NAMES: [&str; 34] = [
+pub(crate) const NAMES: [&str; 35] = [
     "publish-1-c64",
     "publish-1-c256",
     "publish-10-c64",
