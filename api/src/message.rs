@@ -369,7 +369,7 @@ pub struct ReceivedMessage {
 
 /// Response of a receive.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Received {
+pub struct ReceiveResult {
     /// Received messages. Empty when none arrived in time.
     pub messages: Vec<ReceivedMessage>,
 }
