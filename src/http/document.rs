@@ -346,7 +346,7 @@ fn described(mut schema: RefOr<Schema>, description: Option<String>) -> RefOr<Sc
 /// Names for code: `END` is a word of several languages.
 fn name_positions(schema: &mut RefOr<Schema>) {
     if let RefOr::T(Schema::Object(object)) = schema {
-        let names = serde_json::json!(["latest", "earliest"]);
+        let names = serde_json::json!(["LATEST", "EARLIEST"]);
         let extensions = object.extensions.get_or_insert_default();
         extensions.insert("x-enum-varnames".to_owned(), names);
     }
