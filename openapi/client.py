@@ -8,9 +8,7 @@ import sys
 from datetime import timedelta
 
 from generated import Client
-from generated.api.publish import publish_batch, publish
-from generated.api.receive import receive
-from generated.api.settle import ack, change_visibility, settle
+from generated.api.messages import ack, change_visibility, publish, publish_batch, receive, settle
 from generated.api.subscriptions import put_subscription
 from generated.api.topics import delete_topic, get_topic, put_topic
 from generated.models import (
@@ -23,7 +21,7 @@ client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
 TOPIC, SUBSCRIPTION = "python-orders", "python-billing"
 
 
-def receive(most: int):
+def receive_some(most: int):
     request = ReceiveRequest(max_messages=most, wait_seconds=5, visibility_timeout_seconds=30)
     return receive.sync(SUBSCRIPTION, client=client, body=request).messages
 
@@ -50,7 +48,7 @@ assert all(result.error is UNSET for result in published), published
 
 messages = {}
 while len(messages) < 3:
-    more = receive(10)
+    more = receive_some(10)
     assert more, "no more messages came"
     messages |= {message.id: message for message in more}
 assert set(messages) == {raw[0], *(result.id for result in published)}
@@ -69,7 +67,7 @@ assert all(result.error is UNSET for result in acked), acked
 item = SettleItem(receipt=messages[published[1].id].receipt, action=SettleAction.NACK, delay_seconds=0)
 settled = settle.sync(SUBSCRIPTION, client=client, body=SettleRequest(items=[item])).results
 assert settled[0].error is UNSET, settled
-again = receive(10)
+again = receive_some(10)
 assert [(message.body, message.attempt) for message in again] == [('{"n":1}', 2)], again
 last = ack.sync(SUBSCRIPTION, client=client, body=AckRequest(receipts=[again[0].receipt])).results
 assert last[0].error is UNSET, last

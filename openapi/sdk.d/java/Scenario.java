@@ -25,7 +25,7 @@ public class Scenario {
 
     static String body(ReceivedMessage message) {
         if (message.getBody() != null) return message.getBody();
-        if (message.getBodyBase64() != null) return message.getBodyBase64();
+        if (message.getBodyBase64() != null) return Base64.getEncoder().encodeToString(message.getBodyBase64());
         return message.getBodyUrl();
     }
 
@@ -79,7 +79,7 @@ public class Scenario {
         messages.publish("java-orders", "coffee", null, "\"java-1\"", null, null, null, "two espressos");
         PublishBatch batch = new PublishBatch()
             .addMessagesItem(new PublishMessage().json(Map.of("cups", 2)).attributes(Map.of("table", "7")))
-            .addMessagesItem(new PublishMessage().bodyBase64("AP8="));
+            .addMessagesItem(new PublishMessage().bodyBase64(new byte[] {0, -1}));
         for (PublishResult result : messages.publishBatch("java-orders", batch, null, null, null).getResults())
             check(result.getError() == null, result);
 

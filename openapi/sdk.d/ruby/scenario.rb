@@ -53,8 +53,8 @@ topics.put_topic('ruby-orders', topic_settings: Cursus::TopicSettings.new(retent
 topics.put_topic('ruby-dead')
 billing = Cursus::SubscriptionSettings.new(topic: 'ruby-orders', dead_letter_topic: 'ruby-dead',
                                            visibility_timeout_seconds: 30, from: Cursus::StartPosition::EARLIEST)
-check(subscriptions.put_subscription('ruby-billing', billing).max_attempts == 16, billing)
-subscriptions.put_subscription('ruby-failed', Cursus::SubscriptionSettings.new(topic: 'ruby-dead'))
+check(subscriptions.put_subscription('ruby-billing', subscription_settings: billing).max_attempts == 16, billing)
+subscriptions.put_subscription('ruby-failed', subscription_settings: Cursus::SubscriptionSettings.new(topic: 'ruby-dead'))
 
 # Publish text, JSON and bytes.
 $messages.publish('ruby-orders', body: 'two espressos', cursus_tag: 'coffee', idempotency_key: '"ruby-1"')

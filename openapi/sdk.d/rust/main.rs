@@ -63,10 +63,10 @@ fn main() {
         visibility_timeout_seconds: Some(30),
         ..SubscriptionSettings::new()
     };
-    let made = subscriptions_api::put_subscription(client, "rust-billing", billing).unwrap();
+    let made = subscriptions_api::put_subscription(client, "rust-billing", Some(billing)).unwrap();
     assert_eq!(made.max_attempts, 16);
     let failed = SubscriptionSettings { topic: Some("rust-dead".to_owned()), ..SubscriptionSettings::new() };
-    subscriptions_api::put_subscription(client, "rust-failed", failed).unwrap();
+    subscriptions_api::put_subscription(client, "rust-failed", Some(failed)).unwrap();
 
     // Publish text, JSON and bytes.
     let publish = |body: &str, tag| {
