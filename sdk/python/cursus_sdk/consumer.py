@@ -32,19 +32,22 @@ class DeadLetter(Exception):
 
 
 class Consumer:
-    """Runs `handler` for the messages of a subscription, `concurrency` at a time."""
+    """Runs `handler` for the messages of a subscription, `concurrency` at a time. `receivers` ask for messages at a time;
+    at most `receivers * batch` messages wait here for a handler."""
 
     def __init__(
         self, client: Client, subscription: str, handler: Callable[[Message], Any], *, concurrency: int = 10,
-        batch: int = 10, wait_seconds: int = 10, visibility_timeout_seconds: int = 30, max_backoff_seconds: int = 600,
+        batch: int = 10, receivers: int = 2, wait_seconds: int = 10, visibility_timeout_seconds: int = 30,
+        max_backoff_seconds: int = 600,
     ):
-        if concurrency < 1 or not 1 <= batch <= 100 or visibility_timeout_seconds < 2:
-            raise ValueError("concurrency is 1 or more, batch 1 to 100, visibility_timeout_seconds 2 or more")
+        if concurrency < 1 or receivers < 1 or not 1 <= batch <= 100 or visibility_timeout_seconds < 2:
+            raise ValueError("concurrency and receivers are 1 or more, batch 1 to 100, visibility_timeout_seconds 2 or more")
         self.client, self.subscription, self.handler = client, subscription, handler
-        self.concurrency, self.batch, self.wait_seconds = concurrency, batch, wait_seconds
+        self.concurrency, self.batch, self.receivers, self.wait_seconds = concurrency, batch, receivers, wait_seconds
         self.visibility_timeout_seconds, self.max_backoff_seconds = visibility_timeout_seconds, max_backoff_seconds
         self._stopping = threading.Event()
-        self._free = threading.Semaphore(concurrency + 4 * batch)  # Messages that may be held here.
+        self._free = threading.Semaphore(concurrency + receivers * batch)  # Messages that may be held here.
+        self._reserving = threading.Lock()
         self._todo: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Message, dict[str, Any]] | None] = queue.SimpleQueue()
         self._held: dict[str, tuple[Message, float]] = {}  # By receipt of the receive, with the time of renewal.
@@ -55,13 +58,14 @@ class Consumer:
         start = lambda target: self._start(target)
         workers = [start(self._work) for _ in range(self.concurrency)]
         settler, renewer = start(self._settle), start(self._renew)
-        receiver = start(self._receive)
+        receivers = [start(self._receive) for _ in range(self.receivers)]
         try:
-            while receiver.is_alive():  # A join without a timeout would hold signals back.
-                receiver.join(0.2)
+            while any(receiver.is_alive() for receiver in receivers):  # A join would hold signals back.
+                time.sleep(0.1)
         except KeyboardInterrupt:
             self.stop()
-            receiver.join()
+            for receiver in receivers:
+                receiver.join()
         for _ in workers:
             self._todo.put(None)
         for worker in workers:
@@ -84,11 +88,9 @@ class Consumer:
     def _receive(self) -> None:
         failures = 0
         while not self._stopping.is_set():
-            places = 0
-            while places < self.batch and self._free.acquire(blocking=places == 0, timeout=0.2 if places == 0 else None):
-                places += 1
-            if places == 0:
-                continue
+            places = self._reserve()
+            if self._stopping.is_set():
+                return
             messages: list[Message] = []
             try:
                 messages = self.client.receive(
@@ -106,6 +108,14 @@ class Consumer:
                 self._todo.put(message)
             if len(messages) < places:
                 self._free.release(places - len(messages))
+
+    def _reserve(self) -> int:
+        """Places for a whole batch, or fewer when the consumer stops. One receiver at a time, so that none has a part."""
+        places = 0
+        with self._reserving:
+            while places < self.batch and not self._stopping.is_set():
+                places += self._free.acquire(timeout=0.2)
+        return places
 
     def _work(self) -> None:
         while (message := self._todo.get()) is not None:

@@ -23,7 +23,7 @@ def handler(_message):
         consumer.stop()
 
 
-consumer = Consumer(client, name, handler, batch=10, wait_seconds=1)
+consumer = Consumer(client, name, handler, batch=10, receivers=4, wait_seconds=1)
 consumer.run()
 left = client.subscriptions.get_subscription_stats(name).backlog
 print(f"python: {count / (times[-1] - times[0]):,.0f} messages/s at batch 10, {left} left")

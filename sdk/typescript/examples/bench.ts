@@ -20,7 +20,7 @@ const consumer = new Consumer(client, topic, () => {
   if (handled !== Number(count)) return;
   end = performance.now();
   consumer.stop();
-}, { batch: 10 });
+}, { batch: 10, receivers: 4 });
 await consumer.run();
 const { backlog } = await client.subscriptions.getSubscriptionStats({ subscription: topic });
 const rate = Math.round(handled / ((end - begin) / 1000)).toLocaleString("en");

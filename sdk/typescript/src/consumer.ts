@@ -21,6 +21,8 @@ export interface ConsumerOptions {
   concurrency?: number;
   /** Messages of a receive, 1 to 100. 10 when absent. */
   batch?: number;
+  /** Receives at a time; at most `receivers * batch` messages wait here for a handler. 2 when absent. */
+  receivers?: number;
   waitSeconds?: number;
   visibilityTimeoutSeconds?: number;
   maxBackoffSeconds?: number;
@@ -40,9 +42,10 @@ export class Consumer {
   readonly #held = new Map<string, Held>();
   readonly #todo: Message[] = [];
   #done: [Message, SettleItem][] = [];
+  #places: number;
   #running = 0;
   #isSettling = false;
-  #wake = () => {};
+  #waiting: (() => void)[] = [];
 
   constructor(
     readonly client: Client,
@@ -51,13 +54,14 @@ export class Consumer {
     options: ConsumerOptions = {},
   ) {
     this.#options = {
-      concurrency: 10, batch: 10, waitSeconds: 10, visibilityTimeoutSeconds: 30, maxBackoffSeconds: 600,
+      concurrency: 10, batch: 10, receivers: 2, waitSeconds: 10, visibilityTimeoutSeconds: 30, maxBackoffSeconds: 600,
       onError: (what, error) => console.error(`cursus: ${what}:`, error),
       ...options,
     };
-    const { concurrency, batch, visibilityTimeoutSeconds } = this.#options;
-    if (concurrency < 1 || batch < 1 || batch > 100 || visibilityTimeoutSeconds < 2) {
-      throw new RangeError("concurrency is 1 or more, batch 1 to 100, visibilityTimeoutSeconds 2 or more");
+    const { concurrency, batch, receivers, visibilityTimeoutSeconds } = this.#options;
+    this.#places = concurrency + receivers * batch;
+    if (concurrency < 1 || receivers < 1 || batch < 1 || batch > 100 || visibilityTimeoutSeconds < 2) {
+      throw new RangeError("concurrency and receivers are 1 or more, batch 1 to 100, visibilityTimeoutSeconds 2 or more");
     }
   }
 
@@ -69,7 +73,7 @@ export class Consumer {
       renewing = renewing.then(() => this.#renew());
     }, period);
     try {
-      await this.#receive();
+      await Promise.all(Array.from({ length: this.#options.receivers }, () => this.#receive()));
       while (this.#held.size > 0) await this.#change();
     } finally {
       clearInterval(timer);
@@ -85,18 +89,20 @@ export class Consumer {
   }
 
   async #receive(): Promise<void> {
-    const { concurrency, batch, waitSeconds, visibilityTimeoutSeconds, onError } = this.#options;
+    const { batch, waitSeconds, visibilityTimeoutSeconds, onError } = this.#options;
     const { signal } = this.#stopping;
     for (let failures = 0; !signal.aborted; ) {
-      const places = Math.min(batch, concurrency + 4 * batch - this.#held.size);
-      if (places <= 0) {
+      if (this.#places < batch) {
         await this.#change();
         continue;
       }
-      const options = { maxMessages: places, waitSeconds, visibilityTimeoutSeconds, signal };
+      this.#places -= batch;
+      let unused = batch;
+      const options = { maxMessages: batch, waitSeconds, visibilityTimeoutSeconds, signal };
       try {
         const messages = await this.client.receive(this.subscription, options);
         failures = 0;
+        unused -= messages.length;
         const renewAt = performance.now() + visibilityTimeoutSeconds * 500;
         for (const message of messages) {
           this.#held.set(message.id, { message, renewAt });
@@ -109,6 +115,8 @@ export class Consumer {
         // The loop outlives an outage, and says so.
         onError(`receive from ${this.subscription}`, error);
         await Promise.race([sleep(Math.min(30, 2 ** ++failures) * Math.random()), aborted(signal)]);
+      } finally {
+        this.#places += unused;
       }
     }
   }
@@ -163,6 +171,7 @@ export class Consumer {
         this.#options.onError(`settle of ${group.length} messages of ${this.subscription}`, error);
       }
       for (const [message] of group) this.#held.delete(message.id);
+      this.#places += group.length;
       this.#wake();
     }
     this.#isSettling = false;
@@ -194,7 +203,11 @@ export class Consumer {
 
   /** Waits until messages were settled, or the consumer stops. */
   #change(): Promise<void> {
-    return new Promise((wake) => (this.#wake = wake));
+    return new Promise((wake) => this.#waiting.push(wake));
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
   }
 }
 

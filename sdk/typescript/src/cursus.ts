@@ -117,7 +117,9 @@ export class Client {
       if (init.method === "POST" && /\/messages(\/batch)?$/.test(path)) headers["Idempotency-Key"] ??= idempotencyKey();
       return this.request(path, { ...init, headers });
     };
-    const generated = new Configuration({ basePath: this.url, fetchApi });
+    // It would wrap what the request throws in an error of its own.
+    const onError = ({ error }: { error: unknown }) => Promise.reject(error);
+    const generated = new Configuration({ basePath: this.url, fetchApi, middleware: [{ onError }] });
     this.topics = new TopicsApi(generated);
     this.subscriptions = new SubscriptionsApi(generated);
     this.messages = new MessagesApi(generated);
