@@ -8,9 +8,7 @@ import sys
 from datetime import timedelta
 
 from generated import Client
-from generated.api.publish import publish_batch, publish_message
-from generated.api.receive import receive_messages
-from generated.api.settle import ack_messages, change_visibility, settle_messages
+from generated.api.messages import ack, change_visibility, publish, publish_batch, receive, settle
 from generated.api.subscriptions import put_subscription
 from generated.api.topics import delete_topic, get_topic, put_topic
 from generated.models import (
@@ -23,9 +21,9 @@ client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
 TOPIC, SUBSCRIPTION = "python-orders", "python-billing"
 
 
-def receive(most: int):
+def receive_some(most: int):
     request = ReceiveRequest(max_messages=most, wait_seconds=5, visibility_timeout_seconds=30)
-    return receive_messages.sync(SUBSCRIPTION, client=client, body=request).messages
+    return receive.sync(SUBSCRIPTION, client=client, body=request).messages
 
 
 topic = put_topic.sync(TOPIC, client=client, body=TopicSettings(retention_seconds=3600))
@@ -38,7 +36,7 @@ assert subscription.topic == TOPIC, subscription
 
 # One raw message, with the same idempotency key twice, is one message.
 raw = [
-    publish_message.sync(
+    publish.sync(
         TOPIC, client=client, body=File(io.BytesIO(b"\x00\xff")), cursus_tag="raw", idempotency_key='"raw-1"'
     ).id
     for _ in range(2)
@@ -50,7 +48,7 @@ assert all(result.error is UNSET for result in published), published
 
 messages = {}
 while len(messages) < 3:
-    more = receive(10)
+    more = receive_some(10)
     assert more, "no more messages came"
     messages |= {message.id: message for message in more}
 assert set(messages) == {raw[0], *(result.id for result in published)}
@@ -62,20 +60,20 @@ assert (text.body, text.key, text.attempt) == ("text", "k1", 1), text
 change = VisibilityChange(receipt=text.receipt, visibility_timeout_seconds=600)
 extended = change_visibility.sync(SUBSCRIPTION, client=client, body=VisibilityRequest(changes=[change])).results[0]
 assert extended.visible_until - text.visible_until > timedelta(seconds=500), extended
-acked = ack_messages.sync(
+acked = ack.sync(
     SUBSCRIPTION, client=client, body=AckRequest(receipts=[extended.receipt, messages[raw[0]].receipt])
 ).results
 assert all(result.error is UNSET for result in acked), acked
 item = SettleItem(receipt=messages[published[1].id].receipt, action=SettleAction.NACK, delay_seconds=0)
-settled = settle_messages.sync(SUBSCRIPTION, client=client, body=SettleRequest(items=[item])).results
+settled = settle.sync(SUBSCRIPTION, client=client, body=SettleRequest(items=[item])).results
 assert settled[0].error is UNSET, settled
-again = receive(10)
+again = receive_some(10)
 assert [(message.body, message.attempt) for message in again] == [('{"n":1}', 2)], again
-last = ack_messages.sync(SUBSCRIPTION, client=client, body=AckRequest(receipts=[again[0].receipt])).results
+last = ack.sync(SUBSCRIPTION, client=client, body=AckRequest(receipts=[again[0].receipt])).results
 assert last[0].error is UNSET, last
 
 # Errors are problems: of an item, and of a whole request.
-forged = ack_messages.sync(SUBSCRIPTION, client=client, body=AckRequest(receipts=["forged"])).results
+forged = ack.sync(SUBSCRIPTION, client=client, body=AckRequest(receipts=["forged"])).results
 assert forged[0].error.code == "receipt_invalid", forged
 refused = delete_topic.sync(TOPIC, client=client)
 assert isinstance(refused, Problem) and refused.code == "conflict", refused

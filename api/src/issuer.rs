@@ -47,8 +47,10 @@ impl TokenAlgorithm {
 #[serde(rename_all = "snake_case")]
 pub enum TokenTenant {
     /// Always this tenant.
+    #[schema(title = "TokenTenantName")]
     Name(TenantName),
     /// The tenant that this claim names. The operator of the issuer can thereby access every tenant, within `scopes`.
+    #[schema(title = "TokenTenantClaim")]
     Claim(ClaimName),
 }
 

@@ -147,7 +147,7 @@ impl Validate for KeyRotation {
 
 /// An API key without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Key {
+pub struct ApiKey {
     /// Id of the key: the middle part of `cursus_<id>_<secret>`.
     pub id: KeyId,
     /// Name of the key, for people.
@@ -172,12 +172,12 @@ pub struct Key {
 
 /// A new API key with its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct NewKey {
+pub struct ApiKeyWithSecret {
     /// The whole key, `cursus_<id>_<secret>`. It is not stored and cannot be shown again.
     #[schema(pattern = "^cursus_[0-9a-f]{16}_[0-9a-f]{64}$")]
     pub secret: String,
     /// The key without its secret.
-    pub key: Key,
+    pub key: ApiKey,
 }
 
 #[cfg(test)]

@@ -29,7 +29,6 @@
 //! - `per` and `size` of a price are whole numbers written as strings; all other whole numbers are JSON numbers.
 //! - Options of a raw publish are headers (`Cursus-Tag`), the same options in a batch are fields (`tag`).
 //! - A list of budgets has the shape of a page but always fits in one.
-//! - Some schema names are general (`Key`, `Node`, `Start`) and may collide with names in the code of a client.
 
 pub mod audit;
 pub mod bill;

@@ -322,7 +322,7 @@ pub struct Message {
     pub body: Option<String>,
     /// Body in standard base64. Present when the body is not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
+    #[schema(nullable = false, format = Byte)]
     pub body_base64: Option<String>,
     /// Path from which the body can be read. Present when the body is too large to be included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -369,7 +369,7 @@ pub struct ReceivedMessage {
 
 /// Response of a receive.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Received {
+pub struct ReceiveResult {
     /// Received messages. Empty when none arrived in time.
     pub messages: Vec<ReceivedMessage>,
 }

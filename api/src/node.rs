@@ -7,7 +7,7 @@ use crate::Timestamp;
 
 /// A node of the service that is running, or was until a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Node {
+pub struct ServiceNode {
     /// Random id, new at every start of the node.
     #[schema(example = "1b4e28ba-2fa1-41d2-883f-0016d3cca427")]
     pub id: String,

@@ -169,7 +169,7 @@ impl From<Whole> for String {
 /// A tier: a part of a month's usage with its own price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Tier {
+pub struct PriceTier {
     /// Size of the tier in units, GiB, GiB-hours or capacity-hours. Usage beyond it falls into the next tier.
     #[schema(value_type = String, pattern = "^[1-9][0-9]{0,14}$", example = "1000000")]
     pub size: Whole,
@@ -193,8 +193,8 @@ pub struct Price {
         deserialize_with = "crate::object::list",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schema(value_type = Option<Vec<Tier>>, max_items = 20)]
-    pub tiers: Vec<Tier>,
+    #[schema(value_type = Option<Vec<PriceTier>>, max_items = 20)]
+    pub tiers: Vec<PriceTier>,
     /// Price of all usage beyond the tiers, for `per` units.
     #[schema(value_type = String, pattern = r"^(0|[1-9][0-9]{0,5})(\.[0-9]{1,9})?$", example = "0.40")]
     pub unit_price: Decimal,

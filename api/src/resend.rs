@@ -43,7 +43,7 @@ impl Validate for ResendRequest {
 
 /// What is handed out again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Resent {
+pub struct ResendResult {
     /// Number of messages. Those that are in flight, or were not handed out yet, are not among them.
     pub messages: u64,
 }

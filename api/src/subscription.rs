@@ -15,7 +15,7 @@ use crate::{SubscriptionName, Timestamp, TopicName};
 /// Position at which a new subscription begins to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Start {
+pub enum StartPosition {
     /// After all existing messages: the first message is the next one published.
     #[default]
     End,
@@ -34,7 +34,7 @@ pub struct SubscriptionSettings {
     /// Topic to read from.
     pub topic: Option<TopicName>,
     /// Position at which to begin to read. Used only when the subscription is created; `end` by default.
-    pub from: Option<Start>,
+    pub from: Option<StartPosition>,
     /// Seconds for which a received message is hidden from other receivers unless the receive sets its own timeout. 30
     /// by default.
     #[serde(default, deserialize_with = "crate::whole::option")]

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use api::TenantName;
-use api::key::Key;
+use api::key::ApiKey;
 
 use super::{Error, open_store, start_embedded};
 use crate::config::{Config, KeyTask, Mode};
@@ -62,7 +62,7 @@ async fn run(store: &Store, tenant: &TenantName, task: &KeyTask) -> Result<Strin
 }
 
 /// The keys as lines of tab-separated fields, for people and for `cut`.
-fn table(keys: &[Key]) -> String {
+fn table(keys: &[ApiKey]) -> String {
     let mut table = "ID\tNAME\tSCOPES\tCREATED\tEXPIRES\tLAST USED\tREVOKED".to_owned();
     for key in keys {
         let scopes: Vec<String> = key.scopes.iter().map(ToString::to_string).collect();

@@ -12,17 +12,17 @@ pub(super) fn json_body(operation_id: &str) -> Option<Value> {
             {"json": {"order": 1042, "total": "19.90"}, "tag": "created", "key": "1042"},
             {"body": "plain text", "attributes": {"source": "shop"}}
         ]}),
-        "receive_messages" => json!({"max_messages": 10, "wait_seconds": 5}),
-        "ack_messages" => json!({"receipts": [RECEIPT]}),
+        "receive" => json!({"max_messages": 10, "wait_seconds": 5}),
+        "ack" => json!({"receipts": [RECEIPT]}),
         "change_visibility" => {
             json!({"changes": [{"receipt": RECEIPT, "visibility_timeout_seconds": 120}]})
         }
-        "settle_messages" => json!({"items": [
+        "settle" => json!({"items": [
             {"receipt": RECEIPT, "action": "ack"},
             {"receipt": RECEIPT, "action": "nack", "delay_seconds": 30}
         ]}),
         "rotate_push_secret" => json!({"overlap_seconds": 86_400}),
-        "resend_messages" => json!({"from": "2030-01-01T00:00:00Z"}),
+        "resend" => json!({"from": "2030-01-01T00:00:00Z"}),
         "put_budget" => {
             json!({"amount": "100.00", "alert_percents": [50, 80, 100], "hard_stop": false})
         }

@@ -48,7 +48,7 @@ pub(super) fn rest(
 
 #[cfg(test)]
 mod tests {
-    use api::price::{Price, PriceUnit, Tier, Whole};
+    use api::price::{Price, PriceTier, PriceUnit, Whole};
     use time::macros::datetime;
 
     use super::*;
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_month_goes_on_like_its_beginning() {
         let version = |day: &str, unit_price: &str| {
-            let tier = Tier {
+            let tier = PriceTier {
                 size: Whole(100),
                 unit_price: Decimal::ZERO,
             };

@@ -101,7 +101,7 @@ impl Ladder {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use api::price::{Tier, Whole};
+    use api::price::{PriceTier, Whole};
     use proptest::prelude::*;
 
     use super::*;
@@ -112,7 +112,7 @@ pub(super) mod tests {
         tiers: &[(u64, &str)],
         unit_price: &str,
     ) -> Price {
-        let tier = |&(size, price): &(u64, &str)| Tier {
+        let tier = |&(size, price): &(u64, &str)| PriceTier {
             size: Whole(size),
             unit_price: price.parse().unwrap(),
         };
@@ -179,7 +179,7 @@ pub(super) mod tests {
             unit in prop::sample::select(vec![PriceUnit::Units, PriceUnit::Gib, PriceUnit::GibHours]),
         ) -> (Ladder, u128) {
             let amount = |nanos: u128| Decimal::from_trillionths(nanos * 1_000);
-            let tier = |(size, nanos)| Tier { size: Whole(size), unit_price: amount(nanos) };
+            let tier = |(size, nanos)| PriceTier { size: Whole(size), unit_price: amount(nanos) };
             let price = Price {
                 per: Some(Whole(10u64.pow(zeros))),
                 tiers: tiers.into_iter().map(tier).collect(),

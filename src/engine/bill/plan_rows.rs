@@ -1,7 +1,7 @@
 //! Conversion of prices between database rows, API objects and schedules. A row is one tier of an item; the tier
 //! without a size is the last. Pure; called by `plans`.
 
-use api::price::{PlanVersion, PlanVersionSettings, Price, PriceItem, Prices, Tier, Whole};
+use api::price::{PlanVersion, PlanVersionSettings, Price, PriceItem, PriceTier, Prices, Whole};
 use api::{Day, PlanName};
 
 use crate::engine::bill::ladder::Ladder;
@@ -57,7 +57,7 @@ pub(super) fn shown(row: VersionRow, prices: &[PriceRow]) -> Result<PlanVersion,
             unit_price,
         });
         match price.size {
-            Some(size) => place.tiers.push(Tier {
+            Some(size) => place.tiers.push(PriceTier {
                 size: Whole(size.unsigned_abs()),
                 unit_price,
             }),

@@ -2,7 +2,7 @@
 
 use api::Permission;
 use api::list::Page;
-use api::node::Node;
+use api::node::ServiceNode;
 
 use crate::engine::Engine;
 use crate::engine::access::Access;
@@ -17,11 +17,11 @@ impl Engine {
     ///
     /// # Errors
     /// When the caller does not operate all tenants, or the database call fails.
-    pub async fn nodes(&self, by: &Access) -> Result<Page<Node>, Error> {
+    pub async fn nodes(&self, by: &Access) -> Result<Page<ServiceNode>, Error> {
         by.check_all(Permission::Admin)?;
         let mut session = self.store().session().await?;
         let rows = store::node::list(&mut session, NODES_MAX).await?;
-        let shown = rows.into_iter().map(|row| Node {
+        let shown = rows.into_iter().map(|row| ServiceNode {
             id: row.node_id.to_string(),
             version: row.version,
             started_at: row.started_at.into(),

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use api::key::{Key, KeyRotation, KeySettings, NewKey};
+use api::key::{ApiKey, ApiKeyWithSecret, KeyRotation, KeySettings};
 use api::limits::{KEYS_PER_TENANT_MAX, PAGE};
 use api::list::Page;
 use api::tenant::TenantSettings;
@@ -29,7 +29,7 @@ impl Engine {
         by: &Access,
         tenant: &TenantName,
         settings: &KeySettings,
-    ) -> Result<NewKey, Error> {
+    ) -> Result<ApiKeyWithSecret, Error> {
         may_grant(by, &settings.scopes())?;
         let now = self.clock().now();
         let mut tx = self.store().tx("create_key").await?;
@@ -49,7 +49,7 @@ impl Engine {
         tenant: &TenantName,
         id: KeyId,
         rotation: &KeyRotation,
-    ) -> Result<NewKey, Error> {
+    ) -> Result<ApiKeyWithSecret, Error> {
         let now = self.clock().now();
         let mut tx = self.store().tx("rotate_key").await?;
         let tenant = lock_for_key(&mut tx, tenant).await?;
@@ -86,7 +86,7 @@ impl Engine {
         store::installation::bump_access(&mut tx).await?;
         tx.commit().await?;
         self.poll_now().await;
-        Ok(NewKey {
+        Ok(ApiKeyWithSecret {
             secret,
             key: shown(row)?,
         })
@@ -114,7 +114,7 @@ impl Engine {
     ///
     /// # Errors
     /// When it does not exist, or the database call fails.
-    pub async fn key(&self, tenant: &TenantName, id: KeyId) -> Result<Key, Error> {
+    pub async fn key(&self, tenant: &TenantName, id: KeyId) -> Result<ApiKey, Error> {
         let mut session = self.store().session().await?;
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
         let row = store::api_key::by_id(&mut session, tenant, &id.to_string()).await?;
@@ -130,12 +130,12 @@ impl Engine {
         tenant: &TenantName,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<Page<Key>, Error> {
+    ) -> Result<Page<ApiKey>, Error> {
         let limit = limit.clamp(*PAGE.start(), *PAGE.end());
         let mut session = self.store().session().await?;
         let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
         let rows = store::api_key::list(&mut session, tenant, after, i64::from(limit) + 1).await?;
-        let items: Vec<Key> = rows.into_iter().map(shown).collect::<Result<_, _>>()?;
+        let items: Vec<ApiKey> = rows.into_iter().map(shown).collect::<Result<_, _>>()?;
         Ok(crate::engine::page::page(items, limit, |key| {
             key.id.to_string()
         }))
@@ -151,7 +151,7 @@ pub async fn create_key(
     store: &Store,
     tenant: &TenantName,
     settings: &KeySettings,
-) -> Result<NewKey, Error> {
+) -> Result<ApiKeyWithSecret, Error> {
     let errors = settings.validate();
     if !errors.is_empty() {
         return Err(Error::Invalid(errors));
@@ -180,7 +180,7 @@ pub async fn revoke_key(store: &Store, tenant: &TenantName, id: KeyId) -> Result
 ///
 /// # Errors
 /// When the tenant does not exist, or the database call fails.
-pub async fn all_keys(store: &Store, tenant: &TenantName) -> Result<Vec<Key>, Error> {
+pub async fn all_keys(store: &Store, tenant: &TenantName) -> Result<Vec<ApiKey>, Error> {
     let mut session = store.session().await?;
     let tenant = tenants::found(&mut session, tenant).await?.tenant_id;
     // Few: those that are not revoked are bounded, and a person has revoked the others.
@@ -220,7 +220,7 @@ async fn insert(
     tenant: Tenant,
     settings: &KeySettings,
     now: Option<OffsetDateTime>,
-) -> Result<NewKey, Error> {
+) -> Result<ApiKeyWithSecret, Error> {
     let (secret, hash) = Secret::new();
     let scopes: Vec<String> = settings.scopes().iter().map(ToString::to_string).collect();
     let life = settings.expires_in_seconds;
@@ -240,7 +240,7 @@ async fn insert(
     };
     audit::record(tx, by, change, now).await?;
     store::installation::bump_access(tx).await?;
-    Ok(NewKey {
+    Ok(ApiKeyWithSecret {
         secret,
         key: shown(row)?,
     })
@@ -281,13 +281,13 @@ fn scopes(row: &KeyRow) -> Result<Vec<Scope>, Error> {
 }
 
 /// A key as an API object.
-fn shown(row: KeyRow) -> Result<Key, Error> {
+fn shown(row: KeyRow) -> Result<ApiKey, Error> {
     let corrupt = |_| store::Error::Corrupt {
         table: "api_key",
         column: "key_id",
         row: row.key_id.clone(),
     };
-    Ok(Key {
+    Ok(ApiKey {
         id: row.key_id.parse().map_err(corrupt)?,
         scopes: scopes(&row)?,
         name: row.name,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::limits::RESEND_MESSAGES_MAX;
-use api::resend::{ResendRequest, Resent};
+use api::resend::{ResendRequest, ResendResult};
 use api::{FieldError, MessageId, SubscriptionName};
 
 use crate::engine::Engine;
@@ -27,7 +27,7 @@ impl Engine {
         by: &Access,
         name: &SubscriptionName,
         request: &ResendRequest,
-    ) -> Result<Resent, Error> {
+    ) -> Result<ResendResult, Error> {
         let (tenant, now) = (by.tenant(), self.clock().now());
         let subscriber = self
             .catalog()
@@ -69,7 +69,7 @@ impl Engine {
         tx.commit().await?;
         self.look_for_due(&subscriber);
         self.turns().wake_topic(subscriber.topic_id);
-        Ok(Resent {
+        Ok(ResendResult {
             messages: messages.unsigned_abs(),
         })
     }

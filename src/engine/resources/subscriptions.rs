@@ -5,7 +5,7 @@ use api::fairness::Fairness;
 use api::limits::PAGE;
 use api::list::Page;
 use api::push::{PushSettings, PushStatus};
-use api::subscription::{Start, Subscription, SubscriptionSettings, SubscriptionStats};
+use api::subscription::{StartPosition, Subscription, SubscriptionSettings, SubscriptionStats};
 use api::{FieldError, Permission, SubscriptionName};
 use time::OffsetDateTime;
 
@@ -185,7 +185,7 @@ impl Engine {
         self.quotas()
             .check_count(tx, tenant, Policy::Subscriptions)
             .await?;
-        let from_start = settings.from == Some(Start::Start);
+        let from_start = settings.from == Some(StartPosition::Start);
         store::cursor::begin(tx, id, row.topic_id, from_start).await?;
         Ok(true)
     }

@@ -68,7 +68,7 @@ mod tests {
     use std::sync::Arc;
 
     use api::list::Page;
-    use api::message::{Message, Received};
+    use api::message::{Message, ReceiveResult};
     use bytes::Bytes;
     use http_body_util::BodyExt;
 
@@ -144,7 +144,7 @@ mod tests {
             })
             .collect();
         let text = text_of(1 << 20, |holder| received(&deliveries, holder)).await;
-        let read: Received = serde_json::from_slice(&text).unwrap();
+        let read: ReceiveResult = serde_json::from_slice(&text).unwrap();
         let again: serde_json::Value = serde_json::to_value(&read).unwrap();
         assert_eq!(
             again,

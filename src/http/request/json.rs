@@ -27,8 +27,10 @@ impl<T: DeserializeOwned + Validate, S: Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let JsonText(text) = JsonText::from_request(request, state).await?;
-        // All fields of these types have defaults, so an absent body means `{}`.
-        let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
+        // An absent body means `{}`, and so does null: generated clients of several languages send it for no body.
+        let is_null = || serde_json::from_slice::<()>(&text).is_ok();
+        let is_absent = text.is_empty() || (!text.starts_with(b"{") && is_null());
+        let text: &[u8] = if is_absent { b"{}" } else { &text };
         let value: T = parse(text).map_err(|error| Problem::invalid(vec![error]))?;
         match value.validate() {
             errors if errors.is_empty() => Ok(Self(value)),
@@ -178,12 +180,13 @@ mod tests {
             ("{\"retention_seconds\":null,\"keep_consumed\":null}", None),
             ("\u{feff}{\"retention_seconds\":60}", Some(60)),
             ("\u{feff}", None),
+            ("null\n", None),
         ] {
             let request = Request::new(axum::body::Body::from(text));
             let read = Json::<TopicSettings>::from_request(request, &()).await;
             assert_eq!(read.unwrap().0.retention_seconds, retention, "{text}");
         }
-        for text in ["null", " ", "\n", "\x0c", "\u{feff}null"] {
+        for text in [" ", "\n", "\x0c", "\x0cnull", "nul", "null {}"] {
             let request = Request::new(axum::body::Body::from(text));
             let read = Json::<TopicSettings>::from_request(request, &()).await;
             assert_eq!(

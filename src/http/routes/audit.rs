@@ -18,7 +18,7 @@ use crate::http::request::query::AuditOf;
 /// Returns changes of the control plane, such as those of tenants, keys, issuers, topics and subscriptions, latest
 /// first, one page at a time. Entries are kept for 400 days. An operator of some tenants must name one of them.
 #[utoipa::path(
-    get, path = "/v1/admin/audit", operation_id = "read_audit_log", tag = "Operation",
+    get, path = "/v1/admin/audit", operation_id = "read_audit_log", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(
         ("tenant" = Option<api::TenantName>, Query, description = "Return only entries of this tenant", nullable = false),

@@ -21,7 +21,7 @@ use crate::http::request::path::IssuerPath;
 /// minutes, and at once when a token names an unknown key. While `jwks_url` does not respond, the last keys stay valid
 /// for a day.
 #[utoipa::path(
-    put, path = "/v1/admin/issuers/{issuer}", operation_id = "put_issuer", tag = "Operation",
+    put, path = "/v1/admin/issuers/{issuer}", operation_id = "put_issuer", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(IssuerPath),
     request_body = IssuerSettings,
@@ -45,7 +45,7 @@ pub(in crate::http) async fn put_issuer(
 ///
 /// Returns its settings and the time when its public keys were last fetched.
 #[utoipa::path(
-    get, path = "/v1/admin/issuers/{issuer}", operation_id = "get_issuer", tag = "Operation",
+    get, path = "/v1/admin/issuers/{issuer}", operation_id = "get_issuer", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(IssuerPath),
     responses((status = 200, description = "The issuer", body = Issuer), ReadErrors)
@@ -62,7 +62,7 @@ pub(in crate::http) async fn get_issuer(
 ///
 /// Returns all issuers at once; there are at most 100.
 #[utoipa::path(
-    get, path = "/v1/admin/issuers", operation_id = "list_issuers", tag = "Operation",
+    get, path = "/v1/admin/issuers", operation_id = "list_issuers", tag = "Admin",
     security(("api_key" = ["admin"])),
     responses((status = 200, description = "The issuers", body = Page<Issuer>), GeneralErrors)
 )]
@@ -77,7 +77,7 @@ pub(in crate::http) async fn list_issuers(
 ///
 /// All nodes refuse its tokens within 2 seconds.
 #[utoipa::path(
-    delete, path = "/v1/admin/issuers/{issuer}", operation_id = "delete_issuer", tag = "Operation",
+    delete, path = "/v1/admin/issuers/{issuer}", operation_id = "delete_issuer", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(IssuerPath),
     responses((status = 204, description = "The issuer was removed"), ReadErrors)

@@ -2,7 +2,7 @@
 //! its secret; `no-store` keeps it out of caches.
 
 use api::TenantName;
-use api::key::{Key, KeyRotation, KeySettings, NewKey};
+use api::key::{ApiKey, ApiKeyWithSecret, KeyRotation, KeySettings};
 use api::list::{Page, PageQuery};
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
@@ -18,9 +18,13 @@ use crate::http::request::json::Json;
 use crate::http::request::path::KeyPath;
 use crate::http::request::query::PageOf;
 
-type Created = (StatusCode, [(HeaderName, &'static str); 1], Json<NewKey>);
+type Created = (
+    StatusCode,
+    [(HeaderName, &'static str); 1],
+    Json<ApiKeyWithSecret>,
+);
 
-fn created(key: NewKey) -> Created {
+fn created(key: ApiKeyWithSecret) -> Created {
     let uncached = [(CACHE_CONTROL, "no-store")];
     (StatusCode::CREATED, uncached, Json(key))
 }
@@ -30,11 +34,11 @@ fn created(key: NewKey) -> Created {
 /// The response is the only one that has the key itself, because just its hash is stored. The key works on all nodes at
 /// once.
 #[utoipa::path(
-    post, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "create_key", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "create_key", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     request_body(content = Option<KeySettings>, description = "The settings; without a body all have their defaults"),
-    responses((status = 201, description = "The key was created", body = NewKey), PutErrors)
+    responses((status = 201, description = "The key was created", body = ApiKeyWithSecret), PutErrors)
 )]
 pub(in crate::http) async fn create_key(
     State(engine): State<Engine>,
@@ -50,11 +54,11 @@ pub(in crate::http) async fn create_key(
 ///
 /// Creates a key with the same permissions. The old key stays valid until the overlap is over.
 #[utoipa::path(
-    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/rotate", operation_id = "rotate_key", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/rotate", operation_id = "rotate_key", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>, KeyPath),
     request_body(content = Option<KeyRotation>, description = "The settings; without a body all have their defaults"),
-    responses((status = 201, description = "The new key was created", body = NewKey), PutErrors)
+    responses((status = 201, description = "The new key was created", body = ApiKeyWithSecret), PutErrors)
 )]
 pub(in crate::http) async fn rotate_key(
     State(engine): State<Engine>,
@@ -70,7 +74,7 @@ pub(in crate::http) async fn rotate_key(
 ///
 /// All nodes refuse the key within 2 seconds. It stays in the list of keys.
 #[utoipa::path(
-    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/keys/{key}/revoke", operation_id = "revoke_key", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>, KeyPath),
     responses((status = 204, description = "The key was revoked"), ReadErrors)
@@ -88,16 +92,16 @@ pub(in crate::http) async fn revoke_key(
 ///
 /// Returns its settings and the time of its last use, without the key itself.
 #[utoipa::path(
-    get, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "get_key", tag = "Operation",
+    get, path = "/v1/admin/tenants/{tenant}/keys/{key}", operation_id = "get_key", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>, KeyPath),
-    responses((status = 200, description = "The key", body = Key), ReadErrors)
+    responses((status = 200, description = "The key", body = ApiKey), ReadErrors)
 )]
 pub(in crate::http) async fn get_key(
     State(engine): State<Engine>,
     To(_caller, tenant, ..): To<Operate, TenantName>,
     KeyPath(key): KeyPath,
-) -> Result<Json<Key>, Refusal> {
+) -> Result<Json<ApiKey>, Refusal> {
     Ok(Json(engine.key(&tenant, key).await?))
 }
 
@@ -105,10 +109,10 @@ pub(in crate::http) async fn get_key(
 ///
 /// Returns a page of keys in order of creation, including revoked and expired ones.
 #[utoipa::path(
-    get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Operation",
+    get, path = "/v1/admin/tenants/{tenant}/keys", operation_id = "list_keys", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<OperateList, TenantName>, PageQuery),
-    responses((status = 200, description = "A page of keys", body = Page<Key>), ReadErrors)
+    responses((status = 200, description = "A page of keys", body = Page<ApiKey>), ReadErrors)
 )]
 pub(in crate::http) async fn list_keys(
     State(engine): State<Engine>,

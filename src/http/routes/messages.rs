@@ -182,7 +182,7 @@ fn value(text: &str) -> HeaderValue {
 /// Returns messages from a position on without consuming them. With `key` or `tag` a page may hold fewer messages than
 /// `limit`, or none, and still have a `next`.
 #[utoipa::path(
-    get, path = "/v1/topics/{topic}/messages", operation_id = "browse_messages", tag = "Messages",
+    get, path = "/v1/topics/{topic}/messages", operation_id = "browse", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(
         To<BrowseTopic, TopicName>,

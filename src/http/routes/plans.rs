@@ -21,7 +21,7 @@ use crate::http::request::path::VersionPath;
 /// continues with the totals of that month. The currency of a plan cannot change. Only the first version may begin
 /// before today.
 #[utoipa::path(
-    put, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "put_plan_version", tag = "Operation",
+    put, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "put_plan_version", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(VersionPath),
     request_body = PlanVersionSettings,
@@ -46,7 +46,7 @@ pub(in crate::http) async fn put_plan_version(
 ///
 /// Returns its currency and prices.
 #[utoipa::path(
-    get, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "get_plan_version", tag = "Operation",
+    get, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "get_plan_version", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(VersionPath),
     responses((status = 200, description = "The version", body = PlanVersion), ReadErrors)
@@ -64,7 +64,7 @@ pub(in crate::http) async fn get_plan_version(
 /// Deleting the last version deletes the plan. If a tenant has the plan, had it or will have it, only versions that
 /// have not begun can be deleted, and the last version cannot.
 #[utoipa::path(
-    delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Operation",
+    delete, path = "/v1/admin/plans/{plan}/versions/{valid_from}", operation_id = "delete_plan_version", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(VersionPath),
     responses((status = 204, description = "The version was deleted"), DeleteErrors)
@@ -82,7 +82,7 @@ pub(in crate::http) async fn delete_plan_version(
 ///
 /// Returns all plans at once; there are at most 100.
 #[utoipa::path(
-    get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Operation",
+    get, path = "/v1/admin/plans", operation_id = "list_plans", tag = "Admin",
     security(("api_key" = ["admin"])),
     responses((status = 200, description = "The plans", body = Page<Plan>), GeneralErrors)
 )]

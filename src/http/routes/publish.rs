@@ -25,7 +25,7 @@ use crate::http::request::{draft, options, trace};
 /// together. Headers `ce-<name>` of a CloudEvent become attributes, too, named with their prefix. Other unknown
 /// `Cursus-*` headers are refused.
 #[utoipa::path(
-    post, path = "/v1/topics/{topic}/messages", operation_id = "publish_message", tag = "Publish",
+    post, path = "/v1/topics/{topic}/messages", operation_id = "publish", tag = "Messages",
     security(("api_key" = ["publish"])),
     params(
         To<Publish, TopicName>,
@@ -115,7 +115,7 @@ async fn read(
 /// Publishes 1 to 100 messages: at most 10 MiB of JSON, at most 1 MiB per body. Each message succeeds or fails by
 /// itself. The request fails as a whole only if none of its messages is valid.
 #[utoipa::path(
-    post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Publish",
+    post, path = "/v1/topics/{topic}/messages/batch", operation_id = "publish_batch", tag = "Messages",
     security(("api_key" = ["publish"])),
     params(
         To<Publish, TopicName>,

@@ -33,7 +33,7 @@ pub(in crate::http) async fn get_quota(
 /// Replaces the whole quota: an absent limit is removed. All nodes apply it within 2 seconds. A limit on topics,
 /// subscriptions or stored bytes is refused if more than that is in use.
 #[utoipa::path(
-    put, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "put_tenant_quota", tag = "Operation",
+    put, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "put_tenant_quota", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     request_body(content = Option<Quota>, description = "The limits; without a body all limits are removed"),
@@ -53,7 +53,7 @@ pub(in crate::http) async fn put_tenant_quota(
 ///
 /// Returns the limits as they were set.
 #[utoipa::path(
-    get, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "get_tenant_quota", tag = "Operation",
+    get, path = "/v1/admin/tenants/{tenant}/quota", operation_id = "get_tenant_quota", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     responses((status = 200, description = "The quota", body = Quota), ReadErrors)

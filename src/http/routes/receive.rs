@@ -1,7 +1,7 @@
 //! `POST /v1/subscriptions/{subscription}/receive`: the long poll.
 
 use api::SubscriptionName;
-use api::message::{ReceiveRequest, Received};
+use api::message::{ReceiveRequest, ReceiveResult};
 use axum::extract::State;
 use axum::response::Response;
 
@@ -19,11 +19,11 @@ use crate::http::request::json::Json;
 /// that time. The request waits up to `wait_seconds` for a first message; the list is empty if none arrives. Delivery
 /// is at-least-once.
 #[utoipa::path(
-    post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive_messages", tag = "Receive",
+    post, path = "/v1/subscriptions/{subscription}/receive", operation_id = "receive", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(To<Receive, SubscriptionName>),
     request_body(content = Option<ReceiveRequest>, description = "The options; without a body all have their defaults"),
-    responses((status = 200, description = "Messages, oldest first; with fairness, oldest first for each customer. The list is empty if no message arrived", headers(("Cursus-Units" = u64, description = "Metering units of the request; 0 without a message")), body = Received), WriteErrors)
+    responses((status = 200, description = "Messages, oldest first; with fairness, oldest first for each customer. The list is empty if no message arrived", headers(("Cursus-Units" = u64, description = "Metering units of the request; 0 without a message")), body = ReceiveResult), WriteErrors)
 )]
 pub(in crate::http) async fn receive_messages(
     State(engine): State<Engine>,

@@ -23,7 +23,7 @@ use crate::http::request::json::{Json, JsonText};
 /// receipt that has acknowledged its message succeeds again, for at least ten minutes. `lease_lost` means that the message
 /// failed or was handed out again before.
 #[utoipa::path(
-    post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack_messages", tag = "Settle",
+    post, path = "/v1/subscriptions/{subscription}/ack", operation_id = "ack", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(To<Settle, SubscriptionName>),
     request_body = AckRequest,
@@ -42,7 +42,7 @@ pub(in crate::http) async fn ack_messages(
 /// Sets the time until a message becomes visible again, counted from now; 0 makes it visible at once. Its receipt stays
 /// valid, so a repeated request sets the time again.
 #[utoipa::path(
-    post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Settle",
+    post, path = "/v1/subscriptions/{subscription}/visibility", operation_id = "change_visibility", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(To<Settle, SubscriptionName>),
     request_body = VisibilityRequest,
@@ -61,7 +61,7 @@ pub(in crate::http) async fn change_visibility(
 /// Applies `ack`, `nack`, `extend` and `dead_letter`, which may be mixed in one request. A repeated `ack` succeeds again. A
 /// `nack` or `dead_letter` makes the receipt void, so when it is repeated, `lease_lost` may mean that it was done before.
 #[utoipa::path(
-    post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle_messages", tag = "Settle",
+    post, path = "/v1/subscriptions/{subscription}/settle", operation_id = "settle", tag = "Messages",
     security(("api_key" = ["receive"])),
     params(To<Settle, SubscriptionName>),
     request_body = SettleRequest,

@@ -3,7 +3,7 @@
 
 use api::SubscriptionName;
 use api::list::{Page, PageQuery};
-use api::resend::{ResendRequest, Resent};
+use api::resend::{ResendRequest, ResendResult};
 use api::subscription::{Subscription, SubscriptionSettings, SubscriptionStats};
 use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
@@ -135,17 +135,17 @@ pub(in crate::http) async fn delete_subscription(
 /// or were not handed out yet are left as they are. Messages whose retention is over are gone, and so may be those that
 /// all subscriptions had consumed, unless the topic keeps them (`keep_consumed`).
 #[utoipa::path(
-    post, path = "/v1/subscriptions/{subscription}/resend", operation_id = "resend_messages", tag = "Subscriptions",
+    post, path = "/v1/subscriptions/{subscription}/resend", operation_id = "resend", tag = "Subscriptions",
     security(("api_key" = ["manage"])),
     params(To<Manage, SubscriptionName>),
     request_body = ResendRequest,
-    responses((status = 200, description = "How many messages are handed out again", body = Resent), PutErrors)
+    responses((status = 200, description = "How many messages are handed out again", body = ResendResult), PutErrors)
 )]
 pub(in crate::http) async fn resend_messages(
     State(engine): State<Engine>,
     To(caller, subscription, ..): To<Manage, SubscriptionName>,
     Json(request): Json<ResendRequest>,
-) -> Result<Json<Resent>, Refusal> {
+) -> Result<Json<ResendResult>, Refusal> {
     Ok(Json(engine.resend(&caller, &subscription, &request).await?))
 }
 

@@ -21,7 +21,7 @@ use crate::http::request::query::PageOf;
 /// A setting that is absent keeps its value. A price plan applies from a day on, which is today or later, so that the
 /// cost of the past does not change; only the first plan of a tenant may begin earlier.
 #[utoipa::path(
-    put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Operation",
+    put, path = "/v1/admin/tenants/{tenant}", operation_id = "put_tenant", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     request_body(content = Option<TenantSettings>, description = "The settings; without a body all are absent"),
@@ -45,7 +45,7 @@ pub(in crate::http) async fn put_tenant(
 /// All nodes refuse its keys and tokens within 2 seconds, except for reading its usage. Its data stays; only retention
 /// deletes messages.
 #[utoipa::path(
-    post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/suspend", operation_id = "suspend_tenant", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     request_body(content = Option<Suspension>, description = "The reason; without a body none is stored"),
@@ -64,7 +64,7 @@ pub(in crate::http) async fn suspend_tenant(
 ///
 /// All nodes accept its keys and tokens again within 2 seconds.
 #[utoipa::path(
-    post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Operation",
+    post, path = "/v1/admin/tenants/{tenant}/resume", operation_id = "resume_tenant", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     responses((status = 200, description = "The tenant was resumed", body = Tenant), ReadErrors)
@@ -80,7 +80,7 @@ pub(in crate::http) async fn resume_tenant(
 ///
 /// Returns its settings, its price plans with the days from which they apply, and its creation time.
 #[utoipa::path(
-    get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Operation",
+    get, path = "/v1/admin/tenants/{tenant}", operation_id = "get_tenant", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(To<Operate, TenantName>),
     responses((status = 200, description = "The tenant", body = Tenant), ReadErrors)
@@ -96,7 +96,7 @@ pub(in crate::http) async fn get_tenant(
 ///
 /// Returns a page of the tenants that the caller may operate, in order of name.
 #[utoipa::path(
-    get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Operation",
+    get, path = "/v1/admin/tenants", operation_id = "list_tenants", tag = "Admin",
     security(("api_key" = ["admin"])),
     params(PageQuery),
     responses((status = 200, description = "A page of tenants", body = Page<Tenant>), GeneralErrors)

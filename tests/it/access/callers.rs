@@ -91,15 +91,15 @@ async fn operations(node: &Node, message: &str, key: &str) -> Vec<Operation> {
 
 fn body(id: &str) -> Option<Value> {
     Some(match id {
-        "publish_message" | "receive_messages" | "put_topic" | "put_tenant" | "create_key"
-        | "rotate_key" | "suspend_tenant" | "put_tenant_quota" => json!({}),
+        "publish" | "receive" | "put_topic" | "put_tenant" | "create_key" | "rotate_key"
+        | "suspend_tenant" | "put_tenant_quota" => json!({}),
         "publish_batch" => json!({"messages": [{"body": "b"}]}),
-        "ack_messages" => json!({"receipts": ["r"]}),
+        "ack" => json!({"receipts": ["r"]}),
         "change_visibility" => {
             json!({"changes": [{"receipt": "r", "visibility_timeout_seconds": 1}]})
         }
-        "resend_messages" => json!({"from": "2020-01-01T00:00:00Z"}),
-        "settle_messages" => json!({"items": [{"receipt": "r", "action": "ack"}]}),
+        "resend" => json!({"from": "2020-01-01T00:00:00Z"}),
+        "settle" => json!({"items": [{"receipt": "r", "action": "ack"}]}),
         "put_subscription" => json!({"topic": "t"}),
         "put_issuer" => json!({
             "issuer": "https://i", "jwks_url": "http://127.0.0.1:1/jwks", "audiences": ["c"], "tenant": {"name": "a"},

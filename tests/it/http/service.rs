@@ -177,7 +177,7 @@ async fn the_samples_of_the_document_work_as_they_are() {
             let id = text(&operation["operationId"]);
             // Their receipts are none, and the key to rotate does not exist.
             let expected: &[u16] = match id.as_str() {
-                "ack_messages" | "change_visibility" | "settle_messages" => &[200, 400],
+                "ack" | "change_visibility" | "settle" => &[200, 400],
                 "rotate_key" => &[404],
                 // The messages of the subscription are received.
                 "rotate_push_secret" => &[409],

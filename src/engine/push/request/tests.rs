@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::Timestamp;
 use api::limits::PUSH_BODY_BYTES_MAX;
-use api::message::{Received, ReceivedMessage};
+use api::message::{ReceiveResult, ReceivedMessage};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -296,7 +296,7 @@ fn json_is_what_a_receive_answers() {
     assert_eq!(read.message.body.as_deref(), Some("hello"));
     assert_eq!((read.receipt.as_str(), read.attempt), ("r-1", 2));
     let (_, body) = sent(&json!({"format": "json_batch"}), &deliveries);
-    let read: Received = serde_json::from_slice(&body).unwrap();
+    let read: ReceiveResult = serde_json::from_slice(&body).unwrap();
     assert_eq!(read.messages.len(), 2);
     assert_eq!(
         read.messages[1].message.body_base64.as_deref(),
