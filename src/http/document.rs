@@ -7,12 +7,11 @@ use std::sync::LazyLock;
 
 use api::{ErrorCode, FieldError, Problem};
 use bytes::Bytes;
-use serde_json::Value;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::request_body::RequestBody;
-use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat, SchemaType};
+use utoipa::openapi::schema::{ArrayItems, KnownFormat, Schema, SchemaFormat};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -23,6 +22,8 @@ use utoipa::openapi::{
 use utoipa::{IntoResponses, PartialSchema, ToSchema};
 
 use super::samples;
+
+mod clients;
 
 const REQUEST_ID: &str = "X-Request-Id";
 const SECURITY: &str = "api_key";
@@ -276,115 +277,9 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         if let Some(item) = name.strip_prefix("Page_") {
             refer_to_item(schema, item);
         }
-        if !WITH_NULL.contains(&name.as_str()) {
-            omit_null(schema);
-        }
-        if name == "StartPosition" {
-            name_positions(schema);
-        }
+        clients::mend(name, schema);
     }
     document
-}
-
-/// Schemas of responses that show an unknown value as null.
-const WITH_NULL: [&str; 2] = ["Budget", "FairnessItem"];
-
-/// A request may send null for an absent field. The document does not offer it: generated clients would have to tell
-/// null from absent, and would show both to their callers.
-fn omit_null(schema: &mut RefOr<Schema>) {
-    match schema {
-        RefOr::Ref(_) => {}
-        RefOr::T(Schema::Object(object)) => {
-            omit_null_type(&mut object.schema_type);
-            if object.default.as_ref().is_some_and(Value::is_null) {
-                object.default = None;
-            }
-            object.properties.values_mut().for_each(omit_null);
-        }
-        RefOr::T(Schema::Array(array)) => omit_null_type(&mut array.schema_type),
-        RefOr::T(Schema::AllOf(all)) => all.items.iter_mut().for_each(omit_null),
-        RefOr::T(Schema::OneOf(one)) => {
-            one.items.retain(|item| !is_null(item));
-            one.items.iter_mut().for_each(omit_null);
-            if one.items.len() == 1
-                && let Some(only) = one.items.pop()
-            {
-                *schema = described(only, one.description.take());
-            }
-        }
-        RefOr::T(_) => {}
-    }
-}
-
-fn omit_null_type(types: &mut SchemaType) {
-    if let SchemaType::Array(several) = types {
-        several.retain(|kind| *kind != Type::Null);
-        if let [one] = several.as_slice() {
-            *types = SchemaType::Type(one.clone());
-        }
-    }
-}
-
-fn is_null(schema: &RefOr<Schema>) -> bool {
-    matches!(schema, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(Type::Null))
-}
-
-/// The schema with the description of the field, unless it has one.
-fn described(mut schema: RefOr<Schema>, description: Option<String>) -> RefOr<Schema> {
-    match &mut schema {
-        RefOr::Ref(to) if to.description.is_empty() => {
-            to.description = description.unwrap_or_default();
-        }
-        RefOr::T(Schema::Object(object)) if description.is_some() => {
-            object.description = description;
-        }
-        _ => {}
-    }
-    schema
-}
-
-/// Names for code: `END` is a word of several languages.
-fn name_positions(schema: &mut RefOr<Schema>) {
-    if let RefOr::T(Schema::Object(object)) = schema {
-        let names = serde_json::json!(["LATEST", "EARLIEST"]);
-        let extensions = object.extensions.get_or_insert_default();
-        extensions.insert("x-enum-varnames".to_owned(), names);
-    }
-}
-
-/// Renames `Page_Topic` to `TopicPage`, where it is defined and where it is used.
-fn name_pages(text: &str) -> String {
-    let mut named = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("Page_") {
-        let end = after.find('"').unwrap_or(after.len());
-        named.push_str(before);
-        named.push_str(&after[..end]);
-        named.push_str("Page");
-        rest = &after[end..];
-    }
-    named.push_str(rest);
-    named
-}
-
-/// Puts the text body of a publish before the binary one: many generators offer only the first, and make it the name of
-/// a file when it is binary. The maps of the document are sorted, so it is done in the text.
-fn put_text_first(text: &str) -> String {
-    let indent = " ".repeat(12);
-    let (binary, plain) = (
-        format!("{indent}\"application/octet-stream\": {{"),
-        format!("{indent}\"text/plain\": {{"),
-    );
-    let end = format!("\n{indent}}}");
-    let swapped = || {
-        let start = text.find(&binary)?;
-        let middle = start + text[start..].find(&plain)?;
-        let stop = middle + text[middle..].find(&end)? + end.len();
-        let first = text[start..middle].trim_end().trim_end_matches(',');
-        let second = &text[middle..stop];
-        Some([&text[..start], second, ",\n", first, &text[stop..]].concat())
-    };
-    swapped().unwrap_or_else(|| text.to_owned())
 }
 
 /// The derive macros make an optional body nullable, which is wrong: it may be absent, but not `null`. The body of a
@@ -488,7 +383,7 @@ fn add_request_id(operation: &mut Operation) {
 pub(super) fn text() -> Bytes {
     static TEXT: LazyLock<Bytes> = LazyLock::new(|| {
         let text = super::openapi().to_pretty_json().unwrap_or_default();
-        Bytes::from(put_text_first(&name_pages(&text)))
+        Bytes::from(clients::mend_text(&text))
     });
     TEXT.clone()
 }
