@@ -277,6 +277,13 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         if let Some(item) = name.strip_prefix("Page_") {
             refer_to_item(schema, item);
         }
+    }
+    document
+}
+
+/// Leaves out and renames what is in the way of generated clients.
+pub(super) fn for_clients(mut document: OpenApi) -> OpenApi {
+    for (name, schema) in document.components.iter_mut().flat_map(|c| &mut c.schemas) {
         clients::mend(name, schema);
     }
     document
