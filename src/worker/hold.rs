@@ -1,5 +1,5 @@
 //! A node's hold on a duty: a row of the table `duty` that expires by the database's clock (I10). The loop of a duty
-//! takes and renews it. The duties of a node that dies become free when its holds expire.
+//! takes and renews it. The duties of a node that dies become free when its heartbeats are missed.
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cursus::clock::Clock;
@@ -154,13 +153,19 @@ async fn every_duty_of_the_engine_is_started_and_shown() {
 
 #[tokio::test]
 async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
-    let log = Arc::new(Log::new().await);
+    let mut log = Log::new().await;
+    let clock = log.clock.clone();
     let mut session = log.store.session().await.unwrap();
     let (one, other) = (Uuid::new_v4(), Uuid::new_v4());
     let minute = Duration::from_secs(60);
+    for node in [one, other] {
+        node::heartbeat(&mut session, node, "1", None)
+            .await
+            .unwrap();
+    }
     let mut hold = async |node, after: u64| {
-        log.clock.advance(Duration::from_secs(after));
-        duty::hold(&mut session, "expire", node, minute, log.clock.now())
+        clock.advance(Duration::from_secs(after));
+        duty::hold(&mut session, "expire", node, minute, clock.now())
             .await
             .unwrap()
     };
@@ -170,29 +175,33 @@ async fn a_duty_is_held_by_one_node_until_it_dies_or_lets_go() {
     assert!(!hold(other, 59).await);
     assert!(hold(other, 1).await, "let go by time");
     assert!(!hold(one, 0).await);
+    log.run("UPDATE node SET seen_at = seen_at - interval '10 seconds'")
+        .await;
+    assert!(hold(one, 0).await, "its holder sends no heartbeats");
+    assert!(hold(other, 0).await);
     node::delete(&mut session, other).await.unwrap();
     assert!(
-        duty::hold(&mut session, "expire", one, minute, log.clock.now())
+        duty::hold(&mut session, "expire", one, minute, clock.now())
             .await
             .unwrap(),
         "let go by stopping"
     );
 
-    node::heartbeat(&mut session, one, "1", log.clock.now())
+    node::heartbeat(&mut session, one, "1", clock.now())
         .await
         .unwrap();
-    log.clock.advance(minute);
-    node::heartbeat(&mut session, other, "1", log.clock.now())
+    clock.advance(minute);
+    node::heartbeat(&mut session, other, "1", clock.now())
         .await
         .unwrap();
     assert_eq!(
-        node::count_alive(&mut session, minute, log.clock.now())
+        node::count_alive(&mut session, minute, clock.now())
             .await
             .unwrap(),
         1
     );
     assert_eq!(
-        node::delete_stale(&mut session, minute / 2, log.clock.now())
+        node::delete_stale(&mut session, minute / 2, clock.now())
             .await
             .unwrap(),
         1
