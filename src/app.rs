@@ -191,7 +191,7 @@ async fn serve(
         request_timeout: config.serving.request_timeout.duration(),
         max_connections,
     };
-    let (_, mut routers) = assemble(parts, settings, shutdown, &stop).await?;
+    let (engine, mut routers) = assemble(parts, settings, shutdown, &stop).await?;
     let mut apart = None;
     if let Some(listener) = operators {
         tracing::info!("metrics and documentation on {}", listener.address()?);
@@ -206,10 +206,14 @@ async fn serve(
     };
     let apart = OptionFuture::from(apart);
     let ((), _, asked) = tokio::join!(listener.serve(routers, shutdown), apart, asked);
-    stop.cancel();
     let drain_timeout = config.serving.drain_timeout.duration();
-    let left = drain_timeout.saturating_sub(asked.elapsed());
-    if !shutdown.drain(left.max(LOOPS_WITHIN)).await {
+    let left = || {
+        let left = drain_timeout.saturating_sub(asked.elapsed());
+        left.max(LOOPS_WITHIN)
+    };
+    shutdown.within(left(), engine.end_push()).await;
+    stop.cancel();
+    if !shutdown.drain(left()).await {
         tracing::warn!("not all that was under way has ended");
     }
     let closed = async { tokio::join!(blob.drain(), store.close()) };

@@ -118,6 +118,8 @@ pub async fn driven(session: &mut Session, node: Uuid) -> Result<Vec<Driven>, Er
 pub struct Report {
     /// The subscription.
     pub subscription_id: SubscriptionId,
+    /// The version of the endpoint that it is about.
+    pub version: i64,
     /// How deliveries go, JSON.
     pub stats: String,
     /// Since when every request failed; `None`: the last did not.
@@ -130,7 +132,8 @@ pub struct Report {
     pub next_attempt_at: Option<OffsetDateTime>,
 }
 
-/// Stores reports of endpoints that the node still drives.
+/// Stores reports of endpoints that the node still drives and that have not changed: what is said of an endpoint before
+/// a change must not disable it after.
 ///
 /// # Errors
 /// When the database call fails.
@@ -146,15 +149,16 @@ pub async fn report(
     let disable: Vec<Option<&str>> = reports.iter().map(|one| one.disable.as_deref()).collect();
     let failed: Vec<i32> = reports.iter().map(|one| one.failed_attempts).collect();
     let next: Vec<Option<OffsetDateTime>> = reports.iter().map(|one| one.next_attempt_at).collect();
+    let versions: Vec<i64> = reports.iter().map(|one| one.version).collect();
     let done = sqlx::query(
         "-- push_driver.report
          UPDATE push_endpoint u SET stats = r.stats, failing_since = r.failing_since,
                 failed_attempts = r.failed_attempts, next_attempt_at = r.next_attempt_at,
                 disabled_at = CASE WHEN r.disable IS NULL THEN u.disabled_at ELSE coalesce($6, now()) END,
                 disabled_reason = coalesce(r.disable, u.disabled_reason)
-         FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $7::integer[], $8::timestamptz[])
-              AS r (subscription_id, stats, failing_since, disable, failed_attempts, next_attempt_at)
-         WHERE u.subscription_id = r.subscription_id AND u.driver = $1",
+         FROM unnest($2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $7::integer[], $8::timestamptz[], $9::bigint[])
+              AS r (subscription_id, stats, failing_since, disable, failed_attempts, next_attempt_at, version)
+         WHERE u.subscription_id = r.subscription_id AND u.version = r.version AND u.driver = $1",
     )
     .bind(node)
     .bind(ids)
@@ -164,6 +168,7 @@ pub async fn report(
     .bind(now)
     .bind(failed)
     .bind(next)
+    .bind(versions)
     .execute(session.run("push_driver.report"))
     .await?;
     Ok(done.rows_affected())

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
 use crate::engine::error::Error;
@@ -39,8 +38,6 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// The endpoints of this node.
 struct Assigned {
     engine: Engine,
-    tracker: TaskTracker,
-    halt: CancellationToken,
     drives: HashMap<SubscriptionId, Driving>,
     /// The catalog as it was when endpoints were read last, and when that was.
     read: Option<(i64, Instant)>,
@@ -55,16 +52,14 @@ struct Driving {
 
 impl Engine {
     /// Drives endpoints until the node drains.
-    pub(super) async fn assign_endpoints(self, tracker: TaskTracker, halt: CancellationToken) {
+    pub(super) async fn assign_endpoints(self, stop: CancellationToken) {
         let mut assigned = Assigned {
-            tracker,
-            halt,
             drives: HashMap::new(),
             read: None,
             swept: Instant::now(),
             engine: self.clone(),
         };
-        while !(self.draining().is_cancelled() || assigned.halt.is_cancelled()) {
+        while !(self.draining().is_cancelled() || stop.is_cancelled()) {
             if let Err(error) = assigned.round().await {
                 tracing::debug!(%error, "endpoints were not assigned; the next round follows");
             }
@@ -72,11 +67,13 @@ impl Engine {
                 () = tokio::time::sleep(PERIOD) => (),
                 () = self.push().changed.notified() => (),
                 () = self.draining().cancelled() => (),
-                () = assigned.halt.cancelled() => (),
+                () = stop.cancelled() => (),
             }
         }
         if self.draining().is_cancelled() {
             assigned.hand_over().await;
+        } else {
+            self.push().halt.cancel();
         }
     }
 }
@@ -191,7 +188,8 @@ impl Assigned {
         let control = Arc::new(Control::new(Status::new(&endpoint)));
         let engine = self.engine.clone();
         let drive = Drive::new(engine, subscriber.clone(), control.clone(), endpoint);
-        self.tracker.spawn(drive.run(self.halt.clone()));
+        let push = self.engine.push();
+        push.drivers.spawn(drive.run(push.halt.clone()));
         let driving = Driving {
             version,
             control,

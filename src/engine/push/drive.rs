@@ -288,6 +288,7 @@ impl Drive {
         let change = self.control.take();
         if let Some(endpoint) = change.endpoint {
             self.flow.set_limit(endpoint.concurrency());
+            self.control.status.changed(&endpoint);
             self.endpoint = endpoint;
             self.reorder();
         }

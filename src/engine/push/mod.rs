@@ -61,6 +61,10 @@ pub(in crate::engine) struct Push {
     metrics: metrics::Metrics,
     /// Requests that failed of endpoints that get messages in order.
     failures_in_order: Counter,
+    /// The drivers of endpoints.
+    drivers: TaskTracker,
+    /// Leaves drivers little time to end.
+    halt: CancellationToken,
 }
 
 impl Push {
@@ -73,7 +77,17 @@ impl Push {
             attempts: attempts::Attempts::default(),
             metrics: metrics::Metrics::default(),
             failures_in_order,
+            drivers: TaskTracker::new(),
+            halt: CancellationToken::new(),
         }
+    }
+
+    /// Ends the drivers within some seconds. What was answered until then is settled, metered and recorded by loops that
+    /// must run until this returns.
+    async fn end(&self) {
+        self.halt.cancel();
+        self.drivers.close();
+        self.drivers.wait().await;
     }
 
     /// Has endpoints assigned now, because some have changed.
@@ -88,11 +102,15 @@ impl Push {
     }
 }
 
+impl Engine {
+    /// Ends push of a node that stops, once its requests have ended and while its loops still run.
+    pub async fn end_push(&self) {
+        self.push().end().await;
+    }
+}
+
 /// Starts the loops of push on `tracker`. They hand over when the node drains, and end soon after `stop`.
 pub(in crate::engine) fn spawn(engine: &Engine, tracker: &TaskTracker, stop: &CancellationToken) {
-    let assign = engine
-        .clone()
-        .assign_endpoints(tracker.clone(), stop.clone());
-    tracker.spawn(assign);
+    tracker.spawn(engine.clone().assign_endpoints(stop.clone()));
     tracker.spawn(engine.clone().store_attempts(stop.clone()));
 }

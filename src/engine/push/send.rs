@@ -103,7 +103,13 @@ impl Drive {
         };
         let (verdict, ended) = match result {
             Ok(reply) => {
-                let verdict = answer::verdict(reply, sent.at);
+                let verdict = match answer::verdict(reply, sent.at) {
+                    // What is gone is the endpoint before a change.
+                    Verdict::Gone if sent.endpoint.row.version != self.endpoint.row.version => {
+                        Verdict::Again { pause: None }
+                    }
+                    verdict => verdict,
+                };
                 (verdict, answer::ended(reply, verdict))
             }
             Err(_) => (

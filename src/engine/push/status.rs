@@ -18,6 +18,8 @@ pub struct Status {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Of the endpoint.
+    version: i64,
     stats: PushStats,
     failing_since: Option<OffsetDateTime>,
     disable: Option<String>,
@@ -34,6 +36,7 @@ impl Status {
         let row = &endpoint.row;
         let known = row.stats.as_deref().filter(|_| endpoint.is_in_order());
         let state = State {
+            version: row.version,
             failing_since: row.failing_since,
             stats: known.map(parsed).unwrap_or_default(),
             failed_attempts: row.failed_attempts.unsigned_abs(),
@@ -43,6 +46,15 @@ impl Status {
         Self {
             state: Mutex::new(state),
         }
+    }
+
+    /// Takes over that the endpoint has changed. That it failed, or was to be disabled, is said of the endpoint before.
+    pub(super) fn changed(&self, endpoint: &Endpoint) {
+        let mut state = self.state.lock();
+        state.version = endpoint.row.version;
+        state.failing_since = endpoint.row.failing_since;
+        state.disable = None;
+        state.is_new = true;
     }
 
     /// Records a request that was accepted.
@@ -108,6 +120,7 @@ impl Status {
         state.stats.failing_since = state.failing_since.map(Timestamp::from);
         Some(Report {
             subscription_id,
+            version: state.version,
             stats: serde_json::to_string(&state.stats).ok()?,
             failing_since: state.failing_since,
             disable: state.disable.clone(),

@@ -111,6 +111,7 @@ impl Node {
         self.drain();
         drop(self.client);
         self.serving.await.unwrap();
+        self.engine.end_push().await;
         self.stop.cancel();
         assert!(self.shutdown.drain(DRAIN).await, "the node drains");
         self.store.close().await;

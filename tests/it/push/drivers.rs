@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use sqlx::ConnectOptions;
 
 use super::SUBSCRIPTION;
 use super::deliver::{pushed, set, stats, until_delivered, until_sent};
 use crate::harness::behaviour::Does;
 use crate::harness::endpoint::Endpoint;
-use crate::harness::{Fleet, until};
+use crate::harness::invariants::check_invariants;
+use crate::harness::process::{Place, kill};
+use crate::harness::{Fleet, client, until};
 
 /// How often each body was sent.
 fn counts(endpoint: &Endpoint) -> HashMap<String, usize> {
@@ -99,6 +103,115 @@ async fn a_node_that_drains_hands_over_at_once() {
     assert!(other < Duration::from_secs(4), "{other:?}");
     assert!(counts(&endpoint).values().all(|count| *count == 1));
     fleet.finish([second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_while_it_delivers_loses_nothing_and_repeats_what_was_open() {
+    const MESSAGES: usize = 300;
+    let place = Place::new("crash-push");
+    let node = place.start();
+    let endpoint = Endpoint::new().await;
+    endpoint.always(Does::Late(200, Duration::from_millis(50)));
+    let url = |path: &str| format!("http://{}{path}", place.address());
+    let put = async |path: &str, body: Value| {
+        let answer = client().put(url(path)).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    };
+    put("/v1/topics/t", json!({})).await;
+    let push = json!({"url": endpoint.url(), "limits": {"concurrency": 4}});
+    put(SUBSCRIPTION, json!({"topic": "t", "push": push})).await;
+    for hundred in 0..MESSAGES / 100 {
+        let bodies = (0..100).map(|n| json!({"body": (100 * hundred + n).to_string()}));
+        let bodies: Vec<Value> = bodies.collect();
+        let batch = client().post(url("/v1/topics/t/messages/batch"));
+        let batch = batch.json(&json!({"messages": bodies})).send().await;
+        assert_eq!(batch.unwrap().status(), 200);
+    }
+    until_sent(&endpoint, MESSAGES / 3).await;
+    kill(node.pid(), Signal::KILL);
+    node.wait();
+
+    let node = place.start();
+    let (began, sent) = (std::time::Instant::now(), endpoint.received());
+    until_sent(&endpoint, sent + 1).await;
+    assert!(began.elapsed() < Duration::from_secs(10));
+    let mut sql = place.options().connect().await.unwrap();
+    // The leases of the node that died would be over in half a minute.
+    sqlx::query("UPDATE lease SET deadline = now()")
+        .execute(&mut sql)
+        .await
+        .unwrap();
+    until("all is delivered", async || {
+        let left: i64 = sqlx::query_scalar("SELECT count(*) FROM lease")
+            .fetch_one(&mut sql)
+            .await
+            .unwrap();
+        (left == 0 && counts(&endpoint).len() == MESSAGES).then_some(())
+    })
+    .await;
+    let counts = counts(&endpoint);
+    // What was answered shortly before may not have been settled.
+    let again: usize = counts.values().map(|count| count - 1).sum();
+    assert!(again <= 40, "{again}");
+    check_invariants(&mut sql).await;
+    drop(node);
+}
+
+#[tokio::test]
+async fn what_is_answered_while_a_node_stops_is_settled_recorded_and_metered() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let endpoint = Endpoint::new().await;
+    pushed(&node, &endpoint, json!({}), json!({})).await;
+    endpoint.next([Does::Late(200, Duration::from_secs(1))]);
+    let id = node.publish("a").await;
+    until_sent(&endpoint, 1).await;
+    node.stop().await;
+    let next = fleet.node().await;
+    let (_, attempts) = next.get(&format!("/v1/messages/{id}/attempts")).await;
+    assert_eq!(attempts["items"][0]["status"], 200, "{attempts}");
+    let stats = stats(&next).await;
+    assert_eq!(
+        (&stats["backlog"], &stats["in_flight"]),
+        (&json!(0), &json!(0))
+    );
+    until("it is metered", async || {
+        let (_, page) = next.get("/v1/usage").await;
+        let mut items = page["items"].as_array().unwrap().iter();
+        items
+            .any(|item| item["meter"] == "deliver_push" && item["units"] == 1)
+            .then_some(())
+    })
+    .await;
+    assert_eq!(endpoint.sent().len(), 1);
+    fleet.finish([next]).await;
+}
+
+#[tokio::test]
+async fn a_late_410_does_not_disable_the_endpoint_that_was_set_meanwhile() {
+    let fleet = Fleet::new().await;
+    let node = fleet.node().await;
+    let (old, new) = (Endpoint::new().await, Endpoint::new().await);
+    let retry = json!({"policy": "list", "delays_seconds": [1]});
+    pushed(&node, &old, json!({}), json!({"retry": retry})).await;
+    for pause in [Duration::from_millis(1_500), Duration::from_millis(5)] {
+        old.next([Does::Late(410, pause)]);
+        let sent = old.received();
+        set(&node, &old, json!({}), json!({"retry": retry})).await;
+        until("the old endpoint has one", async || {
+            node.publish("a").await;
+            (old.received() > sent).then_some(())
+        })
+        .await;
+        set(&node, &new, json!({}), json!({"retry": retry})).await;
+        until("the new endpoint has all", async || {
+            fleet.advance(1);
+            (stats(&node).await["backlog"] == 0).then_some(())
+        })
+        .await;
+        assert_eq!(stats(&node).await["push"]["state"], "active");
+    }
+    fleet.finish([node]).await;
 }
 
 #[tokio::test]
