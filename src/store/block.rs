@@ -29,6 +29,8 @@ pub struct BlockRow {
     pub object_id: Option<i64>,
     /// First byte of the payload in the object.
     pub object_offset: Option<i64>,
+    /// Bytes of its messages, not compressed.
+    pub message_bytes: i64,
 }
 
 /// The blocks of a lane that hold offsets of `[from, until)`, in order, at most `limit`.
@@ -46,7 +48,7 @@ pub async fn covering(
     Ok(sqlx::query_as(
         "-- block.covering
          SELECT b.lane_id, b.first_offset, b.count, b.bytes, b.compressed, b.published_at, b.slot, b.object_id,
-                b.object_offset
+                b.object_offset, b.message_bytes
          FROM block b
          WHERE b.lane_id = $1 AND b.first_offset < $3
            AND b.first_offset >= (

@@ -123,6 +123,14 @@ impl Cache {
         }
     }
 
+    /// Bytes that one read may add for later reads of its lane: so many that what is read ahead for all lanes in the cache
+    /// takes half of the room for it, and is used before it is evicted.
+    #[must_use]
+    pub fn ahead_bytes(&self) -> usize {
+        let lanes = self.read.lock().lanes.len();
+        self.half_bytes / 2 / lanes.max(1)
+    }
+
     /// Bytes in use.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -179,6 +187,18 @@ mod tests {
         }
         assert!(get(&cache, 1, 0).is_none() && get(&cache, 1, 999).is_some());
     }
+
+    #[test]
+    fn what_is_read_ahead_for_all_lanes_takes_half_of_the_room_for_reads() {
+        let cache = Cache::new(400_000);
+        assert_eq!(cache.ahead_bytes(), 100_000);
+        for lane in 0..10 {
+            cache.insert(block(lane, 0, 1), Origin::Read, 0);
+            cache.insert(block(lane, 0, 1), Origin::Written, 0);
+        }
+        assert_eq!(cache.ahead_bytes(), 10_000);
+    }
+
     #[test]
     fn what_was_read_before_all_is_forgotten_is_not_remembered_after_it() {
         let cache = Cache::new(1 << 20);

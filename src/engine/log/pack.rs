@@ -1,9 +1,11 @@
 //! Makes a block for the statements of the store from encoded messages. The payload is compressed when that makes it
-//! smaller. Called by the turn, and by the transaction outside the turn that publishes (dead letters).
+//! smaller. Called by the turn, and by the transaction outside the turn that publishes (dead letters). And unpacks what
+//! was compressed.
 
 use std::cell::RefCell;
 
 use bytes::Bytes;
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::engine::log::payload::Records;
 use crate::engine::meter::measure::Measure;
@@ -17,8 +19,9 @@ const COMPRESS_LEVEL: i32 = 1;
 
 thread_local! {
     /// Kept for each thread, because making a compressor costs more than using it.
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> =
-        RefCell::new(zstd::bulk::Compressor::new(COMPRESS_LEVEL).ok());
+    static COMPRESSOR: RefCell<Option<Compressor<'static>>> =
+        RefCell::new(Compressor::new(COMPRESS_LEVEL).ok());
+    static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
 }
 
 /// A block whose payload is stored in the database, and that payload uncompressed.
@@ -46,4 +49,31 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
         let packed = compressor.as_mut()?.compress(raw).ok()?;
         (packed.len() < raw.len()).then_some(packed)
     })
+}
+
+/// The payload in a frame of [`hot_block`]; `None` when the frame is damaged, or has more than `bytes_max`. Frames of
+/// clients are not for it: it obeys the size that a frame claims to have.
+#[must_use]
+pub fn unpack(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {
+    let bytes = Decompressor::upper_bound(frame)?;
+    if bytes > bytes_max {
+        return None;
+    }
+    DECOMPRESSOR
+        .with_borrow_mut(|decompressor| decompressor.as_mut()?.decompress(frame, bytes).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_unpacked_up_to_a_limit_and_only_whole() {
+        let raw = [7; 10_000];
+        let frame = compress(&raw).unwrap();
+        assert_eq!(unpack(&frame, raw.len()).unwrap(), raw);
+        assert_eq!(unpack(&frame, raw.len() - 1), None);
+        assert_eq!(unpack(&frame[..frame.len() - 1], raw.len()), None);
+        assert_eq!(unpack(b"no frame", raw.len()), None);
+    }
 }

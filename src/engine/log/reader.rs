@@ -5,7 +5,6 @@
 //! remembers and reads ahead, so it is not metered here, but where messages are handed out.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use crate::blob::Blob;
 use crate::engine::error::Error;
 use crate::engine::log::block::Block;
 use crate::engine::log::cache::{Cache, Origin};
+use crate::engine::log::pack::unpack;
 use crate::engine::log::payload::Payload;
 use crate::store::block::BlockRow;
 use crate::store::{self, LaneId, Offset, Session, Store, TenantId};
@@ -47,7 +47,7 @@ const READ_AHEAD_MESSAGES: i64 = 4_096;
 /// gets a link to the body instead of the body.
 const HEAD_BYTES: i64 = 320 << 10;
 /// Most bytes of an uncompressed payload. Blocks of turns are far smaller; batches in objects can come near it.
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// How many times in a row a block is looked up again because its payload was moved between two statements.
 const MOVES_MAX: u32 = 5;
 
@@ -216,7 +216,7 @@ impl Reader {
         let (from, until) = (offsets.start, offsets.end);
         let mut session = self.store.session().await?;
         let rows = store::block::covering(&mut session, lane, from, until, BLOCKS_MAX).await?;
-        let rows = bounded(rows, until);
+        let rows = bounded(rows, until, 0);
         let payloads = hot_payloads(&mut session, lane, &rows).await?;
         let at_hand = rows.iter().filter_map(|row| {
             let payload = payloads.iter().find(|(of, _)| *of == row.first_offset);
@@ -257,7 +257,7 @@ impl Reader {
         let ahead = offsets.end.plus(READ_AHEAD_MESSAGES);
         let rows =
             store::block::covering(&mut session, lane, offsets.start, ahead, BLOCKS_MAX).await?;
-        let rows = bounded(rows, offsets.end);
+        let rows = bounded(rows, offsets.end, self.cache.ahead_bytes());
         let Some(first) = rows.first() else {
             return Ok(ReadOutcome::Nothing);
         };
@@ -366,18 +366,18 @@ impl Reader {
     }
 }
 
-/// Limits rows to what one read may take: rows that hold offsets below `until`, and some rows after them.
-fn bounded(mut rows: Vec<BlockRow>, until: Offset) -> Vec<BlockRow> {
-    let mut bytes = 0;
+/// Limits rows to what one read may take: rows that hold offsets below `until`, and rows after them that take at most
+/// `ahead_bytes` in the cache.
+fn bounded(mut rows: Vec<BlockRow>, until: Offset, ahead_bytes: usize) -> Vec<BlockRow> {
+    let (mut bytes, mut ahead) = (0, 0);
     let fits = |row: &&BlockRow| {
         let is_first = bytes == 0;
-        let bytes_max = if row.first_offset < until {
-            READ_BYTES_MAX
-        } else {
-            READ_AHEAD_BYTES
-        };
         bytes += read_bytes(row);
-        is_first || bytes <= bytes_max
+        if row.first_offset < until {
+            return is_first || bytes <= READ_BYTES_MAX;
+        }
+        ahead += Payload::memory_bytes_of(row.count, row.message_bytes);
+        bytes <= READ_AHEAD_BYTES && ahead <= ahead_bytes
     };
     let count = rows.iter().take_while(fits).count();
     rows.truncate(count);
@@ -452,13 +452,8 @@ fn decode_block(row: &BlockRow, data: Bytes) -> Result<Block, Error> {
         })
     };
     let (data, total) = if row.compressed {
-        let mut raw = Vec::new();
-        let frame = zstd::stream::read::Decoder::new(&data[..]).map_err(|_| corrupt())?;
-        let unpacked = frame.take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut raw);
-        let total = unpacked.map_err(|_| corrupt())? as u64;
-        if total > PAYLOAD_BYTES_MAX {
-            return Err(corrupt());
-        }
+        let raw = unpack(&data, PAYLOAD_BYTES_MAX).ok_or_else(corrupt)?;
+        let total = raw.len() as u64;
         (Bytes::from(raw), total)
     } else {
         (data, row.bytes.unsigned_abs())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use cursus::blob::{Blob, Op};
 use cursus::clock::Clock;
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
@@ -82,6 +83,47 @@ async fn blocks_that_lie_side_by_side_in_an_object_are_read_with_one_request() {
     assert!(all(&received, "body") == bodies.iter().map(String::as_str).collect::<Vec<_>>());
     let requests = fleet.blob.metrics().requests(Op::Get);
     assert_eq!(requests, 1, "for 40 blocks");
+    fleet.finish([writer, reader]).await;
+}
+
+/// All topics together have more than the cache takes, so what is read ahead for one must not evict that of the others.
+#[tokio::test]
+async fn many_topics_that_are_read_in_turn_are_read_once_each() {
+    const TOPICS: u64 = 32;
+    const MESSAGES: u64 = 64;
+    let mut fleet = Fleet::new().await;
+    fleet.cache_bytes = 1 << 20;
+    let writer = fleet.node().await;
+    let put = async |n| {
+        writer.topic(&format!("t{n}")).await;
+        let settings = json!({"topic": format!("t{n}")});
+        writer
+            .put(&format!("/v1/subscriptions/s{n}"), settings)
+            .await
+    };
+    join_all((0..TOPICS).map(put)).await;
+    for _ in 0..MESSAGES {
+        let publish = |n| {
+            let topic = format!("/v1/topics/t{n}/messages");
+            send(writer.request(Method::POST, &topic).body(noise(1_000)))
+        };
+        join_all((0..TOPICS).map(publish)).await;
+    }
+    let blocks = TOPICS * MESSAGES;
+    assert_eq!(fleet.offload().await, blocks, "a block each");
+
+    let reader = fleet.node().await;
+    for _ in 0..MESSAGES {
+        let receive = async |n| {
+            let receive = format!("/v1/subscriptions/s{n}/receive");
+            let (_, received) = reader.post(&receive, json!({"max_messages": 1})).await;
+            assert_eq!(received["messages"].as_array().unwrap().len(), 1);
+        };
+        join_all((0..TOPICS).map(receive)).await;
+    }
+
+    let requests = fleet.blob.metrics().requests(Op::Get);
+    assert!(requests < blocks / 4, "{requests} for {blocks} blocks");
     fleet.finish([writer, reader]).await;
 }
 

@@ -111,6 +111,14 @@ impl Payload {
         self.data.len() + self.starts.len() * ENTRY + 128
     }
 
+    /// The same of a payload that is not decoded yet, from its number of messages and their bytes.
+    #[must_use]
+    pub fn memory_bytes_of(messages: i32, message_bytes: i64) -> usize {
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let messages = size(messages.unsigned_abs().into());
+        size(message_bytes.unsigned_abs()).saturating_add(messages * ENTRY + 128)
+    }
+
     /// Bytes of the message at `index`, its meta included.
     #[must_use]
     pub fn message_bytes(&self, index: usize) -> u64 {
