@@ -103,13 +103,13 @@ impl Drive {
         };
         let (verdict, ended) = match result {
             Ok(reply) => {
-                let verdict = match answer::verdict(reply, sent.at) {
+                let mut verdict = answer::verdict(reply, sent.at);
+                if sent.endpoint.row.version != self.endpoint.row.version
+                    && verdict == Verdict::Gone
+                {
                     // What is gone is the endpoint before a change.
-                    Verdict::Gone if sent.endpoint.row.version != self.endpoint.row.version => {
-                        Verdict::Again { pause: None }
-                    }
-                    verdict => verdict,
-                };
+                    verdict = Verdict::Again { pause: None };
+                }
                 (verdict, answer::ended(reply, verdict))
             }
             Err(_) => (
