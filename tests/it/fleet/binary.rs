@@ -246,6 +246,23 @@ async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_asks_the_node_of_the_same_settings() {
+    let fleet = Installation::new().await;
+    let node = fleet.node(&fleet.key("shop")).await;
+    let listen = format!("--listen={}", node.address);
+
+    let said = fleet.said(&["health", &listen]);
+    assert!(said.contains("\"ready\":true"), "{said}");
+    node.end().await;
+    let gone = fleet.command(&["health", &listen]).output().unwrap();
+    let said = String::from_utf8_lossy(&gone.stderr);
+    assert!(
+        !gone.status.success() && said.contains("refused"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_listen_takes_no_duty_from_the_others() {
     let fleet = Installation::new().await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
