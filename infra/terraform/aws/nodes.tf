@@ -85,7 +85,7 @@ resource "aws_lb_target_group" "this" {
   target_type = "ip"
   vpc_id      = var.vpc_id
   # A node gets SIGTERM after this: it serves until no request comes any more.
-  deregistration_delay = 15
+  deregistration_delay = "15"
 
   health_check {
     # Without object storage small messages go on: it must not take all nodes out of service at once.
