@@ -138,7 +138,11 @@ fn a_secret_can_be_in_a_file_whose_name_is_shown_but_not_its_text() {
         id.as_flag("s3-access-key-id"),
         key.as_flag("s3-secret-access-key"),
     ];
-    let args = [&["--s3-bucket=b"][..], &flags.each_ref().map(String::as_str)].concat();
+    let args = [
+        &["--s3-bucket=b"][..],
+        &flags.each_ref().map(String::as_str),
+    ]
+    .concat();
     let Mode::Fleet {
         database_url,
         objects: Storage::S3(objects),

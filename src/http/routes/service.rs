@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::service::{
-    Health, PartReadiness, ProblemKind, Readiness, ReadinessPart, ReadinessQuery,
-};
+use api::service::{Health, PartReadiness, ProblemKind, Readiness, ReadinessPart, ReadinessQuery};
 use axum::Extension;
 use axum::extract::{FromRequestParts, State};
 use axum::http::header::CONTENT_TYPE;
