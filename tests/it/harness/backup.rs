@@ -117,7 +117,7 @@ impl Backup {
                 fs::rename(self.server.folder().join("base"), &data).unwrap();
                 // A recovery ends with a timeline of its own, by which nodes know that something was lost.
                 fs::write(data.join("recovery.signal"), "").unwrap();
-                Postgres::over(folder, &[SETTINGS[0], "restore_command=false"]).await
+                Postgres::over(folder, &[SETTINGS[0], SETTINGS[1], "restore_command=false"]).await
             }
         };
         let hosts = server.options(FIRST).into();
