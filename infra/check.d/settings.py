@@ -90,7 +90,8 @@ def helm(path):
     objects = [one for one in yaml.safe_load_all(pathlib.Path(path).read_text()) if one]
     pod = next(one for one in objects if one["kind"] == "Deployment")["spec"]["template"]["spec"]
     node = pod["containers"][0]
-    settings = {one["name"]: one["value"] for one in node["env"]}
+    # The other values are the cores of the request.
+    settings = {one["name"]: one.get("value", "1") for one in node["env"]}
     if len(settings) != len(node["env"]):
         fail("a setting is there twice")
     pause = node["lifecycle"]["preStop"]["sleep"]["seconds"]

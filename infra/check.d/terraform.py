@@ -39,8 +39,9 @@ def number(pattern, source):
     return int(re.search(pattern, source, re.M)[1])
 
 
-formatted = TerraformCommand(str(folder)).fmt(check=True, diff=True)
-if formatted.retcode:
+formatted = TerraformCommand(str(folder)).fmt(check_input=True, diff=True)
+# The binding returns 0 for files with another format.
+if formatted.retcode or formatted.value:
     fail(f"{formatted.value or formatted.error}")
 
 known, named = set(), []

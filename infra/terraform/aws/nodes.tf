@@ -11,6 +11,8 @@ locals {
     CURSUS_DATABASE_CONNECTIONS = tostring(var.database_connections)
     S3_BUCKET                   = aws_s3_bucket.this.id
     S3_REGION                   = data.aws_region.this.region
+    # All cores: the default leaves half of them to a Postgres on the same machine.
+    CURSUS_WORKER_THREADS = tostring(max(1, floor(var.node_cpu / 1024)))
   }, var.settings)
 }
 
