@@ -61,6 +61,15 @@ resource "aws_vpc_security_group_ingress_rule" "node" {
   to_port                      = 8080
 }
 
+resource "aws_vpc_security_group_ingress_rule" "metrics" {
+  for_each                     = var.metrics_security_group_ids
+  security_group_id            = aws_security_group.node.id
+  referenced_security_group_id = each.value
+  ip_protocol                  = "tcp"
+  from_port                    = 9090
+  to_port                      = 9090
+}
+
 # The database, S3, and the endpoints of push subscriptions, which are anywhere.
 resource "aws_vpc_security_group_egress_rule" "node" {
   security_group_id = aws_security_group.node.id

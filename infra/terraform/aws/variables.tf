@@ -35,6 +35,12 @@ variable "client_cidr_blocks" {
   default     = ["0.0.0.0/0"]
 }
 
+variable "metrics_security_group_ids" {
+  description = "Security groups that may scrape metrics of nodes (port 9090)"
+  type        = set(string)
+  default     = []
+}
+
 variable "image" {
   description = "Image of a node, built from infra/docker/Dockerfile"
   type        = string
