@@ -12,7 +12,7 @@ import tempfile
 
 import yaml
 
-# After the drain timeout a node has this long for its loops and connections (src/app.rs).
+# After the drain timeout a node has this long for its loops and connections.
 AFTER_DRAIN_SECONDS = 15
 SECRETS = {
     "DATABASE_URL_FILE": "postgres://cursus:secret@database:5432/cursus",
@@ -27,6 +27,14 @@ def fail(text):
 
 def seconds(text):
     return int(re.fullmatch(r"(\d+)s?", str(text))[1])
+
+
+def check_end():
+    """The waits of the program after the drain timeout are within AFTER_DRAIN_SECONDS."""
+    text = pathlib.Path("src/app.rs").read_text() + pathlib.Path("src/main.rs").read_text()
+    waits = re.findall(r"^const \w+_WITHIN: Duration = Duration::from_secs\((\d+)\);", text, re.M)
+    if len(waits) != 3 or sum(map(int, waits)) >= AFTER_DRAIN_SECONDS:
+        fail(f"a node ends {waits} s after its drain timeout, not within {AFTER_DRAIN_SECONDS} s")
 
 
 def config_of(settings):
@@ -102,5 +110,6 @@ def helm(path):
             fail(f"{name} is in no volume")
 
 
+check_end()
 kind, *args = sys.argv[1:]
 {"compose": compose, "systemd": systemd, "helm": helm}[kind](*args)
