@@ -75,6 +75,8 @@ kept_open = number(r'env = "CURSUS_HEADER_TIMEOUT".*default_value = "(\d+)s"', a
 request = number(r'env = "CURSUS_REQUEST_TIMEOUT".*default_value = "(\d+)s"', args)
 poll = number(r"pub const WAIT_SECONDS: .*= 0..=(\d+)", limits)
 idle = number(r"^  idle_timeout\s*=\s*(\d+)", text)
+if number(r'^  deregistration_delay\s*=\s*"(\d+)"', text) < poll + request:
+    fail("the load balancer cuts off requests under way when a node ends")
 if not poll + request < idle < kept_open:
     fail(f"the idle timeout of the load balancer, {idle} s, is not between {poll + request} and {kept_open} s")
 

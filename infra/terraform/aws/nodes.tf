@@ -95,8 +95,9 @@ resource "aws_lb_target_group" "this" {
   protocol    = "HTTP"
   target_type = "ip"
   vpc_id      = var.vpc_id
-  # A node gets SIGTERM after this: it serves until no request comes any more.
-  deregistration_delay = "15"
+  # ECS sends SIGTERM after this. Till then the load balancer sends no new requests and waits for those under way, for a long
+  # poll and a request at most; it does not wait when there are none.
+  deregistration_delay = "60"
 
   health_check {
     # Without object storage small messages go on: it must not take all nodes out of service at once.
