@@ -2,6 +2,7 @@
 //! integration tests make their nodes with `assemble`. No rule lives here.
 
 mod addresses;
+mod health;
 mod keys;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ use crate::store::{self, Hosts, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::worker;
 
+pub use health::health;
 pub use keys::{manage_keys, note_on_keys};
 
 use addresses::Addresses;

@@ -42,6 +42,10 @@ fn run(task: Task) -> Result<(), app::Error> {
             block_on(config.tuning.worker_threads, app::run(config))
         }
         Task::ShowConfig(table) => show(&table),
+        Task::Health(config) => {
+            let said = block_on(1, app::health(&config))?;
+            show(&format!("{said}\n"))
+        }
         Task::Keys {
             config,
             tenant,

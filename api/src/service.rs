@@ -1,7 +1,7 @@
 //! Health and readiness of a node, and the catalogue of problems.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::ErrorCode;
 
@@ -13,10 +13,47 @@ pub struct Health {
     pub status: String,
 }
 
+/// Query parameters of a check of readiness.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReadinessQuery {
+    /// Part that does not count. Its state is reported all the same.
+    #[param(inline, nullable = false)]
+    pub exclude: Option<ReadinessPart>,
+}
+
+/// Part of the service that a node needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadinessPart {
+    /// The database.
+    Database,
+    /// Object storage.
+    ObjectStorage,
+    /// The node itself, which may be stopping.
+    Node,
+}
+
+impl ReadinessPart {
+    /// All parts.
+    pub const ALL: [Self; 3] = [Self::Database, Self::ObjectStorage, Self::Node];
+
+    /// Its name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Database => "database",
+            Self::ObjectStorage => "object_storage",
+            Self::Node => "node",
+        }
+    }
+}
+
 /// Readiness of a node to serve requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// Whether all parts are ready.
+    /// Whether all parts that count are ready.
     pub ready: bool,
     /// Readiness of each part.
     pub parts: Vec<PartReadiness>,

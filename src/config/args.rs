@@ -30,6 +30,8 @@ pub enum Command {
     Serve(Box<Settings>),
     /// Print every setting in force and where it came from
     Config(Box<Settings>),
+    /// Check that the node that runs here with the same settings is ready; for health checks of containers
+    Health(Box<Settings>),
     /// Manage API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -198,6 +200,9 @@ pub struct Places {
     /// Postgres of a fleet; without it the node starts a private one
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<Secret>,
+    /// File that holds the URL of the database, as secrets of Kubernetes and Compose do
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", value_parser = path())]
+    pub database_url_file: Option<PathBuf>,
     /// Object storage of a fleet in one value: s3://bucket/prefix
     #[arg(long, env = "OBJECT_STORE", value_name = "URL")]
     pub object_store: Option<String>,
@@ -218,6 +223,9 @@ pub struct Places {
         hide_env_values = true
     )]
     pub s3_access_key_id: Option<Secret>,
+    /// File that holds the access key
+    #[arg(long, env = "S3_ACCESS_KEY_ID_FILE", value_name = "FILE", value_parser = path())]
+    pub s3_access_key_id_file: Option<PathBuf>,
     /// Secret of the access key
     #[arg(
         long,
@@ -226,6 +234,9 @@ pub struct Places {
         hide_env_values = true
     )]
     pub s3_secret_access_key: Option<Secret>,
+    /// File that holds the secret of the access key
+    #[arg(long, env = "S3_SECRET_ACCESS_KEY_FILE", value_name = "FILE", value_parser = path())]
+    pub s3_secret_access_key_file: Option<PathBuf>,
     /// Put the bucket in the path rather than the host name; by default true with S3_ENDPOINT [possible: true, false]
     #[arg(long, env = "S3_FORCE_PATH_STYLE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true",
         value_parser = optional_bool)]

@@ -31,6 +31,8 @@ pub enum Task {
     Serve(Config),
     /// Print this table of settings.
     ShowConfig(String),
+    /// Check that the node with these settings is ready.
+    Health(Config),
     /// Manage the API keys of `tenant`.
     Keys {
         /// Location of the database.
@@ -151,6 +153,7 @@ fn task_of(matches: &clap::ArgMatches) -> Result<Task, Error> {
             let config = resolve::resolve(*settings)?;
             Task::ShowConfig(show::table(matches, &config))
         }
+        Command::Health(settings) => Task::Health(resolve::resolve(*settings)?),
         Command::Key(KeyCommand::Create(args)) => {
             let expires = args.expires_in.map(|life| life.duration().as_secs());
             Task::Keys {

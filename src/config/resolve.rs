@@ -1,6 +1,7 @@
 //! Decides what the settings mean together: the mode, the kind of object storage, TLS or not. Called once by `parse`. A
 //! contradiction is an error that names the settings to change; it never contains a secret.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -79,7 +80,12 @@ fn mode_of(places: Places, warnings: &mut Vec<String>) -> Result<Mode, Error> {
             )));
         }
     }
-    let Some(database_url) = set_secret(places.database_url.clone()) else {
+    let database_url = secret_of(
+        "DATABASE_URL",
+        &places.database_url,
+        &places.database_url_file,
+    )?;
+    let Some(database_url) = database_url else {
         if set(&places.object_store)
             .or(set(&places.s3_bucket))
             .is_some()
@@ -124,10 +130,17 @@ fn objects_of(places: Places) -> Result<Storage, Error> {
             ));
         }
     };
-    let credentials = match (
-        set_secret(places.s3_access_key_id),
-        set_secret(places.s3_secret_access_key),
-    ) {
+    let access_key = secret_of(
+        "S3_ACCESS_KEY_ID",
+        &places.s3_access_key_id,
+        &places.s3_access_key_id_file,
+    )?;
+    let secret_key = secret_of(
+        "S3_SECRET_ACCESS_KEY",
+        &places.s3_secret_access_key,
+        &places.s3_secret_access_key_file,
+    )?;
+    let credentials = match (access_key, secret_key) {
         (None, None) => None,
         (Some(id), Some(secret)) => Some((id, secret)),
         (Some(_), None) => {
@@ -213,8 +226,29 @@ fn set(value: &Option<String>) -> Option<String> {
     value.clone().filter(|value| !value.is_empty())
 }
 
-fn set_secret(value: Option<Secret>) -> Option<Secret> {
-    value.filter(|value| !value.expose().is_empty())
+/// A secret, given as a value or as the file that holds it. A file that cannot be used is an error: a node must not start
+/// in another mode because a secret was not mounted.
+fn secret_of(
+    name: &str,
+    value: &Option<Secret>,
+    file: &Option<PathBuf>,
+) -> Result<Option<Secret>, Error> {
+    let value = value.clone().filter(|value| !value.expose().is_empty());
+    let Some(path) = set_path(file) else {
+        return Ok(value);
+    };
+    if value.is_some() {
+        return Err(conflict(format!(
+            "{name} and {name}_FILE are both set: set one of them"
+        )));
+    }
+    let wrong = |why: &str| conflict(format!("{name}_FILE {}: {why}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| wrong(&error.to_string()))?;
+    // Editors and `echo` end a file with a line break.
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(wrong("the file is empty")),
+        text => Ok(text.parse().ok()),
+    }
 }
 
 fn set_path(value: &Option<PathBuf>) -> Option<PathBuf> {

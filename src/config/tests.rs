@@ -104,6 +104,85 @@ fn credentials_in_a_url_are_refused_and_not_repeated() {
     }
 }
 
+/// A file with this text, removed at the end.
+struct File(PathBuf);
+
+impl File {
+    fn with(text: &str) -> Self {
+        let name = format!("cursus-config-{:016x}", rand::random::<u64>());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, text).unwrap();
+        Self(path)
+    }
+
+    fn as_flag(&self, name: &str) -> String {
+        format!("--{name}-file={}", self.0.display())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn a_secret_can_be_in_a_file_whose_name_is_shown_but_not_its_text() {
+    let (url, id, key) = (
+        File::with("postgres://u:hunter2@db/cursus\n"),
+        File::with("AKIA"),
+        File::with("wJalr\r\n"),
+    );
+    let flags = [
+        url.as_flag("database-url"),
+        id.as_flag("s3-access-key-id"),
+        key.as_flag("s3-secret-access-key"),
+    ];
+    let args = [
+        &["--s3-bucket=b"][..],
+        &flags.each_ref().map(String::as_str),
+    ]
+    .concat();
+    let Mode::Fleet {
+        database_url,
+        objects: Storage::S3(objects),
+    } = serve(&args).unwrap().mode
+    else {
+        panic!("not a fleet with a bucket");
+    };
+    assert_eq!(database_url.expose(), "postgres://u:hunter2@db/cursus");
+    assert_eq!(objects.access_key.as_deref(), Some("AKIA"));
+    assert_eq!(objects.secret.as_deref(), Some("wJalr"));
+
+    let args = ["cursus", "config"].iter().chain(&args);
+    let Task::ShowConfig(table) = parse_from(args).unwrap() else {
+        panic!("not a table");
+    };
+    assert!(table.contains(&url.0.display().to_string()), "{table}");
+    for secret in ["hunter2", "AKIA", "wJalr"] {
+        assert!(!table.contains(secret), "{table}");
+    }
+}
+
+#[test]
+fn a_file_of_a_secret_that_cannot_be_used_is_refused_by_name() {
+    let (empty, good) = (File::with("\n"), File::with("postgres://u:hunter2@db/c"));
+    let missing = "--database-url-file=/no/such/file";
+    let (empty, good) = (empty.as_flag("database-url"), good.as_flag("database-url"));
+    for (args, says) in [
+        (&[missing, "--s3-bucket=b"][..], "/no/such/file"),
+        (&[&empty, "--s3-bucket=b"], "is empty"),
+        (&[&good, URL, "--s3-bucket=b"], "set one of them"),
+    ] {
+        let message = serve(args).unwrap_err();
+        assert!(message.contains("DATABASE_URL_FILE"), "{message}");
+        assert!(message.contains(says), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let config = serve(&["--database-url-file="]).unwrap();
+    assert!(matches!(config.mode, Mode::Embedded { .. }));
+}
+
 #[test]
 fn half_of_a_pair_is_refused() {
     assert!(

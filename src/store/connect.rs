@@ -135,10 +135,8 @@ impl Connector {
             Ok(Err(error)) => error,
             Err(_) => sqlx::Error::PoolTimedOut,
         };
-        Err(Unreachable {
-            trouble: Trouble::of(&error),
-            detail: Arc::from(causes::in_line(&error)),
-        })
+        let trouble = Trouble::of(&error);
+        Err(refused(trouble, &causes::in_line(&error)))
     }
 
     /// Why attempts fail, if they do.
@@ -180,15 +178,19 @@ impl Connector {
                 }
             }
         }
-        let (summary, told) = (trouble.summary(), told.join("; "));
-        let detail = match trouble.advice() {
-            "" => format!("{summary} ({told})"),
-            advice => format!("{summary} ({told}): {advice}"),
-        };
-        Err(Unreachable {
-            trouble,
-            detail: Arc::from(detail),
-        })
+        Err(refused(trouble, &told.join("; ")))
+    }
+}
+
+/// What keeps the database from being used, what it said, and what to do.
+fn refused(trouble: Trouble, told: &str) -> Unreachable {
+    let detail = match (trouble.summary(), trouble.advice()) {
+        (summary, "") => format!("{summary} ({told})"),
+        (summary, advice) => format!("{summary} ({told}): {advice}"),
+    };
+    Unreachable {
+        trouble,
+        detail: Arc::from(detail),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use api::service::ReadinessPart;
+
 use crate::blob;
 use crate::engine::Engine;
 use crate::store::{self, Trouble};
@@ -13,8 +15,8 @@ const STORAGE_SILENT: &str = "object storage does not answer";
 /// A part of the service, and why it is not ready.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    /// `database`, `object_storage` or `node`.
-    pub part: &'static str,
+    /// The part.
+    pub part: ReadinessPart,
     /// Why it is not ready; `None`: it is.
     pub missing: Option<String>,
 }
@@ -34,9 +36,12 @@ impl Engine {
             missing: missing.map(ToOwned::to_owned),
         };
         vec![
-            part("database", database.map(Trouble::summary)),
-            part("object_storage", storage.as_deref()),
-            part("node", is_stopping.then_some("the node is stopping")),
+            part(ReadinessPart::Database, database.map(Trouble::summary)),
+            part(ReadinessPart::ObjectStorage, storage.as_deref()),
+            part(
+                ReadinessPart::Node,
+                is_stopping.then_some("the node is stopping"),
+            ),
         ]
     }
 

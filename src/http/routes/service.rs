@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::service::{Health, PartReadiness, ProblemKind, Readiness};
+use api::service::{Health, PartReadiness, ProblemKind, Readiness, ReadinessPart, ReadinessQuery};
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tokio::sync::Mutex;
 
 use crate::engine::Engine;
+use crate::http::answer::problem::Refusal;
 use crate::http::answer::{exposition, throttle};
 use crate::http::document::{GeneralErrors, ReadErrors};
 use crate::http::request::json::Json;
 use crate::http::request::path::CodePath;
+use crate::http::request::query::Pairs;
 use crate::telemetry::Telemetry;
 
 /// Check that the process is alive
@@ -33,9 +36,11 @@ pub(in crate::http) async fn get_health() -> Json<Health> {
 /// Check that requests can be served
 ///
 /// Checks the database and object storage, at most once a second, and reports which of them does not respond. For load
-/// balancers.
+/// balancers: with `exclude=object_storage`, or an outage of object storage takes all nodes out of service, though small
+/// messages go on.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "get_readiness", tag = "Service", security(()),
+    params(ReadinessQuery),
     responses(
         (status = 200, description = "The database and object storage respond", body = Readiness),
         (status = 503, description = "The database or object storage does not respond", body = Readiness,
@@ -47,16 +52,38 @@ pub(in crate::http) async fn get_health() -> Json<Health> {
 pub(in crate::http) async fn get_readiness(
     State(engine): State<Engine>,
     Extension(probe): Extension<Probe>,
+    Excluded(exclude): Excluded,
 ) -> Response {
     let ask = async || engine.readiness().await.into_iter().map(part).collect();
     let parts = probe.parts(ask).await;
-    let ready = parts.iter().all(|part| part.ready);
+    let excluded = exclude.map(ReadinessPart::as_str);
+    let mut counted = parts
+        .iter()
+        .filter(|part| Some(part.part.as_str()) != excluded);
+    let ready = counted.all(|part| part.ready);
     let mut response = Json(Readiness { ready, parts }).into_response();
     if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         throttle::put_limit(response.headers_mut(), None);
     }
     response
+}
+
+/// The part that does not count, documented as [`ReadinessQuery`].
+pub(in crate::http) struct Excluded(Option<ReadinessPart>);
+
+impl<S: Sync> FromRequestParts<S> for Excluded {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let mut pairs = Pairs::of(&parts.uri);
+        let must = "must be database, object_storage or node";
+        let exclude = pairs.parsed("exclude", must, |text| {
+            let mut all = ReadinessPart::ALL.into_iter();
+            all.find(|part| part.as_str() == text)
+        });
+        pairs.finish(Self(exclude))
+    }
 }
 
 /// How long a check is reused: `/readyz` is open to everyone, and each check costs a query and a request.
@@ -85,7 +112,7 @@ impl Probe {
 
 fn part(part: crate::engine::Readiness) -> PartReadiness {
     PartReadiness {
-        part: part.part.to_owned(),
+        part: part.part.as_str().to_owned(),
         ready: part.missing.is_none(),
         missing: part.missing,
     }

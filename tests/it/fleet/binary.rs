@@ -1,166 +1,22 @@
 //! The real binary as a node of a fleet: a Postgres and an S3 that others run, keys, an end in the middle of requests,
 //! and secrets that appear neither in `cursus config` nor in a log.
 
-use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::net::TcpListener;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use reqwest::{Body, Method, RequestBuilder};
+use reqwest::{Body, Method};
 use rustix::process::Signal;
-use serde_json::{Value, json};
-use sqlx::ConnectOptions;
+use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::harness::installation::{Installation, PASSWORD, START_WAIT};
 use crate::harness::invariants::check_invariants;
-use crate::harness::postgres::Database;
-use crate::harness::process::{self, kill};
-use crate::harness::scratch::Scratch;
-use crate::harness::seaweed::{ACCESS_KEY, BUCKET, SECRET, Seaweed};
+use crate::harness::process::kill;
+use crate::harness::seaweed::{ACCESS_KEY, SECRET};
 use crate::harness::{client, send};
-
-/// The test's Postgres trusts everybody, so a password may be anything.
-const PASSWORD: &str = "hunter2";
-const START_WAIT: Duration = Duration::from_secs(60);
-
-/// What the processes of a fleet share.
-struct Installation {
-    database: Database,
-    seaweed: Arc<Seaweed>,
-    folder: Scratch,
-}
-
-/// A node that is a process of its own, and a client that speaks to it.
-struct Server {
-    process: process::Node,
-    address: SocketAddr,
-    client: reqwest::Client,
-    key: String,
-}
-
-impl Installation {
-    async fn new() -> Self {
-        Self {
-            database: Database::new().await,
-            seaweed: Seaweed::shared().await,
-            folder: Scratch::new("fleet"),
-        }
-    }
-
-    /// The program with nothing in its environment but what a fleet needs.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut url = self.database.options.to_url_lossy();
-        url.set_password(Some(PASSWORD)).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cursus"));
-        command
-            .args(args)
-            .env_clear()
-            .env("DATABASE_URL", url.as_str())
-            .env("S3_ENDPOINT", format!("http://{}", self.seaweed.at))
-            .env("S3_BUCKET", BUCKET)
-            .env("S3_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("S3_SECRET_ACCESS_KEY", SECRET)
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn key(&self, tenant: &str) -> String {
-        self.said(&["key", "create", "--tenant", tenant])
-    }
-
-    /// What the program prints when it is run like this.
-    fn said(&self, args: &[&str]) -> String {
-        let ran = self.command(args).output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success(), "{said}");
-        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
-    }
-
-    /// Everything that its nodes have logged.
-    fn logs(&self) -> String {
-        let logs = fs::read_dir(self.folder.path()).unwrap().flatten();
-        logs.map(|log| fs::read_to_string(log.path()).unwrap())
-            .collect()
-    }
-
-    async fn node(&self, key: &str) -> Server {
-        let serve = ["serve", "--listen=127.0.0.1:0", "--log-level=debug"];
-        self.node_by(self.command(&serve), key).await
-    }
-
-    /// A node that this command starts.
-    async fn node_by(&self, mut command: Command, key: &str) -> Server {
-        let log = self
-            .folder
-            .path()
-            .join(format!("{:016x}", rand::random::<u64>()));
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(File::create(&log).unwrap())
-            .spawn();
-        let mut process = process::Node(child.unwrap());
-        let began = Instant::now();
-        loop {
-            let said = fs::read_to_string(&log).unwrap();
-            let listening = said.split_once("listening on http://");
-            if let Some((address, _)) = listening.and_then(|(_, rest)| rest.split_once(',')) {
-                return Server {
-                    process,
-                    address: address.parse().unwrap(),
-                    client: client(),
-                    key: key.to_owned(),
-                };
-            }
-            assert!(process.0.try_wait().unwrap().is_none(), "{said}");
-            assert!(began.elapsed() < START_WAIT, "{said}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Server {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("http://{}{path}", self.address);
-        self.client.request(method, url).bearer_auth(&self.key)
-    }
-
-    async fn json(&self, method: Method, path: &str, body: Value) -> Value {
-        let (status, answer) = send(self.request(method, path).json(&body)).await;
-        assert!((200..300).contains(&status), "{path}: {status} {answer}");
-        answer
-    }
-
-    async fn topic_and_subscription(&self) {
-        self.json(Method::PUT, "/v1/topics/t", json!({})).await;
-        let reading = json!({"topic": "t"});
-        self.json(Method::PUT, "/v1/subscriptions/s", reading).await;
-    }
-
-    fn publish(&self, body: impl Into<Body>) -> RequestBuilder {
-        let request = self.request(Method::POST, "/v1/topics/t/messages");
-        request.header("content-type", "text/plain").body(body)
-    }
-
-    async fn receive(&self, wait_seconds: u32) -> Vec<Value> {
-        let ask = json!({"max_messages": 10, "wait_seconds": wait_seconds});
-        let answer = self.json(Method::POST, "/v1/subscriptions/s/receive", ask);
-        answer.await["messages"].as_array().unwrap().clone()
-    }
-
-    async fn metrics(&self) -> String {
-        let answer = self.request(Method::GET, "/metrics").send().await.unwrap();
-        answer.text().await.unwrap()
-    }
-
-    async fn end(self) {
-        drop(self.client);
-        let status = tokio::task::spawn_blocking(|| self.process.end(Signal::TERM));
-        assert!(status.await.unwrap().success());
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fleet_serves_the_tenant_of_a_key_and_shows_no_secret() {
@@ -243,6 +99,20 @@ async fn sigterm_lets_a_publish_finish_and_a_waiting_receiver_go() {
     let status = tokio::task::spawn_blocking(|| node.process.wait());
     assert!(status.await.unwrap().success(), "{}", fleet.logs());
     check_invariants(&mut fleet.database.connect().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_asks_the_node_of_the_same_settings() {
+    let fleet = Installation::new().await;
+    let node = fleet.node(&fleet.key("shop")).await;
+    let listen = format!("--listen={}", node.address);
+
+    let said = fleet.said(&["health", &listen]);
+    assert!(said.contains("\"ready\":true"), "{said}");
+    node.end().await;
+    let gone = fleet.command(&["health", &listen]).output().unwrap();
+    let said = String::from_utf8_lossy(&gone.stderr);
+    assert!(!gone.status.success() && said.contains("refused"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,5 +9,7 @@ mod machine;
 mod nodes;
 mod pooler;
 mod refusals;
+mod restore;
 mod settings;
+mod upgrade;
 mod worker;

@@ -20,8 +20,9 @@ async fn a_refusal_names_the_host_the_cause_and_what_to_do() {
     let database = Database::new().await;
     let mut sql = database.connect().await;
     let role = format!("{}_full", database.name());
-    let full = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 0");
-    sql.execute(AssertSqlSafe(full)).await.unwrap();
+    let weak = format!("{}_weak", database.name());
+    let roles = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 0; CREATE ROLE {weak} LOGIN");
+    sql.execute(AssertSqlSafe(roles)).await.unwrap();
     let options = &database.options;
     let nowhere: Hosts = "postgres://me@127.0.0.1:1,127.0.0.1:2/x".parse().unwrap();
     let require = sqlx::postgres::PgSslMode::Require;
@@ -51,6 +52,11 @@ async fn a_refusal_names_the_host_the_cause_and_what_to_do() {
             ],
         ),
         (
+            refusal(options.clone().username(&weak)).await,
+            Trouble::NoRight,
+            ["lacks a right", "permission denied for table", "GRANT"],
+        ),
+        (
             refusal(options.clone().ssl_mode(require)).await,
             Trouble::NoTls,
             ["does not support TLS", "ssl = on", "sslmode=disable"],
@@ -62,7 +68,7 @@ async fn a_refusal_names_the_host_the_cause_and_what_to_do() {
             assert!(said.contains(part), "{part} in: {said}");
         }
     }
-    let drop = format!("DROP ROLE {role}");
+    let drop = format!("DROP ROLE {role}, {weak}");
     sql.execute(AssertSqlSafe(drop)).await.unwrap();
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod behaviour;
 mod client;
 pub(crate) mod endpoint;
 mod fleet;
+pub(crate) mod installation;
 pub(crate) mod invariants;
 pub(crate) mod issuer;
 pub(crate) mod log;

@@ -312,7 +312,7 @@ fn init(folder: &Scratch) {
 }
 
 /// A folder with all that it holds, owners and modes included.
-pub(super) fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.unwrap().success(), "{} is copied", from.display());
 }

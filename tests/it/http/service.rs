@@ -39,6 +39,11 @@ async fn probes_metrics_and_documents_are_served_to_everyone() {
     assert_eq!((status, &ready["ready"]), (200, &json!(true)));
     let parts = all(ready["parts"].as_array().unwrap(), "part");
     assert_eq!(parts, ["database", "object_storage", "node"]);
+    let (status, refused) = node.get("/readyz?exclude=colour").await;
+    assert_eq!(
+        (status, &refused["errors"][0]["parameter"]),
+        (400, &json!("exclude"))
+    );
     let (status, kind, metrics) = get("/metrics").await;
     assert!(status == 200 && kind.starts_with("text/plain"));
     assert!(metrics.contains("cursus_http_request_duration_seconds_bucket"));

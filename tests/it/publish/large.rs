@@ -152,6 +152,8 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
     let large = publish_bytes(&node, noise(MIB)).await;
     let small = node.publish("small").await;
     let unready = node.request(Method::GET, "/readyz").send().await.unwrap();
+    let (without, _) = node.get("/readyz?exclude=object_storage").await;
+    let (of_database, _) = node.get("/readyz?exclude=database").await;
     let refused = node.request(Method::POST, RAW).body(noise(MIB));
     let refused = refused.send().await.unwrap();
     proxy.set(Mode::Pass);
@@ -162,6 +164,7 @@ async fn while_object_storage_is_down_small_messages_go_on_and_large_ones_are_re
         (large.0, &large.1["code"], &large.1["retryable"]),
         (503, &json!("unavailable"), &json!(true))
     );
+    assert_eq!((without, of_database), (200, 503));
     for response in [&refused, &unready] {
         assert_eq!(response.status(), 503);
         let head = |name: &str| response.headers()[name].to_str().unwrap().to_owned();

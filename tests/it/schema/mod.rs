@@ -1,5 +1,6 @@
 //! What is checked below HTTP or without it: migrations, statements of the store, openapi.json, the shape of the tree.
 
+mod docs;
 mod groups;
 mod migrations;
 mod openapi;
