@@ -93,7 +93,7 @@ resource "aws_db_instance" "this" {
   parameter_group_name   = aws_db_parameter_group.this.name
   publicly_accessible    = false
 
-  # Puts it back to any second of these days: docs/operate/backup-and-restore.md.
+  # Puts it back to any second of these days: infra/operate/backup-and-restore.md.
   backup_retention_period      = var.backup_days
   copy_tags_to_snapshot        = true
   deletion_protection          = var.is_protected

@@ -1,4 +1,4 @@
-//! Backups of a running fleet, taken and restored as docs/operate/backup-and-restore.md says: the database first, then the
+//! Backups of a running fleet, taken and restored as infra/operate/backup-and-restore.md says: the database first, then the
 //! bucket within the hour for which objects without references are kept. What was answered before the backup is there, and
 //! what came later is not mistaken for anything else.
 

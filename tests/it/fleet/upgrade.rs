@@ -1,4 +1,4 @@
-//! An upgrade as docs/operate/upgrade.md says: a new node migrates the schema and serves beside the old ones, which end one
+//! An upgrade as infra/operate/upgrade.md says: a new node migrates the schema and serves beside the old ones, which end one
 //! after the other, and an old node can come back. `.ci/upgrade` names the program of the last schema version before in
 //! CURSUS_OLD_BIN; without it the old nodes are of this version, and the test is that of a rolling restart.
 

@@ -78,7 +78,7 @@ impl Backup {
         fs::rename(folder.join("backup"), folder.join("data")).unwrap();
     }
 
-    /// Takes a backup as docs/operate/backup-and-restore.md says.
+    /// Takes a backup as infra/operate/backup-and-restore.md says.
     pub(crate) async fn take_by(&self, program: Program) {
         match program {
             Program::Dump => {

@@ -1,4 +1,4 @@
-//! What the pages of docs/operate name exists: metrics, flags, settings, files, and messages in the words of the program.
+//! What the pages of infra/operate name exists: metrics, flags, settings, files, and messages in the words of the program.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::tidy::files;
 
 /// The pages with their names.
 fn pages() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operate");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("infra/operate");
     let entries = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -133,7 +133,7 @@ fn files_in_the_pages_exist() {
         }
         for link in page.split("](").skip(1) {
             let link = link.split([')', '#']).next().unwrap();
-            let is_there = link.is_empty() || root.join("docs/operate").join(link).exists();
+            let is_there = link.is_empty() || root.join("infra/operate").join(link).exists();
             assert!(is_there, "{name}: {link}");
         }
     }
