@@ -59,8 +59,11 @@ pub(super) struct Filter {
 
 impl Browse {
     pub(super) async fn run(self, used: &mut Option<Service>) -> Result<(), Failure> {
-        let retries = if self.follow { super::PATIENT } else { 2 };
-        let context = Context::patient(&self.common, used, retries)?;
+        let context = if self.follow {
+            Context::patient(&self.common, used)?
+        } else {
+            Context::of(&self.common, used)?
+        };
         let topic = self.topic.as_str();
         if self.follow {
             return follow(&context, topic, self.from, &self.filter).await;

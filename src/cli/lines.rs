@@ -175,7 +175,9 @@ impl Lines {
                 Err(Failure::Interrupted(format!("{far}. To go on:\n{resume}")))
             }
             Err(failure) => {
-                note(&format!("{far}. To go on:\n{resume}"));
+                if tally.next > from {
+                    note(&format!("{far}. To go on:\n{resume}"));
+                }
                 Err(failure)
             }
         }

@@ -151,17 +151,33 @@ struct Context {
 impl Context {
     /// For requests of people, which do not wait long.
     fn of(common: &Common, used: &mut Option<Service>) -> Result<Self, Failure> {
-        Self::patient(common, used, 2)
+        let options = Options {
+            retries: 2,
+            max_wait: HURRY,
+            ..Options::default()
+        };
+        Self::with(common, used, options)
     }
 
-    /// With so many retries.
-    fn patient(common: &Common, used: &mut Option<Service>, retries: u32) -> Result<Self, Failure> {
+    /// For commands that run for long: an outage of some 25 seconds is lived through.
+    fn patient(common: &Common, used: &mut Option<Service>) -> Result<Self, Failure> {
+        let options = Options {
+            retries: 8,
+            ..Options::default()
+        };
+        Self::with(common, used, options)
+    }
+
+    fn with(
+        common: &Common,
+        used: &mut Option<Service>,
+        options: Options,
+    ) -> Result<Self, Failure> {
         let service = common.connection.service()?;
         *used = Some(service.clone());
         let options = Options {
             key: service.key.as_ref().map(|key| key.expose().to_owned()),
-            retries,
-            ..Options::default()
+            ..options
         };
         Ok(Self {
             client: Client::with_options(&service.url, options)?,
@@ -171,8 +187,8 @@ impl Context {
     }
 }
 
-/// Retries of commands that run for long: an outage of some 25 seconds is lived through.
-const PATIENT: u32 = 8;
+/// A person waits no longer than this for a retry.
+const HURRY: Duration = Duration::from_secs(3);
 
 /// How long a long poll of a command lasts.
 const POLL: Duration = Duration::from_secs(20);

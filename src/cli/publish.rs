@@ -102,7 +102,7 @@ impl Options {
 impl Publish {
     pub(super) async fn run(mut self, used: &mut Option<Service>) -> Result<(), Failure> {
         if let Some(path) = self.lines.take() {
-            let context = Context::patient(&self.common, used, super::PATIENT)?;
+            let context = Context::patient(&self.common, used)?;
             let lines = lines::Lines {
                 path,
                 topic: self.topic,

@@ -44,7 +44,7 @@ pub(super) struct Tail {
 
 impl Tail {
     pub(super) async fn run(self, used: &mut Option<Service>) -> Result<(), Failure> {
-        let context = Context::patient(&self.common, used, super::PATIENT)?;
+        let context = Context::patient(&self.common, used)?;
         if self.ack {
             return self.consume(&context).await;
         }

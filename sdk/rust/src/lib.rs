@@ -3,15 +3,12 @@
 //! crate `api`. Deliveries of push subscriptions are verified by the crate `standardwebhooks`.
 //!
 //! ```no_run
-//! use cursus_sdk::{Client, Consumer, Failure};
+//! use cursus_sdk::{Client, Consumer};
 //!
 //! # async fn example() -> Result<(), cursus_sdk::Error> {
 //! let client = Client::new("http://127.0.0.1:8080")?; // the key is in CURSUS_KEY
 //! client.publish("orders", "two espressos").await?;
-//! let consumer = Consumer::new(client, "billing", async |message| {
-//!     println!("{:?}", message.message.body);
-//!     Ok::<_, Failure>(())
-//! });
+//! let consumer = Consumer::new(client, "billing", async |message| Ok(println!("{:?}", message.message.body)));
 //! consumer.run_until(async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await;
 //! # Ok(())
 //! # }

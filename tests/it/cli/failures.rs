@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -119,9 +119,12 @@ async fn a_quota_that_is_used_up_is_a_refusal_for_now() {
     let cli = Program::of(&node);
     cli.says(&["topic", "create", "one"]).await;
 
+    let began = Instant::now();
     let two = cli.run(&["topic", "create", "two"]).await;
 
     two.fails(6, &["quota_exceeded", "cursus quota"]);
+    // The service says to come back in a minute; a person is told at once.
+    assert!(began.elapsed() < Duration::from_secs(30));
     fleet.finish([node]).await;
 }
 

@@ -14,7 +14,7 @@ struct Absence {
 }
 
 /// The absences of the architecture.
-const ABSENCES: [Absence; 13] = [
+const ABSENCES: [Absence; 14] = [
     Absence {
         what: "sqlx::query",
         only_in: &["store/"],
@@ -66,6 +66,10 @@ const ABSENCES: [Absence; 13] = [
     Absence {
         what: "reqwest",
         only_in: &[],
+    },
+    Absence {
+        what: "cursus_sdk",
+        only_in: &["cli/"],
     },
 ];
 
