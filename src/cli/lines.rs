@@ -6,6 +6,7 @@
 //! the user gives one. Confirmed are the lines before the first one whose outcome is not known: `--from-line` goes on there.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -21,6 +22,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use indicatif::ProgressBar;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::output::{grouped, is_watched, note, progress};
@@ -160,6 +162,7 @@ impl Lines {
             context,
             lines: &self,
             source: &source,
+            is_limited: Cell::new(false),
         };
         let done = sending.run(file, from, &mut tally, &bar).await;
         bar.finish_and_clear();
@@ -214,6 +217,8 @@ struct Sending<'a> {
     context: &'a Context,
     lines: &'a Lines,
     source: &'a str,
+    /// Whether it was said that the service limits the rate.
+    is_limited: Cell<bool>,
 }
 
 impl Sending<'_> {
@@ -233,19 +238,21 @@ impl Sending<'_> {
         let mut sent = FuturesUnordered::new();
         let mut open = true;
         let mut failed = None;
-        let mut interrupts = Box::pin(tokio::signal::ctrl_c());
+        let mut interrupts =
+            signal(SignalKind::interrupt()).map_err(|error| Failure::Other(error.to_string()))?;
+        let mut interrupted = false;
         while open || !sent.is_empty() {
             tokio::select! {
                 biased;
-                _ = &mut interrupts => {
-                    if matches!(failed, Some(Failure::Interrupted(_))) {
+                Some(()) = interrupts.recv() => {
+                    if interrupted {
                         break;
                     }
                     if is_watched() {
                         note("finishing what is in flight; Ctrl-C again ends at once");
                     }
-                    (open, failed) = (false, failed.or(Some(Failure::Interrupted(String::new()))));
-                    interrupts = Box::pin(tokio::signal::ctrl_c());
+                    (interrupted, open) = (true, false);
+                    failed = failed.or(Some(Failure::Interrupted(String::new())));
                 }
                 Some(done) = sent.next() => {
                     let (batch, answer): Sent = done;
@@ -290,6 +297,9 @@ impl Sending<'_> {
             let results = match client.publish_batch(topic, messages.collect()).await {
                 Ok(results) => results,
                 Err(Error::Problem(problem)) if is_limited(problem.problem.code) => {
+                    if !self.is_limited.replace(true) {
+                        note(&format!("{}; waiting", problem.problem.detail));
+                    }
                     tokio::time::sleep(problem.retry_after.unwrap_or(LIMITED_WAIT)).await;
                     continue;
                 }
