@@ -1,5 +1,6 @@
-//! Configuration: flags and environment variables, and how they combine. `main` calls `parse` once and passes the
-//! finished `Config` on. No other module reads the environment. A secret is a `Secret` from the moment it is read.
+//! Configuration: flags and environment variables, and how they combine. `cli` reads the command line with `arguments`;
+//! `task_of` makes the finished `Config` of a node, `Connection` says which service a command speaks to. No other module
+//! reads the environment. A secret is a `Secret` from the moment it is read.
 
 mod args;
 mod connection;
