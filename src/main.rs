@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cursus::config::{self, Task};
-use cursus::{app, http, telemetry};
+use cursus::{app, cli, http, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -16,8 +16,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 const CALLS_WITHIN: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let task = match config::parse() {
-        Ok(task) => task,
+    let task = match cli::parse() {
+        Ok(cli::Task::Node(task)) => *task,
+        Ok(cli::Task::Client(call)) => return client(call),
         Err(config::Error::Args(err)) => err.exit(),
         Err(err) => {
             telemetry::say(&format!("error: {err}"));
@@ -33,6 +34,26 @@ fn main() -> ExitCode {
     };
     telemetry::flush();
     ended
+}
+
+/// Runs a command of the client. One thread is enough for it, and leaves the other cores to a node on the same machine.
+fn client(call: cli::Call) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let (code, text) = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(cli::run(call));
+            runtime.shutdown_timeout(CALLS_WITHIN);
+            ended
+        }
+        Err(error) => (1, Some(error.to_string())),
+    };
+    if let Some(text) = text {
+        telemetry::say(&format!("error: {text}"));
+        telemetry::flush();
+    }
+    ExitCode::from(code)
 }
 
 fn run(task: Task) -> Result<(), app::Error> {

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -21,42 +23,82 @@ use crate::validate::Validate;
 use crate::{MessageId, Problem, Timestamp, TopicName};
 
 /// One message to publish. At most one of `body`, `body_base64` and `json` may be given; without any the body is empty.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishMessage<'a> {
     /// Body as text.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, max_length = 1048576)]
     pub body: Option<Cow<'a, str>>,
     /// Body as bytes, in standard base64.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, format = Byte, max_length = 1398104)]
     pub body_base64: Option<Cow<'a, str>>,
     /// Body as a JSON value; its text is stored as it was sent. Null is the value null if no other body is given, else it
     /// means absent.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::json")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::json",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<serde_json::Value>)]
     pub json: Option<&'a RawValue>,
     /// Media type of the body. When absent, `text/plain` with `body`, `application/octet-stream` with `body_base64` and
     /// `application/json` with `json`.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, max_length = 256, pattern = r"^[0-9A-Za-z!#$&^_.+-]+/[0-9A-Za-z!#$&^_.+-]+( *;[ -~]*)?$")]
     pub content_type: Option<Cow<'a, str>>,
     /// Attributes: names and values that travel with the message.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::attributes")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::attributes",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(schema_with = attributes_schema)]
     pub attributes: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
     /// Label for filtering.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub tag: Option<Cow<'a, str>>,
     /// Business key by which the message can be found.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub key: Option<Cow<'a, str>>,
     /// Deduplication id. A message with the id of another one published within the topic's deduplication window is not
     /// stored again.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub dedup_id: Option<Cow<'a, str>>,
 }
@@ -209,7 +251,7 @@ pub fn check_attributes<N: AsRef<str>, V: AsRef<str>>(
 }
 
 /// A batch of messages to publish.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishBatch<'a> {
     /// 1 to 100 messages. Each succeeds or fails on its own.
@@ -266,7 +308,7 @@ pub struct PublishResults {
 }
 
 /// Options of a receive.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReceiveRequest {
     /// Maximum number of messages to return. 1 when absent.
@@ -351,6 +393,18 @@ pub struct Message {
     pub tracestate: Option<String>,
     /// Time of publishing.
     pub published_at: Timestamp,
+}
+
+impl Message {
+    /// The bytes of the body. `None` when the body is so large that only `body_url` is present.
+    #[must_use]
+    pub fn data(&self) -> Option<Cow<'_, [u8]>> {
+        if let Some(text) = &self.body {
+            return Some(Cow::Borrowed(text.as_bytes()));
+        }
+        let bytes = BASE64_STANDARD.decode(self.body_base64.as_ref()?);
+        bytes.ok().map(Cow::Owned)
+    }
 }
 
 /// A message handed out by a receive.

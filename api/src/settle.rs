@@ -12,7 +12,7 @@ use crate::message::check_text;
 use crate::topic::check_range;
 
 /// Messages to acknowledge.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AckRequest<'a> {
     /// 1 to 100 receipts of messages that were processed.
@@ -22,7 +22,7 @@ pub struct AckRequest<'a> {
 }
 
 /// Visibility timeouts to change.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VisibilityRequest<'a> {
     /// 1 to 100 changes.
@@ -32,7 +32,7 @@ pub struct VisibilityRequest<'a> {
 }
 
 /// A new visibility timeout for one message.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VisibilityChange<'a> {
     /// Receipt of the message.
@@ -62,7 +62,7 @@ impl VisibilityChange<'_> {
 }
 
 /// Messages to settle, with mixed actions.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettleRequest<'a> {
     /// 1 to 100 items.
@@ -86,7 +86,7 @@ pub enum SettleAction {
 }
 
 /// One action on one message.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SettleItem<'a> {
     /// Receipt of the message.
@@ -96,16 +96,29 @@ pub struct SettleItem<'a> {
     /// Action to take.
     pub action: SettleAction,
     /// Only with `nack`: seconds until the message is handed out again. 0 when absent.
-    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[serde(
+        default,
+        deserialize_with = "crate::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 0, maximum = 43200)]
     pub delay_seconds: Option<u32>,
     /// Only with `extend`: seconds from now for which the message stays hidden. The subscription's visibility timeout
     /// when absent.
-    #[serde(default, deserialize_with = "crate::whole::option")]
+    #[serde(
+        default,
+        deserialize_with = "crate::whole::option",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(minimum = 0, maximum = 43200)]
     pub visibility_timeout_seconds: Option<u32>,
     /// Only with `dead_letter`: reason, stored with the dead letter.
-    #[serde(borrow, default, deserialize_with = "crate::borrow::text")]
+    #[serde(
+        borrow,
+        default,
+        deserialize_with = "crate::borrow::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 512, pattern = r"^[^\u0000-\u001F\u007F-\u009F]*$")]
     pub reason: Option<Cow<'a, str>>,
 }

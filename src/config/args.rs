@@ -5,11 +5,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use api::key::KeySettings;
 use api::{KeyId, Scope, TenantName};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::filter::LevelFilter;
 
+use super::connection::Connection;
 use super::secret::Secret;
 use super::units::{ByteSize, Period, within};
 use crate::network::Network;
@@ -27,15 +29,21 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve: with a private Postgres in --data-dir, or as a node of a fleet when DATABASE_URL is set
+    #[command(after_help = "Examples:\n  cursus serve\n  \
+        DATABASE_URL=postgres://cursus:secret@db:5432/cursus S3_BUCKET=messages cursus serve --listen 0.0.0.0:8080")]
     Serve(Box<Settings>),
     /// Print every setting in force and where it came from
+    #[command(after_help = "Example:\n  cursus config")]
     Config(Box<Settings>),
     /// Check that the node that runs here with the same settings is ready; for health checks of containers
+    #[command(after_help = "Example:\n  cursus health")]
     Health(Box<Settings>),
-    /// Manage API keys
+    /// Manage API keys: over HTTP where --url, --profile, CURSUS_URL or CURSUS_PROFILE names a service, else (and with
+    /// --data-dir or --database-url) by the database
     #[command(subcommand)]
     Key(KeyCommand),
     /// Print the OpenAPI document
+    #[command(after_help = "Example:\n  cursus openapi > openapi.json")]
     Openapi,
 }
 
@@ -43,10 +51,16 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create an API key and print it, once
+    #[command(
+        after_help = "Examples:\n  cursus key create --tenant operators --scope admin\n  \
+        cursus key create --profile prod --tenant shop --name web --scope publish:orders.* --expires-in 90d"
+    )]
     Create(Box<KeyCreate>),
     /// List the API keys of a tenant, those that are revoked or expired included
+    #[command(after_help = "Example:\n  cursus key list --tenant shop")]
     List(Box<KeyList>),
     /// Revoke an API key; all nodes refuse it within 2 seconds
+    #[command(after_help = "Example:\n  cursus key revoke --tenant shop 5f0c7a1e9b3d2468")]
     Revoke(Box<KeyRevoke>),
 }
 
@@ -56,6 +70,9 @@ pub struct KeyList {
     /// Tenant whose keys are listed
     #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
     pub tenant: TenantName,
+    /// A service that does it, over HTTP, instead of the database
+    #[command(flatten)]
+    pub connection: Connection,
     /// Location of the database
     #[command(flatten)]
     pub settings: Settings,
@@ -70,6 +87,9 @@ pub struct KeyRevoke {
     /// Tenant that the key belongs to
     #[arg(long, env = "CURSUS_TENANT", default_value = "default")]
     pub tenant: TenantName,
+    /// A service that does it, over HTTP, instead of the database
+    #[command(flatten)]
+    pub connection: Connection,
     /// Location of the database
     #[command(flatten)]
     pub settings: Settings,
@@ -91,9 +111,25 @@ pub struct KeyCreate {
     /// Time until the key expires; by default it does not
     #[arg(long, value_name = "TIME", value_parser = within(Period::seconds(1)..=Period::seconds(315_360_000)))]
     pub expires_in: Option<Period>,
+    /// A service that does it, over HTTP, instead of the database
+    #[command(flatten)]
+    pub connection: Connection,
     /// Location of the database
     #[command(flatten)]
     pub settings: Settings,
+}
+
+impl KeyCreate {
+    /// Settings of the key.
+    #[must_use]
+    pub fn key_settings(&self) -> KeySettings {
+        let expires = self.expires_in.map(|life| life.duration().as_secs());
+        KeySettings {
+            name: self.name.clone(),
+            scopes: (!self.scopes.is_empty()).then(|| self.scopes.clone()),
+            expires_in_seconds: expires.and_then(|seconds| seconds.try_into().ok()),
+        }
+    }
 }
 
 /// All settings of a node.

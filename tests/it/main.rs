@@ -9,6 +9,7 @@
 
 mod access;
 mod bill;
+mod cli;
 mod events;
 mod fleet;
 mod harness;

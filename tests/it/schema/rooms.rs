@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::tidy::{files, shipped};
 
 /// The layers of `src`, and what of `crate::` each may use apart from itself.
-const LAYERS: [(&str, &[&str]); 23] = [
+const LAYERS: [(&str, &[&str]); 24] = [
     (
         "app",
         &[
@@ -28,6 +28,7 @@ const LAYERS: [(&str, &[&str]); 23] = [
     ),
     ("blob", &["disk", "pace", "turnstile"]),
     ("causes", &[]),
+    ("cli", &["config", "hex", "shutdown"]),
     ("clock", &[]),
     ("config", &["blob", "network"]),
     ("descriptors", &[]),
