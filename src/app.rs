@@ -37,6 +37,8 @@ pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Time that the loops of the node get to end after the last response, even if less of the drain timeout is left.
 const LOOPS_WITHIN: Duration = Duration::from_secs(5);
+/// The part of it that is for loops which push needs.
+const LOOPS_LAST: Duration = Duration::from_secs(1);
 /// Time that the aborts of uploads and the database connections get to end, after everything else.
 const CLOSED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -209,13 +211,12 @@ async fn serve(
     let apart = OptionFuture::from(apart);
     let ((), _, asked) = tokio::join!(listener.serve(routers, shutdown), apart, asked);
     let drain_timeout = config.serving.drain_timeout.duration();
-    let left = || {
-        let left = drain_timeout.saturating_sub(asked.elapsed());
-        left.max(LOOPS_WITHIN)
-    };
-    shutdown.within(left(), engine.end_push()).await;
+    let left = drain_timeout.saturating_sub(asked.elapsed());
+    let (left, since) = (left.max(LOOPS_WITHIN), Instant::now());
+    let pushed = shutdown.within(left - LOOPS_LAST, engine.end_push()).await;
     stop.cancel();
-    if !shutdown.drain(left()).await {
+    let ended = shutdown.drain(left.saturating_sub(since.elapsed())).await;
+    if !ended || pushed.is_none() {
         tracing::warn!("not all that was under way has ended");
     }
     let closed = async { tokio::join!(blob.drain(), store.close()) };

@@ -82,14 +82,6 @@ impl Push {
         }
     }
 
-    /// Ends the drivers within some seconds. What was answered until then is settled, metered and recorded by loops that
-    /// must run until this returns.
-    async fn end(&self) {
-        self.halt.cancel();
-        self.drivers.close();
-        self.drivers.wait().await;
-    }
-
     /// Has endpoints assigned now, because some have changed.
     pub(in crate::engine) fn assign_now(&self) {
         self.is_changed.store(true, Ordering::Release);
@@ -103,9 +95,13 @@ impl Push {
 }
 
 impl Engine {
-    /// Ends push of a node that stops, once its requests have ended and while its loops still run.
+    /// Ends the drivers of a node that stops, within some seconds. What was answered until then is settled, metered and
+    /// recorded by loops that must run until this returns.
     pub async fn end_push(&self) {
-        self.push().end().await;
+        let push = self.push();
+        push.halt.cancel();
+        push.drivers.close();
+        push.drivers.wait().await;
     }
 }
 
