@@ -23,6 +23,12 @@ use crate::validate::Validate;
 /// Prefix of every key, by which scanners for leaked secrets recognise one.
 pub const PREFIX: &str = "cursus_";
 
+/// Splits a key into its id and its secret; `None` when it is not of that form.
+#[must_use]
+pub fn parts(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix(PREFIX)?.split_once('_')
+}
+
 /// The text is not the id of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the id of a key has 16 characters of 0-9 a-f")]

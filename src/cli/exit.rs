@@ -3,6 +3,7 @@
 use api::ErrorCode;
 use cursus_sdk::Error;
 
+use super::key::without_secret;
 use crate::config::{ProfileError, Service};
 
 /// The exit codes, as `--help` and the README show them.
@@ -195,7 +196,7 @@ fn advice(error: &Error, service: &Service) -> String {
 }
 
 fn of_problem(problem: &api::Problem, service: &Service) -> Option<String> {
-    let key = service.key.as_ref().map(|key| id_of(key.expose()));
+    let key = service.key.as_ref().map(|key| name_of(key.expose()));
     Some(match (problem.code, key) {
         (ErrorCode::Unauthenticated, None) => format!(
             "{} asks for a key: set CURSUS_KEY, or make a profile with `cursus profile set NAME --url URL --key -`",
@@ -221,13 +222,10 @@ fn of_problem(problem: &api::Problem, service: &Service) -> Option<String> {
     })
 }
 
-/// A key without its secret.
-fn id_of(key: &str) -> String {
-    let id = key
-        .strip_prefix(api::key::PREFIX)
-        .and_then(|rest| rest.split('_').next());
-    match id {
-        Some(id) => format!("the key {}{id}_…", api::key::PREFIX),
+/// What a key is called.
+fn name_of(key: &str) -> String {
+    match without_secret(key) {
+        Some(key) => format!("the key {key}"),
         None => "the token".to_owned(),
     }
 }

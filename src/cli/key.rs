@@ -2,13 +2,12 @@
 //! of an installation is made before there is one to send.
 
 use api::TenantName;
-use api::key::ApiKeyWithSecret;
+use api::key::{ApiKeyWithSecret, PREFIX, parts};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use cursus_sdk::Request;
-use futures_util::TryStreamExt;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::output::{Column, note};
 use super::{Common, Context, Failure};
@@ -23,6 +22,12 @@ const COLUMNS: &[Column] = &[
     ("LAST USED", "/last_used_at"),
     ("REVOKED", "/revoked_at"),
 ];
+
+/// A key as it may be shown; `None`: it is a token, of which no part is public.
+pub(super) fn without_secret(key: &str) -> Option<String> {
+    let (id, _) = parts(key)?;
+    Some(format!("{PREFIX}{id}_…"))
+}
 
 fn connection(command: &KeyCommand) -> &Connection {
     match command {
@@ -50,11 +55,8 @@ pub(super) async fn run(command: KeyCommand, used: &mut Option<Service>) -> Resu
         connection: connection(&command).clone(),
         json: false,
     };
-    let Context {
-        client,
-        output,
-        service,
-    } = Context::of(&common, used)?;
+    let context = Context::of(&common, used)?;
+    let (client, output) = (&context.client, context.output);
     if let Some(by) = common
         .connection
         .named_by()
@@ -62,7 +64,7 @@ pub(super) async fn run(command: KeyCommand, used: &mut Option<Service>) -> Resu
     {
         note(&format!(
             "over HTTP, at {}: {by} is set. Unset it to use the database",
-            service.url
+            context.service.url
         ));
     }
     let path = |tenant: &TenantName| format!("/v1/admin/tenants/{tenant}/keys");
@@ -72,16 +74,24 @@ pub(super) async fn run(command: KeyCommand, used: &mut Option<Service>) -> Resu
             let made: ApiKeyWithSecret = client.json(request.json(&args.key_settings())?).await?;
             output.done(&made, &made.secret)
         }
-        KeyCommand::List(args) => {
-            let list = client.each(&(path(&args.tenant) + "?limit=1000"));
-            let keys: Vec<Value> = list.try_collect().await?;
-            output.list(&keys, COLUMNS)
-        }
+        KeyCommand::List(args) => context.list(&path(&args.tenant), COLUMNS).await,
         KeyCommand::Revoke(args) => {
             let id = args.id;
             let path = format!("{}/{id}/revoke", path(&args.tenant));
             client.send(Request::new(Method::POST, path)).await?;
             output.done(&json!({"revoked": id}), &format!("key {id} is revoked"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_secret_or_a_token_is_shown() {
+        let key = "cursus_0123456789abcdef_se_cr_et";
+        assert_eq!(without_secret(key).unwrap(), "cursus_0123456789abcdef_…");
+        assert_eq!(without_secret("eyJh_bGci.e_30.c2ln_bmF0"), None);
     }
 }

@@ -29,12 +29,14 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use cursus_sdk::{Client, Options};
+use futures_util::TryStreamExt;
+use serde_json::Value;
 
 use crate::config::{self, Connection, Service};
 
 pub use exit::{CODES, Failure};
 
-use output::Output;
+use output::{Column, Output};
 
 /// A serverless HTTP messaging service: the node, and commands that speak to one.
 #[derive(Debug, Parser)]
@@ -185,13 +187,17 @@ impl Context {
             output: Output { json: common.json },
         })
     }
+
+    /// Prints all items of a list.
+    async fn list(&self, path: &str, columns: &[Column]) -> Result<(), Failure> {
+        let pages = self.client.each(&format!("{path}?limit=1000"));
+        let items: Vec<Value> = pages.try_collect().await?;
+        self.output.list(&items, columns)
+    }
 }
 
 /// A person waits no longer than this for a retry.
 const HURRY: Duration = Duration::from_secs(3);
-
-/// How long a long poll of a command lasts.
-const POLL: Duration = Duration::from_secs(20);
 
 /// Runs a command, and returns its exit code with what to say about it.
 pub async fn run(call: Call) -> (u8, Option<String>) {

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::key::without_secret;
 use super::output::{Column, Output, note};
 use crate::config::{Profile, Profiles, Secret};
 
@@ -102,11 +103,8 @@ impl ProfileCommands {
 
 fn rows(all: &Profiles) -> Vec<Value> {
     let row = |(name, profile): (&String, &Profile)| {
-        // The secret is the last part of a key.
-        let key = profile.key.as_ref().map(|key| match key.rsplit_once('_') {
-            Some((id, _)) => format!("{id}_…"),
-            None => "***".to_owned(),
-        });
+        let shown = |key: &String| without_secret(key).unwrap_or_else(|| "***".to_owned());
+        let key = profile.key.as_ref().map(shown);
         let is_default = all.default.as_ref() == Some(name);
         json!({"name": name, "url": profile.url, "key": key, "default": is_default})
     };

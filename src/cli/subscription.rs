@@ -6,7 +6,6 @@ use api::subscription::{StartPosition, SubscriptionSettings};
 use api::{SubscriptionName, TopicName};
 use clap::{Args, Subcommand};
 use cursus_sdk::Request;
-use futures_util::TryStreamExt;
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -127,14 +126,11 @@ impl Settings {
 
 impl Subscription {
     pub(super) async fn run(self, used: &mut Option<Service>) -> Result<(), Failure> {
-        let Context { client, output, .. } = Context::of(&self.common, used)?;
+        let context = Context::of(&self.common, used)?;
+        let client = &context.client;
         let path = |name: &SubscriptionName| format!("/v1/subscriptions/{name}");
-        let shown = match self.verb {
-            Verb::List => {
-                let list = client.each("/v1/subscriptions?limit=1000");
-                let all: Vec<Value> = list.try_collect().await?;
-                return output.list(&all, COLUMNS);
-            }
+        let shown: Value = match self.verb {
+            Verb::List => return context.list("/v1/subscriptions", COLUMNS).await,
             Verb::Create(settings) => {
                 let path = path(&settings.subscription);
                 client.put(path, &settings.wanted()).await?
@@ -154,10 +150,11 @@ impl Subscription {
             Verb::Delete(Name { subscription }) => {
                 client.delete(path(&subscription)).await?;
                 let text = format!("subscription {subscription} is deleted");
-                return output.done(&json!({"deleted": subscription}), &text);
+                return context
+                    .output
+                    .done(&json!({"deleted": subscription}), &text);
             }
         };
-        let shown: Value = shown;
-        output.one(&shown)
+        context.output.one(&shown)
     }
 }

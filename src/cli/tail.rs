@@ -9,11 +9,13 @@ use clap::Args;
 
 use super::browse::{self, Filter};
 use super::output::note;
-use super::{Common, Context, Failure, POLL, settle};
+use super::{Common, Context, Failure, settle};
 use crate::config::Service;
 
 /// Messages of a receive: few, as each is hidden from other receivers until it is shown.
 const BATCH: u32 = 10;
+/// Seconds of a long poll.
+const WAIT_SECONDS: u32 = 20;
 
 /// `cursus tail`.
 #[derive(Debug, Args)]
@@ -64,11 +66,7 @@ impl Tail {
         while shown < most {
             let asked = ReceiveRequest {
                 max_messages: Some(u32::try_from(most - shown).unwrap_or(BATCH).min(BATCH)),
-                wait_seconds: Some(if self.follow {
-                    u32::try_from(POLL.as_secs()).unwrap_or(0)
-                } else {
-                    0
-                }),
+                wait_seconds: Some(if self.follow { WAIT_SECONDS } else { 0 }),
                 visibility_timeout_seconds: None,
             };
             // A receive that is given up gives back what it was about to hand out.

@@ -4,7 +4,6 @@ use api::tenant::{PlanChoice, Suspension, TenantSettings};
 use api::{Day, TenantName};
 use clap::{Args, Subcommand};
 use cursus_sdk::Request;
-use futures_util::TryStreamExt;
 use hyper::Method;
 use serde_json::Value;
 
@@ -81,14 +80,11 @@ fn plan(text: &str) -> Result<PlanChoice, api::name::InvalidName> {
 
 impl Tenant {
     pub(super) async fn run(self, used: &mut Option<Service>) -> Result<(), Failure> {
-        let Context { client, output, .. } = Context::of(&self.common, used)?;
+        let context = Context::of(&self.common, used)?;
+        let client = &context.client;
         let path = |name: &TenantName| format!("/v1/admin/tenants/{name}");
         let tenant: Value = match self.verb {
-            Verb::List => {
-                let list = client.each("/v1/admin/tenants?limit=1000");
-                let all: Vec<Value> = list.try_collect().await?;
-                return output.list(&all, COLUMNS);
-            }
+            Verb::List => return context.list("/v1/admin/tenants", COLUMNS).await,
             Verb::Create {
                 tenant,
                 plan,
@@ -108,6 +104,6 @@ impl Tenant {
                 client.json(request).await?
             }
         };
-        output.one(&tenant)
+        context.output.one(&tenant)
     }
 }

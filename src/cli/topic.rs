@@ -3,8 +3,7 @@
 use api::TopicName;
 use api::topic::TopicSettings;
 use clap::{Args, Subcommand};
-use futures_util::TryStreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::output::Column;
 use super::{Common, Context, Failure};
@@ -80,37 +79,27 @@ pub(super) fn seconds(time: Option<Period>) -> Option<u32> {
 
 impl Topic {
     pub(super) async fn run(self, used: &mut Option<Service>) -> Result<(), Failure> {
-        let Context { client, output, .. } = Context::of(&self.common, used)?;
-        match self.verb {
-            Verb::List => {
-                let topics: Vec<Value> = client.each("/v1/topics?limit=1000").try_collect().await?;
-                output.list(&topics, COLUMNS)
-            }
+        let context = Context::of(&self.common, used)?;
+        let client = &context.client;
+        let path = |name: &TopicName| format!("/v1/topics/{name}");
+        let shown: Value = match self.verb {
+            Verb::List => return context.list("/v1/topics", COLUMNS).await,
             Verb::Create(settings) => {
                 let wanted = TopicSettings {
                     retention_seconds: seconds(settings.retention),
                     keep_consumed: settings.keep_consumed,
                     dedup_window_seconds: seconds(settings.dedup_window),
                 };
-                let path = format!("/v1/topics/{}", settings.topic);
-                let topic: Value = client.put(path, &wanted).await?;
-                output.one(&topic)
+                client.put(path(&settings.topic), &wanted).await?
             }
-            Verb::Show(Name { topic }) => {
-                let topic: Value = client.get(format!("/v1/topics/{topic}")).await?;
-                output.one(&topic)
-            }
-            Verb::Stats(Name { topic }) => {
-                let stats: Value = client.get(format!("/v1/topics/{topic}/stats")).await?;
-                output.one(&stats)
-            }
+            Verb::Show(Name { topic }) => client.get(path(&topic)).await?,
+            Verb::Stats(Name { topic }) => client.get(path(&topic) + "/stats").await?,
             Verb::Delete(Name { topic }) => {
-                client.delete(format!("/v1/topics/{topic}")).await?;
-                output.done(
-                    &serde_json::json!({"deleted": topic}),
-                    &format!("topic {topic} is deleted"),
-                )
+                client.delete(path(&topic)).await?;
+                let text = format!("topic {topic} is deleted");
+                return context.output.done(&json!({"deleted": topic}), &text);
             }
-        }
+        };
+        context.output.one(&shown)
     }
 }

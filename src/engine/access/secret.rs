@@ -2,7 +2,7 @@
 //! plain hash is enough at rest, because a secret has 256 random bits. Pure functions.
 
 use api::KeyId;
-use api::key::PREFIX;
+use api::key::{PREFIX, parts};
 use sha2::{Digest, Sha256};
 
 use crate::hex;
@@ -47,11 +47,6 @@ impl Secret {
     pub(super) fn is_of(&self, bearer: &str) -> bool {
         parts(bearer).is_none_or(|(id, _)| id.parse() == Ok(self.id()))
     }
-}
-
-/// Splits a key into its id and its secret; `None` when it is not of that form.
-fn parts(bearer: &str) -> Option<(&str, &str)> {
-    bearer.strip_prefix(PREFIX)?.split_once('_')
 }
 
 #[cfg(test)]
