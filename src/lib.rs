@@ -50,7 +50,8 @@
 //! `impl Duty`, and a line in `worker`. A **meter** is a row of `api::usage::Meter` and the place that counts it. A **metric** is
 //! a field and a line in the `register` of its room. A **scope** goes to `api::scope` and the extractors of
 //! `http::request::caller`. A **claim order** is a line in `engine::order`, or a step of `store/turn.sql`. A **flag** goes to
-//! `config::args`. A **command** for people is a file of `cli` and a line in its list. An **object store** is a `blob::backend::Backend` and a variant of `blob::Storage`.
+//! `config::args`. A **command** for people is a file of `cli` and a line in its list. An **object store** is a
+//! `blob::backend::Backend` and a variant of `blob::Storage`.
 //!
 //! # Who calls
 //!
@@ -135,8 +136,9 @@
 //!
 //! No SQL outside `store`, no S3 type outside `blob`, no outbound request outside `outbound` (but to S3), no environment variable
 //! outside `config`, no status code outside `http` and `api`, no clock outside `clock`; `http` and `worker` do not know each
-//! other, and `cli` knows neither (`tests/it/schema/tidy.rs`). No arrow points up (`tests/it/schema/rooms.rs`). No statement names tables of home and of
-//! the lanes, so that lanes can move to servers of their own (`store::group`, `tests/it/schema/groups.rs`).
+//! other, and `cli` knows neither (`tests/it/schema/tidy.rs`). No arrow points up (`tests/it/schema/rooms.rs`). No statement
+//! names tables of home and of the lanes, so that lanes can move to servers of their own (`store::group`,
+//! `tests/it/schema/groups.rs`).
 
 pub mod app;
 pub mod blob;

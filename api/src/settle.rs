@@ -123,6 +123,20 @@ pub struct SettleItem<'a> {
     pub reason: Option<Cow<'a, str>>,
 }
 
+impl<'a> SettleItem<'a> {
+    /// An action with nothing said about it.
+    #[must_use]
+    pub fn new(receipt: impl Into<Cow<'a, str>>, action: SettleAction) -> Self {
+        Self {
+            receipt: receipt.into(),
+            action,
+            delay_seconds: None,
+            visibility_timeout_seconds: None,
+            reason: None,
+        }
+    }
+}
+
 impl SettleItem<'_> {
     /// Returns an error for each field that is out of range or does not belong to the action. Pointers begin with `at`.
     #[must_use]

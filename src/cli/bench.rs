@@ -201,20 +201,12 @@ impl Load {
                 }
                 continue;
             }
-            let item = |receipt: &String| SettleItem {
-                receipt: receipt.clone().into(),
-                action: SettleAction::Ack,
-                delay_seconds: None,
-                visibility_timeout_seconds: None,
-                reason: None,
-            };
-            let items = messages
-                .iter()
-                .map(|message| item(&message.receipt))
-                .collect();
-            self.client.settle(&self.name, items).await?;
+            let count = messages.len();
+            let receipts = messages.into_iter().map(|message| message.receipt);
+            let items = receipts.map(|receipt| SettleItem::new(receipt, SettleAction::Ack));
+            self.client.settle(&self.name, items.collect()).await?;
             times.add(began.elapsed());
-            self.received.count(messages.len());
+            self.received.count(count);
         }
     }
 }

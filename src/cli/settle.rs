@@ -107,14 +107,9 @@ impl Settle {
     }
 }
 
+/// What is done with each receipt.
 fn item(action: SettleAction) -> SettleItem<'static> {
-    SettleItem {
-        receipt: "".into(),
-        action,
-        delay_seconds: None,
-        visibility_timeout_seconds: None,
-        reason: None,
-    }
+    SettleItem::new("", action)
 }
 
 impl Receipts {
@@ -189,10 +184,8 @@ pub(super) async fn give_back(
     shown: usize,
     failure: Failure,
 ) -> Failure {
-    let of = |message: &ReceivedMessage| SettleItem {
-        receipt: message.receipt.clone().into(),
-        ..item(SettleAction::Nack)
-    };
+    let of =
+        |message: &ReceivedMessage| SettleItem::new(message.receipt.clone(), SettleAction::Nack);
     let given = context
         .client
         .settle(subscription, messages.iter().map(of).collect())

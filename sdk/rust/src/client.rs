@@ -386,13 +386,7 @@ impl Client {
     /// # Errors
     /// When it was not.
     pub async fn ack(&self, subscription: &str, receipt: &str) -> Result<(), Error> {
-        let item = SettleItem {
-            receipt: receipt.into(),
-            action: SettleAction::Ack,
-            delay_seconds: None,
-            visibility_timeout_seconds: None,
-            reason: None,
-        };
+        let item = SettleItem::new(receipt, SettleAction::Ack);
         let results = self.settle(subscription, vec![item]).await?;
         match results.into_iter().find_map(|result| result.error) {
             Some(problem) => Err(problem.into()),

@@ -285,11 +285,9 @@ impl Shared {
         while settled.recv_many(&mut group, BATCH_MESSAGES_MAX).await > 0 {
             self.release(&group);
             let item = |done: &Done| SettleItem {
-                receipt: done.receipt.clone().into(),
-                action: done.action,
                 delay_seconds: done.delay.map(seconds),
-                visibility_timeout_seconds: None,
                 reason: done.reason.clone().map(Into::into),
+                ..SettleItem::new(done.receipt.clone(), done.action)
             };
             let items = group.iter().map(item).collect();
             // What fails comes again when its timeout is over.
@@ -322,11 +320,8 @@ impl Shared {
     async fn renew_group(&self, due: &[(MessageId, String)]) {
         let renew_at = Instant::now() + self.half_time();
         let item = |(_, receipt): &(MessageId, String)| SettleItem {
-            receipt: receipt.clone().into(),
-            action: SettleAction::Extend,
-            delay_seconds: None,
             visibility_timeout_seconds: Some(self.options.visibility_timeout_seconds),
-            reason: None,
+            ..SettleItem::new(receipt.clone(), SettleAction::Extend)
         };
         let items = due.iter().map(item).collect();
         let results = self.client.settle(&self.subscription, items).await;

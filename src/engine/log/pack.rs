@@ -51,7 +51,7 @@ fn compress(raw: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The payload in a frame of [`hot_block`]; `None` when the frame is damaged, or has more than `bytes_max`. Frames of
+/// What is in a frame that this service made; `None` when the frame is damaged, or has more than `bytes_max`. Frames of
 /// clients are not for it: it obeys the size that a frame claims to have.
 #[must_use]
 pub fn unpack(frame: &[u8], bytes_max: usize) -> Option<Vec<u8>> {

@@ -376,7 +376,9 @@ fn bounded(mut rows: Vec<BlockRow>, until: Offset, ahead_bytes: usize) -> Vec<Bl
         if row.first_offset < until {
             return is_first || bytes <= READ_BYTES_MAX;
         }
-        ahead += Payload::memory_bytes_of(row.count, row.message_bytes);
+        let messages = usize::try_from(row.count).unwrap_or(0);
+        let message_bytes = usize::try_from(row.message_bytes).unwrap_or(0);
+        ahead += Payload::memory_bytes_of(messages, message_bytes);
         bytes <= READ_AHEAD_BYTES && ahead <= ahead_bytes
     };
     let count = rows.iter().take_while(fits).count();

@@ -16,6 +16,7 @@ use crate::engine::Engine;
 use crate::engine::access::Access;
 use crate::engine::error::Error;
 use crate::engine::log::block::Delivery;
+use crate::engine::log::pack::unpack;
 use crate::engine::push::answer;
 use crate::outbound::{self, Reply};
 use crate::repeat::every;
@@ -169,7 +170,7 @@ fn packed(attempts: &[Attempt]) -> Option<Vec<u8>> {
 
 /// The attempts of a row. It is one of this service's own frames.
 fn unpacked(row: &[u8]) -> Option<Vec<Attempt>> {
-    let json = zstd::bulk::decompress(row, ROW_BYTES_MAX).ok()?;
+    let json = unpack(row, ROW_BYTES_MAX)?;
     serde_json::from_slice(&json).ok()
 }
 

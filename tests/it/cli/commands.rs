@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Program, fleet, lines_of};
+use super::{Program, fleet, lines_of, with_topic};
 
 #[tokio::test]
 async fn a_message_goes_from_publish_through_receive_to_ack() {
@@ -164,10 +164,7 @@ async fn tables_are_for_people_and_json_is_for_pipes() {
 
 #[tokio::test]
 async fn bodies_are_bytes_and_come_back_as_they_were() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let large: Vec<u8> = (0..3_000_000_u32)
         .map(|n| n.to_le_bytes()[0] ^ 0x9c)
         .collect();
@@ -204,10 +201,7 @@ async fn bodies_are_bytes_and_come_back_as_they_were() {
 
 #[tokio::test]
 async fn a_publish_with_an_idempotency_key_is_one_message() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
 
     let publish = ["publish", "t", "once", "--idempotency-key", "order-7"];
     let first = cli.says(&publish).await;

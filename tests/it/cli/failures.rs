@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Program, Ran, closed_fleet, fleet};
+use super::{Program, Ran, closed_fleet, fleet, with_topic};
 use crate::harness::behaviour::Does;
 use crate::harness::endpoint::Endpoint;
 
@@ -83,10 +83,7 @@ async fn a_key_that_has_expired_is_refused() {
 
 #[tokio::test]
 async fn what_does_not_exist_and_what_is_invalid_have_codes_of_their_own() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let cases: [(&[&str], i32, &str); 8] = [
         (&["publish", "nope", "x"], 3, "cursus topic create"),
         (&["receive", "nope"], 3, "cursus subscription list"),

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::process::Child;
 
-use super::{Program, Ran, fleet, published};
+use super::{Program, Ran, fleet, published, with_topic};
 use crate::harness::Node;
 use crate::harness::process::kill;
 
@@ -17,6 +18,15 @@ fn file(cli: &Program, lines: u32) -> String {
     let text: String = (1..=lines).map(|line| format!("line {line}\n")).collect();
     fs::write(&path, text).unwrap();
     path.to_str().unwrap().to_owned()
+}
+
+/// A publish to `t` that has stored a part of its lines.
+async fn begun(cli: &Program, node: &Node, publish: &[&str]) -> Child {
+    let child = cli.command(publish).spawn().unwrap();
+    while published(node, "t").await < 100 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    child
 }
 
 async fn bodies(node: &Node) -> Vec<String> {
@@ -39,10 +49,7 @@ async fn bodies(node: &Node) -> Vec<String> {
 
 #[tokio::test]
 async fn the_same_file_is_published_once_under_any_name() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let path = file(&cli, 250);
 
     let first = cli.json(&["publish", "t", "--lines", &path]).await;
@@ -70,10 +77,7 @@ async fn the_same_file_is_published_once_under_any_name() {
 
 #[tokio::test]
 async fn one_request_at_a_time_keeps_the_order_of_lines() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let path = file(&cli, 350);
 
     cli.says(&["publish", "t", "--lines", &path, "--in-flight", "1"])
@@ -87,17 +91,11 @@ async fn one_request_at_a_time_keeps_the_order_of_lines() {
 #[tokio::test]
 async fn an_interrupted_publish_says_how_far_it_got_and_goes_on_there() {
     const LINES: u32 = 20_000;
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let path = file(&cli, LINES);
 
     let publish = ["publish", "t", "--lines", &path, "--batch", "3"];
-    let child = cli.command(&publish).spawn().unwrap();
-    while published(&node, "t").await < 100 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let child = begun(&cli, &node, &publish).await;
     kill(i32::try_from(child.id().unwrap()).unwrap(), Signal::INT);
     let ran = Ran::of(&child.wait_with_output().await.unwrap());
     ran.fails(130, &["interrupted: the", "--from-line"]);
@@ -136,17 +134,11 @@ async fn an_interrupted_publish_says_how_far_it_got_and_goes_on_there() {
 #[tokio::test]
 async fn a_publish_that_is_killed_is_repeated_without_duplicates() {
     const LINES: u32 = 5_000;
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let path = file(&cli, LINES);
 
     let publish = ["publish", "t", "--lines", &path, "--batch", "3"];
-    let mut child = cli.command(&publish).spawn().unwrap();
-    while published(&node, "t").await < 100 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let mut child = begun(&cli, &node, &publish).await;
     child.kill().await.unwrap();
     cli.says(&publish).await;
 
@@ -156,10 +148,7 @@ async fn a_publish_that_is_killed_is_repeated_without_duplicates() {
 
 #[tokio::test]
 async fn a_line_that_is_refused_is_named_and_those_before_it_are_published() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
     let long = format!("one\ntwo\n{}\nfour\n", "x".repeat((1 << 20) + 1));
 
     let ran = cli
@@ -173,10 +162,7 @@ async fn a_line_that_is_refused_is_named_and_those_before_it_are_published() {
 
 #[tokio::test]
 async fn lines_from_a_pipe_are_named_by_their_source() {
-    let fleet = fleet().await;
-    let node = fleet.node().await;
-    node.topic("t").await;
-    let cli = Program::of(&node);
+    let (fleet, node, cli) = with_topic().await;
 
     let named = ["publish", "t", "--lines", "-", "--source", "export-7"];
     for _ in 0..2 {

@@ -135,7 +135,7 @@ async fn fleet() -> Fleet {
     fleet
 }
 
-/// The same, where requests need a key.
+/// Nodes as of [`fleet`], where requests need a key.
 async fn closed_fleet() -> Fleet {
     let mut fleet = fleet().await;
     fleet.open = false;
@@ -146,4 +146,13 @@ async fn closed_fleet() -> Fleet {
 async fn published(node: &Node, topic: &str) -> u64 {
     let (_, stats) = node.get(&format!("/v1/topics/{topic}/stats")).await;
     stats["published"].as_u64().unwrap()
+}
+
+/// A node with a topic `t`, and the program.
+async fn with_topic() -> (Fleet, Node, Program) {
+    let fleet = fleet().await;
+    let node = fleet.node().await;
+    node.topic("t").await;
+    let cli = Program::of(&node);
+    (fleet, node, cli)
 }

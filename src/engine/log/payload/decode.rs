@@ -108,15 +108,13 @@ impl Payload {
     /// Approximate bytes that it occupies in memory.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.data.len() + self.starts.len() * ENTRY + 128
+        Self::memory_bytes_of(self.starts.len(), self.data.len())
     }
 
-    /// The same of a payload that is not decoded yet, from its number of messages and their bytes.
+    /// The same of a payload that is not decoded yet.
     #[must_use]
-    pub fn memory_bytes_of(messages: i32, message_bytes: i64) -> usize {
-        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let messages = size(messages.unsigned_abs().into());
-        size(message_bytes.unsigned_abs()).saturating_add(messages * ENTRY + 128)
+    pub fn memory_bytes_of(messages: usize, bytes: usize) -> usize {
+        bytes + messages * ENTRY + 128
     }
 
     /// Bytes of the message at `index`, its meta included.
